@@ -1,0 +1,55 @@
+"""Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), as torch.optim.AdamW defines it."""
+
+import torch
+from torch import Tensor
+
+from muonlab.rules.operand import operand
+
+
+def init(p: Tensor) -> dict[str, Tensor]:
+    """Return the state of one parameter: two moments shaped like p, and the step, a float64 scalar."""
+    return {
+        "exp_avg": torch.zeros_like(p),
+        "exp_avg_sq": torch.zeros_like(p),
+        "step": torch.zeros((), dtype=torch.float64, device=p.device),
+    }
+
+
+def update(
+    grad: Tensor,
+    state: dict[str, Tensor],
+    p: Tensor,
+    *,
+    lr: float | Tensor,
+    beta1: float | Tensor = 0.9,
+    beta2: float | Tensor = 0.999,
+    eps: float | Tensor = 1e-8,
+    weight_decay: float | Tensor = 0.01,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the parameter and the state after one step of AdamW.
+
+        m = beta1 * m + (1 - beta1) * g            v = beta2 * v + (1 - beta2) * g^2
+        p = (1 - lr * weight_decay) * p - lr * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Args:
+        grad: gradient of the loss, shaped like p.
+        state: what `init` or the last `update` returned.
+        p: parameter, (*members, ...).
+        lr: step size.
+        beta1: decay of the first moment, in [0, 1).
+        beta2: decay of the second moment, in [0, 1).
+        eps: added to the denominator.
+        weight_decay: decoupled decay; a step shrinks p by lr * weight_decay.
+
+    References:
+        arXiv 1711.05101, algorithm 2.
+    """
+    step = state["step"] + 1
+    # 1 - beta^t loses digits in float32 while t is small, so the corrections stay in float64 until they meet p.
+    step_size = operand(lr / (1 - beta1**step), p)
+    correction2 = operand((1 - beta2**step).sqrt(), p)
+    m = operand(beta1, p) * state["exp_avg"] + operand(1 - beta1, p) * grad
+    v = operand(beta2, p) * state["exp_avg_sq"] + operand(1 - beta2, p) * grad * grad
+    denominator = v.sqrt() / correction2 + operand(eps, p)
+    p = operand(1 - lr * weight_decay, p) * p - step_size * m / denominator
+    return p, {"exp_avg": m, "exp_avg_sq": v, "step": step}

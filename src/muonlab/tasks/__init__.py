@@ -1,0 +1,1 @@
+"""Data, target and chance level as one frozen object."""

@@ -1,0 +1,159 @@
+"""The seven algorithmic tasks of the grokking study: six operations on pairs of integers, and parity.
+
+A row of a modular task is the sequence [a, op, b, =], of parity [bit_1, ..., bit_n, =]. The answer is read at the last
+position and is never part of the input. A token's id is the integer itself ("identity embeddings" in arXiv 2504.16041);
+the operator and "=" take the ids after the integers.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Operation = Callable[[Tensor, Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """All rows of a classification problem.
+
+    Attributes:
+        name: name of the task.
+        inputs: (rows, T) token ids, int64.
+        labels: (rows,) class indices, int64.
+        pairs: (rows,) int64; rows with one value are (a, b) and (b, a) of each other, or a row alone.
+        vocabulary: number of token ids.
+        classes: number of classes.
+        chance: accuracy of the best constant answer over all rows.
+    """
+
+    name: str
+    inputs: Tensor
+    labels: Tensor
+    pairs: Tensor
+    vocabulary: int
+    classes: int
+    chance: float
+
+
+def _divide(a: Tensor, b: Tensor, modulus: int) -> Tensor:
+    inverses = torch.tensor([0] + [pow(x, -1, modulus) for x in range(1, modulus)])
+    return a * inverses[b] % modulus
+
+
+def _power(a: Tensor, b: Tensor, modulus: int) -> Tensor:
+    # torch has no modular power; 0^0 = 1, as Python's pow has it.
+    return torch.tensor([pow(x, y, modulus) for x, y in zip(a.tolist(), b.tolist(), strict=True)])
+
+
+# The operations of arXiv 2504.16041, table 1, and subtraction (the seventh task that its abstract counts).
+OPERATIONS: dict[str, Operation] = {
+    "add": lambda a, b, p: (a + b) % p,
+    "sub": lambda a, b, p: (a - b) % p,
+    "mul": lambda a, b, p: a * b % p,
+    "div": _divide,
+    "exp": _power,
+    "gcd": lambda a, b, p: torch.gcd(a, b) % p,
+}
+# Share of the rows that is trained on: arXiv 2504.16041, table 1, but for sub, which is ours.
+TRAIN_SHARES = {"add": 0.8, "sub": 0.8, "mul": 0.5, "div": 0.8, "exp": 0.7, "gcd": 0.5, "parity": 0.5}
+TASKS = tuple(TRAIN_SHARES)
+MAX_BITS = 20
+
+
+def build(name: str, *, modulus: int = 97, bits: int = 10, operator_token: bool = True) -> Task:
+    """Return the task of that name with all its rows.
+
+    Args:
+        name: one of `TASKS`.
+        modulus: at least 2; prime for "div". Unused by "parity".
+        bits: length of the bit strings of "parity", 1 to 20. Unused by the others.
+        operator_token: whether the sequence is [a, op, b, =] or [a, b, =]. Unused by "parity".
+
+    Raises:
+        ValueError: an unknown name, a modulus or a number of bits out of range.
+    """
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}; expected one of {', '.join(TASKS)}")
+    if name == "parity":
+        return _parity(bits)
+    check_modulus(name, modulus)
+    a, b = torch.meshgrid(torch.arange(modulus), torch.arange(modulus), indexing="ij")
+    a, b = a.flatten(), b.flatten()
+    if name == "div":
+        a, b = a[b != 0], b[b != 0]
+    operator, equals = torch.full_like(a, modulus), torch.full_like(a, modulus + operator_token)
+    columns = [a, operator, b, equals] if operator_token else [a, b, equals]
+    labels = OPERATIONS[name](a, b, modulus)
+    pairs = torch.minimum(a, b) * modulus + torch.maximum(a, b)
+    return _task(name, torch.stack(columns, dim=1), labels, pairs, modulus + operator_token + 1, modulus)
+
+
+def check_modulus(name: str, modulus: int) -> None:
+    """Raise ValueError where the task of that name is not defined for the modulus."""
+    if modulus < 2:
+        raise ValueError(f"modulus={modulus} is too small; expected at least 2")
+    if name == "div" and any(modulus % k == 0 for k in range(2, math.isqrt(modulus) + 1)):
+        raise ValueError(f"modulus={modulus} is not prime; div needs a prime, where every b but 0 has an inverse")
+
+
+def check_bits(bits: int) -> None:
+    """Raise ValueError where parity is not offered for that many bits."""
+    if not 1 <= bits <= MAX_BITS:
+        raise ValueError(f"bits={bits} is out of range; expected 1 to {MAX_BITS}")
+
+
+def _parity(bits: int) -> Task:
+    check_bits(bits)
+    rows = torch.arange(2**bits)
+    digits = rows.unsqueeze(1) >> torch.arange(bits) & 1  # (rows, bits)
+    inputs = torch.cat([digits, torch.full((len(rows), 1), 2)], dim=1)
+    return _task("parity", inputs, digits.sum(dim=1) % 2, rows, vocabulary=3, classes=2)
+
+
+def _task(name: str, inputs: Tensor, labels: Tensor, pairs: Tensor, vocabulary: int, classes: int) -> Task:
+    chance = labels.bincount().max().item() / len(labels)
+    return Task(name, inputs, labels, pairs, vocabulary, classes, chance)
+
+
+def split(
+    task: Task, train_share: float, generator: torch.Generator, *, pairs_together: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the row indices of a random train and validation set.
+
+    Args:
+        task: the rows to divide.
+        train_share: share of the rows that is trained on, in (0, 1); round(share * rows) rows for every seed, so
+            that members stack.
+        generator: source of the permutation, on the CPU.
+        pairs_together: put (a, b) and (b, a) on the same side, so that a commutative answer cannot be copied.
+
+    Returns:
+        Indices of the train rows and of the validation rows, two int64 tensors.
+
+    Raises:
+        ValueError: the share leaves one side empty.
+    """
+    num_rows = len(task.labels)
+    num_train = round(train_share * num_rows)
+    if not 0 < num_train < num_rows:
+        raise ValueError(f"train_share={train_share} leaves an empty side; expected a share strictly between 0 and 1")
+    if not pairs_together:
+        order = torch.randperm(num_rows, generator=generator)
+        return order[:num_train], order[num_train:]
+    _, group, size = task.pairs.unique(return_inverse=True, return_counts=True)
+    order = torch.randperm(len(size), generator=generator)
+    is_train_group = torch.zeros(len(size), dtype=torch.bool)
+    is_train_group[order[size[order].cumsum(0) <= num_train]] = True
+    if int(size[is_train_group].sum()) < num_train:  # a pair did not fit: the next row that stands alone does, or
+        alone = order[size[order] == 1]  # the pair comes in for one that has
+        waiting = alone[~is_train_group[alone]]
+        if len(waiting):
+            is_train_group[waiting[0]] = True
+        else:
+            is_train_group[order[~is_train_group[order]][0]] = True
+            is_train_group[alone[0]] = False
+    is_train = is_train_group[group]
+    return is_train.nonzero().squeeze(1), (~is_train).nonzero().squeeze(1)
