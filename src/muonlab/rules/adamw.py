@@ -46,7 +46,8 @@ def update(
     """
     step = state["step"] + 1
     # 1 - beta^t loses digits in float32 while t is small, so the corrections stay in float64 until they meet p.
-    step_size = operand(lr / (1 - beta1**step), p)
+    # The reciprocal is spelt out: torch takes it for number / tensor, but not for tensor / tensor, one bit away.
+    step_size = operand((1 - beta1**step).reciprocal() * lr, p)
     correction2 = operand((1 - beta2**step).sqrt(), p)
     m = operand(beta1, p) * state["exp_avg"] + operand(1 - beta1, p) * grad
     v = operand(beta2, p) * state["exp_avg_sq"] + operand(1 - beta2, p) * grad * grad

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from muonlab.rules.operand import operand
-from muonlab.rules.polar import orthogonalize
+from muonlab.rules.polar import normalize, orthogonalize
 
 
 def init(p: Tensor) -> dict[str, Tensor]:
@@ -57,8 +57,7 @@ def update(
     if is_orthogonal:
         direction = orthogonalize(direction, steps=steps, dtype=polar_dtype)
     else:
-        norm = torch.linalg.matrix_norm(direction, keepdim=True)
-        direction = direction * (min(rows, columns) ** 0.5 / norm.clamp(min=torch.finfo(p.dtype).tiny))
+        direction = normalize(direction) * min(rows, columns) ** 0.5
     step_size = lr * max(1, rows / columns) ** 0.5 if scale else lr
     p = operand(1 - lr * weight_decay, p) * p - operand(step_size, p) * direction
     return p, {"momentum": b}

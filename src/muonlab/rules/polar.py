@@ -8,6 +8,13 @@ from torch import Tensor
 JORDAN = (3.4445, -4.7750, 2.0315)
 
 
+def normalize(G: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """Return G / |G|_F, (*members, rows, columns), over the whole range of its dtype; zero matrices stay zero."""
+    peak = G.abs().amax(dim=(-2, -1), keepdim=True)  # (*members, 1, 1)
+    X = G / torch.where(peak > 0, peak, torch.ones_like(peak))  # entries in [-1, 1]: no norm under- or overflows
+    return X / (torch.linalg.matrix_norm(X, keepdim=True) + eps)
+
+
 def orthogonalize(
     G: Tensor,
     *,
@@ -35,9 +42,7 @@ def orthogonalize(
         Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
     """
     a, b, c = coefficients
-    peak = G.abs().amax(dim=(-2, -1), keepdim=True)  # (*members, 1, 1)
-    X = G / torch.where(peak > 0, peak, torch.ones_like(peak))  # entries in [-1, 1]: no norm under- or overflows
-    X = (X / (torch.linalg.matrix_norm(X, keepdim=True) + eps)).to(dtype or G.dtype)
+    X = normalize(G, eps=eps).to(dtype or G.dtype)
     is_tall = G.shape[-2] > G.shape[-1]
     if is_tall:
         X = X.mT  # the small Gram matrix is the cheap one

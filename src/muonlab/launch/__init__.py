@@ -1,0 +1,1 @@
+"""Where cells run: jobs go in, events come out."""

@@ -1,0 +1,58 @@
+"""A worker process: jobs come in as JSON lines on standard input, events go out as JSON lines on standard output.
+
+A job is {"target": "package.module:function", "arguments": {...}}; the target is called with the arguments and with
+`report`, a function that sends a progress event. When standard input closes the worker ends at once, so no worker outlives
+the process that started it.
+"""
+
+import importlib
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, TextIO
+
+
+def import_string(target: str) -> Callable[..., Any]:
+    """Return the object that "package.module:attribute" names."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def main() -> None:
+    """Serve jobs until standard input closes."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a job prints is no event: it goes to standard error
+    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_receive, args=(jobs,), daemon=True).start()
+    while True:
+        _work(jobs.get(), events)
+
+
+def _receive(jobs: queue.Queue[dict[str, Any]]) -> None:
+    for line in sys.stdin:
+        jobs.put(json.loads(line))
+    os._exit(0)
+
+
+def _work(job: dict[str, Any], events: TextIO) -> None:
+    def send(kind: str, **detail: Any) -> None:
+        print(json.dumps({"kind": kind, **detail}), file=events, flush=True)
+
+    try:
+        import_string(job["target"])(**job["arguments"], report=lambda detail: send("progress", **detail))
+        send("finished")
+    except Exception as error:
+        send(
+            "raised",
+            reason=f"{type(error).__name__}: {error}",
+            errno=getattr(error, "errno", None),
+            traceback=traceback.format_exc(),
+        )
+
+
+if __name__ == "__main__":
+    main()

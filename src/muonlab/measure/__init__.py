@@ -1,0 +1,1 @@
+"""Functions of a curve, or of features and labels."""

@@ -1,0 +1,86 @@
+"""Reading and writing the files of a study so that a kill at any moment leaves each of them old or new, never torn."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class StudyError(Exception):
+    """Something a user can mend: the message names what is wrong, what was expected and what to do."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place and rename it into it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, indented for people, keys in the order given; NaN is an error."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON value of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StudyError: the file is empty, torn or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        state = "empty" if path.stat().st_size == 0 else "not JSON"
+        raise StudyError(
+            f"{path} is {state}; move it away and run the study again: its cell is computed anew"
+        ) from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects of a .jsonl file; a torn last line is dropped, a missing file has none.
+
+    Raises:
+        StudyError: a line before the last is not a JSON object.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn or empty
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            row = None
+        if not isinstance(row, dict):
+            raise StudyError(f"{path}, line {number}, is not a JSON object; remove the cell's folder and run again")
+        rows.append(row)
+    return rows
+
+
+@contextlib.contextmanager
+def lock(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock file at path, so that one process writes; the system frees it when a process dies.
+
+    Raises:
+        StudyError: another process holds it and wait is False.
+    """
+    import fcntl
+
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise StudyError(
+                f"another muonlab run is writing to {path.parent}; wait for it or stop it first"
+            ) from error
+        yield

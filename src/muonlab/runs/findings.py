@@ -1,0 +1,284 @@
+"""What a study found, as plain data: a study returns it, the report shows it, and neither knows the other.
+
+Everything here is frozen and holds plain Python values only, so that `dataclasses.asdict` of it is JSON. A study says
+what was seen and which kind of number it is; how a number reads (`as_text`) is said once, for the report and for the
+terminal alike; where it stands on the page and which colour it has is up to the view.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["text", "count", "number", "percent", "accuracy", "ratio", "p"]
+Answer = Literal["yes", "no", "mixed", "inconclusive"]
+Tone = Literal["plain", "good", "warning"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its confidence interval. A bound or value that is None is not known; `reason` says why."""
+
+    value: float | None
+    lower: float | None
+    upper: float | None
+    reason: str | None = None
+
+
+Value = str | int | float | bool | Interval | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its name in the CSV, its heading in the report, and how its numbers read."""
+
+    key: str
+    title: str
+    kind: Kind = "text"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of values, shown as a table and written as a CSV of the same name, where an interval takes three columns."""
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    note: str = ""
+    folded: bool = False  # shown on request only
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis shows; limits None fit the data."""
+
+    label: str
+    limits: tuple[float, float] | None = None
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """Who a line or a box belongs to. `role` decides the colour, `style` tells series of one role apart."""
+
+    label: str
+    role: str
+    style: int = 0
+
+
+@dataclass(frozen=True)
+class SurvivalLine:
+    """A Kaplan-Meier curve: `survival[i]` holds from `times[i]` to the next; `censored` are times (see stats)."""
+
+    series: Series
+    n: int
+    crossed: int
+    times: tuple[float, ...]
+    survival: tuple[float, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    at_risk: tuple[int, ...]
+    events: tuple[int, ...]
+    censored: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Survival:
+    """A panel of survival curves that may be compared."""
+
+    title: str
+    lines: tuple[SurvivalLine, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The curves of one member; a null is an evaluation without a value."""
+
+    series: Series
+    seed: int
+    steps: tuple[int, ...]
+    train: tuple[float | None, ...]
+    validation: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A panel of learning curves, one line for every run; `marks` are horizontal lines with their names."""
+
+    title: str
+    runs: tuple[Run, ...]
+    marks: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one row of a distribution. `quartiles` are given where the runs are not, as in a printed figure."""
+
+    series: Series
+    label: str
+    values: tuple[float, ...]
+    censored: tuple[float, ...] = ()  # where they were when their budget ended
+    quartiles: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A panel of box plots, one row for each group, with every run drawn."""
+
+    title: str
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """One estimate; `emphasis` for one over several others."""
+
+    label: str
+    estimate: Interval
+    n: str
+    emphasis: bool = False
+
+
+@dataclass(frozen=True)
+class Forest:
+    """A panel of estimates beside the value of no effect, with the two sides named."""
+
+    title: str
+    rows: tuple[ForestRow, ...]
+    no_effect: float
+    lower_side: str
+    upper_side: str
+
+
+Panel = Survival | Curves | Distribution | Forest
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels that share their axes. The view draws them and writes what it drew as `<name>.csv`."""
+
+    name: str
+    title: str
+    caption: str
+    x: Axis
+    y: Axis
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """What each term of the report means."""
+
+    terms: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Text to be kept in full, such as a config, and shown on request only."""
+
+    title: str
+    text: str
+
+
+Element = Text | Table | Figure | Definitions | Record
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report under one heading."""
+
+    title: str
+    elements: tuple[Element, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to the question of the study.
+
+    Attributes:
+        answer: to the question as it is asked; "mixed" where it depends on the task.
+        label: the answer in a word or two.
+        sentence: the whole answer with its interval, n, p and scope, in one sentence.
+        interval: of the number that the answer rests on, None where there is no such number.
+        more: further sentences, each a finding of its own.
+        scope: (what, value): what the answer holds for.
+        cautions: why it is inconclusive, or what weakens it.
+    """
+
+    answer: Answer
+    label: str
+    sentence: str
+    interval: Interval | None
+    more: tuple[str, ...]
+    scope: tuple[tuple[str, str], ...]
+    cautions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a report says. `notices` come first: what is missing, what failed."""
+
+    title: str
+    question: str
+    verdict: Verdict
+    notices: tuple[Text, ...]
+    sections: tuple[Section, ...]
+
+
+def as_text(value: Value, kind: Kind = "number") -> str:
+    """Return a value as a reader sees it: rounded for its kind, an interval as "value [lower, upper]", none as "–"."""
+    if isinstance(value, Interval):
+        return _interval_as_text(value, kind)
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if kind == "count":
+        return f"{round(value):,}"
+    if kind == "percent":
+        return f"{100 * value:.0f} %"
+    if kind == "accuracy":
+        return f"{value:.3f}"
+    if kind == "ratio":
+        return f"{value:.2f}" if value < 9.995 else _number(value)
+    if kind == "p":
+        return f"{value:.3f}" if value >= 0.01 else _power_of_ten(value, 2)
+    return _number(value)
+
+
+def _interval_as_text(interval: Interval, kind: Kind) -> str:
+    if interval.value is None and interval.lower is None:
+        return "–"
+    value = "not reached" if interval.value is None else as_text(interval.value, kind)
+    if interval.lower is None and interval.upper is None:
+        return value
+    bounds = ["not reached" if bound is None else as_text(bound, kind) for bound in (interval.lower, interval.upper)]
+    return f"{value} [{bounds[0]}, {bounds[1]}]"
+
+
+def _number(value: float) -> str:
+    size = abs(value)
+    if size >= 1e6 or 0 < size < 1e-3:
+        return _power_of_ten(value, 3)
+    if size >= 1000 or float(value).is_integer():
+        return f"{value:,.0f}"
+    decimals = max(0, 2 - math.floor(math.log10(size)))  # three significant digits
+    return f"{value:.{decimals}f}"
+
+
+def _power_of_ten(value: float, digits: int) -> str:
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    superscript = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mantissa} × 10{superscript}"

@@ -1,0 +1,196 @@
+"""The runs of a grokking study, pooled into conditions that may be compared.
+
+A condition is one block with one variant. A block is a task with a loss and whatever else the plan varies outside the
+optimizer (its depth, its batch): runs are compared within a block only. A variant is an optimizer with those of its
+settings that the plan varies, such as "Muon lr=0.02". Cells that differ in their seeds alone are one condition. Cells
+with random labels are controls and are kept apart.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muonlab.runs.config import CellConfig
+from muonlab.runs.findings import Series
+from muonlab.runs.result import CellResult, Crossing, MemberResult
+from muonlab.runs.store import CellRecord, Plan, read_cells, read_plan
+
+NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The runs of one block and variant, unique in their seeds.
+
+    Attributes:
+        records: all cells of the condition, those that are not done too.
+        members: the runs of the cells that are done, in order of their seeds.
+        planned: number of seeds that were asked for.
+    """
+
+    block: str
+    series: Series
+    config: CellConfig
+    records: tuple[CellRecord, ...]
+    members: tuple[MemberResult, ...]
+    planned: int
+
+    @property
+    def variant(self) -> str:
+        """Name of the variant, such as "AdamW" or "Muon lr=0.02"."""
+        return self.series.label
+
+    @property
+    def optimizer(self) -> str:
+        """Name of the optimizer in the config."""
+        return self.config.optimizer.name
+
+    @property
+    def budget(self) -> int:
+        """Steps after which a run is censored."""
+        return self.config.protocol.budget
+
+    @cached_property
+    def result(self) -> CellResult:
+        """The first result, for its sizes; they are the same for all cells of a condition."""
+        return next(record.result for record in self.records if record.result)
+
+    @property
+    def epochs_per_step(self) -> float:
+        """Examples of a batch over the rows of the train set."""
+        batch = self.config.protocol.batch
+        return 1.0 if batch == "full" else min(batch / self.result.num_train, 1.0)
+
+    @cached_property
+    def seconds_per_step(self) -> float | None:
+        """Seconds of one step of one member on this machine, the mean over cells; None where not all recorded it."""
+        seconds = [r.environment.get("seconds_per_member_step") for r in self.records if r.status == "done"]
+        numbers = [float(s) for s in seconds if isinstance(s, int | float)]
+        return sum(numbers) / len(numbers) if numbers and len(numbers) == len(seconds) else None
+
+    def times(self, *, sustained: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return (n,) steps until the crossing and (n,) whether it was seen; a run without one has the budget.
+
+        A run that diverged before it crossed never crosses, so it too is censored at the budget.
+        """
+        crossings = [crossing_of(member, sustained=sustained) for member in self.members]
+        steps = [crossing.step if crossing else self.budget for crossing in crossings]
+        return np.array(steps, dtype=float), np.array([crossing is not None for crossing in crossings], dtype=bool)
+
+
+@dataclass(frozen=True)
+class GrokkingRuns:
+    """All that a study's folder holds."""
+
+    plan: Plan
+    records: tuple[CellRecord, ...]
+    conditions: tuple[Condition, ...]
+    controls: tuple[Condition, ...]
+
+    @cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """Blocks with a condition that has runs, in the order of the plan."""
+        return tuple(dict.fromkeys(condition.block for condition in self.conditions if condition.members))
+
+    @cached_property
+    def planned_blocks(self) -> tuple[str, ...]:
+        """All blocks of the plan."""
+        return tuple(dict.fromkeys(condition.block for condition in self.conditions))
+
+    def with_runs(self) -> list[Condition]:
+        """Return the conditions that have runs."""
+        return [condition for condition in self.conditions if condition.members]
+
+    def variants(self, optimizer: str) -> list[str]:
+        """Return the variants of an optimizer that have runs, in the order of the plan."""
+        return list(dict.fromkeys(c.variant for c in self.conditions if c.optimizer == optimizer and c.members))
+
+    def find(self, block: str, variant: str) -> Condition | None:
+        """Return the condition of that block and variant, if it has runs."""
+        return next((c for c in self.with_runs() if (c.block, c.variant) == (block, variant)), None)
+
+
+def crossing_of(member: MemberResult, *, sustained: bool = False) -> Crossing | None:
+    """Return the first or the sustained crossing of a run."""
+    return member.sustained_crossing if sustained else member.first_crossing
+
+
+def read(folder: Path) -> GrokkingRuns:
+    """Return the runs of the plan in the folder.
+
+    Raises:
+        StudyError: the folder holds no study.
+    """
+    records = read_cells(folder)
+    true = [record for record in records if record.config.task.labels == "true"]
+    random = [record for record in records if record.config.task.labels == "random"]
+    return GrokkingRuns(read_plan(folder), tuple(records), pool(true), pool(random))
+
+
+def pool(records: list[CellRecord]) -> tuple[Condition, ...]:
+    """Return the conditions of some cells, in the order of the cells."""
+    described = [_describe(record.config) for record in records]
+    shared, own = _varying(described), _varying_of_optimizers(described)
+    groups: dict[tuple[str, str], list[CellRecord]] = defaultdict(list)
+    for record, (task, loss, outside, optimizer) in zip(records, described, strict=True):
+        name = str(optimizer["name"])
+        block = " · ".join([task, loss, *(f"{_short(key)}={outside[key]}" for key in shared)])
+        settings = [f"{key}={optimizer[key]}" for key in own[name]]
+        groups[block, " ".join([NAMES.get(name, name), *settings])].append(record)
+    labels: dict[str, list[str]] = defaultdict(list)  # of an optimizer, so that its variants differ in style
+    conditions = []
+    for (block, variant), cells in groups.items():
+        role = cells[0].config.optimizer.name
+        if variant not in labels[role]:
+            labels[role].append(variant)
+        series = Series(variant, role, labels[role].index(variant))
+        conditions.append(_condition(block, series, cells))
+    return tuple(conditions)
+
+
+def _condition(block: str, series: Series, cells: list[CellRecord]) -> Condition:
+    members: dict[int, MemberResult] = {}
+    for cell in cells:
+        for member in cell.result.members if cell.result else ():
+            members.setdefault(member.seed, member)
+    planned = len({seed for cell in cells for seed in cell.config.seeds})
+    by_seed = tuple(members[seed] for seed in sorted(members))
+    return Condition(block, series, cells[0].config, tuple(cells), by_seed, planned)
+
+
+Described = tuple[str, str, dict[str, Any], dict[str, Any]]
+
+
+def _describe(config: CellConfig) -> Described:
+    """Task, loss, all other settings outside the optimizer, and the optimizer's own."""
+    parts = config.model_dump(mode="json", exclude={"study", "seeds"})
+    task = parts["task"].pop("name")
+    parts["task"].pop("labels")
+    outside = {f"{room}.{key}": value for room in ("task", "net", "protocol") for key, value in parts[room].items()}
+    return task, parts["loss"], outside | {"results_version": parts["results_version"]}, parts["optimizer"]
+
+
+def _varying(described: list[Described]) -> list[str]:
+    """Settings outside the optimizer with several values on one task; what follows from the task is no factor."""
+    seen: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for task, _, outside, _ in described:
+        for key, value in outside.items():
+            seen[key, task].add(str(value))
+    return list(dict.fromkeys(key for (key, _), values in seen.items() if len(values) > 1))
+
+
+def _varying_of_optimizers(described: list[Described]) -> dict[str, list[str]]:
+    """For each optimizer, its settings with several values."""
+    seen: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for _, _, _, optimizer in described:
+        for key, value in optimizer.items():
+            seen[str(optimizer["name"])][key].add(str(value))
+    return {name: [key for key, values in keys.items() if len(values) > 1] for name, keys in seen.items()}
+
+
+def _short(key: str) -> str:
+    return key.rpartition(".")[2]

@@ -1,0 +1,1 @@
+"""How cells are trained: many members as one program."""

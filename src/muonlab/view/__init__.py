@@ -1,0 +1,1 @@
+"""Figures and the report: they draw what a study found and know no study. No torch."""

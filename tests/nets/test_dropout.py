@@ -1,0 +1,137 @@
+import math
+
+import pytest
+import torch
+
+from muonlab.nets.dropout import Dropout, mix
+
+
+def kept(rate, key, *shape, layer=0):
+    """Return the mask as bools."""
+    return Dropout(rate, layer)(torch.ones(shape), torch.tensor(key)) != 0
+
+
+def correlation(one, other):
+    return torch.corrcoef(torch.stack([one.flatten().double(), other.flatten().double()]))[0, 1].item()
+
+
+def lowbias32(x):
+    """Wellons' function on a Python integer."""
+    x ^= x >> 16
+    x = x * 0x7FEB352D % 2**32
+    x ^= x >> 15
+    x = x * 0x846CA68B % 2**32
+    return x ^ (x >> 16)
+
+
+def test_mix_is_lowbias32():
+    x = torch.cat(
+        [
+            torch.arange(100),
+            torch.randint(2**32, (1000,), generator=torch.Generator().manual_seed(0)),
+            torch.tensor([2**31, 2**32 - 1]),
+        ]
+    )
+    assert mix(x).tolist() == [lowbias32(value) for value in x.tolist()]
+
+
+def test_mix_gives_different_answers_to_different_numbers():
+    assert len(mix(torch.arange(2**18) * 2**14).unique()) == 2**18
+
+
+def test_every_input_bit_flips_about_half_of_all_answers_at_every_output_bit():
+    x = torch.randint(2**32, (2000, 1), generator=torch.Generator().manual_seed(0))
+    flipped = mix(x) ^ mix(x ^ (1 << torch.arange(32)))  # (inputs, input bits)
+    rates = (flipped.unsqueeze(-1) >> torch.arange(32) & 1).double().mean(dim=0)  # (input bits, output bits)
+    assert ((rates - 0.5).abs() < 6 * 0.5 / math.sqrt(2000)).all()
+
+
+def test_same_key_same_noise():
+    assert torch.equal(kept(0.5, 7, 20, 30), kept(0.5, 7, 20, 30))
+
+
+@pytest.mark.parametrize("shape", [(40_000,), (39_999,), (7, 11, 13), (1,), (3, 1, 5)])
+def test_entries_are_zero_or_divided_by_the_share_that_is_kept(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = Dropout(0.25, 0)(x, torch.tensor(5))
+    torch.testing.assert_close(y, torch.where(y == 0, 0, x / 0.75))
+    assert y.shape == shape
+
+
+@pytest.mark.parametrize("key", [0, 1, 2**32 - 1])
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.2, 0.5, 0.9])
+def test_the_share_of_zeros_is_the_rate_and_the_mean_is_kept(rate, key):
+    num = 200_001
+    deviation = math.sqrt(rate * (1 - rate) / num)
+    y = Dropout(rate, 3)(torch.ones(num, dtype=torch.float64), torch.tensor(key))
+    assert (y == 0).double().mean().item() == pytest.approx(rate, abs=5 * deviation + 2**-17)
+    assert y.mean().item() == pytest.approx(1, abs=5 * deviation / (1 - rate) + 2**-16)
+
+
+NUM = 100_000
+NOISE = 5 / math.sqrt(NUM)  # five standard deviations of the correlation of independent masks
+
+
+@pytest.mark.parametrize("other", [1, 2, 2**16, 2**31])
+def test_noise_of_different_keys_is_unrelated(other):
+    assert abs(correlation(kept(0.5, 0, NUM), kept(0.5, other, NUM))) < NOISE
+
+
+@pytest.mark.parametrize("other", [1, 2, 11])
+def test_noise_of_different_layers_is_unrelated(other):
+    assert abs(correlation(kept(0.5, 9, NUM), kept(0.5, 9, NUM, layer=other))) < NOISE
+
+
+def test_layers_and_keys_are_not_interchangeable():
+    assert abs(correlation(kept(0.5, 1, NUM, layer=2), kept(0.5, 2, NUM, layer=1))) < NOISE
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.5])
+@pytest.mark.parametrize("distance", [1, 2, 16, 256, NUM // 2])  # at NUM / 2 both entries come from one hash
+def test_entries_of_one_mask_are_unrelated(distance, rate):
+    mask = kept(rate, 3, NUM)
+    assert abs(correlation(mask[distance:], mask[:-distance])) < 5 / math.sqrt(NUM - distance)
+
+
+def test_one_entry_over_consecutive_keys_drops_at_the_rate_and_without_memory():
+    drops = torch.func.vmap(lambda key: Dropout(0.2, 0)(torch.ones(4), key))(torch.arange(20_000)) == 0
+    assert (drops.double().mean(dim=0) - 0.2).abs().max() < 5 * 0.4 / math.sqrt(20_000)
+    for entry in drops.T:
+        assert abs(correlation(entry[1:], entry[:-1])) < 5 / math.sqrt(19_999)
+
+
+def test_each_member_under_vmap_draws_what_it_draws_alone():
+    x, keys, layer = torch.randn(5, 3, 7), torch.arange(5) * 1000, Dropout(0.3, 1)
+    together = torch.func.vmap(layer)(x, keys)
+    for k in range(5):
+        assert torch.equal(together[k], layer(x[k], keys[k]))
+    assert not torch.equal(together[0] == 0, together[1] == 0)
+
+
+def test_gradient_passes_where_entries_pass():
+    x = torch.ones(1000, requires_grad=True)
+    y = Dropout(0.5, 0)(x, torch.tensor(1))
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+
+
+@pytest.mark.parametrize("key", [None, torch.tensor(1)])
+def test_eval_mode_and_rate_zero_return_the_input_itself(key):
+    x = torch.ones(10)
+    assert Dropout(0.5, 0).eval()(x, key) is x
+    assert Dropout(0.0, 0)(x, key) is x
+
+
+def test_a_key_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    Dropout(0.5, 0)(torch.ones(100), torch.tensor(1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_a_key_the_noise_comes_from_the_global_generator():
+    layer, x = Dropout(0.5, 0), torch.ones(100)
+    torch.manual_seed(0)
+    first, second = layer(x, None), layer(x, None)
+    torch.manual_seed(0)
+    assert torch.equal(layer(x, None), first)
+    assert not torch.equal(first, second)
