@@ -19,7 +19,9 @@ BUDGET, CADENCE, NUM_TRAIN, NUM_VALIDATION = 2000, 50, 7000, 2000
 Fate = int | None | str | tuple[int, float]
 
 
-def cell(task: str, loss: str, optimizer: str, seeds: Sequence[int], *, labels: str = "true", **changes: Any) -> CellConfig:
+def cell(
+    task: str, loss: str, optimizer: str, seeds: Sequence[int], *, labels: str = "true", **changes: Any
+) -> CellConfig:
     """Return a cell; changes are "room__key=value", such as optimizer__lr=.02 or net__depth=1."""
     parts: dict[str, dict] = {"task": {}, "net": {}, "protocol": {}, "optimizer": {}}
     for key, value in changes.items():

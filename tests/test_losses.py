@@ -140,6 +140,13 @@ def test_stablemax_has_at_zero_the_slope_that_both_sides_tend_to(zero):
         assert slope(side) == pytest.approx(slope(zero), abs=1e-8)
 
 
+def test_stablemax_has_slopes_where_the_other_branch_of_s_has_its_pole():
+    logits, labels = torch.tensor([[-1.0, 1.0, 0.0]], dtype=torch.float64), torch.tensor([1])
+    # s = 1/2, 2, 1 of a sum 7/2, and s' = 1/4, 1, 1
+    expected = torch.tensor([[1 / 14, 2 / 7 - 1 / 2, 2 / 7]], dtype=torch.float64)
+    torch.testing.assert_close(gradient(stablemax, logits, labels), expected)
+
+
 def test_stablemax_at_all_zero_logits_has_the_gradient_of_softmax():
     logits, labels = torch.zeros(4, 7, dtype=torch.float64), torch.arange(4)
     torch.testing.assert_close(gradient(stablemax, logits, labels), gradient(softmax, logits, labels))

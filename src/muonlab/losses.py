@@ -46,7 +46,8 @@ def sparsemax(logits: Tensor, labels: Tensor) -> Tensor:
 
         L(z, y) = 1/2 + sum_{j in S} (z_j^2 - tau^2) / 2 - z_y,    p = max(z - tau, 0),    S the support of p
 
-    Sparsemax has exact zeros, so -log p would be infinite; this loss is its counterpart of the cross-entropy.
+    Sparsemax has exact zeros, so -log p would be infinite; this loss is its counterpart of the cross-entropy. First
+    derivatives are exact; second ones are not, as p is held fixed.
 
     Args:
         logits: (B, C).

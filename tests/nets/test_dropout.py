@@ -68,6 +68,11 @@ def test_the_share_of_zeros_is_the_rate_and_the_mean_is_kept(rate, key):
     assert y.mean().item() == pytest.approx(1, abs=5 * deviation / (1 - rate) + 2**-16)
 
 
+def test_the_smallest_rate_is_met_to_its_unit():
+    num_dropped = (~kept(2**-16, 0, 2**22)).sum().item()
+    assert num_dropped == pytest.approx(2**6, abs=5 * 2**3)  # one unit more would be 2^7
+
+
 NUM = 100_000
 NOISE = 5 / math.sqrt(NUM)  # five standard deviations of the correlation of independent masks
 
@@ -75,6 +80,10 @@ NOISE = 5 / math.sqrt(NUM)  # five standard deviations of the correlation of ind
 @pytest.mark.parametrize("other", [1, 2, 2**16, 2**31])
 def test_noise_of_different_keys_is_unrelated(other):
     assert abs(correlation(kept(0.5, 0, NUM), kept(0.5, other, NUM))) < NOISE
+
+
+def test_noise_of_neighbouring_keys_is_no_rearrangement_of_the_same_noise():
+    assert len({kept(0.5, key, 2**12).sum().item() for key in range(20)}) > 5
 
 
 @pytest.mark.parametrize("other", [1, 2, 11])

@@ -25,18 +25,18 @@ def test_equals_torch_over_twenty_steps_but_for_bfloat16_rounding(run, run_torch
 
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("scale", [False, True])
+@pytest.mark.parametrize("polar_dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(4, 4), (9, 4), (4, 9)])
-def test_equals_the_formula_in_float64(run, shape, scale, nesterov):
+def test_equals_the_formula_in_float64(run, shape, polar_dtype, scale, nesterov):
     lr, momentum, weight_decay = 0.1, 0.9, 0.5
+    hyper = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     p, grads = draw(*shape), draw(5, *shape, seed=1)
-    actual, state = run(
-        muon, p, grads, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, scale=scale
-    )
+    actual, state = run(muon, p, grads, **hyper, nesterov=nesterov, scale=scale, polar_dtype=polar_dtype)
     b = np.zeros(shape)
     for g in grads.numpy():
         b = momentum * b + (1 - momentum) * g
         seen = momentum * b + (1 - momentum) * g if nesterov else b
-        O = orthogonalize(torch.from_numpy(seen))  # noqa: E741
+        O = orthogonalize(torch.from_numpy(seen), dtype=polar_dtype)  # noqa: E741
         shape_scale = max(1, shape[0] / shape[1]) ** 0.5 if scale else 1
         p = p - lr * weight_decay * p - lr * shape_scale * O
     torch.testing.assert_close(actual, p, rtol=0, atol=1e-11)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muonlab.tasks.algorithmic import MAX_BITS, TASKS, TRAIN_SHARES, build, split
+from muonlab.tasks.algorithmic import TASKS, TRAIN_SHARES, build, split
 
 MODULAR = tuple(name for name in TASKS if name != "parity")
 ROWS = {"add": 9409, "sub": 9409, "mul": 9409, "div": 9312, "exp": 9409, "gcd": 9409, "parity": 1024}
@@ -156,7 +156,7 @@ def test_the_other_tasks_take_a_composite_modulus(name, modulus):
         assert label == ANSWERS[name](a, b, modulus)
 
 
-@pytest.mark.parametrize("bits", [-1, 0, MAX_BITS + 1])
+@pytest.mark.parametrize("bits", [-1, 0, 21])
 def test_bits_out_of_range_are_refused_by_value(bits):
     with pytest.raises(ValueError, match=f"bits={bits} "):
         build("parity", bits=bits)
@@ -170,7 +170,7 @@ def test_the_longest_parity_builds():
 
 
 def test_an_unknown_task_is_refused_by_name_with_the_known_ones():
-    with pytest.raises(ValueError, match="'modadd'.*add, sub"):
+    with pytest.raises(ValueError, match=r"'modadd'.*add, sub"):
         build("modadd")
 
 

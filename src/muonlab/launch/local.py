@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -40,10 +40,11 @@ class Event:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
-def run(plan: store.Plan, folder: Path, *, workers: int | None = None, device: str = "cpu") -> Iterator[Event]:
+def run(plan: store.Plan, folder: Path, *, workers: int | None = None, device: str = "cpu") -> Generator[Event]:
     """Run the cells of a plan that are not done, and yield what happens. Closing the iterator stops the workers.
 
-    A cell whose worker dies or raises is tried once more from its checkpoint, then recorded in failed.json; the others go on.
+    A cell whose worker dies or raises is tried once more from its checkpoint, then recorded in failed.json; the others
+    go on.
 
     Args:
         plan: what to run.

@@ -1,8 +1,8 @@
 """A worker process: jobs come in as JSON lines on standard input, events go out as JSON lines on standard output.
 
 A job is {"target": "package.module:function", "arguments": {...}}; the target is called with the arguments and with
-`report`, a function that sends a progress event. When standard input closes the worker ends at once, so no worker outlives
-the process that started it.
+`report`, a function that sends a progress event. When standard input closes the worker ends at once, so no worker
+outlives the process that started it.
 """
 
 import importlib

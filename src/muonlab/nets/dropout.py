@@ -18,13 +18,21 @@ def mix(x: Tensor) -> Tensor:
 class Dropout(nn.Module):
     """Inverted dropout with counter-based noise.
 
+    All keys and layers share one space of 2^32 counters, so two masks of n entries coincide in part, reordered, with
+    probability about n / 2^33.
+
     Args:
         rate: probability that an entry is zeroed, in [0, 1); rounded to a multiple of 2^-16.
         layer: tells the noise of this layer from that of the others.
+
+    Raises:
+        ValueError: a rate out of range.
     """
 
     def __init__(self, rate: float, layer: int):
         super().__init__()
+        if not 0 <= rate < 1 - 2**-17:
+            raise ValueError(f"dropout rate {rate} is out of range; expected at least 0 and less than 1")
         self.rate = rate
         self.layer = layer
 

@@ -1,8 +1,8 @@
 """A small pre-norm Transformer that reads its answer at the last position.
 
-Follows arXiv 2504.16041 where it is stated: multi-head attention, rotary positions, RMSNorm, SiLU feed-forward, residuals,
-dropout; what it leaves open (depth, width, gating, no biases, untied head, causal mask) follows the code it cites. Letters:
-B batch, T tokens, D width, H heads, V vocabulary, C classes.
+Follows arXiv 2504.16041 where it is stated: multi-head attention, rotary positions, RMSNorm, SiLU feed-forward,
+residuals, dropout; what it leaves open (depth, width, gating, no biases, untied head, causal mask) follows the code it
+cites. Letters: B batch, T tokens, D width, H heads, V vocabulary, C classes.
 """
 
 import math
@@ -116,7 +116,7 @@ class Transformer(nn.Module):
         rope_base: base of the rotary angles.
 
     Raises:
-        ValueError: a width that the heads do not divide into even parts.
+        ValueError: a width that the heads do not divide into even parts, or an unknown norm.
     """
 
     def __init__(
@@ -137,6 +137,8 @@ class Transformer(nn.Module):
         super().__init__()
         if width % (2 * heads):
             raise ValueError(f"width={width} is not a multiple of 2 * heads={2 * heads}, which rotary positions need")
+        if norm not in ("rms", "none"):
+            raise ValueError(f"unknown norm {norm!r}; expected 'rms' or 'none'")
         self.embedding = nn.Embedding(vocabulary, width)
         self.blocks = nn.ModuleList(
             Block(

@@ -54,6 +54,19 @@ class CellRecord:
         """Return the evaluations written so far, one dict each (see docs/files.md)."""
         return read_lines(self.folder / "metrics.jsonl")
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the cell as plain JSON; docs/files.md states the keys."""
+        result = None if self.result is None else self.result.model_dump(mode="json", exclude={"cell", "members"})
+        return {
+            "id": self.id,
+            "status": self.status,
+            "reason": self.reason,
+            "config": self.config.model_dump(mode="json"),
+            "result": result,
+            "members": [] if self.result is None else self.result.model_dump(mode="json")["members"],
+            "seconds_per_member_step": self.environment.get("seconds_per_member_step"),
+        }
+
 
 def create(folder: Path, plan: Plan) -> None:
     """Make the folder hold this plan. Cells of earlier plans of the same study stay where they are.
@@ -134,3 +147,37 @@ def _read_cell(folder: Path, config: CellConfig) -> CellRecord:
     except (StudyError, KeyError, TypeError, OSError) as error:
         status, result, reason = "unreadable", None, str(error)
     return CellRecord(config.id, config, folder, status, reason, result, environment)
+
+
+def list_studies(folder: Path) -> list[dict[str, Any]]:
+    """Return the studies in a folder, or the one that it is, as plain dicts with the number of cells by status.
+
+    Raises:
+        StudyError: there is no such folder, or it cannot be read.
+    """
+    try:
+        places = sorted(path.parent for path in (*folder.glob("study.json"), *folder.glob("*/study.json")))
+        if not folder.is_dir():
+            raise StudyError(f"there is no folder {folder}; `muonlab run grokking out=DIR` makes a study in DIR")
+    except OSError as error:
+        raise StudyError(f"cannot read {folder}: {error.strerror}") from error
+    return [_summary(place) for place in places]
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        plan, statuses = read_plan(folder), [record.status for record in read_cells(folder)]
+    except StudyError as error:
+        return {"folder": str(folder), "study": None, "preset": None, "cells": {}, "reason": str(error)}
+    counts = {status: statuses.count(status) for status in sorted(set(statuses))}
+    return {"folder": str(folder), "study": plan.study, "preset": plan.preset, "cells": counts, "reason": None}
+
+
+def report_is_current(folder: Path) -> bool:
+    """Return whether report.html is younger than the plan and than every result that it shows."""
+    report = folder / "report.html"
+    read_plan(folder)
+    if not report.exists():
+        return False
+    sources = [folder / "study.json", *folder.glob("*/result.json"), *folder.glob("*/failed.json")]
+    return all(source.stat().st_mtime <= report.stat().st_mtime for source in sources)

@@ -36,16 +36,18 @@ PRESETS: dict[str, Settings] = {
         "optimizers": ["muon", "adamw"],
         "seeds": ["3"],
         "control_seeds": ["1"],
-        "modulus": ["11"],
+        "modulus": ["23"],
         "depth": ["1"],
         "width": ["32"],
         "ff_width": ["64"],
         "heads": ["2"],
         "dropout": ["0"],
-        "batch": ["full"],
-        "budget": ["200"],
+        "batch": ["128"],
+        "budget": ["300"],
         "cadence": ["20"],
-        "follow": ["3"],
+        "follow": ["2"],
+        "threshold": ["0.8"],
+        "adamw.lr": ["0.003"],
     },
     "laptop": {
         "tasks": ["add", "mul"],
@@ -70,7 +72,7 @@ PRESETS: dict[str, Settings] = {
     },
 }
 
-# -- settings: the fields of the configs, under the names that a user types ----------------------------------------------
+# -- settings: the fields of the configs, under the names that a user types ------------------------
 
 
 def _fields(model: type[BaseModel], *without: str) -> tuple[str, ...]:
@@ -97,8 +99,8 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> P
     Args:
         preset: tiny, laptop or paper.
         settings: key -> value or list of values; several values are an axis. The keys are `KEYS`: "tasks", "losses",
-            "optimizers", "seeds" and "control_seeds" (how many), any field of the task, the net and the protocol by its
-            own name, and any field of an optimizer as "muon.lr".
+            "optimizers", "seeds" and "control_seeds" (how many), any field of the task, the net and the protocol by
+            its own name, and any field of an optimizer as "muon.lr".
 
     Raises:
         UsageError: an unknown name, a value that its field does not allow, a setting without effect.
@@ -186,7 +188,7 @@ def _check_effects(given: Settings, merged: Settings) -> None:
             raise UsageError(f"{key} has no effect on any cell of {chosen}; leave it out, or add what it is for")
 
 
-# -- what was seen, as plain rows ----------------------------------------------------------------------------------------
+# -- what was seen, as plain rows ------------------------------------------------------------------
 
 
 def rows(folder: str | Path) -> list[dict[str, Any]]:

@@ -45,6 +45,11 @@ class Condition:
         return self.series.label
 
     @property
+    def others(self) -> str:
+        """What names the block beside its task and loss, such as "depth=1"; empty where nothing does."""
+        return self.block.removeprefix(f"{self.config.task.name} · {self.config.loss}").removeprefix(" · ")
+
+    @property
     def optimizer(self) -> str:
         """Name of the optimizer in the config."""
         return self.config.optimizer.name

@@ -15,7 +15,7 @@ from torch import Tensor
 Operation = Callable[[Tensor, Tensor, int], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """All rows of a classification problem.
 
@@ -137,7 +137,7 @@ def split(
         ValueError: the share leaves one side empty.
     """
     num_rows = len(task.labels)
-    num_train = round(train_share * num_rows)
+    num_train = round(train_share * num_rows) if 0 < train_share < 1 else 0
     if not 0 < num_train < num_rows:
         raise ValueError(f"train_share={train_share} leaves an empty side; expected a share strictly between 0 and 1")
     if not pairs_together:

@@ -22,9 +22,7 @@ from muonlab.train.population import Population
 from muonlab.train.rows import Rows
 from muonlab.train.treatments import treatments
 
-CHECKPOINT_SECONDS = (
-    10.0  # at most this much work is lost to a kill, and a little less than 1 % of the time goes into it
-)
+CHECKPOINT_SECONDS = 10.0  # about as much work is lost to a kill
 
 Report = Callable[[dict], None]
 
@@ -36,6 +34,7 @@ def run(
     device: str = "cpu",
     environment: dict | None = None,
     report: Report = lambda event: None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> CellResult:
     """Train the members of a cell and return what was seen; a finished cell is read, a half-done one goes on.
 
@@ -47,6 +46,7 @@ def run(
         device: a torch device.
         environment: what env.json records beside the times (see `muonlab.runs.environment`).
         report: called after every evaluation with {"step", "budget", "alive"}.
+        checkpoint_seconds: least time between two checkpoints; changes no result.
 
     Raises:
         ValueError: the config asks for what does not exist, such as div with a composite modulus.
@@ -58,7 +58,7 @@ def run(
             return CellResult.model_validate(read_json(folder / "result.json"))
         write_json(folder / "config.json", config.model_dump(mode="json"))
         clock = Clock(folder, environment or {}, device)
-        result = _train(config, folder, device, clock, report)
+        result = _train(config, folder, device, clock, report, checkpoint_seconds)
         clock.stop()
         write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
         (folder / "state.safetensors").unlink(missing_ok=True)
@@ -71,30 +71,33 @@ def run_job(*, config: dict, folder: str, report: Report, **where) -> None:
     run(CellConfig.model_validate(config), Path(folder), report=report, **where)
 
 
-def _train(config: CellConfig, folder: Path, device: str, clock: Clock, report: Report) -> CellResult:
+def _train(
+    config: CellConfig, folder: Path, device: str, clock: Clock, report: Report, checkpoint_seconds: float
+) -> CellResult:
     protocol = config.protocol
 
-    # -- what is trained: the rows and the members ---------------------------------------------------------------------
-    task = algorithmic.build(config.task.name, **config.task.model_dump(include={"modulus", "bits", "operator_token"}))
+    # -- what is trained: the rows and the members -------------------------------------------------
+    task = build_task(config)
     rows = build_rows(config, task, config.seeds, device)
     population = build_population(config, task, config.seeds, device)
     flops_per_step = count_flops(config, task, device)
 
-    # -- where it stands: at the start, or at the last checkpoint ----------------------------------------------------------
-    saved = checkpoint.load(folder / "state.safetensors", device)
-    step, alive, num_bytes = 0, list(range(len(config.seeds))), 0
+    # -- where it stands: at the start, or at the last checkpoint ----------------------------------
+    saved = checkpoint.load(folder / "state.safetensors", device, population.tensors(), folder / "metrics.jsonl")
     if saved is not None:
-        tensors, progress = saved
-        step, alive, num_bytes = progress.step, list(progress.alive), progress.metrics_bytes
+        tensors, (step, alive, num_bytes) = saved
         rows.keep(alive)
         population.keep(alive)
         population.load(tensors)
-    metrics = Metrics(folder / "metrics.jsonl", len(config.seeds), num_bytes)
-    clock.log(f"goes on from step {step}" if saved else f"starts with {len(alive)} members")
-
-    # -- train, look, let go of the members whose outcome is decided -------------------------------------------------------
-    if not metrics.steps:
+        metrics = Metrics(folder / "metrics.jsonl", len(config.seeds), num_bytes)
+        clock.log(f"goes on from step {step} with {len(alive)} members")
+    else:
+        step, alive = 0, list(range(len(config.seeds)))
+        metrics = Metrics(folder / "metrics.jsonl", len(config.seeds))
+        clock.log(f"starts with {len(alive)} members")
         alive = _look(config, step, alive, rows, population, metrics)
+
+    # -- train, look, let go of the members whose outcome is decided -------------------------------
     last_save = time.monotonic()
     while alive and step < protocol.budget:
         for _ in range(protocol.cadence):
@@ -103,13 +106,13 @@ def _train(config: CellConfig, folder: Path, device: str, clock: Clock, report: 
         clock.add(member_steps=protocol.cadence * len(alive), step=step)
         alive = _look(config, step, alive, rows, population, metrics)
         report({"step": step, "budget": protocol.budget, "alive": len(alive)})
-        if alive and time.monotonic() - last_save > CHECKPOINT_SECONDS:
+        if alive and time.monotonic() - last_save >= checkpoint_seconds:
             progress = checkpoint.Progress(step, alive, metrics.num_bytes)
             checkpoint.save(folder / "state.safetensors", population.tensors(), progress)
             clock.save()
             last_save = time.monotonic()
 
-    # -- what was seen ---------------------------------------------------------------------------------------------------
+    # -- what was seen -----------------------------------------------------------------------------
     return CellResult(
         cell=config.id,
         chance=task.chance,
@@ -124,9 +127,16 @@ def _train(config: CellConfig, folder: Path, device: str, clock: Clock, report: 
     )
 
 
+def build_task(config: CellConfig) -> algorithmic.Task:
+    """Return the cell's task with its true labels."""
+    return algorithmic.build(config.task.name, **config.task.model_dump(include={"modulus", "bits", "operator_token"}))
+
+
 def build_net(config: CellConfig, task: algorithmic.Task) -> Transformer:
-    """Return the cell's net, its weights not yet drawn."""
-    return Transformer(task.vocabulary, task.classes, **config.net.model_dump())
+    """Return the cell's net, its weights not yet drawn: a constructor would draw them from torch's global generator."""
+    with torch.device("meta"):
+        net = Transformer(task.vocabulary, task.classes, **config.net.model_dump())
+    return net.to_empty(device="cpu")
 
 
 def build_rows(config: CellConfig, task: algorithmic.Task, seeds: tuple[int, ...], device: str) -> Rows:

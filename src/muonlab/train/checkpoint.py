@@ -2,17 +2,15 @@
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """Where a cell stands, right after an evaluation.
 
     Attributes:
@@ -22,7 +20,7 @@ class Progress:
     """
 
     step: int
-    alive: Sequence[int]
+    alive: list[int]
     metrics_bytes: int
 
 
@@ -32,7 +30,7 @@ def save(path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
     assert all(tensor.is_contiguous() for tensor in tensors.values())
     beside = path.with_name(f".{path.name}.part")
     try:
-        save_file(tensors, beside, metadata={"progress": json.dumps(asdict(progress))})
+        save_file(tensors, beside, metadata={"progress": json.dumps(progress._asdict())})
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(path)
@@ -42,15 +40,28 @@ def save(path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
         beside.unlink(missing_ok=True)
 
 
-def load(path: Path, device: str) -> tuple[dict[str, Tensor], Progress] | None:
-    """Return the tensors and the progress of a checkpoint; None where there is none that can be read."""
+def load(path: Path, device: str, like: dict[str, Tensor], metrics: Path) -> tuple[dict[str, Tensor], Progress] | None:
+    """Return the tensors and the progress of a checkpoint, or None where the cell must start anew.
+
+    That is so where there is no checkpoint, where it is torn or of another cell, and where metrics.jsonl has lost what
+    was seen before it.
+
+    Args:
+        path: the checkpoint.
+        device: where the tensors go.
+        like: the tensors of the whole population: their names, and their shapes after the member axis, must fit.
+        metrics: the cell's metrics.jsonl.
+    """
     try:
         with safe_open(path, framework="pt", device=device) as file:
             progress = Progress(**json.loads(file.metadata()["progress"]))
             # A clone is aligned as torch aligns its own tensors; a view into the file need not be.
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, progress  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        is_whole = metrics.stat().st_size >= progress.metrics_bytes
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
+    fits = {name: t.shape[1:] for name, t in tensors.items()} == {name: t.shape[1:] for name, t in like.items()}
+    return (tensors, progress) if is_whole and fits else None
 
 
 def _errno_of(error: SafetensorError) -> int:

@@ -21,7 +21,8 @@ class Metrics:
         num_bytes: length of the file.
 
     Args:
-        path: the file; cut to num_bytes, so that what a killed process wrote after its last checkpoint is written anew.
+        path: the file; cut to num_bytes, so that what a killed process wrote after its last checkpoint is written
+            anew.
         num_members: members of the cell, those that have left included.
         num_bytes: length to go on from.
     """
@@ -36,7 +37,7 @@ class Metrics:
         self._curves = {quantity: [row[quantity] for row in rows] for quantity in QUANTITIES}
 
     def append(self, step: int, epoch: float, alive: Sequence[int], values: Mapping[str, Tensor]) -> None:
-        """Append one evaluation: for each quantity a tensor (alive members,); the others, and non-finite values, are null."""
+        """Append one evaluation: a tensor (alive members,) for each quantity; what is missing or not finite is null."""
         row: dict[str, object] = {"step": step, "epoch": round(epoch, 6)}
         for quantity in QUANTITIES:
             of_member = dict(zip(alive, values[quantity].tolist(), strict=True))
@@ -52,7 +53,7 @@ class Metrics:
         self.num_bytes += len(line)
 
     def curve(self, quantity: str, member: int) -> list[float | None]:
-        """Return one quantity of one member, over all evaluations; None where the member had left or it was not finite."""
+        """Return a quantity of a member over all evaluations; None where it had left or the value was not finite."""
         return [column[member] for column in self._curves[quantity]]
 
 

@@ -1,4 +1,4 @@
-"""Many members trained as one program: parameters stacked along a first axis S, one forward and backward pass for all."""
+"""Many members trained as one program: parameters stacked along a first axis S, one forward and backward for all."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ EVALUATION_ROWS = 256  # rows in one forward pass of an evaluation: small enough
 
 @dataclass(frozen=True)
 class Treatment:
-    """The rule that updates a parameter and its hyper-parameters: numbers, or float64 tensors (S,) that differ by member."""
+    """The rule that updates a parameter and its hyper-parameters: numbers, or float64 tensors (S,) by member."""
 
     rule: ModuleType
     hyper: Mapping[str, Any] = field(default_factory=dict)
@@ -28,8 +28,8 @@ class Treatment:
 class Population:
     """S members of one net, each with its own parameters, optimizer state and dropout noise.
 
-    Member k does what it would do alone: no operation mixes members, and its initial parameters and noise follow from its
-    own seed.
+    Member k does what it would do alone: no operation mixes members, and its initial parameters and noise follow from
+    its own seed.
 
     Args:
         net: the module that every member is a copy of. Its `forward(inputs, key)` takes a dropout key, its

@@ -1,0 +1,254 @@
+"""The command line: verbs only. Each imports its room when it is called, so that the reading verbs stay light."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+try:
+    from cyclopts import App, CycloptsError, Parameter
+except ImportError:  # the package alone, without its laboratory
+    sys.exit("muonlab: the command line needs the laboratory's packages; install them with: pip install 'muonlab[lab]'")
+
+from muonlab import __version__
+
+DEFAULT_ROOT = Path("runs")
+EXECUTION_KEYS = ("out", "device", "workers")
+
+app = App(
+    name="muonlab",
+    version=__version__,
+    help="A laboratory that measures what an optimizer does to a network.",
+    help_format="markdown",
+)
+
+
+@app.command
+def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Run a study, go on with a half-done one, or add to a finished one; then write its report.
+
+    Finished cells are kept and half-done ones go on from their checkpoint: to resume, give the same command again.
+
+    Examples:
+
+        muonlab run grokking preset=laptop
+
+        muonlab run grokking preset=laptop tasks=add,mul optimizers=muon,adamw,sgd muon.lr=0.01,0.02 seeds=20 --dry-run
+
+    Parameters
+    ----------
+    study
+        What to run: grokking.
+    settings
+        key=value, with commas for several values, each of which makes cells of its own. preset=tiny, laptop or paper is
+        where the rest starts from; out=DIR is the study's folder (default runs/grokking), device=cpu or cuda, workers=N
+        the number of processes (default: one a core). All other keys: docs/settings.md.
+    dry_run
+        Print the cells, their number, the estimated time and disk, and run nothing.
+    """
+    from muonlab.studies import grokking
+    from muonlab.studies.settings import check_name, parse, whole_number
+
+    check_name("study", study, [grokking.STUDY])
+    given = parse(settings, ("preset", *EXECUTION_KEYS, *grokking.KEYS))
+    preset = ",".join(given.pop("preset", ["laptop"]))
+    folder = Path(",".join(given.pop("out", [str(DEFAULT_ROOT / study)])))
+    device = ",".join(given.pop("device", ["cpu"]))
+    workers = whole_number("workers", given.pop("workers", [str(_cores())]), at_least=1)
+    plan = grokking.plan(preset, given)
+    _check_device(device)
+    if dry_run:
+        from muonlab.train.probe import Prober
+        from muonlab.view import terminal
+
+        prober = Prober(device)
+        terminal.print_forecast(plan.cells, [prober.cost(cell) for cell in plan.cells], workers, folder)
+        return 0
+    num_failed = _run_plan(plan, folder, workers, device)
+    _write_report(folder)
+    if num_failed:
+        print(
+            f"muonlab: {num_failed} of {len(plan.cells)} cells failed; `muonlab show {folder}` says why, "
+            "and the same command tries them again",
+            file=sys.stderr,
+        )
+    return 1 if num_failed else 0
+
+
+def _run_plan(plan, folder: Path, workers: int, device: str) -> int:
+    """Run what is not done yet; return how many cells failed."""
+    from contextlib import closing
+
+    from muonlab.launch import local
+    from muonlab.runs import store
+    from muonlab.view.progress import ProgressView
+
+    store.create(folder, plan)
+    cells = {record.id: record.config for record in store.read_cells(folder) if record.status != "done"}
+    print(f"{folder}: {len(plan.cells)} cells, {len(plan.cells) - len(cells)} of them done already", flush=True)
+    if not cells:
+        return 0
+    num_failed = 0
+    try:
+        with (
+            ProgressView(cells, min(workers, len(cells)), sys.stdout) as progress,
+            closing(local.run(plan, folder, workers=workers, device=device)) as events,
+        ):
+            for event in events:
+                num_failed += event.kind == "failed"
+                progress.show(event.kind, event.cell, event.detail)
+    except KeyboardInterrupt:
+        num_done = sum(record.status == "done" for record in store.read_cells(folder))
+        print(
+            f"\nmuonlab: stopped; {num_done} of {len(plan.cells)} cells are done and kept. "
+            "The same command goes on from here.",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None
+    return num_failed
+
+
+def _write_report(folder: Path) -> None:
+    from muonlab.studies import grokking_analysis
+    from muonlab.view import report as view
+
+    findings = grokking_analysis.analyse(folder)
+    path = view.write(findings, folder)
+    print(f"\n{findings.verdict.sentence}\n\nReport: {path}")
+
+
+@app.command
+def ls(folder: Path = DEFAULT_ROOT, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> int:
+    """List the studies in a folder.
+
+    Example:
+
+        muonlab ls runs
+
+    Parameters
+    ----------
+    folder
+        A folder of studies, or one study's own.
+    as_json
+        Print JSON instead of a table.
+    """
+    from muonlab.runs.store import list_studies
+    from muonlab.view import terminal
+
+    studies = list_studies(folder)
+    if as_json:
+        print(json.dumps(studies, indent=1))
+    else:
+        terminal.print_studies(studies, folder)
+    return 0
+
+
+@app.command
+def show(
+    folder: Path = DEFAULT_ROOT / "grokking",
+    *,
+    cell: str | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """Show the cells of a study: what was asked, what was seen, and why there is no time where there is none.
+
+    Example:
+
+        muonlab show runs/grokking --json
+
+    Parameters
+    ----------
+    folder
+        The study's folder.
+    cell
+        Show this cell alone, given by the start of its id.
+    as_json
+        Print a JSON list with an object a cell (its keys: docs/files.md) instead of a table.
+    """
+    from muonlab.runs import store
+    from muonlab.view import terminal
+
+    records = store.read_cells(folder)
+    if cell is not None:
+        records = [record for record in records if record.id.startswith(cell)]
+        if not records:
+            raise store.StudyError(f"{folder} has no cell {cell!r}; `muonlab show {folder}` lists their ids")
+    if as_json:
+        print(json.dumps([record.as_json() for record in records], indent=1, allow_nan=False))
+    else:
+        terminal.print_cells(records)
+    return 0
+
+
+@app.command
+def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
+    """Write a study's report.html anew where results have come since, and say where it is.
+
+    Example:
+
+        muonlab report runs/grokking
+
+    Parameters
+    ----------
+    folder
+        The study's folder.
+    """
+    from muonlab.runs.store import report_is_current
+
+    if report_is_current(folder):
+        print(f"Report: {folder / 'report.html'}")
+    else:
+        _write_report(folder)
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: exit status 0, 1 for a failure, 2 for a mistake in the command, 130 for Ctrl-C."""
+    from muonlab.runs.files import StudyError
+
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        status = app(words, exit_on_error=False, result_action="return_value")
+    except CycloptsError:
+        sys.exit(2)  # it has printed what was wrong
+    except StudyError as error:
+        _stop(error, 1)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ValueError as error:
+        if type(error).__name__ != "UsageError":
+            raise
+        _stop(error, 2)
+    else:
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _stop(error: Exception, status: int) -> None:
+    print(f"muonlab: {error}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _cores() -> int:
+    from muonlab.launch.local import available_cores
+
+    return available_cores()
+
+
+def _check_device(name: str) -> None:
+    if name == "cpu":
+        return
+    from muonlab.studies.settings import UsageError
+    from muonlab.train.probe import check_device
+
+    try:
+        check_device(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

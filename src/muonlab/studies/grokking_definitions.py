@@ -1,0 +1,91 @@
+"""What every number in the report of a grokking study means, for that study's own settings."""
+
+from muonlab.runs.findings import Definitions
+from muonlab.studies.grokking_comparison import MIN_RUNS
+from muonlab.studies.grokking_conditions import GrokkingRuns
+from muonlab.studies.grokking_controls import ERROR
+from muonlab.studies.grokking_scope import several
+from muonlab.studies.grokking_verdict import ALPHA, EQUIVALENCE
+
+# One paragraph for a term; what stands before the first colon is the term. {fields} are filled in by `definitions`.
+_TEXT = """
+Run: One training with one seed, which decides its initial weights, its split, its batches and its dropout.
+
+Condition, block: A condition is all runs that differ in their seed alone. A block holds the conditions of one task and
+loss (and of every other setting that the study varies outside the optimizer). Runs are compared within a block only.
+
+Accuracy: On the whole train set and the whole validation set, without dropout, every {cadence} steps.
+
+First crossing: The first evaluation with a validation accuracy of at least {threshold}, train accuracy having been at
+least {train_threshold} at that evaluation or before.
+
+Interval width: Evaluations are {cadence} steps apart, so a crossing lies anywhere within the {cadence} steps before the
+time that is given for it. Differences smaller than that mean nothing.
+
+Sustained crossing: The first such evaluation from which on accuracy stayed at or above the threshold {follow}.
+
+Lowest accuracy after: The smallest validation accuracy from the first crossing on, as long as the run was followed.
+
+Censored: Not crossed within the budget of {budget} steps. Such a run is never dropped: it counts as “not yet” up to its
+budget. A run that diverged before it crossed never will, and is censored at the budget too.
+
+Epoch: Examples drawn by then, divided by the size of the train set.
+
+FLOPs: Floating-point operations of the matrix products of training, the optimizer’s own included, evaluations not.
+
+Kaplan–Meier curve: The estimated share of runs that have not crossed by a time, with a pointwise 95 % band on the
+log(−log) scale.
+
+Median time: The first time at which at most half of the runs have not crossed. Its interval is where the band contains
+one half (Brookmeyer and Crowley). “Not reached”: the budget ended before.
+
+Mean to the horizon: Restricted mean: the mean of the smaller of crossing time and budget, which is the area under the
+Kaplan–Meier curve, with Student’s t interval.
+
+Ratio of mean steps: The restricted mean of the first optimizer over that of the second; over several blocks, the
+geometric mean of their ratios. Its 95 % interval is a percentile bootstrap, runs resampled within block and optimizer.
+It speaks of new runs of these blocks, not of new tasks. Censored runs pull it towards 1.
+
+Permutation p: How often labels dealt anew within each block give ranks that differ at least as much. Runs that never
+crossed rank last, tied.
+
+Log-rank p: Whether two groups cross at the same rate at all times; over several blocks, stratified by block.
+
+Welch’s t: On the epochs of the runs that crossed, pooled over blocks, as arXiv 2504.16041 did.
+
+Mann–Whitney: On the steps of all runs, pooled over blocks; runs that never crossed rank last, tied.
+
+Holm: p-values adjusted so that any false alarm among all tests of the report stays as rare as the level says.
+
+Hodges–Lehmann shift: The median of all differences between a run of the first and a run of the second optimizer.
+
+Cliff’s delta: Share of pairs in which the first is later minus the share in which it is sooner, from −1 to 1.
+
+Wilson interval: The 95 % interval of every share of runs, honest at 0 and at 1.
+
+Chance: Accuracy of the best constant answer over all rows of the task.
+
+Limit of guessing: Accuracy that guessing exceeds, with a probability of at most {error:g}, at any evaluation of any run
+of the control.
+
+Inconclusive: No block holds {min_runs} runs of both, or fewer than half of the planned blocks do; a control rose above
+chance; no run crossed; the interval of the ratio contains 1; or the permutation p is above {alpha:g}.
+
+No difference: The interval of the ratio contains 1 and lies within {low:.2f} and {high:g}, and most runs of every
+condition crossed.
+"""
+
+
+def definitions(runs: GrokkingRuns) -> Definitions:
+    """Return the terms of the report with their meanings."""
+    protocols = [condition.config.protocol for condition in (*runs.conditions, *runs.controls)]
+    fields = ("cadence", "threshold", "train_threshold", "budget", "follow")
+    said = {field: several(sorted({str(getattr(protocol, field)) for protocol in protocols})) for field in fields}
+    followed = said["follow"]
+    said["follow"] = (
+        "at every later evaluation up to the budget" if followed == "budget" else f"for {followed} more evaluations"
+    )
+    text = _TEXT.format(**said, error=ERROR, min_runs=MIN_RUNS, alpha=ALPHA, low=1 / EQUIVALENCE, high=EQUIVALENCE)
+    paragraphs = [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]
+    terms = [paragraph.partition(": ") for paragraph in paragraphs]
+    return Definitions(tuple((term, meaning) for term, _, meaning in terms))

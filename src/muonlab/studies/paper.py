@@ -1,0 +1,109 @@
+"""What arXiv 2504.16041 prints about grokking times, and whether its numbers can be right.
+
+Tveit, Remseth, Skogvold 2025, "Muon Optimizer Accelerates Grokking". The means, t and p are printed in its section on
+results; the quartiles are read off its figure 4 by eye and are approximate.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from muonlab.runs.findings import Column, Table, Text, Value, as_text
+from muonlab.stats.comparison import welch
+from muonlab.stats.recomputation import smallest_two_sided_p
+
+URL = "https://arxiv.org/abs/2504.16041"
+
+
+@dataclass(frozen=True)
+class Printed:
+    """Figures of the paper: epochs to the first crossing, pooled over tasks, softmax variants and seeds."""
+
+    mean_muon: float
+    mean_adamw: float
+    t: float
+    p: float
+    quartiles_muon: tuple[float, float, float]
+    quartiles_adamw: tuple[float, float, float]
+
+    @property
+    def ratio(self) -> float:
+        """Muon's mean over AdamW's."""
+        return self.mean_muon / self.mean_adamw
+
+
+PRINTED = Printed(102.89, 153.09, t=5.0175, p=6.33e-8, quartiles_muon=(40, 79, 106), quartiles_adamw=(60, 103, 152))
+
+
+def recomputation() -> Text:
+    """Return whether the printed t and p can both be right."""
+    smallest = smallest_two_sided_p(PRINTED.t)
+    text = (
+        f"The paper’s t and p cannot both be right. At t = {PRINTED.t} the smallest two-sided p that Student’s t can "
+        f"have, whatever its degrees of freedom, is {as_text(smallest, 'number')}; the paper prints "
+        f"{as_text(PRINTED.p, 'number')}, which is {smallest / PRINTED.p:.1f} times smaller. Either is far below 0.05, "
+        "so the direction of its claim does not hang on it."
+    )
+    return Text(text, "warning")
+
+
+def side_by_side(muon: list[float], adamw: list[float], num_runs: tuple[int, int], where: str) -> Table:
+    """Return the paper's figures beside ours, pooled as the paper pooled: only the runs that crossed, all tasks in one.
+
+    Args:
+        muon, adamw: epochs at the first crossing of the runs that crossed.
+        num_runs: all runs of Muon and of AdamW, those that never crossed too.
+        where: what ours were run on, in a few words.
+    """
+    columns = (
+        Column("quantity", "Quantity"),
+        Column("paper", "arXiv 2504.16041", "number"),
+        Column("here", "Here", "number"),
+    )
+    test = welch(muon, adamw)
+    mean_muon, mean_adamw = _mean(muon), _mean(adamw)
+    rows: list[tuple[Value, ...]] = [
+        ("Tasks and losses", "six or seven tasks, three softmax variants", where),
+        ("Runs that crossed, Muon", "not stated", f"{len(muon)} of {num_runs[0]}"),
+        ("Runs that crossed, AdamW", "not stated", f"{len(adamw)} of {num_runs[1]}"),
+        ("Mean epochs, Muon", PRINTED.mean_muon, mean_muon),
+        ("Mean epochs, AdamW", PRINTED.mean_adamw, mean_adamw),
+        ("Ratio of means", as_text(PRINTED.ratio, "accuracy"), _ratio(mean_muon, mean_adamw)),
+        ("t, AdamW minus Muon", PRINTED.t, None if test.statistic is None else -test.statistic),
+        ("Degrees of freedom (Welch)", "not stated", test.degrees_of_freedom),
+        ("p", PRINTED.p, test.p),
+        ("Smallest p possible at that t", smallest_two_sided_p(PRINTED.t), _smallest(test.statistic)),
+        ("Quartiles of epochs, Muon", _joined(PRINTED.quartiles_muon) + " (by eye)", _joined(quartiles(muon))),
+        ("Quartiles of epochs, AdamW", _joined(PRINTED.quartiles_adamw) + " (by eye)", _joined(quartiles(adamw))),
+    ]
+    note = (
+        "Ours are pooled here as the paper pooled its own, for the comparison alone: the pool drops runs that never "
+        "crossed and weighs slow tasks most. The verdict rests on the blocked ratio above instead. The paper states "
+        "neither the size of its network nor learning rates, batch, budget or number of seeds, so equal numbers are "
+        "not to be expected."
+    )
+    return Table("paper", "Beside the paper’s printed figures", columns, tuple(rows), note)
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float] | None:
+    """Return the three quartiles; None for no values."""
+    if not values:
+        return None
+    lower, middle, upper = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    return lower, middle, upper
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _ratio(first: float | None, second: float | None) -> str | None:
+    return None if first is None or not second else as_text(first / second, "accuracy")
+
+
+def _smallest(t: float | None) -> float | None:
+    return None if t is None else smallest_two_sided_p(t)
+
+
+def _joined(numbers: tuple[float, float, float] | None) -> str:
+    return " / ".join(as_text(number) for number in numbers) if numbers else "–"

@@ -1,0 +1,86 @@
+"""Tables on the terminal: a study's forecast, the studies in a folder, the cells of a study."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.table import Table
+
+from muonlab.runs.config import CellConfig
+from muonlab.runs.result import Crossing, MemberResult
+from muonlab.runs.store import CellRecord
+from muonlab.view.progress import duration, label
+
+
+class Cost(Protocol):
+    """What a cell costs at most."""
+
+    @property
+    def seconds(self) -> float: ...  # noqa: D102
+
+    @property
+    def disk_bytes(self) -> float: ...  # noqa: D102
+
+
+def print_forecast(cells: Sequence[CellConfig], costs: Sequence[Cost], workers: int, folder: Path) -> None:
+    """Print the cells of a dry run, their number, and the time and disk they take at most."""
+    table = _table("cell", "what", "members", "at most, on one core")
+    for cell, cost in zip(cells, costs, strict=True):
+        table.add_row(cell.id, label(cell), str(len(cell.seeds)), duration(cost.seconds))
+    members = sum(len(cell.seeds) for cell in cells)
+    seconds = sum(cost.seconds for cost in costs) / min(workers, len(cells))
+    _print(table)
+    print(f"{len(cells)} cells, {members} runs, into {folder}")
+    print(f"time: at most {duration(seconds)} with {workers} workers, if every run went on to its budget of steps;")
+    print("      a run whose outcome is decided ends sooner (see follow), so most studies take a fraction of it")
+    print(f"disk: at most {_size(sum(cost.disk_bytes for cost in costs))}")
+
+
+def print_studies(studies: Iterable[dict[str, Any]], folder: Path) -> None:
+    """Print a line per study."""
+    table = _table("folder", "study", "preset", "cells")
+    for study in studies:
+        cells = study["reason"] or ", ".join(f"{number} {status}" for status, number in study["cells"].items())
+        table.add_row(study["folder"], study["study"] or "?", study["preset"] or "?", cells)
+    if table.row_count:
+        _print(table)
+    else:
+        print(f"no studies in {folder}; `muonlab run grokking out={folder / 'grokking'}` makes one")
+
+
+def print_cells(records: Sequence[CellRecord]) -> None:
+    """Print a line per cell and what it holds."""
+    table = _table("cell", "what", "status", "first crossing, in steps", "sustained crossing, in steps")
+    for record in records:
+        members = record.result.members if record.result else ()
+        first = _times(members, "first_crossing")
+        sustained = _times(members, "sustained_crossing")
+        table.add_row(record.id, label(record.config), record.status, first, sustained)
+    _print(table)
+    for record in records:
+        if record.reason:
+            print(f"{record.id} {record.status}: {record.reason}")
+
+
+def _times(members: Sequence[MemberResult], field: str) -> str:
+    crossings: list[Crossing | None] = [getattr(member, field) for member in members]
+    return " ".join("-" if crossing is None else str(crossing.step) for crossing in crossings)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file or a pipe has no width to keep to
+    console.print(table)
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

@@ -1,0 +1,45 @@
+"""Cells small enough to train in a moment."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from muonlab.runs.config import AdamWConfig, CellConfig, MuonConfig, NetConfig, ProtocolConfig, SGDConfig, TaskConfig
+
+OPTIMIZERS = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def make_cell() -> Callable[..., CellConfig]:
+    """A function that makes a cell of a tiny net; keywords replace fields of task, net, protocol or the optimizer."""
+
+    def make(
+        *,
+        task: dict[str, Any] | None = None,
+        net: dict[str, Any] | None = None,
+        optimizer: str = "muon",
+        hyper: dict[str, Any] | None = None,
+        loss: str = "softmax",
+        protocol: dict[str, Any] | None = None,
+        seeds: tuple[int, ...] = (0, 1, 2),
+    ) -> CellConfig:
+        return CellConfig(
+            study="grokking",
+            task=TaskConfig(**{"name": "add", "modulus": 7, "bits": 4, "train_share": 0.7} | (task or {})),
+            net=NetConfig(**{"depth": 2, "width": 16, "heads": 2, "ff_width": 16} | (net or {})),
+            loss=loss,  # type: ignore[arg-type]
+            optimizer=OPTIMIZERS[optimizer](**hyper or {}),
+            protocol=ProtocolConfig(
+                **{"batch": 8, "budget": 20, "cadence": 5, "follow": 2, "dtype": "float64"} | (protocol or {})
+            ),
+            seeds=seeds,
+        )
+
+    return make

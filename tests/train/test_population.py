@@ -1,0 +1,154 @@
+"""Member k of a population is the run that it would be alone, and that run is what torch.optim would make of it."""
+
+import pytest
+import torch
+from torch.func import functional_call
+
+from muonlab.losses import LOSSES
+from muonlab.rules import adamw, muon
+from muonlab.tasks.algorithmic import TASKS
+from muonlab.train.cell import build_net, build_population, build_rows, build_task
+from muonlab.train.population import Population, Treatment
+
+# In float64 a member differs from itself alone by rounding only: a batched matrix product may sum in another order when
+# the stack has another height. Eight steps let that grow to well under this.
+TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}
+NUM_STEPS = 8
+
+
+def train(config, seeds, num_steps=NUM_STEPS) -> Population:
+    task = build_task(config)
+    rows, population = build_rows(config, task, seeds, "cpu"), build_population(config, task, seeds, "cpu")
+    for step in range(num_steps):
+        population.step(*rows.take(step), step)
+    return population
+
+
+def assert_member_is(population: Population, member: int, alone: Population) -> None:
+    for name, p in population.parameters.items():
+        torch.testing.assert_close(p[member], alone.parameters[name][0], **TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd"])
+def test_a_member_equals_the_run_made_alone(make_cell, task, loss, optimizer):
+    config = make_cell(task={"name": task}, loss=loss, optimizer=optimizer)
+    together = train(config, (3, 4, 5))
+    assert_member_is(together, 1, train(config, (4,)))
+
+
+@pytest.mark.parametrize("net", [{"gated": False}, {"norm": "none"}, {"causal": False}, {"depth": 1, "dropout": 0}])
+def test_a_member_equals_the_run_made_alone_for_every_net(make_cell, net):
+    config = make_cell(net=net)
+    assert_member_is(train(config, (3, 4)), 1, train(config, (4,)))
+
+
+def test_members_with_learning_rates_of_their_own_equal_runs_made_alone(make_cell):
+    config = make_cell(net={"dropout": 0.1})
+    task = build_task(config)
+    net = build_net(config, task)
+    rates = (0.01, 0.05)
+
+    def population(seeds, lr) -> Population:
+        treatments = {
+            name: Treatment(muon, {"lr": lr, "weight_decay": 0.1})
+            if p.ndim == 2
+            else Treatment(adamw, {"lr": lr, "beta2": 0.98})
+            for name, p in net.named_parameters()
+        }
+        made = Population(net, LOSSES["softmax"], treatments, seeds, dtype=torch.float64)
+        rows = build_rows(config, task, seeds, "cpu")
+        for step in range(NUM_STEPS):
+            made.step(*rows.take(step), step)
+        return made
+
+    together = population((4, 4), torch.tensor(rates, dtype=torch.float64))
+    for member, rate in enumerate(rates):
+        assert_member_is(together, member, population((4,), rate))
+    assert not torch.allclose(together.parameters["head.weight"][0], together.parameters["head.weight"][1])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_member_equals_a_plain_loop_with_torch_optim(make_cell, optimizer, loss):
+    config = make_cell(net={"dropout": 0}, optimizer=optimizer, loss=loss, hyper={"weight_decay": 0.01})
+    task = build_task(config)
+    net = build_net(config, task).double()
+    population = build_population(config, task, (3, 4), "cpu")
+    net.load_state_dict({name: p[1] for name, p in population.parameters.items()})
+    if optimizer == "adamw":
+        peer = torch.optim.AdamW(net.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    else:
+        peer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    rows = build_rows(config, task, (3, 4), "cpu")
+    for step in range(NUM_STEPS):
+        inputs, labels = rows.take(step)
+        population.step(inputs, labels, step)
+        peer.zero_grad()
+        LOSSES[loss](net(inputs[1]), labels[1]).mean().backward()
+        peer.step()
+    for name, p in net.named_parameters():
+        torch.testing.assert_close(population.parameters[name][1], p.detach(), **TOLERANCE)
+
+
+def test_members_draw_dropout_noise_of_their_own_and_of_each_step(make_cell):
+    config = make_cell(net={"dropout": 0.5}, optimizer="sgd", hyper={"lr": 0.0, "momentum": 0.0})
+    task = build_task(config)
+    population = build_population(config, task, (3, 4), "cpu")
+    inputs, labels = task.inputs[:8].expand(2, 8, -1), task.labels[:8].expand(2, 8)
+    population.parameters = {name: p[:1].expand_as(p).clone() for name, p in population.parameters.items()}
+    name = "head.weight"
+    seen = []
+    for step in (0, 1):
+        population.step(inputs, labels, step)
+        seen += list(population.states[name]["momentum"])  # lr 0 and momentum 0: the last gradient
+    assert not any(torch.equal(seen[i], seen[j]) for i in range(4) for j in range(i))
+
+
+def test_evaluation_is_in_eval_mode_over_all_rows(make_cell):
+    config = make_cell(task={"modulus": 17}, net={"dropout": 0.5})  # 289 rows: more than one chunk
+    task = build_task(config)
+    population = build_population(config, task, (3, 4), "cpu")
+    labels = task.labels.expand(2, -1)
+    losses, hits = population.evaluate(task.inputs, labels)
+    net = build_net(config, task).double().eval()
+    for member in range(2):
+        parameters = {name: p[member] for name, p in population.parameters.items()}
+        logits = functional_call(net, parameters, (task.inputs,))
+        torch.testing.assert_close(losses[member], LOSSES["softmax"](logits, task.labels))
+        assert torch.equal(hits[member], logits.argmax(dim=1) == task.labels)
+
+
+def test_members_that_stay_go_on_as_if_nobody_had_left(make_cell):
+    config = make_cell()
+    task = build_task(config)
+    rows, population = build_rows(config, task, (3, 4, 5), "cpu"), build_population(config, task, (3, 4, 5), "cpu")
+    for step in range(NUM_STEPS):
+        if step == 3:
+            rows.keep([0, 2])
+            population.keep([0, 2])
+        population.step(*rows.take(step), step)
+    assert len(population) == 2
+    assert_member_is(population, 1, train(config, (5,)))
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd"])
+def test_a_population_goes_on_from_its_tensors_bit_for_bit(make_cell, optimizer):
+    config = make_cell(optimizer=optimizer, protocol={"dtype": "float32"})
+    task = build_task(config)
+    rows = build_rows(config, task, (3, 4), "cpu")
+    first, second = (build_population(config, task, (3, 4), "cpu") for _ in range(2))
+    for step in range(3):
+        first.step(*rows.take(step), step)
+    second.load({name: t.clone() for name, t in first.tensors().items()})
+    for population in (first, second):
+        for step in range(3, 6):
+            population.step(*rows.take(step), step)
+    assert all(torch.equal(first.parameters[name], second.parameters[name]) for name in first.parameters)
+
+
+def test_building_and_stepping_leave_the_global_generator_alone(make_cell):
+    before = torch.get_rng_state()
+    train(make_cell(net={"dropout": 0.5}), (0, 1), num_steps=2)
+    assert torch.equal(torch.get_rng_state(), before)
