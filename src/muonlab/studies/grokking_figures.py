@@ -140,11 +140,12 @@ def distribution(runs: GrokkingRuns) -> Figure:
         groups.append(Group(Series(label, optimizer, style=1), label, (), (), quartiles))
     losses = {c.config.loss for c in runs.with_runs()}
     tasks = {c.config.task.name for c in runs.with_runs()}
+    pooled = f"{_count(tasks, 'task')} and {_count(losses, 'loss')}"
     caption = (
-        f"Epochs to the first crossing, pooled over {_count(tasks, 'task')} and {_count(losses, 'loss')} as in figure 4 "
-        "of arXiv 2504.16041. A dot is a run; a triangle is a run that had not crossed when its budget ended there, "
-        "and that counts in the box as later than all others. A box shows the quartiles; the paper’s are read off by "
-        "eye, and whether some of its runs never crossed is not stated."
+        f"Epochs to the first crossing, pooled over {pooled} as in figure 4 of arXiv 2504.16041. A dot is a run; a "
+        "triangle is a run that had not crossed when its budget ended there, and that counts in the box as later than "
+        "all others. A box shows the quartiles; the paper’s are read off by eye, and whether some of its runs never "
+        "crossed is not stated."
     )
     spread = [value for group in groups for value in (*group.values, *group.censored)] or [1.0]
     axis = Axis("epochs to the first crossing", log=max(spread) > 30 * max(min(spread), 1e-9))

@@ -1,0 +1,146 @@
+"""What stands inside the axes of each kind of panel."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from muonlab.runs.findings import Axis, Curves, Distribution, Forest, Group, Series, Survival, as_text
+from muonlab.view.svg import colour
+
+_DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+
+
+def dashes(series: Series):
+    """Return the line style of a series, which tells series of one colour apart."""
+    return _DASHES[series.style % len(_DASHES)]
+
+
+def draw_survival(axes: Axes, panel: Survival, axis: Axis) -> None:
+    """Draw the share not crossed yet of every series, with its band and a tick for those censored."""
+    labels = {}
+    for line in panel.lines:
+        own = colour(line.series.role)
+        ends = axis.limits[1] if axis.limits else line.times[-1]
+        times = np.append(line.times, max(ends, line.times[-1]))
+        heights, lower, upper = (np.append(side, side[-1]) for side in (line.survival, line.lower, line.upper))
+        axes.fill_between(times, lower, upper, step="post", color=own, alpha=0.14, linewidth=0)
+        axes.plot(times, heights, drawstyle="steps-post", color=own, linestyle=dashes(line.series), linewidth=1.8)
+        for time in sorted(set(line.censored)):
+            height = line.survival[max(i for i, t in enumerate(line.times) if t <= time)]
+            axes.plot([time], [height], marker="|", markersize=9, markeredgewidth=1.8, color=own, clip_on=False)
+        labels[line.series] = f"{line.series.label} {line.crossed}/{line.n}"
+    _key(axes, labels)
+
+
+def draw_curves(axes: Axes, panel: Curves) -> None:
+    """Draw two lines for every run: validation, and thin and dotted train."""
+    seeds: dict[Series, int] = {}
+    for label, height in panel.marks:
+        axes.axhline(height, color=colour("muted"), linewidth=0.7, linestyle=(0, (3, 3)))
+        is_high = height > 0.5
+        text = f"{label} {height:.2g}"
+        offset = (2, -2) if is_high else (2, 3)
+        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "color": colour("muted")}
+        axes.annotate(text, (0, height), offset, va="top" if is_high else "bottom", fontsize=7.5, **place)
+    for run in panel.runs:
+        own = colour(run.series.role)
+        seeds[run.series] = seeds.get(run.series, 0) + 1
+        train, validation = (np.array(side, dtype=float) for side in (run.train, run.validation))  # None becomes nan
+        axes.plot(run.steps, train, color=own, linestyle=(0, (1, 1.6)), linewidth=0.8, alpha=0.7)
+        axes.plot(run.steps, validation, color=own, linestyle=dashes(run.series), linewidth=1.1, alpha=0.85)
+    _key(axes, {series: f"{series.label} n={number}" for series, number in seeds.items()})
+
+
+def _key(axes: Axes, labels: dict[Series, str]) -> None:
+    """Name the series above the axes, each in its colour."""
+    handles = [Line2D([], [], color=colour(s.role), linestyle=dashes(s), linewidth=1.8) for s in labels]
+    key = axes.legend(
+        handles,
+        list(labels.values()),
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=2,
+        frameon=False,
+        borderpad=0,
+        borderaxespad=0.3,
+        handlelength=1.5,
+        handletextpad=0.5,
+        columnspacing=1.5,
+        labelspacing=0.25,
+        fontsize=9,
+    )
+    for text, series in zip(key.get_texts(), labels, strict=True):
+        text.set_color(colour(series.role))
+
+
+def draw_distribution(axes: Axes, panel: Distribution, axis: Axis) -> None:
+    """Draw a box and every run for each group, the first on top, its name above it."""
+    numbers = [x for g in panel.groups for x in (*g.values, *g.censored, *(g.quartiles or ()))]
+    low, high = min(numbers, default=0.0), max(numbers, default=1.0)
+    axes.set_xlim((low / 1.3, high * 1.25) if axis.log else (0, high * 1.05))
+    for row, group in enumerate(panel.groups):
+        _draw_group(axes, group, -row)
+    axes.set_ylim(-len(panel.groups) + 0.6, 0.72)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+
+
+def _draw_group(axes: Axes, group: Group, y: float) -> None:
+    own = colour(group.series.role)
+    n = f"n = {len(group.values) + len(group.censored)}" if group.quartiles is None else "n not stated"
+    left = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center", "fontsize": 9}
+    axes.annotate(f"{group.label}, {n}", (0, y + 0.44), (0, 0), color=own, **left)
+    quartiles = group.quartiles or _quartiles(group)
+    if quartiles is not None:
+        lower, middle, upper = (min(q, axes.get_xlim()[1]) for q in quartiles)
+        style = "-" if group.quartiles is None else (0, (3, 2))
+        box = axes.barh(y, upper - lower, 0.42, lower, color="none", edgecolor=own, linewidth=1, linestyle=style)
+        box[0].set_zorder(1)
+        axes.plot([middle, middle], [y - 0.21, y + 0.21], color=own, linewidth=2.2, solid_capstyle="butt")
+    heights = y + 0.15 * np.sin(2.4 * np.arange(len(group.values) + len(group.censored)))  # spread, the same each time
+    num = len(group.values)
+    axes.plot(group.values, heights[:num], "o", color=own, markersize=3.4, markeredgewidth=0, alpha=0.65)
+    axes.plot(group.censored, heights[num:], ">", color="none", markeredgecolor=own, markersize=4.6, clip_on=False)
+
+
+def _quartiles(group: Group) -> tuple[float, float, float] | None:
+    """Quartiles of all runs, a censored one being later than any other; None for no runs."""
+    values = np.array([*group.values, *[np.inf] * len(group.censored)])
+    if not len(values):
+        return None
+    with np.errstate(invalid="ignore"):
+        lower, middle, upper = np.nan_to_num(np.quantile(values, [0.25, 0.5, 0.75]), nan=np.inf, posinf=np.inf)
+    return float(lower), float(middle), float(upper)
+
+
+def draw_forest(axes: Axes, panel: Forest) -> None:
+    """Draw every estimate with its interval beside the line of no effect, and write it out on the right."""
+    axes.axvline(panel.no_effect, color=colour("muted"), linewidth=0.9)
+    bounds = [x for r in panel.rows for x in (r.estimate.value, r.estimate.lower, r.estimate.upper) if x is not None]
+    low, high = min([*bounds, panel.no_effect / 1.3]) / 1.06, max([*bounds, panel.no_effect * 1.3]) * 1.06
+    axes.set_xlim(low, high)
+    for row, item in enumerate(panel.rows):
+        _draw_estimate(axes, item, -row)
+    axes.set_ylim(-len(panel.rows) + 0.4, 0.6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    side = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 8.5}
+    muted = colour("muted")
+    axes.annotate(f"← {panel.lower_side}", (panel.no_effect, 1), (-5, 6), ha="right", color=muted, **side)
+    axes.annotate(f"{panel.upper_side} →", (panel.no_effect, 1), (5, 6), ha="left", color=muted, **side)
+
+
+def _draw_estimate(axes: Axes, item, y: float) -> None:
+    ink, estimate = colour("ink"), item.estimate
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+    weight = "bold" if item.emphasis else "normal"
+    axes.annotate(item.label, (0, y), (-8, 0), ha="right", color=ink, weight=weight, **place)
+    axes.annotate(as_text(estimate, "ratio"), (1, y), (8, 0), ha="left", color=ink, weight=weight, **place)
+    axes.annotate(f"n = {item.n}", (1, y), (112, 0), ha="right", color=colour("muted"), fontsize=7, **place)
+    if estimate.value is None:
+        return
+    if estimate.lower is not None and estimate.upper is not None:
+        thickness = 2.6 if item.emphasis else 1.4
+        axes.plot([estimate.lower, estimate.upper], [y, y], color=ink, linewidth=thickness, solid_capstyle="butt")
+    marker = {"marker": "D", "markersize": 6.5} if item.emphasis else {"marker": "o", "markersize": 5}
+    axes.plot([estimate.value], [y], color=ink, **marker)

@@ -1,0 +1,154 @@
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from muonlab.measure import crossing
+from muonlab.runs.files import read_lines
+from muonlab.stats.proportions import chance_limit
+from muonlab.tasks.algorithmic import TASKS, TRAIN_SHARES
+from muonlab.train import cell as cell_room
+from muonlab.train.cell import run
+
+# A cell that groks in about a second: its seeds cross at different times, so the stack shrinks on the way.
+GROKS = {
+    "task": {"modulus": 23, "train_share": 0.8},
+    "net": {"depth": 1, "width": 32, "ff_width": 64, "dropout": 0.1},
+    "protocol": {"batch": 128, "budget": 200, "cadence": 10, "threshold": 0.6, "follow": 2, "dtype": "float32"},
+    "seeds": (0, 1, 2, 3),
+}
+
+
+def test_the_result_says_what_the_curves_show(make_cell, tmp_path):
+    config = make_cell(**GROKS)
+    seen = []
+    result = run(config, tmp_path, report=seen.append)
+    rows = read_lines(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(0, rows[-1]["step"] + 1, 10))
+    assert [event["step"] for event in seen] == [row["step"] for row in rows[1:]]
+    assert (result.num_train, result.num_validation) == (423, 106)
+    for number, member in enumerate(result.members):
+        curves = [[row[key][number] for row in rows] for key in ("train_accuracy", "validation_accuracy")]
+        alive = sum(value is not None for value in curves[0])
+        times = crossing.times(curves[0][:alive], curves[1][:alive], crossing.Criterion(0.6, 0.99, 2))
+        assert times.first is not None
+        first = member.first_crossing
+        assert first is not None
+        assert (first.step, first.after_step) == (10 * times.first, 10 * (times.first - 1))
+        assert first.epoch == pytest.approx(first.step * 128 / 423)
+        assert first.flops == first.step * result.flops_per_step
+        assert member.minimum_after_crossing == times.minimum_after
+        assert member.last_step == 10 * (alive - 1)
+
+
+def test_members_leave_when_they_are_decided(make_cell, tmp_path):
+    result = run(make_cell(**GROKS), tmp_path)
+    for member in result.members:
+        assert member.sustained_crossing is not None
+        assert member.last_step == member.sustained_crossing.step + 2 * 10
+    assert len({member.last_step for member in result.members}) > 1
+
+
+def test_a_finished_cell_is_not_trained_again(make_cell, tmp_path, monkeypatch):
+    config = make_cell(protocol={"budget": 5})
+    first = run(config, tmp_path)
+    monkeypatch.setattr(cell_room, "_train", None)
+    assert run(config, tmp_path) == first
+    assert not (tmp_path / "state.safetensors").exists()
+
+
+def test_flops_are_those_of_the_matrix_products(make_cell, tmp_path):
+    # One layer, no gate, plain SGD: every product is forward, and backward once for its input and once for its weight.
+    net = {"depth": 1, "width": 16, "heads": 2, "ff_width": 16, "gated": False, "causal": False}
+    result = run(make_cell(net=net, optimizer="sgd", protocol={"budget": 5}), tmp_path)
+    B, T, D, C = 8, 4, 16, 7
+    key_value, query_out, feed_forward, head = 2 * B * T * D * D, 2 * B * D * D, 2 * B * D * 16, B * D * C
+    attention = 2 * B * T * D
+    assert result.flops_per_step == 2 * 3 * (key_value + query_out + feed_forward + head + attention)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_random_labels_stay_at_chance(make_cell, tmp_path, task):
+    config = make_cell(
+        task={"name": task, "modulus": 23, "bits": 7, "train_share": TRAIN_SHARES[task], "labels": "random"},
+        net={"depth": 1, "width": 32, "ff_width": 64, "dropout": 0},
+        optimizer="adamw",
+        hyper={"lr": 3e-3},
+        protocol={"batch": 128, "budget": 240, "cadence": 60, "dtype": "float32"},
+        seeds=(0, 1),
+    )
+    result = run(config, tmp_path)
+    limit = chance_limit(result.chance, result.num_validation, num_looks=2 * result.num_evaluations)
+    for member in result.members:
+        assert member.first_crossing is None
+        assert member.best_validation_accuracy is not None
+        assert member.best_validation_accuracy < limit
+        assert member.last_train_accuracy is not None
+        assert member.last_train_accuracy > limit  # it was learning its rows by heart
+
+
+def test_every_loss_makes_curves_of_its_own(make_cell, tmp_path):
+    curves = []
+    for loss in ("softmax", "stablemax", "sparsemax"):
+        run(make_cell(loss=loss), tmp_path / loss)
+        curves.append(tuple(tuple(row["validation_loss"]) for row in read_lines(tmp_path / loss / "metrics.jsonl")))
+    assert len(set(curves)) == 3
+
+
+def test_a_member_that_diverges_is_a_result_and_the_others_go_on(make_cell, tmp_path):
+    config = make_cell(optimizer="sgd", hyper={"lr": 1e30}, protocol={"dtype": "float32"})
+    result = run(config, tmp_path)
+    for member in result.members:
+        assert member.diverged_at == 5
+        assert member.first_crossing_reason == "diverged before crossing"
+    assert read_lines(tmp_path / "metrics.jsonl")[-1]["train_loss"] == [None] * 3
+
+
+def test_a_foreign_checkpoint_is_not_used(make_cell, tmp_path):
+    config = make_cell(protocol={"budget": 10})
+    run(config, tmp_path / "alone")
+    (tmp_path / "cell").mkdir()
+    (tmp_path / "cell" / "state.safetensors").write_bytes(b"not a checkpoint")
+    (tmp_path / "cell" / "metrics.jsonl").write_bytes(b"{}\n")
+    run(config, tmp_path / "cell")
+    for name in ("metrics.jsonl", "result.json"):
+        assert (tmp_path / "cell" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+RUN_IN_A_PROCESS = """
+import sys
+from pathlib import Path
+from muonlab.runs.config import CellConfig
+from muonlab.train.cell import run
+print("ready", flush=True)
+config = CellConfig.model_validate_json(sys.argv[1])
+run(config, Path(sys.argv[2]), report=lambda event: print(event, flush=True), checkpoint_seconds=0)
+"""
+
+
+def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(make_cell, tmp_path):
+    config = make_cell(**GROKS, optimizer="adamw")
+    command = [sys.executable, "-c", RUN_IN_A_PROCESS, config.model_dump_json()]
+    environment = {"OMP_NUM_THREADS": "1", "PATH": ""}
+    start = time.monotonic()
+    subprocess.run([*command, str(tmp_path / "alone")], check=True, env=environment, stdout=subprocess.DEVNULL)
+    rng, folder, num_killed = random.Random(0), tmp_path / "killed", 0
+    longest = (time.monotonic() - start) / 5  # of ten kills several fall before the end
+    while num_killed < 10 and not (folder / "result.json").exists():
+        process = subprocess.Popen([*command, str(folder)], env=environment, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()  # imports are done
+        time.sleep(rng.uniform(0, longest))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        num_killed += process.returncode == -signal.SIGKILL
+    subprocess.run([*command, str(folder)], check=True, env=environment, stdout=subprocess.DEVNULL)
+    assert num_killed >= 3
+    for name in ("metrics.jsonl", "result.json"):
+        assert (folder / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    sessions = json.loads((folder / "env.json").read_text())["sessions"]
+    assert len(sessions) == 2 or sum(not session["is_finished"] for session in sessions) >= 1

@@ -1,0 +1,53 @@
+import torch
+
+from muonlab.nets.transformer import Transformer
+from muonlab.rules import adamw, muon, sgd
+from muonlab.runs.config import AdamWConfig, MuonConfig, SGDConfig
+from muonlab.train.treatments import treatments
+
+NET = Transformer(9, 7, depth=1, width=16, heads=2, ff_width=16)
+
+
+def rules(config) -> dict[str, object]:
+    return {name: treatment.rule for name, treatment in treatments(NET, config).items()}
+
+
+def test_muon_takes_the_hidden_matrices_and_adamw_the_rest_with_a_rate_of_its_own():
+    found = treatments(NET, MuonConfig(lr=0.03, adamw_lr=0.002, adamw_beta2=0.9))
+    assert found["blocks.0.attention.query.weight"].rule is muon
+    assert found["blocks.0.attention.query.weight"].hyper["lr"] == 0.03
+    for name in ("embedding.weight", "head.weight", "norm.weight", "blocks.0.attention_norm.weight"):
+        assert found[name].rule is adamw
+        assert found[name].hyper == {"lr": 0.002, "weight_decay": 1.0, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8}
+
+
+def test_what_muon_takes_can_be_chosen():
+    assert rules(MuonConfig(takes="hidden+head"))["head.weight"] is muon
+    assert rules(MuonConfig(takes="hidden+embedding"))["embedding.weight"] is muon
+    assert set(rules(MuonConfig(takes="matrices")).values()) == {muon, adamw}
+
+
+def test_the_others_take_everything():
+    assert set(rules(AdamWConfig()).values()) == {adamw}
+    assert set(rules(SGDConfig()).values()) == {sgd}
+
+
+def test_every_field_reaches_its_rule():
+    parameter = torch.ones(16, 16)
+    for config in (
+        MuonConfig(orthogonalize=False, polar_dtype="bfloat16", steps=3, scale=False, nesterov=False),
+        AdamWConfig(),
+        SGDConfig(nesterov=True),
+    ):
+        treatment = treatments(NET, config)["blocks.0.attention.query.weight"]
+        fields = {name for name in type(config).model_fields if name != "name" and not name.startswith("adamw_")}
+        renamed = {"orthogonalize": "is_orthogonal", "takes": None}
+        expected = {renamed.get(name, name) for name in fields} - {None}
+        assert set(treatment.hyper) == expected
+        treatment.rule.update(parameter, treatment.rule.init(parameter), parameter, **treatment.hyper)
+
+
+def test_the_dtype_of_the_iteration_follows_the_parameters_unless_named():
+    name = "blocks.0.attention.query.weight"
+    assert treatments(NET, MuonConfig())[name].hyper["polar_dtype"] is None
+    assert treatments(NET, MuonConfig(polar_dtype="bfloat16"))[name].hyper["polar_dtype"] is torch.bfloat16
