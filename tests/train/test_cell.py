@@ -76,8 +76,6 @@ def test_random_labels_stay_at_chance(make_cell, tmp_path, task):
     config = make_cell(
         task={"name": task, "modulus": 23, "bits": 7, "train_share": TRAIN_SHARES[task], "labels": "random"},
         net={"depth": 1, "width": 32, "ff_width": 64, "dropout": 0},
-        optimizer="adamw",
-        hyper={"lr": 3e-3},
         protocol={"batch": 128, "budget": 240, "cadence": 60, "dtype": "float32"},
         seeds=(0, 1),
     )

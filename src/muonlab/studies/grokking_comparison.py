@@ -48,6 +48,11 @@ class Comparison:
     pairs: dict[str, tuple[Condition, Condition]]
 
     @property
+    def name(self) -> str:
+        """Part of a file name."""
+        return "-".join(self.optimizers)
+
+    @property
     def num_runs(self) -> tuple[int, int]:
         """Runs of the first and of the second."""
         first, second = (sum(len(pair[side].members) for pair in self.pairs.values()) for side in (0, 1))

@@ -39,7 +39,7 @@ def ratios(pair: Comparison) -> Figure:
     )
     forest = Forest("", tuple(rows), 1.0, f"{first} sooner", f"{second} sooner")
     axis = Axis(f"mean steps of {first} / mean steps of {second}", log=True)
-    return Figure("ratios", "On which tasks, with which loss", caption, axis, Axis(""), (forest,))
+    return Figure(f"ratios-{pair.name}", "On which tasks, with which loss", caption, axis, Axis(""), (forest,))
 
 
 def _ratio_row(pair: Comparison, label: str, blocks: list[str], *, emphasis: bool = False) -> ForestRow:

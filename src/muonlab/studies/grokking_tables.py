@@ -155,7 +155,7 @@ def blocks(pair: Comparison, tests: Tests) -> Table:
         "is sooner. The shift is Hodges and Lehmann’s, in steps, of the runs that crossed; Cliff’s delta takes all "
         "runs, those that never crossed tied at the end."
     )
-    return Table("blocks", f"{first} against {second}, block by block", columns, tuple(rows), note)
+    return Table(f"blocks-{pair.name}", f"{first} against {second}, block by block", columns, tuple(rows), note)
 
 
 def tests(family: Tests) -> Table:
@@ -217,7 +217,7 @@ def pairs_of_settings(runs: GrokkingRuns, pair: Comparison) -> Table:
         )
         for other in every_pair(runs, *pair.optimizers)
     )
-    return Table("settings", "How the answer depends on the settings", columns, rows)
+    return Table(f"settings-{pair.name}", "How the answer depends on the settings", columns, rows)
 
 
 def costs(runs: GrokkingRuns) -> Table:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -10,13 +11,13 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from muonlab.runs.findings import Axis, Curves, Distribution, Figure, Forest, Panel, Survival
+from muonlab.runs.findings import Axis, Curves, Distribution, Figure, Forest, Survival
 from muonlab.view.panels import draw_curves, draw_distribution, draw_forest, draw_survival
 from muonlab.view.svg import colour, themed
 
 POINTS = 72.0  # a unit of the drawings; sizes below are in points
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "muonlab",
     "font.family": "sans-serif",

@@ -1,0 +1,111 @@
+"""Writes findings as one self-contained page, report.html, and every table and figure as a file beside it."""
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from muonlab.runs.files import StudyError
+from muonlab.runs.findings import Element, Figure, Findings, Interval, Table, Value, as_text
+from muonlab.runs.store import explain
+from muonlab.view.data import figure_csv, table_csv
+from muonlab.view.figures import Drawing, draw
+from muonlab.view.svg import standalone
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """An element with all that the template needs to show it."""
+
+    kind: str
+    element: Element
+    csv: str = ""
+    drawings: tuple[Drawing, ...] = ()
+    rows: tuple[tuple[dict[str, Any], ...], ...] = ()
+
+
+def write(findings: Findings, folder: Path) -> Path:
+    """Write <folder>/report.html, and its data (.csv) and figures (.svg) into <folder>/report/.
+
+    The page needs no network and no other file. What an earlier report left in <folder>/report/ under other names,
+    .csv and .svg, is removed, so that old figures do not pass for new ones.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StudyError: a file cannot be written.
+    """
+    shown = [[_show(element) for element in section.elements] for section in findings.sections]
+    files = _files([element for section in shown for element in section])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"data_uri": _data_uri, "markup": Markup}
+    page = environment.get_template("report.html").render(
+        findings=findings,
+        sections=list(zip(findings.sections, shown, strict=True)),
+        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+    )
+    place = folder / "report"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for path in (*place.glob("*.csv"), *place.glob("*.svg")):
+            if path.name not in files:
+                path.unlink()
+        for name, text in files.items():
+            (place / name).write_text(text, encoding="utf-8")
+        (folder / "report.html").write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise StudyError(explain(error, folder)) from error
+    return folder / "report.html"
+
+
+def _files(shown: list[_Shown]) -> dict[str, str]:
+    """File name -> text of all that stands beside the page."""
+    files: dict[str, str] = {}
+    for item in shown:
+        if isinstance(item.element, Table | Figure):
+            assert f"{item.element.name}.csv" not in files, f"two elements are named {item.element.name!r}"
+            files[f"{item.element.name}.csv"] = item.csv
+        files |= {f"{drawing.name}.svg": standalone(drawing.svg) for drawing in item.drawings}
+    return files
+
+
+def _show(element: Element) -> _Shown:
+    kind = type(element).__name__.lower()
+    if isinstance(element, Table):
+        return _Shown(kind, element, table_csv(element), rows=_cells(element))
+    if isinstance(element, Figure):
+        return _Shown(kind, element, figure_csv(element), drawings=tuple(draw(element)))
+    return _Shown(kind, element)
+
+
+def _cells(table: Table) -> tuple[tuple[dict[str, Any], ...], ...]:
+    """What the template shows of each cell; a text that repeats the row above, as all before it do, is set back."""
+    rows, above = [], None
+    for row in table.rows:
+        cells, repeats = [], above is not None
+        for i, value in enumerate(row):
+            repeats = repeats and isinstance(value, str) and above is not None and value == above[i]
+            cells.append(_cell(value, table.columns[i].kind) | {"repeats": repeats})
+        rows.append(tuple(cells))
+        above = row
+    return tuple(rows)
+
+
+def _cell(value: Value, kind: Any) -> dict[str, Any]:
+    text, _, bounds = as_text(value, kind).partition(" [")
+    is_number = isinstance(value, int | float | Interval) and not isinstance(value, bool)
+    reason = (value.reason or "") if isinstance(value, Interval) else ""
+    return {"text": text, "bounds": f"[{bounds}" if bounds else "", "is_number": is_number, "reason": reason}
+
+
+def _data_uri(text: str) -> str:
+    """Return a link that holds a CSV itself."""
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
