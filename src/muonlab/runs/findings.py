@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["text", "count", "number", "percent", "accuracy", "ratio", "p"]
+Kind = Literal["text", "count", "number", "exact", "percent", "accuracy", "ratio", "p"]
 Answer = Literal["yes", "no", "mixed", "inconclusive"]
-Tone = Literal["plain", "good", "warning"]
+Tone = Literal["plain", "note", "good", "warning"]
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,10 @@ class Findings:
 
 
 def as_text(value: Value, kind: Kind = "number") -> str:
-    """Return a value as a reader sees it: rounded for its kind, an interval as "value [lower, upper]", none as "–"."""
+    """Return a value as a reader sees it: rounded for its kind, an interval as "value [lower, upper]", none as "–".
+
+    In an interval, "–" for an upper bound says that the data set none.
+    """
     if isinstance(value, Interval):
         return _interval_as_text(value, kind)
     if value is None:
@@ -243,17 +246,7 @@ def as_text(value: Value, kind: Kind = "number") -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
-    if kind == "count":
-        return f"{round(value):,}"
-    if kind == "percent":
-        return f"{100 * value:.0f} %"
-    if kind == "accuracy":
-        return f"{value:.3f}"
-    if kind == "ratio":
-        return f"{value:.2f}" if value < 9.995 else _number(value)
-    if kind == "p":
-        return f"{value:.3f}" if value >= 0.01 else _power_of_ten(value, 2)
-    return _number(value)
+    return _number_as_text(value, kind).replace("-", "−")
 
 
 def _interval_as_text(interval: Interval, kind: Kind) -> str:
@@ -262,8 +255,23 @@ def _interval_as_text(interval: Interval, kind: Kind) -> str:
     value = "not reached" if interval.value is None else as_text(interval.value, kind)
     if interval.lower is None and interval.upper is None:
         return value
-    bounds = ["not reached" if bound is None else as_text(bound, kind) for bound in (interval.lower, interval.upper)]
-    return f"{value} [{bounds[0]}, {bounds[1]}]"
+    return f"{value} [{as_text(interval.lower, kind)}, {as_text(interval.upper, kind)}]"
+
+
+def _number_as_text(value: float, kind: Kind) -> str:
+    if kind == "count":
+        return f"{round(value):,}"
+    if kind == "exact":
+        return f"{value:g}"
+    if kind == "percent":
+        return f"{value:.0%}"
+    if kind == "accuracy":
+        return f"{value:.3f}"
+    if kind == "ratio":
+        return f"{value:.2f}" if abs(value) < 9.995 else _number(value)
+    if kind == "p":
+        return f"{value:.3f}" if value >= 0.01 else _power_of_ten(value, 2)
+    return _number(value)
 
 
 def _number(value: float) -> str:

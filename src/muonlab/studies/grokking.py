@@ -59,8 +59,9 @@ PRESETS: dict[str, Settings] = {
         "depth": ["1"],
         "width": ["64"],
         "ff_width": ["256"],
-        "budget": ["1000"],
-        "cadence": ["20"],
+        "batch": ["256"],
+        "budget": ["1500"],
+        "cadence": ["25"],
         "follow": ["8"],
     },
     "paper": {

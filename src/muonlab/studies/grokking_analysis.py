@@ -19,6 +19,7 @@ from muonlab.studies.grokking_definitions import definitions
 from muonlab.studies.grokking_scope import machine, several
 from muonlab.studies.grokking_verdict import judge, leaking
 
+_STATES = {"failed": "failed", "unreadable": "cannot be read"}
 QUESTION = "Does Muon make a Transformer grok sooner than AdamW?"
 
 
@@ -41,7 +42,7 @@ def analyse(folder: Path) -> Findings:
     comparisons = [each for each in (pair, *others) if each and each.pairs]
     controls = judge_controls(runs)
     return Findings(
-        title=f"{runs.plan.study}: Muon and AdamW on small tasks" if runs.plan.study != "grokking" else "Grokking",
+        title=f"{runs.plan.study}, preset {runs.plan.preset}",
         question=QUESTION,
         verdict=judge(runs, pair, controls),
         notices=tuple(_notices(runs, controls)),
@@ -71,11 +72,11 @@ def _notices(runs: GrokkingRuns, controls: list[Control]) -> list[Text]:
         if record.status in ("failed", "unreadable"):
             config = record.config
             what = f"{config.task.name}, {config.loss}, {config.optimizer.name}, seeds {_span(config.seeds)}"
-            notices.append(Text(f"Cell {record.id} ({what}) is {record.status}: {record.reason}.", "warning"))
+            notices.append(Text(f"Cell {record.id} ({what}) {_STATES[record.status]}: {record.reason}.", "warning"))
     diverged = sum(m.diverged_at is not None for c in runs.with_runs() for m in c.members)
     if diverged:
         total = sum(len(c.members) for c in runs.with_runs())
-        notices.append(Text(f"{diverged} of {total} runs diverged; they are results and stay in every number."))
+        notices.append(Text(f"{diverged} of {total} runs diverged; they are results and stay in every number.", "note"))
     return notices
 
 
@@ -94,7 +95,7 @@ def _comparisons(runs: GrokkingRuns, comparisons: list[Comparison]) -> list[Sect
         if max(pair.tried) > 1:
             elements.append(tables.pairs_of_settings(runs, pair))
         sections.append(Section(f"{pair.variants[0]} against {pair.variants[1]}", tuple(elements)))
-    return [*sections, Section("Tests", (tables.tests(family),))]
+    return [*sections, Section("Is it more than luck?", (tables.tests(family),))]
 
 
 def _paper(runs: GrokkingRuns, pair: Comparison | None) -> Section:
@@ -108,7 +109,7 @@ def _paper(runs: GrokkingRuns, pair: Comparison | None) -> Section:
 def _control(controls: list[Control]) -> Section:
     if not controls:
         text = "No control on random labels has finished, so a leak from train to validation is not ruled out."
-        return Section("Control: random labels", (Text(text, "warning"),))
+        return Section("Control: what if there is nothing to learn?", (Text(text, "warning"),))
     failed = leaking(controls)
     if failed:
         said = [
@@ -118,7 +119,10 @@ def _control(controls: list[Control]) -> Section:
         num_runs = sum(len(control.condition.members) for control in controls)
         text = f"All {num_runs} runs of {len(controls)} controls stayed at chance on validation, as they must."
         said = [Text(text, "good")]
-    return Section("Control: random labels", (*said, tables.controls(controls), figures.control_curves(controls)))
+    return Section(
+        "Control: what if there is nothing to learn?",
+        (*said, tables.controls(controls), figures.control_curves(controls)),
+    )
 
 
 def _in_full(runs: GrokkingRuns) -> Section:

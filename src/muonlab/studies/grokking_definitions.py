@@ -33,17 +33,17 @@ Epoch: Examples drawn by then, divided by the size of the train set.
 
 FLOPs: Floating-point operations of the matrix products of training, the optimizer’s own included, evaluations not.
 
-Kaplan–Meier curve: The estimated share of runs that have not crossed by a time, with a pointwise 95 % band on the
+Kaplan–Meier curve: The estimated share of runs that have not crossed by a time, with a pointwise 95% band on the
 log(−log) scale.
 
 Median time: The first time at which at most half of the runs have not crossed. Its interval is where the band contains
-one half (Brookmeyer and Crowley). “Not reached”: the budget ended before.
+one half (Brookmeyer and Crowley). “Not reached”, or “–” for a bound: the budget ended before.
 
-Mean to the horizon: Restricted mean: the mean of the smaller of crossing time and budget, which is the area under the
+Mean steps: The restricted mean, that of the smaller of crossing time and budget, which is the area under the
 Kaplan–Meier curve, with Student’s t interval.
 
 Ratio of mean steps: The restricted mean of the first optimizer over that of the second; over several blocks, the
-geometric mean of their ratios. Its 95 % interval is a percentile bootstrap, runs resampled within block and optimizer.
+geometric mean of their ratios. Its 95% interval is a percentile bootstrap, runs resampled within block and optimizer.
 It speaks of new runs of these blocks, not of new tasks. Censored runs pull it towards 1.
 
 Permutation p: How often labels dealt anew within each block give ranks that differ at least as much. Runs that never
@@ -61,7 +61,7 @@ Hodges–Lehmann shift: The median of all differences between a run of the first
 
 Cliff’s delta: Share of pairs in which the first is later minus the share in which it is sooner, from −1 to 1.
 
-Wilson interval: The 95 % interval of every share of runs, honest at 0 and at 1.
+Wilson interval: The 95% interval of every share of runs, honest at 0 and at 1.
 
 Chance: Accuracy of the best constant answer over all rows of the task.
 

@@ -33,7 +33,7 @@ def ratios(pair: Comparison) -> Figure:
             rows += [_ratio_row(pair, group, blocks) for group, blocks in groups.items()]
     first, second = (NAMES[optimizer] for optimizer in pair.optimizers)
     caption = (
-        f"Ratio of the mean steps to the first crossing, {first} over {second}, with its 95 % interval; runs that did "
+        f"Ratio of the mean steps to the first crossing, {first} over {second}, with its 95% interval; runs that did "
         "not cross count with the whole budget. A row over several blocks is their geometric mean. Each interval "
         "stands for itself: of twenty, one misses by chance. n: runs of the one + of the other."
     )
@@ -54,11 +54,11 @@ def survival_curves(runs: GrokkingRuns) -> Figure:
         Survival(block, tuple(_survival_line(c) for c in runs.with_runs() if c.block == block)) for block in runs.blocks
     )
     caption = (
-        "Share of the runs that have not crossed yet (Kaplan–Meier), with pointwise 95 % bands. A tick marks runs that "
+        "Share of the runs that have not crossed yet (Kaplan–Meier), with pointwise 95% bands. A tick marks runs that "
         "were censored: their budget ended before they crossed. Behind each name: runs that crossed, of all."
     )
     y = Axis("not crossed yet", (0.0, 1.0))
-    return Figure("survival", "When they cross", caption, _steps_axis(runs), y, panels)
+    return Figure("survival", "Not crossed yet", caption, _steps_axis(runs), y, panels)
 
 
 def _survival_line(condition: Condition) -> SurvivalLine:
@@ -185,4 +185,4 @@ def _curves_axis(conditions: Sequence[Condition]) -> Axis:
 
 
 def _accuracy() -> Axis:
-    return Axis("accuracy", (0.0, 1.02))
+    return Axis("accuracy", (0.0, 1.0))

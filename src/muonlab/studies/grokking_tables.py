@@ -44,19 +44,19 @@ def times(runs: GrokkingRuns) -> Table:
         Column("crossed", "Crossed", "count"),
         Column("share_crossed", "Share crossed", "percent"),
         Column("median_steps", "Median, steps", "count"),
-        Column("mean_steps", "Mean to the horizon, steps", "count"),
-        Column("horizon_steps", "Horizon, steps", "count"),
+        Column("mean_steps", "Mean, steps", "count"),
         Column("median_epochs", "Median, epochs", "number"),
         Column("median_flops", "Median, FLOPs", "number"),
         Column("median_seconds", "Median, seconds", "number"),
     )
     rows = tuple((*place_of(c, place), *_times_of(c)) for c in conditions)
     cadences = several(dict.fromkeys(c.config.protocol.cadence for c in conditions))
+    horizons = several(dict.fromkeys(f"{c.budget:,}" for c in conditions))
     note = (
-        f"Intervals are of 95 %. Runs were looked at every {cadences} steps: a crossing at step t happened within the "
-        f"{cadences} steps before t. “Mean to the horizon” is the restricted mean: a run that never crossed, also one "
-        "that diverged, counts with the whole budget. Seconds are of one run on this machine, as its share of the "
-        "population that was trained at once."
+        f"Intervals are of 95%. Runs were looked at every {cadences} steps: a crossing at step t happened within the "
+        f"{cadences} steps before t. The mean is the restricted one, to the horizon of {horizons} steps: a run that "
+        "never crossed, also one that diverged, counts with the whole budget. Seconds are of one run on this machine, "
+        "as its share of the population that was trained at once."
     )
     return Table("times", "Time to the first crossing", columns, rows, note)
 
@@ -72,7 +72,6 @@ def _times_of(condition: Condition) -> tuple[Value, ...]:
         interval(wilson(int(crossed.sum()), len(steps))),
         middle,
         mean,
-        condition.budget,
         _scaled(middle.value, condition.epochs_per_step),
         _scaled(middle.value, condition.result.flops_per_step),
         _scaled(middle.value, seconds),
@@ -128,11 +127,11 @@ def blocks(pair: Comparison, tests: Tests) -> Table:
     first, second = pair.variants
     columns = (
         Column("block", "Block"),
+        Column("ratio", "Ratio of mean steps", "ratio"),
         Column("n_first", f"n, {first}", "count"),
         Column("n_second", f"n, {second}", "count"),
         Column("crossed_first", f"Crossed, {first}", "count"),
         Column("crossed_second", f"Crossed, {second}", "count"),
-        Column("ratio", "Ratio of mean steps", "ratio"),
         Column("shift_steps", "Shift, steps", "count"),
         Column("cliffs_delta", "Cliff’s delta", "ratio"),
         Column("p", "Log-rank p", "p"),
@@ -192,7 +191,7 @@ def tests(family: Tests) -> Table:
         "uses the permutation test, the first row. Welch’s t on pooled epochs of the runs that crossed is what arXiv "
         "2504.16041 did; it drops the runs that never crossed and mixes tasks whose times differ."
     )
-    return Table("tests", "Tests", columns, rows, note)
+    return Table("tests", "All tests of this report", columns, rows, note)
 
 
 def pairs_of_settings(runs: GrokkingRuns, pair: Comparison) -> Table:
@@ -224,12 +223,12 @@ def costs(runs: GrokkingRuns) -> Table:
     """Return what each variant was given and what its step costs."""
     columns = (
         Column("optimizer", "Optimizer"),
-        Column("lr", "lr", "number"),
-        Column("weight_decay", "Weight decay", "number"),
-        Column("lr_times_decay", "lr × decay", "number"),
-        Column("others_lr", "lr of the other parameters", "number"),
-        Column("others_decay", "Their decay", "number"),
-        Column("others_lr_times_decay", "Their lr × decay", "number"),
+        Column("lr", "lr", "exact"),
+        Column("weight_decay", "Weight decay", "exact"),
+        Column("lr_times_decay", "lr × decay", "exact"),
+        Column("others_lr", "lr of other parameters", "exact"),
+        Column("others_decay", "Their decay", "exact"),
+        Column("others_lr_times_decay", "Their lr × decay", "exact"),
         Column("flops_per_step", "FLOPs a step", "number"),
         Column("seconds_per_step", "Seconds a step of a run", "number"),
     )

@@ -13,7 +13,7 @@ It depends on the task where on some task the interval lies below 1 and on anoth
 
 from dataclasses import dataclass, field
 
-from muonlab.runs.findings import Answer, Interval, Verdict, as_text
+from muonlab.runs.findings import Answer, Verdict, as_text
 from muonlab.stats.proportions import wilson
 from muonlab.stats.results import Estimate, TestResult
 from muonlab.studies.grokking_comparison import MIN_RUNS, Comparison, every_pair, interval, levels, primary_test
@@ -130,7 +130,7 @@ def _measured(case: _Case, subject: str = "it") -> str:
         bounds = f"{ratio.level:.0%} interval {as_text(ratio.lower, 'ratio')} to {as_text(ratio.upper, 'ratio')}"
     p = f"{'blocked ' if num_blocks > 1 else ''}permutation p = {as_text(case.test.p, 'p')}" if case.test.p else "no p"
     return (
-        f"{subject} needed {as_text(ratio.value, 'ratio')} times {second}'s steps ({bounds}; {mean}, "
+        f"{subject} needed {as_text(ratio.value, 'ratio')} times {second}’s steps ({bounds}; {mean}, "
         f"{num_first} {first} and {num_second} {second} runs; {p})"
     )
 
@@ -250,5 +250,8 @@ def _planned_blocks(case: _Case) -> set[str]:
 
 
 def _share(successes: int, n: int) -> str:
-    estimate = wilson(successes, n)
-    return as_text(Interval(estimate.value, estimate.lower, estimate.upper), "percent")
+    share = wilson(successes, n)
+    if share.value is None:
+        return "no runs"
+    bounds = " to ".join(as_text(bound, "percent") for bound in (share.lower, share.upper))
+    return f"{as_text(share.value, 'percent')}, interval {bounds}"

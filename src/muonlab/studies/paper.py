@@ -44,7 +44,7 @@ def recomputation() -> Text:
         f"{as_text(PRINTED.p, 'number')}, which is {smallest / PRINTED.p:.1f} times smaller. Either is far below 0.05, "
         "so the direction of its claim does not hang on it."
     )
-    return Text(text, "warning")
+    return Text(text, "note")
 
 
 def side_by_side(muon: list[float], adamw: list[float], num_runs: tuple[int, int], where: str) -> Table:
@@ -66,10 +66,10 @@ def side_by_side(muon: list[float], adamw: list[float], num_runs: tuple[int, int
         ("Tasks and losses", "six or seven tasks, three softmax variants", where),
         ("Runs that crossed, Muon", "not stated", f"{len(muon)} of {num_runs[0]}"),
         ("Runs that crossed, AdamW", "not stated", f"{len(adamw)} of {num_runs[1]}"),
-        ("Mean epochs, Muon", PRINTED.mean_muon, mean_muon),
-        ("Mean epochs, AdamW", PRINTED.mean_adamw, mean_adamw),
+        ("Mean epochs, Muon", str(PRINTED.mean_muon), mean_muon),
+        ("Mean epochs, AdamW", str(PRINTED.mean_adamw), mean_adamw),
         ("Ratio of means", as_text(PRINTED.ratio, "accuracy"), _ratio(mean_muon, mean_adamw)),
-        ("t, AdamW minus Muon", PRINTED.t, None if test.statistic is None else -test.statistic),
+        ("t, AdamW minus Muon", str(PRINTED.t), None if test.statistic is None else -test.statistic),
         ("Degrees of freedom (Welch)", "not stated", test.degrees_of_freedom),
         ("p", PRINTED.p, test.p),
         ("Smallest p possible at that t", smallest_two_sided_p(PRINTED.t), _smallest(test.statistic)),

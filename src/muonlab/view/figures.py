@@ -70,7 +70,7 @@ def _small(figure: Figure, panel: Survival | Curves) -> Canvas:
     canvas, axes = _axes(width=250, height=165 + key, left=39, right=10, top=key + 6, bottom=33)
     if isinstance(panel, Survival):
         draw_survival(axes, panel, figure.x)
-        _set_y(axes, figure.y, lambda share, _: f"{100 * share:.0f} %")
+        _set_y(axes, figure.y, lambda share, _: f"{share:.0%}")
     else:
         draw_curves(axes, panel)
         _set_y(axes, figure.y, lambda accuracy, _: f"{accuracy:g}")
@@ -81,12 +81,12 @@ def _small(figure: Figure, panel: Survival | Curves) -> Canvas:
 def _wide(figure: Figure, panel: Distribution | Forest) -> Canvas:
     """A panel whose rows need room for their words."""
     if isinstance(panel, Distribution):
-        height = 34 * len(panel.groups)
-        canvas, axes = _axes(width=380, height=height + 44, left=10, right=14, top=6, bottom=38)
+        height = 32 * len(panel.groups)
+        canvas, axes = _axes(width=300, height=height + 38, left=4, right=12, top=4, bottom=34)
         draw_distribution(axes, panel, figure.x)
     else:
-        height = 19 * len(panel.rows)
-        canvas, axes = _axes(width=380, height=height + 62, left=76, right=118, top=24, bottom=38)
+        height = 30 * len(panel.rows)
+        canvas, axes = _axes(width=300, height=height + 54, left=4, right=4, top=20, bottom=34)
         draw_forest(axes, panel)
     _set_x(axes, figure.x)
     return canvas
@@ -132,7 +132,9 @@ def _set_log_ticks(axes: Axes) -> None:
 def _set_y(axes: Axes, axis: Axis, text: Callable[[float, int | None], str]) -> None:
     axes.set_ylabel(axis.label, labelpad=2)
     if axis.limits:
-        axes.set_ylim(*axis.limits)
+        low, high = axis.limits
+        margin = 0.03 * (high - low)  # so that a line along an edge keeps its width
+        axes.set_ylim(low - margin, high + margin)
     axes.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
     axes.yaxis.set_major_formatter(FuncFormatter(text))
 

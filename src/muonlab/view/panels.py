@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from muonlab.runs.findings import Axis, Curves, Distribution, Forest, Group, Series, Survival, as_text
+from muonlab.runs.findings import Axis, Curves, Distribution, Forest, ForestRow, Group, Series, Survival, as_text
 from muonlab.view.svg import colour
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
@@ -20,8 +20,9 @@ def draw_survival(axes: Axes, panel: Survival, axis: Axis) -> None:
     labels = {}
     for line in panel.lines:
         own = colour(line.series.role)
-        ends = axis.limits[1] if axis.limits else line.times[-1]
-        times = np.append(line.times, max(ends, line.times[-1]))
+        # Where all have crossed the curve has ended; else it goes on, flat, to the horizon.
+        end = axis.limits[1] if axis.limits and line.survival[-1] > 0 else line.times[-1]
+        times = np.append(line.times, max(end, line.times[-1]))
         heights, lower, upper = (np.append(side, side[-1]) for side in (line.survival, line.lower, line.upper))
         axes.fill_between(times, lower, upper, step="post", color=own, alpha=0.14, linewidth=0)
         axes.plot(times, heights, drawstyle="steps-post", color=own, linestyle=dashes(line.series), linewidth=1.8)
@@ -114,33 +115,33 @@ def _quartiles(group: Group) -> tuple[float, float, float] | None:
 
 
 def draw_forest(axes: Axes, panel: Forest) -> None:
-    """Draw every estimate with its interval beside the line of no effect, and write it out on the right."""
-    axes.axvline(panel.no_effect, color=colour("muted"), linewidth=0.9)
+    """Draw every estimate with its interval beside the mark of no effect, its name and numbers above it."""
     bounds = [x for r in panel.rows for x in (r.estimate.value, r.estimate.lower, r.estimate.upper) if x is not None]
     low, high = min([*bounds, panel.no_effect / 1.3]) / 1.06, max([*bounds, panel.no_effect * 1.3]) * 1.06
     axes.set_xlim(low, high)
     for row, item in enumerate(panel.rows):
+        axes.plot([panel.no_effect] * 2, [-row - 0.42, -row + 0.12], color=colour("muted"), linewidth=0.9)
         _draw_estimate(axes, item, -row)
-    axes.set_ylim(-len(panel.rows) + 0.4, 0.6)
+    axes.set_ylim(-len(panel.rows) + 0.45, 0.6)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    side = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 8.5}
-    muted = colour("muted")
-    axes.annotate(f"← {panel.lower_side}", (panel.no_effect, 1), (-5, 6), ha="right", color=muted, **side)
-    axes.annotate(f"{panel.upper_side} →", (panel.no_effect, 1), (5, 6), ha="left", color=muted, **side)
+    side = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "color": colour("muted")}
+    axes.annotate(f"← {panel.lower_side}", (panel.no_effect, 1), (-5, 5), ha="right", fontsize=8, **side)
+    axes.annotate(f"{panel.upper_side} →", (panel.no_effect, 1), (5, 5), ha="left", fontsize=8, **side)
 
 
-def _draw_estimate(axes: Axes, item, y: float) -> None:
+def _draw_estimate(axes: Axes, item: ForestRow, y: float) -> None:
     ink, estimate = colour("ink"), item.estimate
-    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center", "color": ink}
     weight = "bold" if item.emphasis else "normal"
-    axes.annotate(item.label, (0, y), (-8, 0), ha="right", color=ink, weight=weight, **place)
-    axes.annotate(as_text(estimate, "ratio"), (1, y), (8, 0), ha="left", color=ink, weight=weight, **place)
-    axes.annotate(f"n = {item.n}", (1, y), (112, 0), ha="right", color=colour("muted"), fontsize=7, **place)
+    axes.annotate(item.label, (0, y + 0.33), (0, 0), ha="left", weight=weight, **place)
+    numbers = f"{as_text(estimate, 'ratio')}\u2002 n = {item.n}"
+    axes.annotate(numbers, (1, y + 0.33), (0, 0), ha="right", weight=weight, **place)
     if estimate.value is None:
         return
     if estimate.lower is not None and estimate.upper is not None:
-        thickness = 2.6 if item.emphasis else 1.4
-        axes.plot([estimate.lower, estimate.upper], [y, y], color=ink, linewidth=thickness, solid_capstyle="butt")
+        thickness = 2.8 if item.emphasis else 1.5
+        bounds = [estimate.lower, estimate.upper]
+        axes.plot(bounds, [y - 0.15] * 2, color=ink, linewidth=thickness, solid_capstyle="butt")
     marker = {"marker": "D", "markersize": 6.5} if item.emphasis else {"marker": "o", "markersize": 5}
-    axes.plot([estimate.value], [y], color=ink, **marker)
+    axes.plot([estimate.value], [y - 0.15], color=ink, **marker)

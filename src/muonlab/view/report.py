@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from muonlab.runs.files import StudyError
-from muonlab.runs.findings import Element, Figure, Findings, Interval, Table, Value, as_text
+from muonlab.runs.findings import Column, Element, Figure, Findings, Interval, Kind, Table, Value, as_text
 from muonlab.runs.store import explain
 from muonlab.view.data import figure_csv, table_csv
 from muonlab.view.figures import Drawing, draw
@@ -20,12 +20,13 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class _Shown:
-    """An element with all that the template needs to show it."""
+    """An element with all that the template needs to show it; columns without any value are left to the CSV."""
 
     kind: str
     element: Element
     csv: str = ""
     drawings: tuple[Drawing, ...] = ()
+    columns: tuple[Column, ...] = ()
     rows: tuple[tuple[dict[str, Any], ...], ...] = ()
 
 
@@ -80,30 +81,42 @@ def _files(shown: list[_Shown]) -> dict[str, str]:
 def _show(element: Element) -> _Shown:
     kind = type(element).__name__.lower()
     if isinstance(element, Table):
-        return _Shown(kind, element, table_csv(element), rows=_cells(element))
+        seen = [i for i in range(len(element.columns)) if any(row[i] not in (None, "") for row in element.rows)]
+        return _Shown(
+            kind,
+            element,
+            table_csv(element),
+            columns=tuple(element.columns[i] for i in seen),
+            rows=_cells([element.columns[i] for i in seen], [[row[i] for i in seen] for row in element.rows]),
+        )
     if isinstance(element, Figure):
         return _Shown(kind, element, figure_csv(element), drawings=tuple(draw(element)))
     return _Shown(kind, element)
 
 
-def _cells(table: Table) -> tuple[tuple[dict[str, Any], ...], ...]:
+def _cells(columns: list[Column], table: list[list[Value]]) -> tuple[tuple[dict[str, Any], ...], ...]:
     """What the template shows of each cell; a text that repeats the row above, as all before it do, is set back."""
     rows, above = [], None
-    for row in table.rows:
+    for row in table:
         cells, repeats = [], above is not None
         for i, value in enumerate(row):
             repeats = repeats and isinstance(value, str) and above is not None and value == above[i]
-            cells.append(_cell(value, table.columns[i].kind) | {"repeats": repeats})
+            cells.append(_cell(value, columns[i].kind) | {"repeats": repeats})
         rows.append(tuple(cells))
         above = row
     return tuple(rows)
 
 
-def _cell(value: Value, kind: Any) -> dict[str, Any]:
+def _cell(value: Value, kind: Kind) -> dict[str, Any]:
     text, _, bounds = as_text(value, kind).partition(" [")
-    is_number = isinstance(value, int | float | Interval) and not isinstance(value, bool)
     reason = (value.reason or "") if isinstance(value, Interval) else ""
-    return {"text": text, "bounds": f"[{bounds}" if bounds else "", "is_number": is_number, "reason": reason}
+    return {
+        "text": text,
+        "bounds": f"[{bounds}" if bounds else "",
+        "is_number": kind != "text",
+        "is_long": len(text) > 28,
+        "reason": reason,
+    }
 
 
 def _data_uri(text: str) -> str:

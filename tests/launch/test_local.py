@@ -1,0 +1,170 @@
+from contextlib import closing
+
+import pytest
+
+from muonlab.launch import local
+from muonlab.runs.files import StudyError, lock, read_json, write_json
+from muonlab.runs.store import Plan, read_cells
+
+WORK = """
+import json, os, signal, time
+from pathlib import Path
+
+def count(folder):
+    path = Path(folder) / "attempts"
+    path.write_text(str(int(path.read_text()) + 1 if path.exists() else 1))
+    return int(path.read_text())
+
+def finish(folder):
+    (Path(folder) / "finished").touch()
+
+def good(*, config, folder, report, **_):
+    count(folder)
+    report({"step": 5, "budget": 20, "alive": 3})
+    finish(folder)
+
+def dies_once(*, folder, **_):
+    if count(folder) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    finish(folder)
+
+def one_always_dies(*, config, folder, **_):
+    count(folder)
+    if config["optimizer"]["name"] == "adamw":
+        import sys
+        print("last words", file=sys.stderr, flush=True)
+        os._exit(3)
+    finish(folder)
+
+def one_always_raises(*, config, folder, **_):
+    count(folder)
+    if config["optimizer"]["name"] == "adamw":
+        raise RuntimeError("out of memory")
+    finish(folder)
+
+def full_disk(*, folder, **_):
+    raise OSError(28, "No space left on device")
+
+def sleeps(*, folder, **_):
+    count(folder)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def plan(make_cell):
+    return Plan(
+        study="grokking",
+        preset="tiny",
+        settings={},
+        cells=tuple(make_cell(optimizer=name) for name in ("muon", "adamw", "sgd")),
+    )
+
+
+@pytest.fixture
+def act(tmp_path, plan, monkeypatch):
+    """A function that runs the plan with a target of WORK in the place of training, and returns the events."""
+    (tmp_path / "work_to_do.py").write_text(WORK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def run(target, workers=2):
+        monkeypatch.setattr(local, "TARGET", f"work_to_do:{target}")
+        return list(local.run(plan, tmp_path / "study", workers=workers))
+
+    return run
+
+
+def attempts(tmp_path, plan):
+    return [int((tmp_path / "study" / cell.id / "attempts").read_text()) for cell in plan.cells]
+
+
+def kinds(events, cell):
+    return [event.kind for event in events if event.cell == cell.id]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 9])
+def test_every_cell_is_run_once(act, plan, tmp_path, workers):
+    events = act("good", workers)
+    for cell in plan.cells:
+        assert kinds(events, cell) == ["started", "progress", "finished"]
+    assert attempts(tmp_path, plan) == [1, 1, 1]
+
+
+def test_a_cell_whose_worker_dies_is_tried_once_more(act, plan, tmp_path):
+    events = act("dies_once")
+    for cell in plan.cells:
+        assert kinds(events, cell) == ["started", "retried", "started", "finished"]
+    reasons = {event.detail["reason"] for event in events if event.kind == "retried"}
+    assert reasons == {"its worker died (killed by signal 9, often for want of memory)"}
+    assert attempts(tmp_path, plan) == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("target", "reason", "detail"),
+    [
+        ("one_always_dies", "its worker died (exit status 3)", "last words"),
+        ("one_always_raises", "RuntimeError: out of memory", "Traceback"),
+    ],
+)
+def test_a_cell_that_fails_twice_is_recorded_and_the_others_go_on(act, plan, tmp_path, target, reason, detail):
+    events = act(target)
+    good, bad, other = plan.cells
+    assert kinds(events, bad) == ["started", "retried", "started", "failed"]
+    assert kinds(events, good) == kinds(events, other) == ["started", "finished"]
+    record = read_json(tmp_path / "study" / bad.id / "failed.json")
+    assert (record["reason"], record["attempts"]) == (reason, 2)
+    assert detail in record["detail"]
+    assert [r.status for r in read_cells(tmp_path / "study")] == ["waiting", "failed", "waiting"]
+
+
+def test_a_failed_cell_is_tried_again_by_the_next_run(act, plan, tmp_path):
+    act("one_always_raises")
+    act("good")
+    assert attempts(tmp_path, plan)[1] == 3
+
+
+def test_a_full_disk_ends_the_study_with_what_to_do(act):
+    with pytest.raises(StudyError, match="is full; free some space and run the same command again"):
+        act("full_disk")
+
+
+def test_a_finished_cell_is_not_given_to_a_worker(act, plan, tmp_path, monkeypatch):
+    act("good")
+    records = read_cells(tmp_path / "study")
+    done = [r for r in records if r.id == plan.cells[0].id]
+    monkeypatch.setattr(
+        local.store, "read_cells", lambda _: [*(local.store.CellRecord(**{**vars(r), "status": "done"}) for r in done)]
+    )
+    assert act("good") == []
+
+
+def test_closing_the_events_ends_the_workers(plan, tmp_path, act, monkeypatch):
+    monkeypatch.setattr(local, "TARGET", "work_to_do:sleeps")
+    started = []
+    spawn = local._Worker.__init__
+
+    def remember(self, inbox):
+        spawn(self, inbox)
+        started.append(self.process)
+
+    monkeypatch.setattr(local._Worker, "__init__", remember)
+    with closing(local.run(plan, tmp_path / "study", workers=2)) as events:
+        next(events)
+        next(events)
+    assert len(started) == 2
+    assert all(process.returncode is not None for process in started)
+    with lock(tmp_path / "study" / ".lock", wait=False):
+        pass
+
+
+def test_two_runs_do_not_write_to_one_folder(act, plan, tmp_path):
+    act("good")
+    with lock(tmp_path / "study" / ".lock", wait=False), pytest.raises(StudyError, match="another muonlab run"):
+        act("good")
+
+
+def test_another_study_is_refused_before_anything_runs(act, tmp_path):
+    (tmp_path / "study").mkdir()
+    write_json(tmp_path / "study" / "study.json", {"study": "features"})
+    with pytest.raises(StudyError, match="holds the study 'features'"):
+        act("good")

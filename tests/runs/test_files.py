@@ -1,0 +1,75 @@
+import multiprocessing
+
+import pytest
+
+from muonlab.runs import files
+from muonlab.runs.files import StudyError, lock, read_json, read_lines, write_json, write_text
+
+
+def test_json_comes_back_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"b": 1, "a": [None, 0.1]})
+    assert read_json(path) == {"b": 1, "a": [None, 0.1]}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+
+    def no_space(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        write_text(path, "half a fi")
+    assert read_json(path) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_nan_is_never_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+
+
+@pytest.mark.parametrize(("content", "state"), [(b"", "empty"), (b'{"a": 1', "not JSON"), (b"\xff\xfe", "not JSON")])
+def test_an_unreadable_file_is_named(tmp_path, content, state):
+    path = tmp_path / "result.json"
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match=rf"result\.json is {state}; move it away"):
+        read_json(path)
+
+
+def test_a_torn_last_line_is_dropped_and_a_bad_one_before_is_an_error(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_lines(path) == []
+    path.write_bytes(b'{"step":0}\n{"step":1}\n{"st')
+    assert read_lines(path) == [{"step": 0}, {"step": 1}]
+    path.write_bytes(b'{"step":0}\nfoo\n{"step":2}\n')
+    with pytest.raises(StudyError, match="line 2, is not a JSON object"):
+        read_lines(path)
+
+
+def test_only_one_holds_the_lock(tmp_path):
+    path = tmp_path / ".lock"
+    with lock(path, wait=False), pytest.raises(StudyError, match="another muonlab run"), lock(path, wait=False):
+        pass
+    with lock(path, wait=False):  # it is free again
+        pass
+
+
+def _hold_and_die(path, held):
+    with lock(path, wait=False):
+        held.set()
+        multiprocessing.current_process().kill()
+
+
+def test_a_process_that_dies_frees_its_lock(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    process = context.Process(target=_hold_and_die, args=(tmp_path / ".lock", held))
+    process.start()
+    held.wait(30)
+    process.join()
+    with lock(tmp_path / ".lock", wait=False):
+        pass

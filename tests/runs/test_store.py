@@ -1,0 +1,175 @@
+import errno
+import json
+import os
+
+import pytest
+
+from muonlab.runs import store
+from muonlab.runs.files import StudyError, write_json, write_text
+from muonlab.runs.result import CellResult, Crossing, MemberResult
+from muonlab.runs.store import Plan, create, explain, list_studies, read_cells, read_plan, report_is_current
+
+
+def result_of(config) -> CellResult:
+    crossing = Crossing(step=20, after_step=15, epoch=4.7, flops=1e6)
+    members = tuple(
+        MemberResult(
+            seed=seed,
+            first_crossing=crossing,
+            first_crossing_reason=None,
+            sustained_crossing=None,
+            sustained_crossing_reason="crossed, then fell: below 0.95 at the last evaluation",
+            minimum_after_crossing=0.9,
+            best_validation_accuracy=0.96,
+            last_step=20,
+            last_train_accuracy=1.0,
+            last_validation_accuracy=0.9,
+            diverged_at=None,
+        )
+        for seed in config.seeds
+    )
+    return CellResult(
+        cell=config.id,
+        chance=0.14,
+        num_train=34,
+        num_validation=15,
+        num_parameters=1000,
+        num_evaluations=5,
+        flops_per_step=5e4,
+        members=members,
+    )
+
+
+@pytest.fixture
+def plan(make_cell) -> Plan:
+    cells = tuple(make_cell(optimizer=name) for name in ("muon", "adamw", "sgd"))
+    return Plan(study="grokking", preset="tiny", settings={"muon.lr": ["0.1"]}, cells=cells)
+
+
+@pytest.fixture
+def folder(tmp_path, plan):
+    create(tmp_path / "study", plan)
+    return tmp_path / "study"
+
+
+def finish(folder, config) -> None:
+    write_text(folder / config.id / "result.json", result_of(config).model_dump_json())
+
+
+def test_a_plan_comes_back(folder, plan):
+    assert read_plan(folder) == plan
+
+
+def test_the_status_of_a_cell_is_what_its_folder_shows(folder, plan):
+    waiting, unfinished, done = plan.cells
+    write_json(folder / unfinished.id / "env.json", {"seconds_per_member_step": 0.5})
+    finish(folder, done)
+    records = read_cells(folder)
+    assert [record.status for record in records] == ["waiting", "unfinished", "done"]
+    assert records[2].result == result_of(done)
+    write_json(folder / waiting.id / "failed.json", {"reason": "its worker died"})
+    assert (read_cells(folder)[0].status, read_cells(folder)[0].reason) == ("failed", "its worker died")
+
+
+def test_a_cell_as_json_has_its_config_and_every_member(folder, plan):
+    finish(folder, plan.cells[0])
+    shown = json.loads(json.dumps(read_cells(folder)[0].as_json(), allow_nan=False))
+    assert list(shown) == ["id", "status", "reason", "config", "result", "members", "seconds_per_member_step"]
+    assert shown["config"] == plan.cells[0].model_dump(mode="json")
+    assert [member["seed"] for member in shown["members"]] == [0, 1, 2]
+    member = shown["members"][0]
+    assert member["first_crossing"] == {"step": 20, "after_step": 15, "epoch": 4.7, "flops": 1e6}
+    assert member["sustained_crossing"] is None
+    assert "then fell" in member["sustained_crossing_reason"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"cell": "ab', b"[]", b'{"some": "other program"}'])
+def test_a_torn_empty_or_foreign_result_is_named_and_the_others_are_read(folder, plan, content):
+    (folder / plan.cells[0].id / "result.json").write_bytes(content)
+    finish(folder, plan.cells[1])
+    records = read_cells(folder)
+    assert [record.status for record in records] == ["unreadable", "done", "waiting"]
+    assert records[0].reason is not None
+    assert f"{plan.cells[0].id}/result.json" in records[0].reason
+    assert "run" in records[0].reason
+
+
+def test_the_result_of_another_cell_is_not_taken_for_its_own(folder, plan):
+    text = result_of(plan.cells[1]).model_dump_json()
+    write_text(folder / plan.cells[0].id / "result.json", text)
+    assert read_cells(folder)[0].status == "unreadable"
+
+
+def test_a_new_plan_of_the_same_study_keeps_what_is_there(folder, plan, make_cell):
+    finish(folder, plan.cells[0])
+    wider = plan.model_copy(update={"cells": (*plan.cells, make_cell(seeds=(5, 6)))})
+    create(folder, wider)
+    assert [record.status for record in read_cells(folder)] == ["done", "waiting", "waiting", "waiting"]
+
+
+def test_another_study_and_foreign_files_are_refused_and_left_alone(folder, plan, tmp_path):
+    other = plan.model_copy(update={"study": "features"})
+    with pytest.raises(StudyError, match=r"holds the study 'grokking', not 'features'; give another folder"):
+        create(folder, other)
+    assert read_plan(folder) == plan
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.txt").write_text("precious")
+    with pytest.raises(StudyError, match="is not empty and holds no muonlab study"):
+        create(tmp_path / "thesis", plan)
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter1.txt"]
+
+
+def test_a_file_in_the_way_is_named(tmp_path, plan):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match=r"cannot write .*file"):
+        create(tmp_path / "file", plan)
+
+
+def test_a_torn_study_json_is_named_and_not_overwritten(folder, plan):
+    (folder / "study.json").write_text('{"study": "grok')
+    for act in (lambda: create(folder, plan), lambda: read_plan(folder)):
+        with pytest.raises(StudyError, match=r"study\.json is not JSON"):
+            act()
+    assert (folder / "study.json").read_text() == '{"study": "grok'
+
+
+def test_no_study_is_said(tmp_path):
+    with pytest.raises(StudyError, match="holds no study"):
+        read_plan(tmp_path / "nowhere")
+    with pytest.raises(StudyError, match="there is no folder"):
+        list_studies(tmp_path / "nowhere")
+
+
+def test_a_full_disk_is_explained(tmp_path):
+    text = explain(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
+    assert "is full; free some space and run the same command again" in text
+
+
+def test_studies_are_listed_and_a_broken_one_among_them(folder, plan, tmp_path):
+    finish(folder, plan.cells[0])
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "study.json").write_text("")
+    broken, whole = sorted(list_studies(tmp_path), key=lambda study: study["reason"] is None)
+    assert whole == {
+        "folder": str(folder),
+        "study": "grokking",
+        "preset": "tiny",
+        "cells": {"done": 1, "waiting": 2},
+        "reason": None,
+    }
+    assert "empty" in broken["reason"]
+    assert list_studies(folder) == [whole]
+
+
+def test_a_report_is_current_until_a_result_or_a_plan_is_younger(folder, plan):
+    assert not report_is_current(folder)
+    (folder / "report.html").write_text("")
+    assert report_is_current(folder)
+    finish(folder, plan.cells[0])
+    os.utime(folder / plan.cells[0].id / "result.json", (2e9, 2e9))
+    assert not report_is_current(folder)
+
+
+def test_metrics_are_read_without_a_torn_last_line(folder, plan):
+    (folder / plan.cells[0].id / "metrics.jsonl").write_text('{"step":0}\n{"ste')
+    assert store.read_cells(folder)[0].metrics() == [{"step": 0}]

@@ -1,0 +1,124 @@
+import pytest
+
+from muonlab.launch import local
+from muonlab.runs.config import AdamWConfig, MuonConfig
+from muonlab.studies import grokking
+from muonlab.studies.grokking import KEYS, PRESETS, plan
+from muonlab.studies.settings import UsageError
+
+
+def conditions(made):
+    return {(c.task.name, c.loss, c.optimizer.name) for c in made.cells if c.task.labels == "true"}
+
+
+def test_the_paper_preset_is_its_whole_grid_with_the_model_of_the_code_it_cites():
+    made = plan("paper")
+    assert len(conditions(made)) == 7 * 3 * 2
+    assert all(c.net.depth == 2 and c.net.width == 128 and c.protocol.batch == 512 for c in made.cells)
+    seeds = [
+        s for c in made.cells for s in c.seeds if (c.task.name, c.loss, c.optimizer.name) == ("add", "softmax", "muon")
+    ]
+    assert len(seeds) == 10 + 2  # and the control
+    shares = {c.task.name: c.task.train_share for c in made.cells}
+    assert shares == {"add": 0.8, "sub": 0.8, "mul": 0.5, "div": 0.8, "exp": 0.7, "gcd": 0.5, "parity": 0.5}
+
+
+def test_the_laptop_preset_has_all_losses_both_optimizers_and_five_seeds():
+    made = plan("laptop")
+    assert {loss for _, loss, _ in conditions(made)} == set(grokking.LOSSES)
+    assert {name for *_, name in conditions(made)} == {"muon", "adamw"}
+    assert all(len(c.seeds) == 5 for c in made.cells if c.task.labels == "true")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_task_and_optimizer_of_a_preset_has_its_control(preset):
+    made = plan(preset)
+    controls = {(c.task.name, c.optimizer.name) for c in made.cells if c.task.labels == "random"}
+    assert controls == {(task, optimizer) for task, _, optimizer in conditions(made)}
+    assert plan(preset, {"control_seeds": 0}).cells == tuple(c for c in made.cells if c.task.labels == "true")
+
+
+def test_several_values_are_an_axis_for_the_optimizer_that_has_them():
+    made = plan("tiny", {"muon.lr": [0.01, 0.02], "control_seeds": 0})
+    rates = [c.optimizer.lr for c in made.cells if isinstance(c.optimizer, MuonConfig)]
+    assert rates == [0.01, 0.02]
+    assert sum(isinstance(c.optimizer, AdamWConfig) for c in made.cells) == 1
+
+
+def test_more_seeds_are_new_cells_and_the_old_ones_stand():
+    few, many = plan("tiny", {"seeds": 5}), plan("tiny", {"seeds": 20})
+    assert {c.id for c in few.cells} < {c.id for c in many.cells}
+    added = [c.seeds for c in many.cells if c.id not in {x.id for x in few.cells}]
+    assert set(added) == {tuple(range(start, start + 5)) for start in (5, 10, 15)}
+
+
+def test_a_remainder_of_seeds_is_a_smaller_block():
+    made = plan("tiny", {"seeds": 7, "control_seeds": 0, "optimizers": "muon"})
+    assert [c.seeds for c in made.cells] == [(0, 1, 2, 3, 4), (5, 6)]
+
+
+def test_what_a_task_does_not_have_makes_no_cells_of_its_own():
+    made = plan("tiny", {"tasks": ["add", "parity"], "modulus": [23, 29], "optimizers": "muon", "control_seeds": 0})
+    assert [(c.task.name, c.task.modulus) for c in made.cells] == [("add", 23), ("add", 29), ("parity", 97)]
+
+
+def test_every_field_can_be_set():
+    values = {"name": "x", "polar_dtype": "float32", "takes": "matrices", "norm": "none", "dtype": "float64"}
+    values |= {"batch": "full", "follow": "budget", "labels": "random", "losses": "sparsemax", "tasks": "add,parity"}
+    values |= {
+        "optimizers": "muon,adamw,sgd",
+        "width": "24",
+        "heads": "3",
+        "budget": "100",
+        "cadence": "50",
+        "bits": "5",
+    }
+    for key in KEYS:
+        kind = key.rsplit(".", 1)[-1]
+        chosen = {"optimizers": ["muon", "adamw", "sgd"], "tasks": ["add", "parity"]}
+        if key in chosen:
+            assert plan("tiny", {key: chosen[key]}).settings == {key: chosen[key]}
+            continue
+        booleans = ("operator_token", "pairs_together", "gated", "causal", "nesterov", "scale", "orthogonalize")
+        value = values.get(kind, "false" if kind in booleans else "0.5" if not _is_count(kind) else "3")
+        extra = {"heads": "3", "width": "24"} if kind in ("heads", "width") else {}
+        extra |= {"cadence": "50", "budget": "100"} if kind in ("cadence", "budget") else {}
+        made = plan("tiny", chosen | extra | {key: value})
+        assert made.settings[key] == [value]
+
+
+def _is_count(kind):
+    return kind in ("seeds", "control_seeds", "modulus", "depth", "ff_width", "steps")
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "message"),
+    [
+        ("lapdog", {}, r"unknown preset 'lapdog'; did you mean 'laptop'\?"),
+        ("laptop", {"tasks": "ad"}, r"unknown task 'ad'; did you mean 'add'\?"),
+        ("laptop", {"losses": "softmx"}, r"unknown loss 'softmx'; did you mean 'softmax'\?"),
+        ("laptop", {"optimizers": "moun"}, r"unknown optimizer 'moun'; did you mean 'muon'\?"),
+        ("laptop", {"depht": 3}, r"unknown setting 'depht'; did you mean 'depth'\?"),
+        ("laptop", {"muon.lr": -1}, r"muon\.lr=-1 is not valid; expected at least 0"),
+        ("laptop", {"tasks": "div", "modulus": 60}, r"modulus=60 is not prime; div needs a prime"),
+        ("laptop", {"seeds": 0}, r"seeds=0 is not valid; expected one whole number, at least 1"),
+        ("laptop", {"sgd.lr": 1}, r"sgd\.lr has no effect on any cell of tasks=add,mul optimizers=muon,adamw"),
+        ("laptop", {"bits": 5}, r"bits has no effect"),
+        ("laptop", {"tasks": "parity", "bits": 21}, r"bits=21 is not valid; expected less than or equal to 20"),
+    ],
+)
+def test_a_mistake_is_named_with_what_was_expected(preset, settings, message):
+    with pytest.raises(UsageError, match=message):
+        plan(preset, settings)
+
+
+def test_rows_are_flat_and_one_a_member(tmp_path):
+    made = plan("tiny", {"seeds": 2, "control_seeds": 0, "budget": 20, "optimizers": "muon"})
+    assert [event.kind for event in local.run(made, tmp_path)][-1] == "finished"
+    rows = grokking.rows(tmp_path)
+    assert [row["seed"] for row in rows] == [0, 1]
+    assert rows[0]["task"] == "add"
+    assert rows[0]["optimizer.lr"] == 0.02
+    assert rows[0]["first_crossing_step"] is None
+    assert "did not reach" in rows[0]["first_crossing_reason"]
+    assert all(isinstance(value, str | int | float | bool | None) for row in rows for value in row.values())

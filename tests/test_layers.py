@@ -1,0 +1,116 @@
+"""Who may import whom. An arrow that is not here is an error, wherever in a file its import stands."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import muonlab
+
+ROOT = Path(muonlab.__file__).parent
+ROOMS = {
+    "rules": set(),
+    "optim": {"rules"},
+    "nets": set(),
+    "losses": set(),
+    "tasks": {"nets", "losses"},
+    "measure": set(),
+    "stats": set(),
+    "runs": set(),
+    "train": {"rules", "optim", "nets", "tasks", "losses", "measure", "runs"},
+    "launch": {"runs"},
+    "studies": {"tasks", "stats", "runs"},
+    "view": {"runs", "stats"},
+}
+ROOMS["cli"] = set(ROOMS)
+PACKAGES = {
+    "rules": {"torch"},
+    "optim": {"torch"},
+    "nets": {"torch"},
+    "losses": {"torch"},
+    "tasks": {"torch"},
+    "measure": {"torch"},
+    "stats": {"numpy", "scipy"},
+    "runs": {"pydantic"},
+    "train": {"torch", "safetensors"},
+    "launch": set(),
+    "studies": {"pydantic", "numpy"},
+    "view": {"rich", "numpy", "matplotlib", "jinja2", "markupsafe"},
+    "cli": {"cyclopts"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Return the dotted names that a file imports, at its top or inside a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "muonlab":
+                found |= {f"muonlab.{alias.name}" for alias in node.names}
+            else:
+                found.add(node.module or "")
+    return found
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_only_what_its_room_may(path):
+    room = room_of(path)
+    for name in imports(path):
+        package, *rest = name.split(".")
+        if package == "muonlab":
+            assert rest[0] in ROOMS[room] | {room, "__version__"}, f"{room} may not import {rest[0]} ({path})"
+        elif package not in sys.stdlib_module_names:
+            assert package in PACKAGES[room], f"{room} may not import {package} ({path})"
+
+
+def test_every_room_is_known_and_used():
+    assert {room_of(path) for path in FILES} == set(ROOMS)
+
+
+def test_no_source_file_is_longer_than_400_lines():
+    assert [str(path) for path in FILES if len(path.read_text().splitlines()) > 400] == []
+
+
+def test_every_source_file_has_its_test():
+    tests = Path(__file__).parent
+    # The schema of a result is tested where it is read and written, and the lists of definitions and paper figures by
+    # the report that shows them.
+    without = {"runs/result.py"}
+    missing = [
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if path.name != "__init__.py"
+        and not (tests / path.relative_to(ROOT).with_name(f"test_{path.name}")).exists()
+        and str(path.relative_to(ROOT)) not in without
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import muonlab", ["numpy", "scipy", "pydantic", "matplotlib", "rich", "cyclopts"]),
+        ("import muonlab.rules, muonlab.losses, muonlab.nets.transformer", ["pydantic", "scipy", "matplotlib"]),
+        ("import muonlab.cli", ["torch", "scipy", "matplotlib"]),
+        ("import muonlab.studies.grokking_analysis, muonlab.view.report, muonlab.view.terminal", ["torch"]),
+        ("import muonlab.launch.local", ["torch", "scipy"]),
+    ],
+)
+def test_an_import_loads_no_more_than_it_says(statement, absent):
+    loaded = f"{statement}\nimport sys\nprint([name for name in {absent} if name in sys.modules])"
+    output = subprocess.run(
+        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True, env={"PATH": ""}
+    )
+    assert output.stdout.strip() == "[]"

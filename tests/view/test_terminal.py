@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from muonlab.runs.store import CellRecord
+from muonlab.train.probe import Cost
+from muonlab.view import terminal
+
+
+def test_a_forecast_prints_cells_number_time_and_disk(make_cell, capsys):
+    cells = [make_cell(), make_cell(optimizer="adamw")]
+    terminal.print_forecast(cells, [Cost(60, 1e6), Cost(120, 2e6)], 2, Path("runs/grokking"))
+    text = capsys.readouterr().out
+    assert all(cell.id in text for cell in cells)
+    assert "2 cells, 6 runs, into runs/grokking" in text
+    assert "time: at most 90 s with 2 workers" not in text  # 90 s reads as minutes
+    assert "time: at most 1 min 30 s with 2 workers" in text
+    assert "disk: at most 3.0 MB" in text
+
+
+def test_studies_are_a_line_each_and_none_is_said(capsys, tmp_path):
+    terminal.print_studies([], tmp_path)
+    assert "no studies in" in capsys.readouterr().out
+    good = {
+        "folder": "runs/a",
+        "study": "grokking",
+        "preset": "tiny",
+        "cells": {"done": 2, "failed": 1},
+        "reason": None,
+    }
+    bad = {"folder": "runs/b", "study": None, "preset": None, "cells": {}, "reason": "study.json is empty"}
+    terminal.print_studies([good, bad], tmp_path)
+    text = capsys.readouterr().out
+    assert "2 done, 1 failed" in text
+    assert "study.json is empty" in text
+
+
+@pytest.mark.parametrize("status", ["waiting", "failed"])
+def test_cells_without_a_result_show_their_status_and_reason(make_cell, capsys, status):
+    config = make_cell()
+    reason = "its worker died" if status == "failed" else None
+    terminal.print_cells([CellRecord(config.id, config, Path("x"), status, reason, None, {})])
+    text = capsys.readouterr().out
+    assert config.id in text
+    assert status in text
+    assert ("its worker died" in text) == (status == "failed")
