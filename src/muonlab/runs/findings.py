@@ -167,10 +167,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph."""
+    """A paragraph, with the address of its source where it has one."""
 
     text: str
     tone: Tone = "plain"
+    source: str = ""
 
 
 @dataclass(frozen=True)

@@ -145,10 +145,9 @@ def blocks(pair: Comparison, tests: Tests) -> Table:
     for block, both in pair.pairs.items():
         crossed = [int(condition.times()[1].sum()) for condition in both]
         shift, delta = effect_sizes(pair, block)
+        ratio = interval(pair.only([block]).ratio())
         sizes = (len(both[0].members), len(both[1].members), *crossed)
-        rows.append(
-            (block, *sizes, interval(pair.only([block]).ratio()), interval(shift), interval(delta), *p_values[block])
-        )
+        rows.append((block, ratio, *sizes, interval(shift), interval(delta), *p_values[block]))
     note = (
         f"{first} over {second}, or minus it: a ratio below 1, a negative shift and a negative delta say that {first} "
         "is sooner. The shift is Hodges and Lehmann’s, in steps, of the runs that crossed; Cliff’s delta takes all "

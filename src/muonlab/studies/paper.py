@@ -44,7 +44,7 @@ def recomputation() -> Text:
         f"{as_text(PRINTED.p, 'number')}, which is {smallest / PRINTED.p:.1f} times smaller. Either is far below 0.05, "
         "so the direction of its claim does not hang on it."
     )
-    return Text(text, "note")
+    return Text(text, "note", URL)
 
 
 def side_by_side(muon: list[float], adamw: list[float], num_runs: tuple[int, int], where: str) -> Table:

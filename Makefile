@@ -1,0 +1,37 @@
+# make setup | demo | test | lint | type | bench. Each makes .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The pin comes first and alone: with it, nothing later pulls another build of torch.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: setup demo test lint type bench
+setup: $(VENV)/.dev
+
+demo: $(VENV)/.lab
+	$(BIN)/muonlab run grokking preset=laptop out=runs/demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest --numprocesses=auto
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+type: $(VENV)/.dev
+	$(BIN)/pyright
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/engine.py
+
+$(VENV)/.lab: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "muonlab needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	$(INSTALL) --editable '.[lab]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.lab
+	$(INSTALL) --editable '.[dev]'
+	touch $@

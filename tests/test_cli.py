@@ -1,0 +1,171 @@
+"""The command line as a user meets it: exit status, messages, and no traceback for a user's mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from muonlab.cli import main
+
+TINY = ("run", "grokking", "preset=tiny", "seeds=2", "budget=60")
+
+
+@pytest.fixture
+def muonlab(capsys):
+    """A function that runs the command line in this process and returns exit status, output and errors."""
+
+    def call(*words):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return stopped.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A tiny study, run by the command line in a process of its own."""
+    folder = tmp_path_factory.mktemp("runs") / "grokking"
+    command = [sys.executable, "-m", "muonlab.cli", *TINY, f"out={folder}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_a_run_ends_with_a_verdict_and_a_report(study):
+    folder, output = study
+    assert f"{folder}: 4 cells, 0 of them done already" in output
+    assert "[4/4]" in output
+    assert f"Report: {folder / 'report.html'}" in output
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_same_command_again_computes_nothing(study, muonlab):
+    folder, _ = study
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*")}
+    status, output, _ = muonlab(*TINY, f"out={folder}")
+    assert status == 0
+    assert "4 cells, 4 of them done already" in output
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_show_as_json_is_an_object_a_cell(study, muonlab):
+    folder, _ = study
+    status, output, _ = muonlab("show", folder, "--json")
+    cells = json.loads(output)
+    assert status == 0
+    assert len(cells) == 4
+    for cell in cells:
+        assert cell["status"] == "done"
+        assert cell["seconds_per_member_step"] > 0
+        assert cell["config"]["study"] == "grokking"
+        for member in cell["members"]:
+            for crossing in ("first_crossing", "sustained_crossing"):
+                assert (member[crossing] is None) == (member[f"{crossing}_reason"] is not None)
+
+
+def test_show_is_a_table_and_finds_a_cell_by_the_start_of_its_id(study, muonlab):
+    folder, _ = study
+    status, output, _ = muonlab("show", folder)
+    assert status == 0
+    assert "add softmax muon, seeds 0-1" in output
+    identity = output.splitlines()[1].split()[0]
+    assert len(json.loads(muonlab("show", folder, "--cell", identity[:6], "--json")[1])) == 1
+    status, _, errors = muonlab("show", folder, "--cell", "zzz")
+    assert status == 1
+    assert "has no cell 'zzz'" in errors
+
+
+def test_ls_finds_the_study(study, muonlab):
+    folder, _ = study
+    assert json.loads(muonlab("ls", folder.parent, "--json")[1])[0]["cells"] == {"done": 4}
+    assert "4 done" in muonlab("ls", folder.parent)[1]
+
+
+def test_report_is_written_anew_only_where_results_have_come(study, muonlab):
+    folder, _ = study
+    report = folder / "report.html"
+    before = report.stat().st_mtime_ns
+    assert muonlab("report", folder)[:2] == (0, f"Report: {report}\n")
+    assert report.stat().st_mtime_ns == before
+    report.unlink()
+    assert muonlab("report", folder)[0] == 0
+    assert report.exists()
+
+
+def test_a_dry_run_prints_the_cells_and_writes_nothing(tmp_path, muonlab):
+    status, output, _ = muonlab(*TINY, f"out={tmp_path / 'study'}", "--dry-run")
+    assert status == 0
+    assert "4 cells, 6 runs" in output
+    assert "time: at most" in output
+    assert "disk: at most" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "groking"], "unknown study 'groking'; did you mean 'grokking'?"),
+        (["run", "grokking", "preset=lapto"], "unknown preset 'lapto'; did you mean 'laptop'?"),
+        (["run", "grokking", "tasks=ad"], "unknown task 'ad'; did you mean 'add'?"),
+        (["run", "grokking", "losses=softmx"], "unknown loss 'softmx'; did you mean 'softmax'?"),
+        (["run", "grokking", "optimizers=adam"], "unknown optimizer 'adam'; did you mean 'adamw'?"),
+        (["run", "grokking", "mun.lr=1"], "unknown setting 'mun.lr'; did you mean 'muon.lr'?"),
+        (["run", "grokking", "muon.lr=fast"], "muon.lr=fast is not valid; expected a number"),
+        (["run", "grokking", "muon.lr=-0.1"], "muon.lr=-0.1 is not valid; expected at least 0"),
+        (["run", "grokking", "tasks=div", "modulus=60"], "modulus=60 is not prime"),
+        (["run", "grokking", "seeds=0"], "seeds=0 is not valid; expected one whole number, at least 1"),
+        (["run", "grokking", "workers=0"], "workers=0 is not valid; expected one whole number, at least 1"),
+        (["run", "grokking", "device=cuda:77"], "device=cuda:77 is not on this machine; there is cpu"),
+    ],
+)
+def test_a_mistake_in_the_command_has_status_2_and_one_line(words, message, muonlab):
+    status, output, errors = muonlab(*words)
+    assert status == 2
+    assert output == ""
+    assert errors.startswith(f"muonlab: {message}")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["rnu", "grokking"], ["show", "--jsn"], ["run"]])
+def test_a_verb_or_flag_that_is_not_there_has_status_2(words, muonlab):
+    status, output, errors = muonlab(*words)
+    assert status == 2
+    assert "Traceback" not in output + errors
+
+
+def test_a_folder_that_cannot_be_used_has_status_1(tmp_path, muonlab):
+    (tmp_path / "file").write_text("")
+    assert muonlab(*TINY, f"out={tmp_path / 'file'}")[0] == 1
+    status, _, errors = muonlab("show", tmp_path)
+    assert status == 1
+    assert "holds no study" in errors
+    assert muonlab("ls", tmp_path / "nowhere")[0] == 1
+
+
+def test_a_pipe_that_closes_early_is_no_error(study):
+    folder, _ = study
+    command = f"{sys.executable} -m muonlab.cli show {folder} --json | head -c 10"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, "-m", "muonlab.cli", *TINY, f"out={tmp_path / 'study'}"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "study").glob("*/env.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "of 4 cells are done and kept. The same command goes on from here." in errors
+    assert "Traceback" not in errors
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
