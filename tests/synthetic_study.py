@@ -13,9 +13,10 @@ from muonlab.runs.result import CellResult, Crossing, MemberResult
 from muonlab.runs.store import Plan, create
 
 OPTIMIZERS = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
+FLOPS = {"muon": 1.3e9, "adamw": 1e9, "sgd": 1e9}
 BUDGET, CADENCE, NUM_TRAIN, NUM_VALIDATION = 2000, 50, 7000, 2000
 
-# (task, loss, optimizer, seed) -> step of the first crossing, None for never, "diverged", or (step, lowest accuracy after)
+# Step of the first crossing, None for never, "diverged", or (step, lowest validation accuracy after it).
 Fate = int | None | str | tuple[int, float]
 
 
@@ -105,7 +106,7 @@ def result_of(config: CellConfig, fates: dict[int, Fate], control_accuracy: floa
         num_validation=NUM_VALIDATION,
         num_parameters=420_000,
         num_evaluations=config.protocol.budget // config.protocol.cadence + 1,
-        flops_per_step={"muon": 1.3e9, "adamw": 1e9, "sgd": 1e9}[config.optimizer.name],
+        flops_per_step=FLOPS[config.optimizer.name],
         members=tuple(member_of(config, seed, fate, control_accuracy) for seed, fate in fates.items()),
     )
 
@@ -116,8 +117,10 @@ def member_of(config: CellConfig, seed: int, fate: Fate, control_accuracy: float
     is_diverged = step == "diverged"
     crossing = None
     if isinstance(step, int):
-        epoch = step * config.protocol.batch / NUM_TRAIN
-        crossing = Crossing(step=step, after_step=step - cadence, epoch=epoch, flops=step * 1e9)
+        epoch = epoch_of(config, step)
+        crossing = Crossing(
+            step=step, after_step=step - cadence, epoch=epoch, flops=step * FLOPS[config.optimizer.name]
+        )
     stays = crossing is not None and lowest >= 0.95
     reason = "diverged before crossing" if is_diverged else "validation accuracy did not reach 0.95 within the budget"
     best = control_accuracy if config.task.labels == "random" else 0.6
@@ -136,6 +139,11 @@ def member_of(config: CellConfig, seed: int, fate: Fate, control_accuracy: float
     )
 
 
+def epoch_of(config: CellConfig, step: int) -> float:
+    batch = config.protocol.batch
+    return step * (1.0 if batch == "full" else min(batch / NUM_TRAIN, 1.0))
+
+
 def write_metrics(path: Path, config: CellConfig, fates: dict[int, Fate], control_accuracy: float) -> None:
     rows = []
     for step in range(0, config.protocol.budget + 1, config.protocol.cadence):
@@ -144,7 +152,7 @@ def write_metrics(path: Path, config: CellConfig, fates: dict[int, Fate], contro
             gone = fate == "diverged" and step > 400
             train.append(None if gone else round(1 - math.exp(-step / 60), 4))
             validation.append(None if gone else _validation(config, seed, fate, step, control_accuracy))
-        epoch = round(step * config.protocol.batch / NUM_TRAIN, 6)
+        epoch = round(epoch_of(config, step), 6)
         losses = [[None if x is None else round(1 - x, 4) for x in side] for side in (train, validation)]
         row = {"step": step, "epoch": epoch, "train_accuracy": train, "validation_accuracy": validation}
         rows.append(json.dumps(row | {"train_loss": losses[0], "validation_loss": losses[1]}))

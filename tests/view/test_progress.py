@@ -21,35 +21,53 @@ def test_a_label_tells_a_cell_from_its_neighbours(make_cell):
     assert label(make_cell(task={"labels": "random"}, seeds=(4,))) == "add softmax muon, random labels, seeds 4"
 
 
+def run(forecast, cell, start, end, step=20):
+    """Let a cell of two members come to a step, both alive, and end there."""
+    forecast.start(cell, start)
+    forecast.advance(cell, step, 0, end)
+    forecast.finish(cell, end)
+
+
 def test_nothing_is_known_before_the_first_step(cells):
     forecast = Forecast(cells, workers=2)
-    assert forecast.left(0) is None
+    assert forecast.left() is None
     forecast.start(next(iter(cells)), 0)
-    assert forecast.left(5) is None
+    assert forecast.left() is None
 
 
 def test_before_a_cell_has_finished_the_budget_is_an_upper_limit(cells):
     forecast = Forecast(cells, workers=1)
     first = next(iter(cells))
     forecast.start(first, 0)
-    forecast.advance(first, 5)  # of 20 steps
-    assert forecast.left(10) == (30 + 3 * 40, True)
+    forecast.advance(first, 5, 2, 10)  # two members, 5 of 20 steps: a second for a step of a member
+    assert forecast.left() == (30 + 3 * 40, True)
 
 
-def test_waiting_cells_count_as_the_mean_of_finished_ones_like_them(cells):
-    muon, adamw, muon_later, adamw_later = cells
+def test_members_that_have_left_cost_nothing(cells):
+    forecast = Forecast(cells, workers=1)
+    first = next(iter(cells))
+    forecast.start(first, 0)
+    forecast.advance(first, 5, 1, 10)
+    forecast.advance(first, 10, 1, 15)
+    assert forecast.left() == (25 + 3 * 40, True)
+
+
+def test_waiting_cells_use_the_share_of_the_budget_that_finished_ones_like_them_used(cells):
+    muon, adamw, muon_later, _ = cells
     forecast = Forecast(cells, workers=2)
-    for cell, seconds in ((muon, 10), (adamw, 30)):
-        forecast.start(cell, 0)
-        forecast.finish(cell, seconds)
-    assert forecast.left(30) == ((10 + 30) / 2, False)
+    run(forecast, muon, 0, 10, step=5)
+    run(forecast, adamw, 0, 30, step=15)
+    assert forecast.left() == ((10 + 30) / 2, False)
     forecast.start(muon_later, 30)
-    forecast.advance(muon_later, 5)
-    assert forecast.left(34) == ((6 + 30) / 2, False)
-    forecast.finish(muon_later, 40)
-    forecast.start(adamw_later, 40)
-    forecast.finish(adamw_later, 70, counts=False)
-    assert forecast.left(70) == (0, False)
+    forecast.advance(muon_later, 2, 2, 34)
+    assert forecast.left() == ((6 + 30) / 2, False)
+
+
+def test_random_labels_use_the_whole_budget(make_cell):
+    made = [make_cell(seeds=(0, 1)), make_cell(seeds=(0, 1), task={"labels": "random"})]
+    forecast = Forecast({cell.id: cell for cell in made}, workers=1)
+    run(forecast, made[0].id, 0, 10, step=5)
+    assert forecast.left() == (40, False)
 
 
 def test_without_a_terminal_there_is_a_plain_line_for_every_end_and_one_every_few_seconds(cells, monkeypatch):
@@ -59,10 +77,11 @@ def test_without_a_terminal_there_is_a_plain_line_for_every_end_and_one_every_fe
     first, second, *_ = cells
     with ProgressView(cells, 2, stream) as view:
         view.show("started", first, {})
-        view.show("progress", first, {"step": 5})
+        clock[0] = 3
+        view.show("progress", first, {"step": 5, "alive": 2})
         assert stream.getvalue() == ""
         clock[0] = 6
-        view.show("progress", first, {"step": 10})
+        view.show("progress", first, {"step": 10, "alive": 2})
         assert stream.getvalue() == ("6 s: 0/4 cells done; at most 21 s left; add softmax muon, seeds 0-1 at step 10\n")
         view.show("finished", first, {})
         view.show("started", second, {})

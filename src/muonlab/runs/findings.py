@@ -234,6 +234,9 @@ class Findings:
     sections: tuple[Section, ...]
 
 
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def as_text(value: Value, kind: Kind = "number") -> str:
     """Return a value as a reader sees it: rounded for its kind, an interval as "value [lower, upper]", none as "–".
 
@@ -263,7 +266,7 @@ def _number_as_text(value: float, kind: Kind) -> str:
     if kind == "count":
         return f"{round(value):,}"
     if kind == "exact":
-        return f"{value:g}"
+        return _superscript(f"{value:g}")
     if kind == "percent":
         return f"{value:.0%}"
     if kind == "accuracy":
@@ -271,23 +274,21 @@ def _number_as_text(value: float, kind: Kind) -> str:
     if kind == "ratio":
         return f"{value:.2f}" if abs(value) < 9.995 else _number(value)
     if kind == "p":
-        return f"{value:.3f}" if value >= 0.01 else _power_of_ten(value, 2)
+        return f"{value:.3f}" if value >= 0.01 or value == 0 else _superscript(f"{value:.1e}")
     return _number(value)
 
 
 def _number(value: float) -> str:
     size = abs(value)
     if size >= 1e6 or 0 < size < 1e-3:
-        return _power_of_ten(value, 3)
+        return _superscript(f"{value:.2e}")
     if size >= 1000 or float(value).is_integer():
         return f"{value:,.0f}"
     decimals = max(0, 2 - math.floor(math.log10(size)))  # three significant digits
     return f"{value:.{decimals}f}"
 
 
-def _power_of_ten(value: float, digits: int) -> str:
-    if value == 0:
-        return "0"
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    superscript = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{mantissa} × 10{superscript}"
+def _superscript(text: str) -> str:
+    """Return "1.2e-05" as "1.2 × 10⁻⁵", and a number without an exponent as it is."""
+    mantissa, e, exponent = text.partition("e")
+    return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}" if e else text

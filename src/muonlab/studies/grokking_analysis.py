@@ -37,14 +37,14 @@ def analyse(folder: Path) -> Findings:
         states = Counter(record.status for record in runs.records)
         counts = several(f"{number} {status}" for status, number in states.items())
         raise StudyError(f"no cell of {folder} is done yet ({counts}); `muonlab run` goes on with it")
-    pair = compare(runs, "muon", "adamw")
-    others = [compare(runs, "muon", "sgd")]
-    comparisons = [each for each in (pair, *others) if each and each.pairs]
+    pair, beside = compare(runs, "muon", "adamw"), compare(runs, "muon", "sgd")
+    comparisons = [each for each in (pair, beside) if each and each.pairs]
+    others = [each for each in comparisons if each is not pair]
     controls = judge_controls(runs)
     return Findings(
         title=f"{runs.plan.study}, preset {runs.plan.preset}",
         question=QUESTION,
-        verdict=judge(runs, pair, controls),
+        verdict=judge(runs, pair, controls, others),
         notices=tuple(_notices(runs, controls)),
         sections=(
             *_comparisons(runs, comparisons),

@@ -168,7 +168,7 @@ def tests_of(pair: Comparison) -> list[tuple[str, TestResult]]:
         ("all blocks", survival.log_rank(runs.steps, runs.crossed, runs.is_first, strata)),
         ("pooled epochs of the runs that crossed", comparison.welch(*pair.uncensored_epochs())),
         (
-            "pooled, the others ranked last",
+            "pooled steps, never crossed ranked last",
             comparison.mann_whitney(last[runs.is_first], last[~runs.is_first]),
         ),
     ]

@@ -112,7 +112,8 @@ class GrokkingRuns:
 
     def variants(self, optimizer: str) -> list[str]:
         """Return the variants of an optimizer that have runs, in the order of the plan."""
-        return list(dict.fromkeys(c.variant for c in self.conditions if c.optimizer == optimizer and c.members))
+        found = [c.series for c in self.with_runs() if c.optimizer == optimizer]
+        return list(dict.fromkeys(series.label for series in sorted(found, key=lambda series: series.style)))
 
     def find(self, block: str, variant: str) -> Condition | None:
         """Return the condition of that block and variant, if it has runs."""

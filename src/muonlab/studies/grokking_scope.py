@@ -43,12 +43,12 @@ def tuning(pair: Comparison) -> str:
     names, tried = [NAMES[optimizer] for optimizer in pair.optimizers], pair.tried
     if max(tried) == 1:
         return "neither optimizer was tuned here"
-    how_many = " and ".join(f"{n} of {name}" for n, name in zip(tried, names, strict=True))
+    best = [
+        f"{variant} is the best of {number} settings" if number > 1 else f"{name} had one setting"
+        for variant, name, number in zip(pair.variants, names, tried, strict=True)
+    ]
     kind = "equal" if tried[0] == tried[1] else "UNEQUAL"
-    return (
-        f"{' and '.join(pair.variants)} are the best of {how_many} settings ({kind} budgets), chosen on the very runs "
-        "they are judged by, which flatters both"
-    )
+    return f"{' and '.join(best)} ({kind} tuning), chosen on the very runs that it is judged by, which flatters it"
 
 
 def machine(runs: GrokkingRuns) -> str:

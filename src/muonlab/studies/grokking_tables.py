@@ -162,12 +162,12 @@ def tests(family: Tests) -> Table:
         Column("comparison", "Comparison"),
         Column("over", "Over"),
         Column("test", "Test"),
-        Column("n_first", "n, first", "count"),
-        Column("n_second", "n, second", "count"),
-        Column("statistic", "Statistic", "number"),
-        Column("degrees_of_freedom", "df", "number"),
         Column("p", "p", "p"),
         Column("p_holm", "p, Holm", "p"),
+        Column("statistic", "Statistic", "number"),
+        Column("degrees_of_freedom", "df", "number"),
+        Column("n_first", "n, first", "count"),
+        Column("n_second", "n, second", "count"),
         Column("reason", "Remark"),
     )
     rows = tuple(
@@ -175,11 +175,11 @@ def tests(family: Tests) -> Table:
             " – ".join(pair.variants),
             scope,
             test.name,
-            *test.n,
-            test.statistic,
-            test.degrees_of_freedom,
             test.p,
             adjusted,
+            test.statistic,
+            test.degrees_of_freedom,
+            *test.n,
             test.reason or "",
         )
         for pair, scope, test, adjusted in family

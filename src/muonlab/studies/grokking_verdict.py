@@ -11,6 +11,7 @@ on the blocked permutation test. It is inconclusive where
 It depends on the task where on some task the interval lies below 1 and on another above it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from muonlab.runs.findings import Answer, Verdict, as_text
@@ -41,8 +42,13 @@ class _Case:
         return first, second
 
 
-def judge(runs: GrokkingRuns, pair: Comparison | None, controls: list[Control]) -> Verdict:
-    """Return the verdict on Muon against AdamW; `pair` is None where one of them has no runs."""
+def judge(
+    runs: GrokkingRuns, pair: Comparison | None, controls: list[Control], others: Sequence[Comparison] = ()
+) -> Verdict:
+    """Return the verdict on Muon against AdamW, with a sentence on each other comparison.
+
+    `pair` is None where one of them has no runs.
+    """
     if pair is None or not pair.pairs:
         return _without_comparison(runs, pair, controls)
     tasks = levels(pair)["task"]
@@ -55,6 +61,9 @@ def judge(runs: GrokkingRuns, pair: Comparison | None, controls: list[Control]) 
         claim = f"Inconclusive, because {'; and '.join(reasons)}: {_measured(case, case.names[0])}"
     sentence = f"{claim}, {scope_in_words(runs, pair)}."
     more = [_crossed(case), _stays(case), _per_task(case), _cost(case), _settings(case)]
+    for other in others:
+        beside = _Case(runs, other, other.ratio(), primary_test(other))
+        more.append(f"Beside {beside.names[1]}: {_measured(beside, beside.names[0])}.")
     shown = interval(case.ratio) if case.ratio.value is not None else None
     scope = scope_of(runs, pair)
     return Verdict(answer, label, sentence, shown, tuple(filter(None, more)), scope, tuple(_cautions(case, controls)))
@@ -70,18 +79,23 @@ def leaking(controls: list[Control]) -> list[str]:
     ]
 
 
+def _leaks(controls: list[Control]) -> list[str]:
+    found = leaking(controls)
+    return found if len(found) < 2 else [f"{len(found)} of {len(controls)} controls on random labels rose above chance"]
+
+
 def _without_comparison(runs: GrokkingRuns, pair: Comparison | None, controls: list[Control]) -> Verdict:
     missing = [NAMES[o] for o in ("muon", "adamw") if not runs.variants(o)]
     if missing:
         reason = f"the study holds no finished {' and no finished '.join(missing)} runs"
     else:
         reason = f"no block of it holds at least {MIN_RUNS} finished runs of both Muon and AdamW"
-    sentence = f"Inconclusive, because {'; and '.join([reason, *leaking(controls)])}."
+    sentence = f"Inconclusive, because {'; and '.join([reason, *_leaks(controls)])}."
     return Verdict("inconclusive", "Inconclusive", sentence, None, (), scope_of(runs, pair), ())
 
 
 def _reasons(case: _Case, controls: list[Control]) -> list[str]:
-    reasons = leaking(controls)
+    reasons = _leaks(controls)
     num_compared, num_planned = len(case.pair.pairs), len(_planned_blocks(case))
     if 2 * num_compared < num_planned:
         reasons.append(
@@ -163,7 +177,10 @@ def _crossed(case: _Case) -> str:
         conditions = [pair[side] for pair in case.pair.pairs.values()]
         crossed, n = sum(int(c.times()[1].sum()) for c in conditions), case.pair.num_runs[side]
         parts.append(f"{crossed} of {n} {name} runs ({_share(crossed, n)})")
-    return f"Within the budget, {' and '.join(parts)} crossed; those that did not count with the whole budget."
+    text = f"Within the budget, {' and '.join(parts)} crossed."
+    if case.pair.pooled().crossed.all():
+        return text
+    return f"{text} Those that did not cross count with the whole budget, which pulls the ratio towards 1."
 
 
 def _stays(case: _Case) -> str:

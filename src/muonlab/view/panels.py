@@ -24,7 +24,7 @@ def draw_survival(axes: Axes, panel: Survival, axis: Axis) -> None:
         end = axis.limits[1] if axis.limits and line.survival[-1] > 0 else line.times[-1]
         times = np.append(line.times, max(end, line.times[-1]))
         heights, lower, upper = (np.append(side, side[-1]) for side in (line.survival, line.lower, line.upper))
-        axes.fill_between(times, lower, upper, step="post", color=own, alpha=0.14, linewidth=0)
+        axes.fill_between(times, lower, upper, step="post", color=own, alpha=0.3 / (1 + len(panel.lines)), linewidth=0)
         axes.plot(times, heights, drawstyle="steps-post", color=own, linestyle=dashes(line.series), linewidth=1.8)
         for time in sorted(set(line.censored)):
             height = line.survival[max(i for i, t in enumerate(line.times) if t <= time)]

@@ -1,7 +1,7 @@
 """What a study is doing, while it does it: a bar on a terminal, a plain line every few seconds elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -14,19 +14,25 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 @dataclass
-class _Running:
+class _Work:
+    """What a cell has taken so far: seconds, and steps added up over its members."""
+
     start: float
+    seconds: float = 0.0
+    member_steps: int = 0
     step: int = 0
+    alive: int = 0
+    is_finished: bool = False
 
 
 @dataclass
 class Forecast:
     """How long the rest will take, from what the cells so far have taken.
 
-    A cell ends when its members are decided, which nobody knows beforehand. So a cell that waits counts as the mean of
-    the finished cells like it (same task, optimizer and labels; else the same optimizer and labels; else all), and a
-    running one as what is left of that mean. Until a cell has finished there is an upper limit alone: running ones may
-    go on to their budget.
+    A cell ends when its members are decided, which nobody knows beforehand. So a cell that waits counts as using the
+    share of its budget that finished cells like it used (same task, loss and optimizer; else same loss and optimizer;
+    else same optimizer), at the seconds a member's step has taken so far. Random labels use the whole budget. Where no
+    finished cell is like it the whole budget is an upper limit.
 
     Args:
         cells: the cells to run.
@@ -35,59 +41,73 @@ class Forecast:
 
     cells: Mapping[str, CellConfig]
     workers: int
-    running: dict[str, _Running] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    work: dict[str, _Work] = field(default_factory=dict)
 
     def start(self, cell: str, now: float) -> None:
         """Note that a cell began."""
-        self.running[cell] = _Running(now)
+        self.work[cell] = _Work(now, alive=len(self.cells[cell].seeds))
 
-    def advance(self, cell: str, step: int) -> None:
-        """Note that a cell has come to a step."""
-        if cell in self.running:
-            self.running[cell].step = step
+    def advance(self, cell: str, step: int, alive: int, now: float) -> None:
+        """Note that a cell has come to a step, and how many of its members go on from there."""
+        work = self.work[cell]
+        work.member_steps += (step - work.step) * work.alive
+        work.step, work.alive, work.seconds = step, alive, now - work.start
 
-    def finish(self, cell: str, now: float, *, counts: bool = True) -> None:
-        """Note that a cell ended; one that failed says nothing about the time of others."""
-        started = self.running.pop(cell, None)
-        if started is not None:
-            self.seconds[cell] = now - started.start if counts else 0.0
+    def finish(self, cell: str, now: float) -> None:
+        """Note that a cell ended."""
+        self.work[cell].seconds, self.work[cell].is_finished = now - self.work[cell].start, True
 
-    def left(self, now: float) -> tuple[float, bool] | None:
+    def running(self) -> Iterator[tuple[CellConfig, int]]:
+        """Yield the running cells and their steps."""
+        for cell, work in self.work.items():
+            if not work.is_finished:
+                yield self.cells[cell], work.step
+
+    def left(self) -> tuple[float, bool] | None:
         """Return the seconds left and whether that is an upper limit; None while nothing is known."""
+        member_steps = sum(work.member_steps for work in self.work.values())
+        if not member_steps:
+            return None
+        rate = sum(work.seconds for work in self.work.values() if work.member_steps) / member_steps
         total, is_limit = 0.0, False
-        for cell in self.cells:
-            if cell in self.seconds:
+        for cell, config in self.cells.items():
+            work = self.work.get(cell)
+            if work is not None and work.is_finished:
                 continue
-            expected = self._expected(cell)
-            if expected is None:
-                expected, is_limit = self._limit(now), True
-                if expected is None:
-                    return None
-            spent = now - self.running[cell].start if cell in self.running else 0.0
-            total += max(expected - spent, 0.1 * expected if cell in self.running else 0.0)
-        return total / self.workers, is_limit
+            share = self._share(config)
+            is_limit = is_limit or share is None
+            whole = len(config.seeds) * config.protocol.budget
+            expected = whole if share is None else share * whole
+            if work is not None:  # one that has passed what was expected ends soon, or so we guess
+                expected = max(expected - work.member_steps, 0.1 * expected)
+            total += expected
+        return total * rate / self.workers, is_limit
 
-    def _expected(self, cell: str) -> float | None:
-        for alike in (_task_and_kind, _kind):
-            seconds = [
-                s for other, s in self.seconds.items() if s and alike(self.cells[other]) == alike(self.cells[cell])
+    def _share(self, config: CellConfig) -> float | None:
+        """Return the share of its budget that a cell will use; None where no finished cell tells."""
+        if config.task.labels == "random":
+            return 1.0
+        for alike in (_task_loss_optimizer, _loss_optimizer, _optimizer):
+            shares = [
+                work.member_steps / len(other.seeds) / other.protocol.budget
+                for cell, work in self.work.items()
+                if work.is_finished and work.member_steps and alike(other := self.cells[cell]) == alike(config)
             ]
-            if seconds:
-                return sum(seconds) / len(seconds)
+            if shares:
+                return sum(shares) / len(shares)
         return None
 
-    def _limit(self, now: float) -> float | None:
-        rates = [(now - r.start) / r.step * self.cells[c].protocol.budget for c, r in self.running.items() if r.step]
-        return max(rates, default=None)
+
+def _task_loss_optimizer(config: CellConfig) -> tuple[str, ...]:
+    return config.task.name, *_loss_optimizer(config)
 
 
-def _kind(config: CellConfig) -> tuple[Any, ...]:
+def _loss_optimizer(config: CellConfig) -> tuple[str, ...]:
+    return config.loss, *_optimizer(config)
+
+
+def _optimizer(config: CellConfig) -> tuple[str, ...]:
     return config.optimizer.name, config.task.labels
-
-
-def _task_and_kind(config: CellConfig) -> tuple[Any, ...]:
-    return config.task.name, config.loss, *_kind(config)
 
 
 def label(config: CellConfig) -> str:
@@ -143,37 +163,37 @@ class ProgressView:
     def show(self, kind: str, cell: str, detail: Mapping[str, Any]) -> None:
         """Take in one event."""
         now = time.monotonic()
+        name = label(self._cells[cell])
         if kind == "started":
             self._forecast.start(cell, now)
         elif kind == "progress":
-            self._forecast.advance(cell, detail["step"])
+            self._forecast.advance(cell, detail["step"], detail["alive"], now)
         elif kind == "retried":
-            self._say(f"{label(self._cells[cell])}: {detail['reason']}; tried once more")
-            self._forecast.running.pop(cell, None)
+            self._say(f"{name}: {detail['reason']}; tried once more")
         else:
             self._done += 1
-            self._forecast.finish(cell, now, counts=kind == "finished")
-            seconds = duration(self._forecast.seconds.get(cell, 0.0))
-            what = f"done in {seconds}" if kind == "finished" else f"FAILED: {detail['reason']}"
-            self._say(f"[{self._done}/{len(self._cells)}] {label(self._cells[cell])}: {what}")
+            self._forecast.finish(cell, now)
+            took = duration(self._forecast.work[cell].seconds)
+            self._say(
+                f"[{self._done}/{len(self._cells)}] {name}: "
+                + (f"done in {took}" if kind == "finished" else f"FAILED: {detail['reason']}")
+            )
         self._refresh(now)
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _refresh(self, now: float) -> None:
-        left = self._time_left(now)
+        left = self._time_left()
         if self._bar:
             self._bar.update(self._task, completed=self._done, left=left)
         elif now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            at = ", ".join(
-                f"{label(self._cells[cell])} at step {running.step}" for cell, running in self._forecast.running.items()
-            )
+            at = ", ".join(f"{label(config)} at step {step}" for config, step in self._forecast.running())
             self._say(f"{duration(now - self._start)}: {self._done}/{len(self._cells)} cells done; {left}; {at}")
 
-    def _time_left(self, now: float) -> str:
-        left = self._forecast.left(now)
+    def _time_left(self) -> str:
+        left = self._forecast.left()
         if left is None:
             return "time left not known yet"
         seconds, is_limit = left

@@ -41,7 +41,7 @@ def themed(svg: str, title: str, prefix: str) -> str:
     for stand_in, property_ in _ROLES.values():
         svg = svg.replace(stand_in, property_)
     svg = re.sub(r"font: (?:(bold|\d+) )?([\d.]+)px [^;\"]+", _font, svg)
-    svg = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), svg)
+    svg = re.sub(r"<[^>]+>", _rounded, svg)  # within tags, for text may hold numbers too
     svg = _own_ids(svg, prefix)
     box = re.search(r'viewBox="[^"]+"', svg)
     assert box, "matplotlib writes a viewBox"
@@ -59,6 +59,10 @@ def standalone(themed_svg: str) -> str:
 def _font(match: re.Match[str]) -> str:
     weight = f"font-weight: {match[1]}; " if match[1] else ""
     return f"{weight}font-size: {float(match[2]):g}px"
+
+
+def _rounded(tag: re.Match[str]) -> str:
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag[0])
 
 
 def _own_ids(svg: str, prefix: str) -> str:

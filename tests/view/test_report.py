@@ -1,0 +1,136 @@
+import base64
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import synthetic_study as synthetic
+from muonlab.runs.files import StudyError
+from muonlab.runs.findings import Findings, Text, Verdict
+from muonlab.studies.grokking_analysis import analyse
+from muonlab.view.report import write
+
+VOID = {"meta", "link", "br", "path", "use", "rect", "circle"}
+
+
+class Page(HTMLParser):
+    """Collects what a page links to and checks that its tags close."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.links, self.ids, self.downloads = [], [], [], {}
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.ids += [values["id"]] if "id" in values else []
+        for key in ("src", "href", "xlink:href", "srcset", "action"):
+            if key in values:
+                self.links.append((tag, values[key]))
+        if "download" in values:
+            self.downloads[values["download"]] = values["href"]
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    def fate(config, seed):
+        if config.task.name == "mul" and seed == 0:
+            return {"muon": "diverged", "adamw": None}[config.optimizer.name]
+        return synthetic.usual_fate(config, seed)
+
+    folder = synthetic.write(
+        tmp_path_factory.mktemp("study"), synthetic.usual_cells(["add", "mul", "gcd"]), fate, failed=[5]
+    )
+    assert write(analyse(folder), folder) == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return Page((folder / "report.html").read_text())
+
+
+def test_the_page_loads_nothing_from_elsewhere(folder, page):
+    for tag, link in page.links:
+        assert link.startswith(("#", "data:")) or (tag == "a" and link == "https://arxiv.org/abs/2504.16041")
+    text = (folder / "report.html").read_text()
+    assert not re.search(r"@import|<script|<iframe|url\((?!#)", text)
+
+
+def test_ids_are_unique(page):
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_the_verdict_and_its_scope_are_on_the_page(folder):
+    text = (folder / "report.html").read_text()
+    for part in ("Does Muon make a Transformer grok sooner than AdamW?", "Sooner", "neither optimizer was tuned here"):
+        assert part in text
+
+
+def test_what_comes_from_files_is_escaped(folder):
+    text = (folder / "report.html").read_text()
+    assert "&lt;b&gt;old&lt;/b&gt;" in text
+    assert "<b>old" not in text
+
+
+def test_every_link_to_data_holds_the_file_beside_the_page(folder, page):
+    assert {"survival.csv", "curves.csv", "distribution.csv", "ratios-muon-adamw.csv", "times.csv"} <= set(
+        page.downloads
+    )
+    for name, link in page.downloads.items():
+        held = base64.b64decode(link.removeprefix("data:text/csv;charset=utf-8;base64,")).decode()
+        assert held == (folder / "report" / name).read_text()
+    assert {path.name for path in (folder / "report").glob("*.csv")} == set(page.downloads)
+
+
+def test_every_drawing_is_a_file_that_stands_alone(folder):
+    names = sorted(path.name for path in (folder / "report").glob("*.svg"))
+    assert {"survival-1.svg", "survival-3.svg", "curves-1.svg", "distribution.svg", "control-curves.svg"} <= set(names)
+    for name in names:
+        ElementTree.parse(folder / "report" / name)
+
+
+def test_the_same_findings_give_the_same_bytes(folder, tmp_path):
+    again = write(analyse(folder), tmp_path)
+    assert again.read_bytes() == (folder / "report.html").read_bytes()
+
+
+def test_figures_of_an_earlier_report_are_removed_and_other_files_stay(folder):
+    for name in ("survival-99.svg", "notes.txt"):
+        (folder / "report" / name).write_text("old")
+    write(analyse(folder), folder)
+    assert not (folder / "report" / "survival-99.svg").exists()
+    assert (folder / "report" / "notes.txt").read_text() == "old"
+
+
+def test_a_report_that_cannot_be_written_is_explained(tmp_path):
+    (tmp_path / "report").write_text("in the way")
+    verdict = Verdict("inconclusive", "Inconclusive", "No.", None, (), (), ())
+    with pytest.raises(StudyError, match="cannot write"):
+        write(Findings("t", "q?", verdict, (Text("n"),), ()), tmp_path)
+
+
+def test_analysing_and_writing_never_import_torch(folder, tmp_path):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from muonlab.studies.grokking_analysis import analyse; from muonlab.view.report import write\n"
+        f"write(analyse(Path({str(folder)!r})), Path({str(tmp_path)!r}))\n"
+        "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)

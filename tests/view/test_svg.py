@@ -1,0 +1,48 @@
+from xml.etree import ElementTree
+
+from muonlab.view.svg import colour, standalone, themed
+
+RAW = f"""<?xml version="1.0"?>
+<!DOCTYPE svg>
+<svg xmlns:xlink="http://www.w3.org/1999/xlink" width="10pt" height="10pt" viewBox="0 0 10 10" xmlns="http://www.w3.org/2000/svg">
+ <metadata>x</metadata><defs><style type="text/css">*{{stroke: red}}</style></defs>
+ <!-- a note -->
+ <g id="unused"><path id="used" d="M 1.23456 -7.00001" style="stroke: {colour("muon")}"/></g>
+ <use xlink:href="#used" clip-path="url(#used)"/>
+ <text style="font: bold 9.5px 'DejaVu Sans', sans-serif; fill: {colour("ink")}">lr=0.00123 &lt; 1</text>
+</svg>"""
+
+
+def test_a_drawing_takes_its_colours_from_the_page():
+    svg = themed(RAW, "Ratio", "ratios")
+    assert "stroke: var(--muon, #0072b2)" in svg
+    assert "fill: currentColor" in svg
+    assert "<style" not in svg
+
+
+def test_unknown_roles_share_a_colour():
+    assert colour("lion") == colour("shampoo") != colour("muon")
+
+
+def test_numbers_are_rounded_in_tags_and_never_in_text():
+    svg = themed(RAW, "Ratio", "ratios")
+    assert 'd="M 1.23 -7"' in svg
+    assert "lr=0.00123 &lt; 1" in svg
+
+
+def test_ids_are_dropped_or_stand_under_the_prefix():
+    svg = themed(RAW, "Ratio", "ratios")
+    assert "unused" not in svg
+    assert svg.count("ratios-used") == 3
+
+
+def test_a_font_size_stays_and_the_family_is_the_pages():
+    assert "font-weight: bold; font-size: 9.5px; fill" in themed(RAW, "Ratio", "ratios")
+
+
+def test_it_is_well_formed_and_named():
+    svg = themed(RAW, 'a "b" & <c>', "ratios")
+    root = ElementTree.fromstring(svg)
+    assert root.get("aria-label") == 'a "b" & <c>'
+    assert root.get("width") is None
+    assert ElementTree.fromstring(standalone(svg).encode()).get("viewBox") == "0 0 10 10"
