@@ -138,6 +138,18 @@ def test_a_finished_cell_is_not_given_to_a_worker(act, plan, tmp_path, monkeypat
     assert act("good") == []
 
 
+def test_a_result_that_cannot_be_read_is_a_failure_and_stays_as_it_is(act, plan, tmp_path):
+    act("good")
+    result = tmp_path / "study" / plan.cells[1].id / "result.json"
+    result.write_text('{"somebody": "else"}')
+    events = act("good")
+    (failed,) = [event for event in events if event.kind == "failed"]
+    assert failed.cell == plan.cells[1].id
+    assert "result.json is not a result" in failed.detail["reason"]
+    assert result.read_text() == '{"somebody": "else"}'
+    assert attempts(tmp_path, plan) == [2, 1, 2]
+
+
 def test_closing_the_events_ends_the_workers(plan, tmp_path, act, monkeypatch):
     monkeypatch.setattr(local, "TARGET", "work_to_do:sleeps")
     started = []

@@ -100,6 +100,15 @@ def test_the_result_of_another_cell_is_not_taken_for_its_own(folder, plan):
     assert read_cells(folder)[0].status == "unreadable"
 
 
+def test_a_torn_environment_is_named_and_costs_no_result(folder, plan):
+    finish(folder, plan.cells[0])
+    (folder / plan.cells[0].id / "env.json").write_text("[1")
+    record = read_cells(folder)[0]
+    assert (record.status, record.environment) == ("done", {})
+    assert record.reason is not None
+    assert "env.json is not JSON" in record.reason
+
+
 def test_a_new_plan_of_the_same_study_keeps_what_is_there(folder, plan, make_cell):
     finish(folder, plan.cells[0])
     wider = plan.model_copy(update={"cells": (*plan.cells, make_cell(seeds=(5, 6)))})

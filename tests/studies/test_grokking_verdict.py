@@ -142,3 +142,24 @@ def test_a_third_optimizer_has_its_sentence(tmp_path):
     cells = [*synthetic.usual_cells(["add"]), synthetic.cell("add", "softmax", "sgd", range(5))]
     found = verdict(tmp_path, cells=cells)
     assert any(text.startswith("Beside SGD: Muon needed 0.") for text in found.more)
+
+
+def test_an_answer_that_turns_round_with_the_unit_is_a_caution(tmp_path):
+    def fate(config, seed):
+        if config.task.labels == "random":
+            return None
+        return 50 * (seed % 2) + {"muon": 1250, "adamw": 1500}[config.optimizer.name]
+
+    found = verdict(tmp_path, fate)  # about .84 in steps, and a step of Muon costs 1.3 and 4 / 3 times as much
+    assert found.answer == "yes"
+    assert [caution.partition(" the answer turns round")[0] for caution in found.cautions] == [
+        "Counted in training FLOPs",
+        "Counted in seconds on this machine",
+    ]
+    assert any("in training FLOPs (later)" in text for text in found.more)
+
+
+def test_tasks_and_losses_are_told_apart(tmp_path):
+    found = verdict(tmp_path, cells=synthetic.usual_cells(losses=["softmax", "stablemax"]))
+    assert any(text.startswith("By task, Muon is sooner on add 0.") for text in found.more)
+    assert any(text.startswith("By loss, Muon is sooner with softmax 0.") for text in found.more)

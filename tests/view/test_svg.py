@@ -10,6 +10,7 @@ RAW = f"""<?xml version="1.0"?>
  <g id="unused"><path id="used" d="M 1.23456 -7.00001" style="stroke: {colour("muon")}"/></g>
  <use xlink:href="#used" clip-path="url(#used)"/>
  <text style="font: bold 9.5px 'DejaVu Sans', sans-serif; fill: {colour("ink")}">lr=0.00123 &lt; 1</text>
+ <text style="font-size: 9px; font-family: 'DejaVu Sans', 'Arial', sans-serif; text-anchor: end">x</text>
 </svg>"""
 
 
@@ -37,7 +38,9 @@ def test_ids_are_dropped_or_stand_under_the_prefix():
 
 
 def test_a_font_size_stays_and_the_family_is_the_pages():
-    assert "font-weight: bold; font-size: 9.5px; fill" in themed(RAW, "Ratio", "ratios")
+    svg = themed(RAW, "Ratio", "ratios")
+    assert "font-weight: bold; font-size: 9.5px; fill" in svg
+    assert 'style="font-size: 9px; text-anchor: end"' in svg
 
 
 def test_it_is_well_formed_and_named():

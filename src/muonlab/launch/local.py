@@ -44,7 +44,7 @@ def run(plan: store.Plan, folder: Path, *, workers: int | None = None, device: s
     """Run the cells of a plan that are not done, and yield what happens. Closing the iterator stops the workers.
 
     A cell whose worker dies or raises is tried once more from its checkpoint, then recorded in failed.json; the others
-    go on.
+    go on. A cell with a result.json that cannot be read fails at once, and the file is left as it is.
 
     Args:
         plan: what to run.
@@ -57,7 +57,12 @@ def run(plan: store.Plan, folder: Path, *, workers: int | None = None, device: s
     """
     store.create(folder, plan)
     with lock(folder / ".lock", wait=False):
-        waiting = [record.config for record in store.read_cells(folder) if record.status != "done"]
+        waiting = []
+        for record in store.read_cells(folder):
+            if record.status == "unreadable":  # a person must look: what lies there may be a result
+                yield Event("failed", record.id, {"reason": record.reason})
+            elif record.status != "done":
+                waiting.append(record.config)
         num_workers = min(workers or available_cores(), len(waiting))
         yield from _Pool(folder, waiting, num_workers, device).events()
 

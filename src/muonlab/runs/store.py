@@ -130,10 +130,13 @@ def read_cells(folder: Path) -> list[CellRecord]:
 def _read_cell(folder: Path, config: CellConfig) -> CellRecord:
     status: Status
     status, reason, result, environment = "waiting", None, None, {}
+    if (folder / "env.json").exists():
+        status = "unfinished"
+        try:
+            environment = dict(read_json(folder / "env.json"))
+        except (StudyError, ValueError, TypeError) as error:
+            reason = str(error)  # the times are lost, the result is not
     try:
-        if (folder / "env.json").exists():
-            environment = read_json(folder / "env.json")
-            status = "unfinished"
         if (folder / "result.json").exists():
             result = CellResult.model_validate(read_json(folder / "result.json"))
             status = "done"

@@ -14,7 +14,7 @@ It depends on the task where on some task the interval lies below 1 and on anoth
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from muonlab.runs.findings import Answer, Verdict, as_text
+from muonlab.runs.findings import Answer, Interval, Verdict, as_text
 from muonlab.stats.proportions import wilson
 from muonlab.stats.results import Estimate, TestResult
 from muonlab.studies.grokking_comparison import MIN_RUNS, Comparison, every_pair, interval, levels, primary_test
@@ -60,7 +60,14 @@ def judge(
         answer, label = "inconclusive", "Inconclusive"
         claim = f"Inconclusive, because {'; and '.join(reasons)}: {_measured(case, case.names[0])}"
     sentence = f"{claim}, {scope_in_words(runs, pair)}."
-    more = [_crossed(case), _stays(case), _per_task(case), _cost(case), _settings(case)]
+    more = [
+        _per_level(case, "task"),
+        _per_level(case, "loss"),
+        _cost(case),
+        _crossed(case),
+        _stays(case),
+        _settings(case),
+    ]
     for other in others:
         beside = _Case(runs, other, other.ratio(), primary_test(other))
         more.append(f"Beside {beside.names[1]}: {_measured(beside, beside.names[0])}.")
@@ -180,7 +187,7 @@ def _crossed(case: _Case) -> str:
     text = f"Within the budget, {' and '.join(parts)} crossed."
     if case.pair.pooled().crossed.all():
         return text
-    return f"{text} Those that did not cross count with the whole budget, which pulls the ratio towards 1."
+    return f"{text} Those that did not cross count with the whole budget, which understates their times."
 
 
 def _stays(case: _Case) -> str:
@@ -205,28 +212,38 @@ def _stays(case: _Case) -> str:
     return text
 
 
-def _per_task(case: _Case) -> str:
-    if len(case.by_task) < 2:
+def _per_level(case: _Case, level: str) -> str:
+    """On which tasks, or with which losses, it is sooner, later or undecided."""
+    groups = levels(case.pair)[level]
+    if len(groups) < 2:
         return ""
-    sooner, later = _by_side(case)
-    open_tasks = [task for task in case.by_task if task not in sooner + later]
-    parts = []
-    for what, tasks in (("sooner", sooner), ("later", later), ("undecided", open_tasks)):
-        if tasks:
-            ratios = [f"{task} {as_text(interval(case.by_task[task]), 'ratio')}" for task in tasks]
-            parts.append(f"{what} on {', '.join(ratios)}")
-    return f"By task, {case.names[0]} is {'; '.join(parts)}."
+    found: dict[str, list[str]] = {"sooner": [], "later": [], "undecided": []}
+    for group, blocks in groups.items():
+        ratio = interval(case.pair.only(blocks).ratio())
+        found[_side(ratio)].append(f"{group} {as_text(ratio, 'ratio')}")
+    preposition = {"task": "on", "loss": "with"}[level]
+    parts = [f"{side} {preposition} {', '.join(names)}" for side, names in found.items() if names]
+    return f"By {level}, {case.names[0]} is {'; '.join(parts)}."
+
+
+def _side(ratio: Interval) -> str:
+    if ratio.upper is not None and ratio.upper < 1:
+        return "sooner"
+    return "later" if ratio.lower is not None and ratio.lower > 1 else "undecided"
+
+
+def _in_cost(case: _Case) -> dict[str, Interval]:
+    """The ratio in other units than steps, where they are known."""
+    names = {"flops": "training FLOPs", "seconds": "seconds on this machine"}
+    factors = {name: case.pair.cost_factor(unit) for unit, name in names.items()}
+    return {name: interval(case.ratio, factor) for name, factor in factors.items() if factor}
 
 
 def _cost(case: _Case) -> str:
-    flops, seconds = (case.pair.cost_factor(unit) for unit in ("flops", "seconds"))
-    parts = []
-    if flops:
-        parts.append(f"{as_text(interval(case.ratio, flops), 'ratio')} in training FLOPs")
-    if seconds:
-        parts.append(f"{as_text(interval(case.ratio, seconds), 'ratio')} in seconds on this machine")
-    if case.ratio.value is None or not parts:
+    ratios = _in_cost(case)
+    if case.ratio.value is None or not ratios:
         return ""
+    parts = [f"{as_text(ratio, 'ratio')} in {name} ({_side(ratio)})" for name, ratio in ratios.items()]
     return f"A step does not cost the same with both: the ratio is {' and '.join(parts)}."
 
 
@@ -251,6 +268,10 @@ def _cautions(case: _Case, controls: list[Control]) -> list[str]:
             f"The answer rests on {num_compared} of the {num_planned} blocks that were planned; the others are not "
             f"finished, failed, or hold fewer than {MIN_RUNS} runs of one optimizer."
         )
+    in_steps = _side(interval(case.ratio))
+    for name, ratio in _in_cost(case).items():
+        if in_steps != "undecided" and _side(ratio) not in (in_steps, "undecided"):
+            cautions.append(f"Counted in {name} the answer turns round: the ratio is {as_text(ratio, 'ratio')}.")
     if case.pair.tried[0] != case.pair.tried[1]:
         cautions.append("The optimizers did not have equally many settings to choose from; more settings, better luck.")
     if not controls:

@@ -1,5 +1,7 @@
 """What stands inside the axes of each kind of panel."""
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -106,12 +108,20 @@ def _draw_group(axes: Axes, group: Group, y: float) -> None:
 
 def _quartiles(group: Group) -> tuple[float, float, float] | None:
     """Quartiles of all runs, a censored one being later than any other; None for no runs."""
-    values = np.array([*group.values, *[np.inf] * len(group.censored)])
-    if not len(values):
+    values = sorted(group.values) + [math.inf] * len(group.censored)
+    if not values:
         return None
-    with np.errstate(invalid="ignore"):
-        lower, middle, upper = np.nan_to_num(np.quantile(values, [0.25, 0.5, 0.75]), nan=np.inf, posinf=np.inf)
-    return float(lower), float(middle), float(upper)
+    return _quantile(values, 0.25), _quantile(values, 0.5), _quantile(values, 0.75)
+
+
+def _quantile(values: list[float], probability: float) -> float:
+    """Interpolate as numpy does by default, but where a neighbour is infinite: numpy then says nan."""
+    below, part = divmod(probability * (len(values) - 1), 1)
+    lower = values[int(below)]
+    if part == 0:
+        return lower
+    upper = values[int(below) + 1]
+    return upper if math.isinf(upper) else lower + part * (upper - lower)
 
 
 def draw_forest(axes: Axes, panel: Forest) -> None:

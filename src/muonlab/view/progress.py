@@ -55,7 +55,8 @@ class Forecast:
 
     def finish(self, cell: str, now: float) -> None:
         """Note that a cell ended."""
-        self.work[cell].seconds, self.work[cell].is_finished = now - self.work[cell].start, True
+        work = self.work.setdefault(cell, _Work(now))
+        work.seconds, work.is_finished = now - work.start, True
 
     def running(self) -> Iterator[tuple[CellConfig, int]]:
         """Yield the running cells and their steps."""

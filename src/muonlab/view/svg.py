@@ -40,7 +40,8 @@ def themed(svg: str, title: str, prefix: str) -> str:
     svg = re.sub(r"<defs>\s*</defs>", "", svg)
     for stand_in, property_ in _ROLES.values():
         svg = svg.replace(stand_in, property_)
-    svg = re.sub(r"font: (?:(bold|\d+) )?([\d.]+)px [^;\"]+", _font, svg)
+    svg = re.sub(r"font: (?:(bold|\d+) )?([\d.]+)px [^;\"]+", _font, svg)  # matplotlib until 3.10
+    svg = re.sub(r"font-family: [^;\"]+;? ?", "", svg)  # and since
     svg = re.sub(r"<[^>]+>", _rounded, svg)  # within tags, for text may hold numbers too
     svg = _own_ids(svg, prefix)
     box = re.search(r'viewBox="[^"]+"', svg)

@@ -1,0 +1,97 @@
+"""The docs say what is there: every verb, key and file; and the README's code blocks run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from muonlab.cli import EXECUTION_KEYS, app
+from muonlab.runs.clock import Clock
+from muonlab.runs.files import read_json
+from muonlab.runs.result import CellResult, Crossing, MemberResult
+from muonlab.studies.grokking import KEYS
+from muonlab.train.metrics import QUANTITIES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = [README, *(path.read_text() for path in sorted((ROOT / "docs").rglob("*.md")))]
+VERBS = [name for name in app if not name.startswith("-")]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example_and_stands_in_the_docs(verb):
+    command = [sys.executable, "-m", "muonlab.cli", verb, "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"muonlab {verb}" in text
+    assert "Example" in text
+    assert any(f"muonlab {verb}" in page for page in PAGES)
+
+
+def test_every_setting_stands_in_its_table():
+    page = (ROOT / "docs" / "settings.md").read_text()
+    assert [key for key in ("preset", *EXECUTION_KEYS, *KEYS) if f"`{key}`" not in page] == []
+
+
+def test_every_key_of_the_files_stands_in_their_page(tmp_path):
+    page = (ROOT / "docs" / "files.md").read_text()
+    Clock(tmp_path, {}, "cpu").stop()
+    record = read_json(tmp_path / "env.json")
+    keys = {*record, *record["sessions"][0], *QUANTITIES}
+    for model in (CellResult, MemberResult, Crossing):
+        keys |= set(model.model_fields)
+    assert [key for key in sorted(keys - {"cell"}) if f"`{key}`" not in page] == []
+
+
+def test_every_link_and_picture_leads_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_readme_has_code_of_both_kinds():
+    assert blocks("python")
+    assert blocks("sh")
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_of_the_readme_runs(number, tmp_path):
+    command = [sys.executable, "-c", blocks("python")[number]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+SHELL = [line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("line", SHELL)
+def test_shell_of_the_readme_runs(line, tmp_path):
+    """A make target is only looked up (.ci/run makes test and demo); a study that takes minutes is run dry."""
+    words = shlex.split(line, comments=True)
+    if words[0] == "make":
+        subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+        return
+    if words[0] in ("git", "cd", "pip"):
+        return
+    assert words[0] == "muonlab", f"no test knows how to run {line!r}"
+    if words[1] == "run":
+        words += [] if "preset=tiny" in words or "--dry-run" in words else ["--dry-run"]
+    else:
+        (tmp_path / "runs").symlink_to(ROOT / "records" / "first-light")
+        words = [word.replace("runs/demo", "runs/study") for word in words]
+    command = [sys.executable, "-m", "muonlab.cli", *words[1:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "CI": "true"})
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_page_names_a_place_of_one_machine():
+    for page in PAGES:
+        assert not re.search(r"(^|[\s`(])/(home|root|work|Users|tmp)/", page)
