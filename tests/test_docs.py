@@ -31,7 +31,7 @@ def test_every_verb_has_help_with_an_example_and_stands_in_the_docs(verb):
     command = [sys.executable, "-m", "muonlab.cli", verb, "--help"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f"muonlab {verb}" in text
-    assert "Example" in text
+    assert "For example:" in text
     assert any(f"muonlab {verb}" in page for page in PAGES)
 
 

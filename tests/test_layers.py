@@ -104,7 +104,7 @@ def test_every_source_file_has_its_test():
         ("import muonlab", ["numpy", "scipy", "pydantic", "matplotlib", "rich", "cyclopts"]),
         ("import muonlab.rules, muonlab.losses, muonlab.nets.transformer", ["pydantic", "scipy", "matplotlib"]),
         ("import muonlab.cli", ["torch", "scipy", "matplotlib"]),
-        ("import muonlab.studies.grokking_analysis, muonlab.view.report, muonlab.view.terminal", ["torch"]),
+        ("import muonlab.studies.grokking.analysis, muonlab.view.report, muonlab.view.terminal", ["torch"]),
         ("import muonlab.launch.local", ["torch", "scipy"]),
     ],
 )

@@ -30,7 +30,7 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
 
     Finished cells are kept and half-done ones go on from their checkpoint: to resume, give the same command again.
 
-    Examples:
+    For example:
 
         muonlab run grokking preset=laptop
 
@@ -110,10 +110,10 @@ def _run_plan(plan, folder: Path, workers: int, device: str) -> int:
 
 
 def _write_report(folder: Path) -> None:
-    from muonlab.studies import grokking_analysis
+    from muonlab.studies import grokking
     from muonlab.view import report as view
 
-    findings = grokking_analysis.analyse(folder)
+    findings = grokking.analyse(folder)
     path = view.write(findings, folder)
     print(f"\n{findings.verdict.sentence}\n\nReport: {path}")
 
@@ -122,7 +122,7 @@ def _write_report(folder: Path) -> None:
 def ls(folder: Path = DEFAULT_ROOT, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> int:
     """List the studies in a folder.
 
-    Example:
+    For example:
 
         muonlab ls runs
 
@@ -153,7 +153,7 @@ def show(
 ) -> int:
     """Show the cells of a study: what was asked, what was seen, and why there is no time where there is none.
 
-    Example:
+    For example:
 
         muonlab show runs/grokking --json
 
@@ -185,7 +185,7 @@ def show(
 def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
     """Write a study's report.html anew where results have come since, and say where it is.
 
-    Example:
+    For example:
 
         muonlab report runs/grokking
 

@@ -1,4 +1,5 @@
-import multiprocessing
+import subprocess
+import sys
 
 import pytest
 
@@ -58,18 +59,23 @@ def test_only_one_holds_the_lock(tmp_path):
         pass
 
 
-def _hold_and_die(path, held):
-    with lock(path, wait=False):
-        held.set()
-        multiprocessing.current_process().kill()
+HOLD = """
+import sys, time
+from pathlib import Path
+from muonlab.runs.files import lock
+with lock(Path(sys.argv[1]), wait=False):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_process_that_dies_frees_its_lock(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    held = context.Event()
-    process = context.Process(target=_hold_and_die, args=(tmp_path / ".lock", held))
-    process.start()
-    held.wait(30)
-    process.join()
-    with lock(tmp_path / ".lock", wait=False):
+    path = tmp_path / ".lock"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(StudyError, match="another muonlab run"), lock(path, wait=False):
+            pass
+        process.kill()
+    with lock(path, wait=False):
         pass

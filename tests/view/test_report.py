@@ -11,7 +11,7 @@ import pytest
 import synthetic_study as synthetic
 from muonlab.runs.files import StudyError
 from muonlab.runs.findings import Findings, Text, Verdict
-from muonlab.studies.grokking_analysis import analyse
+from muonlab.studies.grokking.analysis import analyse
 from muonlab.view.report import write
 
 VOID = {"meta", "link", "br", "path", "use", "rect", "circle"}
@@ -129,7 +129,7 @@ def test_a_report_that_cannot_be_written_is_explained(tmp_path):
 def test_analysing_and_writing_never_import_torch(folder, tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
-        "from muonlab.studies.grokking_analysis import analyse; from muonlab.view.report import write\n"
+        "from muonlab.studies.grokking.analysis import analyse; from muonlab.view.report import write\n"
         f"write(analyse(Path({str(folder)!r})), Path({str(tmp_path)!r}))\n"
         "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )

@@ -1,1 +1,1 @@
-"""One module per question: which cells answer it, and what they say."""
+"""One package per question: which cells answer it, and what they say."""

@@ -118,7 +118,7 @@ def label(config: CellConfig) -> str:
 
 
 def _range(seeds: tuple[int, ...]) -> str:
-    return f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+    return f"{min(seeds)}-{max(seeds)}" if len(seeds) > 1 else str(min(seeds))
 
 
 def duration(seconds: float) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 from muonlab.runs.findings import Column, Record, Table, Value
 from muonlab.runs.result import MemberResult
 from muonlab.runs.store import CellRecord
-from muonlab.studies.grokking_conditions import NAMES, GrokkingRuns
-from muonlab.studies.grokking_tables import place_columns, place_of
+from muonlab.studies.grokking.conditions import NAMES, GrokkingRuns
+from muonlab.studies.grokking.tables import place_columns, place_of
 
 _RUN_COLUMNS = (
     Column("labels", "Labels"),

@@ -1,10 +1,10 @@
 import pytest
 
 import synthetic_study as synthetic
-from muonlab.studies import grokking_tables as tables
-from muonlab.studies.grokking_comparison import compare, family_of_tests
-from muonlab.studies.grokking_conditions import read
-from muonlab.studies.grokking_controls import judge_controls
+from muonlab.studies.grokking import tables
+from muonlab.studies.grokking.comparison import compare, family_of_tests
+from muonlab.studies.grokking.conditions import read
+from muonlab.studies.grokking.controls import judge_controls
 
 
 def rows_of(table):

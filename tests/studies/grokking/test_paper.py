@@ -1,6 +1,6 @@
 import pytest
 
-from muonlab.studies import paper
+from muonlab.studies.grokking import paper
 
 
 def test_the_printed_figures_are_those_of_the_paper():

@@ -1,6 +1,6 @@
 import synthetic_study as synthetic
-from muonlab.studies.grokking_conditions import read
-from muonlab.studies.grokking_definitions import definitions
+from muonlab.studies.grokking.conditions import read
+from muonlab.studies.grokking.definitions import definitions
 
 
 def test_every_metric_is_defined_with_the_studys_own_settings(tmp_path):

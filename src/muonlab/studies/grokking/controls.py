@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from muonlab.stats.proportions import chance_limit
-from muonlab.studies.grokking_conditions import Condition, GrokkingRuns
+from muonlab.studies.grokking.conditions import Condition, GrokkingRuns
 
 ERROR = 1e-3  # probability that guessing alone exceeds the limit of one control
 

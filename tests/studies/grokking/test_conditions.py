@@ -1,5 +1,5 @@
 import synthetic_study as synthetic
-from muonlab.studies.grokking_conditions import read
+from muonlab.studies.grokking.conditions import read
 
 
 def conditions(folder, cells, fate=synthetic.usual_fate, **options):

@@ -1,8 +1,8 @@
 import json
 
 import synthetic_study as synthetic
-from muonlab.studies import grokking_records as records
-from muonlab.studies.grokking_conditions import read
+from muonlab.studies.grokking import records
+from muonlab.studies.grokking.conditions import read
 
 
 def test_every_run_and_every_cell_has_a_row(tmp_path):

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 import synthetic_study as synthetic
-from muonlab.studies.grokking_comparison import compare
-from muonlab.studies.grokking_conditions import read
-from muonlab.studies.grokking_controls import judge_controls
-from muonlab.studies.grokking_verdict import judge
+from muonlab.studies.grokking.comparison import compare
+from muonlab.studies.grokking.conditions import read
+from muonlab.studies.grokking.controls import judge_controls
+from muonlab.studies.grokking.verdict import judge
 
 
 def verdict(folder, fate=synthetic.usual_fate, cells=None, **options):

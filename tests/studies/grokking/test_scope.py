@@ -1,9 +1,9 @@
 import pytest
 
 import synthetic_study as synthetic
-from muonlab.studies.grokking_comparison import compare
-from muonlab.studies.grokking_conditions import read
-from muonlab.studies.grokking_scope import machine, scope_of, several
+from muonlab.studies.grokking.comparison import compare
+from muonlab.studies.grokking.conditions import read
+from muonlab.studies.grokking.scope import machine, scope_of, several
 
 
 @pytest.mark.parametrize(

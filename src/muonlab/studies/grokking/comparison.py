@@ -16,7 +16,7 @@ import numpy as np
 from muonlab.runs.findings import Interval
 from muonlab.stats import blocked, comparison, multiplicity, survival
 from muonlab.stats.results import Estimate, TestResult
-from muonlab.studies.grokking_conditions import Condition, GrokkingRuns
+from muonlab.studies.grokking.conditions import Condition, GrokkingRuns
 
 MIN_RUNS = 3  # of each group in a block; with fewer, the block is shown but not compared
 

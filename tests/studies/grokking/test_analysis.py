@@ -6,7 +6,7 @@ import pytest
 import synthetic_study as synthetic
 from muonlab.runs.files import StudyError
 from muonlab.runs.findings import Definitions, Figure, Table, Text
-from muonlab.studies.grokking_analysis import analyse
+from muonlab.studies.grokking.analysis import analyse
 
 
 def elements(findings, kind):

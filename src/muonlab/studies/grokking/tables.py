@@ -7,10 +7,10 @@ from muonlab.runs.findings import Column, Table, Value
 from muonlab.stats import survival
 from muonlab.stats.proportions import wilson
 from muonlab.stats.results import TestResult
-from muonlab.studies.grokking_comparison import Comparison, effect_sizes, every_pair, interval
-from muonlab.studies.grokking_conditions import NAMES, Condition, GrokkingRuns
-from muonlab.studies.grokking_controls import Control
-from muonlab.studies.grokking_scope import several
+from muonlab.studies.grokking.comparison import Comparison, effect_sizes, every_pair, interval
+from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns
+from muonlab.studies.grokking.controls import Control
+from muonlab.studies.grokking.scope import several
 
 Tests = Sequence[tuple[Comparison, str, TestResult, float | None]]
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from muonlab.runs.findings import Answer, Interval, Verdict, as_text
 from muonlab.stats.proportions import wilson
 from muonlab.stats.results import Estimate, TestResult
-from muonlab.studies.grokking_comparison import MIN_RUNS, Comparison, every_pair, interval, levels, primary_test
-from muonlab.studies.grokking_conditions import NAMES, GrokkingRuns
-from muonlab.studies.grokking_controls import Control
-from muonlab.studies.grokking_scope import scope_in_words, scope_of, several
+from muonlab.studies.grokking.comparison import MIN_RUNS, Comparison, every_pair, interval, levels, primary_test
+from muonlab.studies.grokking.conditions import NAMES, GrokkingRuns
+from muonlab.studies.grokking.controls import Control
+from muonlab.studies.grokking.scope import scope_in_words, scope_of, several
 
 ALPHA = 0.05
 EQUIVALENCE = 1.1  # an interval within 1/1.1 and 1.1, with most runs crossing everywhere, says "no difference"

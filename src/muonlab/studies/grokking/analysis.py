@@ -1,6 +1,6 @@
 """What a grokking study found: from its folder to findings that a report can show. No torch.
 
-The verdict and its rules are in grokking_verdict.py, the choice of the runs that enter it in grokking_comparison.py.
+The verdict and its rules are in verdict.py, the choice of the runs that enter it in comparison.py.
 """
 
 from collections import Counter
@@ -8,16 +8,13 @@ from pathlib import Path
 
 from muonlab.runs.files import StudyError
 from muonlab.runs.findings import Element, Findings, Section, Text
-from muonlab.studies import grokking_figures as figures
-from muonlab.studies import grokking_records as records
-from muonlab.studies import grokking_tables as tables
-from muonlab.studies import paper
-from muonlab.studies.grokking_comparison import Comparison, compare, family_of_tests
-from muonlab.studies.grokking_conditions import GrokkingRuns, read
-from muonlab.studies.grokking_controls import Control, judge_controls
-from muonlab.studies.grokking_definitions import definitions
-from muonlab.studies.grokking_scope import machine, several
-from muonlab.studies.grokking_verdict import judge, leaking
+from muonlab.studies.grokking import figures, paper, records, tables
+from muonlab.studies.grokking.comparison import Comparison, compare, family_of_tests
+from muonlab.studies.grokking.conditions import GrokkingRuns, read
+from muonlab.studies.grokking.controls import Control, judge_controls
+from muonlab.studies.grokking.definitions import definitions
+from muonlab.studies.grokking.scope import machine, several
+from muonlab.studies.grokking.verdict import judge, leaking
 
 _STATES = {"failed": "failed", "unreadable": "cannot be read"}
 QUESTION = "Does Muon make a Transformer grok sooner than AdamW?"

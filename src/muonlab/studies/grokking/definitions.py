@@ -1,11 +1,11 @@
 """What every number in the report of a grokking study means, for that study's own settings."""
 
 from muonlab.runs.findings import Definitions
-from muonlab.studies.grokking_comparison import MIN_RUNS
-from muonlab.studies.grokking_conditions import GrokkingRuns
-from muonlab.studies.grokking_controls import ERROR
-from muonlab.studies.grokking_scope import several
-from muonlab.studies.grokking_verdict import ALPHA, EQUIVALENCE
+from muonlab.studies.grokking.comparison import MIN_RUNS
+from muonlab.studies.grokking.conditions import GrokkingRuns
+from muonlab.studies.grokking.controls import ERROR
+from muonlab.studies.grokking.scope import several
+from muonlab.studies.grokking.verdict import ALPHA, EQUIVALENCE
 
 # One paragraph for a term; what stands before the first colon is the term. {fields} are filled in by `definitions`.
 _TEXT = """

@@ -1,7 +1,6 @@
 """Does Muon make a Transformer grok sooner than AdamW? (arXiv 2504.16041)
 
-This file says which cells answer the question. `muonlab.launch.local` runs them, `muonlab.studies.grokking_analysis`
-says what they mean.
+This file says which cells answer the question. `muonlab.launch.local` runs them, `analysis.py` says what they mean.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,15 +11,7 @@ from pydantic import BaseModel
 
 from muonlab.runs.config import AdamWConfig, CellConfig, MuonConfig, NetConfig, ProtocolConfig, SGDConfig, TaskConfig
 from muonlab.runs.store import Plan, read_cells
-from muonlab.studies.settings import (
-    Settings,
-    UsageError,
-    as_texts,
-    check_name,
-    combinations,
-    make,
-    whole_number,
-)
+from muonlab.studies.settings import Settings, UsageError, as_texts, check_name, combinations, make, whole_number
 
 STUDY = "grokking"
 LOSSES = ("softmax", "stablemax", "sparsemax")
@@ -197,7 +188,8 @@ def rows(folder: str | Path) -> list[dict[str, Any]]:
 
     Keys: cell, task, loss, optimizer, every field of the config as "task.modulus" or "optimizer.lr", seed,
     first_crossing_step, first_crossing_epoch, first_crossing_reason, the same for sustained_crossing,
-    minimum_after_crossing, best_validation_accuracy, last_step, diverged_at, chance. A time is None where there is none.
+    minimum_after_crossing, best_validation_accuracy, last_step, diverged_at, chance. A time is None where there is
+    none.
     """
     found = []
     for record in read_cells(Path(folder)):

@@ -1,7 +1,7 @@
 import synthetic_study as synthetic
 from muonlab.stats.proportions import chance_limit
-from muonlab.studies.grokking_conditions import read
-from muonlab.studies.grokking_controls import judge_controls
+from muonlab.studies.grokking.conditions import read
+from muonlab.studies.grokking.controls import judge_controls
 
 
 def judged(folder, accuracy):

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from muonlab.runs.findings import as_text
-from muonlab.studies.grokking_comparison import Comparison
-from muonlab.studies.grokking_conditions import NAMES, Condition, GrokkingRuns
+from muonlab.studies.grokking.comparison import Comparison
+from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns
 
 
 def scope_in_words(runs: GrokkingRuns, pair: Comparison) -> str:

@@ -3,8 +3,8 @@ import pytest
 
 import synthetic_study as synthetic
 from muonlab.stats.comparison import welch
-from muonlab.studies import grokking_comparison as comparison
-from muonlab.studies.grokking_conditions import read
+from muonlab.studies.grokking import comparison
+from muonlab.studies.grokking.conditions import read
 
 TIMES = {"muon": [400, 500, 600], "adamw": [800, 1000, 1200]}
 

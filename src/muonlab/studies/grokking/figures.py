@@ -16,11 +16,11 @@ from muonlab.runs.findings import (
     SurvivalLine,
 )
 from muonlab.stats import survival
-from muonlab.studies.grokking_comparison import Comparison, interval, levels
-from muonlab.studies.grokking_conditions import NAMES, Condition, GrokkingRuns
-from muonlab.studies.grokking_controls import Control
-from muonlab.studies.grokking_scope import several
-from muonlab.studies.paper import PRINTED
+from muonlab.studies.grokking.comparison import Comparison, interval, levels
+from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns
+from muonlab.studies.grokking.controls import Control
+from muonlab.studies.grokking.paper import PRINTED
+from muonlab.studies.grokking.scope import several
 
 _LOG_FROM = 10  # a time axis is logarithmic where the first crossing comes this much sooner than the horizon
 

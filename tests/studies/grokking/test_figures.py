@@ -1,10 +1,10 @@
 import pytest
 
 import synthetic_study as synthetic
-from muonlab.studies import grokking_figures as figures
-from muonlab.studies.grokking_comparison import compare
-from muonlab.studies.grokking_conditions import read
-from muonlab.studies.grokking_controls import judge_controls
+from muonlab.studies.grokking import figures
+from muonlab.studies.grokking.comparison import compare
+from muonlab.studies.grokking.conditions import read
+from muonlab.studies.grokking.controls import judge_controls
 
 
 def runs_of(folder, fate=synthetic.usual_fate, cells=None):
