@@ -45,6 +45,14 @@ def test_several_values_are_an_axis_for_the_optimizer_that_has_them():
     assert sum(isinstance(c.optimizer, AdamWConfig) for c in made.cells) == 1
 
 
+def test_the_control_has_one_loss_and_the_first_value_of_every_axis_of_an_optimizer():
+    made = plan("tiny", {"muon.lr": [0.01, 0.02], "losses": ["sparsemax", "softmax"], "depth": [1, 2]})
+    controls = [c for c in made.cells if c.task.labels == "random"]
+    assert {c.loss for c in controls} == {"sparsemax"}
+    assert {c.optimizer.lr for c in controls if isinstance(c.optimizer, MuonConfig)} == {0.01}
+    assert [c.net.depth for c in controls] == [1, 1, 2, 2] or [c.net.depth for c in controls] == [1, 2, 1, 2]
+
+
 def test_more_seeds_are_new_cells_and_the_old_ones_stand():
     few, many = plan("tiny", {"seeds": 5}), plan("tiny", {"seeds": 20})
     assert {c.id for c in few.cells} < {c.id for c in many.cells}

@@ -117,9 +117,10 @@ def _cells(settings: Settings) -> Iterator[CellConfig]:
     num_control_seeds = whole_number("control_seeds", settings["control_seeds"], at_least=0)
     yield from _conditions(settings, num_seeds, settings["losses"])
     if num_control_seeds:
-        # The control, the same runs on labels that mean nothing, looks for a leak of the task or the split. No loss can
-        # make one, so one loss is enough.
-        yield from _conditions(settings | {"labels": ["random"]}, num_control_seeds, settings["losses"][:1])
+        # The control, the same runs on labels that mean nothing, looks for a leak of the task or the split. No loss and
+        # no learning rate can make one: the first of each is enough.
+        first = {key: values[:1] if "." in key else values for key, values in settings.items()}
+        yield from _conditions(first | {"labels": ["random"]}, num_control_seeds, settings["losses"][:1])
 
 
 def _conditions(settings: Settings, num_seeds: int, losses: list[str]) -> Iterator[CellConfig]:
