@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit status, messages, and no traceback for a user's mistake."""
 
+import errno
 import json
 import os
 import signal
@@ -146,6 +147,18 @@ def test_a_folder_that_cannot_be_used_has_status_1(tmp_path, muonlab):
     assert status == 1
     assert "holds no study" in errors
     assert muonlab("ls", tmp_path / "nowhere")[0] == 1
+
+
+def test_a_disk_that_fills_while_the_report_is_written_is_explained(study, muonlab, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "report.html")
+
+    folder, _ = study
+    (folder / "report.html").unlink(missing_ok=True)
+    monkeypatch.setattr("muonlab.view.report.write", full)
+    status, _, errors = muonlab("report", folder)
+    assert status == 1
+    assert errors.startswith("muonlab: the disk that holds report.html is full; free some space")
 
 
 def test_a_pipe_that_closes_early_is_no_error(study):

@@ -206,6 +206,7 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit status 0, 1 for a failure, 2 for a mistake in the command, 130 for Ctrl-C."""
     from muonlab.runs.files import StudyError
+    from muonlab.runs.store import explain
 
     words = sys.argv[1:] if arguments is None else arguments
     try:
@@ -217,6 +218,8 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
+    except OSError as error:
+        _stop(StudyError(explain(error, Path(error.filename or "."))), 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except ValueError as error:

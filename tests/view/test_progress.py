@@ -3,7 +3,7 @@ import io
 import pytest
 
 from muonlab.view import progress
-from muonlab.view.progress import Forecast, ProgressView, duration, label
+from muonlab.view.progress import Forecast, ProgressView, duration
 
 
 @pytest.fixture
@@ -14,11 +14,6 @@ def cells(make_cell):
 
 def test_durations_are_for_people():
     assert [duration(s) for s in (0.4, 89, 200, 7500)] == ["0 s", "89 s", "3 min 20 s", "2 h 05 min"]
-
-
-def test_a_label_tells_a_cell_from_its_neighbours(make_cell):
-    assert label(make_cell()) == "add softmax muon, seeds 0-2"
-    assert label(make_cell(task={"labels": "random"}, seeds=(4,))) == "add softmax muon, random labels, seeds 4"
 
 
 def run(forecast, cell, start, end, step=20):

@@ -67,7 +67,7 @@ def _small(figure: Figure, panel: Survival | Curves) -> Canvas:
     members = panel.lines if isinstance(panel, Survival) else panel.runs
     num_series = len({member.series.label for member in members})
     key = 14 * -(-num_series // 2)
-    canvas, axes = _axes(width=250, height=165 + key, left=39, right=10, top=key + 6, bottom=33)
+    canvas, axes = _axes(width=260, height=165 + key, left=46, right=17, top=key + 6, bottom=33)
     if isinstance(panel, Survival):
         draw_survival(axes, panel, figure.x)
         _set_y(axes, figure.y, lambda share, _: f"{share:.0%}")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from muonlab.runs.config import CellConfig
+from muonlab.view.labels import labels
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -58,11 +59,11 @@ class Forecast:
         work = self.work.setdefault(cell, _Work(now))
         work.seconds, work.is_finished = now - work.start, True
 
-    def running(self) -> Iterator[tuple[CellConfig, int]]:
-        """Yield the running cells and their steps."""
+    def running(self) -> Iterator[tuple[str, int]]:
+        """Yield the ids of the running cells and their steps."""
         for cell, work in self.work.items():
             if not work.is_finished:
-                yield self.cells[cell], work.step
+                yield cell, work.step
 
     def left(self) -> tuple[float, bool] | None:
         """Return the seconds left and whether that is an upper limit; None while nothing is known."""
@@ -111,16 +112,6 @@ def _optimizer(config: CellConfig) -> tuple[str, ...]:
     return config.optimizer.name, config.task.labels
 
 
-def label(config: CellConfig) -> str:
-    """Return a few words that tell a cell from its neighbours."""
-    labels = ", random labels" if config.task.labels == "random" else ""
-    return f"{config.task.name} {config.loss} {config.optimizer.name}{labels}, seeds {_range(config.seeds)}"
-
-
-def _range(seeds: tuple[int, ...]) -> str:
-    return f"{min(seeds)}-{max(seeds)}" if len(seeds) > 1 else str(min(seeds))
-
-
 def duration(seconds: float) -> str:
     """Return "40 s", "3 min 20 s" or "2 h 05 min"."""
     seconds = round(seconds)
@@ -140,7 +131,7 @@ class ProgressView:
     """
 
     def __init__(self, cells: Mapping[str, CellConfig], workers: int, stream: TextIO):
-        self._cells = cells
+        self._labels = labels(cells.values())
         self._forecast = Forecast(cells, workers)
         self._stream = stream
         self._start = self._last_line = time.monotonic()
@@ -164,7 +155,7 @@ class ProgressView:
     def show(self, kind: str, cell: str, detail: Mapping[str, Any]) -> None:
         """Take in one event."""
         now = time.monotonic()
-        name = label(self._cells[cell])
+        name = self._labels[cell]
         if kind == "started":
             self._forecast.start(cell, now)
         elif kind == "progress":
@@ -176,7 +167,7 @@ class ProgressView:
             self._forecast.finish(cell, now)
             took = duration(self._forecast.work[cell].seconds)
             self._say(
-                f"[{self._done}/{len(self._cells)}] {name}: "
+                f"[{self._done}/{len(self._labels)}] {name}: "
                 + (f"done in {took}" if kind == "finished" else f"FAILED: {detail['reason']}")
             )
         self._refresh(now)
@@ -190,8 +181,8 @@ class ProgressView:
             self._bar.update(self._task, completed=self._done, left=left)
         elif now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            at = ", ".join(f"{label(config)} at step {step}" for config, step in self._forecast.running())
-            self._say(f"{duration(now - self._start)}: {self._done}/{len(self._cells)} cells done; {left}; {at}")
+            at = ", ".join(f"{self._labels[cell]} at step {step}" for cell, step in self._forecast.running())
+            self._say(f"{duration(now - self._start)}: {self._done}/{len(self._labels)} cells done; {left}; {at}")
 
     def _time_left(self) -> str:
         left = self._forecast.left()

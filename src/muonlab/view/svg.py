@@ -20,8 +20,8 @@ _ROLES = {
 }
 
 _STANDALONE_STYLE = (
-    "<style>svg{font-family:system-ui,sans-serif;color:#1a1a1a}"
-    "@media(prefers-color-scheme:dark){svg{color:#e8e6e1;--muted:#9a9a96;--line:#3a3a3a;--muon:#56b4e9;--adamw:#e69f00;"
+    "<style>svg{font-family:system-ui,sans-serif;color:#1a1a1a;background:#fff}"
+    "@media(prefers-color-scheme:dark){svg{color:#e8e6e1;background:#161614;--muted:#9a9a96;--line:#3a3a3a;--muon:#56b4e9;--adamw:#e69f00;"
     "--sgd:#4cc9a0;--other:#d997bd}}*{stroke-linejoin:round}</style>"
 )
 

@@ -10,7 +10,8 @@ from rich.table import Table
 from muonlab.runs.config import CellConfig
 from muonlab.runs.result import Crossing, MemberResult
 from muonlab.runs.store import CellRecord
-from muonlab.view.progress import duration, label
+from muonlab.view.labels import labels
+from muonlab.view.progress import duration
 
 
 class Cost(Protocol):
@@ -26,8 +27,9 @@ class Cost(Protocol):
 def print_forecast(cells: Sequence[CellConfig], costs: Sequence[Cost], workers: int, folder: Path) -> None:
     """Print the cells of a dry run, their number, and the time and disk they take at most."""
     table = _table("cell", "what", "members", "at most, on one core")
+    names = labels(cells)
     for cell, cost in zip(cells, costs, strict=True):
-        table.add_row(cell.id, label(cell), str(len(cell.seeds)), duration(cost.seconds))
+        table.add_row(cell.id, names[cell.id], str(len(cell.seeds)), duration(cost.seconds))
     members = sum(len(cell.seeds) for cell in cells)
     seconds = sum(cost.seconds for cost in costs) / min(workers, len(cells))
     _print(table)
@@ -52,11 +54,12 @@ def print_studies(studies: Iterable[dict[str, Any]], folder: Path) -> None:
 def print_cells(records: Sequence[CellRecord]) -> None:
     """Print a line per cell and what it holds."""
     table = _table("cell", "what", "status", "first crossing, in steps", "sustained crossing, in steps")
+    names = labels(record.config for record in records)
     for record in records:
         members = record.result.members if record.result else ()
         first = _times(members, "first_crossing")
         sustained = _times(members, "sustained_crossing")
-        table.add_row(record.id, label(record.config), record.status, first, sustained)
+        table.add_row(record.id, names[record.id], record.status, first, sustained)
     _print(table)
     for record in records:
         if record.reason:
