@@ -12,9 +12,8 @@ import pytest
 from muonlab.cli import EXECUTION_KEYS, app
 from muonlab.runs.clock import Clock
 from muonlab.runs.files import read_json
-from muonlab.runs.result import CellResult, Crossing, MemberResult
+from muonlab.runs.result import QUANTITIES, CellResult, Crossing, MemberResult
 from muonlab.studies.grokking import KEYS
-from muonlab.train.metrics import QUANTITIES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

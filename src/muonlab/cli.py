@@ -54,59 +54,76 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     given = parse(settings, ("preset", *EXECUTION_KEYS, *grokking.KEYS))
     preset = ",".join(given.pop("preset", ["laptop"]))
     folder = Path(",".join(given.pop("out", [str(DEFAULT_ROOT / study)])))
-    device = ",".join(given.pop("device", ["cpu"]))
-    workers = whole_number("workers", given.pop("workers", [str(_cores())]), at_least=1)
+    device = ",".join(given.pop("device", ["cpu"])).lower()
+    workers = whole_number("workers", given.pop("workers", [str(_cores())]), at_least=1, at_most=1024)
     plan = grokking.plan(preset, given)
     _check_device(device)
     if dry_run:
-        from muonlab.train.probe import Prober
-        from muonlab.view import terminal
-
-        prober = Prober(device)
-        terminal.print_forecast(plan.cells, [prober.cost(cell) for cell in plan.cells], workers, folder)
-        return 0
-    num_failed = _run_plan(plan, folder, workers, device)
-    _write_report(folder)
-    if num_failed:
+        return _forecast(plan, folder, workers, device)
+    failed, unreadable = _run_plan(plan, folder, workers, device)
+    if failed:
+        again = "the same command tries them again"
         print(
-            f"muonlab: {num_failed} of {len(plan.cells)} cells failed; `muonlab show {folder}` says why, "
-            "and the same command tries them again",
+            f"muonlab: {failed} of {len(plan.cells)} cells failed; `muonlab show {folder}` says why, {again}",
             file=sys.stderr,
         )
-    return 1 if num_failed else 0
+    if unreadable:
+        print(
+            f"muonlab: {unreadable} cells hold a file that cannot be read; `muonlab show {folder}` names it",
+            file=sys.stderr,
+        )
+    _write_report(folder)
+    return 1 if failed or unreadable else 0
 
 
-def _run_plan(plan, folder: Path, workers: int, device: str) -> int:
-    """Run what is not done yet; return how many cells failed."""
+def _forecast(plan, folder: Path, workers: int, device: str) -> int:
+    """Print what a run would do."""
+    from muonlab.runs import store
+    from muonlab.train.probe import Prober
+    from muonlab.view import terminal
+
+    store.check(folder, plan.study)
+    cells = [record.config for record in store.read_cells(folder, plan) if record.status != "done"]
+    prober = Prober(device)
+    try:
+        costs = [prober.cost(cell) for cell in cells]
+    except MemoryError as error:
+        raise store.StudyError(f"{error}; a smaller net, batch or modulus may fit") from error
+    terminal.print_forecast(cells, costs, workers, folder, len(plan.cells) - len(cells))
+    return 0
+
+
+def _run_plan(plan, folder: Path, workers: int, device: str) -> tuple[int, int]:
+    """Run what is not done yet; return how many cells failed, and how many hold a file that cannot be read."""
     from contextlib import closing
 
     from muonlab.launch import local
     from muonlab.runs import store
     from muonlab.view.progress import ProgressView
 
-    store.create(folder, plan)
-    cells = {record.id: record.config for record in store.read_cells(folder) if record.status != "done"}
-    print(f"{folder}: {len(plan.cells)} cells, {len(plan.cells) - len(cells)} of them done already", flush=True)
-    if not cells:
-        return 0
+    store.check(folder, plan.study)
+    records = [record for record in store.read_cells(folder, plan) if record.status != "done"]
+    cells = {record.id: record.config for record in records}
+    unreadable = sum(record.status == "unreadable" for record in records)
     num_failed = 0
+    print(f"{folder}: {len(plan.cells)} cells, {len(plan.cells) - len(cells)} of them done already", flush=True)
     try:
         with (
-            ProgressView(cells, min(workers, len(cells)), sys.stdout) as progress,
+            ProgressView(cells, min(workers, max(len(cells), 1)), sys.stdout) as progress,
             closing(local.run(plan, folder, workers=workers, device=device)) as events,
         ):
             for event in events:
                 num_failed += event.kind == "failed"
                 progress.show(event.kind, event.cell, event.detail)
     except KeyboardInterrupt:
-        num_done = sum(record.status == "done" for record in store.read_cells(folder))
+        num_done = sum(record.status == "done" for record in store.read_cells(folder, plan))
         print(
             f"\nmuonlab: stopped; {num_done} of {len(plan.cells)} cells are done and kept. "
             "The same command goes on from here.",
             file=sys.stderr,
         )
         raise SystemExit(130) from None
-    return num_failed
+    return num_failed - unreadable, unreadable
 
 
 def _write_report(folder: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from muonlab.launch import local
 from muonlab.runs.files import StudyError, lock, read_json, write_json
-from muonlab.runs.store import Plan, read_cells
+from muonlab.runs.store import Plan, read_cells, read_plan
 
 WORK = """
 import json, os, signal, time
@@ -40,6 +40,12 @@ def one_always_raises(*, config, folder, **_):
     count(folder)
     if config["optimizer"]["name"] == "adamw":
         raise RuntimeError("out of memory")
+    finish(folder)
+
+def one_has_a_wrong_value(*, config, folder, **_):
+    count(folder)
+    if config["optimizer"]["name"] == "adamw":
+        raise ValueError("modulus=4 is not prime")
     finish(folder)
 
 def full_disk(*, folder, **_):
@@ -117,6 +123,12 @@ def test_a_cell_that_fails_twice_is_recorded_and_the_others_go_on(act, plan, tmp
     assert [r.status for r in read_cells(tmp_path / "study")] == ["waiting", "failed", "waiting"]
 
 
+def test_a_wrong_value_is_not_tried_again(act, plan, tmp_path):
+    events = act("one_has_a_wrong_value")
+    assert kinds(events, plan.cells[1]) == ["started", "failed"]
+    assert read_json(tmp_path / "study" / plan.cells[1].id / "failed.json")["reason"].endswith("is not prime")
+
+
 def test_a_failed_cell_is_tried_again_by_the_next_run(act, plan, tmp_path):
     act("one_always_raises")
     act("good")
@@ -169,10 +181,19 @@ def test_closing_the_events_ends_the_workers(plan, tmp_path, act, monkeypatch):
         pass
 
 
-def test_two_runs_do_not_write_to_one_folder(act, plan, tmp_path):
+def test_a_second_run_in_a_folder_is_refused_and_leaves_the_plan_of_the_first(act, plan, tmp_path):
     act("good")
+    other = plan.model_copy(update={"cells": plan.cells[:1], "ids": plan.ids[:1]})
     with lock(tmp_path / "study" / ".lock", wait=False), pytest.raises(StudyError, match="another muonlab run"):
-        act("good")
+        list(local.run(other, tmp_path / "study"))
+    assert read_plan(tmp_path / "study") == plan
+
+
+def test_where_nothing_happens_there_is_a_tick(plan, tmp_path, act, monkeypatch):
+    monkeypatch.setattr(local, "TARGET", "work_to_do:sleeps")
+    monkeypatch.setattr(local, "SECONDS_BETWEEN_TICKS", 0.01)
+    with closing(local.run(plan, str(tmp_path / "study"), workers=1)) as events:
+        assert [next(events).kind for _ in range(3)] == ["started", "tick", "tick"]
 
 
 def test_another_study_is_refused_before_anything_runs(act, tmp_path):

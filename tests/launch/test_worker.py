@@ -60,7 +60,7 @@ def test_a_job_that_raises_is_told_and_the_next_one_runs(serve):
     raised, *rest = serve(
         {"target": "targets:fail", "arguments": {}}, {"target": "targets:work", "arguments": {"number": 1}}
     )
-    assert (raised["kind"], raised["errno"]) == ("raised", 28)
+    assert (raised["kind"], raised["errno"], raised["is_final"]) == ("raised", 28, False)
     assert raised["reason"] == "OSError: [Errno 28] No space left on device"
     assert "Traceback" in raised["traceback"]
     assert [answer["kind"] for answer in rest] == ["progress", "finished"]

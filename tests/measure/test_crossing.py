@@ -44,7 +44,13 @@ def test_sustained_for_k_evaluations_needs_k_more():
     assert times([1.0] * 3, [0.96, 0.96, 0.96], criterion).sustained == 0
     short = times([1.0] * 2, [0.96, 0.96], criterion)
     assert short.sustained is None
-    assert short.sustained_reason == "crossed, but did not stay for 2 evaluations within the budget"
+    assert short.sustained_reason == "crossed too late to be followed: the budget ended less than 2 evaluations later"
+
+
+def test_a_crossing_at_the_last_evaluation_is_not_known_to_last():
+    found = times([1.0] * 3, [0.1, 0.2, 0.96], TO_BUDGET)
+    assert (found.first, found.sustained) == (2, None)
+    assert found.sustained_reason == "crossed too late to be followed: the budget ended less than 1 evaluations later"
 
 
 def test_a_run_that_never_crosses_says_which_side_failed():
@@ -71,6 +77,7 @@ def test_sustained_is_never_before_first_and_the_minimum_is_of_what_follows(curv
         assert found.first is not None
         assert found.sustained >= found.first
         last = None if criterion.follow == "budget" else found.sustained + criterion.follow + 1
+        assert found.sustained + (criterion.follow == "budget") < len(validation)
         assert min(validation[found.sustained : last]) >= criterion.threshold
 
 

@@ -4,10 +4,9 @@ import os
 
 import pytest
 
-from muonlab.runs import store
 from muonlab.runs.files import StudyError, write_json, write_text
-from muonlab.runs.result import CellResult, Crossing, MemberResult
-from muonlab.runs.store import Plan, create, explain, list_studies, read_cells, read_plan, report_is_current
+from muonlab.runs.result import QUANTITIES, CellResult, Crossing, MemberResult
+from muonlab.runs.store import Plan, check, create, explain, list_studies, read_cells, read_plan, report_is_current
 
 
 def result_of(config) -> CellResult:
@@ -111,7 +110,7 @@ def test_a_torn_environment_is_named_and_costs_no_result(folder, plan):
 
 def test_a_new_plan_of_the_same_study_keeps_what_is_there(folder, plan, make_cell):
     finish(folder, plan.cells[0])
-    wider = plan.model_copy(update={"cells": (*plan.cells, make_cell(seeds=(5, 6)))})
+    wider = Plan(study="grokking", preset="tiny", settings={}, cells=(*plan.cells, make_cell(seeds=(5, 6))))
     create(folder, wider)
     assert [record.status for record in read_cells(folder)] == ["done", "waiting", "waiting", "waiting"]
 
@@ -130,7 +129,7 @@ def test_another_study_and_foreign_files_are_refused_and_left_alone(folder, plan
 
 def test_a_file_in_the_way_is_named(tmp_path, plan):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StudyError, match=r"cannot write .*file"):
+    with pytest.raises(StudyError, match=r"file is in the way: it is a file where a folder is needed"):
         create(tmp_path / "file", plan)
 
 
@@ -180,5 +179,42 @@ def test_a_report_is_current_until_a_result_or_a_plan_is_younger(folder, plan):
 
 
 def test_metrics_are_read_without_a_torn_last_line(folder, plan):
-    (folder / plan.cells[0].id / "metrics.jsonl").write_text('{"step":0}\n{"ste')
-    assert store.read_cells(folder)[0].metrics() == [{"step": 0}]
+    line = {"step": 0, "epoch": 0.0} | {quantity: [0.5, None, 1.0] for quantity in QUANTITIES}
+    path = folder / plan.cells[0].id / "metrics.jsonl"
+    path.write_text(json.dumps(line) + '\n{"ste')
+    assert read_cells(folder)[0].metrics() == [line]
+
+
+@pytest.mark.parametrize("line", ['{"a":1}', '{"step":0}', "[1]"])
+def test_metrics_of_somebody_else_are_named(folder, plan, line):
+    (folder / plan.cells[0].id / "metrics.jsonl").write_text(line + "\n")
+    with pytest.raises(StudyError, match=r"metrics\.jsonl, line 1, is not"):
+        read_cells(folder)[0].metrics()
+
+
+def test_the_advice_for_a_torn_study_json_works(folder, plan):
+    finish(folder, plan.cells[1])
+    (folder / "study.json").write_text("{")
+    with pytest.raises(StudyError, match="move it away and run again: cells that are done are kept"):
+        create(folder, plan)
+    (folder / "study.json").unlink()
+    (folder / "report").mkdir()
+    create(folder, plan)
+    assert [record.status for record in read_cells(folder)] == ["waiting", "done", "waiting"]
+
+
+def test_a_study_planned_before_the_schema_grew_is_read_by_the_ids_it_has(folder, plan):
+    old = plan.cells[0].id
+    finish(folder, plan.cells[0])
+    result = json.loads((folder / old / "result.json").read_text())
+    (folder / old).rename(folder / "0123456789abcdef")
+    write_json(folder / "0123456789abcdef" / "result.json", result | {"cell": "0123456789abcdef"})
+    held = json.loads((folder / "study.json").read_text())
+    write_json(folder / "study.json", held | {"ids": ["0123456789abcdef", *held["ids"][1:]]})
+    assert next((record.id, record.status) for record in read_cells(folder)) == ("0123456789abcdef", "done")
+
+
+def test_checking_a_folder_changes_nothing(folder, tmp_path):
+    check(folder, "grokking")
+    check(tmp_path / "new", "grokking")
+    assert not (tmp_path / "new").exists()

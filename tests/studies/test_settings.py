@@ -39,14 +39,14 @@ def test_a_known_name_passes():
     check_name("task", "add", ["add", "mul"])
 
 
-@pytest.mark.parametrize("texts", [["0"], ["-3"], ["1.5"], ["two"], ["1", "2"], [""]])
+@pytest.mark.parametrize("texts", [["0"], ["-3"], ["1.5"], ["two"], ["1", "2"], [""], ["1001"], ["9" * 5000], ["²"]])
 def test_what_is_no_whole_number_is_refused(texts):
-    with pytest.raises(UsageError, match="expected one whole number, at least 1"):
-        whole_number("seeds", texts, at_least=1)
+    with pytest.raises(UsageError, match="expected one whole number from 1 to 1000"):
+        whole_number("seeds", texts, at_least=1, at_most=1000)
 
 
 def test_a_whole_number_is_read():
-    assert whole_number("seeds", ["20"], at_least=1) == 20
+    assert whole_number("seeds", ["20"], at_least=1, at_most=1000) == 20
 
 
 @given(

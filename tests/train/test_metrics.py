@@ -2,7 +2,8 @@ import json
 
 import torch
 
-from muonlab.train.metrics import QUANTITIES, Metrics
+from muonlab.runs.result import QUANTITIES
+from muonlab.train.metrics import Metrics
 
 
 def append(metrics, step, alive, value):

@@ -29,5 +29,13 @@ def test_disk_is_enough_for_metrics_and_a_checkpoint_and_not_twice_that(make_cel
 def test_a_device_that_is_not_there_is_named_with_what_is(monkeypatch):
     check_device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device=mps has no float64"):
+        check_device("mps")
     with pytest.raises(ValueError, match="device=tpu is not on this machine; there is cpu"):
         check_device("tpu")
+
+
+def test_what_does_not_fit_into_memory_is_said_in_a_line(make_cell):
+    huge = make_cell(net={"depth": 1000, "width": 2**15, "heads": 2, "ff_width": 2**17})
+    with pytest.raises(MemoryError, match=r"a cell of this size needs \d+ GB and this machine has"):
+        Prober().cost(huge)

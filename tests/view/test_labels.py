@@ -1,4 +1,8 @@
-from muonlab.view.labels import labels
+from muonlab.view import labels as room
+
+
+def labels(cells):
+    return room.labels({cell.id: cell for cell in cells})
 
 
 def test_cells_that_differ_by_optimizer_and_seeds_need_no_more(make_cell):

@@ -19,6 +19,7 @@ def test_durations_are_for_people():
 def run(forecast, cell, start, end, step=20):
     """Let a cell of two members come to a step, both alive, and end there."""
     forecast.start(cell, start)
+    forecast.advance(cell, 0, 2, start)
     forecast.advance(cell, step, 0, end)
     forecast.finish(cell, end)
 
@@ -34,6 +35,7 @@ def test_before_a_cell_has_finished_the_budget_is_an_upper_limit(cells):
     forecast = Forecast(cells, workers=1)
     first = next(iter(cells))
     forecast.start(first, 0)
+    forecast.advance(first, 0, 2, 0)
     forecast.advance(first, 5, 2, 10)  # two members, 5 of 20 steps: a second for a step of a member
     assert forecast.left() == (30 + 3 * 40, True)
 
@@ -42,6 +44,7 @@ def test_members_that_have_left_cost_nothing(cells):
     forecast = Forecast(cells, workers=1)
     first = next(iter(cells))
     forecast.start(first, 0)
+    forecast.advance(first, 0, 2, 0)
     forecast.advance(first, 5, 1, 10)
     forecast.advance(first, 10, 1, 15)
     assert forecast.left() == (25 + 3 * 40, True)
@@ -54,8 +57,19 @@ def test_waiting_cells_use_the_share_of_the_budget_that_finished_ones_like_them_
     run(forecast, adamw, 0, 30, step=15)
     assert forecast.left() == ((10 + 30) / 2, False)
     forecast.start(muon_later, 30)
+    forecast.advance(muon_later, 0, 2, 30)
     forecast.advance(muon_later, 2, 2, 34)
     assert forecast.left() == ((6 + 30) / 2, False)
+
+
+def test_steps_before_a_checkpoint_are_no_work_of_this_run(cells):
+    forecast = Forecast(cells, workers=1)
+    first = next(iter(cells))
+    forecast.start(first, 0)
+    forecast.advance(first, 10, 2, 1)  # it goes on from step 10
+    assert forecast.left() is None
+    forecast.advance(first, 15, 2, 10)
+    assert forecast.left() == (10 + 3 * 40, True)
 
 
 def test_random_labels_use_the_whole_budget(make_cell):
@@ -72,12 +86,14 @@ def test_without_a_terminal_there_is_a_plain_line_for_every_end_and_one_every_fe
     first, second, *_ = cells
     with ProgressView(cells, 2, stream) as view:
         view.show("started", first, {})
+        view.show("progress", first, {"step": 0, "alive": 2})
         clock[0] = 3
         view.show("progress", first, {"step": 5, "alive": 2})
         assert stream.getvalue() == ""
         clock[0] = 6
         view.show("progress", first, {"step": 10, "alive": 2})
         assert stream.getvalue() == ("6 s: 0/4 cells done; at most 21 s left; add softmax muon, seeds 0-1 at step 10\n")
+        view.show("tick", "", {})
         view.show("finished", first, {})
         view.show("started", second, {})
         view.show("retried", second, {"reason": "its worker died"})

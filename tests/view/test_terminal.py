@@ -9,13 +9,17 @@ from muonlab.view import terminal
 
 def test_a_forecast_prints_cells_number_time_and_disk(make_cell, capsys):
     cells = [make_cell(), make_cell(optimizer="adamw")]
-    terminal.print_forecast(cells, [Cost(60, 1e6), Cost(120, 2e6)], 2, Path("runs/grokking"))
+    terminal.print_forecast(cells, [Cost(60, 1e6), Cost(120, 2e6)], 2, Path("runs/grokking"), num_done=3)
     text = capsys.readouterr().out
     assert all(cell.id in text for cell in cells)
-    assert "2 cells, 6 runs, into runs/grokking" in text
-    assert "time: at most 90 s with 2 workers" not in text  # 90 s reads as minutes
-    assert "time: at most 1 min 30 s with 2 workers" in text
-    assert "disk: at most 3.0 MB" in text
+    assert "2 cells, 6 runs, into runs/grokking; 3 cells more are done already" in text
+    assert "time: about 2 min 00 s with 2 workers" in text  # no sooner than the longest cell
+    assert "disk: about 3.0 MB" in text
+
+
+def test_a_forecast_of_a_finished_study_says_so(capsys):
+    terminal.print_forecast([], [], 2, Path("runs/grokking"), num_done=4)
+    assert capsys.readouterr().out == "every cell is done already in runs/grokking; nothing would run\n"
 
 
 def test_studies_are_a_line_each_and_none_is_said(capsys, tmp_path):

@@ -23,7 +23,9 @@ TARGET = "muonlab.train.cell:run_job"
 MAX_ATTEMPTS = 2
 THREADS = 1
 
-Kind = Literal["started", "progress", "finished", "retried", "failed"]
+SECONDS_BETWEEN_TICKS = 5.0
+
+Kind = Literal["started", "progress", "finished", "retried", "failed", "tick"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class Event:
     """Something that happened to a cell.
 
     Attributes:
-        kind: started, progress (detail has step, budget, alive), finished, retried or failed (detail has reason).
-        cell: its id.
+        kind: started, progress (detail has step, budget, alive), finished, retried or failed (detail has reason), or
+            tick where nothing has happened for a while.
+        cell: its id; empty for a tick.
     """
 
     kind: Kind
@@ -40,11 +43,12 @@ class Event:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
-def run(plan: store.Plan, folder: Path, *, workers: int | None = None, device: str = "cpu") -> Generator[Event]:
+def run(plan: store.Plan, folder: str | Path, *, workers: int | None = None, device: str = "cpu") -> Generator[Event]:
     """Run the cells of a plan that are not done, and yield what happens. Closing the iterator stops the workers.
 
     A cell whose worker dies or raises is tried once more from its checkpoint, then recorded in failed.json; the others
-    go on. A cell with a result.json that cannot be read fails at once, and the file is left as it is.
+    go on; one that raises ValueError is not tried again. A cell with a result.json that cannot be read fails at once,
+    and the file is left as it is.
 
     Args:
         plan: what to run.
@@ -55,8 +59,10 @@ def run(plan: store.Plan, folder: Path, *, workers: int | None = None, device: s
     Raises:
         StudyError: the folder cannot be used, another run writes to it, or its disk is full.
     """
-    store.create(folder, plan)
-    with lock(folder / ".lock", wait=False):
+    folder = Path(folder)
+    store.check(folder, plan.study)
+    with _own(folder):
+        store.create(folder, plan)
         waiting = []
         for record in store.read_cells(folder):
             if record.status == "unreadable":  # a person must look: what lies there may be a result
@@ -65,6 +71,18 @@ def run(plan: store.Plan, folder: Path, *, workers: int | None = None, device: s
                 waiting.append(record.config)
         num_workers = min(workers or available_cores(), len(waiting))
         yield from _Pool(folder, waiting, num_workers, device).events()
+
+
+@contextlib.contextmanager
+def _own(folder: Path) -> Iterator[None]:
+    """Hold the folder, so that no other run writes to it, its plan included."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as error:
+        raise StudyError(store.explain(error, folder)) from error
+    with lock(folder / ".lock", wait=False):
+        yield
 
 
 def available_cores() -> int:
@@ -134,7 +152,11 @@ class _Pool:
             for worker in workers:
                 yield from self._feed(worker)
             while self._num_open:
-                worker, message = self._inbox.get()
+                try:
+                    worker, message = self._inbox.get(timeout=SECONDS_BETWEEN_TICKS)
+                except queue.Empty:
+                    yield Event("tick", "")
+                    continue
                 cell = worker.cell
                 if message is None:  # the process has ended, which it never does by itself
                     workers.remove(worker)
@@ -157,6 +179,8 @@ class _Pool:
                         yield Event("finished", cell.id)
                     else:
                         self._stop_if_disk_is_full(message)
+                        if message["is_final"]:
+                            self._attempts[cell.id] = MAX_ATTEMPTS
                         yield from self._try_again(cell, message["reason"], message["traceback"])
                     yield from self._feed(worker)
         finally:

@@ -50,6 +50,7 @@ def _work(job: dict[str, Any], events: TextIO) -> None:
             "raised",
             reason=f"{type(error).__name__}: {error}",
             errno=getattr(error, "errno", None),
+            is_final=isinstance(error, ValueError),  # it would be raised again
             traceback=traceback.format_exc(),
         )
 

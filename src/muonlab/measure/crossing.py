@@ -15,7 +15,7 @@ class Criterion:
         threshold: validation accuracy to reach.
         train_threshold: train accuracy that must have been reached at some evaluation at or before.
         follow: a crossing is sustained when validation accuracy stays at or above the threshold for that many
-            further evaluations, or at every later one up to the budget.
+            further evaluations, or at every later one up to the budget, of which there must be one.
     """
 
     threshold: float
@@ -83,7 +83,8 @@ def _sustained_crossing(
         return None, "crossed, then diverged"
     if not _reaches(validation[-1], criterion.threshold):
         return None, f"crossed, then fell: below {criterion.threshold:g} at the last evaluation"
-    return None, f"crossed, but did not stay for {criterion.follow} evaluations within the budget"
+    wanted = 1 if criterion.follow == "budget" else criterion.follow
+    return None, f"crossed too late to be followed: the budget ended less than {wanted} evaluations later"
 
 
 def _held(first: int, validation: Curve, criterion: Criterion) -> int | None:
@@ -96,7 +97,9 @@ def _held(first: int, validation: Curve, criterion: Criterion) -> int | None:
         start = index if start is None else start
         if criterion.follow != "budget" and index - start >= criterion.follow:
             return start
-    return start if criterion.follow == "budget" else None
+    # At the last evaluation itself nothing has been seen of what follows.
+    is_followed = criterion.follow == "budget" and start is not None and start < len(validation) - 1
+    return start if is_followed else None
 
 
 def _why_not(train: Curve, validation: Curve, criterion: Criterion, diverged: bool) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -22,7 +22,7 @@ class TaskConfig(BaseModel):
 
     model_config = Frozen
     name: Literal["add", "sub", "mul", "div", "exp", "gcd", "parity"]
-    modulus: Annotated[int, Field(ge=2)] = 97
+    modulus: Annotated[int, Field(ge=2, le=4096)] = 97  # 16.8 million rows
     bits: Annotated[int, Field(ge=1, le=20)] = 10
     operator_token: bool = True
     train_share: Share
@@ -34,13 +34,13 @@ class NetConfig(BaseModel):
     """A Transformer of `muonlab.nets.transformer`."""
 
     model_config = Frozen
-    depth: Count = 2
-    width: Count = 128
-    heads: Count = 4
-    ff_width: Count = 512
+    depth: Annotated[int, Field(ge=1, le=1000)] = 2
+    width: Annotated[int, Field(ge=1, le=2**15)] = 128
+    heads: Annotated[int, Field(ge=1, le=2**15)] = 4
+    ff_width: Annotated[int, Field(ge=1, le=2**17)] = 512
     gated: bool = True
     norm: Literal["rms", "none"] = "rms"
-    dropout: Decay = 0.2
+    dropout: Annotated[float, Field(ge=0, le=0.999)] = 0.2
     causal: bool = True
     rope_base: Annotated[float, Field(gt=0)] = 1e6
 
@@ -85,7 +85,7 @@ class MuonConfig(BaseModel):
     weight_decay: Rate = 0.01
     momentum: Decay = 0.95
     nesterov: bool = True
-    steps: Count = 5
+    steps: Annotated[int, Field(ge=1, le=1000)] = 5
     scale: bool = True
     orthogonalize: bool = True
     polar_dtype: Literal["same", "float32", "bfloat16", "float64"] = "same"
@@ -102,7 +102,7 @@ class ProtocolConfig(BaseModel):
 
     model_config = Frozen
     batch: Count | Literal["full"] = 512
-    budget: Count = 10_000
+    budget: Annotated[int, Field(ge=1, le=10**9)] = 10_000
     cadence: Count = 50
     threshold: Share = 0.95
     train_threshold: Share = 0.99

@@ -57,6 +57,9 @@ def _git(*words: str) -> str | None:
 
 def _uncommitted_diff() -> str | None:
     diff = _git("diff", "HEAD", "--", "src")
+    new = _git("ls-files", "--others", "--exclude-standard", "--", "src")
+    if new:
+        diff = f"{diff}\n[files that git does not know yet: {', '.join(new.splitlines())}]"
     if diff and len(diff) > MAX_DIFF_CHARACTERS:
         return f"{diff[:MAX_DIFF_CHARACTERS]}\n[cut: the diff has {len(diff)} characters]"
     return diff

@@ -41,9 +41,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         state = "empty" if path.stat().st_size == 0 else "not JSON"
-        raise StudyError(
-            f"{path} is {state}; move it away and run the study again: its cell is computed anew"
-        ) from error
+        raise StudyError(f"{path} is {state}") from error
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -62,7 +60,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except (json.JSONDecodeError, UnicodeDecodeError):
             row = None
         if not isinstance(row, dict):
-            raise StudyError(f"{path}, line {number}, is not a JSON object; remove the cell's folder and run again")
+            raise StudyError(f"{path}, line {number}, is not a JSON object")
         rows.append(row)
     return rows
 

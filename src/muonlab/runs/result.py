@@ -2,6 +2,9 @@
 
 from pydantic import BaseModel, ConfigDict
 
+# What a line of metrics.jsonl holds of every member, beside step and epoch.
+QUANTITIES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+
 Frozen = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 

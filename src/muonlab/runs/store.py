@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from muonlab.runs.config import CellConfig
 from muonlab.runs.files import StudyError, read_json, read_lines, write_json
-from muonlab.runs.result import CellResult
+from muonlab.runs.result import QUANTITIES, CellResult
 
+REMOVE = "move it away and run again: the cell is computed anew"
 Status = Literal["done", "failed", "unfinished", "waiting", "unreadable"]
 
 
@@ -23,6 +24,8 @@ class Plan(BaseModel):
         preset: preset that the settings start from.
         settings: settings given beside the preset, key -> list of values as text.
         cells: the cells, in the order in which they are run.
+        ids: their ids as of the day they were planned, which are the names of their folders: a field that the schema
+            has got since, with a default, gives a cell another id but no other result.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +33,13 @@ class Plan(BaseModel):
     preset: str
     settings: dict[str, list[str]]
     cells: tuple[CellConfig, ...]
+    ids: tuple[str, ...] = Field(default_factory=lambda fields: tuple(cell.id for cell in fields["cells"]))
+
+    @model_validator(mode="after")
+    def _every_cell_has_its_id(self):
+        if len(self.ids) != len(self.cells):
+            raise ValueError(f"{len(self.cells)} cells and {len(self.ids)} ids")
+        return self
 
 
 @dataclass(frozen=True)
@@ -51,8 +61,19 @@ class CellRecord:
     environment: dict[str, Any]
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the evaluations written so far, one dict each (see docs/files.md)."""
-        return read_lines(self.folder / "metrics.jsonl")
+        """Return the evaluations written so far, one dict each (see docs/files.md).
+
+        Raises:
+            StudyError: the file is not what a cell of these seeds writes.
+        """
+        path, num_members = self.folder / "metrics.jsonl", len(self.config.seeds)
+        rows = read_lines(path)
+        for number, row in enumerate(rows, start=1):
+            columns = [row.get(quantity) for quantity in QUANTITIES]
+            is_whole = all(isinstance(column, list) and len(column) == num_members for column in columns)
+            if not is_whole or not isinstance(row.get("step"), int):
+                raise StudyError(f"{path}, line {number}, is not an evaluation of {num_members} members")
+        return rows
 
     def as_json(self) -> dict[str, Any]:
         """Return the cell as plain JSON; docs/files.md states the keys."""
@@ -68,39 +89,61 @@ class CellRecord:
         }
 
 
+def check(folder: Path, study: str) -> None:
+    """Raise StudyError where the folder cannot hold that study; change nothing.
+
+    A folder of cells without a study.json, or with a torn one moved away, is taken: its finished cells count.
+    """
+    try:
+        if (folder / "study.json").exists():
+            held = _read_study(folder / "study.json")
+            name = held.get("study") if isinstance(held, dict) else None
+            if name != study:
+                raise StudyError(f"{folder} holds the study {name!r}, not {study!r}; give another folder with out=DIR")
+        elif folder.exists() and not all(_is_of_a_study(path) for path in folder.iterdir()):
+            raise StudyError(f"{folder} is not empty and holds no muonlab study; give another folder with out=DIR")
+    except OSError as error:
+        raise StudyError(explain(error, folder)) from error
+
+
+def _is_of_a_study(path: Path) -> bool:
+    is_cell = len(path.name) == 16 and (path / "config.json").exists()
+    return is_cell or path.name in ("report", "report.html") or path.name.startswith(".")
+
+
 def create(folder: Path, plan: Plan) -> None:
     """Make the folder hold this plan. Cells of earlier plans of the same study stay where they are.
 
     Raises:
         StudyError: the folder holds something else, or cannot be written.
     """
+    check(folder, plan.study)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / "study.json").exists():
-            held = read_json(folder / "study.json")
-            name = held.get("study") if isinstance(held, dict) else None
-            if name != plan.study:
-                raise StudyError(
-                    f"{folder} holds the study {name!r}, not {plan.study!r}; give another folder with out=DIR"
-                )
-        elif any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise StudyError(f"{folder} is not empty and holds no muonlab study; give another folder with out=DIR")
         write_json(folder / "study.json", plan.model_dump(mode="json"))
-        for cell in plan.cells:
-            cell_folder = folder / cell.id
-            cell_folder.mkdir(exist_ok=True)
-            if not (cell_folder / "config.json").exists():
-                write_json(cell_folder / "config.json", cell.model_dump(mode="json"))
+        for identity, cell in zip(plan.ids, plan.cells, strict=True):
+            (folder / identity).mkdir(exist_ok=True)
+            if not (folder / identity / "config.json").exists():
+                write_json(folder / identity / "config.json", cell.model_dump(mode="json"))
     except OSError as error:
         raise StudyError(explain(error, folder)) from error
 
 
 def explain(error: OSError, folder: Path) -> str:
     """Return what a user can do about an error of the file system."""
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk that holds {folder} is full; free some space and run the same command again: it goes on"
     place = error.filename or folder
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"{place} is in the way: it is a file where a folder is needed; move it, or give another with out=DIR"
     return f"cannot write {place}: {os.strerror(error.errno or errno.EIO)}; give a folder you can write with out=DIR"
+
+
+def _read_study(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except StudyError as error:
+        raise StudyError(f"{error}; move it away and run again: cells that are done are kept") from error
 
 
 def read_plan(folder: Path) -> Plan:
@@ -111,7 +154,7 @@ def read_plan(folder: Path) -> Plan:
     """
     path = folder / "study.json"
     try:
-        return Plan.model_validate(read_json(path))
+        return Plan.model_validate(_read_study(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StudyError(
             f"{folder} holds no study (no study.json); `muonlab ls` lists the studies in a folder"
@@ -122,9 +165,10 @@ def read_plan(folder: Path) -> Plan:
         raise StudyError(f"cannot read {path}: {error.strerror}") from error
 
 
-def read_cells(folder: Path) -> list[CellRecord]:
-    """Return every cell of the plan with what its folder shows, in the order of the plan."""
-    return [_read_cell(folder / config.id, config) for config in read_plan(folder).cells]
+def read_cells(folder: Path, plan: Plan | None = None) -> list[CellRecord]:
+    """Return every cell of a plan, or of the folder's own, with what its folder shows, in the order of the plan."""
+    plan = plan or read_plan(folder)
+    return [_read_cell(folder / identity, config) for identity, config in zip(plan.ids, plan.cells, strict=True)]
 
 
 def _read_cell(folder: Path, config: CellConfig) -> CellRecord:
@@ -135,21 +179,23 @@ def _read_cell(folder: Path, config: CellConfig) -> CellRecord:
         try:
             environment = dict(read_json(folder / "env.json"))
         except (StudyError, ValueError, TypeError) as error:
-            reason = str(error)  # the times are lost, the result is not
+            reason = f"{error}; its times are lost, its result is not"
     try:
         if (folder / "result.json").exists():
             result = CellResult.model_validate(read_json(folder / "result.json"))
+            if result.cell != folder.name:
+                raise StudyError(f"{folder / 'result.json'} belongs to cell {result.cell}")
             status = "done"
-            if result.cell != config.id:
-                raise StudyError(f"{folder / 'result.json'} belongs to cell {result.cell}; remove it and run again")
         elif (folder / "failed.json").exists():
-            status, reason = "failed", read_json(folder / "failed.json")["reason"]
+            status, reason = "failed", str(read_json(folder / "failed.json")["reason"])
     except ValidationError:
         status, result = "unreadable", None
-        reason = f"{folder / 'result.json'} is not a result this version of muonlab reads; remove it and run again"
-    except (StudyError, KeyError, TypeError, OSError) as error:
-        status, result, reason = "unreadable", None, str(error)
-    return CellRecord(config.id, config, folder, status, reason, result, environment)
+        reason = f"{folder / 'result.json'} is not a result this version of muonlab reads; {REMOVE}"
+    except (StudyError, KeyError, TypeError) as error:
+        status, result, reason = "unreadable", None, f"{error}; {REMOVE}"
+    except OSError as error:
+        status, result, reason = "unreadable", None, explain(error, folder)
+    return CellRecord(folder.name, config, folder, status, reason, result, environment)
 
 
 def list_studies(folder: Path) -> list[dict[str, Any]]:

@@ -56,14 +56,16 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> None:
     raise UsageError(f"unknown {kind} {name!r}; {hint}expected one of {', '.join(names)}")
 
 
-def whole_number(key: str, texts: Sequence[str], *, at_least: int) -> int:
+def whole_number(key: str, texts: Sequence[str], *, at_least: int, at_most: int) -> int:
     """Return the one whole number that a setting holds.
 
     Raises:
-        UsageError: several values, no whole number, or one that is too small.
+        UsageError: several values, no whole number, or one that is too small or too large.
     """
-    if len(texts) != 1 or not texts[0].removeprefix("-").isdecimal() or int(texts[0]) < at_least:
-        raise UsageError(f"{key}={','.join(texts)} is not valid; expected one whole number, at least {at_least}")
+    is_number = len(texts) == 1 and len(texts[0]) < 20 and texts[0].isascii() and texts[0].isdecimal()
+    if not is_number or not at_least <= int(texts[0]) <= at_most:
+        expected = f"one whole number from {at_least} to {at_most}"
+        raise UsageError(f"{key}={','.join(texts)} is not valid; expected {expected}")
     return int(texts[0])
 
 
@@ -101,6 +103,6 @@ EXPECTATIONS = {"int_parsing": "a whole number", "float_parsing": "a number", "b
 
 def _expectation(error: Any) -> str:
     # pydantic says "Input should be less than 1": the user gave a value, not an input.
-    return EXPECTATIONS.get(error["type"]) or str(error["msg"]).removeprefix("Input should be ").replace(
-        "greater than or equal to", "at least"
-    )
+    text = str(error["msg"]).removeprefix("Input should be ")
+    text = text.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    return EXPECTATIONS.get(error["type"]) or text

@@ -77,9 +77,9 @@ def build(name: str, *, modulus: int = 97, bits: int = 10, operator_token: bool 
     """
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; expected one of {', '.join(TASKS)}")
+    check(name, modulus, bits)
     if name == "parity":
         return _parity(bits)
-    check_modulus(name, modulus)
     a, b = torch.meshgrid(torch.arange(modulus), torch.arange(modulus), indexing="ij")
     a, b = a.flatten(), b.flatten()
     if name == "div":
@@ -91,22 +91,26 @@ def build(name: str, *, modulus: int = 97, bits: int = 10, operator_token: bool 
     return _task(name, torch.stack(columns, dim=1), labels, pairs, modulus + operator_token + 1, modulus)
 
 
-def check_modulus(name: str, modulus: int) -> None:
-    """Raise ValueError where the task of that name is not defined for the modulus."""
+def check(name: str, modulus: int, bits: int) -> None:
+    """Raise ValueError where the task of that name is not defined for the modulus, or parity for the bits."""
+    if name == "parity":
+        if not 1 <= bits <= MAX_BITS:
+            raise ValueError(f"bits={bits} is out of range; expected 1 to {MAX_BITS}")
+        return
     if modulus < 2:
         raise ValueError(f"modulus={modulus} is too small; expected at least 2")
     if name == "div" and any(modulus % k == 0 for k in range(2, math.isqrt(modulus) + 1)):
         raise ValueError(f"modulus={modulus} is not prime; div needs a prime, where every b but 0 has an inverse")
 
 
-def check_bits(bits: int) -> None:
-    """Raise ValueError where parity is not offered for that many bits."""
-    if not 1 <= bits <= MAX_BITS:
-        raise ValueError(f"bits={bits} is out of range; expected 1 to {MAX_BITS}")
+def num_rows(name: str, modulus: int, bits: int) -> int:
+    """Return the number of rows of the task of that name."""
+    if name == "parity":
+        return 2**bits
+    return modulus * (modulus - 1 if name == "div" else modulus)
 
 
 def _parity(bits: int) -> Task:
-    check_bits(bits)
     rows = torch.arange(2**bits)
     digits = rows.unsqueeze(1) >> torch.arange(bits) & 1  # (rows, bits)
     inputs = torch.cat([digits, torch.full((len(rows), 1), 2)], dim=1)
@@ -116,6 +120,21 @@ def _parity(bits: int) -> Task:
 def _task(name: str, inputs: Tensor, labels: Tensor, pairs: Tensor, vocabulary: int, classes: int) -> Task:
     chance = labels.bincount().max().item() / len(labels)
     return Task(name, inputs, labels, pairs, vocabulary, classes, chance)
+
+
+def num_train(train_share: float, rows: int) -> int:
+    """Return round(train_share * rows).
+
+    Raises:
+        ValueError: one side would be empty.
+    """
+    number = round(train_share * rows) if 0 < train_share < 1 else 0
+    if not 0 < number < rows:
+        raise ValueError(
+            f"train_share={train_share} of {rows} rows leaves an empty side; expected a share between 0 and 1 "
+            "that leaves at least one row on either side"
+        )
+    return number
 
 
 def split(
@@ -136,18 +155,15 @@ def split(
     Raises:
         ValueError: the share leaves one side empty.
     """
-    num_rows = len(task.labels)
-    num_train = round(train_share * num_rows) if 0 < train_share < 1 else 0
-    if not 0 < num_train < num_rows:
-        raise ValueError(f"train_share={train_share} leaves an empty side; expected a share strictly between 0 and 1")
+    size_of_train = num_train(train_share, len(task.labels))
     if not pairs_together:
-        order = torch.randperm(num_rows, generator=generator)
-        return order[:num_train], order[num_train:]
+        order = torch.randperm(len(task.labels), generator=generator)
+        return order[:size_of_train], order[size_of_train:]
     _, group, size = task.pairs.unique(return_inverse=True, return_counts=True)
     order = torch.randperm(len(size), generator=generator)
     is_train_group = torch.zeros(len(size), dtype=torch.bool)
-    is_train_group[order[size[order].cumsum(0) <= num_train]] = True
-    if int(size[is_train_group].sum()) < num_train:  # a pair did not fit: the next row that stands alone does, or
+    is_train_group[order[size[order].cumsum(0) <= size_of_train]] = True
+    if int(size[is_train_group].sum()) < size_of_train:  # a pair did not fit: the next row that stands alone does, or
         alone = order[size[order] == 1]  # the pair comes in for one that has
         waiting = alone[~is_train_group[alone]]
         if len(waiting):

@@ -12,7 +12,7 @@ from muonlab.losses import LOSSES
 from muonlab.measure import crossing
 from muonlab.nets.transformer import Transformer
 from muonlab.runs.clock import Clock
-from muonlab.runs.config import CellConfig
+from muonlab.runs.config import CellConfig, canonical_json
 from muonlab.runs.files import lock, read_json, write_json, write_text
 from muonlab.runs.result import CellResult, Crossing, MemberResult
 from muonlab.tasks import algorithmic
@@ -20,6 +20,7 @@ from muonlab.train import checkpoint
 from muonlab.train.metrics import Metrics
 from muonlab.train.population import Population
 from muonlab.train.rows import Rows
+from muonlab.train.seeds import fold_in
 from muonlab.train.treatments import treatments
 
 CHECKPOINT_SECONDS = 10.0  # about as much work is lost to a kill
@@ -45,7 +46,7 @@ def run(
         folder: its folder; made if missing.
         device: a torch device.
         environment: what env.json records beside the times (see `muonlab.runs.environment`).
-        report: called after every evaluation with {"step", "budget", "alive"}.
+        report: called at the start and after every evaluation with {"step", "budget", "alive"}.
         checkpoint_seconds: least time between two checkpoints; changes no result.
 
     Raises:
@@ -57,7 +58,7 @@ def run(
         if (folder / "result.json").exists():
             return CellResult.model_validate(read_json(folder / "result.json"))
         write_json(folder / "config.json", config.model_dump(mode="json"))
-        clock = Clock(folder, environment or {}, device)
+        clock = Clock(folder, _environment(config, environment or {}, device), device)
         result = _train(config, folder, device, clock, report, checkpoint_seconds)
         clock.stop()
         write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
@@ -69,6 +70,13 @@ def run(
 def run_job(*, config: dict, folder: str, report: Report, **where) -> None:
     """Run a cell whose config and folder came as JSON: what a launcher's worker calls."""
     run(CellConfig.model_validate(config), Path(folder), report=report, **where)
+
+
+def _environment(config: CellConfig, environment: dict, device: str) -> dict:
+    record = {**environment, "seeds": list(config.seeds)}
+    if torch.device(device).type == "cuda":
+        record["hardware"] = {**record.get("hardware", {}), "gpu": torch.cuda.get_device_name(device)}
+    return record
 
 
 def _train(
@@ -96,6 +104,7 @@ def _train(
         metrics = Metrics(folder / "metrics.jsonl", len(config.seeds))
         clock.log(f"starts with {len(alive)} members")
         alive = _look(config, step, alive, rows, population, metrics)
+    report({"step": step, "budget": protocol.budget, "alive": len(alive)})
 
     # -- train, look, let go of the members whose outcome is decided -------------------------------
     last_save = time.monotonic()
@@ -139,11 +148,21 @@ def build_net(config: CellConfig, task: algorithmic.Task) -> Transformer:
     return net.to_empty(device="cpu")
 
 
+def streams(config: CellConfig, seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the seeds of the members' random streams: they follow from seed, task, net and loss.
+
+    So two optimizers, or two learning rates, start a seed from the same weights and the same split, and runs of
+    different tasks, nets or losses have nothing in common: statistics may treat them as independent.
+    """
+    trained = canonical_json(config.model_dump(mode="json", include={"task", "net", "loss"}))
+    return tuple(fold_in(seed, trained) for seed in seeds)
+
+
 def build_rows(config: CellConfig, task: algorithmic.Task, seeds: tuple[int, ...], device: str) -> Rows:
     """Return the rows as those members see them."""
     return Rows(
         task,
-        seeds,
+        streams(config, seeds),
         train_share=config.task.train_share,
         batch=config.protocol.batch,
         pairs_together=config.task.pairs_together,
@@ -159,7 +178,7 @@ def build_population(config: CellConfig, task: algorithmic.Task, seeds: tuple[in
         net,
         LOSSES[config.loss],
         treatments(net, config.optimizer),
-        seeds,
+        streams(config, seeds),
         dtype=getattr(torch, config.protocol.dtype),
         device=device,
     )

@@ -9,8 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from muonlab.runs.files import read_lines
-
-QUANTITIES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+from muonlab.runs.result import QUANTITIES
 
 
 class Metrics:

@@ -1,6 +1,6 @@
 """A few words for each cell of a study, enough to tell it from its neighbours."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from muonlab.runs.config import CellConfig
@@ -8,9 +8,8 @@ from muonlab.runs.config import CellConfig
 SECTIONS = ("task", "net", "protocol", "optimizer")
 
 
-def labels(cells: Iterable[CellConfig]) -> dict[str, str]:
+def labels(configs: Mapping[str, CellConfig]) -> dict[str, str]:
     """Return id -> task, loss, optimizer, what else varies among cells of that task and optimizer, and the seeds."""
-    configs = {cell.id: cell for cell in cells}
     seen: dict[tuple[str, str, str], set[Any]] = {}
     for config in configs.values():
         for key, value in _fields(config).items():

@@ -16,12 +16,16 @@ SECONDS_BETWEEN_LINES = 5.0
 
 @dataclass
 class _Work:
-    """What a cell has taken so far: seconds, and steps added up over its members."""
+    """What a cell has taken so far in this run: seconds, and steps added up over its members.
+
+    It may have begun at a checkpoint: the steps `before` it took no time of this run.
+    """
 
     start: float
     seconds: float = 0.0
     member_steps: int = 0
-    step: int = 0
+    before: int = 0
+    step: int | None = None  # None until the cell has said where it starts, which may be at a checkpoint
     alive: int = 0
     is_finished: bool = False
 
@@ -51,7 +55,10 @@ class Forecast:
     def advance(self, cell: str, step: int, alive: int, now: float) -> None:
         """Note that a cell has come to a step, and how many of its members go on from there."""
         work = self.work[cell]
-        work.member_steps += (step - work.step) * work.alive
+        if work.step is None:
+            work.before = step * len(self.cells[cell].seeds)
+        else:
+            work.member_steps += (step - work.step) * work.alive
         work.step, work.alive, work.seconds = step, alive, now - work.start
 
     def finish(self, cell: str, now: float) -> None:
@@ -63,7 +70,7 @@ class Forecast:
         """Yield the ids of the running cells and their steps."""
         for cell, work in self.work.items():
             if not work.is_finished:
-                yield cell, work.step
+                yield cell, work.step or 0
 
     def left(self) -> tuple[float, bool] | None:
         """Return the seconds left and whether that is an upper limit; None while nothing is known."""
@@ -81,7 +88,7 @@ class Forecast:
             whole = len(config.seeds) * config.protocol.budget
             expected = whole if share is None else share * whole
             if work is not None:  # one that has passed what was expected ends soon, or so we guess
-                expected = max(expected - work.member_steps, 0.1 * expected)
+                expected = max(expected - work.before - work.member_steps, 0.1 * expected)
             total += expected
         return total * rate / self.workers, is_limit
 
@@ -91,7 +98,7 @@ class Forecast:
             return 1.0
         for alike in (_task_loss_optimizer, _loss_optimizer, _optimizer):
             shares = [
-                work.member_steps / len(other.seeds) / other.protocol.budget
+                (work.before + work.member_steps) / len(other.seeds) / other.protocol.budget
                 for cell, work in self.work.items()
                 if work.is_finished and work.member_steps and alike(other := self.cells[cell]) == alike(config)
             ]
@@ -131,7 +138,7 @@ class ProgressView:
     """
 
     def __init__(self, cells: Mapping[str, CellConfig], workers: int, stream: TextIO):
-        self._labels = labels(cells.values())
+        self._labels = labels(cells)
         self._forecast = Forecast(cells, workers)
         self._stream = stream
         self._start = self._last_line = time.monotonic()
@@ -153,8 +160,11 @@ class ProgressView:
             self._bar.stop()
 
     def show(self, kind: str, cell: str, detail: Mapping[str, Any]) -> None:
-        """Take in one event."""
+        """Take in one event of `muonlab.launch.local.run`."""
         now = time.monotonic()
+        if kind == "tick":
+            self._refresh(now)
+            return
         name = self._labels[cell]
         if kind == "started":
             self._forecast.start(cell, now)

@@ -15,7 +15,7 @@ from muonlab.view.progress import duration
 
 
 class Cost(Protocol):
-    """What a cell costs at most."""
+    """What a cell costs if every member runs to the budget."""
 
     @property
     def seconds(self) -> float: ...  # noqa: D102
@@ -24,19 +24,25 @@ class Cost(Protocol):
     def disk_bytes(self) -> float: ...  # noqa: D102
 
 
-def print_forecast(cells: Sequence[CellConfig], costs: Sequence[Cost], workers: int, folder: Path) -> None:
-    """Print the cells of a dry run, their number, and the time and disk they take at most."""
-    table = _table("cell", "what", "members", "at most, on one core")
-    names = labels(cells)
+def print_forecast(
+    cells: Sequence[CellConfig], costs: Sequence[Cost], workers: int, folder: Path, num_done: int
+) -> None:
+    """Print the cells that would run, their number, and the time and disk they take if all use their budget."""
+    table = _table("cell", "what", "members", "to the budget, on one core")
+    names = labels({cell.id: cell for cell in cells})
     for cell, cost in zip(cells, costs, strict=True):
         table.add_row(cell.id, names[cell.id], str(len(cell.seeds)), duration(cost.seconds))
     members = sum(len(cell.seeds) for cell in cells)
-    seconds = sum(cost.seconds for cost in costs) / min(workers, len(cells))
+    if not cells:
+        print(f"every cell is done already in {folder}; nothing would run")
+        return
+    longest, total = max(cost.seconds for cost in costs), sum(cost.seconds for cost in costs)
+    seconds = max(longest, total / min(workers, len(cells)))
     _print(table)
-    print(f"{len(cells)} cells, {members} runs, into {folder}")
-    print(f"time: at most {duration(seconds)} with {workers} workers, if every run went on to its budget of steps;")
+    print(f"{len(cells)} cells, {members} runs, into {folder}; {num_done} cells more are done already")
+    print(f"time: about {duration(seconds)} with {workers} workers, if every run went on to its budget of steps;")
     print("      a run whose outcome is decided ends sooner (see follow), so most studies take a fraction of it")
-    print(f"disk: at most {_size(sum(cost.disk_bytes for cost in costs))}")
+    print(f"disk: about {_size(sum(cost.disk_bytes for cost in costs))}, checkpoints included")
 
 
 def print_studies(studies: Iterable[dict[str, Any]], folder: Path) -> None:
@@ -54,7 +60,7 @@ def print_studies(studies: Iterable[dict[str, Any]], folder: Path) -> None:
 def print_cells(records: Sequence[CellRecord]) -> None:
     """Print a line per cell and what it holds."""
     table = _table("cell", "what", "status", "first crossing, in steps", "sustained crossing, in steps")
-    names = labels(record.config for record in records)
+    names = labels({record.id: record.config for record in records})
     for record in records:
         members = record.result.members if record.result else ()
         first = _times(members, "first_crossing")

@@ -109,10 +109,15 @@ def _is_count(kind):
         ("laptop", {"depht": 3}, r"unknown setting 'depht'; did you mean 'depth'\?"),
         ("laptop", {"muon.lr": -1}, r"muon\.lr=-1 is not valid; expected at least 0"),
         ("laptop", {"tasks": "div", "modulus": 60}, r"modulus=60 is not prime; div needs a prime"),
-        ("laptop", {"seeds": 0}, r"seeds=0 is not valid; expected one whole number, at least 1"),
+        ("laptop", {"seeds": 0}, r"seeds=0 is not valid; expected one whole number from 1 to 10000"),
+        ("laptop", {"seeds": 1000000000}, r"seeds=1000000000 is not valid; expected one whole number from 1 to 10000"),
+        ("laptop", {"train_share": 0.0001}, r"train_share=0\.0001 of 3481 rows leaves an empty side"),
+        ("laptop", {"modulus": 200000}, r"modulus=200000 is not valid; expected at most 4096"),
+        ("laptop", {"width": 100000000}, r"width=100000000 is not valid; expected at most 32768"),
+        ("laptop", {"dropout": 0.999999}, r"dropout=0\.999999 is not valid; expected at most 0\.999"),
         ("laptop", {"sgd.lr": 1}, r"sgd\.lr has no effect on any cell of tasks=add,mul optimizers=muon,adamw"),
         ("laptop", {"bits": 5}, r"bits has no effect"),
-        ("laptop", {"tasks": "parity", "bits": 21}, r"bits=21 is not valid; expected less than or equal to 20"),
+        ("laptop", {"tasks": "parity", "bits": 21}, r"bits=21 is not valid; expected at most 20"),
     ],
 )
 def test_a_mistake_is_named_with_what_was_expected(preset, settings, message):

@@ -16,6 +16,7 @@ from muonlab.studies.settings import Settings, UsageError, as_texts, check_name,
 STUDY = "grokking"
 LOSSES = ("softmax", "stablemax", "sparsemax")
 OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
+MAX_SEEDS = 10_000
 SEED_BLOCK = 5  # seeds of one cell: more seeds later are new cells, and the old ones stand
 
 # A preset is a set of settings; what it leaves out has the default of its config. What the paper states, what the code
@@ -113,8 +114,8 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> P
 
 
 def _cells(settings: Settings) -> Iterator[CellConfig]:
-    num_seeds = whole_number("seeds", settings["seeds"], at_least=1)
-    num_control_seeds = whole_number("control_seeds", settings["control_seeds"], at_least=0)
+    num_seeds = whole_number("seeds", settings["seeds"], at_least=1, at_most=MAX_SEEDS)
+    num_control_seeds = whole_number("control_seeds", settings["control_seeds"], at_least=0, at_most=MAX_SEEDS)
     yield from _conditions(settings, num_seeds, settings["losses"])
     if num_control_seeds:
         # The control, the same runs on labels that mean nothing, looks for a leak of the task or the split. No loss and
@@ -166,7 +167,8 @@ def _task(name: str, values: dict[str, str]) -> TaskConfig:
     check_name("task", name, algorithmic.TASKS)
     config = make(TaskConfig, {"name": name, "train_share": algorithmic.TRAIN_SHARES[name], **values})
     try:
-        algorithmic.check_modulus(name, config.modulus)
+        algorithmic.check(name, config.modulus, config.bits)
+        algorithmic.num_train(config.train_share, algorithmic.num_rows(name, config.modulus, config.bits))
     except ValueError as error:
         raise UsageError(str(error)) from None
     return config
