@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,9 +104,40 @@ def test_a_dry_run_prints_the_cells_and_writes_nothing(tmp_path, muonlab):
     status, output, _ = muonlab(*TINY, f"out={tmp_path / 'study'}", "--dry-run")
     assert status == 0
     assert "4 cells, 6 runs" in output
-    assert "time: at most" in output
-    assert "disk: at most" in output
+    assert "time: about" in output
+    assert "disk: about" in output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_counts_what_is_done_and_looks_at_the_folder(study, tmp_path, muonlab):
+    folder, _ = study
+    assert "every cell is done already" in muonlab(*TINY, f"out={folder}", "--dry-run")[1]
+    (tmp_path / "thesis.txt").write_text("precious")
+    status, _, errors = muonlab(*TINY, f"out={tmp_path}", "--dry-run")
+    assert status == 1
+    assert "is not empty and holds no muonlab study" in errors
+
+
+def test_a_size_that_no_machine_has_is_said_before_anything_runs(muonlab, tmp_path):
+    huge = ("width=32768", "heads=2", "depth=1000", f"out={tmp_path / 'study'}")
+    status, _, errors = muonlab("run", "grokking", *huge, "--dry-run")
+    assert status == 1
+    assert errors.startswith("muonlab: a cell of this size needs")
+    assert errors.count("\n") == 1
+
+
+def test_a_result_that_cannot_be_read_fails_the_run_and_the_report_still_comes(tmp_path, muonlab, study):
+    folder = tmp_path / "study"
+    shutil.copytree(study[0], folder)
+    (folder / "report.html").unlink(missing_ok=True)
+    torn = next(folder.glob("*/result.json"))
+    torn.write_text('{"cell": ')
+    status, output, errors = muonlab(*TINY, f"out={folder}")
+    assert status == 1
+    assert "FAILED" in output
+    assert "1 cells hold a file that cannot be read" in errors
+    assert (folder / "report.html").exists()
+    assert torn.read_text() == '{"cell": '
 
 
 @pytest.mark.parametrize(

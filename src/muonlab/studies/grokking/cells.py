@@ -46,7 +46,7 @@ PRESETS: dict[str, Settings] = {
         "losses": list(LOSSES),
         "optimizers": ["muon", "adamw"],
         "seeds": ["5"],
-        "control_seeds": ["2"],
+        "control_seeds": ["1"],
         "modulus": ["59"],
         "depth": ["1"],
         "width": ["64"],
