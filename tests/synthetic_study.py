@@ -16,8 +16,9 @@ OPTIMIZERS = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
 FLOPS = {"muon": 1.3e9, "adamw": 1e9, "sgd": 1e9}
 BUDGET, CADENCE, NUM_TRAIN, NUM_VALIDATION = 2000, 50, 7000, 2000
 
-# Step of the first crossing, None for never, "diverged", or (step, lowest validation accuracy after it).
-Fate = int | None | str | tuple[int, float]
+# Step of the first crossing, None for never, "diverged", or (step, lowest validation accuracy after it): None where
+# nothing was seen after it, for it crossed too late to be followed.
+Fate = int | None | str | tuple[int, float | None]
 
 
 def cell(
@@ -119,9 +120,10 @@ def member_of(config: CellConfig, seed: int, fate: Fate, control_accuracy: float
     if isinstance(step, int):
         epoch = epoch_of(config, step)
         crossing = Crossing(
-            step=step, after_step=step - cadence, epoch=epoch, flops=step * FLOPS[config.optimizer.name]
+            step=step, after_step=max(step - cadence, 0), epoch=epoch, flops=step * FLOPS[config.optimizer.name]
         )
-    stays = crossing is not None and lowest >= 0.95
+    stays = crossing is not None and lowest is not None and lowest >= 0.95
+    fell = "crossed, then fell" if lowest is not None else "crossed too late to be followed: the budget ended"
     reason = "diverged before crossing" if is_diverged else "validation accuracy did not reach 0.95 within the budget"
     best = control_accuracy if config.task.labels == "random" else 0.6
     return MemberResult(
@@ -129,8 +131,8 @@ def member_of(config: CellConfig, seed: int, fate: Fate, control_accuracy: float
         first_crossing=crossing,
         first_crossing_reason=None if crossing else reason,
         sustained_crossing=crossing if stays else None,
-        sustained_crossing_reason=None if stays else ("crossed, then fell" if crossing else reason),
-        minimum_after_crossing=lowest if crossing else None,
+        sustained_crossing_reason=None if stays else (fell if crossing else reason),
+        minimum_after_crossing=(lowest or 0.96) if crossing else None,
         best_validation_accuracy=0.99 if crossing else best,
         last_step=400 if is_diverged else budget,
         last_train_accuracy=1.0,
@@ -164,6 +166,6 @@ def _validation(config: CellConfig, seed: int, fate: Fate, step: int, control_ac
     if config.task.labels == "random":
         return round(control_accuracy - 0.003 + noise / 2, 4)
     middle = fate[0] if isinstance(fate, tuple) else fate if isinstance(fate, int) else 3000
-    rise = 1 / (1 + math.exp(-(step - 0.9 * middle) / (0.025 * middle)))
-    dip = 0.3 if isinstance(fate, tuple) and abs(step - 1.3 * middle) < 60 else 0.0
+    rise = 1 / (1 + math.exp(-(step - 0.9 * middle) / (0.025 * middle + 1)))
+    dip = 0.3 if isinstance(fate, tuple) and fate[1] and abs(step - 1.3 * middle) < 60 else 0.0
     return round(min(1.0, max(0.0, 0.01 + 0.985 * rise - dip + noise)), 4)

@@ -185,7 +185,10 @@ def test_metrics_are_read_without_a_torn_last_line(folder, plan):
     assert read_cells(folder)[0].metrics() == [line]
 
 
-@pytest.mark.parametrize("line", ['{"a":1}', '{"step":0}', "[1]"])
+OTHERS = {quantity: ["one", "two", "three"] for quantity in QUANTITIES}
+
+
+@pytest.mark.parametrize("line", ['{"a":1}', '{"step":0}', "[1]", json.dumps({"step": 0} | OTHERS)])
 def test_metrics_of_somebody_else_are_named(folder, plan, line):
     (folder / plan.cells[0].id / "metrics.jsonl").write_text(line + "\n")
     with pytest.raises(StudyError, match=r"metrics\.jsonl, line 1, is not"):

@@ -183,6 +183,38 @@ def test_the_interval_depends_on_the_seed_alone():
     assert blocked_ratio(*arguments, seed=1).lower != blocked_ratio(*arguments, seed=2).lower
 
 
+def test_equal_times_are_bounded_by_the_evaluations_before_them():
+    is_first, blocks = design(2, 3, 3)
+    times = np.where(is_first, 500.0, 900.0)
+    arguments = (times, np.ones(12, bool), is_first, blocks, 2000)
+    estimate = blocked_ratio(*arguments, after=times - 50)
+    assert (estimate.value, estimate.lower, estimate.upper) == pytest.approx((500 / 900, 450 / 900, 500 / 850))
+    assert "bounds are those of the cadence" in estimate.reason
+    assert blocked_ratio(*arguments).lower is None
+    at_first_look = blocked_ratio(*arguments, after=np.where(is_first, 0, 850))
+    assert at_first_look.lower is None
+    assert "a smaller cadence would give an interval" in at_first_look.reason
+    spread = np.where(is_first, [500.0, 550.0, 600.0] * 4, 900.0)
+    arguments = (spread, *arguments[1:])
+    assert blocked_ratio(*arguments, after=spread - 50) == blocked_ratio(*arguments)  # the bootstrap has its say
+
+
+def test_runs_that_never_cross_stay_at_the_budget_in_the_bounds_of_the_evaluations():
+    is_first, blocks = design(1, 3, 3)
+    times = np.where(is_first, 500.0, 2000.0)
+    estimate = blocked_ratio(times, is_first, is_first, blocks, 2000, after=times - 50)
+    assert (estimate.lower, estimate.upper) == pytest.approx((450 / 2000, 500 / 2000))
+
+
+def test_a_longer_horizon_moves_the_ratio_towards_that_of_the_shares_that_did_not_cross():
+    is_first, blocks = design(1, 10, 10)
+    times = np.concatenate([[400.0] * 7, [2000.0] * 3, [800.0] * 9, [2000.0]])
+    crossed = times < 2000
+    values = [blocked_ratio(times, crossed, is_first, blocks, 2000 * k).value for k in (1, 10, 1000)]
+    assert values[0] == pytest.approx((7 * 400 + 3 * 2000) / (9 * 800 + 2000))
+    assert values[0] < 1 < values[1] < values[2] == pytest.approx(3, rel=0.01)
+
+
 def test_ratio_says_why_it_says_nothing():
     is_first, blocks = design(2, 2, 2)
     crossed = np.ones(8, bool)
@@ -191,8 +223,7 @@ def test_ratio_says_why_it_says_nothing():
     at_zero = blocked_ratio(np.zeros(8), crossed, is_first, blocks, 9)
     assert (at_zero.value, at_zero.reason) == (None, "a run crossed at time 0: no ratio")
     never = blocked_ratio(np.full(8, 9.0), ~crossed, is_first, blocks, 9)
-    assert (never.value, never.lower, never.upper) == (1, None, None)
-    assert "do not vary" in never.reason
+    assert (never.value, never.reason) == (None, "no run crossed")
     alone = blocked_ratio([1.0, 2.0, 3.0], [True] * 3, [True, False, False], [0, 0, 0], 9)
     assert (alone.value, alone.lower) == (pytest.approx(1 / 2.5), None)
     assert blocked_ratio([], [], [], [], 9).reason == "no runs"

@@ -37,6 +37,8 @@ DISTRIBUTION = Distribution(
     "", (Group(MUON, "here", (40.0, 50.0), (100.0, 100.0, 100.0)), Group(ADAMW, "paper", (), (), (60, 103, 152)))
 )
 NOBODY = Distribution("", (Group(MUON, "here", (), (100.0,)), Group(ADAMW, "none", (), ())))
+AT_ZERO = Distribution("", (Group(MUON, "here", (0.0, 0.0), ()),))
+NO_RUNS = Curves("add", (), (("threshold", 0.95),))
 FOREST = Forest(
     "",
     (
@@ -50,7 +52,9 @@ FOREST = Forest(
 )
 
 
-@pytest.mark.parametrize("panel", [SURVIVAL, CENSORED, CURVES, EMPTY_RUN, DISTRIBUTION, NOBODY, FOREST])
+@pytest.mark.parametrize(
+    "panel", [SURVIVAL, CENSORED, CURVES, EMPTY_RUN, DISTRIBUTION, NOBODY, AT_ZERO, NO_RUNS, FOREST]
+)
 @pytest.mark.parametrize("axis", [STEPS, LOG, Axis("x"), Axis("x", log=True)])
 def test_every_panel_draws_on_every_axis(panel, axis):
     (drawing,) = draw(Figure("f", "Figure", "", axis, Axis("y", (0.0, 1.0)), (panel,)))

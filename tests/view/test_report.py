@@ -9,9 +9,11 @@ from xml.etree import ElementTree
 import pytest
 
 import synthetic_study as synthetic
+from muonlab.runs import files
 from muonlab.runs.files import StudyError
 from muonlab.runs.findings import Findings, Text, Verdict
 from muonlab.studies.grokking.analysis import analyse
+from muonlab.view import report
 from muonlab.view.report import write
 
 VOID = {"meta", "link", "br", "path", "use", "rect", "circle"}
@@ -122,8 +124,46 @@ def test_figures_of_an_earlier_report_are_removed_and_other_files_stay(folder):
 def test_a_report_that_cannot_be_written_is_explained(tmp_path):
     (tmp_path / "report").write_text("in the way")
     verdict = Verdict("inconclusive", "Inconclusive", "No.", None, (), (), ())
-    with pytest.raises(StudyError, match="cannot write"):
+    with pytest.raises(StudyError, match="is in the way"):
         write(Findings("t", "q?", verdict, (Text("n"),), ()), tmp_path)
+
+
+def test_every_file_is_renamed_into_its_place_and_the_page_last(tmp_path, monkeypatch):
+    synthetic.write(tmp_path, synthetic.usual_cells(["add"]))
+    written = []
+
+    def put(path, text):
+        written.append(path.relative_to(tmp_path).as_posix())
+        files.write_text(path, text)
+
+    monkeypatch.setattr(report, "write_text", put)
+    write(analyse(tmp_path), tmp_path)
+    assert written[-1] == "report.html"
+    assert sorted(written[:-1]) == sorted(f"report/{path.name}" for path in (tmp_path / "report").iterdir())
+
+
+@pytest.mark.parametrize("budget", [50, 2000])
+def test_degenerate_axes_warn_of_nothing(tmp_path, budget):
+    # parity with one bit is learnt before the first step; budget = cadence leaves one evaluation after it
+    cells = [
+        synthetic.cell("parity", "softmax", optimizer, [0], labels=labels, task__bits=1, protocol__budget=budget)
+        for labels in ("true", "random")
+        for optimizer in ("muon", "adamw")
+    ]
+    for number, step in enumerate((0, 50, None)):
+        folder = synthetic.write(tmp_path / str(number), cells, lambda config, _, step=step: step)
+        write(analyse(folder), folder)
+    more = [synthetic.cell("parity", "softmax", o, range(3), task__bits=1) for o in ("muon", "adamw")]
+    folder = synthetic.write(tmp_path / "all at once", more, lambda *_: 0)
+    write(analyse(folder), folder)
+
+
+def test_curves_that_cannot_be_read_leave_the_rest_of_the_page(tmp_path):
+    folder = synthetic.write(tmp_path, synthetic.usual_cells(["add"]))
+    for path in folder.glob("*/metrics.jsonl"):
+        path.unlink()
+    write(analyse(folder), folder)
+    assert (folder / "report.html").read_text().count("are left out") == 4
 
 
 def test_analysing_and_writing_never_import_torch(folder, tmp_path):

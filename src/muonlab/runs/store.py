@@ -69,9 +69,7 @@ class CellRecord:
         path, num_members = self.folder / "metrics.jsonl", len(self.config.seeds)
         rows = read_lines(path)
         for number, row in enumerate(rows, start=1):
-            columns = [row.get(quantity) for quantity in QUANTITIES]
-            is_whole = all(isinstance(column, list) and len(column) == num_members for column in columns)
-            if not is_whole or not isinstance(row.get("step"), int):
+            if not isinstance(row.get("step"), int) or not all(_is_column(row.get(q), num_members) for q in QUANTITIES):
                 raise StudyError(f"{path}, line {number}, is not an evaluation of {num_members} members")
         return rows
 
@@ -87,6 +85,11 @@ class CellRecord:
             "members": [] if self.result is None else self.result.model_dump(mode="json")["members"],
             "seconds_per_member_step": self.environment.get("seconds_per_member_step"),
         }
+
+
+def _is_column(value: Any, num_members: int) -> bool:
+    is_list = isinstance(value, list) and len(value) == num_members
+    return is_list and all(number is None or isinstance(number, int | float) for number in value)
 
 
 def check(folder: Path, study: str) -> None:

@@ -82,6 +82,7 @@ def blocked_ratio(
     blocks: ArrayLike,
     horizon: ArrayLike,
     *,
+    after: ArrayLike | None = None,
     level: float = 0.95,
     resamples: int = 4_000,
     seed: int = 0,
@@ -91,25 +92,34 @@ def blocked_ratio(
         ratio = exp(mean over blocks of log(mean of the first group / mean of the second)), of min(time, horizon)
 
     A run that never crossed counts as one that took the whole horizon, also where it was censored before (it diverged,
-    so it would not have crossed). A restricted mean is then a plain mean. Censoring tends to pull the ratio towards 1,
-    and a block in which no run crosses says 1: read it beside the share of runs that crossed.
+    so it would not have crossed). A restricted mean is then a plain mean, and the ratio depends on the horizon: as it
+    grows and these runs still do not cross, the ratio of a block moves towards that of the shares of runs that did not.
+    So a short horizon flatters a group that is sooner but has more of them. Among other blocks, one in which no run
+    crosses says 1. Read the ratio beside the share of runs that crossed, and beside the ratio at a longer horizon.
 
     The interval is the percentile bootstrap, runs resampled within each block and group. Of r runs r - 1 are drawn,
     with replacement, for only then has the mean of the resample the variance s^2 / r (McCarthy & Snowden 1985, Vital
     and Health Statistics 2-95); with five runs, drawing five would make the interval a tenth too narrow. It speaks
     about new runs of these blocks, not about new tasks.
 
+    Where no time differs from another of its block and group, resampling says nothing. What remains is that a time
+    seen lies anywhere after the evaluation before it: with `after`, the bounds are the ratios with all runs of the
+    first group there and with all of the second, and `reason` says so. They hold no luck of the draw.
+
     Args:
         times, crossed: (n,), times in one unit within a block.
         is_first, blocks: (n,), see above.
-        horizon: time at which runs are cut, at most the smallest budget; or (n,), where blocks have their own.
+        horizon: time at which runs are cut; or (n,), where blocks have their own. A run that crossed later counts as
+            one that did not; beyond the budget, the runs that did not cross are taken never to cross.
+        after: (n,), last time at which a run was seen not to have crossed; of no meaning where it did not cross.
         level: of confidence.
         resamples: number of bootstrap samples.
         seed: of the bootstrap.
 
     Returns:
-        The ratio. None where a block lacks a group or a group crossed at time 0; bounds None where a group has one run
-        in some block, or no time differs from another of its block and group.
+        The ratio. None where a block lacks a group, no run crossed or one did at time 0; bounds None where a group has
+        one run in some block, or where no time differs from another of its block and group and `after` is not given
+        or leaves a group at time 0.
 
     Raises:
         ValueError: shapes differ, a time is negative or not finite, a horizon is not positive and finite, or level is
@@ -121,23 +131,42 @@ def blocked_ratio(
     horizons = np.broadcast_to(np.asarray(horizon, dtype=np.float64), (n,))
     if not np.all(np.isfinite(horizons) & (horizons > 0)):
         raise ValueError(f"horizon is {horizon}: give a positive time, such as the budget of the runs")
-    parts = _split(np.where(crossed, np.minimum(times, horizons), horizons), is_first, blocks)
+    restricted = np.where(crossed, np.minimum(times, horizons), horizons)
+    parts = _split(restricted, is_first, blocks)
     if reason := _missing_group(parts):
         return Estimate(None, None, None, level, n, reason)
+    if not crossed.any():
+        return Estimate(None, None, None, level, n, "no run crossed")
     if any(group.min() == 0 for part in parts for group in part):
         return Estimate(None, None, None, level, n, "a run crossed at time 0: no ratio")
-    log_ratio = np.mean([np.log(first.mean() / second.mean()) for first, second in parts])
-    value = float(np.exp(log_ratio))
+    value = _ratio_of_means(parts)
     if any(len(group) == 1 for part in parts for group in part):
         return Estimate(value, None, None, level, n, "a group has one run in some block: no interval")
     if all(np.ptp(group) == 0 for part in parts for group in part):
-        return Estimate(value, None, None, level, n, "times do not vary within any block and group: no interval")
+        earliest = restricted if after is None else np.where(crossed, np.minimum(after, horizons), horizons)
+        bounds, reason = _bounds_of_the_looks(_split(earliest, is_first, blocks), parts)
+        return Estimate(value, *bounds, level, n, f"times do not vary within any block and group: {reason}")
     rng = np.random.default_rng(seed)
     log_ratios = np.zeros(resamples)
     for first, second in parts:
         log_ratios += _resampled_log_means(first, resamples, rng) - _resampled_log_means(second, resamples, rng)
     bounds = np.exp(np.quantile(log_ratios / len(parts), [1 - upper, upper]))
     return Estimate(value, float(bounds[0]), float(bounds[1]), level, n)
+
+
+def _ratio_of_means(parts: list[tuple[NDArray, NDArray]]) -> float:
+    return float(np.exp(np.mean([np.log(first.mean() / second.mean()) for first, second in parts])))
+
+
+def _bounds_of_the_looks(earliest: list, latest: list) -> tuple[tuple[float | None, float | None], str]:
+    """Bounds of the ratio where each time lies anywhere between two looks, and what to say of them."""
+    if any(group.min() == 0 for part in earliest for group in part):
+        return (None, None), "a smaller cadence would give an interval, for a run crossed at the first look"
+    lower = _ratio_of_means([(early[0], late[1]) for early, late in zip(earliest, latest, strict=True)])
+    upper = _ratio_of_means([(late[0], early[1]) for early, late in zip(earliest, latest, strict=True)])
+    if lower == upper:
+        return (None, None), "no interval"
+    return (lower, upper), "the bounds are those of the cadence"
 
 
 def _split(values: NDArray, is_first: ArrayLike, blocks: ArrayLike) -> list[tuple[NDArray, NDArray]]:

@@ -11,7 +11,8 @@ class Estimate:
     """A number with its confidence interval.
 
     `value` None: it could not be estimated, see `reason`. A bound that is None: the data do not bound the value on
-    that side (a median "not reached", or too few runs for an interval); `reason` says so where the cause is not plain.
+    that side (a median "not reached", or too few runs for an interval); `reason` says so where the cause is not plain,
+    and where bounds that are there are none of a confidence interval.
     """
 
     value: float | None

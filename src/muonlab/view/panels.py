@@ -79,7 +79,8 @@ def _key(axes: Axes, labels: dict[Series, str]) -> None:
 def draw_distribution(axes: Axes, panel: Distribution, axis: Axis) -> None:
     """Draw a box and every run for each group, the first on top, its name above it."""
     numbers = [x for g in panel.groups for x in (*g.values, *g.censored, *(g.quartiles or ()))]
-    low, high = min(numbers, default=0.0), max(numbers, default=1.0)
+    positive = [x for x in numbers if x > 0]  # where all are 0, any axis shows them
+    low, high = min(positive, default=1.0), max(positive, default=1.0)
     axes.set_xlim((low / 1.3, high * 1.25) if axis.log else (0, high * 1.05))
     for row, group in enumerate(panel.groups):
         _draw_group(axes, group, -row)

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from muonlab.runs.files import StudyError
+from muonlab.runs.files import StudyError, write_text
 from muonlab.runs.findings import Column, Element, Figure, Findings, Interval, Kind, Table, Value, as_text
 from muonlab.runs.store import explain
 from muonlab.view.data import figure_csv, table_csv
@@ -56,12 +56,12 @@ def write(findings: Findings, folder: Path) -> Path:
     place = folder / "report"
     try:
         place.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            write_text(place / name, text)
         for path in (*place.glob("*.csv"), *place.glob("*.svg")):
             if path.name not in files:
                 path.unlink()
-        for name, text in files.items():
-            (place / name).write_text(text, encoding="utf-8")
-        (folder / "report.html").write_text(page, encoding="utf-8")
+        write_text(folder / "report.html", page)  # last, for its age tells whether the report is current
     except OSError as error:
         raise StudyError(explain(error, folder)) from error
     return folder / "report.html"

@@ -70,10 +70,17 @@ def test_a_half_finished_study_says_so(tmp_path):
 
 def test_a_study_without_results_is_refused(tmp_path):
     synthetic.write(tmp_path, waiting=range(6))
-    with pytest.raises(StudyError, match=r"no cell of .* is done yet"):
+    with pytest.raises(StudyError, match=r"no cell of .* is done yet \(6 waiting\); `muonlab run` goes on with it"):
         analyse(tmp_path)
     with pytest.raises(StudyError, match="holds no study"):
         analyse(tmp_path / "elsewhere")
+
+
+def test_a_study_in_which_all_failed_names_the_first_reason(tmp_path):
+    synthetic.write(tmp_path, failed=range(2), waiting=range(2, 6))
+    with pytest.raises(StudyError, match=r"\(2 failed and 4 waiting\).*worker died twice \(signal 9\)$") as error:
+        analyse(tmp_path)
+    assert "goes on" not in str(error.value)
 
 
 def test_a_failed_control_is_loud(tmp_path):
@@ -84,7 +91,30 @@ def test_a_failed_control_is_loud(tmp_path):
 
 def test_a_control_at_chance_is_said(tmp_path):
     texts = [text.text for text in elements(analyse(synthetic.write(tmp_path)), Text)]
-    assert "All 4 runs of 2 controls stayed at chance on validation, as they must." in texts
+    assert "All 4 runs of 2 controls (softmax; 2 seeds) stayed at chance on validation, as they must." in texts
+
+
+def test_a_control_with_too_few_validation_rows_is_not_called_good(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "NUM_VALIDATION", 1)
+    findings = analyse(synthetic.write(tmp_path, control_accuracy=1.0))
+    assert not any("at chance" in text.text for text in elements(findings, Text))
+    assert any("too few validation rows to tell" in text.text for text in elements(findings, Text))
+    assert {row[-1] for row in table(findings, "controls").rows} == {"too few validation rows to tell"}
+    assert any("too few validation rows" in caution for caution in findings.verdict.cautions)
+
+
+def test_a_study_of_random_labels_alone_shows_its_controls(tmp_path):
+    cells = [synthetic.cell("add", "softmax", o, range(3), labels="random") for o in ("muon", "adamw")]
+    findings = analyse(synthetic.write(tmp_path, cells))
+    assert findings.verdict.sentence == "Inconclusive, because the study holds only random labels."
+    assert [each.name for each in elements(findings, Table)] == ["controls", "runs", "cells"]
+    assert {figure.name for figure in elements(findings, Figure)} == {"control-curves"}
+
+
+def test_controls_that_finished_first_are_shown(tmp_path):
+    findings = analyse(synthetic.write(tmp_path, waiting=range(4)))
+    assert "no finished Muon and no finished AdamW runs" in findings.verdict.sentence
+    assert table(findings, "controls").rows
 
 
 def test_one_optimizer_alone_still_has_its_curves(tmp_path):
@@ -100,6 +130,39 @@ def test_a_sweep_with_three_optimizers(tmp_path):
     names = [each.name for each in elements(findings, Table)]
     assert {"settings-muon-adamw", "settings-muon-sgd", "blocks-muon-sgd"} <= set(names)
     assert len(table(findings, "tests").rows) == 8
+
+
+@pytest.mark.parametrize("optimizers", [("adamw", "sgd"), ("muon", "sgd")])
+def test_a_study_without_the_pair_of_the_question_compares_what_it_has(tmp_path, optimizers):
+    cells = [synthetic.cell(task, "softmax", o, range(5)) for task in ("add", "mul") for o in optimizers]
+    findings = analyse(synthetic.write(tmp_path, cells))
+    assert findings.verdict.answer == "inconclusive"
+    assert findings.verdict.more[0].startswith("Beside SGD: ")
+    names = {each.name for each in (*elements(findings, Table), *elements(findings, Figure))}
+    assert {f"blocks-{'-'.join(optimizers)}", f"ratios-{'-'.join(optimizers)}", "tests"} <= names
+
+
+@pytest.mark.parametrize("text", [None, '{"step": 0}\n', "no JSON\n"])
+def test_curves_that_cannot_be_read_are_left_out_and_named(tmp_path, text):
+    synthetic.write(tmp_path)
+    path = tmp_path / synthetic.usual_cells()[0].id / "metrics.jsonl"
+    path.unlink() if text is None else path.write_text(text)
+    findings = analyse(tmp_path)
+    (notice,) = [notice.text for notice in findings.notices]
+    assert notice.startswith(f"The curves of cell {path.parent.name} are left out: {path}")
+    (curves,) = [figure for figure in elements(findings, Figure) if figure.name == "curves"]
+    assert [len(panel.runs) for panel in curves.panels] == [5, 10]
+    assert findings.verdict.answer == "yes"
+
+
+@pytest.mark.parametrize("value", ["x", 3, [1], {"a": []}, None, True])
+def test_values_of_a_foreign_shape_in_env_json_are_not_recorded(tmp_path, value):
+    synthetic.write(tmp_path)
+    for path in tmp_path.glob("*/env.json"):
+        environment = json.loads(path.read_text())
+        path.write_text(json.dumps(dict.fromkeys(environment, value)))
+    findings = analyse(tmp_path)
+    json.dumps(dataclasses.asdict(findings), allow_nan=False)
 
 
 def test_env_json_may_lack_everything(tmp_path):

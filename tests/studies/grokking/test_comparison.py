@@ -43,6 +43,30 @@ def test_there_is_no_comparison_without_the_other_optimizer(tmp_path):
     assert comparison.compare(runs_of(tmp_path, both("add")), "muon", "sgd") is None
 
 
+def test_the_first_optimizer_is_compared_with_each_other_one(tmp_path):
+    def pairs(*optimizers):
+        cells = [synthetic.cell("add", "softmax", o, range(3)) for o in optimizers]
+        found = comparison.comparisons_of(read(synthetic.write(tmp_path / "-".join(optimizers), cells)))
+        return [pair.optimizers for pair in found]
+
+    assert pairs("adamw", "muon", "sgd") == [("muon", "adamw"), ("muon", "sgd")]
+    assert pairs("sgd", "adamw") == [("adamw", "sgd")]
+    assert pairs("sgd") == []
+
+
+def test_a_longer_budget_counts_runs_that_did_not_cross_with_all_of_it(tmp_path):
+    pair = comparison.compare(runs_of(tmp_path, both("add"), TIMES | {"muon": [400, 500, None]}), "muon", "adamw")
+    assert pair.ratio(budgets=10).value == pytest.approx((400 + 500 + 20_000) / 3000)
+
+
+def test_variants_that_cross_at_once_are_ranked_without_a_warning(tmp_path):
+    cells = [synthetic.cell("add", "softmax", "muon", range(3), optimizer__lr=r) for r in (0.01, 0.02)]
+    cells.append(synthetic.cell("add", "softmax", "adamw", range(3)))
+    runs = read(synthetic.write(tmp_path, cells, lambda *_: 0))
+    pair = comparison.compare(runs, "muon", "adamw")
+    assert (pair.variants[0], pair.ratio().reason) == ("Muon lr=0.01", "a run crossed at time 0: no ratio")
+
+
 def test_the_best_setting_over_all_blocks_is_compared(tmp_path):
     def fate(config, seed):
         if config.optimizer.name == "adamw":

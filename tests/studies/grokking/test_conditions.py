@@ -1,5 +1,5 @@
 import synthetic_study as synthetic
-from muonlab.studies.grokking.conditions import read
+from muonlab.studies.grokking.conditions import read, recorded, recorded_number, was_followed
 
 
 def conditions(folder, cells, fate=synthetic.usual_fate, **options):
@@ -59,6 +59,36 @@ def test_epochs_are_examples_over_train_rows(tmp_path):
     cells = [synthetic.cell("add", "softmax", "muon", [0], protocol__batch=batch) for batch in batches]
     runs = conditions(tmp_path, cells)
     assert [c.epochs_per_step for c in runs.conditions] == [350 / synthetic.NUM_TRAIN, 1.0, 1.0]
+
+
+def test_when_a_run_was_last_seen_not_to_have_crossed(tmp_path):
+    fates = {0: 500, 1: None}
+    (condition,) = conditions(
+        tmp_path, [synthetic.cell("add", "softmax", "muon", fates)], lambda _, seed: fates[seed]
+    ).conditions
+    assert condition.not_before().tolist() == [450, synthetic.BUDGET]
+
+
+def test_a_crossing_too_late_is_not_followed(tmp_path):
+    fates = {0: 500, 1: (500, 0.3), 2: (1950, None), 3: None}
+    (condition,) = conditions(
+        tmp_path, [synthetic.cell("add", "softmax", "muon", fates)], lambda _, seed: fates[seed]
+    ).conditions
+    assert [was_followed(member) for member in condition.members] == [True, True, False, False]
+
+
+def test_what_env_json_does_not_hold_in_its_own_shape_was_not_recorded():
+    environment = {"text": "x", "number": 3, "nothing": None, "endless": float("inf")}
+    assert recorded(environment, "text", str) == "x"
+    assert recorded(environment, "number", str) is None
+    assert recorded_number(environment, "number") == 3
+    assert {recorded_number(environment, key) for key in ("text", "nothing", "endless", "absent")} == {None}
+
+
+def test_planned_blocks_hold_all_the_optimizers(tmp_path):
+    cells = [*synthetic.usual_cells(["add"]), synthetic.cell("mul", "softmax", "muon", range(3))]
+    runs = conditions(tmp_path, cells, waiting=[0])
+    assert runs.planned_blocks("muon", "adamw") == {"add · softmax"}
 
 
 def test_cells_without_a_result_hold_no_runs(tmp_path):

@@ -1,7 +1,7 @@
 import synthetic_study as synthetic
 from muonlab.stats.proportions import chance_limit
 from muonlab.studies.grokking.conditions import read
-from muonlab.studies.grokking.controls import judge_controls
+from muonlab.studies.grokking.controls import judge_controls, leaking
 
 
 def judged(folder, accuracy):
@@ -17,5 +17,15 @@ def test_a_control_at_chance_stays(tmp_path):
     assert first.name == "add · softmax, Muon"
 
 
+def test_a_control_with_too_few_validation_rows_cannot_tell(tmp_path, monkeypatch):
+    assert all(control.can_tell for control in judged(tmp_path / "many", 0.013))
+    monkeypatch.setattr(synthetic, "NUM_VALIDATION", 1)
+    assert not any(control.can_tell for control in judged(tmp_path / "one", 1.0))
+
+
 def test_a_control_above_chance_is_found(tmp_path):
-    assert [control.stayed for control in judged(tmp_path, 0.05)] == [False, False]
+    found = judged(tmp_path, 0.05)
+    assert [control.stayed for control in found] == [False, False]
+    assert leaking(found)[0].startswith(
+        "the control add · softmax, Muon on random labels reached a validation accuracy"
+    )

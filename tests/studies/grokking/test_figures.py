@@ -41,6 +41,14 @@ def test_early_crossings_get_a_logarithmic_axis(tmp_path):
     assert (axis.log, axis.limits) == (True, (50, 2000))
 
 
+def test_crossings_at_step_0_and_a_single_evaluation_keep_their_axes_proper(tmp_path):
+    cells = [synthetic.cell("add", "softmax", "muon", range(3), protocol__budget=50)]
+    runs = runs_of(tmp_path, lambda *_: 0, cells)
+    assert (figures.survival_curves(runs).x.log, figures.survival_curves(runs).x.limits) == (False, (0, 50))
+    assert figures.learning_curves(runs).x.limits == (25, 50)
+    assert figures.distribution(runs).x.log is False
+
+
 def test_every_seed_has_its_curve_up_to_where_it_left(tmp_path):
     fates = {0: 500, 1: "diverged"}
     cells = [synthetic.cell("add", "softmax", "muon", seeds) for seeds in ([0], [1, 0])]  # seed 0 twice

@@ -24,6 +24,19 @@ def test_the_scope_names_what_was_compared_and_no_more(tmp_path):
     assert scope["Machine"] == "Imaginary CPU @ 2.00GHz, 2 cores, 7.7 GB, 1 thread a worker, device cpu"
 
 
+def test_a_batch_is_no_larger_than_the_train_set(tmp_path):
+    for batch, said in ((10**6, "7,000"), ("full", "full (7,000 rows)"), (512, "512")):
+        cells = [synthetic.cell("add", "softmax", "muon", [0], protocol__batch=batch)]
+        assert dict(scope_of(read(synthetic.write(tmp_path / str(batch), cells)), None))["Batch"] == said
+
+
+def test_a_gpu_is_named(tmp_path):
+    runs = read(synthetic.write(tmp_path, [synthetic.cell("add", "softmax", "muon", [0])]))
+    text = '{"hardware": {"cpu": "One", "gpu": "NVIDIA H200"}, "device": "cuda", "seeds": [0]}'
+    (tmp_path / runs.records[0].id / "env.json").write_text(text)
+    assert machine(read(tmp_path)) == "One, NVIDIA H200, device cuda"
+
+
 def test_several_machines_are_all_named(tmp_path):
     runs = read(synthetic.write(tmp_path))
     (tmp_path / runs.records[0].id / "env.json").write_text('{"hardware": {"cpu": "Another"}, "device": "cuda"}')

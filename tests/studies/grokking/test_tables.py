@@ -59,6 +59,13 @@ def test_what_came_after_the_crossing(tmp_path):
     assert (row["lowest_minimum"], row["median_minimum"], row["diverged"]) == (0.5, 0.73, 1)
 
 
+def test_a_crossing_too_late_to_follow_leaves_the_share_that_stayed(tmp_path):
+    fates = [(400, 0.5), 500, (1950, None)]
+    cells = [synthetic.cell("add", "softmax", "muon", range(3))]
+    (row,) = rows_of(tables.lasting(read(synthetic.write(tmp_path, cells, lambda _, seed: fates[seed]))))
+    assert (row["crossed"], row["sustained"], row["too_late"], row["share_sustained"].value) == (3, 1, 1, 0.5)
+
+
 def test_what_varies_besides_has_a_column(tmp_path):
     cells = [synthetic.cell("add", "softmax", "muon", range(3), net__depth=depth) for depth in (1, 2)]
     rows = rows_of(tables.times(read(synthetic.write(tmp_path, cells))))

@@ -9,12 +9,13 @@ from pathlib import Path
 from muonlab.runs.files import StudyError
 from muonlab.runs.findings import Element, Findings, Section, Text
 from muonlab.studies.grokking import figures, paper, records, tables
-from muonlab.studies.grokking.comparison import Comparison, compare, family_of_tests
+from muonlab.studies.grokking.comparison import Comparison, compare, comparisons_of, family_of_tests
 from muonlab.studies.grokking.conditions import GrokkingRuns, read
-from muonlab.studies.grokking.controls import Control, judge_controls
+from muonlab.studies.grokking.controls import Control, judge_controls, leaking
 from muonlab.studies.grokking.definitions import definitions
+from muonlab.studies.grokking.remarks import no_control
 from muonlab.studies.grokking.scope import machine, several
-from muonlab.studies.grokking.verdict import judge, leaking
+from muonlab.studies.grokking.verdict import judge
 
 _STATES = {"failed": "failed", "unreadable": "cannot be read"}
 QUESTION = "Does Muon make a Transformer grok sooner than AdamW?"
@@ -30,13 +31,11 @@ def analyse(folder: Path) -> Findings:
         StudyError: the folder holds no study, or no cell of it is done.
     """
     runs = read(Path(folder))
-    if not runs.with_runs():
-        states = Counter(record.status for record in runs.records)
-        counts = several(f"{number} {status}" for status, number in states.items())
-        raise StudyError(f"no cell of {folder} is done yet ({counts}); `muonlab run` goes on with it")
-    pair, beside = compare(runs, "muon", "adamw"), compare(runs, "muon", "sgd")
-    comparisons = [each for each in (pair, beside) if each and each.pairs]
-    others = [each for each in comparisons if each is not pair]
+    if not any(record.status == "done" for record in runs.records):
+        raise StudyError(_why_nothing(runs, folder))
+    pair = compare(runs, "muon", "adamw")
+    comparisons = [each for each in comparisons_of(runs) if each.pairs]
+    others = [each for each in comparisons if each.optimizers != ("muon", "adamw")]
     controls = judge_controls(runs)
     return Findings(
         title=f"{runs.plan.study}, preset {runs.plan.preset}",
@@ -45,15 +44,22 @@ def analyse(folder: Path) -> Findings:
         notices=tuple(_notices(runs, controls)),
         sections=(
             *_comparisons(runs, comparisons),
-            Section("When they cross", (figures.survival_curves(runs), tables.times(runs))),
-            Section("Does it stay there?", (tables.lasting(runs), figures.learning_curves(runs))),
-            _paper(runs, pair),
+            *(_true_labels(runs, pair) if runs.with_runs() else ()),
             _control(controls),
-            Section("Settings and cost", (tables.costs(runs),)),
+            *([Section("Settings and cost", (tables.costs(runs),))] if runs.with_runs() else ()),
             Section("What the words mean", (definitions(runs),)),
             _in_full(runs),
         ),
     )
+
+
+def _why_nothing(runs: GrokkingRuns, folder: Path) -> str:
+    states = Counter(record.status for record in runs.records)
+    counts = several(f"{number} {status}" for status, number in states.items())
+    lost = next((record for record in runs.records if record.status in _STATES), None)
+    if lost is None:
+        return f"no cell of {folder} is done yet ({counts}); `muonlab run` goes on with it"
+    return f"no cell of {folder} is done ({counts}); the first that {_STATES[lost.status]}, {lost.id}: {lost.reason}"
 
 
 def _notices(runs: GrokkingRuns, controls: list[Control]) -> list[Text]:
@@ -70,6 +76,9 @@ def _notices(runs: GrokkingRuns, controls: list[Control]) -> list[Text]:
             config = record.config
             what = f"{config.task.name}, {config.loss}, {config.optimizer.name}, seeds {_span(config.seeds)}"
             notices.append(Text(f"Cell {record.id} ({what}) {_STATES[record.status]}: {record.reason}.", "warning"))
+    for condition in (*runs.with_runs(), *runs.controls):
+        for cell, reason in condition.unread.items():
+            notices.append(Text(f"The curves of cell {cell} are left out: {reason}.", "warning"))
     diverged = sum(m.diverged_at is not None for c in runs.with_runs() for m in c.members)
     if diverged:
         total = sum(len(c.members) for c in runs.with_runs())
@@ -95,6 +104,15 @@ def _comparisons(runs: GrokkingRuns, comparisons: list[Comparison]) -> list[Sect
     return [*sections, Section("Is it more than luck?", (tables.tests(family),))]
 
 
+def _true_labels(runs: GrokkingRuns, pair: Comparison | None) -> tuple[Section, ...]:
+    """The sections on the runs that are no controls."""
+    return (
+        Section("When they cross", (figures.survival_curves(runs), tables.times(runs))),
+        Section("Does it stay there?", (tables.lasting(runs), figures.learning_curves(runs))),
+        _paper(runs, pair),
+    )
+
+
 def _paper(runs: GrokkingRuns, pair: Comparison | None) -> Section:
     elements: list[Element] = [figures.distribution(runs)]
     if pair and pair.pairs:
@@ -104,21 +122,29 @@ def _paper(runs: GrokkingRuns, pair: Comparison | None) -> Section:
 
 
 def _control(controls: list[Control]) -> Section:
-    if not controls:
-        text = "No control on random labels has finished, so a leak from train to validation is not ruled out."
-        return Section("Control: what if there is nothing to learn?", (Text(text, "warning"),))
-    failed = leaking(controls)
-    if failed:
-        said = [
-            Text(f"NOT at chance: {what}. No other number of this report can be trusted.", "warning") for what in failed
-        ]
-    else:
-        num_runs = sum(len(control.condition.members) for control in controls)
-        text = f"All {num_runs} runs of {len(controls)} controls stayed at chance on validation, as they must."
-        said = [Text(text, "good")]
-    return Section(
-        "Control: what if there is nothing to learn?",
-        (*said, tables.controls(controls), figures.control_curves(controls)),
+    said = [
+        Text(f"NOT at chance: {what}. No other number of this report can be trusted.", "warning")
+        for what in leaking(controls)
+    ]
+    telling = [control for control in controls if control.can_tell]
+    if telling and not said:
+        said.append(Text(f"All {_runs_of(telling)} stayed at chance on validation, as they must.", "good"))
+    if telling and len(telling) < len(controls):
+        blind = [control for control in controls if not control.can_tell]
+        said.append(Text(f"Too few validation rows to tell: {_runs_of(blind)}.", "warning"))
+    if weakness := no_control(controls):
+        said.append(Text(weakness, "warning"))
+    shown = (tables.controls(controls), figures.control_curves(controls)) if controls else ()
+    return Section("Control: what if there is nothing to learn?", (*said, *shown))
+
+
+def _runs_of(controls: list[Control]) -> str:
+    losses = dict.fromkeys(control.condition.config.loss for control in controls)
+    seeds = {member.seed for control in controls for member in control.condition.members}
+    num_runs = sum(len(control.condition.members) for control in controls)
+    return (
+        f"{num_runs} runs of {len(controls)} control{'s' * (len(controls) > 1)} "
+        f"({several(losses)}; {len(seeds)} seed{'s' * (len(seeds) > 1)})"
     )
 
 

@@ -16,16 +16,20 @@ import numpy as np
 from muonlab.runs.findings import Interval
 from muonlab.stats import blocked, comparison, multiplicity, survival
 from muonlab.stats.results import Estimate, TestResult
-from muonlab.studies.grokking.conditions import Condition, GrokkingRuns
+from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns
 
 MIN_RUNS = 3  # of each group in a block; with fewer, the block is shown but not compared
 
 
 @dataclass(frozen=True, eq=False)
 class Pooled:
-    """One entry for a run, all arrays (n,). `steps` of a run that did not cross are its budget."""
+    """One entry for a run, all arrays (n,).
+
+    `steps` of a run that did not cross are its budget; one that did was seen not to have crossed at `after`.
+    """
 
     steps: np.ndarray
+    after: np.ndarray
     crossed: np.ndarray
     is_first: np.ndarray
     blocks: np.ndarray
@@ -69,16 +73,21 @@ class Comparison:
         times = [condition.times(sustained=sustained) for _, _, condition in sides]
         return Pooled(
             steps=np.concatenate([steps for steps, _ in times]),
+            after=np.concatenate([condition.not_before(sustained=sustained) for _, _, condition in sides]),
             crossed=np.concatenate([crossed for _, crossed in times]),
             is_first=np.repeat([side == 0 for _, side, _ in sides], sizes),
             blocks=np.repeat([block for block, _, _ in sides], sizes),
             budgets=np.repeat([condition.budget for _, _, condition in sides], sizes),
         )
 
-    def ratio(self, *, sustained: bool = False) -> Estimate:
-        """Return the ratio of restricted mean steps, first over second, each block to its own budget."""
+    def ratio(self, *, sustained: bool = False, budgets: float = 1.0) -> Estimate:
+        """Return the ratio of restricted mean steps, first over second, each block to its own budget.
+
+        With `budgets`, to that many times its budget, as if the runs that did not cross never did.
+        """
         runs = self.pooled(sustained=sustained)
-        return blocked.blocked_ratio(runs.steps / runs.budgets, runs.crossed, runs.is_first, runs.blocks, horizon=1.0)
+        times, after = runs.steps / runs.budgets, runs.after / runs.budgets
+        return blocked.blocked_ratio(times, runs.crossed, runs.is_first, runs.blocks, horizon=budgets, after=after)
 
     def cost_factor(self, unit: str) -> float | None:
         """Return what a step of the first costs over one of the second, the geometric mean over blocks."""
@@ -99,6 +108,13 @@ class Comparison:
 
 def _cost(condition: Condition, unit: str) -> float | None:
     return {"flops": condition.result.flops_per_step, "seconds": condition.seconds_per_step}[unit]
+
+
+def comparisons_of(runs: GrokkingRuns) -> list[Comparison]:
+    """Return the first optimizer that has runs, which is Muon where there is any, against each other one."""
+    present = [optimizer for optimizer in NAMES if runs.variants(optimizer)]
+    pairs = [compare(runs, present[0], other) for other in present[1:]]
+    return [pair for pair in pairs if pair]
 
 
 def compare(runs: GrokkingRuns, first: str, second: str) -> Comparison | None:
@@ -129,7 +145,8 @@ def _comparison(runs: GrokkingRuns, optimizers: tuple[str, str], variants: tuple
 def _rank(runs: GrokkingRuns, variant: str) -> tuple[int, float]:
     """Most blocks first, then the smallest geometric mean of restricted means; the first listed wins a tie."""
     conditions = [c for c in runs.with_runs() if c.variant == variant and len(c.members) >= MIN_RUNS]
-    logs = [np.log(condition.times()[0].mean() / condition.budget) for condition in conditions]
+    with np.errstate(divide="ignore"):  # where all crossed at step 0: minus infinity, and none is sooner
+        logs = [np.log(condition.times()[0].mean() / condition.budget) for condition in conditions]
     return -len(conditions), float(np.mean(logs)) if logs else 0.0
 
 
@@ -194,7 +211,6 @@ def effect_sizes(pair: Comparison, block: str) -> tuple[Estimate, Estimate]:
     return shift, delta
 
 
-def interval(estimate: Estimate, factor: float = 1.0) -> Interval:
-    """Return an estimate as findings hold it, in a unit `factor` times smaller."""
-    value, lower, upper = (None if x is None else x * factor for x in (estimate.value, estimate.lower, estimate.upper))
-    return Interval(value, lower, upper, estimate.reason)
+def interval(estimate: Estimate) -> Interval:
+    """Return an estimate as findings hold it."""
+    return Interval(estimate.value, estimate.lower, estimate.upper, estimate.reason)

@@ -6,20 +6,24 @@ settings that the plan varies, such as "Muon lr=0.02". Cells that differ in thei
 with random labels are controls and are kept apart.
 """
 
+import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from muonlab.runs.config import CellConfig
-from muonlab.runs.findings import Series
+from muonlab.runs.files import StudyError
+from muonlab.runs.findings import Run, Series
 from muonlab.runs.result import CellResult, Crossing, MemberResult
 from muonlab.runs.store import CellRecord, Plan, read_cells, read_plan
 
 NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,38 @@ class Condition:
     @cached_property
     def seconds_per_step(self) -> float | None:
         """Seconds of one step of one member on this machine, the mean over cells; None where not all recorded it."""
-        seconds = [r.environment.get("seconds_per_member_step") for r in self.records if r.status == "done"]
-        numbers = [float(s) for s in seconds if isinstance(s, int | float)]
+        seconds = [recorded_number(r.environment, "seconds_per_member_step") for r in self.records if r.result]
+        numbers = [number for number in seconds if number is not None]
         return sum(numbers) / len(numbers) if numbers and len(numbers) == len(seconds) else None
+
+    @cached_property
+    def curves(self) -> tuple[Run, ...]:
+        """The curves of every member, without the evaluations after it had left; those of `unread` are not there."""
+        return self._curves_and_unread[0]
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Ids of the cells that are done but whose curves cannot be read, with the reason."""
+        return self._curves_and_unread[1]
+
+    @cached_property
+    def _curves_and_unread(self) -> tuple[tuple[Run, ...], dict[str, str]]:
+        found: dict[int, Run] = {}
+        unread = {}
+        for record in self.records:
+            if record.status != "done":
+                continue
+            try:
+                rows = record.metrics()
+            except (StudyError, OSError) as error:
+                unread[record.id] = str(error)
+                continue
+            if not rows:
+                unread[record.id] = f"{record.folder / 'metrics.jsonl'} is missing or empty"
+                continue
+            for column, seed in enumerate(record.config.seeds):
+                found.setdefault(seed, _curve(self.series, seed, column, rows))
+        return tuple(found[seed] for seed in sorted(found)), unread
 
     def times(self, *, sustained: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Return (n,) steps until the crossing and (n,) whether it was seen; a run without one has the budget.
@@ -85,6 +118,11 @@ class Condition:
         crossings = [crossing_of(member, sustained=sustained) for member in self.members]
         steps = [crossing.step if crossing else self.budget for crossing in crossings]
         return np.array(steps, dtype=float), np.array([crossing is not None for crossing in crossings], dtype=bool)
+
+    def not_before(self, *, sustained: bool = False) -> np.ndarray:
+        """Return (n,) the last steps at which no crossing was seen yet; a run without one has the budget."""
+        crossings = [crossing_of(member, sustained=sustained) for member in self.members]
+        return np.array([crossing.after_step if crossing else self.budget for crossing in crossings], dtype=float)
 
 
 @dataclass(frozen=True)
@@ -101,10 +139,9 @@ class GrokkingRuns:
         """Blocks with a condition that has runs, in the order of the plan."""
         return tuple(dict.fromkeys(condition.block for condition in self.conditions if condition.members))
 
-    @cached_property
-    def planned_blocks(self) -> tuple[str, ...]:
-        """All blocks of the plan."""
-        return tuple(dict.fromkeys(condition.block for condition in self.conditions))
+    def planned_blocks(self, *optimizers: str) -> set[str]:
+        """Return the blocks in which the plan has all of these optimizers."""
+        return set.intersection(*({c.block for c in self.conditions if c.optimizer == o} for o in optimizers))
 
     def with_runs(self) -> list[Condition]:
         """Return the conditions that have runs."""
@@ -123,6 +160,24 @@ class GrokkingRuns:
 def crossing_of(member: MemberResult, *, sustained: bool = False) -> Crossing | None:
     """Return the first or the sustained crossing of a run."""
     return member.sustained_crossing if sustained else member.first_crossing
+
+
+def was_followed(member: MemberResult) -> bool:
+    """Return whether a run crossed, and early enough to see whether it stayed."""
+    is_late = (member.sustained_crossing_reason or "").startswith("crossed too late")  # as measure/crossing.py has it
+    return member.first_crossing is not None and not is_late
+
+
+def recorded(environment: Mapping[str, Any], key: str, kind: type[T]) -> T | None:
+    """Return a value of env.json; None where it is absent or of another shape, for the file may be foreign."""
+    value = environment.get(key)
+    return value if isinstance(value, kind) else None
+
+
+def recorded_number(environment: Mapping[str, Any], key: str) -> float | None:
+    """Return a number of env.json; None where it is absent or something else."""
+    value = environment.get(key)
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def read(folder: Path) -> GrokkingRuns:
@@ -166,6 +221,13 @@ def _condition(block: str, series: Series, cells: list[CellRecord]) -> Condition
     planned = len({seed for cell in cells for seed in cell.config.seeds})
     by_seed = tuple(members[seed] for seed in sorted(members))
     return Condition(block, series, cells[0].config, tuple(cells), by_seed, planned)
+
+
+def _curve(series: Series, seed: int, column: int, rows: list[dict[str, Any]]) -> Run:
+    train, validation = ([row[f"{side}_accuracy"][column] for row in rows] for side in ("train", "validation"))
+    length = max((index + 1 for index, value in enumerate(train) if value is not None), default=0)
+    steps = tuple(row["step"] for row in rows[:length])
+    return Run(series, seed, steps, tuple(train[:length]), tuple(validation[:length]))
 
 
 Described = tuple[str, str, dict[str, Any], dict[str, Any]]

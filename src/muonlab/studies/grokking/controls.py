@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from muonlab.runs.findings import as_text
 from muonlab.stats.proportions import chance_limit
 from muonlab.studies.grokking.conditions import Condition, GrokkingRuns
 
@@ -25,8 +26,13 @@ class Control:
     num_looks: int
 
     @property
+    def can_tell(self) -> bool:
+        """Whether any accuracy is above the limit; with few validation rows guessing may get all of them right."""
+        return self.limit < 1
+
+    @property
     def stayed(self) -> bool:
-        """Whether it stayed at chance."""
+        """Whether it stayed at chance, as far as it can tell."""
         return self.best <= self.limit
 
     @property
@@ -38,6 +44,16 @@ class Control:
 def judge_controls(runs: GrokkingRuns) -> list[Control]:
     """Return the controls that have runs, in the order of the plan."""
     return [_judge(condition) for condition in runs.controls if condition.members]
+
+
+def leaking(controls: list[Control]) -> list[str]:
+    """Return, for each control that rose above chance, what it did."""
+    return [
+        f"the control {c.name} on random labels reached a validation accuracy of {as_text(c.best, 'accuracy')}, "
+        f"above the {as_text(c.limit, 'accuracy')} that guessing explains"
+        for c in controls
+        if not c.stayed
+    ]
 
 
 def _judge(condition: Condition) -> Control:

@@ -1,18 +1,24 @@
 """What every number in the report of a grokking study means, for that study's own settings."""
 
 from muonlab.runs.findings import Definitions
+from muonlab.studies.grokking.case import ALPHA
 from muonlab.studies.grokking.comparison import MIN_RUNS
 from muonlab.studies.grokking.conditions import GrokkingRuns
 from muonlab.studies.grokking.controls import ERROR
 from muonlab.studies.grokking.scope import several
-from muonlab.studies.grokking.verdict import ALPHA, EQUIVALENCE
+from muonlab.studies.grokking.verdict import EQUIVALENCE
 
 # One paragraph for a term; what stands before the first colon is the term. {fields} are filled in by `definitions`.
 _TEXT = """
-Run: One training with one seed, which decides its initial weights, its split, its batches and its dropout.
+Run: One training with one seed.
+
+Seed: Decides, together with the task, the net and the loss, the initial weights, the split, the batches and the dropout
+of a run. Within a block, runs of Muon and of AdamW with the same seed start from the same weights and the same split.
+The tests treat the two groups as independent all the same, which is conservative under that pairing.
 
 Condition, block: A condition is all runs that differ in their seed alone. A block holds the conditions of one task and
 loss (and of every other setting that the study varies outside the optimizer). Runs are compared within a block only.
+Blocks of another task, net or loss share no random streams.
 
 Accuracy: On the whole train set and the whole validation set, without dropout, every {cadence} steps.
 
@@ -22,7 +28,9 @@ least {train_threshold} at that evaluation or before.
 Interval width: Evaluations are {cadence} steps apart, so a crossing lies anywhere within the {cadence} steps before the
 time that is given for it. Differences smaller than that mean nothing.
 
-Sustained crossing: The first such evaluation from which on accuracy stayed at or above the threshold {follow}.
+Sustained crossing: The first such evaluation from which on accuracy stayed at or above the threshold {follow}. Whether
+a run stayed is not known where it crossed too late to be followed so long: the share of runs that stayed leaves it out,
+and the ratio of crossings that last counts it with the whole budget.
 
 Lowest accuracy after: The smallest validation accuracy from the first crossing on, as long as the run was followed.
 
@@ -31,7 +39,8 @@ budget. A run that diverged before it crossed never will, and is censored at the
 
 Epoch: Examples drawn by then, divided by the size of the train set.
 
-FLOPs: Floating-point operations of the matrix products of training, the optimizer’s own included, evaluations not.
+FLOPs of matrix products: Floating-point operations of the matrix products of training, the optimizer’s own included,
+evaluations not. What is no matrix product, such as AdamW’s own update, is not counted.
 
 Kaplan–Meier curve: The estimated share of runs that have not crossed by a time, with a pointwise 95% band on the
 log(−log) scale.
@@ -44,7 +53,13 @@ Kaplan–Meier curve, with Student’s t interval.
 
 Ratio of mean steps: The restricted mean of the first optimizer over that of the second; over several blocks, the
 geometric mean of their ratios. Its 95% interval is a percentile bootstrap, runs resampled within block and optimizer.
-It speaks of new runs of these blocks, not of new tasks. Censored runs pull it towards 1.
+It speaks of new runs of these blocks, not of new tasks. Where in every block all runs of an optimizer crossed at one
+evaluation, the bounds are those of the {cadence} steps between evaluations alone, and hold no luck of the draw.
+
+The ratio and the budget: A run that did not cross counts with the whole budget, less than it needs, so the ratio
+depends on the budget, our own choice. Were the budget longer and these runs still did not cross, the ratio would move
+towards that of the shares of runs that did not cross. Where only the later optimizer has such runs, the budget
+understates the difference; where the sooner one has more of them, it flatters the sooner one.
 
 Permutation p: How often labels dealt anew within each block give ranks that differ at least as much. Runs that never
 crossed rank last, tied.
@@ -69,7 +84,8 @@ Limit of guessing: Accuracy that guessing exceeds, with a probability of at most
 of the control.
 
 Inconclusive: No block holds {min_runs} runs of both, or fewer than half of the planned blocks do; a control rose above
-chance; no run crossed; the interval of the ratio contains 1; or the permutation p is above {alpha:g}.
+chance; no run crossed; the interval of the ratio contains 1; the permutation p is above {alpha:g}; or ranks and means
+point in opposite directions, as where most runs are sooner but some never cross.
 
 No difference: The interval of the ratio contains 1 and lies within {low:.2f} and {high:g}, and most runs of every
 condition crossed.

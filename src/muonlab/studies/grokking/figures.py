@@ -10,7 +10,6 @@ from muonlab.runs.findings import (
     Forest,
     ForestRow,
     Group,
-    Run,
     Series,
     Survival,
     SurvivalLine,
@@ -84,7 +83,7 @@ def learning_curves(runs: GrokkingRuns) -> Figure:
     panels = tuple(
         Curves(
             block,
-            tuple(run for c in runs.with_runs() if c.block == block for run in _curves(c)),
+            tuple(run for c in runs.with_runs() if c.block == block for run in c.curves),
             (("threshold", thresholds[block]),),
         )
         for block in runs.blocks
@@ -103,29 +102,13 @@ def control_curves(judged: Sequence[Control]) -> Figure:
     for block in blocks:
         inside = [control for control in judged if control.condition.block == block]
         marks = (("limit of guessing", max(control.limit for control in inside)),)
-        panels.append(Curves(block, tuple(run for c in inside for run in _curves(c.condition)), marks))
+        panels.append(Curves(block, tuple(run for c in inside for run in c.condition.curves), marks))
     caption = (
         "The same runs on random labels: on validation (solid) and on train (thin, dotted). What train learns here is "
         "learnt by heart, and validation must stay below the limit of guessing."
     )
     axis = _curves_axis([control.condition for control in judged])
     return Figure("control-curves", "Learning curves of the controls", caption, axis, _accuracy(), tuple(panels))
-
-
-def _curves(condition: Condition) -> list[Run]:
-    """The curves of every member of a condition, without the evaluations after it had left."""
-    found: dict[int, Run] = {}
-    for record in condition.records:
-        if record.status != "done":
-            continue
-        rows = record.metrics()
-        steps = [row["step"] for row in rows]
-        for column, seed in enumerate(record.config.seeds):
-            train, validation = ([row[f"{side}_accuracy"][column] for row in rows] for side in ("train", "validation"))
-            length = max((index + 1 for index, value in enumerate(train) if value is not None), default=0)
-            run = Run(condition.series, seed, tuple(steps[:length]), tuple(train[:length]), tuple(validation[:length]))
-            found.setdefault(seed, run)
-    return [found[seed] for seed in sorted(found)]
 
 
 def distribution(runs: GrokkingRuns) -> Figure:
@@ -148,7 +131,7 @@ def distribution(runs: GrokkingRuns) -> Figure:
         "crossed is not stated."
     )
     spread = [value for group in groups for value in (*group.values, *group.censored)] or [1.0]
-    axis = Axis("epochs to the first crossing", log=max(spread) > 30 * max(min(spread), 1e-9))
+    axis = Axis("epochs to the first crossing", log=max(spread) > 30 * min(spread) > 0)
     return Figure(
         "distribution", "How the times are distributed", caption, axis, Axis(""), (Distribution("", tuple(groups)),)
     )
@@ -174,14 +157,14 @@ def _steps_axis(runs: GrokkingRuns) -> Axis:
     conditions = runs.with_runs()
     horizon = max(condition.budget for condition in conditions)
     first = min(float(condition.times()[0].min()) for condition in conditions)
-    is_log = first * _LOG_FROM < horizon
+    is_log = 0 < first * _LOG_FROM < horizon  # a crossing at step 0 has no place on a logarithmic axis
     return Axis("steps", (first / 2 if is_log else 0.0, float(horizon)), log=is_log)
 
 
 def _curves_axis(conditions: Sequence[Condition]) -> Axis:
     cadence = min(condition.config.protocol.cadence for condition in conditions)
     horizon = max(condition.budget for condition in conditions)
-    return Axis("steps", (float(cadence), float(horizon)), log=True)
+    return Axis("steps", (float(min(cadence, horizon / 2)), float(horizon)), log=True)
 
 
 def _accuracy() -> Axis:

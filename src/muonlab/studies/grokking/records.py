@@ -6,7 +6,7 @@ from typing import Any
 from muonlab.runs.findings import Column, Record, Table, Value
 from muonlab.runs.result import MemberResult
 from muonlab.runs.store import CellRecord
-from muonlab.studies.grokking.conditions import NAMES, GrokkingRuns
+from muonlab.studies.grokking.conditions import NAMES, GrokkingRuns, recorded, recorded_number
 from muonlab.studies.grokking.tables import place_columns, place_of
 
 _RUN_COLUMNS = (
@@ -15,7 +15,7 @@ _RUN_COLUMNS = (
     Column("first_step", "First crossing", "count"),
     Column("after_step", "Not before", "count"),
     Column("first_epoch", "Epoch", "number"),
-    Column("first_flops", "FLOPs", "number"),
+    Column("first_flops", "FLOPs of matrix products", "number"),
     Column("sustained_step", "Sustained crossing", "count"),
     Column("minimum_after", "Lowest after", "accuracy"),
     Column("best_validation", "Best on validation", "accuracy"),
@@ -70,8 +70,9 @@ def every_cell(runs: GrokkingRuns) -> Table:
 
 
 def _cell(record: CellRecord) -> tuple[Value, ...]:
-    config, sessions = record.config, record.environment.get("sessions") or []
-    seconds = [s["seconds"] for s in sessions if isinstance(s, dict) and isinstance(s.get("seconds"), int | float)]
+    config, sessions = record.config, recorded(record.environment, "sessions", list) or []
+    seconds = [recorded_number(session, "seconds") for session in sessions if isinstance(session, dict)]
+    known = [number for number in seconds if number is not None]
     return (
         record.id,
         config.task.name,
@@ -81,8 +82,8 @@ def _cell(record: CellRecord) -> tuple[Value, ...]:
         " ".join(str(seed) for seed in config.seeds),
         record.status,
         len(sessions),
-        sum(seconds) if seconds else None,
-        record.environment.get("peak_memory_mb"),
+        sum(known) if known else None,
+        recorded_number(record.environment, "peak_memory_mb"),
         record.reason or "",
     )
 
@@ -107,7 +108,7 @@ def configs(runs: GrokkingRuns) -> tuple[Record, ...]:
     """Return the plan as it was asked and the config of every cell."""
     plan = runs.plan
     asked = {"study": plan.study, "preset": plan.preset, "settings": plan.settings}
-    cells = {cell.id: cell.model_dump(mode="json") for cell in plan.cells}
+    cells = {name: cell.model_dump(mode="json") for name, cell in zip(plan.ids, plan.cells, strict=True)}
     text = "{\n" + ",\n".join(f" {json.dumps(name)}: {json.dumps(config)}" for name, config in cells.items()) + "\n}"
     return (
         Record("What was asked", _pretty(asked)),

@@ -5,7 +5,7 @@ from typing import Any
 
 from muonlab.runs.findings import as_text
 from muonlab.studies.grokking.comparison import Comparison
-from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns
+from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns, recorded, recorded_number
 
 
 def scope_in_words(runs: GrokkingRuns, pair: Comparison) -> str:
@@ -55,17 +55,19 @@ def machine(runs: GrokkingRuns) -> str:
     """Return the machine or machines as env.json names them."""
     found = []
     for record in runs.records:
-        hardware = record.environment.get("hardware") or {}
-        threads = record.environment.get("threads")
+        hardware = recorded(record.environment, "hardware", dict) or {}
+        cores, memory = recorded_number(hardware, "cores"), recorded_number(hardware, "memory_gb")
+        threads, device = recorded_number(record.environment, "threads"), recorded(record.environment, "device", str)
         parts = [
-            hardware.get("cpu"),
-            f"{hardware['cores']} cores" if hardware.get("cores") else None,
-            f"{hardware['memory_gb']} GB" if hardware.get("memory_gb") else None,
+            recorded(hardware, "cpu", str),
+            f"{cores} cores" if cores else None,
+            f"{memory} GB" if memory else None,
+            recorded(hardware, "gpu", str),
             f"{threads} thread{'s' * (threads != 1)} a worker" if threads else None,
-            f"device {record.environment['device']}" if record.environment.get("device") else None,
+            f"device {device}" if device else None,
         ]
         if any(parts):
-            found.append(", ".join(str(part) for part in parts if part))
+            found.append(", ".join(part for part in parts if part))
     return "; and ".join(dict.fromkeys(found)) or "not recorded"
 
 
@@ -104,7 +106,9 @@ def _size(conditions: list[Condition]) -> str:
 
 
 def _batch(conditions: list[Condition]) -> str:
-    return _one_or_more(c.config.protocol.batch for c in conditions)
+    """Rows of a step: no more than there are."""
+    asked = [(c.config.protocol.batch, c.result.num_train) for c in conditions]
+    return _one_or_more(f"full ({rows:,} rows)" if batch == "full" else min(batch, rows) for batch, rows in asked)
 
 
 def _budget(conditions: list[Condition]) -> str:

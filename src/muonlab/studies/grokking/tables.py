@@ -8,7 +8,7 @@ from muonlab.stats import survival
 from muonlab.stats.proportions import wilson
 from muonlab.stats.results import TestResult
 from muonlab.studies.grokking.comparison import Comparison, effect_sizes, every_pair, interval
-from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns
+from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns, was_followed
 from muonlab.studies.grokking.controls import Control
 from muonlab.studies.grokking.scope import several
 
@@ -46,7 +46,7 @@ def times(runs: GrokkingRuns) -> Table:
         Column("median_steps", "Median, steps", "count"),
         Column("mean_steps", "Mean, steps", "count"),
         Column("median_epochs", "Median, epochs", "number"),
-        Column("median_flops", "Median, FLOPs", "number"),
+        Column("median_flops", "Median, FLOPs of matrix products", "number"),
         Column("median_seconds", "Median, seconds", "number"),
     )
     rows = tuple((*place_of(c, place), *_times_of(c)) for c in conditions)
@@ -91,7 +91,8 @@ def lasting(runs: GrokkingRuns) -> Table:
         Column("n", "n", "count"),
         Column("crossed", "Crossed", "count"),
         Column("sustained", "Stayed", "count"),
-        Column("share_sustained", "Stayed, of the crossed", "percent"),
+        Column("too_late", "Crossed too late to follow", "count"),
+        Column("share_sustained", "Stayed, of those followed", "percent"),
         Column("median_steps_sustained", "Median sustained, steps", "count"),
         Column("lowest_minimum", "Lowest accuracy after", "accuracy"),
         Column("median_minimum", "Median of the lowest", "accuracy"),
@@ -100,8 +101,8 @@ def lasting(runs: GrokkingRuns) -> Table:
     rows = tuple((*place_of(c, place), *_lasting_of(c)) for c in conditions)
     note = (
         "“Stayed”: from some evaluation on, validation accuracy did not fall below the threshold again, as long as "
-        "the protocol follows a run. “Lowest accuracy after” is the smallest validation accuracy from the first "
-        "crossing on."
+        "the protocol follows a run; the share leaves out runs that crossed too late to be followed. “Lowest accuracy "
+        "after” is the smallest validation accuracy from the first crossing on."
     )
     return Table("lasting", "After the crossing", columns, rows, note)
 
@@ -109,12 +110,14 @@ def lasting(runs: GrokkingRuns) -> Table:
 def _lasting_of(condition: Condition) -> tuple[Value, ...]:
     steps, sustained = condition.times(sustained=True)
     crossed = [member for member in condition.members if member.first_crossing]
+    num_followed = sum(was_followed(member) for member in crossed)
     lowest = [m.minimum_after_crossing for m in crossed if m.minimum_after_crossing is not None]
     return (
         len(condition.members),
         len(crossed),
         int(sustained.sum()),
-        interval(wilson(int(sustained.sum()), len(crossed))),
+        len(crossed) - num_followed or None,
+        interval(wilson(int(sustained.sum()), num_followed)),
         interval(survival.median_time(survival.kaplan_meier(steps, sustained))),
         min(lowest, default=None),
         float(median(lowest)) if lowest else None,
@@ -186,9 +189,9 @@ def tests(family: Tests) -> Table:
     )
     known = sum(test.p is not None for _, _, test, _ in family)
     note = (
-        f"All two-sided. Holm’s adjustment is over the {known} tests of this table that gave a p-value. The verdict "
-        "uses the permutation test, the first row. Welch’s t on pooled epochs of the runs that crossed is what arXiv "
-        "2504.16041 did; it drops the runs that never crossed and mixes tasks whose times differ."
+        f"All two-sided. Holm’s adjustment is over the {known} tests of this table that gave a p-value. What is said "
+        "of a comparison rests on its permutation test, its first row. Welch’s t on pooled epochs of the runs that "
+        "crossed is what arXiv 2504.16041 did; it drops the runs that never crossed and mixes tasks whose times differ."
     )
     return Table("tests", "All tests of this report", columns, rows, note)
 
@@ -228,7 +231,7 @@ def costs(runs: GrokkingRuns) -> Table:
         Column("others_lr", "lr of other parameters", "exact"),
         Column("others_decay", "Their decay", "exact"),
         Column("others_lr_times_decay", "Their lr × decay", "exact"),
-        Column("flops_per_step", "FLOPs a step", "number"),
+        Column("flops_per_step", "FLOPs of matrix products a step", "number"),
         Column("seconds_per_step", "Seconds a step of a run", "number"),
     )
     rows = []
@@ -238,8 +241,8 @@ def costs(runs: GrokkingRuns) -> Table:
             rows.append((variant, *_settings(conditions[0]), *_costs(conditions)))
     note = (
         "Decoupled weight decay shrinks a weight by lr × decay a step. “Other parameters” are those that Muon leaves "
-        "to AdamW, such as embeddings. FLOPs are of matrix products in one step of one run, the optimizer’s own "
-        "included; where tasks or sizes differ, the middle one is shown. Seconds are of this machine."
+        "to AdamW, such as embeddings. The FLOPs of matrix products are those of one step of one run, the optimizer’s "
+        "own included; where tasks or sizes differ, the middle one is shown. Seconds are of this machine."
     )
     return Table("costs", "What each optimizer was given, and what a step costs", columns, tuple(rows), note)
 
@@ -271,12 +274,13 @@ def controls(judged: Sequence[Control]) -> Table:
         Column("limit", "Limit of guessing", "accuracy"),
         Column("stayed", "Stayed at chance"),
     )
-    rows = tuple(
-        (*place_of(c.condition, place), len(c.condition.members), c.num_looks, c.chance, c.best, c.limit, c.stayed)
-        for c in judged
-    )
+    rows = []
+    for c in judged:
+        stayed = c.stayed if c.can_tell else "too few validation rows to tell"
+        numbers = (len(c.condition.members), c.num_looks, c.chance, c.best, c.limit, stayed)
+        rows.append((*place_of(c.condition, place), *numbers))
     note = (
         "The same runs on labels that were shuffled over all rows, for each run anew. The limit is the accuracy that "
         "guessing exceeds with a probability of at most 0.001, at any evaluation of any run of the row."
     )
-    return Table("controls", "Controls on random labels", columns, rows, note)
+    return Table("controls", "Controls on random labels", columns, tuple(rows), note)
