@@ -23,7 +23,7 @@ from muonlab.train.rows import Rows
 from muonlab.train.seeds import fold_in
 from muonlab.train.treatments import treatments
 
-CHECKPOINT_SECONDS = 10.0  # about as much work is lost to a kill
+CHECKPOINT_SECONDS = 5.0  # about as much work is lost to a kill
 
 Report = Callable[[dict], None]
 
