@@ -47,6 +47,12 @@ def test_sustained_for_k_evaluations_needs_k_more():
     assert short.sustained_reason == "crossed too late to be followed: the budget ended less than 2 evaluations later"
 
 
+def test_a_run_that_came_back_late_had_its_time_and_did_not_stay():
+    criterion = Criterion(0.95, 0.99, 2)
+    found = times([1.0] * 6, [0.96, 0.5, 0.96, 0.5, 0.5, 0.96], criterion)
+    assert found.sustained_reason == "crossed, then fell, and was not seen to stay for 2 evaluations"
+
+
 def test_a_crossing_at_the_last_evaluation_is_not_known_to_last():
     found = times([1.0] * 3, [0.1, 0.2, 0.96], TO_BUDGET)
     assert (found.first, found.sustained) == (2, None)

@@ -84,7 +84,9 @@ def _sustained_crossing(
     if not _reaches(validation[-1], criterion.threshold):
         return None, f"crossed, then fell: below {criterion.threshold:g} at the last evaluation"
     wanted = 1 if criterion.follow == "budget" else criterion.follow
-    return None, f"crossed too late to be followed: the budget ended less than {wanted} evaluations later"
+    if first + wanted >= len(validation):
+        return None, f"crossed too late to be followed: the budget ended less than {wanted} evaluations later"
+    return None, f"crossed, then fell, and was not seen to stay for {wanted} evaluations"
 
 
 def _held(first: int, validation: Curve, criterion: Criterion) -> int | None:

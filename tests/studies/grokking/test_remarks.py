@@ -28,6 +28,14 @@ def test_whether_it_stays_is_said(tmp_path):
     assert "Counting only crossings that last, the ratio is" in text
 
 
+def test_an_answer_that_rests_on_crossings_that_do_not_last_is_a_caution(tmp_path):
+    def fate(config, seed):
+        step = synthetic.usual_fate(config, seed)
+        return (step, 0.61) if step and config.optimizer.name == "muon" else step
+
+    assert any("known to last the answer would not stand" in caution for caution in said(tmp_path, fate)[1])
+
+
 def test_runs_that_crossed_too_late_to_be_followed_are_left_out_of_the_share_that_stayed(tmp_path):
     def fate(config, seed):
         if config.optimizer.name == "muon" and seed < 2:

@@ -33,7 +33,7 @@ def beside(case: Case) -> str:
 
 def cautions(case: Case, controls: list[Control]) -> list[str]:
     """Return what weakens the answer."""
-    found = [_missing_blocks(case), _horizon(case), _turned_by_cost(case)]
+    found = [_missing_blocks(case), _horizon(case), _does_not_last(case), _turned_by_cost(case)]
     if case.pair.tried[0] != case.pair.tried[1]:
         found.append("The optimizers did not have equally many settings to choose from; more settings, better luck.")
     found.append(no_control(controls))
@@ -182,6 +182,17 @@ def _other_answer(ratio: Estimate, longer: Estimate) -> str:
         return ", whose interval contains 1: the answer would not stand"
     return (
         ": the answer would be the other way round" if side(ratio) != "undecided" else ", which would tell them apart"
+    )
+
+
+def _does_not_last(case: Case) -> str:
+    followed = [m for pair in case.pair.pairs.values() for c in pair for m in c.members if was_followed(m)]
+    lasting = case.pair.ratio(sustained=True)
+    if not any(m.sustained_crossing for m in followed) or "undecided" == case.side or side(lasting) == case.side:
+        return ""
+    return (
+        "Counting only crossings that are known to last the answer would not stand: the ratio is "
+        f"{as_text(interval(lasting), 'ratio')}."
     )
 
 
