@@ -188,7 +188,7 @@ def _other_answer(ratio: Estimate, longer: Estimate) -> str:
 def _does_not_last(case: Case) -> str:
     followed = [m for pair in case.pair.pairs.values() for c in pair for m in c.members if was_followed(m)]
     lasting = case.pair.ratio(sustained=True)
-    if not any(m.sustained_crossing for m in followed) or "undecided" == case.side or side(lasting) == case.side:
+    if not any(m.sustained_crossing for m in followed) or case.side == "undecided" or side(lasting) == case.side:
         return ""
     return (
         "Counting only crossings that are known to last the answer would not stand: the ratio is "
