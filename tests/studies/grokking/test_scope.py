@@ -32,9 +32,9 @@ def test_a_batch_is_no_larger_than_the_train_set(tmp_path):
 
 def test_a_gpu_is_named(tmp_path):
     runs = read(synthetic.write(tmp_path, [synthetic.cell("add", "softmax", "muon", [0])]))
-    text = '{"hardware": {"cpu": "One", "gpu": "NVIDIA H200"}, "device": "cuda", "seeds": [0]}'
+    text = '{"hardware": {"cpu": "One", "gpu": "Imaginary GPU"}, "device": "cuda", "seeds": [0]}'
     (tmp_path / runs.records[0].id / "env.json").write_text(text)
-    assert machine(read(tmp_path)) == "One, NVIDIA H200, device cuda"
+    assert machine(read(tmp_path)) == "One, Imaginary GPU, device cuda"
 
 
 def test_several_machines_are_all_named(tmp_path):
