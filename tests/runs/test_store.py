@@ -93,6 +93,14 @@ def test_a_torn_empty_or_foreign_result_is_named_and_the_others_are_read(folder,
     assert "run" in records[0].reason
 
 
+def test_a_folder_where_a_result_should_be_is_named(folder, plan):
+    (folder / plan.cells[0].id / "result.json").mkdir()
+    record = read_cells(folder)[0]
+    assert record.status == "unreadable"
+    assert record.reason is not None
+    assert record.reason.startswith(f"cannot read {folder / plan.cells[0].id / 'result.json'}: Is a directory; move it")
+
+
 def test_the_result_of_another_cell_is_not_taken_for_its_own(folder, plan):
     text = result_of(plan.cells[1]).model_dump_json()
     write_text(folder / plan.cells[0].id / "result.json", text)

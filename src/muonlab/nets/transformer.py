@@ -169,7 +169,8 @@ class Transformer(nn.Module):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all weights anew: matrices uniform in +-1 / sqrt(columns), the embedding normal with variance 1 / D.
 
-        These are the defaults of MLX, in which the code that arXiv 2504.16041 cites is written.
+        The matrices have torch's default bound. The embedding is ours: torch's, and so the code that arXiv 2504.16041
+        cites, has variance 1.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):

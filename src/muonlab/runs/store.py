@@ -197,7 +197,8 @@ def _read_cell(folder: Path, config: CellConfig) -> CellRecord:
     except (StudyError, KeyError, TypeError) as error:
         status, result, reason = "unreadable", None, f"{error}; {REMOVE}"
     except OSError as error:
-        status, result, reason = "unreadable", None, explain(error, folder)
+        place = error.filename or folder
+        status, result, reason = "unreadable", None, f"cannot read {place}: {error.strerror}; {REMOVE}"
     return CellRecord(folder.name, config, folder, status, reason, result, environment)
 
 

@@ -140,7 +140,6 @@ class ProgressView:
     def __init__(self, cells: Mapping[str, CellConfig], workers: int, stream: TextIO):
         self._labels = labels(cells)
         self._forecast = Forecast(cells, workers)
-        self._stream = stream
         self._start = self._last_line = time.monotonic()
         self._done = 0
         self._console = Console(file=stream)

@@ -11,7 +11,7 @@ def conditions(made):
     return {(c.task.name, c.loss, c.optimizer.name) for c in made.cells if c.task.labels == "true"}
 
 
-def test_the_paper_preset_is_its_whole_grid_with_the_model_of_the_code_it_cites():
+def test_the_paper_preset_is_its_whole_grid_with_the_sizes_of_the_code_it_cites():
     made = plan("paper")
     assert len(conditions(made)) == 7 * 3 * 2
     assert all(c.net.depth == 2 and c.net.width == 128 and c.protocol.batch == 512 for c in made.cells)

@@ -55,7 +55,7 @@ def _per_level(case: Case, level: str) -> str:
         torn = " (the ranks of the test point the other way)" if part.side != side(part.ratio) else ""
         found[part.side].append(f"{group} {number}{torn}")
     preposition = {"task": "on", "loss": "with"}[level]
-    parts = [f"{side} {preposition} {', '.join(names)}" for side, names in found.items() if names]
+    parts = [f"{which} {preposition} {', '.join(names)}" for which, names in found.items() if names]
     return f"By {level}, {case.names[0]} is {'; '.join(parts)}."
 
 
