@@ -1,15 +1,47 @@
 """Muon: momentum, orthogonalized (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from muonlab.rules.operand import operand
 from muonlab.rules.polar import normalize, orthogonalize
 
+AdjustLR = str | Callable[[tuple[int, int]], float]
+ADJUSTMENTS: dict[str, Callable[[int, int], float]] = {
+    "original": lambda rows, columns: max(1.0, rows / columns) ** 0.5,  # Jordan et al. 2024
+    "match_rms_adamw": lambda rows, columns: 0.2 * max(rows, columns) ** 0.5,  # Moonshot, arXiv 2502.16982
+    "spectral": lambda rows, columns: (rows / columns) ** 0.5,  # Bernstein 2025; arXiv 2310.17813
+    "none": lambda rows, columns: 1.0,
+}
+VARIANTS = ("normuon", "adamuon")
 
-def init(p: Tensor) -> dict[str, Tensor]:
-    """Return the state of one parameter: a momentum of zeros, shaped like p."""
-    return {"momentum": torch.zeros_like(p)}
+
+def adjustment(rows: int, columns: int, adjust_lr_fn: AdjustLR = "original") -> float:
+    """Return what the learning rate of a matrix is multiplied by.
+
+    With an orthogonal update O of spectral norm one: "original", sqrt(max(1, rows / columns)); "match_rms_adamw",
+    0.2 sqrt(max(rows, columns)), which gives entries of root mean square 0.2 as AdamW does; "spectral",
+    sqrt(rows / columns), which transfers learning rates across width; "none", 1; or a function of (rows, columns).
+    """
+    if callable(adjust_lr_fn):
+        return adjust_lr_fn((rows, columns))
+    return ADJUSTMENTS[adjust_lr_fn](rows, columns)
+
+
+def init(p: Tensor, *, variant: str | None = None) -> dict[str, Tensor]:
+    """Return the state of one parameter: a momentum of zeros, shaped like p, and the second moment of a variant."""
+    state = {"momentum": torch.zeros_like(p)}
+    if variant is not None:
+        state["second_moment"] = second_moment(p, variant)
+    return state
+
+
+def second_moment(p: Tensor, variant: str) -> Tensor:
+    """Return zeros, one a row of p (normuon) or one an entry (adamuon); real."""
+    magnitudes = p.real if p.is_complex() else p
+    return torch.zeros_like(magnitudes[..., :1] if variant == "normuon" else magnitudes)
 
 
 def update(
@@ -21,16 +53,20 @@ def update(
     momentum: float | Tensor = 0.95,
     weight_decay: float | Tensor = 0.01,
     nesterov: bool = True,
-    steps: int = 5,
-    scale: bool = True,
+    method: str = "quintic",
+    steps: int | None = None,
+    adjust_lr_fn: AdjustLR = "original",
     is_orthogonal: bool = True,
+    cautious: bool = False,
+    variant: str | None = None,
+    beta2: float = 0.95,
     polar_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the parameter and the state after one step of Muon.
 
         b = momentum * b + (1 - momentum) * g
         O = polar(momentum * b + (1 - momentum) * g  if nesterov else  b)
-        p = (1 - lr * weight_decay) * p - lr * sqrt(max(1, rows / columns)) * O
+        p = (1 - lr * weight_decay) * p - lr * adjustment * O
 
     Args:
         grad: gradient of the loss, shaped like p.
@@ -40,12 +76,18 @@ def update(
         momentum: share of the old momentum that is kept, in [0, 1).
         weight_decay: decoupled decay; a step shrinks p by lr * weight_decay.
         nesterov: look ahead by one momentum step.
-        steps: Newton-Schulz iterations.
-        scale: multiply by sqrt(max(1, rows / columns)).
+        method: how the polar factor is had (`polar.orthogonalize`).
+        steps: iterations of it.
+        adjust_lr_fn: how lr follows from the shape (`adjustment`).
         is_orthogonal: False puts the matrix of the same direction as the momentum and of the Frobenius norm that
             its polar factor has, sqrt(min(rows, columns)), in the place of O: the control that separates
             orthogonalization from normalization.
-        polar_dtype: dtype of the Newton-Schulz iteration; p's own by default.
+        cautious: decay only the entries that the step moves towards zero (arXiv 2510.12402).
+        variant: "normuon" divides each row of O by the root of its running mean square (NorMuon, arXiv 2510.05491);
+            "adamuon" takes O of the signs of the momentum and divides each entry by its own (AdaMuon, arXiv
+            2507.11005). Both then have O's Frobenius norm again.
+        beta2: decay of the second moment of a variant, in [0, 1).
+        polar_dtype: dtype of the products; p's own by default.
 
     References:
         Jordan et al. 2024; torch.optim.Muon, whose default scale ("original") is this one.
@@ -54,10 +96,38 @@ def update(
     kept, new = operand(momentum, p), operand(1 - momentum, p)
     b = kept * state["momentum"] + new * grad
     direction = kept * b + new * grad if nesterov else b
+    state = {**state, "momentum": b}
+    if variant == "adamuon":
+        direction = direction.sgn()
     if is_orthogonal:
-        direction = orthogonalize(direction, steps=steps, dtype=polar_dtype)
+        direction = orthogonalize(direction, method, steps=steps, dtype=polar_dtype)
     else:
         direction = normalize(direction) * min(rows, columns) ** 0.5
-    step_size = lr * max(1, rows / columns) ** 0.5 if scale else lr
-    p = operand(1 - lr * weight_decay, p) * p - operand(step_size, p) * direction
-    return p, {"momentum": b}
+    if variant is not None:
+        direction, state["second_moment"] = rescale(direction, state["second_moment"], beta2)
+    step_size = lr * adjustment(rows, columns, adjust_lr_fn)
+    decay = lr * weight_decay
+    if cautious:
+        decay = torch.where(agree(direction, p), decay, 0.0)
+    p = operand(1 - decay, p) * p - operand(step_size, p) * direction
+    return p, state
+
+
+def rescale(O: Tensor, v: Tensor, beta2: float) -> tuple[Tensor, Tensor]:  # noqa: E741
+    """Return O / sqrt(v) at O's Frobenius norm, and the new v: its running mean square, a row or an entry.
+
+    Args:
+        O: updates, (*members, rows, columns).
+        v: as `second_moment` shapes it.
+        beta2: share of the old v that is kept.
+    """
+    square = O.abs().square()
+    v = beta2 * v + (1 - beta2) * (square.mean(dim=-1, keepdim=True) if v.shape[-1] != O.shape[-1] else square)
+    scaled = O / (v.sqrt() + 1e-8)
+    norm = torch.linalg.matrix_norm(scaled, keepdim=True)
+    return scaled * (torch.linalg.matrix_norm(O, keepdim=True) / torch.where(norm > 0, norm, 1)), v
+
+
+def agree(O: Tensor, p: Tensor) -> Tensor:  # noqa: E741
+    """Return where p - O has moved towards zero."""
+    return ((O.conj() * p).real if p.is_complex() else O * p) > 0

@@ -1,52 +1,148 @@
 """The polar factor of a matrix: its singular vectors kept, its singular values sent towards one."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-# Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks": a quintic whose slope at zero is as
-# steep as it can be while [0, 1] is mapped into about [0.7, 1.2].
-JORDAN = (3.4445, -4.7750, 2.0315)
+from muonlab.rules import choice
+from muonlab.rules.exact import exact
+from muonlab.rules.iterations import bounded, newton_schulz
+from muonlab.rules.polynomials import JORDAN, Polynomial, cubic, polar_express
+
+METHODS = ("auto", "quintic", "polar_express", "cubic", "gram", "aol", "exact")
+STEPS = {"quintic": 5, "polar_express": 5, "cubic": 7, "gram": 5, "aol": 4}
+CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**26}
 
 
 def normalize(G: Tensor, *, eps: float = 1e-7) -> Tensor:
     """Return G / |G|_F, (*members, rows, columns), over the whole range of its dtype; zero matrices stay zero."""
-    peak = G.abs().amax(dim=(-2, -1), keepdim=True)  # (*members, 1, 1)
-    X = G / torch.where(peak > 0, peak, torch.ones_like(peak))  # entries in [-1, 1]: no norm under- or overflows
+    X = _divide_by_largest_entry_(G.clone())
     return X / (torch.linalg.matrix_norm(X, keepdim=True) + eps)
 
 
 def orthogonalize(
     G: Tensor,
+    method: str = "auto",
     *,
-    steps: int = 5,
-    coefficients: tuple[float, float, float] = JORDAN,
+    steps: int | None = None,
+    coefficients: Polynomial | None = None,
     eps: float = 1e-7,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return an approximation of U V^T, where G = U S V^T, by the quintic Newton-Schulz iteration.
+    """Return the polar factor U V^H of each matrix, where G = U S V^H, or an approximation of it.
 
-        X_0 = G / (|G|_F + eps),    X_{k+1} = a X_k + (b A + c A^2) X_k    with A = X_k X_k^T
+    Methods, all of matrix products alone but the last:
+
+    - quintic: Jordan's iteration from G / |G|_F. Singular values end between about 0.7 and 1.2.
+    - polar_express: the best quintics in turn, from G over a bound of its largest singular value.
+    - gram: the same polynomials, two or three at a time on the small Gram matrix: fewer operations the longer the
+      matrix.
+    - cubic: the best cubics in turn; two products a step instead of three.
+    - aol: rows (of the smaller side) scaled to almost orthogonal ones, then four quintics. It is the polar factor of the
+      scaled matrix, which is not that of G.
+    - exact: by eigenvectors of the Gram matrix, to the precision of the dtype; singular values that are zero to rounding
+      stay zero.
+    - auto: the cheapest of them that is accurate enough, by device, dtype, shape and number (`muonlab doctor`).
 
     Args:
-        G: matrices, (*members, rows, columns); never changed. Zero matrices stay zero. The answer does not depend
-            on the scale of G, over the whole range of its dtype.
-        steps: iterations. Five bring singular values from 0.01 |G|_F upwards into about [0.7, 1.2].
-        coefficients: (a, b, c); Jordan's by default.
-        eps: keeps a zero matrix zero; relative to the largest entry.
-        dtype: dtype of the iteration, float32 or bfloat16 in practice; G's own by default.
+        G: matrices, (*members, rows, columns), real or complex; never changed. Zero matrices stay zero. The answer
+            does not depend on the scale of G, over the whole range of its dtype.
+        method: one of METHODS.
+        steps: iterations; by default 5, for cubic 7 and for aol 4. Not for exact and auto.
+        coefficients: (a, b, c) of a x + b x^3 + c x^5 for quintic; Jordan's by default.
+        eps: keeps a zero matrix zero in quintic; relative to the largest entry.
+        dtype: dtype of the products; G's own by default, float32 where that is float16.
 
     Returns:
         A tensor with the shape and dtype of G.
 
+    Raises:
+        ValueError: G is not of matrices of floating point numbers, or an argument that the method does not have.
+
+    Example:
+        >>> orthogonalize(torch.tensor([[3.0, 0.0], [0.0, -0.1]]), "exact")
+        tensor([[ 1.,  0.],
+                [ 0., -1.]])
+
     References:
-        Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
+        quintic: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. polar_express: arXiv 2505.16932.
+        cubic: arXiv 2506.10935. aol: arXiv 2512.04632.
     """
-    a, b, c = coefficients
-    X = normalize(G, eps=eps).to(dtype or G.dtype)
-    is_tall = G.shape[-2] > G.shape[-1]
-    if is_tall:
-        X = X.mT  # the small Gram matrix is the cheap one
-    for _ in range(steps):
-        A = X @ X.mT
-        X = a * X + (b * A + c * (A @ A)) @ X
-    return (X.mT if is_tall else X).to(G.dtype)
+    check(method, steps, coefficients)
+    if G.ndim < 2:
+        raise ValueError(f"a tensor of shape {tuple(G.shape)} holds no matrices; expected at least two axes")
+    if not (G.is_floating_point() or G.is_complex()):
+        raise ValueError(f"matrices of {G.dtype} have no polar factor; expected floating point or complex numbers")
+    stack = G.reshape(-1, *G.shape[-2:])
+    if stack.numel() == 0:
+        return G.clone()
+    hyper = {"steps": steps, "coefficients": coefficients, "eps": eps, "dtype": dtype}
+    parts = [orthogonalize_(part.clone(), method, **hyper) for part in stack.split(chunk(stack[0]))]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(G.shape)
+
+
+def orthogonalize_(
+    G: Tensor,
+    method: str = "auto",
+    *,
+    steps: int | None = None,
+    coefficients: Polynomial | None = None,
+    eps: float = 1e-7,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Return what `orthogonalize` returns, of a stack (k, rows, columns) whose memory is worked in; arguments as there."""
+    rows, columns = G.shape[-2:]
+    dtype = _product_dtype(G, dtype)
+    if method == "auto":
+        method, steps = choice.choose(rows, columns, len(G), dtype, G.device.type)
+    steps = steps or STEPS.get(method, 0)
+    X = _divide_by_largest_entry_(G)
+    if method == "quintic":
+        X /= torch.linalg.matrix_norm(X, keepdim=True) + eps
+        X = X.to(dtype)
+        X = newton_schulz(X.mH if rows > columns else X, [coefficients or JORDAN] * steps)  # the small Gram matrix
+        X = X.mH if rows > columns else X
+    elif method == "exact":
+        X = X.to(dtype)
+        X = exact(X.mH).mH if rows > columns else exact(X)
+    else:
+        polynomials = cubic(steps) if method == "cubic" else polar_express(steps)
+        stages = choice.stages(steps) if method == "gram" else (1,) * steps
+        X = bounded(X.to(dtype), polynomials, stages, preconditioned=method == "aol")
+    return X if X.dtype == G.dtype else G.copy_(X)
+
+
+def chunk(matrix: Tensor) -> int:
+    """Return how many matrices like this one are worked on at a time: what fits the cache, or keeps a GPU busy."""
+    size = CHUNK_BYTES.get(matrix.device.type, CHUNK_BYTES["cuda"])
+    return max(1, size // (matrix.numel() * matrix.element_size()))
+
+
+def _product_dtype(G: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    dtype = dtype or (torch.float32 if G.dtype == torch.float16 else G.dtype)
+    if G.is_complex() and not dtype.is_complex:  # there are no complex products in bfloat16
+        return torch.complex128 if dtype == torch.float64 else torch.complex64
+    return dtype
+
+
+def _divide_by_largest_entry_(G: Tensor) -> Tensor:
+    """Divide each matrix by its largest entry, in place, so that no norm or product of it under- or overflows."""
+    parts = torch.view_as_real(G).flatten(-2) if G.is_complex() else G
+    # Two reductions are one pass each; abs().amax() makes a copy, and a norm of order infinity is ten times as slow.
+    peak = torch.maximum(parts.amax(dim=(-2, -1), keepdim=True), -parts.amin(dim=(-2, -1), keepdim=True))
+    return G.div_(torch.where(peak > 0, peak, 1))
+
+
+def check(method: str, steps: int | None = None, coefficients: Sequence[float] | None = None) -> None:
+    """Raise ValueError where a method is unknown or does not have these arguments."""
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is unknown; expected one of {', '.join(METHODS)}")
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
+        raise ValueError(f"steps={steps!r} is out of range; expected a whole number, at least one")
+    if steps is not None and method in ("auto", "exact"):
+        raise ValueError(f"steps={steps} with method={method!r}, which has none; name a method that iterates")
+    if coefficients is not None and method != "quintic":
+        raise ValueError(f"coefficients={coefficients} with method={method!r}; they are for quintic alone")
+    if coefficients is not None and len(coefficients) != 3:
+        raise ValueError(f"coefficients={coefficients}: expected three numbers, (a, b, c)")

@@ -20,8 +20,9 @@ def treatments(net: nn.Module, config: MuonConfig | AdamWConfig | SGDConfig) -> 
 
 
 def _muon(config: MuonConfig) -> Treatment:
-    hyper = config.model_dump(include={"lr", "weight_decay", "momentum", "nesterov", "steps", "scale"})
+    hyper = config.model_dump(include={"lr", "weight_decay", "momentum", "nesterov", "steps"})
     polar_dtype = None if config.polar_dtype == "same" else getattr(torch, config.polar_dtype)
+    hyper["adjust_lr_fn"] = "original" if config.scale else "none"
     return Treatment(muon, hyper | {"is_orthogonal": config.orthogonalize, "polar_dtype": polar_dtype})
 
 

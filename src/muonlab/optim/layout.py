@@ -1,0 +1,93 @@
+"""A parameter as stacks of matrices: what is orthogonalized together and what alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["matrix", "convolution", "experts"]
+Split = int | Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the entries of a parameter are seen as matrices.
+
+    Attributes:
+        count: matrices beside each other: experts, or 1.
+        rows: of one matrix, all its blocks together.
+        columns: of one matrix; in * kh * kw of a convolution.
+        blocks: rows of each part that is orthogonalized alone; they sum to rows.
+    """
+
+    count: int
+    rows: int
+    columns: int
+    blocks: tuple[int, ...]
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """The stacks, (count, rows, columns) each: one if the blocks are equal, else one a block."""
+        if len(set(self.blocks)) == 1:
+            return ((self.count * len(self.blocks), self.blocks[0], self.columns),)
+        return tuple((self.count, rows, self.columns) for rows in self.blocks)
+
+    def stacks(self, tensor: Tensor) -> list[Tensor]:
+        """Return a tensor of the parameter's shape as stacks of matrices, views of it where its memory allows."""
+        if len(set(self.blocks)) == 1:
+            return [tensor.reshape(self.shapes[0])]
+        return list(tensor.reshape(self.count, self.rows, self.columns).split(self.blocks, dim=1))
+
+    def join(self, stacks: Sequence[Tensor], shape: torch.Size) -> Tensor:
+        """Return the parameter's shape made of stacks again."""
+        return (stacks[0] if len(stacks) == 1 else torch.cat(list(stacks), dim=1)).reshape(shape)
+
+
+def layout(shape: Sequence[int], kind: Kind | None = None, split: Split = None) -> Layout:
+    """Return the layout of a parameter.
+
+    Args:
+        shape: at least two axes.
+        kind: "matrix"; "convolution", (out, in, *kernel) as the matrix (out, in * kernel); "experts", (experts, rows,
+            columns). By default by the number of axes: two, a matrix; three, experts; more, a convolution.
+        split: number of equal blocks of rows that are orthogonalized apart, as query, key and value of one fused matrix
+            are, or the rows of each block.
+
+    Raises:
+        ValueError: the shape has no matrices of that kind, or the split does not divide its rows.
+    """
+    shape = tuple(shape)
+    kind = kind or ("matrix" if len(shape) == 2 else "experts" if len(shape) == 3 else "convolution")
+    if len(shape) < 2 or (kind == "matrix" and len(shape) != 2) or (kind == "experts" and len(shape) < 3):
+        raise ValueError(
+            f"Muon takes matrices, and a parameter of shape {shape} is none (kind={kind!r}); "
+            "give it to AdamW: MuonAdamW(model) does so by itself"
+        )
+    if 0 in shape:
+        return Layout(0, 0, 0, (0,))
+    if kind == "convolution":
+        count, rows = 1, shape[0]
+        columns = torch.Size(shape[1:]).numel()
+    else:
+        count, rows, columns = torch.Size(shape[:-2]).numel(), *shape[-2:]
+    return Layout(count, rows, columns, _blocks(rows, split, shape))
+
+
+def _blocks(rows: int, split: Split, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if split is None:
+        return (rows,)
+    if isinstance(split, int) and not isinstance(split, bool):
+        if split < 1 or rows % split:
+            raise ValueError(f"split={split} does not divide the {rows} rows of a parameter of shape {shape}")
+        return (rows // split,) * split
+    if not isinstance(split, Sequence) or isinstance(split, str):
+        raise ValueError(f"split={split!r}: expected a number of equal blocks of rows, or the rows of each block")
+    blocks = tuple(split)
+    if not all(isinstance(block, int) and block > 0 for block in blocks) or sum(blocks) != rows:
+        raise ValueError(
+            f"split={split} does not sum to the {rows} rows of a parameter of shape {shape}; expected the rows of each "
+            "block, all of them positive"
+        )
+    return blocks
