@@ -23,7 +23,7 @@ def exact(X: Tensor) -> Tensor:
 
     A float32 matrix is squared in float64, (X X^H)^(-1/2) X, at a cost comparable to five steps of a quintic. A float64
     matrix is taken apart by its singular value decomposition, which is slower. Either way the answer is that of X as
-    it stands: singular values between the tolerance and the rounding of whoever made X become one as well.
+    it stands: the noise of an earlier, coarser computation lies above the tolerance, and becomes one as well.
 
     Args:
         X: matrices, (k, m, n) with m <= n, float32, float64, complex64 or complex128, scaled so that entries are at

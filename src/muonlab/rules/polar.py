@@ -77,8 +77,9 @@ def orthogonalize(
     stack = G.reshape(-1, *G.shape[-2:])
     if stack.numel() == 0:
         return G.clone()
+    size = chunk(*G.shape[-2:], G.element_size(), G.device.type)
     hyper = {"steps": steps, "coefficients": coefficients, "eps": eps, "dtype": dtype}
-    parts = [orthogonalize_(part.clone(), method, **hyper) for part in stack.split(chunk(stack[0]))]
+    parts = [orthogonalize_(part.clone(), method, **hyper) for part in stack.split(size)]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(G.shape)
 
 
@@ -113,10 +114,10 @@ def orthogonalize_(
     return X if X.dtype == G.dtype else G.copy_(X)
 
 
-def chunk(matrix: Tensor) -> int:
-    """Return how many matrices like this one are worked on at a time: what fits the cache, or keeps a GPU busy."""
-    size = CHUNK_BYTES.get(matrix.device.type, CHUNK_BYTES["cuda"])
-    return max(1, size // (matrix.numel() * matrix.element_size()))
+def chunk(rows: int, columns: int, itemsize: int, device: str) -> int:
+    """Return how many matrices are worked on at a time: what fits the cache of a CPU, or keeps a GPU busy."""
+    size = CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"])
+    return max(1, size // (rows * columns * itemsize))
 
 
 def _product_dtype(G: Tensor, dtype: torch.dtype | None) -> torch.dtype:

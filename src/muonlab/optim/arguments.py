@@ -1,0 +1,103 @@
+"""What a group of parameters may say, checked before anything is changed."""
+
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muonlab.optim.rounding import ROUNDINGS
+from muonlab.rules import polar
+from muonlab.rules.muon import ADJUSTMENTS, VARIANTS
+
+Check = tuple[Callable[[Any], bool], str]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _size(value: Any) -> bool:
+    """Return whether it is a finite number at least zero, or a tensor of one (whose value is not looked at twice)."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and (value.device.type != "cpu" or bool(value >= 0) and bool(value.isfinite()))
+    return _number(value) and value >= 0
+
+
+def _share(value: Any) -> bool:
+    return _number(value) and 0 <= value < 1
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _one_of(*names: Any) -> Check:
+    return lambda value: value in names, "one of " + ", ".join(str(name) for name in names)
+
+
+SIZE: Check = (_size, "a finite number, at least 0")
+SHARE: Check = (_share, "a number at least 0 and less than 1")
+FLAG: Check = (_flag, "True or False")
+DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128)
+
+SHARED: dict[str, Check] = {
+    "lr": SIZE,
+    "weight_decay": SIZE,
+    "eps": SIZE,
+    "rounding": _one_of(*ROUNDINGS),
+    "nonfinite": _one_of("raise", "skip"),
+    "capturable": FLAG,
+    "state_dtype": (lambda value: value is None or value in DTYPES, "a floating point or complex dtype, or None"),
+}
+MUON: dict[str, Check] = {
+    "momentum": SHARE,
+    "nesterov": FLAG,
+    "adjust_lr_fn": (
+        lambda value: value is None or callable(value) or value in ADJUSTMENTS,
+        f"one of {', '.join(ADJUSTMENTS)}, or a function of (rows, columns)",
+    ),
+    "ns_dtype": (
+        lambda value: value is None or value in DTYPES,
+        "torch.bfloat16, torch.float32, torch.float64 or another floating point dtype, or None",
+    ),
+    "cautious": FLAG,
+    "variant": _one_of(None, *VARIANTS),
+    "beta2": SHARE,
+}
+ADAMW: dict[str, Check] = {
+    "betas": (
+        lambda value: isinstance(value, tuple | list) and len(value) == 2 and all(_share(beta) for beta in value),
+        "two numbers, each at least 0 and less than 1",
+    ),
+}
+
+
+def check(group: Mapping[str, Any]) -> None:
+    """Raise ValueError where a group's argument is out of range; extra keys are let through, as torch.optim does."""
+    checks = SHARED | (ADAMW if group["rule"] == "adamw" else MUON)
+    for name, (is_allowed, expected) in checks.items():
+        if not is_allowed(group[name]):
+            raise ValueError(f"{name}={group[name]!r} is out of range; expected {expected}")
+    if group["rule"] == "muon":
+        _check_method(group)
+
+
+def _check_method(group: Mapping[str, Any]) -> None:
+    steps, coefficients = group["ns_steps"], group["ns_coefficients"]
+    if group["method"] not in polar.METHODS:
+        raise ValueError(f"method={group['method']!r} is unknown; expected one of {', '.join(polar.METHODS)}")
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps < 100):
+        raise ValueError(f"ns_steps={steps!r} is out of range; expected a whole number from 1 to 99")
+    if coefficients is not None and (len(coefficients) != 3 or not all(_number(each) for each in coefficients)):
+        raise ValueError(f"ns_coefficients={coefficients!r}; expected three finite numbers (a, b, c)")
+    if group["method"] == "exact" and group["ns_dtype"] in (torch.bfloat16, torch.float16):
+        raise ValueError(f"ns_dtype={group['ns_dtype']} with method='exact'; expected torch.float32 or torch.float64")
+    polar.check(method(group), steps, coefficients)
+
+
+def method(group: Mapping[str, Any]) -> str:
+    """Return the method of a group: its steps or coefficients mean torch.optim.Muon's quintic unless it names another."""
+    given = group["ns_steps"] is not None or group["ns_coefficients"] is not None
+    return "quintic" if given and group["method"] == "auto" else group["method"]

@@ -1,0 +1,172 @@
+"""Muon as a torch.optim.Optimizer: for the hidden matrices of a network, of any shape, dtype and sharding."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muonlab.optim import arguments, muon_step
+from muonlab.optim.layout import Kind, Split, layout
+from muonlab.optim.patterns import closest, matches
+from muonlab.optim.shell import Item, Shell
+from muonlab.rules.muon import AdjustLR
+
+Splits = Mapping[str, Split] | Callable[[str, Tensor], Split]
+
+
+class Muon(Shell):
+    """Muon: momentum, orthogonalized; for hidden matrices. `MuonAdamW` takes whole models.
+
+        b = momentum * b + (1 - momentum) * g
+        O = polar factor of (momentum * b + (1 - momentum) * g  if nesterov else  b)
+        p = (1 - lr * weight_decay) * p - lr * adjustment * O
+
+    A 2-D parameter is a matrix, a 3-D one a stack of matrices (experts), and one of more axes a convolution
+    (out, in, *kernel), which is the matrix (out, in * kernel). Experts, the parts of a split, and different
+    parameters are orthogonalized apart, as one batch where their shapes are equal or each other's transpose.
+
+    Args:
+        params: tensors, (name, tensor) pairs, or groups of them. Fewer than two axes is an error.
+        lr: step size, a number or a tensor of one.
+        weight_decay: decoupled decay; a step shrinks p by lr * weight_decay. A number or a tensor of one.
+        momentum: share of the old momentum that is kept, in [0, 1).
+        nesterov: look ahead by one momentum step.
+        ns_coefficients: (a, b, c) of the quintic iteration; giving them means method="quintic".
+        eps: keeps zero gradients zero in the quintic iteration; relative to the largest entry.
+        ns_steps: iterations; giving them alone means method="quintic", as in torch.optim.Muon.
+        adjust_lr_fn: what lr is multiplied by, for a matrix of (rows, columns): "original", sqrt(max(1, rows /
+            columns)), the default; "match_rms_adamw", 0.2 sqrt(max(rows, columns)), with which AdamW's learning rate
+            and decay can be kept; "spectral", sqrt(rows / columns), which transfers across width; "none"; or a
+            function of (rows, columns).
+        method: how polar factors are had (`muonlab.rules.polar.orthogonalize`): "auto", "quintic", "polar_express",
+            "cubic", "gram", "aol" or "exact".
+        ns_dtype: dtype of the matrix products. By default float32 on a CPU (float64 for float64 parameters), and
+            bfloat16 on other devices.
+        cautious: decay only the entries that the step moves towards zero (arXiv 2510.12402).
+        nonfinite: what a gradient with an infinity or NaN does: "raise" an error before anything is changed, or "skip"
+            its parameter, momentum included, and count it in `num_skipped`.
+        variant: None; "normuon", which divides each row of O by the root of its running mean square (arXiv
+            2510.05491); or "adamuon", which takes O of the signs of the momentum and divides each entry by its own
+            (arXiv 2507.11005). Both keep O's Frobenius norm; their papers use adjust_lr_fn="match_rms_adamw".
+        beta2: decay of the second moment of a variant, in [0, 1).
+        split: rows that are orthogonalized apart, as query, key and value of one fused matrix or heads are: pattern
+            (`muonlab.optim.patterns.matches`) -> number of equal blocks, or the rows of each; or a function of name
+            and parameter that returns these or None. Needs named parameters.
+        rounding: how bfloat16 parameters keep small updates: "stochastic" rounding, with noise of its own; a
+            "remainder" of 16 bits beside each entry; or "nearest", which loses them.
+        state_dtype: dtype of the momentum; by default the parameter's, float32 for bfloat16 and float16 parameters.
+        process_group: ranks over which plain parameters are replicated (DDP): each rank then orthogonalizes its
+            share. Sharded parameters (DTensor, FSDP2) need none.
+        capturable: never look at a value from the host, so that the step can be captured in a CUDA graph; give lr and
+            weight_decay as tensors to change them between replays. Needs nonfinite="skip".
+
+    Raises:
+        ValueError: an argument out of range, a parameter that is no matrix, a split that does not fit.
+
+    Example:
+        >>> linear = torch.nn.Linear(4, 4, bias=False)
+        >>> optimizer = Muon(linear.parameters(), lr=0.02, weight_decay=0.01)
+        >>> linear(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+
+    References:
+        Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; torch.optim.Muon, whose arguments these are and
+        whose state_dict loads.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        weight_decay: float | Tensor = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: tuple[float, float, float] | None = None,
+        eps: float = 1e-7,
+        ns_steps: int | None = None,
+        adjust_lr_fn: AdjustLR | None = None,
+        *,
+        method: str = "auto",
+        ns_dtype: torch.dtype | None = None,
+        cautious: bool = False,
+        nonfinite: str = "raise",
+        variant: str | None = None,
+        beta2: float = 0.95,
+        split: Splits | None = None,
+        rounding: str = "stochastic",
+        state_dtype: torch.dtype | None = None,
+        process_group: Any = None,
+        capturable: bool = False,
+    ):
+        given = {name: value for name, value in locals().items() if name in arguments.SHARED | arguments.MUON}
+        given |= {"method": method, "ns_steps": ns_steps, "ns_coefficients": ns_coefficients}
+        self.process_group = process_group
+        self._splits = Splitter(split)
+        super().__init__(params, {"rule": "muon", **given})
+        self._splits.check_all_claimed()
+
+    def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
+        if group.get("rule", "muon") != "muon":
+            raise ValueError(f"rule={group['rule']!r} in a group of Muon; expected 'muon': MuonAdamW has both")
+        return with_layouts(group, self._splits)
+
+    def _update(self, group: dict[str, Any], items: list[Item]) -> None:
+        muon_step.update(group, items, self.process_group)
+
+
+class Splitter:
+    """Says which rows of a parameter are orthogonalized apart.
+
+    Args:
+        split: as of Muon.
+    """
+
+    def __init__(self, split: Splits | None):
+        self._split = split
+        self._claimed: set[str] = set()
+        self._names: list[str] = []
+
+    def __call__(self, name: str | None, parameter: Tensor) -> Split:
+        """Return the split of a parameter, or None."""
+        if self._split is None or name is None:
+            return None
+        if not isinstance(self._split, Mapping):
+            return self._split(name, parameter)
+        self._names.append(name)
+        found = [pattern for pattern in self._split if matches(pattern, name)]
+        self._claimed.update(found)
+        return self._split[found[0]] if found else None
+
+    def check_all_claimed(self) -> None:
+        """Raise ValueError where a pattern has matched no parameter so far."""
+        for pattern in self._split if isinstance(self._split, Mapping) else ():
+            if pattern not in self._claimed:
+                hint = f"the nearest are {closest(pattern, self._names)}" if self._names else "give named parameters"
+                raise ValueError(f"split has the pattern {pattern!r}, which matches no parameter; {hint}")
+
+
+def with_layouts(group: dict[str, Any], splits: Splitter) -> dict[str, Any]:
+    """Return a group whose parameters are a list and whose "layouts" say how each is a stack of matrices.
+
+    Args:
+        group: as torch.optim takes it; may have "layouts", (kind, split) of each parameter.
+        splits: what says the split of a parameter whose layout is not given.
+
+    Raises:
+        ValueError: a parameter is no matrix, or its split does not fit.
+    """
+    params = group["params"]
+    members = [params] if isinstance(params, Tensor) else list(params)
+    given = group.get("layouts") or [(None, None)] * len(members)
+    layouts: list[tuple[Kind | None, Split]] = []
+    for index, (member, (kind, split)) in enumerate(zip(members, given, strict=True)):
+        name, p = member if isinstance(member, tuple) else (None, member)
+        if isinstance(p, Tensor):  # what is none, torch tells
+            split = split if split is not None else splits(name, p)
+            try:
+                layout(p.shape, kind, split)
+            except ValueError as error:
+                raise ValueError(f"parameter {name or index}: {error}") from None
+        layouts.append((kind, split))
+    return {**group, "params": members, "layouts": layouts}

@@ -1,0 +1,175 @@
+"""The step of Muon on a list of parameters: `rules.muon.update`, in place and in batches."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muonlab.optim import arguments
+from muonlab.optim.layout import Layout, layout
+from muonlab.optim.sharding import exchange, is_dtensor
+from muonlab.optim.shell import Item
+from muonlab.optim.stacking import batches, orthogonalized
+from muonlab.rules.muon import adjustment, agree, rescale, second_moment
+from muonlab.rules.polar import orthogonalize_
+
+
+def update(group: dict[str, Any], items: list[Item], process_group: Any = None) -> None:
+    """Make the step of Muon on the `work` of items, in place.
+
+    Args:
+        group: hyper-parameters, and "layouts": (kind, split) of every parameter.
+        items: its parameters that have a gradient.
+        process_group: as of Muon.
+
+    Raises:
+        ValueError: a variant, whose second moment is of whole matrices, with sharded parameters.
+    """
+    is_shared = process_group is not None or any(is_dtensor(item.parameter) for item in items)
+    if is_shared and group["variant"] is not None:
+        raise ValueError(
+            f"variant={group['variant']!r} is not there for parameters that are sharded or shared by a process_group; "
+            "use variant=None"
+        )
+    for item in items:
+        _begin(group, item)
+    layouts = [layout(item.parameter.shape, *group["layouts"][item.index]) for item in items]
+    if is_shared:
+        directions = [_directions(group, [item])[0] for item in items]
+        _apply(group, items, layouts, _exchanged(group, items, directions, process_group))
+        return
+    for indices in batches(layouts, [item.work for item in items]):
+        batch, shapes = [items[index] for index in indices], [layouts[index] for index in indices]
+        directions = _directions(group, batch)
+        _apply(group, batch, shapes, orthogonalized(directions, shapes, _polar(group, directions[0])))
+
+
+def _begin(group: dict[str, Any], item: Item) -> None:
+    state = item.state
+    if "momentum_buffer" not in state:
+        state["momentum_buffer"] = item.zeros(group["state_dtype"])
+    if group["variant"] is not None and "second_moment" not in state:
+        each = layout(item.parameter.shape, *group["layouts"][item.index])
+        matrices = item.work.reshape(each.count, each.rows, each.columns)
+        state["second_moment"] = second_moment(matrices, group["variant"])
+    if item.parameter.dtype == torch.bfloat16 and group["rounding"] == "stochastic":
+        if "step" not in state:
+            device = item.work.device if group["capturable"] else "cpu"
+            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+        state["step"] += 1
+
+
+def _directions(group: dict[str, Any], items: Sequence[Item]) -> list[Tensor]:
+    """Return what is orthogonalized, in new memory, and bring the momentum up to date."""
+    kept = group["momentum"]
+    stored = [item.local("momentum_buffer") for item in items]
+    momenta = [each.to(item.work.dtype) for each, item in zip(stored, items, strict=True)]
+    grads = [item.grad.to(item.work.dtype) for item in items]
+    if items[0].finite is not None:  # a momentum that meets itself stays as it is
+        grads = [torch.where(item.finite, g, b) for item, g, b in zip(items, grads, momenta, strict=True)]
+    if group["nesterov"]:
+        # With b the old momentum, m b' + (1 - m) g = m^2 b + (1 - m^2) g: one pass, and it need not wait for b'.
+        directions = torch._foreach_lerp(grads, momenta, kept * kept)
+        torch._foreach_lerp_(momenta, grads, 1 - kept)
+    else:
+        torch._foreach_lerp_(momenta, grads, 1 - kept)
+        directions = torch._foreach_clone(momenta)
+    for each, momentum in zip(stored, momenta, strict=True):
+        if momentum is not each and momentum.dtype != each.dtype:
+            each.copy_(momentum)
+    if group["variant"] == "adamuon":
+        directions = [direction.sgn_() for direction in directions]
+    return list(directions)
+
+
+def _polar(group: dict[str, Any], like: Tensor) -> Any:
+    """Return the function from a stack to its polar factors."""
+    dtype = group["ns_dtype"]
+    if dtype is None and like.device.type != "cpu" and not like.is_complex() and like.dtype != torch.float64:
+        dtype = torch.bfloat16
+    return partial(
+        orthogonalize_,
+        method=arguments.method(group),
+        steps=group["ns_steps"],
+        coefficients=group["ns_coefficients"],
+        eps=group["eps"],
+        dtype=dtype,
+    )
+
+
+def _exchanged(
+    group: dict[str, Any], items: Sequence[Item], directions: list[Tensor], process_group: Any
+) -> list[Tensor]:
+    """Return local shards of polar factors, each computed by one rank from the whole matrix."""
+
+    def compute(tensors: list[Tensor], indices: list[int]) -> list[Tensor]:
+        shapes = [
+            layout(tensor.shape, *group["layouts"][items[index].index])
+            for tensor, index in zip(tensors, indices, strict=True)
+        ]
+        results: list[Tensor] = list(tensors)
+        for batch in batches(shapes, tensors):
+            whole = [tensors[index].clone() for index in batch]
+            done = orthogonalized(whole, [shapes[index] for index in batch], _polar(group, whole[0]))
+            for index, result in zip(batch, done, strict=True):
+                results[index] = result
+        return results
+
+    layouts = [layout(item.parameter.shape, *group["layouts"][item.index]) for item in items]
+    return exchange(
+        directions,
+        compute,
+        parameters=[item.parameter for item in items],
+        costs=[float(each.count * each.rows * each.columns * min(each.rows, each.columns)) for each in layouts],
+        num_batch_axes=[
+            0 if group["layouts"][item.index][0] == "convolution" else item.parameter.ndim - 2 for item in items
+        ],
+        process_group=process_group,
+    )
+
+
+def _apply(group: dict[str, Any], items: Sequence[Item], layouts: Sequence[Layout], updates: list[Tensor]) -> None:
+    """Decay the parameters and subtract the updates, each with the learning rate of its shape."""
+    if group["variant"] is not None:
+        updates = [_rescaled(group, *each) for each in zip(items, layouts, updates, strict=True)]
+    lr, decay = group["lr"], group["weight_decay"]
+    works = [item.work for item in items]
+    if group["cautious"]:
+        for item, O in zip(items, updates, strict=True):  # noqa: E741
+            is_decayed = agree(O, item.work) if item.finite is None else agree(O, item.work) & item.finite
+            item.work.sub_(item.work * is_decayed * (lr * decay))
+    elif items[0].finite is not None:
+        torch._foreach_mul_(works, [1 - item.finite * (lr * decay) for item in items])
+    elif isinstance(lr, Tensor) or isinstance(decay, Tensor) or lr * decay != 0:
+        torch._foreach_mul_(works, 1 - lr * decay)
+    by_factor: dict[float, list[int]] = {}
+    for index, each in enumerate(layouts):
+        factors = [adjustment(rows, each.columns, group["adjust_lr_fn"] or "original") for rows in each.blocks]
+        if len(set(factors)) > 1:
+            column = torch.tensor(factors).repeat_interleave(torch.tensor(each.blocks)).to(updates[index])
+            stack = updates[index].reshape(each.count, each.rows, each.columns) * column[:, None]
+            updates[index], factors = stack.reshape(updates[index].shape), [1.0]
+        by_factor.setdefault(factors[0], []).append(index)
+    for factor, indices in by_factor.items():
+        chosen, taken = [works[index] for index in indices], [updates[index] for index in indices]
+        if items[0].finite is not None:
+            taken = torch._foreach_mul(taken, [-lr * factor * items[index].finite for index in indices])
+            torch._foreach_add_(chosen, taken)
+        elif isinstance(lr, Tensor):
+            torch._foreach_add_(chosen, torch._foreach_mul(taken, -lr * factor))
+        else:
+            torch._foreach_add_(chosen, taken, alpha=-lr * factor)
+
+
+def _rescaled(group: dict[str, Any], item: Item, each: Layout, O: Tensor) -> Tensor:  # noqa: E741
+    """Return an update divided by the roots of its second moments, block by block, and bring those up to date."""
+    stored = item.state["second_moment"]
+    results = []
+    matrices = O.reshape(each.count, each.rows, each.columns)
+    for part, v in zip(matrices.split(each.blocks, dim=1), stored.split(each.blocks, dim=1), strict=True):
+        result, new = rescale(part, v, group["beta2"])
+        v.copy_(new if item.finite is None else torch.where(item.finite, new, v))
+        results.append(result)
+    return torch.cat(results, dim=1).reshape(O.shape)

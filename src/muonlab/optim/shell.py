@@ -1,0 +1,211 @@
+"""What Muon and MuonAdamW share: a step that changes nothing before all is checked, and a state that comes back exactly."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muonlab.optim import arguments
+from muonlab.optim.rounding import is_narrow, narrow, widen
+from muonlab.optim.sharding import agree, is_dtensor, local_shard
+
+
+@dataclass
+class Item:
+    """A parameter in a step.
+
+    Attributes:
+        name: for messages.
+        parameter: the parameter, a DTensor if it is sharded.
+        index: its place in the group.
+        number: its place in the optimizer, which tells its noise from that of others.
+        grad: the local shard of the gradient.
+        finite: whether the step is made, a boolean on the device; None where the host knows that it is.
+        state: its state in the optimizer; empty at first.
+        work: the local shard of the parameter, or a float32 copy of it.
+    """
+
+    name: str
+    parameter: Tensor
+    index: int
+    number: int
+    grad: Tensor
+    finite: Tensor | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+    work: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def local(self, name: str) -> Tensor:
+        """Return the local shard of an entry of the state; what is done to it in place is done to the state."""
+        return local_shard(self.state[name], self.parameter)
+
+    def zeros(self, dtype: torch.dtype | None, like: Tensor | None = None) -> Tensor:
+        """Return zeros for the state: like the parameter or another tensor, float32 where that is narrower."""
+        like = self.parameter if like is None else like
+        wide = torch.float32 if is_narrow(like) else like.dtype
+        if dtype is not None and like.is_complex() and not dtype.is_complex:
+            dtype = None
+        return torch.zeros_like(like, dtype=dtype or wide)
+
+
+class Shell(torch.optim.Optimizer):
+    """A torch.optim.Optimizer whose groups follow rules; Muon and MuonAdamW say which."""
+
+    process_group: Any = None
+
+    @property
+    def num_skipped(self) -> int:
+        """Updates left out since the start because a gradient was not finite (nonfinite="skip"), one a parameter."""
+        return sum(int(group["num_skipped"]) for group in self.param_groups)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group as torch.optim.Optimizer does, once its arguments and its parameters' shapes are found right."""
+        group = {**self.defaults, **self._complete(dict(param_group)), "num_skipped": 0}
+        arguments.check(group)
+        super().add_param_group(group)
+
+    def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
+        """Return a new group with what follows from its parameters; raise ValueError where they do not fit."""
+        raise NotImplementedError
+
+    def _update(self, group: dict[str, Any], items: list[Item]) -> None:
+        """Make the step of a group's parameters: from their `grad` and `state`, change `work` in place."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Make a step; return what the closure returned, or None.
+
+        Parameters whose grad is None are left alone, decay and state too. Gradients are never changed.
+
+        Args:
+            closure: clears the gradients, computes the loss, calls backward and returns the loss.
+
+        Raises:
+            ValueError: a gradient is sparse, or not finite with nonfinite="raise". Nothing has been changed then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        taken, number = [], 0
+        for position, group in enumerate(self.param_groups):
+            taken.append((group, self._items(group, position, number)))
+            number += len(group["params"])
+        for group, items in [(group, self._finite(group, items)) for group, items in taken]:
+            for item in items:
+                item.state = self.state[item.parameter]
+                item.work = widen(local_shard(item.parameter, item.parameter), item.state.get("remainder"))
+            if items:
+                self._update(group, items)
+                self._write(group, items)
+        return loss
+
+    def _items(self, group: dict[str, Any], position: int, number: int) -> list[Item]:
+        names = group.get("param_names") or [f"{index} of group {position}" for index in range(len(group["params"]))]
+        items = []
+        for index, (name, p) in enumerate(zip(names, group["params"], strict=True)):
+            if p.grad is None:
+                continue
+            if p.grad.layout != torch.strided:
+                raise ValueError(
+                    f"the gradient of parameter {name} is sparse ({p.grad.layout}); expected a dense one: "
+                    "pass sparse=False to its nn.Embedding, or give it to torch.optim.SparseAdam"
+                )
+            items.append(Item(name, p, index, number + index, local_shard(p.grad, p)))
+        return items
+
+    def _finite(self, group: dict[str, Any], items: list[Item]) -> list[Item]:
+        """Return the items with finite gradients, and count the others or raise for them."""
+        if not items:
+            return items
+        flags = _are_finite([item.grad for item in items])
+        if self.process_group is not None or any(is_dtensor(item.parameter) for item in items):
+            flags = agree(flags, [item.parameter for item in items], self.process_group)
+        if group["capturable"]:
+            for item, flag in zip(items, flags.unbind(), strict=True):
+                item.finite = flag
+            group["num_skipped"] = group["num_skipped"] + (~flags).sum()
+            return items
+        kept = [item for item, flag in zip(items, flags.tolist(), strict=True) if flag]
+        if len(kept) < len(items) and group["nonfinite"] == "raise":
+            name = next(item.name for item, flag in zip(items, flags.tolist(), strict=True) if not flag)
+            raise ValueError(
+                f"the gradient of parameter {name} is not finite, and nothing has been changed; look for the cause in "
+                'the loss or the data, or leave such updates out with nonfinite="skip"'
+            )
+        group["num_skipped"] += len(items) - len(kept)
+        return kept
+
+    def _write(self, group: dict[str, Any], items: list[Item]) -> None:
+        """Put the float32 copies of narrow parameters back."""
+        for item in items:
+            if not is_narrow(item.parameter):
+                continue
+            local = local_shard(item.parameter, item.parameter)
+            key: int | Tensor = 0
+            if group["rounding"] == "stochastic" and local.dtype == torch.bfloat16:
+                step = item.state["step"]
+                key = (step.long() if group["capturable"] else int(step)) * 0x10001 + item.number
+            remainder = narrow(item.work, local, group["rounding"], key)
+            if remainder is not None:
+                item.state["remainder"] = remainder
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state: hyper-parameters and all, in the dtypes in which it was saved.
+
+        A state_dict of torch.optim.Muon or torch.optim.AdamW will do as well: what it does not say stays as it is.
+
+        Raises:
+            ValueError: it belongs to other parameters. Nothing has been changed then.
+        """
+        self._check_state(state_dict)
+        before = [dict(group) for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, old in zip(self.param_groups, before, strict=True):
+            for name, value in old.items():
+                group.setdefault(name, value)
+        # torch casts the state to the dtype of its parameter, which would cut float32 momentum to bfloat16.
+        saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        for number, p in zip(saved, chain.from_iterable(group["params"] for group in self.param_groups), strict=True):
+            for name, value in state_dict["state"].get(number, {}).items():
+                loaded = self.state[p][name]
+                if isinstance(value, Tensor) and loaded.dtype != value.dtype:
+                    self.state[p][name] = value.detach().clone().to(loaded.device)
+
+    def _check_state(self, state_dict: dict[str, Any]) -> None:
+        groups = state_dict["param_groups"]
+        sizes = [[len(group["params"]) for group in these] for these in (groups, self.param_groups)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"state_dict has groups of {sizes[0]} parameters, the optimizer of {sizes[1]}; "
+                "expected the state of an optimizer of the same model"
+            )
+        saved = chain.from_iterable(group["params"] for group in groups)
+        here = chain.from_iterable(group["params"] for group in self.param_groups)
+        for index, (number, p) in enumerate(zip(saved, here, strict=True)):
+            for name, value in state_dict["state"].get(number, {}).items():
+                is_like_p = name in ("momentum_buffer", "exp_avg", "exp_avg_sq", "remainder")
+                if is_like_p and value.shape not in (p.shape, local_shard(p, p).shape):
+                    raise ValueError(
+                        f"state_dict has a {name} of shape {tuple(value.shape)} for parameter {index}, whose shape is "
+                        f"{tuple(p.shape)}; expected the state of an optimizer of the same model"
+                    )
+
+
+def _are_finite(tensors: Iterable[Tensor]) -> Tensor:
+    """Return for each tensor whether all its entries are finite, (tensors,), in one pass and without a copy."""
+    tensors = list(tensors)
+    device = tensors[0].device
+    flags = torch.ones(len(tensors), dtype=torch.bool, device=device)
+    indices = [index for index, tensor in enumerate(tensors) if tensor.numel()]
+    # A norm of order infinity cannot overflow, but is ten times as slow as that of order two on a CPU.
+    order = 2 if device.type == "cpu" else float("inf")
+    norms = torch._foreach_norm([tensors[index] for index in indices], order) if indices else []
+    for index, norm in zip(indices, norms, strict=True):
+        flags[index] = norm.isfinite()
+        if device.type == "cpu" and not flags[index]:
+            flags[index] = tensors[index].isfinite().all()
+    return flags

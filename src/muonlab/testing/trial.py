@@ -1,0 +1,227 @@
+"""What every check has at hand: parameters, gradients and optimizers made alike, and words for what differs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+Shape = tuple[int, ...]
+Factory = Callable[..., Optimizer]
+
+# Two of one shape and their transpose (these may be stacked), a square, a tall and a wide one.
+SHAPES: tuple[Shape, ...] = ((6, 4), (4, 6), (6, 4), (5, 5), (16, 3), (2, 12))
+# Small, so that a step of lr = 1e-3 is many times the spacing of a bfloat16 parameter.
+START = 0.01
+# What says that an optimizer refuses something, as against breaking on it.
+REFUSALS = (ValueError, TypeError, RuntimeError)  # NotImplementedError is a RuntimeError
+
+
+class MismatchError(AssertionError):
+    """A check saw something else than it expects; the message says what it saw."""
+
+
+class NotApplicableError(Exception):
+    """A check says nothing about this dtype; the message says why."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One optimizer under test.
+
+    Args:
+        factory: makes an optimizer from parameters, pairs (name, parameter) or groups.
+        dtype: of the parameters.
+        shapes: of the parameters.
+        device: of the parameters.
+        rtol: how much two updates may differ that should be equal but for rounding, as a share of the update's norm.
+        bad_arguments: keyword arguments that the factory should refuse.
+    """
+
+    factory: Factory
+    dtype: torch.dtype
+    shapes: tuple[Shape, ...]
+    device: torch.device
+    rtol: float
+    bad_arguments: tuple[Mapping[str, Any], ...]
+
+    def draw(self, shape: Shape, seed: int) -> Tensor:
+        """Return standard normal numbers that depend on the seed alone, not on dtype, device or a global generator."""
+        wide_dtype = torch.complex128 if self.dtype.is_complex else torch.float64
+        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=wide_dtype)
+        return drawn.to(self.dtype).to(self.device)
+
+    def starts(self, shapes: Iterable[Shape] | None = None) -> list[Tensor]:
+        """Return values to start from, one for each shape."""
+        shapes = self.shapes if shapes is None else shapes
+        return [self.draw(shape, seed) * START for seed, shape in enumerate(shapes)]
+
+    def parameters(self, starts: Iterable[Tensor] | None = None) -> list[nn.Parameter]:
+        """Return fresh parameters that hold copies of these values, strides and all."""
+        return [nn.Parameter(start.detach().clone()) for start in (self.starts() if starts is None else starts)]
+
+    def history(self, steps: int = 3, shapes: Iterable[Shape] | None = None) -> list[list[Tensor]]:
+        """Return the gradients of some steps, each a list with one for each shape."""
+        shapes = self.shapes if shapes is None else tuple(shapes)
+        return [[self.draw(shape, 1000 * step + i) for i, shape in enumerate(shapes)] for step in range(1, steps + 1)]
+
+    def optimizer(self, params: Sequence[Any]) -> Optimizer:
+        """Return a new optimizer of these parameters, pairs or groups."""
+        optimizer = self.factory(params)
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"factory must return a torch.optim.Optimizer, which schedulers demand; got {optimizer!r}")
+        return optimizer
+
+    def trained(self, starts: Iterable[Tensor], history: Iterable[list[Tensor]]) -> list[Tensor]:
+        """Return the values of parameters that a fresh optimizer trained from these starts by these gradients."""
+        params = self.parameters(starts)
+        advance(self.optimizer(params), params, history)
+        return [p.detach() for p in params]
+
+    def expect_close(self, seen: Tensor, expected: Tensor, start: Tensor, what: str) -> None:
+        """Raise MismatchError where seen is not expected but for rounding; both were trained from start."""
+        seen, expected, start = wide(seen), wide(expected), wide(start)
+        size = float((expected - start).norm())
+        # Each of some steps may round each element the other way: up to its spacing.
+        allowed = self.rtol * size + 4 * torch.finfo(self.dtype).eps * float(expected.norm())
+        error = float((seen - expected).norm())
+        expect(error <= allowed, f"{what} differ by {error:.2g} in norm, of {size:.2g}; {allowed:.2g} is allowed")
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return x as float64 or complex128 on the CPU."""
+    return x.detach().cpu().to(torch.complex128 if x.is_complex() else torch.float64)
+
+
+def expect(condition: bool, seen: str) -> None:
+    """Raise MismatchError with what was seen, unless the condition holds."""
+    if not condition:
+        raise MismatchError(seen)
+
+
+def named(number: int, p: Tensor) -> str:
+    """Return what a message calls a parameter."""
+    return f"parameter {number} of shape {tuple(p.shape)}"
+
+
+def give(params: Iterable[Tensor], gradients: Iterable[Tensor]) -> None:
+    """Give each parameter a copy of its gradient, in the gradient's own strides."""
+    for p, gradient in zip(params, gradients, strict=True):
+        p.grad = gradient.clone()
+
+
+def advance(optimizer: Optimizer, params: Sequence[Tensor], history: Iterable[list[Tensor]]) -> None:
+    """Take one step for each list of gradients."""
+    for gradients in history:
+        give(params, gradients)
+        optimizer.step()
+
+
+def squared_distance(params: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Return half the squared distance of parameters to their targets; its gradient is the difference."""
+    total = sum((p - target).abs().square().sum() for p, target in zip(params, targets, strict=True))
+    assert isinstance(total, Tensor)
+    return total / 2
+
+
+def scale_learning_rates(optimizer: Optimizer, factor: float) -> None:
+    """Multiply the learning rate of every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * factor
+
+
+def set_weight_decay(optimizer: Optimizer, weight_decay: float) -> None:
+    """Set the weight decay of every group that knows the word, so that a check sees whether it is applied."""
+    for group in optimizer.param_groups:
+        if "weight_decay" in group:
+            group["weight_decay"] = weight_decay
+
+
+def all_parameters(optimizer: Optimizer) -> list[Tensor]:
+    """Return the parameters of all groups, in the optimizer's order."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def expect_finite(params: Sequence[Tensor], when: str) -> None:
+    """Raise MismatchError where a parameter is not finite."""
+    for i, p in enumerate(params):
+        count = int((~torch.isfinite(p.detach())).sum())
+        expect(count == 0, f"{named(i, p)} has {count} NaN or Inf {when}")
+
+
+def expect_moved(params: Sequence[Tensor], before: Sequence[Tensor], when: str, first: int = 0) -> None:
+    """Raise MismatchError where a parameter stands still; the first of them has this number."""
+    for i, (p, old) in enumerate(zip(params, before, strict=True), start=first):
+        expect(not same(p.detach(), old), f"{named(i, p)} did not move {when}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """Copies of all that an optimizer could change: values and state of the parameters, options of the groups."""
+
+    values: list[Tensor]
+    states: list[dict[str, Any]]
+    groups: list[dict[str, Any]]
+
+
+def record(optimizer: Optimizer, params: Sequence[Tensor]) -> Record:
+    """Return copies of the values and state of these parameters and of the groups' options."""
+    return Record(
+        [p.detach().clone() for p in params],
+        [copy.deepcopy(dict(optimizer.state.get(p, {}))) for p in params],  # get: a default dict would grow
+        [{key: copy.deepcopy(value) for key, value in g.items() if key != "params"} for g in optimizer.param_groups],
+    )
+
+
+def same(first: object, second: object) -> bool:
+    """Return whether two values are equal to the bit; NaN equals NaN, and tensors must agree in dtype and shape."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        if (first.dtype, first.shape, first.device) != (second.dtype, second.shape, second.device):
+            return False
+        return bool(((first == second) | (first.isnan() & second.isnan())).all())
+    if isinstance(first, Tensor) or isinstance(second, Tensor):
+        return False
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(first == second)
+
+
+def differences(before: Record, after: Record) -> Iterator[str]:
+    """Yield what differs between two records, in words."""
+    for i, (old, new) in enumerate(zip(before.values, after.values, strict=True)):
+        if not same(old, new):
+            yield f"{named(i, old)} moved by {float((wide(new) - wide(old)).abs().max()):.2g}"
+    for i, (old, new) in enumerate(zip(before.states, after.states, strict=True)):
+        for key in {**old, **new}:
+            if key not in old or key not in new:
+                yield f"the state of {named(i, before.values[i])} {'lost' if key in old else 'gained'} {key!r}"
+            elif not same(old[key], new[key]):
+                yield f"{key!r} in the state of {named(i, before.values[i])} changed{dtypes(old[key], new[key])}"
+    if len(before.groups) != len(after.groups):
+        yield f"{len(before.groups)} groups became {len(after.groups)}"
+        return
+    for i, (old, new) in enumerate(zip(before.groups, after.groups, strict=True)):
+        for key in {**old, **new}:
+            if key not in old or key not in new or not same(old[key], new[key]):
+                yield f"{key!r} of group {i} was {old.get(key)!r} and became {new.get(key)!r}"
+
+
+def dtypes(old: object, new: object) -> str:
+    """Return in words how the dtype of a tensor changed, or nothing."""
+    if isinstance(old, Tensor) and isinstance(new, Tensor) and old.dtype != new.dtype:
+        return f" from {old.dtype} to {new.dtype}"
+    return ""
+
+
+def expect_same(before: Record, after: Record, when: str) -> None:
+    """Raise MismatchError where two records differ in a bit."""
+    found = list(differences(before, after))
+    more = f" (and {len(found) - 1} more differences)" if len(found) > 1 else ""
+    expect(not found, f"{when}: {''.join(found[:1])}{more}")
