@@ -1,7 +1,7 @@
 """Which parameter goes where: Muon is for the hidden matrices, AdamW for all else.
 
-`roles` is the coarse division that the studies compare. `adamw_reason` and `kind_and_blocks` are the fine one, for the nets of
-others, that `muonlab.optim.split.split_params` tells its users about.
+`roles` is the coarse division that the studies compare. `adamw_reason` and `kind_and_blocks` are the fine one, for any
+net, by module types, names and shapes; `muonlab.optim.split.split_params` is its door and says what it does.
 """
 
 import re

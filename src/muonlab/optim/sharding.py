@@ -76,9 +76,9 @@ def exchange(
     Raises:
         ValueError: for a direction that is not laid out as its parameter, or a parameter that is Partial.
     """
-    parts_are_wholes = process_group is None and not any(is_dtensor(tensor) for tensor in (*directions, *parameters))
-    if parts_are_wholes and all(direction.numel() > 0 for direction in directions):
-        return compute(list(directions), list(range(len(directions))))  # on one rank all that follows is in the way
+    is_alone = process_group is None and not any(is_dtensor(tensor) for tensor in (*directions, *parameters))
+    if is_alone and directions and all(direction.numel() > 0 for direction in directions):
+        return compute(list(directions), list(range(len(directions))))  # one rank has no time for what follows
     items: list[Item] = []
     results: dict[Key, Tensor] = {}
     for index, (direction, parameter) in enumerate(zip(directions, parameters, strict=True)):

@@ -1,6 +1,6 @@
 """What Muon and MuonAdamW share: a step that changes nothing before all is checked, and a state that comes back exactly."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -195,17 +195,14 @@ class Shell(torch.optim.Optimizer):
                     )
 
 
-def _are_finite(tensors: Iterable[Tensor]) -> Tensor:
+def _are_finite(tensors: list[Tensor]) -> Tensor:
     """Return for each tensor whether all its entries are finite, (tensors,), in one pass and without a copy."""
-    tensors = list(tensors)
     device = tensors[0].device
-    flags = torch.ones(len(tensors), dtype=torch.bool, device=device)
-    indices = [index for index, tensor in enumerate(tensors) if tensor.numel()]
-    # A norm of order infinity cannot overflow, but is ten times as slow as that of order two on a CPU.
-    order = 2 if device.type == "cpu" else float("inf")
-    norms = torch._foreach_norm([tensors[index] for index in indices], order) if indices else []
-    for index, norm in zip(indices, norms, strict=True):
-        flags[index] = norm.isfinite()
-        if device.type == "cpu" and not flags[index]:
-            flags[index] = tensors[index].isfinite().all()
+    # A norm of order infinity cannot overflow, but is ten times as slow as that of order two on a CPU. Empty shards
+    # have no largest entry.
+    filled = [tensor if tensor.numel() else tensor.new_zeros(1) for tensor in tensors]
+    norms = torch._foreach_norm(filled, 2 if device.type == "cpu" else float("inf"))
+    flags = torch.stack([norm.to(device) for norm in norms]).isfinite()
+    if device.type == "cpu" and not flags.all():
+        flags = torch.stack([tensor.isfinite().all() for tensor in tensors])
     return flags

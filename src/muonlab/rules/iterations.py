@@ -98,12 +98,9 @@ def _bound(A: Tensor, B: Tensor) -> Tensor:
     torch.bmm(A, A, out=B)
     norm = torch.linalg.matrix_norm(B.float() if B.dtype == torch.bfloat16 else B, keepdim=True)
     square = torch.where(norm > 0, norm, 1).rsqrt() / SAFETY**2
-    # Rounded down to four significant bits, this and its square are exact in bfloat16, so A and B stay in step.
-    mantissa, exponent = torch.frexp(square)
-    square = torch.ldexp((mantissa * 16).floor() / 16, exponent).to(A.dtype)
-    A.mul_(square)
-    B.mul_(square * square)
-    return square.sqrt()
+    A.mul_(square.to(A.dtype))
+    B.mul_(square.square().to(A.dtype))  # in bfloat16 out of step with A by less than SAFETY allows
+    return square.sqrt().to(A.dtype)
 
 
 def _precondition(A: Tensor, B: Tensor) -> Tensor:

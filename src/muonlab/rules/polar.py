@@ -94,7 +94,7 @@ def orthogonalize_(
 ) -> Tensor:
     """Return what `orthogonalize` returns, of a stack (k, rows, columns) whose memory is worked in; arguments as there."""
     rows, columns = G.shape[-2:]
-    dtype = _product_dtype(G, dtype)
+    dtype = _product_dtype(G, dtype or (torch.float32 if method == "exact" and G.element_size() < 4 else None))
     if method == "auto":
         method, steps = choice.choose(rows, columns, len(G), dtype, G.device.type)
     steps = steps or STEPS.get(method, 0)
@@ -129,9 +129,13 @@ def _product_dtype(G: Tensor, dtype: torch.dtype | None) -> torch.dtype:
 
 def _divide_by_largest_entry_(G: Tensor) -> Tensor:
     """Divide each matrix by its largest entry, in place, so that no norm or product of it under- or overflows."""
-    parts = torch.view_as_real(G).flatten(-2) if G.is_complex() else G
-    # Two reductions are one pass each; abs().amax() makes a copy, and a norm of order infinity is ten times as slow.
-    peak = torch.maximum(parts.amax(dim=(-2, -1), keepdim=True), -parts.amin(dim=(-2, -1), keepdim=True))
+    if G.is_complex():
+        # An absolute value can overflow where its parts do not: so by the largest part first.
+        _divide_by_largest_entry_(torch.view_as_real(G).flatten(-2))
+        peak = G.abs().amax(dim=(-2, -1), keepdim=True)
+    else:
+        # Two reductions are one pass each; abs().amax() makes a copy, a norm of order infinity is ten times as slow.
+        peak = torch.maximum(G.amax(dim=(-2, -1), keepdim=True), -G.amin(dim=(-2, -1), keepdim=True))
     return G.div_(torch.where(peak > 0, peak, 1))
 
 

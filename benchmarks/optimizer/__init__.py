@@ -1,0 +1,1 @@
+"""What benchmarks/optim.py is made of: parameter sets, contenders, and what is measured of them."""

@@ -1,0 +1,133 @@
+"""MuonAdamW: one optimizer for a whole model, Muon for its hidden matrices and AdamW for all else."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from muonlab.optim import adamw_step, arguments, muon_step
+from muonlab.optim.muon import Splits, Splitter, with_layouts
+from muonlab.optim.shell import Item, Shell
+from muonlab.optim.split import Route, Rules, Split, split_params
+from muonlab.rules.muon import AdjustLR
+
+
+class MuonAdamW(Shell):
+    """Muon for the hidden matrices of a model and AdamW for all else, as one optimizer under one scheduler.
+
+    There is a group for each: `param_groups[0]` has rule "muon" and `lr`, `param_groups[1]` has rule "adamw" and
+    `adamw_lr` as its lr, and a scheduler multiplies both. What goes where: `print(split_params(model))`.
+
+    Args:
+        params: a model; its named parameters; what `split_params` returned; or groups, dicts with "params" and "rule",
+            "muon" or "adamw", and whatever else is to differ from the arguments.
+        lr: step size of Muon, a number or a tensor of one.
+        adamw_lr: step size of AdamW; by default 3e-4.
+        weight_decay: decoupled decay of Muon's parameters.
+        adamw_weight_decay: decoupled decay of AdamW's parameters.
+        momentum: of Muon, in [0, 1).
+        betas: of AdamW, each in [0, 1).
+        adamw_eps: added to AdamW's denominator.
+        rules: what overrides where a parameter goes by default: pattern -> "muon" or "adamw" (`split_params`).
+        split: as of Muon; it overrides what is known of a module, such as the three parts of nn.MultiheadAttention.
+        nesterov, ns_coefficients, eps, ns_steps, adjust_lr_fn, method, ns_dtype, cautious, nonfinite, variant, beta2,
+            rounding, state_dtype, process_group, capturable: as of `Muon`. nonfinite, rounding, state_dtype and
+            capturable hold for both halves.
+
+    Raises:
+        ValueError: an argument out of range, parameters without names, or what `split_params` and Muon raise.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> optimizer = MuonAdamW(model, lr=0.02, adamw_lr=3e-4)
+        >>> [(group["rule"], group["lr"]) for group in optimizer.param_groups]
+        [('muon', 0.02), ('adamw', 0.0003)]
+
+    References:
+        As of Muon; AdamW: Loshchilov & Hutter 2019, arXiv 1711.05101, by torch.optim's own code.
+    """
+
+    def __init__(
+        self,
+        params: nn.Module | Split | Iterable[Any],
+        lr: float | Tensor = 0.02,
+        adamw_lr: float | Tensor = 3e-4,
+        weight_decay: float | Tensor = 0.01,
+        adamw_weight_decay: float | Tensor = 0.01,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        *,
+        adamw_eps: float = 1e-8,
+        rules: Rules | None = None,
+        split: Splits | None = None,
+        nesterov: bool = True,
+        ns_coefficients: tuple[float, float, float] | None = None,
+        eps: float = 1e-7,
+        ns_steps: int | None = None,
+        adjust_lr_fn: AdjustLR | None = None,
+        method: str = "auto",
+        ns_dtype: torch.dtype | None = None,
+        cautious: bool = False,
+        nonfinite: str = "raise",
+        variant: str | None = None,
+        beta2: float = 0.95,
+        rounding: str = "stochastic",
+        state_dtype: torch.dtype | None = None,
+        process_group: Any = None,
+        capturable: bool = False,
+    ):
+        given = {name: value for name, value in locals().items() if name in arguments.NAMES}
+        self.process_group = process_group
+        self._splits = Splitter(split)
+        self._adamw = {"lr": adamw_lr, "weight_decay": adamw_weight_decay, "eps": adamw_eps}
+        super().__init__(_groups(params, rules), given)
+        self._splits.check_all_claimed()
+
+    def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
+        if group.get("rule") == "adamw":
+            return {**self._adamw, **group}
+        if group.get("rule") != "muon":
+            raise ValueError(f"rule={group.get('rule')!r} in a group of parameters; expected 'muon' or 'adamw'")
+        return with_layouts(group, self._splits)
+
+    def _update(self, group: dict[str, Any], items: list[Item]) -> None:
+        if group["rule"] == "muon":
+            muon_step.update(group, items, self.process_group)
+        else:
+            adamw_step.update(group, items)
+
+
+def hf_factory(**kwargs: Any) -> Callable[[nn.Module], MuonAdamW]:
+    ...
+
+
+def _groups(params: Any, rules: Rules | None) -> list[dict[str, Any]]:
+    """Return the groups of what MuonAdamW was given."""
+    if not isinstance(params, nn.Module | Split):
+        params = list(params.items() if isinstance(params, Mapping) else params)
+        if params and all(isinstance(each, dict) for each in params):
+            if rules is not None:
+                raise ValueError("rules with groups, which have rules already; give the model or its named parameters")
+            return params
+        if any(isinstance(each, Tensor) for each in params):
+            raise ValueError(
+                "MuonAdamW got parameters without names, so embeddings and heads cannot be told from hidden matrices; "
+                "expected the model, model.named_parameters(), or groups with a rule"
+            )
+    if isinstance(params, Split) and rules is not None:
+        raise ValueError("rules with what split_params returned; give the rules to split_params")
+    split = params if isinstance(params, Split) else split_params(params, rules)
+    muon, adamw = split.named("muon"), split.named("adamw")
+    return [
+        {"rule": "muon", "params": _named(muon), "layouts": [(route.kind, _blocks(route)) for route in muon]},
+        {"rule": "adamw", "params": _named(adamw)},
+    ]
+
+
+def _named(routes: list[Route]) -> list[tuple[str, Tensor]]:
+    return [(route.name, route.parameter) for route in routes]
+
+
+def _blocks(route: Route) -> int | None:
+    return route.blocks if route.blocks > 1 else None

@@ -1,0 +1,472 @@
+"""The cases of optim/sharding.py that need several ranks, as a script: python distributed_exchange.py NUM_RANKS FOLDER.
+
+Runs all cases for that number of ranks on processes of its own and writes {case: traceback or ""} to FOLDER/RANK.json.
+"""
+
+import json
+import multiprocessing
+import sys
+import traceback
+from datetime import timedelta
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor.placement_types import _StridedShard
+
+from muonlab.optim.sharding import agree, exchange, local_shard
+from muonlab.rules.polar import orthogonalize
+
+CASES = {2: {}, 4: {}}
+
+
+def case(*nums_ranks):
+    def register(function):
+        for num_ranks in nums_ranks:
+            CASES[num_ranks][function.__name__] = function
+        return function
+
+    return register
+
+
+def random(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)), dtype=torch.float64).to(dtype)
+
+
+def polar_factors(tensor, num_batch_axes):
+    """Matrix by matrix, so that a result does not depend, in its last bit, on which others are in the same batch."""
+    matrices = tensor.reshape(tensor.shape[:num_batch_axes].numel(), tensor.shape[num_batch_axes], -1)
+    return torch.stack([orthogonalize(matrix) for matrix in matrices.unbind()]).view(tensor.shape)
+
+
+class Counted:
+    """The function that is exchanged; it counts the matrices that it computes, by index, and its calls."""
+
+    def __init__(self, num_batch_axes):
+        self.num_batch_axes, self.counts, self.calls = num_batch_axes, [0] * len(num_batch_axes), 0
+
+    def __call__(self, tensors, indices):
+        self.calls += 1
+        assert tensors
+        for tensor, index in zip(tensors, indices, strict=True):
+            assert type(tensor) is Tensor
+            self.counts[index] += tensor.shape[: self.num_batch_axes[index]].numel()
+        return [polar_factors(tensor, self.num_batch_axes[k]) for tensor, k in zip(tensors, indices, strict=True)]
+
+    def of_all_ranks(self):
+        counts = [None] * dist.get_world_size()
+        dist.all_gather_object(counts, self.counts)
+        return torch.tensor(counts)  # (ranks, parameters)
+
+
+def run(shards, parameters, wholes, expected, num_batch_axes=None, **options):
+    """Exchange, hold the results to `expected`, and return the matrices each rank computed, (ranks, parameters)."""
+    num_batch_axes = num_batch_axes or [0] * len(shards)
+    counted, before = Counted(num_batch_axes), [shard.clone() for shard in shards]
+    costs = [float(whole.numel()) for whole in wholes]
+    results = exchange(shards, counted, parameters=parameters, costs=costs, num_batch_axes=num_batch_axes, **options)
+    for result, each in zip(results, expected, strict=True):
+        assert type(result) is Tensor
+        assert result.dtype == each.dtype
+        assert torch.equal(result, each), (result, each)
+    for shard, each in zip(shards, before, strict=True):
+        assert torch.equal(local_shard(shard, shard), local_shard(each, each))
+    return counted.of_all_ranks()
+
+
+def check(wholes, mesh, placements, num_batch_axes=None, times=1, **options):
+    """Exchange DTensors and local shards of them; each matrix is computed `times` times over all ranks."""
+    num_batch_axes = num_batch_axes or [0] * len(wholes)
+    if not isinstance(placements[0], list):  # one layout for all
+        placements = [placements] * len(wholes)
+
+    def parts(tensors):
+        each = zip(tensors, placements, strict=True)
+        return [distribute_tensor(tensor, mesh, places, src_data_rank=None) for tensor, places in each]
+
+    sharded = parts(wholes)
+    answers = [polar_factors(whole, axes) for whole, axes in zip(wholes, num_batch_axes, strict=True)]
+    expected = [answer.to_local() for answer in parts(answers)]
+    for directions in (sharded, [tensor.to_local() for tensor in sharded]):
+        counts = run(directions, sharded, wholes, expected, num_batch_axes, **options)
+        matrices = [whole.shape[:axes].numel() for whole, axes in zip(wholes, num_batch_axes, strict=True)]
+        assert counts.sum(0).tolist() == [times * count for count in matrices], counts
+    return counts
+
+
+@cache
+def line():
+    return init_device_mesh("cpu", (dist.get_world_size(),))
+
+
+@cache
+def square():
+    return init_device_mesh("cpu", (2, 2), mesh_dim_names=("outer", "inner"))
+
+
+# ------------------------------------------------------------------------------------------------ one mesh dimension
+
+
+@case(2, 4)
+def rows_sharded_evenly():
+    counts = check([random(8, 5, seed=seed) for seed in range(8)], line(), [Shard(0)])
+    assert counts.sum(1).tolist() == [8 // dist.get_world_size()] * dist.get_world_size()  # shared evenly
+
+
+@case(2, 4)
+def rows_sharded_unevenly_and_with_empty_shards():
+    check([random(5, 4), random(3, 6), random(1, 7), random(9, 9), random(2, 3)], line(), [Shard(0)])
+
+
+@case(2, 4)
+def fewer_matrices_than_ranks():
+    check([random(7, 3)], line(), [Shard(0)])
+
+
+@case(2, 4)
+def columns_sharded():
+    check([random(5, 8), random(4, 3), random(6, 1)], line(), [Shard(1)])
+
+
+@case(2, 4)
+def rows_columns_and_replicas_side_by_side():
+    wholes = [random(5, 4, seed=seed) for seed in range(6)]
+    counts = check(wholes, line(), [[Shard(0)], [Shard(1)], [Replicate()]] * 2)
+    assert counts.sum(1).max() - counts.sum(1).min() <= 1  # balanced over all of them together
+
+
+@case(2, 4)
+def convolutions_sharded():
+    check([random(6, 3, 2, 2), random(3, 2, 5)], line(), [[Shard(0)], [Shard(1)]])
+
+
+@case(2, 4)
+def mixed_dtypes():
+    dtypes = [torch.float32, torch.bfloat16, torch.float64, torch.bfloat16]
+    counts = check([random(6, 5, dtype=dtype) for dtype in dtypes], line(), [Shard(0)])
+    assert counts.sum(1).max() == 4 // dist.get_world_size()  # balanced over dtypes too
+
+
+@case(2, 4)
+def transposed_shards():
+    wholes = [random(6, 5)]
+    sharded = distribute_tensor(wholes[0].T.contiguous(), line(), [Shard(1)], src_data_rank=None)
+    expected = distribute_tensor(polar_factors(wholes[0], 0), line(), [Shard(0)], src_data_rank=None)
+    assert dist.get_rank() > 0 or not sharded.to_local().T.is_contiguous()
+    parameter = distribute_tensor(wholes[0], line(), [Shard(0)], src_data_rank=None)
+    run([sharded.to_local().T], [parameter], wholes, [expected.to_local()])
+
+
+@case(2, 4)
+def many_rounds():
+    wholes = [random(4 + seed % 3, 5, seed=seed) for seed in range(9)]
+    for round_bytes in (1, 400, 2**40):
+        check(wholes, line(), [Shard(0)], round_bytes=round_bytes)
+        check(wholes, line(), [Replicate()], round_bytes=round_bytes)
+
+
+@case(2, 4)
+def empty_tensors_and_no_tensors():
+    empty = distribute_tensor(torch.zeros(0, 3), line(), [Shard(0)])
+    options = {"parameters": [empty], "costs": [1.0], "num_batch_axes": [0]}
+    (result,) = exchange([empty], None, **options)
+    assert result.shape == (0, 3)
+    assert exchange([], None, parameters=[], costs=[], num_batch_axes=[]) == []
+
+
+# ----------------------------------------------------------------------------------------------------------- experts
+
+
+@case(2, 4)
+def experts_sharded_need_no_communication():
+    num_ranks, rank = dist.get_world_size(), dist.get_rank()
+    collective = dist.all_to_all_single
+    dist.all_to_all_single = None
+    try:
+        wholes = [random(8, 3, 4), random(3, 4, 3), random(1, 2, 2)]  # the last two leave ranks without an expert
+        counts = check(wholes, line(), [Shard(0)], num_batch_axes=[1, 1, 1])
+    finally:
+        dist.all_to_all_single = collective
+    chunks = [torch.arange(length).chunk(num_ranks) for length in (8, 3, 1)]
+    assert counts[rank].tolist() == [len(each[rank]) if rank < len(each) else 0 for each in chunks]
+
+
+@case(2, 4)
+def experts_sharded_within_are_shared_by_all_ranks():
+    counts = check([random(8, 4, 3), random(3, 5, 2)], line(), [[Shard(1)], [Shard(2)]], num_batch_axes=[1, 1])
+    assert counts[:, 0].tolist() == [8 // dist.get_world_size()] * dist.get_world_size()
+    check([random(2, 3, 4, 5), random(3, 2, 2, 3)], line(), [[Shard(2)], [Shard(1)]], num_batch_axes=[2, 2])
+
+
+@case(2, 4)
+def parts_of_stacks_keep_their_order_over_rounds():
+    check([random(7, 2, 3), random(5, 2, 3)], line(), [Shard(1)], num_batch_axes=[1, 1], round_bytes=1)
+
+
+@case(4)
+def experts_parallel_and_sharded():
+    for placements in ([Shard(0), Shard(1)], [Shard(1), Shard(0)], [Shard(0), Shard(0)], [Replicate(), Shard(0)]):
+        counts = check([random(6, 4, 3), random(3, 5, 2)], square(), placements, num_batch_axes=[1, 1])
+        assert counts.sum(1).min() > 0
+
+
+# ----------------------------------------------------------------------------------------------- two mesh dimensions
+
+
+@case(4)
+def hybrid_sharding_computes_each_matrix_on_one_of_the_replicas():
+    wholes = [random(5, 4, seed=seed) for seed in range(8)] + [random(1, 3)]
+    for placements in ([Replicate(), Shard(0)], [Shard(0), Replicate()], [Replicate(), Shard(1)]):
+        counts = check(wholes, square(), placements)
+        assert counts.sum(1).tolist() in ([3, 2, 2, 2], [2, 3, 2, 2])
+
+
+@case(4)
+def two_sharded_mesh_dimensions():
+    wholes = [random(8, 4), random(5, 7), random(3, 1), random(2, 2), random(9, 5)]
+    for placements in ([Shard(0), Shard(1)], [Shard(1), Shard(0)], [Shard(0), Shard(0)], [Shard(1), Shard(1)]):
+        counts = check(wholes, square(), placements)
+        assert counts.sum(1).max() <= 2
+        check(wholes, square(), placements, round_bytes=1)
+
+
+@case(4)
+def tensor_parallel_layouts_side_by_side():
+    wholes = [random(4, 4, seed=seed) for seed in range(8)]
+    layouts = [[Shard(0), Shard(1)], [_StridedShard(0, split_factor=2), Shard(0)], [Shard(0), Replicate()]]
+    layouts += [[Replicate(), Replicate()]]
+    counts = check(wholes, square(), layouts * 2)
+    assert counts.sum(1).tolist() == [2, 2, 2, 2]
+
+
+@case(4)
+def replicas_on_two_mesh_dimensions():
+    counts = check([random(5, 4, seed=seed) for seed in range(4)], square(), [Replicate(), Replicate()])
+    assert counts.sum(1).tolist() == [1, 1, 1, 1]
+
+
+@case(4)
+def meshes_side_by_side():
+    wholes = [random(6, 4), random(5, 5), random(3, 4)]
+    parameters = [
+        distribute_tensor(wholes[0], line(), [Shard(0)], src_data_rank=None),
+        distribute_tensor(wholes[1], square(), [Shard(1), Replicate()], src_data_rank=None),
+        wholes[2],
+    ]
+    answers = [polar_factors(whole, 0) for whole in wholes]
+    expected = [
+        distribute_tensor(answers[0], line(), [Shard(0)], src_data_rank=None).to_local(),
+        distribute_tensor(answers[1], square(), [Shard(1), Replicate()], src_data_rank=None).to_local(),
+        answers[2],
+    ]
+    counts = run(parameters, parameters, wholes, expected, process_group=dist.group.WORLD)
+    assert counts.sum(0).tolist() == [1, 1, 1]
+
+
+@case(4)
+def unknown_placements_are_computed_by_every_rank():
+    check([random(8, 4)], square(), [_StridedShard(0, split_factor=2), Replicate()], times=4)
+
+
+# ----------------------------------------------------------------------------------------------------- plain tensors
+
+
+@case(2, 4)
+def replicas_in_a_process_group():
+    wholes = [random(5, 4, seed=seed) for seed in range(6)] + [random(7, 3, 2), random(3, 2, dtype=torch.float32)]
+    axes = [0] * 6 + [1, 0]
+    expected = [polar_factors(whole, each) for whole, each in zip(wholes, axes, strict=True)]
+    counts = run(wholes, wholes, wholes, expected, axes, process_group=dist.group.WORLD)
+    assert counts.sum(0).tolist() == [1] * 6 + [7, 1]
+    assert (counts[:, 6] > 0).sum() > 1  # a stack is shared
+
+
+@case(2, 4)
+def replicas_without_a_process_group_are_computed_by_every_rank():
+    wholes = [random(5, 4), random(2, 3)]
+    counts = run(wholes, wholes, wholes, [polar_factors(whole, 0) for whole in wholes])
+    assert counts.min() == 1
+
+
+@case(4)
+def process_group_of_some_ranks():
+    halves = [dist.new_group([0, 1]), dist.new_group([2, 3])]
+    wholes = [random(5, 4, seed=seed + dist.get_rank() // 2) for seed in range(2)]
+    expected = [polar_factors(whole, 0) for whole in wholes]
+    counts = run(wholes, wholes, wholes, expected, process_group=halves[dist.get_rank() // 2])
+    assert counts.sum(1).tolist() == [1, 1, 1, 1]
+    options = {"parameters": wholes, "costs": [1, 1], "num_batch_axes": [0, 0]}
+    message = raised(lambda: exchange(wholes, None, **options, process_group=halves[1 - dist.get_rank() // 2]))
+    assert "is not in its process_group" in message
+
+
+@case(2, 4)
+def every_rank_ends_with_the_same_bits():
+    whole = random(6, 5)
+
+    def by_rank(tensors, indices):
+        return [tensor + dist.get_rank() for tensor in tensors]
+
+    options = {"parameters": [whole] * 3, "costs": [3, 2, 1], "num_batch_axes": [0] * 3}
+    results = torch.stack(exchange([whole] * 3, by_rank, **options, process_group=dist.group.WORLD))
+    of_all = [torch.empty_like(results) for _ in range(dist.get_world_size())]
+    dist.all_gather(of_all, results)
+    assert all(torch.equal(each, results) for each in of_all)
+    assert len({float(each) for each in results[:, 0, 0]}) == min(3, dist.get_world_size())
+
+
+# --------------------------------------------------------------------------------------------------- the real shards
+
+
+def train(net, tensor):
+    net(tensor).square().sum().backward()
+    return [parameter for parameter in net.parameters() if parameter.ndim == 2]
+
+
+def net_of(*widths):
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(*pair, dtype=torch.float64) for pair in pairwise(widths)))
+
+
+@case(2, 4)
+def fully_sharded_net():
+    meshes = [line()] if dist.get_world_size() == 2 else [line(), square()]
+    for mesh in meshes:
+        tensor = random(8, 6)
+        wholes = [parameter.grad for parameter in train(net_of(6, 8, 5, 3, 1), tensor)]
+        net = net_of(6, 8, 5, 3, 1)
+        for layer in net:
+            fully_shard(layer, mesh=mesh)
+        parameters = train(fully_shard(net, mesh=mesh), tensor)  # each rank has the same data, so the mean is the same
+        gradients = [parameter.grad for parameter in parameters]
+        for gradient, whole in zip(gradients, wholes, strict=True):
+            torch.testing.assert_close(gradient.full_tensor(), whole)
+        # The polar factors of the gradients that these ranks have: an average has its own last bit.
+        wholes = [gradient.full_tensor() for gradient in gradients]
+        num_shards, rank = mesh.size(mesh.ndim - 1), mesh.get_local_rank(mesh.ndim - 1)
+        shards = [polar_factors(whole, 0).chunk(num_shards) for whole in wholes]
+        expected = [each[rank] if rank < len(each) else each[0][:0] for each in shards]
+        counts = run(gradients, parameters, wholes, expected)
+        assert counts.sum(0).tolist() == [1, 1, 1, 1]
+        run([gradient.to_local() for gradient in gradients], parameters, wholes, expected)
+
+
+@case(4)
+def fully_sharded_tensor_parallel_net():
+    mesh = square()
+    data, model = mesh["outer"], mesh["inner"]
+    for widths in ((8, 8, 4), (6, 7, 5), (3, 1, 2)):  # even, uneven, with empty shards
+        net = net_of(*widths)
+        wholes = [parameter.data.clone() for parameter in net.parameters() if parameter.ndim == 2]
+        parallelize_module(net, model, {"0": ColwiseParallel(), "1": RowwiseParallel()})
+        fully_shard(net, mesh=data)
+        parameters = [parameter for parameter in net.parameters() if parameter.ndim == 2]
+        assert isinstance(parameters[0].placements[0], _StridedShard)
+
+        def shard(tensor, axes, mesh=mesh):
+            """Cut as the net is: by tensor parallelism first."""
+            for axis, mesh_dim in zip(axes, (1, 0), strict=True):
+                chunks, rank = tensor.chunk(2, dim=axis), mesh.get_local_rank(mesh_dim)
+                tensor = chunks[rank] if rank < len(chunks) else tensor.narrow(axis, 0, 0)
+            return tensor
+
+        expected = [shard(polar_factors(whole, 0), axes) for whole, axes in zip(wholes, ((0, 0), (1, 0)), strict=True)]
+        # FSDP has (0, 0) for what is left of an empty (2, 0); a result is shaped as the shard that it is added to.
+        expected = [each.view_as(local_shard(p, p)) for each, p in zip(expected, parameters, strict=True)]
+        counts = run(parameters, parameters, wholes, expected)
+        assert counts.sum(0).tolist() == [1, 1]
+
+
+@case(2, 4)
+def partial_gradients_are_reduced():
+    mesh, num_ranks = line(), dist.get_world_size()
+    whole = random(5, 4)
+    parameter = distribute_tensor(whole, mesh, [Shard(0)], src_data_rank=None)
+    gradient = DTensor.from_local(whole, mesh, [Partial()])
+    assert torch.equal(local_shard(gradient, parameter), parameter.to_local() * num_ranks)
+
+
+# ------------------------------------------------------------------------------------------------ refused, and agreed
+
+
+def raised(function):
+    try:
+        function()
+    except ValueError as error:
+        return str(error)
+    raise AssertionError("expected ValueError")
+
+
+@case(2, 4)
+def what_is_refused():
+    mesh, whole = line(), random(4, 4)
+    options = {"costs": [1.0], "num_batch_axes": [0]}
+    partial = DTensor.from_local(whole, mesh, [Partial()])
+    sharded = distribute_tensor(whole, mesh, [Shard(0)], src_data_rank=None)
+    assert "Partial" in raised(lambda: exchange([whole], None, parameters=[partial], **options))
+    assert "direction 0 has the shape (4, 4)" in raised(
+        lambda: exchange([whole], None, parameters=[sharded], **options)
+    )
+    assert "no mesh" in raised(lambda: exchange([sharded], None, parameters=[whole], **options))
+
+
+@case(2, 4)
+def flags_agreed():
+    rank, last = dist.get_rank(), dist.get_world_size() - 1
+    whole = random(3, 4)
+    sharded = distribute_tensor(whole, line(), [Shard(0)], src_data_rank=None)
+    flags = torch.tensor([True, rank != last, True, rank != last, rank != 0])
+    parameters = [sharded, sharded, whole, whole, sharded]
+    assert agree(flags, parameters, dist.group.WORLD).tolist() == [True, False, True, False, False]
+    assert agree(flags, parameters).tolist() == [True, False, True, rank != last, False]
+    assert flags.tolist() == [True, rank != last, True, rank != last, rank != 0]
+    assert agree(torch.ones(0, dtype=torch.bool), []).shape == (0,)
+
+
+@case(4)
+def flags_agreed_on_two_mesh_dimensions():
+    for placements in ([Replicate(), Shard(0)], [Shard(1), Shard(0)]):
+        for rank in range(4):
+            sharded = distribute_tensor(random(3, 4), square(), placements, src_data_rank=None)
+            flags = torch.tensor([dist.get_rank() != rank, True])
+            assert agree(flags, [sharded, sharded]).tolist() == [False, True]
+
+
+def run_cases(rank, num_ranks, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder / 'rendezvous'}", timedelta(seconds=60), num_ranks, rank)
+    outcomes = {}
+    for name, function in CASES[num_ranks].items():
+        try:
+            function()
+            dist.barrier()
+            outcomes[name] = ""
+        except Exception:
+            # The other ranks may wait in another collective: no case after this one can be run.
+            outcomes[name] = traceback.format_exc()
+            break
+    (folder / f"{rank}.json").write_text(json.dumps(outcomes))
+    if not any(outcomes.values()):
+        dist.destroy_process_group()
+
+
+def main(num_ranks, folder):
+    # Forked, so that torch is imported once; where that is not safe (macOS), spawned.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    ranks = [context.Process(target=run_cases, args=(rank, num_ranks, folder)) for rank in range(num_ranks)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    return max(abs(process.exitcode or 0) for process in ranks)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2])))

@@ -1,0 +1,97 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from muonlab.optim.sharding import Cut, agree, assign, exchange
+
+SCRIPT = Path(__file__).with_name("distributed_exchange.py")
+
+
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_exchange_over_ranks(num_ranks, tmp_path):
+    # One test for each number of ranks and not for each case: starting the ranks is what takes the time.
+    command = [sys.executable, str(SCRIPT), str(num_ranks), str(tmp_path)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    outcomes = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
+    failed = [f"{name}, rank {rank}: {each[name]}" for rank, each in enumerate(outcomes) for name in each if each[name]]
+    if failed:  # ranks that only lost the connection to the one that failed say nothing
+        pytest.fail("\n".join([each for each in failed if "Connection closed by peer" not in each] or failed))
+    assert process.returncode == 0, process.stderr
+    assert len(outcomes) == num_ranks
+    assert all(len(each) >= 20 for each in outcomes)
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 5, 8, 17])
+@pytest.mark.parametrize("num_ranks", [1, 2, 4, 7])
+def test_shards_are_cut_as_torch_chunk_cuts(length, num_ranks):
+    chunks = [chunk.shape for chunk in torch.zeros(2, length, 3).chunk(num_ranks, dim=1)]
+    expected = chunks + [torch.Size((2, 0, 3))] * (num_ranks - len(chunks))
+    assert Cut(0, num_ranks, 1, (2, length, 3)).shard_shapes() == expected
+
+
+def loads(costs, owners, num_ranks):
+    return [
+        sum(cost for cost, owner in zip(costs, owners, strict=True) if owner == (rank,)) for rank in range(num_ranks)
+    ]
+
+
+def test_the_costliest_come_first_and_go_to_the_rank_with_the_least():
+    costs = (1.0, 5.0, 4.0, 3.0, 3.0)
+    owners = assign(costs, (frozenset({0}),) * 5, (2,))
+    assert owners == [(1,), (0,), (1,), (1,), (0,)]
+    assert loads(costs, owners, 2) == [8.0, 8.0]
+
+
+def test_equal_costs_are_shared_equally():
+    owners = assign((2.0,) * 12, (frozenset({0, 1}),) * 12, (2, 2))
+    assert [owners.count(place) for place in ((0, 0), (0, 1), (1, 0), (1, 1))] == [3, 3, 3, 3]
+
+
+def test_tensors_that_occupy_a_whole_mesh_dimension_count_for_all_of_its_ranks():
+    # The first is computed along mesh dimension 1 by every rank of row 0; the others go to row 1 until it has as much.
+    row, place = frozenset({0}), frozenset({0, 1})
+    owners = assign((10.0, 4.0, 4.0, 4.0), (row, place, place, place), (2, 2))
+    assert owners[0][0] == 0
+    assert sorted(owners[1:]) == [(1, 0), (1, 0), (1, 1)]
+
+
+def test_plain_tensors_are_computed_at_once_and_never_changed():
+    directions = [torch.ones(2, 3), torch.ones(4, 2, 2)]
+    calls = []
+
+    def double(tensors, indices):
+        calls.append(indices)
+        return [2 * tensor for tensor in tensors]
+
+    results = exchange(directions, double, parameters=directions, costs=[1.0, 2.0], num_batch_axes=[0, 1])
+    assert calls == [[0, 1]]
+    assert [result.mean() for result in results] == [2, 2]
+    assert [direction.mean() for direction in directions] == [1, 1]
+
+
+def test_empty_tensors_are_not_computed():
+    directions = [torch.ones(2, 3), torch.ones(0, 3)]
+    shapes = []
+
+    def same(tensors, indices):
+        shapes.extend(tuple(tensor.shape) for tensor in tensors)
+        return tensors
+
+    results = exchange(directions, same, parameters=directions, costs=[1.0, 0.0], num_batch_axes=[0, 0])
+    assert shapes == [(2, 3)]
+    assert [tuple(result.shape) for result in results] == [(2, 3), (0, 3)]
+
+
+def test_flags_of_plain_tensors_are_this_ranks():
+    flags = torch.tensor([True, False])
+    assert agree(flags, [torch.ones(1), torch.ones(1)]).tolist() == [True, False]
+
+
+def test_the_import_does_not_load_dtensors():
+    statement = "import muonlab.optim.sharding, sys; print('torch.distributed.tensor' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == "False"

@@ -1,0 +1,263 @@
+import mpmath
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from muonlab.rules.exact import exact
+
+DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
+WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+
+
+def draw(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def frame(rows, columns, seed=0, dtype=torch.float64):
+    """Return orthonormal columns, (rows, columns)."""
+    return torch.linalg.qr(draw(rows, columns, seed=seed, dtype=dtype))[0]
+
+
+def with_spectrum(singular_values, columns, seed=0, dtype=torch.float64):
+    """Return X and its polar factor before rounding to dtype, (len(singular_values), columns); zeros lower the rank."""
+    s = torch.as_tensor(singular_values, dtype=torch.float64)
+    wide = WIDE.get(dtype, dtype)
+    U, V = frame(len(s), len(s), seed, wide), frame(columns, len(s), seed + 1, wide)
+    X = (U * s) @ V.mH
+    return (X / X.abs().max()).to(dtype), (U * (s > 0)) @ V.mH
+
+
+def spectrum(kind, m):
+    return {
+        "log-spaced": torch.logspace(0, -3, m, dtype=torch.float64),
+        "harmonic": 1 / torch.arange(1, m + 1, dtype=torch.float64),
+        "half rank": torch.cat([torch.linspace(1, 0.5, m - m // 2), torch.zeros(m // 2)]).double(),
+        "one large": torch.cat([torch.ones(1), torch.full((m - 1,), 1e-3)]).double(),
+    }[kind]
+
+
+def low_rank(m, n, rank, seed, dtype):
+    """Return a matrix of that rank to the last bit: small integers times few digits, of which no sum is rounded."""
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.randint(-3, 4, (m, rank), generator=generator).double()
+    left[:rank] += 8 * torch.eye(rank)
+    right = draw(rank, n, seed=seed, dtype=WIDE.get(dtype, dtype))
+    right = torch.view_as_real(right).bfloat16().double() if right.is_complex() else right.bfloat16().double()
+    X = torch.view_as_complex(torch.einsum("mr,rnc->mnc", left, right)) if right.ndim == 3 else left @ right
+    return (X / 2.0 ** X.abs().max().log2().ceil()).to(dtype)
+
+
+def by_gesvd(X, rank):
+    """Return the polar factor over the `rank` largest singular values, and the spectrum, by the QR iteration of LAPACK.
+
+    torch runs divide and conquer (gesdd). In float64 both have an error of about 1e-15 over the smallest value kept.
+    """
+    U, s, Vh = scipy.linalg.svd(X.to(WIDE.get(X.dtype, X.dtype)).numpy(), full_matrices=False, lapack_driver="gesvd")
+    return torch.from_numpy(U[:, :rank] @ Vh[:rank]), s
+
+
+def bound(s, dtype):
+    """Return what rounding may do to the polar factor whose kept singular values are s, largest first.
+
+    A change of X by 2^-53 |X| moves it by 2^-53 s[0] / s[-1]. float32 is squared in float64, so there it is a change of
+    the Gram matrix, and the ratio is squared; and the answer is rounded to float32.
+    """
+    condition = s[0] / s[-1]
+    return 5e-15 * condition if dtype not in WIDE else 1e-7 + 5e-15 * condition**2
+
+
+def distance(answer, expected):
+    return (answer.to(expected.dtype) - expected).abs().max().item()
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 4), st.sampled_from(DTYPES), st.integers(0, 2**32 - 1))
+@settings(max_examples=80, deadline=None)
+def test_is_the_polar_factor_of_a_matrix_of_full_rank(a, b, digits, dtype, seed):
+    m, n = sorted((a, b))
+    X, _ = with_spectrum(torch.logspace(0, -digits, m), n, seed, dtype)
+    expected, s = by_gesvd(X, rank=m)
+    answer = exact(X[None])
+    assert (answer.shape, answer.dtype) == ((1, m, n), dtype)
+    assert distance(answer[0], expected) <= bound(s, dtype) <= (1e-10 if dtype not in WIDE else 2e-6)
+
+
+@given(st.data(), st.sampled_from(DTYPES), st.integers(0, 2**32 - 1))
+@settings(max_examples=80, deadline=None)
+def test_only_the_singular_values_above_rounding_become_one(data, dtype, seed):
+    m = data.draw(st.integers(2, 9), label="m")
+    n = data.draw(st.integers(max(m, 4), 12), label="n")
+    rank = data.draw(st.integers(1, m - 1), label="rank")
+    X = low_rank(m, n, rank, seed, dtype)
+    expected, s = by_gesvd(X, rank)
+    assert s[rank] < 1e-15 * s[0] < 1e-4 * s[rank - 1]
+    answer = exact(X[None])[0]
+    assert distance(answer, expected) <= bound(s[:rank], dtype)
+    assert torch.linalg.matrix_rank(answer).item() == rank
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.floats(0, 6), st.sampled_from(DTYPES), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_singular_values_are_one_and_what_is_left_of_the_matrix_is_hermitian_and_positive(a, b, digits, dtype, seed):
+    m, n = sorted((a, b))
+    X, _ = with_spectrum(torch.logspace(0, -digits, m), n, seed, dtype)
+    wide = WIDE.get(dtype, dtype)
+    polar, X = exact(X[None])[0].to(wide), X.to(wide)
+    H = X @ polar.mH  # X = H polar
+    error = bound([1, 10.0**-digits], dtype) if dtype in WIDE else 1e-14  # these hold whatever the condition
+    assert distance(polar @ polar.mH, torch.eye(m, dtype=wide)) < 4 * error
+    assert distance(H @ polar, X) < 10 * error
+    assert distance(H.mH, H) < 10 * error
+    assert torch.linalg.eigvalsh((H + H.mH) / 2).min() > -10 * error
+
+
+@pytest.mark.parametrize("kind", ["log-spaced", "harmonic", "half rank", "one large"])
+@pytest.mark.parametrize(("m", "n"), [(64, 576), (128, 128), (256, 1024), (768, 768)])
+def test_float32_matrices_of_the_size_of_layers(m, n, kind):
+    X, expected = with_spectrum(spectrum(kind, m), n, dtype=torch.float32)
+    answer = exact(X[None])[0].double()
+    cosine = (answer * expected).sum() / (answer.norm() * expected.norm())
+    assert cosine > 1 - 1e-6  # rounding X to float32 has turned directions by up to 1e-7 |X| / 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("m", "n"), [(128, 128), (64, 576)])
+def test_gaussian_matrices(m, n, dtype):
+    X = draw(m, n).to(dtype)
+    expected, s = by_gesvd(X, m)
+    assert distance(exact(X[None] / X.abs().max())[0], expected) < bound(s, dtype)
+
+
+def test_the_sizes_at_which_lapack_changes_its_algorithm():
+    """Below 25 columns eigh and svd are QR iterations, above they divide and conquer."""
+    for m in (24, 25, 26, 40):
+        for dtype in (torch.float32, torch.float64):
+            X, _ = with_spectrum(torch.logspace(0, -3, m), 2 * m, dtype=dtype)
+            expected, s = by_gesvd(X, m)
+            assert distance(exact(X[None])[0], expected) < bound(s, dtype)
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float64, 9), (torch.float64, 4), (torch.float32, 5.5)])
+def test_against_fifty_digits(dtype, digits):
+    X, _ = with_spectrum(torch.logspace(0, -digits, 5), 7, dtype=dtype)
+    with mpmath.workdps(50):
+        U, s, Vt = mpmath.svd_r(mpmath.matrix(X.double().tolist()))
+        expected = torch.tensor(np.array((U * Vt).tolist(), dtype=float))
+    s = [float(value) for value in s]
+    assert s[0] / s[-1] == pytest.approx(10**digits, rel=0.1)
+    assert distance(exact(X[None])[0], expected) < bound(s, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_spectrum_that_falls_through_the_tolerance_is_cut_there(dtype):
+    tolerance = 12 * torch.finfo(dtype).eps  # rounding X to dtype moves its singular values by a tenth of this
+    above, below = np.geomspace(1, 4 * tolerance, 6), np.geomspace(tolerance / 4, tolerance / 1000, 4)
+    X, _ = with_spectrum(np.concatenate([above, below]), 12, dtype=dtype)
+    ones = torch.linalg.svdvals(exact(X[None])[0].to(WIDE.get(dtype, dtype)))
+    torch.testing.assert_close(ones, (torch.arange(10) < 6).double(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(3, 5), (4, 4), (1, 4), (1, 1), (30, 40)])
+def test_a_zero_matrix_stays_zero_also_beside_others(shape, dtype):
+    X = draw(3, *shape, dtype=dtype)
+    X[1] = 0
+    answer = exact(X)
+    assert torch.equal(answer[1], torch.zeros(shape, dtype=dtype))
+    ones = torch.linalg.svdvals(answer[[0, 2]])
+    torch.testing.assert_close(ones, torch.ones_like(ones), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_zeros_stay_zero(dtype):
+    X = draw(2, 4, 6, dtype=dtype)
+    X[:, [1, 3]] = 0
+    answer = exact(X)
+    torch.testing.assert_close(answer[:, [1, 3]], torch.zeros(2, 2, 6, dtype=dtype), rtol=0, atol=1e-6)
+    torch.testing.assert_close(answer[:, [0, 2]], exact(X[:, [0, 2]]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 5])
+def test_a_single_row_keeps_its_direction(n, dtype):
+    X = draw(1, 1, n, dtype=dtype)
+    torch.testing.assert_close(exact(X), X / torch.linalg.matrix_norm(X, keepdim=True), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("singular_values", [[1.0] * 6, [1.0, 1.0, 1.0, 0.01, 0.01, 0.01]])
+def test_repeated_singular_values(singular_values, dtype):
+    X, expected = with_spectrum(singular_values, 8, dtype=dtype)
+    assert distance(exact(X[None])[0], expected) < 2000 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_polar_factor_of_a_polar_factor_is_itself(dtype):
+    X, _ = with_spectrum([1.0, 0.5, 0.1, 0.0, 0.0], 9, dtype=dtype)
+    answer = exact(X[None])
+    assert distance(exact(answer), answer) < 10 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_members_of_a_stack_do_not_notice_each_other(dtype):
+    X = draw(4, 5, 7, dtype=dtype)
+    X[1] *= 1e-6
+    X[2] = with_spectrum(torch.logspace(0, -9, 5), 7, dtype=dtype)[0]
+    together = exact(X)
+    for member, answer in zip(X, together, strict=True):
+        assert distance(answer, exact(member[None])[0]) < 10 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_matrix_that_is_not_finite_is_nan_and_the_others_are_right(bad, dtype):
+    X = draw(3, 4, 6, dtype=dtype)
+    expected = exact(X)
+    X[1, 2, 3] = bad
+    answer = exact(X)
+    assert answer[1].isnan().all()
+    torch.testing.assert_close(answer[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-6)
+    assert exact(X[1:2]).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_empty_stack(dtype):
+    assert exact(torch.empty(0, 3, 5, dtype=dtype)).shape == (0, 3, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_without_convergence_of_eigh_the_singular_values_are_used(monkeypatch, dtype):
+    singular_values = [[1.0, 0.1, 1e-3], [1.0, 0.5, 0.0]]
+    X = torch.stack([with_spectrum(s, 5, dtype=dtype)[0] for s in singular_values])
+    expected = exact(X)
+
+    def give_up(matrix):
+        raise torch.linalg.LinAlgError("did not converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", give_up)
+    answer = exact(X)
+    assert answer.dtype == dtype
+    assert distance(answer, expected) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 4, 4), (1, 1, 1)])
+def test_the_matrices_are_never_changed(shape, dtype):
+    X = draw(*shape, dtype=dtype)
+    copy = X.clone()
+    exact(X).add_(1)
+    assert torch.equal(X, copy)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_transposed_or_conjugated_view_is_as_good_as_a_copy(dtype):
+    X = draw(2, 6, 4, dtype=dtype).mH
+    torch.testing.assert_close(exact(X), exact(X.resolve_conj().contiguous()), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
+def test_another_dtype_is_refused(dtype):
+    with pytest.raises(TypeError, match=f"not {dtype}"):
+        exact(torch.ones(1, 2, 3, dtype=dtype))
