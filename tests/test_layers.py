@@ -13,6 +13,7 @@ ROOT = Path(muonlab.__file__).parent
 ROOMS = {
     "rules": set(),
     "optim": {"rules"},
+    "testing": set(),
     "nets": set(),
     "losses": set(),
     "tasks": {"nets", "losses"},
@@ -28,6 +29,7 @@ ROOMS["cli"] = set(ROOMS)
 PACKAGES = {
     "rules": {"torch"},
     "optim": {"torch"},
+    "testing": {"torch"},
     "nets": {"torch"},
     "losses": {"torch"},
     "tasks": {"torch"},

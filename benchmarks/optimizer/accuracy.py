@@ -58,14 +58,17 @@ def orthogonalized(contender: Contender, G: Tensor) -> Tensor:
 
 
 def errors(X: Tensor, polar: Tensor, rank: int) -> dict[str, float]:
-    """Return the cosine of X with the polar factor, and its largest and rank-th singular value.
+    """Return the cosine of X with the polar factor, and the largest and rank-th singular value of X.
 
-    What X has outside the range of the matrix is not in the polar factor, so it lowers the cosine.
+    What X has outside the range of the matrix, rounding that was blown up, is not in the polar factor: it lowers
+    `cosine`, but not `cosine_in_range`, which looks at the part of X between the range and the row space.
     """
+    inside = polar @ (polar.mT @ X @ polar.mT) @ polar  # polar @ polar.mT and polar.mT @ polar project
     squares = torch.linalg.eigvalsh(X @ X.mT if X.shape[0] <= X.shape[1] else X.mT @ X).flip(0)
     values = squares.clamp(min=0).sqrt()
     return {
         "cosine": float((X * polar).sum() / (X.norm() * polar.norm())),
+        "cosine_in_range": float((inside * polar).sum() / (inside.norm() * polar.norm())),
         "smallest": float(values[rank - 1]),
         "largest": float(values[0]),
     }

@@ -97,6 +97,8 @@ def muonlab_arguments(hyper: Hyper, method: str, dtype: str) -> dict:
 
 
 def muonlab(method: str, dtype: str) -> Contender:
+    if method == "exact" and dtype != "float64":
+        dtype = "float32"  # eigenvalues are not computed in less
     arguments = partial(muonlab_arguments, method=method, dtype=dtype)
     return Contender(f"muonlab {method}", "muonlab", load_muonlab, arguments, f'method="{method}", ns_dtype={dtype}')
 

@@ -64,16 +64,25 @@ def set_text(one: dict) -> str:
     return f"{title}, {one['rounds']} rounds\n{text}"
 
 
+def accuracy_cell(case: dict | None, cosine: str) -> str:
+    return f"{case[cosine]:.4f} [{case['smallest']:.2f} {case['largest']:.2f}]" if case else "-"
+
+
 def accuracy_text(table: list[dict]) -> str:
     seen = {(row["contender"], tuple(row["shape"]), row["spectrum"]): row for row in table}
+    *full, half = SPECTRA
     rows = []
     for name in dict.fromkeys(row["contender"] for row in table):
         for shape in SHAPES:
-            cells = [seen.get((name, shape, spectrum)) for spectrum in SPECTRA]
-            texts = [f"{c['cosine']:.4f} [{c['smallest']:.2f} {c['largest']:.2f}]" if c else "-" for c in cells]
-            rows.append((name, f"{shape[0]}x{shape[1]}", *texts))
-    head = ("contender", "shape", *SPECTRA)
-    return "Cosine to the exact polar factor [smallest and largest singular value]\n" + aligned(head, rows)
+            texts = [accuracy_cell(seen.get((name, shape, spectrum)), "cosine") for spectrum in full]
+            deficient = seen.get((name, shape, half))
+            whole = f"{deficient['cosine']:.4f}" if deficient else "-"
+            rows.append((name, f"{shape[0]}x{shape[1]}", *texts, accuracy_cell(deficient, "cosine_in_range"), whole))
+    return (
+        "Cosine to the exact polar factor [smallest and largest singular value within the rank];\n"
+        f"{half}: over the range alone, then with the rounding outside it counted\n"
+        + aligned(("contender", "shape", *full, half, "all of it"), rows)
+    )
 
 
 LEGEND = """\

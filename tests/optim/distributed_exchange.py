@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import sys
 import traceback
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from itertools import pairwise
@@ -101,6 +102,28 @@ def check(wholes, mesh, placements, num_batch_axes=None, times=1, **options):
     return counts
 
 
+@contextmanager
+def sent_elements():
+    """Yield a list that gets the number of elements that this rank passes to each all-to-all."""
+    original, counts = dist.all_to_all_single, []
+
+    def recording(output, input, *arguments, **options):
+        counts.append(input.numel())
+        return original(output, input, *arguments, **options)
+
+    dist.all_to_all_single = recording
+    try:
+        yield counts
+    finally:
+        dist.all_to_all_single = original
+
+
+def over_ranks(count):
+    counts = [None] * dist.get_world_size()
+    dist.all_gather_object(counts, count)
+    return sum(counts)
+
+
 @cache
 def line():
     return init_device_mesh("cpu", (dist.get_world_size(),))
@@ -167,8 +190,11 @@ def transposed_shards():
 @case(2, 4)
 def many_rounds():
     wholes = [random(4 + seed % 3, 5, seed=seed) for seed in range(9)]
-    for round_bytes in (1, 400, 2**40):
-        check(wholes, line(), [Shard(0)], round_bytes=round_bytes)
+    most = -(-len(wholes) // dist.get_world_size())  # matrices that one rank owns
+    for round_bytes, num_rounds in ((1, most), (2**40, 1)):
+        with sent_elements() as counts:
+            check(wholes, line(), [Shard(0)], round_bytes=round_bytes)
+        assert len(counts) == 4 * num_rounds  # there and back, for both kinds of directions
         check(wholes, line(), [Replicate()], round_bytes=round_bytes)
 
 
@@ -187,13 +213,10 @@ def empty_tensors_and_no_tensors():
 @case(2, 4)
 def experts_sharded_need_no_communication():
     num_ranks, rank = dist.get_world_size(), dist.get_rank()
-    collective = dist.all_to_all_single
-    dist.all_to_all_single = None
-    try:
-        wholes = [random(8, 3, 4), random(3, 4, 3), random(1, 2, 2)]  # the last two leave ranks without an expert
+    wholes = [random(8, 3, 4), random(3, 4, 3), random(1, 2, 2)]  # the last two leave ranks without an expert
+    with sent_elements() as sent:
         counts = check(wholes, line(), [Shard(0)], num_batch_axes=[1, 1, 1])
-    finally:
-        dist.all_to_all_single = collective
+    assert sent == []
     chunks = [torch.arange(length).chunk(num_ranks) for length in (8, 3, 1)]
     assert counts[rank].tolist() == [len(each[rank]) if rank < len(each) else 0 for each in chunks]
 
@@ -224,7 +247,10 @@ def experts_parallel_and_sharded():
 def hybrid_sharding_computes_each_matrix_on_one_of_the_replicas():
     wholes = [random(5, 4, seed=seed) for seed in range(8)] + [random(1, 3)]
     for placements in ([Replicate(), Shard(0)], [Shard(0), Replicate()], [Replicate(), Shard(1)]):
-        counts = check(wholes, square(), placements)
+        with sent_elements() as sent:
+            counts = check(wholes, square(), placements)
+        # There and back, for both kinds of directions; and only among one of the two sets of replicas.
+        assert over_ranks(sum(sent)) == 4 * sum(whole.numel() for whole in wholes)
         assert counts.sum(1).tolist() in ([3, 2, 2, 2], [2, 3, 2, 2])
 
 
@@ -414,7 +440,7 @@ def what_is_refused():
     assert "direction 0 has the shape (4, 4)" in raised(
         lambda: exchange([whole], None, parameters=[sharded], **options)
     )
-    assert "no mesh" in raised(lambda: exchange([sharded], None, parameters=[whole], **options))
+    assert "and its parameter does not" in raised(lambda: exchange([sharded], None, parameters=[whole], **options))
 
 
 @case(2, 4)

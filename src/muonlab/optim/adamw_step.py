@@ -39,7 +39,7 @@ def _step(group: dict[str, Any], members: list[tuple[Item, list[Tensor]]], is_fu
     works, grads, averages, squares = (list(column) for column in zip(*(t for _, t in members), strict=True))
     found = None
     if group["capturable"]:
-        finite = torch.stack([item.finite for item, _ in members if item.finite is not None]).all()
+        finite = torch.stack([item.finite for item, _ in members]).all()
         found = (~finite).float()
     adamw(
         works,
@@ -69,8 +69,4 @@ def _step(group: dict[str, Any], members: list[tuple[Item, list[Tensor]]], is_fu
 
 def _is_fusible(tensors: list[Tensor]) -> bool:
     """Return whether the fused kernel, which walks through memory, meets the same entries in all of them."""
-    first = tensors[0]
-    return first.device.type in FUSED_DEVICES and all(
-        tensor.stride() == first.stride() and torch._C._is_non_overlapping_and_dense(tensor)  # pyright: ignore
-        for tensor in tensors
-    ) 
+    return tensors[0].device.type in FUSED_DEVICES and all(tensor.is_contiguous() for tensor in tensors)

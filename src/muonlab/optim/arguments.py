@@ -19,9 +19,9 @@ def _number(value: Any) -> bool:
 
 
 def _size(value: Any) -> bool:
-    """Return whether it is a finite number at least zero, or a tensor of one (whose value is not looked at twice)."""
+    """Return whether it is a finite number at least zero, or a tensor of one; on a GPU its value is not looked at."""
     if isinstance(value, Tensor):
-        return value.numel() == 1 and (value.device.type != "cpu" or bool(value >= 0) and bool(value.isfinite()))
+        return value.numel() == 1 and (value.device.type != "cpu" or bool((value >= 0) & value.isfinite()))
     return _number(value) and value >= 0
 
 
@@ -72,6 +72,8 @@ ADAMW: dict[str, Check] = {
         "two numbers, each at least 0 and less than 1",
     ),
 }
+# What a group may have; the rest is let through.
+NAMES = {*SHARED, *MUON, *ADAMW, "method", "ns_steps", "ns_coefficients"}
 
 
 def check(group: Mapping[str, Any]) -> None:
@@ -98,6 +100,6 @@ def _check_method(group: Mapping[str, Any]) -> None:
 
 
 def method(group: Mapping[str, Any]) -> str:
-    """Return the method of a group: its steps or coefficients mean torch.optim.Muon's quintic unless it names another."""
+    """Return the method of a group; steps or coefficients alone mean the quintic of torch.optim.Muon."""
     given = group["ns_steps"] is not None or group["ns_coefficients"] is not None
     return "quintic" if given and group["method"] == "auto" else group["method"]

@@ -99,8 +99,7 @@ class Muon(Shell):
         process_group: Any = None,
         capturable: bool = False,
     ):
-        given = {name: value for name, value in locals().items() if name in arguments.SHARED | arguments.MUON}
-        given |= {"method": method, "ns_steps": ns_steps, "ns_coefficients": ns_coefficients}
+        given = {name: value for name, value in locals().items() if name in arguments.NAMES}
         self.process_group = process_group
         self._splits = Splitter(split)
         super().__init__(params, {"rule": "muon", **given})
@@ -156,14 +155,15 @@ def with_layouts(group: dict[str, Any], splits: Splitter) -> dict[str, Any]:
     Raises:
         ValueError: a parameter is no matrix, or its split does not fit.
     """
-    params = group["params"]
-    members = [params] if isinstance(params, Tensor) else list(params)
+    members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+    names = group.get("param_names") or [member[0] if isinstance(member, tuple) else None for member in members]
     given = group.get("layouts") or [(None, None)] * len(members)
     layouts: list[tuple[Kind | None, Split]] = []
-    for index, (member, (kind, split)) in enumerate(zip(members, given, strict=True)):
-        name, p = member if isinstance(member, tuple) else (None, member)
+    for index, (name, member, (kind, split)) in enumerate(zip(names, members, given, strict=True)):
+        p = member[1] if isinstance(member, tuple) else member
         if isinstance(p, Tensor):  # what is none, torch tells
-            split = split if split is not None else splits(name, p)
+            own = splits(name, p)
+            split = split if own is None else own
             try:
                 layout(p.shape, kind, split)
             except ValueError as error:

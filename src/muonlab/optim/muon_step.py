@@ -67,7 +67,7 @@ def _directions(group: dict[str, Any], items: Sequence[Item]) -> list[Tensor]:
     stored = [item.local("momentum_buffer") for item in items]
     momenta = [each.to(item.work.dtype) for each, item in zip(stored, items, strict=True)]
     grads = [item.grad.to(item.work.dtype) for item in items]
-    if items[0].finite is not None:  # a momentum that meets itself stays as it is
+    if group["capturable"]:  # a momentum that meets itself stays as it is
         grads = [torch.where(item.finite, g, b) for item, g, b in zip(items, grads, momenta, strict=True)]
     if group["nesterov"]:
         # With b the old momentum, m b' + (1 - m) g = m^2 b + (1 - m^2) g: one pass, and it need not wait for b'.
@@ -138,9 +138,8 @@ def _apply(group: dict[str, Any], items: Sequence[Item], layouts: Sequence[Layou
     works = [item.work for item in items]
     if group["cautious"]:
         for item, O in zip(items, updates, strict=True):  # noqa: E741
-            is_decayed = agree(O, item.work) if item.finite is None else agree(O, item.work) & item.finite
-            item.work.sub_(item.work * is_decayed * (lr * decay))
-    elif items[0].finite is not None:
+            item.work.sub_(item.work * (agree(O, item.work) & item.finite) * (lr * decay))
+    elif group["capturable"]:
         torch._foreach_mul_(works, [1 - item.finite * (lr * decay) for item in items])
     elif isinstance(lr, Tensor) or isinstance(decay, Tensor) or lr * decay != 0:
         torch._foreach_mul_(works, 1 - lr * decay)
@@ -154,7 +153,7 @@ def _apply(group: dict[str, Any], items: Sequence[Item], layouts: Sequence[Layou
         by_factor.setdefault(factors[0], []).append(index)
     for factor, indices in by_factor.items():
         chosen, taken = [works[index] for index in indices], [updates[index] for index in indices]
-        if items[0].finite is not None:
+        if group["capturable"]:
             taken = torch._foreach_mul(taken, [-lr * factor * items[index].finite for index in indices])
             torch._foreach_add_(chosen, taken)
         elif isinstance(lr, Tensor):
@@ -170,6 +169,6 @@ def _rescaled(group: dict[str, Any], item: Item, each: Layout, O: Tensor) -> Ten
     matrices = O.reshape(each.count, each.rows, each.columns)
     for part, v in zip(matrices.split(each.blocks, dim=1), stored.split(each.blocks, dim=1), strict=True):
         result, new = rescale(part, v, group["beta2"])
-        v.copy_(new if item.finite is None else torch.where(item.finite, new, v))
+        v.copy_(torch.where(item.finite, new, v) if group["capturable"] else new)
         results.append(result)
     return torch.cat(results, dim=1).reshape(O.shape)

@@ -89,17 +89,30 @@ class MuonAdamW(Shell):
             return {**self._adamw, **group}
         if group.get("rule") != "muon":
             raise ValueError(f"rule={group.get('rule')!r} in a group of parameters; expected 'muon' or 'adamw'")
-        return with_layouts(group, self._splits)
+        group = with_layouts(group, self._splits)
+        momentum = group.setdefault("momentum", self.defaults["momentum"])
+        return {"betas": (momentum, self.defaults["betas"][1]), "cycled": momentum, **group}
 
     def _update(self, group: dict[str, Any], items: list[Item]) -> None:
         if group["rule"] == "muon":
+            # OneCycleLR and CyclicLR turn betas[0] in every group; in Muon's it stands for the momentum.
+            if group["betas"][0] != group["cycled"]:
+                group["momentum"] = group["cycled"] = group["betas"][0]
             muon_step.update(group, items, self.process_group)
         else:
             adamw_step.update(group, items)
 
 
-def hf_factory(**kwargs: Any) -> Callable[[nn.Module], MuonAdamW]:
-    ...
+def hf_factory(**arguments: Any) -> Callable[..., MuonAdamW]:
+    """Return a function from a model to its MuonAdamW, for Trainer of Hugging Face's transformers.
+
+    Args:
+        arguments: of MuonAdamW; those that Trainer passes come before them.
+
+    Example:
+        Trainer(model, args, optimizer_cls_and_kwargs=(hf_factory, {"lr": 0.02, "adamw_lr": 3e-4}), ...)
+    """
+    return lambda model, **passed: MuonAdamW(model, **{**arguments, **passed})
 
 
 def _groups(params: Any, rules: Rules | None) -> list[dict[str, Any]]:
@@ -119,15 +132,9 @@ def _groups(params: Any, rules: Rules | None) -> list[dict[str, Any]]:
         raise ValueError("rules with what split_params returned; give the rules to split_params")
     split = params if isinstance(params, Split) else split_params(params, rules)
     muon, adamw = split.named("muon"), split.named("adamw")
-    return [
-        {"rule": "muon", "params": _named(muon), "layouts": [(route.kind, _blocks(route)) for route in muon]},
-        {"rule": "adamw", "params": _named(adamw)},
-    ]
+    layouts = [(route.kind, route.blocks if route.blocks > 1 else None) for route in muon]
+    return [{"rule": "muon", "layouts": layouts, **_named(muon)}, {"rule": "adamw", **_named(adamw)}]
 
 
-def _named(routes: list[Route]) -> list[tuple[str, Tensor]]:
-    return [(route.name, route.parameter) for route in routes]
-
-
-def _blocks(route: Route) -> int | None:
-    return route.blocks if route.blocks > 1 else None
+def _named(routes: list[Route]) -> dict[str, list[Any]]:
+    return {"params": [route.parameter for route in routes], "param_names": [route.name for route in routes]}

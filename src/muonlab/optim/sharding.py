@@ -61,14 +61,13 @@ def exchange(
 
     Args:
         directions: one for each parameter, as a local shard or as a DTensor. Never changed.
-        compute: (tensors, indices) -> results of the same shapes and dtypes. tensors[k] is the whole of
-            directions[indices[k]], or, if that has batch axes, some of its matrices: then an index may come again.
-            Called any number of times, also never; not with tensors of no elements.
+        compute: (tensors, indices) -> results of the same shapes and dtypes; called for each batch, maybe never.
+            tensors[k] is the whole of directions[indices[k]], or some of its matrices, if it has batch axes.
         parameters: they say how the directions are laid out: DTensors, or plain tensors.
         costs: of computing each direction, in any unit (FLOPs); equal on all ranks. They decide the owners.
         num_batch_axes: leading axes of each parameter that count matrices: 1 for experts, 0 for matrices, convolutions.
         process_group: ranks over which plain parameters are replicated (DDP). None: every rank computes all of them.
-        round_bytes: whole tensors that a rank owns are assembled in rounds of about so many bytes, at least one tensor.
+        round_bytes: a rank assembles whole tensors of at most so many bytes at a time, or one that is larger.
 
     Returns:
         The results' local shards in the order of `directions`, as plain tensors; some are views of one buffer.
@@ -124,9 +123,8 @@ def local_shard(tensor: Tensor, parameter: Tensor) -> Tensor:
     if not is_dtensor(tensor):
         return tensor
     if not is_dtensor(parameter) or tensor.device_mesh != parameter.device_mesh:
-        where = parameter.device_mesh if is_dtensor(parameter) else "no mesh"
         raise ValueError(
-            f"a DTensor of shape {tuple(tensor.shape)} lies on {tensor.device_mesh}, its parameter on {where}; "
+            f"a DTensor of shape {tuple(tensor.shape)} lies on {tensor.device_mesh}, and its parameter does not; "
             "expected one mesh: shard a parameter, its gradient and its state over the same ranks"
         )
     placements = parameter.placements
@@ -294,15 +292,18 @@ def rounds(items: list[Item], round_bytes: int) -> list[list[Item]]:
     for item in items:
         together[item.ranks.source].append(item)
     batches = defaultdict(list)
-    taken = defaultdict(int)  # by buffer and owner, in bytes
+    filled: dict[object, tuple[int, int]] = {}  # buffer and owner -> its last round, and the bytes in that
     for source, members in together.items():
         dims = tuple(frozenset(cut.mesh_dim for cut in item.cuts) for item in members)
         owners = assign(tuple(item.cost for item in members), dims, members[0].ranks.shape)
         for item, owner in zip(members, owners, strict=True):
             route = tuple((cut.mesh_dim, cut.axis is None) for cut in item.cuts)
             buffer = (source, route, item.tensor.dtype, item.tensor.device)
-            batches[buffer, taken[buffer, owner] // round_bytes].append(replace(item, owner=owner))
-            taken[buffer, owner] += item.num_bytes
+            turn, num_bytes = filled.get((buffer, owner), (0, 0))
+            if num_bytes > 0 and num_bytes + item.num_bytes > round_bytes:
+                turn, num_bytes = turn + 1, 0
+            filled[buffer, owner] = (turn, num_bytes + item.num_bytes)
+            batches[buffer, turn].append(replace(item, owner=owner))
     return list(batches.values())
 
 
@@ -396,5 +397,4 @@ def all_to_all(
 
 def unflatten(buffer: Tensor, shapes: list[Shape]) -> list[Tensor]:
     """Return the tensors in a buffer, as views."""
-    parts = buffer.split([math.prod(shape) for shape in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+    return [part.view(shape) for part, shape in zip(buffer.split([*map(math.prod, shapes)]), shapes, strict=True)]

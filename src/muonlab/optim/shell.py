@@ -1,4 +1,4 @@
-"""What Muon and MuonAdamW share: a step that changes nothing before all is checked, and a state that comes back exactly."""
+"""What Muon and MuonAdamW share: nothing is changed before all is checked, and the state comes back exactly."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Item:
         index: its place in the group.
         number: its place in the optimizer, which tells its noise from that of others.
         grad: the local shard of the gradient.
-        finite: whether the step is made, a boolean on the device; None where the host knows that it is.
+        finite: whether the step is made, a boolean on the device; looked at with `capturable` only.
         state: its state in the optimizer; empty at first.
         work: the local shard of the parameter, or a float32 copy of it.
     """
@@ -33,7 +33,7 @@ class Item:
     index: int
     number: int
     grad: Tensor
-    finite: Tensor | None = None
+    finite: Tensor = field(default_factory=lambda: torch.tensor(True))
     state: dict[str, Any] = field(default_factory=dict)
     work: Tensor = field(default_factory=lambda: torch.empty(0))
 

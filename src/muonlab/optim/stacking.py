@@ -44,7 +44,7 @@ def orthogonalized(tensors: Sequence[Tensor], layouts: Sequence[Layout], polar_o
         is_turned = [stack.shape[1:] != column[0].shape[1:] for stack in column]
         stacks = [stack.mT if turned else stack for stack, turned in zip(column, is_turned, strict=True)]
         stack = torch.cat(stacks) if len(stacks) > 1 else stacks[0]
-        size = polar.chunk(*stack.shape[1:], stack.element_size(), stack.device.type)
+        size = polar.chunk(stack.shape[1], stack.shape[2], stack.element_size(), stack.device.type)
         parts = [polar_of(part) for part in stack.split(size)]
         whole = torch.cat(parts) if len(parts) > 1 else parts[0]
         for index, part in enumerate(whole.split([len(each) for each in stacks])):
@@ -54,7 +54,7 @@ def orthogonalized(tensors: Sequence[Tensor], layouts: Sequence[Layout], polar_o
 
 def _key(layout: Layout, tensor: Tensor) -> object:
     shapes = layout.shapes
-    if len(shapes) == 1 and _per_chunk(layout, tensor) > 1:  # a matrix that fills a chunk gains nothing from being turned
+    if len(shapes) == 1 and _per_chunk(layout, tensor) > 1:  # turning a matrix that fills a chunk gains nothing
         return tuple(sorted(shapes[0][1:]))
     return tuple(shape[1:] for shape in shapes)
 

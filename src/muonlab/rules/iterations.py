@@ -66,9 +66,7 @@ def bounded(
     return X
 
 
-def _compose(
-    polynomials: Sequence[Polynomial], A: Tensor, B: Tensor, W: Tensor, Q: Tensor, is_tall: bool
-) -> Tensor:
+def _compose(polynomials: Sequence[Polynomial], A: Tensor, B: Tensor, W: Tensor, Q: Tensor, is_tall: bool) -> Tensor:
     """Return w_n ... w_1 with w = a + b A + c A^2, where each w acts on the A that those before it left.
 
     Args:

@@ -77,7 +77,7 @@ def orthogonalize(
     stack = G.reshape(-1, *G.shape[-2:])
     if stack.numel() == 0:
         return G.clone()
-    size = chunk(*G.shape[-2:], G.element_size(), G.device.type)
+    size = chunk(G.shape[-2], G.shape[-1], G.element_size(), G.device.type)
     hyper = {"steps": steps, "coefficients": coefficients, "eps": eps, "dtype": dtype}
     parts = [orthogonalize_(part.clone(), method, **hyper) for part in stack.split(size)]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(G.shape)
@@ -92,7 +92,7 @@ def orthogonalize_(
     eps: float = 1e-7,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return what `orthogonalize` returns, of a stack (k, rows, columns) whose memory is worked in; arguments as there."""
+    """Return what `orthogonalize` returns, of a stack (k, rows, columns) whose memory is worked in."""
     rows, columns = G.shape[-2:]
     dtype = _product_dtype(G, dtype or (torch.float32 if method == "exact" and G.element_size() < 4 else None))
     if method == "auto":

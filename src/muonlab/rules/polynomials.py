@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 from math import exp, sqrt
 
 Polynomial = tuple[float, float, float]  # (a, b, c) stands for a x + b x^3 + c x^5
@@ -102,7 +103,7 @@ def _minimax_quintic(low: float, high: float) -> tuple[Polynomial, float]:
 def _equioscillation(points: tuple[float, float, float, float]) -> Polynomial:
     """Return the odd quintic whose errors from one at four points are E, -E, E, -E for some E."""
     # Eliminate E by adding neighbouring equations, then solve for (a, b, c) by Cramer's rule.
-    rows = [[x + y, x**3 + y**3, x**5 + y**5] for x, y in zip(points, points[1:], strict=False)]
+    rows = [[x + y, x**3 + y**3, x**5 + y**5] for x, y in pairwise(points)]
 
     def determinant(m: list[list[float]]) -> float:
         return (

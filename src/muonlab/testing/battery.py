@@ -71,6 +71,7 @@ def check_optimizer(
     bad_arguments: Iterable[Mapping[str, Any]] = (),
     rtol: float | None = None,
     device: str | torch.device = "cpu",
+    group_options: Mapping[str, Any] | None = None,
 ) -> Report:
     """Check that an optimizer does what PyTorch users expect of one; raise one error that names all that it does not.
 
@@ -92,6 +93,8 @@ def check_optimizer(
             square root of the dtype's epsilon by default. An optimizer that computes more coarsely than its
             parameters are needs more: about 1e-3 for float32 and 0.05 for bfloat16.
         device: of the parameters.
+        group_options: what a group of parameters needs beside "params", such as {"rule": "muon"} for MuonAdamW; every
+            group that a check makes has it.
 
     Returns:
         A Report with the names of the checks that passed and of those left out.
@@ -115,7 +118,9 @@ def check_optimizer(
     if len(shapes) < 2:
         raise ValueError(f"shapes must be two at least, so that parameters can be told apart; got {tuple(shapes)}")
     tolerance = torch.finfo(dtype).eps ** 0.5 if rtol is None else rtol
-    trial = Trial(factory, dtype, tuple(map(tuple, shapes)), torch.device(device), tolerance, arguments)
+    trial = Trial(
+        factory, dtype, tuple(map(tuple, shapes)), torch.device(device), tolerance, arguments, group_options or {}
+    )
     kind = type(trial.optimizer(trial.parameters())).__name__
     passed: list[str] = []
     left_out = dict.fromkeys((name for name in (*STANDARD, *EXTRA) if name in skip), "skipped on request")

@@ -150,7 +150,12 @@ def groups_apart(trial: Trial) -> None:
     """Two groups act each by their own lr."""
     params = trial.parameters()
     still = len(params) // 2
-    optimizer = trial.optimizer([{"params": params[:still], "lr": 0.0}, {"params": params[still:]}])
+    optimizer = trial.optimizer(
+        [
+            {**trial.group_options, "params": params[:still], "lr": 0.0},
+            {**trial.group_options, "params": params[still:]},
+        ]
+    )
     before = record(optimizer, params).values
     advance(optimizer, params, trial.history(2))
     for i in range(still):
@@ -163,7 +168,7 @@ def extra_keys(trial: Trial) -> None:
     starts, history = trial.starts(), trial.history()
     params = trial.parameters(starts)
     keys = {"name": "body", "lr_scale": 0.5}
-    optimizer = trial.optimizer([{"params": params, **keys}])
+    optimizer = trial.optimizer([{**trial.group_options, "params": params, **keys}])
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]  # as every scheduler does
     advance(optimizer, params, history)
@@ -181,7 +186,7 @@ def added_group(trial: Trial) -> None:
     params = trial.parameters(starts)
     optimizer = trial.optimizer(params[:-1])
     advance(optimizer, params[:-1], [history[0][:-1]])
-    optimizer.add_param_group({"params": [params[-1]]})
+    optimizer.add_param_group({**trial.group_options, "params": [params[-1]]})
     give(params, history[1])
     optimizer.step()
     give(params, history[2])

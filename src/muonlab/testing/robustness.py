@@ -132,13 +132,13 @@ def bad_group_options(trial: Trial) -> None:
             continue  # keys of a group that the optimizer does not know are none of its business
         before = record(optimizer, params[:-1])
         try:
-            trial.optimizer([{"params": trial.parameters(), **arguments}])
+            trial.optimizer([{**trial.group_options, "params": trial.parameters(), **arguments}])
         except (ValueError, TypeError) as error:
             _expect_named(arguments, error)
         else:
             raise MismatchError(f"{_written(arguments)} was accepted in a group given to the constructor")
         try:
-            optimizer.add_param_group({"params": [params[-1]], **arguments})
+            optimizer.add_param_group({**trial.group_options, "params": [params[-1]], **arguments})
         except (ValueError, TypeError) as error:
             _expect_named(arguments, error)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ class Trial:
         device: of the parameters.
         rtol: how much two updates may differ that should be equal but for rounding, as a share of the update's norm.
         bad_arguments: keyword arguments that the factory should refuse.
+        group_options: what a group needs beside "params".
     """
 
     factory: Factory
@@ -49,6 +50,7 @@ class Trial:
     device: torch.device
     rtol: float
     bad_arguments: tuple[Mapping[str, Any], ...]
+    group_options: Mapping[str, Any] = field(default_factory=dict)
 
     def draw(self, shape: Shape, seed: int) -> Tensor:
         """Return standard normal numbers that depend on the seed alone, not on dtype, device or a global generator."""
