@@ -60,7 +60,7 @@ def exchange(
     """Apply a function of whole matrices to tensors of which each rank has a part, each matrix on one rank.
 
     Args:
-        directions: one for each parameter, as a local shard or as a DTensor. Never changed.
+        directions: one for each parameter, as a local shard or as a DTensor. Changed only if `compute` changes them.
         compute: (tensors, indices) -> results of the same shapes and dtypes; called for each batch, maybe never.
             tensors[k] is the whole of directions[indices[k]], or some of its matrices, if it has batch axes.
         parameters: they say how the directions are laid out: DTensors, or plain tensors.

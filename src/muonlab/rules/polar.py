@@ -39,10 +39,10 @@ def orthogonalize(
     - gram: the same polynomials, two or three at a time on the small Gram matrix: fewer operations the longer the
       matrix.
     - cubic: the best cubics in turn; two products a step instead of three.
-    - aol: rows (of the smaller side) scaled to almost orthogonal ones, then four quintics. It is the polar factor of the
-      scaled matrix, which is not that of G.
-    - exact: by eigenvectors of the Gram matrix, to the precision of the dtype; singular values that are zero to rounding
-      stay zero.
+    - aol: rows (columns of a tall matrix) scaled to almost orthogonal ones, then four quintics: the polar factor of
+      the scaled matrix, which is not that of G.
+    - exact: by eigenvectors of the Gram matrix or by the SVD, to the precision of the dtype; singular values that are
+      zero to rounding stay zero.
     - auto: the cheapest of them that is accurate enough, by device, dtype, shape and number (`muonlab doctor`).
 
     Args:
