@@ -10,6 +10,7 @@ from torch.optim.adamw import adamw
 from muonlab.optim.shell import Item
 
 FUSED_DEVICES = ("cpu", "cuda", "xpu", "mps")
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def update(group: dict[str, Any], items: list[Item]) -> None:
@@ -17,30 +18,28 @@ def update(group: dict[str, Any], items: list[Item]) -> None:
 
     With `capturable`, where the host may not look, a gradient that is not finite leaves out the whole group's step.
     """
-    buckets: dict[Any, list[tuple[Item, list[Tensor]]]] = defaultdict(list)
+    together: dict[torch.device, list[tuple[Item, list[Tensor]]]] = defaultdict(list)
     for item in items:
         for name in ("exp_avg", "exp_avg_sq"):
             if name not in item.state:
                 item.state[name] = item.zeros(group["state_dtype"])
         if "step" not in item.state:
-            device = item.work.device if group["capturable"] or item.work.device.type != "cpu" else "cpu"
-            item.state["step"] = torch.zeros((), dtype=torch.float32, device=device)
-        tensors = [item.work, item.grad, item.local("exp_avg"), item.local("exp_avg_sq")]
-        tensors = [tensor.to(item.work.dtype) for tensor in tensors]  # copies where the state is narrower
-        if item.work.is_complex():
-            tensors = [torch.view_as_real(tensor) for tensor in tensors]
+            item.state["step"] = torch.zeros((), dtype=torch.float32, device=item.work.device)
         if item.work.numel():
-            buckets[_is_fusible(tensors), item.work.device].append((item, tensors))
-    for (is_fused, _), members in buckets.items():
-        _step(group, members, is_fused)
+            tensors = [item.work, item.grad, item.local("exp_avg"), item.local("exp_avg_sq")]
+            together[item.work.device].append((item, tensors))
+    for device, members in together.items():
+        _step(group, members, device)
 
 
-def _step(group: dict[str, Any], members: list[tuple[Item, list[Tensor]]], is_fused: bool) -> None:
-    works, grads, averages, squares = (list(column) for column in zip(*(t for _, t in members), strict=True))
+def _step(group: dict[str, Any], members: list[tuple[Item, list[Tensor]]], device: torch.device) -> None:
     found = None
     if group["capturable"]:
         finite = torch.stack([item.finite for item, _ in members]).all()
         found = (~finite).float()
+    aligned = [_aligned(tensors) for _, tensors in members]
+    seen = [[torch.view_as_real(t) if t.is_complex() else t for t in tensors] for tensors in aligned]
+    works, grads, averages, squares = (list(column) for column in zip(*seen, strict=True))
     adamw(
         works,
         grads,
@@ -49,9 +48,9 @@ def _step(group: dict[str, Any], members: list[tuple[Item, list[Tensor]]], is_fu
         [],
         [item.state["step"] for item, _ in members],
         foreach=False,
-        fused=is_fused,
+        fused=device.type in FUSED_DEVICES,
         found_inf=found,
-        capturable=group["capturable"] and members[0][0].work.is_cuda,
+        capturable=group["capturable"] and device.type == "cuda",
         amsgrad=False,
         beta1=group["betas"][0],
         beta2=group["betas"][1],
@@ -60,13 +59,24 @@ def _step(group: dict[str, Any], members: list[tuple[Item, list[Tensor]]], is_fu
         eps=group["eps"],
         maximize=False,
     )
-    for item, (_, _, average, square) in members:
-        for name, tensor in (("exp_avg", average), ("exp_avg_sq", square)):
-            stored = item.local(name)
-            if stored.dtype != item.work.dtype:
-                stored.copy_(torch.view_as_complex(tensor) if item.work.is_complex() else tensor)
+    for (_, tensors), used in zip(members, aligned, strict=True):
+        for tensor, copy in zip(tensors, used, strict=True):
+            if copy is not tensor and tensor is not tensors[1]:
+                tensor.copy_(copy)
 
 
-def _is_fusible(tensors: list[Tensor]) -> bool:
-    """Return whether the fused kernel, which walks through memory, meets the same entries in all of them."""
-    return tensors[0].device.type in FUSED_DEVICES and all(tensor.is_contiguous() for tensor in tensors)
+def _aligned(tensors: list[Tensor]) -> list[Tensor]:
+    """Return tensors in the dtype of the first and in one order of memory, which the fused kernel walks through."""
+    tensors = [tensor.to(tensors[0].dtype) for tensor in tensors]
+    formats = [torch.contiguous_format]
+    if tensors[0].ndim in CHANNELS_LAST:
+        formats.append(CHANNELS_LAST[tensors[0].ndim])
+    for each in formats:
+        if all(tensor.is_contiguous(memory_format=each) for tensor in tensors):
+            break
+    else:
+        tensors = [tensor.contiguous() for tensor in tensors]
+    # An axis of one entry may have any stride, as in gradients of depthwise convolutions, but the CUDA kernel refuses
+    # unequal ones (https://github.com/pytorch/pytorch/issues/126585).
+    strides = tensors[0].stride()
+    return [t if t.stride() == strides else t.as_strided(t.shape, strides) for t in tensors]

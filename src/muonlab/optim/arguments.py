@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from math import isfinite
+from numbers import Real
 from typing import Any
 
 import torch
@@ -15,13 +16,14 @@ Check = tuple[Callable[[Any], bool], str]
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
 
 
 def _size(value: Any) -> bool:
     """Return whether it is a finite number at least zero, or a tensor of one; on a GPU its value is not looked at."""
     if isinstance(value, Tensor):
-        return value.numel() == 1 and (value.device.type != "cpu" or bool((value >= 0) & value.isfinite()))
+        is_scalar = value.ndim == 0 and not value.is_complex()
+        return is_scalar and (value.device.type != "cpu" or bool((value >= 0) & value.isfinite()))
     return _number(value) and value >= 0
 
 
@@ -37,15 +39,16 @@ def _one_of(*names: Any) -> Check:
     return lambda value: value in names, "one of " + ", ".join(str(name) for name in names)
 
 
-SIZE: Check = (_size, "a finite number, at least 0")
+SIZE: Check = (_size, "a finite number, at least 0, or a tensor of one, without axes")
 SHARE: Check = (_share, "a number at least 0 and less than 1")
 FLAG: Check = (_flag, "True or False")
-DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128)
+REALS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+DTYPES = (*REALS, torch.complex64, torch.complex128)
 
 SHARED: dict[str, Check] = {
     "lr": SIZE,
     "weight_decay": SIZE,
-    "eps": SIZE,
+    "eps": (lambda value: _number(value) and value >= 0, "a finite number, at least 0"),
     "rounding": _one_of(*ROUNDINGS),
     "nonfinite": _one_of("raise", "skip"),
     "capturable": FLAG,
@@ -55,11 +58,11 @@ MUON: dict[str, Check] = {
     "momentum": SHARE,
     "nesterov": FLAG,
     "adjust_lr_fn": (
-        lambda value: value is None or callable(value) or value in ADJUSTMENTS,
+        lambda value: value is None or callable(value) or (isinstance(value, str) and value in ADJUSTMENTS),
         f"one of {', '.join(ADJUSTMENTS)}, or a function of (rows, columns)",
     ),
     "ns_dtype": (
-        lambda value: value is None or value in DTYPES,
+        lambda value: value is None or value in REALS,
         "torch.bfloat16, torch.float32, torch.float64 or another floating point dtype, or None",
     ),
     "cautious": FLAG,
@@ -82,6 +85,11 @@ def check(group: Mapping[str, Any]) -> None:
     for name, (is_allowed, expected) in checks.items():
         if not is_allowed(group[name]):
             raise ValueError(f"{name}={group[name]!r} is out of range; expected {expected}")
+    if group["capturable"] and group["nonfinite"] == "raise":
+        raise ValueError(
+            "nonfinite='raise' with capturable=True, where the host may not look at a gradient; "
+            "expected nonfinite='skip'"
+        )
     if group["rule"] == "muon":
         _check_method(group)
 
@@ -92,11 +100,15 @@ def _check_method(group: Mapping[str, Any]) -> None:
         raise ValueError(f"method={group['method']!r} is unknown; expected one of {', '.join(polar.METHODS)}")
     if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps < 100):
         raise ValueError(f"ns_steps={steps!r} is out of range; expected a whole number from 1 to 99")
-    if coefficients is not None and (len(coefficients) != 3 or not all(_number(each) for each in coefficients)):
+    is_three = isinstance(coefficients, tuple | list) and len(coefficients) == 3
+    if coefficients is not None and not (is_three and all(_number(each) for each in coefficients)):
         raise ValueError(f"ns_coefficients={coefficients!r}; expected three finite numbers (a, b, c)")
     if group["method"] == "exact" and group["ns_dtype"] in (torch.bfloat16, torch.float16):
         raise ValueError(f"ns_dtype={group['ns_dtype']} with method='exact'; expected torch.float32 or torch.float64")
-    polar.check(method(group), steps, coefficients)
+    try:
+        polar.check(method(group), steps, coefficients)
+    except ValueError as error:
+        raise ValueError(f"ns_steps={steps!r}, ns_coefficients={coefficients!r}: {error}") from None
 
 
 def method(group: Mapping[str, Any]) -> str:

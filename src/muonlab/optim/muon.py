@@ -111,7 +111,7 @@ class Muon(Shell):
         return with_layouts(group, self._splits)
 
     def _update(self, group: dict[str, Any], items: list[Item]) -> None:
-        muon_step.update(group, items, self.process_group)
+        muon_step.update(group, items, self.process_group, self._workspace)
 
 
 class Splitter:
@@ -122,14 +122,20 @@ class Splitter:
     """
 
     def __init__(self, split: Splits | None):
+        if split is not None and not isinstance(split, Mapping) and not callable(split):
+            raise ValueError(
+                f"split={split!r}; expected pattern -> number of blocks, or a function of name and parameter"
+            )
         self._split = split
         self._claimed: set[str] = set()
         self._names: list[str] = []
 
     def __call__(self, name: str | None, parameter: Tensor) -> Split:
         """Return the split of a parameter, or None."""
-        if self._split is None or name is None:
+        if self._split is None:
             return None
+        if name is None:
+            raise ValueError("split goes by the names of parameters, and these have none; give named parameters")
         if not isinstance(self._split, Mapping):
             return self._split(name, parameter)
         self._names.append(name)
@@ -155,6 +161,8 @@ def with_layouts(group: dict[str, Any], splits: Splitter) -> dict[str, Any]:
     Raises:
         ValueError: a parameter is no matrix, or its split does not fit.
     """
+    if isinstance(group["params"], set):  # torch refuses it: no order
+        return group
     members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
     names = group.get("param_names") or [member[0] if isinstance(member, tuple) else None for member in members]
     given = group.get("layouts") or [(None, None)] * len(members)

@@ -7,43 +7,56 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.optim import arguments
+from muonlab.optim import arguments, tiles
 from muonlab.optim.layout import Layout, layout
 from muonlab.optim.sharding import exchange, is_dtensor
 from muonlab.optim.shell import Item
 from muonlab.optim.stacking import batches, orthogonalized
 from muonlab.rules.muon import adjustment, agree, rescale, second_moment
 from muonlab.rules.polar import orthogonalize_
+from muonlab.rules.workspace import Workspace
 
 
-def update(group: dict[str, Any], items: list[Item], process_group: Any = None) -> None:
+def update(
+    group: dict[str, Any], items: list[Item], process_group: Any = None, workspace: Workspace | None = None
+) -> None:
     """Make the step of Muon on the `work` of items, in place.
 
     Args:
         group: hyper-parameters, and "layouts": (kind, split) of every parameter.
         items: its parameters that have a gradient.
         process_group: as of Muon.
-
-    Raises:
-        ValueError: a variant, whose second moment is of whole matrices, with sharded parameters.
+        workspace: where temporary tensors come from.
     """
-    is_shared = process_group is not None or any(is_dtensor(item.parameter) for item in items)
-    if is_shared and group["variant"] is not None:
-        raise ValueError(
-            f"variant={group['variant']!r} is not there for parameters that are sharded or shared by a process_group; "
-            "use variant=None"
-        )
+    workspace = workspace or Workspace()
     for item in items:
         _begin(group, item)
     layouts = [layout(item.parameter.shape, *group["layouts"][item.index]) for item in items]
-    if is_shared:
+    if process_group is not None or any(is_dtensor(item.parameter) for item in items):
         directions = [_directions(group, [item])[0] for item in items]
-        _apply(group, items, layouts, _exchanged(group, items, directions, process_group))
+        _apply(group, items, layouts, _exchanged(group, items, layouts, directions, process_group))
         return
-    for indices in batches(layouts, [item.work for item in items]):
-        batch, shapes = [items[index] for index in indices], [layouts[index] for index in indices]
+    rest = []
+    for index, (item, each) in enumerate(zip(items, layouts, strict=True)):
+        matrices = tiles.large_matrices(group, item, each)
+        for matrix in matrices:
+            _step_large(group, matrix, workspace)
+        if not matrices:
+            rest.append(index)
+    for indices in batches([layouts[index] for index in rest], [items[index].work for index in rest]):
+        batch, shapes = [items[rest[index]] for index in indices], [layouts[rest[index]] for index in indices]
         directions = _directions(group, batch)
-        _apply(group, batch, shapes, orthogonalized(directions, shapes, _polar(group, directions[0])))
+        polar = _polar(group, directions[0], workspace)
+        _apply(group, batch, shapes, orthogonalized(directions, shapes, polar))
+
+
+def _step_large(group: dict[str, Any], matrix: tiles.Matrix, workspace: Workspace) -> None:
+    lr, method = float(group["lr"]), arguments.method(group)
+    dtype = matrix.p.dtype if method == "exact" else group["ns_dtype"] or matrix.p.dtype
+    direction = tiles.direction(group, matrix, dtype, workspace)
+    update = _polar(group, direction, workspace)(direction, is_scaled=True)
+    size = lr * adjustment(*matrix.p.shape, group["adjust_lr_fn"] or "original")
+    tiles.apply(matrix, update, 1 - lr * float(group["weight_decay"]), size, workspace)
 
 
 def _begin(group: dict[str, Any], item: Item) -> None:
@@ -84,7 +97,7 @@ def _directions(group: dict[str, Any], items: Sequence[Item]) -> list[Tensor]:
     return list(directions)
 
 
-def _polar(group: dict[str, Any], like: Tensor) -> Any:
+def _polar(group: dict[str, Any], like: Tensor, workspace: Workspace) -> Any:
     """Return the function from a stack to its polar factors."""
     dtype = group["ns_dtype"]
     if dtype is None and like.device.type != "cpu" and not like.is_complex() and like.dtype != torch.float64:
@@ -96,35 +109,40 @@ def _polar(group: dict[str, Any], like: Tensor) -> Any:
         coefficients=group["ns_coefficients"],
         eps=group["eps"],
         dtype=dtype,
+        workspace=workspace,
     )
 
 
 def _exchanged(
-    group: dict[str, Any], items: Sequence[Item], directions: list[Tensor], process_group: Any
+    group: dict[str, Any],
+    items: Sequence[Item],
+    layouts: Sequence[Layout],
+    directions: list[Tensor],
+    process_group: Any,
 ) -> list[Tensor]:
     """Return local shards of polar factors, each computed by one rank from the whole matrix."""
+    workspace = Workspace()
 
     def compute(tensors: list[Tensor], indices: list[int]) -> list[Tensor]:
-        shapes = [
-            layout(tensor.shape, *group["layouts"][items[index].index])
-            for tensor, index in zip(tensors, indices, strict=True)
-        ]
-        results: list[Tensor] = list(tensors)
+        given = [group["layouts"][items[index].index] for index in indices]
+        shapes = [layout(tensor.shape, *each) for tensor, each in zip(tensors, given, strict=True)]
+        results = list(tensors)
         for batch in batches(shapes, tensors):
-            whole = [tensors[index].clone() for index in batch]
-            done = orthogonalized(whole, [shapes[index] for index in batch], _polar(group, whole[0]))
+            polar = _polar(group, tensors[batch[0]], workspace)
+            done = orthogonalized([tensors[index] for index in batch], [shapes[index] for index in batch], polar)
             for index, result in zip(batch, done, strict=True):
-                results[index] = result
+                results[index] = result.clone()
         return results
 
-    layouts = [layout(item.parameter.shape, *group["layouts"][item.index]) for item in items]
+    kinds = [group["layouts"][item.index][0] for item in items]
     return exchange(
         directions,
         compute,
         parameters=[item.parameter for item in items],
         costs=[float(each.count * each.rows * each.columns * min(each.rows, each.columns)) for each in layouts],
         num_batch_axes=[
-            0 if group["layouts"][item.index][0] == "convolution" else item.parameter.ndim - 2 for item in items
+            0 if kind == "convolution" else max(0, item.parameter.ndim - 2)
+            for kind, item in zip(kinds, items, strict=True)
         ],
         process_group=process_group,
     )

@@ -48,6 +48,8 @@ class MuonAdamW(Shell):
         As of Muon; AdamW: Loshchilov & Hutter 2019, arXiv 1711.05101, by torch.optim's own code.
     """
 
+    _own = ("_splits", "_adamw")
+
     def __init__(
         self,
         params: nn.Module | Split | Iterable[Any],
@@ -98,7 +100,7 @@ class MuonAdamW(Shell):
             # OneCycleLR and CyclicLR turn betas[0] in every group; in Muon's it stands for the momentum.
             if group["betas"][0] != group["cycled"]:
                 group["momentum"] = group["cycled"] = group["betas"][0]
-            muon_step.update(group, items, self.process_group)
+            muon_step.update(group, items, self.process_group, self._workspace)
         else:
             adamw_step.update(group, items)
 

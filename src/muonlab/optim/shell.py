@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from muonlab.optim import arguments
+from muonlab.optim.layout import layout
 from muonlab.optim.rounding import is_narrow, narrow, widen
 from muonlab.optim.sharding import agree, is_dtensor, local_shard
+from muonlab.rules.workspace import Workspace
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Item:
         """Return zeros for the state: like the parameter or another tensor, float32 where that is narrower."""
         like = self.parameter if like is None else like
         wide = torch.float32 if is_narrow(like) else like.dtype
-        if dtype is not None and like.is_complex() and not dtype.is_complex:
+        if dtype is not None and like.is_complex() != dtype.is_complex:
             dtype = None
         return torch.zeros_like(like, dtype=dtype or wide)
 
@@ -54,6 +55,8 @@ class Shell(torch.optim.Optimizer):
     """A torch.optim.Optimizer whose groups follow rules; Muon and MuonAdamW say which."""
 
     process_group: Any = None
+    _workspace: Workspace | None = None  # made by the first step; not part of the state
+    _own: tuple[str, ...] = ("_splits",)  # what an added group needs, and copies and pickles have to hold
 
     @property
     def num_skipped(self) -> int:
@@ -94,11 +97,13 @@ class Shell(torch.optim.Optimizer):
         for position, group in enumerate(self.param_groups):
             taken.append((group, self._items(group, position, number)))
             number += len(group["params"])
-        for group, items in [(group, self._finite(group, items)) for group, items in taken]:
+        for group, items, skipped in [(group, *self._finite(group, items)) for group, items in taken]:
+            _count(group, skipped)
             for item in items:
                 item.state = self.state[item.parameter]
                 item.work = widen(local_shard(item.parameter, item.parameter), item.state.get("remainder"))
             if items:
+                self._workspace = self._workspace or Workspace()
                 self._update(group, items)
                 self._write(group, items)
         return loss
@@ -117,18 +122,17 @@ class Shell(torch.optim.Optimizer):
             items.append(Item(name, p, index, number + index, local_shard(p.grad, p)))
         return items
 
-    def _finite(self, group: dict[str, Any], items: list[Item]) -> list[Item]:
-        """Return the items with finite gradients, and count the others or raise for them."""
+    def _finite(self, group: dict[str, Any], items: list[Item]) -> tuple[list[Item], int | Tensor]:
+        """Return the items with finite gradients and the number of the others, or raise for them."""
         if not items:
-            return items
-        flags = _are_finite([item.grad for item in items])
+            return items, 0
+        flags = _are_finite([item.grad for item in items], may_look=not group["capturable"])
         if self.process_group is not None or any(is_dtensor(item.parameter) for item in items):
             flags = agree(flags, [item.parameter for item in items], self.process_group)
         if group["capturable"]:
             for item, flag in zip(items, flags.unbind(), strict=True):
                 item.finite = flag
-            group["num_skipped"] = group["num_skipped"] + (~flags).sum()
-            return items
+            return items, (~flags).sum()
         kept = [item for item, flag in zip(items, flags.tolist(), strict=True) if flag]
         if len(kept) < len(items) and group["nonfinite"] == "raise":
             name = next(item.name for item, flag in zip(items, flags.tolist(), strict=True) if not flag)
@@ -136,8 +140,7 @@ class Shell(torch.optim.Optimizer):
                 f"the gradient of parameter {name} is not finite, and nothing has been changed; look for the cause in "
                 'the loss or the data, or leave such updates out with nonfinite="skip"'
             )
-        group["num_skipped"] += len(items) - len(kept)
-        return kept
+        return kept, len(items) - len(kept)
 
     def _write(self, group: dict[str, Any], items: list[Item]) -> None:
         """Put the float32 copies of narrow parameters back."""
@@ -150,8 +153,26 @@ class Shell(torch.optim.Optimizer):
                 step = item.state["step"]
                 key = (step.long() if group["capturable"] else int(step)) * 0x10001 + item.number
             remainder = narrow(item.work, local, group["rounding"], key)
-            if remainder is not None:
+            if remainder is None:  # one of before, under another rounding, is used up
+                item.state.pop("remainder", None)
+            elif "remainder" in item.state:  # in place, as a captured graph reads where it has read before
+                item.state["remainder"].copy_(remainder)
+            else:
                 item.state["remainder"] = remainder
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {name: getattr(self, name) for name in self._own}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` takes: as of torch.optim.Optimizer, but for an adjust_lr_fn that is a function.
+
+        That stays the constructor's: a file that is read with weights_only=True can hold no function.
+        """
+        state_dict = super().state_dict()
+        for group in state_dict["param_groups"]:
+            if callable(group.get("adjust_lr_fn")):
+                del group["adjust_lr_fn"]
+        return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state: hyper-parameters and all, in the dtypes in which it was saved.
@@ -159,7 +180,8 @@ class Shell(torch.optim.Optimizer):
         A state_dict of torch.optim.Muon or torch.optim.AdamW will do as well: what it does not say stays as it is.
 
         Raises:
-            ValueError: it belongs to other parameters. Nothing has been changed then.
+            ValueError: it belongs to other parameters, or says what this optimizer cannot do. Nothing has been changed
+                then.
         """
         self._check_state(state_dict)
         before = [dict(group) for group in self.param_groups]
@@ -167,13 +189,17 @@ class Shell(torch.optim.Optimizer):
         for group, old in zip(self.param_groups, before, strict=True):
             for name, value in old.items():
                 group.setdefault(name, value)
-        # torch casts the state to the dtype of its parameter, which would cut float32 momentum to bfloat16.
-        saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
-        for number, p in zip(saved, chain.from_iterable(group["params"] for group in self.param_groups), strict=True):
-            for name, value in state_dict["state"].get(number, {}).items():
-                loaded = self.state[p][name]
-                if isinstance(value, Tensor) and loaded.dtype != value.dtype:
-                    self.state[p][name] = value.detach().clone().to(loaded.device)
+        # torch casts the state to the dtype of its parameter, which would cut float32 momentum to bfloat16; and what it
+        # need not cast it shares with the state_dict, and so with the optimizer that this is of.
+        for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
+            for number, p in zip(saved["params"], group["params"], strict=True):
+                for name, value in state_dict["state"].get(number, {}).items():
+                    loaded = self.state[p][name]
+                    if isinstance(value, Tensor):
+                        # The fused kernel of AdamW counts its steps on the device.
+                        device = p.device if name == "step" and group["rule"] == "adamw" else loaded.device
+                        if loaded is value or (loaded.dtype, loaded.device) != (value.dtype, device):
+                            self.state[p][name] = value.detach().clone().to(device)
 
     def _check_state(self, state_dict: dict[str, Any]) -> None:
         groups = state_dict["param_groups"]
@@ -183,26 +209,63 @@ class Shell(torch.optim.Optimizer):
                 f"state_dict has groups of {sizes[0]} parameters, the optimizer of {sizes[1]}; "
                 "expected the state of an optimizer of the same model"
             )
-        saved = chain.from_iterable(group["params"] for group in groups)
-        here = chain.from_iterable(group["params"] for group in self.param_groups)
-        for index, (number, p) in enumerate(zip(saved, here, strict=True)):
-            for name, value in state_dict["state"].get(number, {}).items():
-                is_like_p = name in ("momentum_buffer", "exp_avg", "exp_avg_sq", "remainder")
-                if is_like_p and value.shape not in (p.shape, local_shard(p, p).shape):
-                    raise ValueError(
-                        f"state_dict has a {name} of shape {tuple(value.shape)} for parameter {index}, whose shape is "
-                        f"{tuple(p.shape)}; expected the state of an optimizer of the same model"
-                    )
+        for position, (group, old) in enumerate(zip(groups, self.param_groups, strict=True)):
+            try:
+                self._check_group(group, old)
+            except ValueError as error:
+                raise ValueError(f"state_dict, group {position}: {error}") from None
+            for index, (number, p) in enumerate(zip(group["params"], old["params"], strict=True)):
+                _check_shapes(state_dict["state"].get(number, {}), p, old["rule"], f"{index} of group {position}")
+
+    def _check_group(self, group: dict[str, Any], old: dict[str, Any]) -> None:
+        if group.get("rule", old["rule"]) != old["rule"]:
+            raise ValueError(
+                f"rule={group['rule']!r} for parameters that here have rule {old['rule']!r}; expected the state of an "
+                "optimizer whose parameters go to the same rules"
+            )
+        for name in ("maximize", "amsgrad"):  # of torch.optim.AdamW
+            if group.get(name):
+                raise ValueError(f"{name}={group[name]!r}, which is not there; expected {name}=False")
+        merged = {**old, **group}
+        arguments.check(merged)
+        for p, each in zip(old["params"], merged.get("layouts", [(None, None)] * len(old["params"])), strict=True):
+            if old["rule"] == "muon":
+                layout(p.shape, *each)
 
 
-def _are_finite(tensors: list[Tensor]) -> Tensor:
+def _check_shapes(state: dict[str, Any], p: Tensor, rule: str, name: str) -> None:
+    """Raise ValueError where the state of a parameter is that of another, or of another rule."""
+    expected = "momentum_buffer" if rule == "muon" else "exp_avg"
+    if state and expected not in state:
+        raise ValueError(
+            f"state_dict has {sorted(state)} for parameter {name}, which has rule {rule!r}, and no {expected}"
+        )
+    for each in ("momentum_buffer", "exp_avg", "exp_avg_sq", "remainder"):
+        if each in state and state[each].shape not in (p.shape, local_shard(p, p).shape):
+            raise ValueError(
+                f"state_dict has a {each} of shape {tuple(state[each].shape)} for parameter {name}, whose shape is "
+                f"{tuple(p.shape)}; expected the state of an optimizer of the same model"
+            )
+
+
+def _count(group: dict[str, Any], skipped: int | Tensor) -> None:
+    """Add to the number of updates left out; a tensor stays the same one, as a captured graph writes to it."""
+    counted = group["num_skipped"]
+    if isinstance(skipped, Tensor) and not (isinstance(counted, Tensor) and counted.device == skipped.device):
+        group["num_skipped"] = skipped + counted
+    else:
+        group["num_skipped"] += skipped
+
+
+def _are_finite(tensors: list[Tensor], may_look: bool) -> Tensor:
     """Return for each tensor whether all its entries are finite, (tensors,), in one pass and without a copy."""
     device = tensors[0].device
+    looks = may_look and device.type == "cpu"
     # A norm of order infinity cannot overflow, but is ten times as slow as that of order two on a CPU. Empty shards
     # have no largest entry.
     filled = [tensor if tensor.numel() else tensor.new_zeros(1) for tensor in tensors]
-    norms = torch._foreach_norm(filled, 2 if device.type == "cpu" else float("inf"))
+    norms = torch._foreach_norm(filled, 2 if looks else float("inf"))
     flags = torch.stack([norm.to(device) for norm in norms]).isfinite()
-    if device.type == "cpu" and not flags.all():
+    if looks and not flags.all():
         flags = torch.stack([tensor.isfinite().all() for tensor in tensors])
     return flags

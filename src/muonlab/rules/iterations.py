@@ -1,12 +1,12 @@
 """Loops over polynomials that bring the singular values of a stack of matrices to one."""
 
 from collections.abc import Sequence
-from itertools import islice
 
 import torch
 from torch import Tensor
 
 from muonlab.rules.polynomials import SAFETY, Polynomial
+from muonlab.rules.workspace import Workspace
 
 
 def newton_schulz(X: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
@@ -23,7 +23,12 @@ def newton_schulz(X: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
 
 
 def bounded(
-    X: Tensor, polynomials: Sequence[Polynomial], stages: Sequence[int], *, preconditioned: bool = False
+    X: Tensor,
+    polynomials: Sequence[Polynomial],
+    stages: Sequence[int],
+    *,
+    preconditioned: bool = False,
+    workspace: Workspace | None = None,
 ) -> Tensor:
     """Return p_n(...p_1(X / t)), where t bounds the largest singular value and is had from the first products.
 
@@ -36,79 +41,91 @@ def bounded(
     squares of their slopes meanwhile: so a stage is short, and the next one forms A anew.
 
     Args:
-        X: matrices, (k, rows, columns), whose largest entries are about one, or all zero; overwritten.
+        X: matrices, (k, rows, columns), of norms between about 1e-6 and 1e6, or all zero; overwritten.
         polynomials: what is applied, in order.
         stages: how many polynomials each stage takes; they sum to the number of polynomials.
         preconditioned: instead of dividing by t, divide row i (column i of a tall X) by sqrt(sum_j |A_ij|). That
             bounds the largest singular value by one as well and evens out the others, but moves the polar factor.
+        workspace: where temporary tensors come from; the result may be one of them.
 
     References:
         Boissin et al. 2025, "Turbo-Muon", arXiv 2512.04632, for the preconditioning.
     """
     is_tall = X.shape[-2] > X.shape[-1]
-
-    def gram(out: Tensor | None = None) -> Tensor:
-        return torch.bmm(X.mH, X, out=out) if is_tall else torch.bmm(X, X.mH, out=out)
-
-    A = gram()
-    B, W, Q, spare = torch.empty_like(A), torch.empty_like(A), torch.empty_like(A), torch.empty_like(X)
-    scale = _precondition(A, B) if preconditioned else _bound(A, B)
-    remaining = iter(polynomials)
+    work = workspace or Workspace()
+    side = (len(X), min(X.shape[-2:]), min(X.shape[-2:]))
+    A, W, Q, spare = (work.take(name, side, X) for name in ("A", "W", "Q", "R"))
+    other = work.take("Y", X.shape, X)
+    remaining = list(polynomials)
     for number, length in enumerate(stages):
-        if number:
-            gram(out=A)
-            torch.bmm(A, A, out=B)
-        composed = _compose(list(islice(remaining, length)), A, B, W, Q, is_tall)
-        if number == 0:
+        torch.bmm(X.mH, X, out=A) if is_tall else torch.bmm(X, X.mH, out=A)
+        scale, is_squared = None, False
+        if number == 0 and preconditioned:
+            scale = _precondition_(A)
+        elif number == 0:
+            scale, is_squared = _divide_by_bound_(A, torch.bmm(A, A, out=W)), True
+        composed = _compose(remaining[:length], A, W, Q, spare, is_tall=is_tall, is_squared=is_squared)
+        if scale is not None:
             composed.mul_(scale if is_tall else scale.mT)
-        torch.bmm(*((X, composed) if is_tall else (composed, X)), out=spare)
-        X, spare = spare, X
+        torch.bmm(*((X, composed) if is_tall else (composed, X)), out=other)
+        X, other, remaining = other, X, remaining[length:]
     return X
 
 
-def _compose(polynomials: Sequence[Polynomial], A: Tensor, B: Tensor, W: Tensor, Q: Tensor, is_tall: bool) -> Tensor:
+def _compose(
+    polynomials: Sequence[Polynomial],
+    A: Tensor,
+    W: Tensor,
+    Q: Tensor,
+    spare: Tensor,
+    *,
+    is_tall: bool,
+    is_squared: bool,
+) -> Tensor:
     """Return w_n ... w_1 with w = a + b A + c A^2, where each w acts on the A that those before it left.
 
     Args:
         polynomials: at least one.
         A: Gram matrices, (k, r, r); overwritten.
-        B: A A; overwritten, as are W and Q, which are like A. The result is in one of the three.
+        W: memory like A, as are Q and spare; the result is in one of the three.
+        Q: see W.
+        spare: see W.
         is_tall: the result is applied from the right, so w_1 comes first: rounded matrices do not commute.
+        is_squared: W is A^2 already.
     """
     for number, (a, b, c) in enumerate(polynomials):
-        if number:
-            torch.bmm(A, A, out=B)
-        torch.mul(A, b, out=W).add_(B, alpha=c)
+        if is_squared and number == 0:
+            W.mul_(c).add_(A, alpha=b)
+        else:
+            torch.baddbmm(A, A, A, beta=b, alpha=c, out=W)
         W.diagonal(dim1=-2, dim2=-1).add_(a)
         if number < len(polynomials) - 1:
-            torch.bmm(W, A, out=B)
-            torch.bmm(B, W, out=A)
+            torch.bmm(W, A, out=spare)
+            torch.bmm(spare, W, out=A)
         if number:
-            torch.bmm(*((Q, W) if is_tall else (W, Q)), out=B)
-            Q, B = B, Q
+            torch.bmm(*((Q, W) if is_tall else (W, Q)), out=spare)
+            Q, spare = spare, Q
         else:
             Q, W = W, Q
     return Q
 
 
-def _bound(A: Tensor, B: Tensor) -> Tensor:
-    """Divide A by t^2, put its square into B and return 1 / t, (k, 1, 1)."""
-    torch.bmm(A, A, out=B)
-    norm = torch.linalg.matrix_norm(B.float() if B.dtype == torch.bfloat16 else B, keepdim=True)
+def _divide_by_bound_(A: Tensor, B: Tensor) -> Tensor:
+    """Divide A by t^2 and B = A^2 by t^4, where t = |B|_F^(1/4) bounds the roots of A, and return 1 / t, (k, 1, 1)."""
+    wide = torch.float32 if A.dtype == torch.bfloat16 else None
+    norm = torch.linalg.vector_norm(B, dim=(-2, -1), keepdim=True, dtype=wide)
     square = torch.where(norm > 0, norm, 1).rsqrt() / SAFETY**2
     A.mul_(square.to(A.dtype))
     B.mul_(square.square().to(A.dtype))  # in bfloat16 out of step with A by less than SAFETY allows
     return square.sqrt().to(A.dtype)
 
 
-def _precondition(A: Tensor, B: Tensor) -> Tensor:
-    """Divide A's rows and columns by the roots of its absolute row sums, put its square into B, and return the roots.
+def _precondition_(A: Tensor) -> Tensor:
+    """Divide A's rows and columns by the roots of its absolute row sums, and return these roots' reciprocals.
 
-    They are returned as reciprocals, (k, r, 1); zero for a row of zeros.
+    Their shape is (k, r, 1); they are zero for a row of zeros.
     """
     sums = A.abs().sum(dim=-1, keepdim=True)
-    scale = torch.where(sums > 0, sums, 1).rsqrt() / SAFETY
-    scale = torch.where(sums > 0, scale, 0).to(A.dtype)
+    scale = torch.where(sums > 0, torch.where(sums > 0, sums, 1).rsqrt() / SAFETY, 0).to(A.dtype)
     A.mul_(scale).mul_(scale.mT)
-    torch.bmm(A, A, out=B)
     return scale

@@ -9,6 +9,7 @@ from muonlab.rules import choice
 from muonlab.rules.exact import exact
 from muonlab.rules.iterations import bounded, newton_schulz
 from muonlab.rules.polynomials import JORDAN, Polynomial, cubic, polar_express
+from muonlab.rules.workspace import Workspace
 
 METHODS = ("auto", "quintic", "polar_express", "cubic", "gram", "aol", "exact")
 STEPS = {"quintic": 5, "polar_express": 5, "cubic": 7, "gram": 5, "aol": 4}
@@ -91,14 +92,20 @@ def orthogonalize_(
     coefficients: Polynomial | None = None,
     eps: float = 1e-7,
     dtype: torch.dtype | None = None,
+    workspace: Workspace | None = None,
+    is_scaled: bool = False,
 ) -> Tensor:
-    """Return what `orthogonalize` returns, of a stack (k, rows, columns) whose memory is worked in."""
+    """Return what `orthogonalize` returns, of a stack (k, rows, columns) whose memory is worked in.
+
+    The result may be in the memory of G or of the workspace, from which temporary tensors come. If the matrices are
+    scaled, to norms near one, this need not be done.
+    """
     rows, columns = G.shape[-2:]
     dtype = _product_dtype(G, dtype or (torch.float32 if method == "exact" and G.element_size() < 4 else None))
     if method == "auto":
         method, steps = choice.choose(rows, columns, len(G), dtype, G.device.type)
-    steps = steps or STEPS.get(method, 0)
-    X = _divide_by_largest_entry_(G)
+    steps, work = steps or STEPS.get(method, 0), workspace or Workspace()
+    X = G if is_scaled else _divide_by_largest_entry_(G)
     if method == "quintic":
         X /= torch.linalg.matrix_norm(X, keepdim=True) + eps
         X = X.to(dtype)
@@ -110,7 +117,9 @@ def orthogonalize_(
     else:
         polynomials = cubic(steps) if method == "cubic" else polar_express(steps)
         stages = choice.stages(steps) if method == "gram" else (1,) * steps
-        X = bounded(X.to(dtype), polynomials, stages, preconditioned=method == "aol")
+        if X.dtype != dtype:
+            X = work.take("X", X.shape, X, dtype).copy_(X)
+        X = bounded(X, polynomials, stages, preconditioned=method == "aol", workspace=work)
     return X if X.dtype == G.dtype else G.copy_(X)
 
 
