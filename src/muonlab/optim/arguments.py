@@ -105,10 +105,11 @@ def _check_method(group: Mapping[str, Any]) -> None:
         raise ValueError(f"ns_coefficients={coefficients!r}; expected three finite numbers (a, b, c)")
     if group["method"] == "exact" and group["ns_dtype"] in (torch.bfloat16, torch.float16):
         raise ValueError(f"ns_dtype={group['ns_dtype']} with method='exact'; expected torch.float32 or torch.float64")
-    try:
-        polar.check(method(group), steps, coefficients)
-    except ValueError as error:
-        raise ValueError(f"ns_steps={steps!r}, ns_coefficients={coefficients!r}: {error}") from None
+    chosen = method(group)
+    if steps is not None and chosen == "exact":
+        raise ValueError(f"ns_steps={steps} with method='exact', which does not iterate; expected ns_steps=None")
+    if coefficients is not None and chosen != "quintic":
+        raise ValueError(f"ns_coefficients={coefficients} with method={chosen!r}; they are for method='quintic' alone")
 
 
 def method(group: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
 from typing import Literal
 
 import torch
@@ -58,7 +60,15 @@ def layout(shape: Sequence[int], kind: Kind | None = None, split: Split = None) 
     Raises:
         ValueError: the shape has no matrices of that kind, or the split does not divide its rows.
     """
-    shape = tuple(shape)
+    if split is not None and not isinstance(split, int):
+        if not isinstance(split, Sequence) or isinstance(split, str):
+            raise ValueError(f"split={split!r}: expected a number of equal blocks of rows, or the rows of each block")
+        split = tuple(split)
+    return _layout(tuple(shape), kind, split)
+
+
+@lru_cache(maxsize=4096)
+def _layout(shape: tuple[int, ...], kind: Kind | None, split: int | tuple[int, ...] | None) -> Layout:
     kind = kind or ("matrix" if len(shape) == 2 else "experts" if len(shape) == 3 else "convolution")
     if len(shape) < 2 or (kind == "matrix" and len(shape) != 2) or (kind == "experts" and len(shape) < 3):
         raise ValueError(
@@ -68,26 +78,26 @@ def layout(shape: Sequence[int], kind: Kind | None = None, split: Split = None) 
     if 0 in shape:
         return Layout(0, 0, 0, (0,))
     if kind == "convolution":
-        count, rows = 1, shape[0]
-        columns = torch.Size(shape[1:]).numel()
+        count, rows, columns = 1, shape[0], prod(shape[1:])
     else:
-        count, rows, columns = torch.Size(shape[:-2]).numel(), *shape[-2:]
+        count, rows, columns = prod(shape[:-2]), *shape[-2:]
     return Layout(count, rows, columns, _blocks(rows, split, shape))
 
 
-def _blocks(rows: int, split: Split, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _blocks(rows: int, split: int | tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...]:
     if split is None:
         return (rows,)
     if isinstance(split, int) and not isinstance(split, bool):
         if split < 1 or rows % split:
             raise ValueError(f"split={split} does not divide the {rows} rows of a parameter of shape {shape}")
         return (rows // split,) * split
-    if not isinstance(split, Sequence) or isinstance(split, str):
-        raise ValueError(f"split={split!r}: expected a number of equal blocks of rows, or the rows of each block")
-    blocks = tuple(split)
-    if not all(isinstance(block, int) and block > 0 for block in blocks) or sum(blocks) != rows:
+    if (
+        isinstance(split, bool)
+        or not all(isinstance(block, int) and block > 0 for block in split)
+        or sum(split) != rows
+    ):
         raise ValueError(
             f"split={split} does not sum to the {rows} rows of a parameter of shape {shape}; expected the rows of each "
             "block, all of them positive"
         )
-    return blocks
+    return split

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from muonlab.optim import arguments, muon_step
 from muonlab.optim.layout import Kind, Split, layout
@@ -99,6 +99,10 @@ class Muon(Shell):
         process_group: Any = None,
         capturable: bool = False,
     ):
+        if isinstance(params, nn.Module):
+            raise ValueError(
+                "params is a model, of which Muon is to have a part; expected parameters, or MuonAdamW(model)"
+            )
         given = {name: value for name, value in locals().items() if name in arguments.NAMES}
         self.process_group = process_group
         self._splits = Splitter(split)

@@ -165,7 +165,8 @@ def _apply(group: dict[str, Any], items: Sequence[Item], layouts: Sequence[Layou
     for index, each in enumerate(layouts):
         factors = [adjustment(rows, each.columns, group["adjust_lr_fn"] or "original") for rows in each.blocks]
         if len(set(factors)) > 1:
-            column = torch.tensor(factors).repeat_interleave(torch.tensor(each.blocks)).to(updates[index])
+            of_rows = [factor for factor, rows in zip(factors, each.blocks, strict=True) for _ in range(rows)]
+            column = updates[index].new_tensor(of_rows)
             stack = updates[index].reshape(each.count, each.rows, each.columns) * column[:, None]
             updates[index], factors = stack.reshape(updates[index].shape), [1.0]
         by_factor.setdefault(factors[0], []).append(index)

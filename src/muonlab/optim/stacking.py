@@ -45,7 +45,10 @@ def orthogonalized(tensors: Sequence[Tensor], layouts: Sequence[Layout], polar_o
         stacks = [stack.mT if turned else stack for stack, turned in zip(column, is_turned, strict=True)]
         stack = torch.cat(stacks) if len(stacks) > 1 else stacks[0]
         size = polar.chunk(stack.shape[1], stack.shape[2], stack.element_size(), stack.device.type)
-        parts = [polar_of(part) for part in stack.split(size)]
+        chunks = stack.split(size)
+        is_alone = len(chunks) == len(pieces[0]) == 1
+        # Where there is another to come, it will work in the memory that this one's result may be in.
+        parts = [polar_of(chunk) if is_alone else chunk.copy_(polar_of(chunk)) for chunk in chunks]
         whole = torch.cat(parts) if len(parts) > 1 else parts[0]
         for index, part in enumerate(whole.split([len(each) for each in stacks])):
             done[index].append(part.mT if is_turned[index] else part)

@@ -6,7 +6,7 @@ import torch
 def choose(rows: int, columns: int, count: int, dtype: torch.dtype, device: str) -> tuple[str, int | None]:
     """Return the method and its steps."""
     small, large = sorted((rows, columns))
-    steps = 4 if small <= 160 else 5
+    steps = 4 if small <= 192 else 5
     return ("gram" if large >= 1.5 * small else "polar_express"), steps
 
 

@@ -41,7 +41,7 @@ def bounded(
     squares of their slopes meanwhile: so a stage is short, and the next one forms A anew.
 
     Args:
-        X: matrices, (k, rows, columns), of norms between about 1e-6 and 1e6, or all zero; overwritten.
+        X: matrices, (k, rows, columns), of norms between about 1e-15 and 1e15, or all zero; overwritten.
         polynomials: what is applied, in order.
         stages: how many polynomials each stage takes; they sum to the number of polynomials.
         preconditioned: instead of dividing by t, divide row i (column i of a tall X) by sqrt(sum_j |A_ij|). That
@@ -63,7 +63,7 @@ def bounded(
         if number == 0 and preconditioned:
             scale = _precondition_(A)
         elif number == 0:
-            scale, is_squared = _divide_by_bound_(A, torch.bmm(A, A, out=W)), True
+            scale, is_squared = _divide_by_bound_(A, W), True
         composed = _compose(remaining[:length], A, W, Q, spare, is_tall=is_tall, is_squared=is_squared)
         if scale is not None:
             composed.mul_(scale if is_tall else scale.mT)
@@ -96,6 +96,8 @@ def _compose(
     for number, (a, b, c) in enumerate(polynomials):
         if is_squared and number == 0:
             W.mul_(c).add_(A, alpha=b)
+        elif c == 0:  # a cubic needs no square; and torch 2.13 on CPUs ignores beta in bfloat16 where alpha is zero
+            torch.mul(A, b, out=W)
         else:
             torch.baddbmm(A, A, A, beta=b, alpha=c, out=W)
         W.diagonal(dim1=-2, dim2=-1).add_(a)
@@ -111,13 +113,19 @@ def _compose(
 
 
 def _divide_by_bound_(A: Tensor, B: Tensor) -> Tensor:
-    """Divide A by t^2 and B = A^2 by t^4, where t = |B|_F^(1/4) bounds the roots of A, and return 1 / t, (k, 1, 1)."""
-    wide = torch.float32 if A.dtype == torch.bfloat16 else None
-    norm = torch.linalg.vector_norm(B, dim=(-2, -1), keepdim=True, dtype=wide)
+    """Divide A by t^2, where t = |A^2|_F^(1/4) bounds the roots of A, put its square into B and return 1 / t.
+
+    The shape of that is (k, 1, 1).
+    """
+    wide = torch.float32 if A.dtype == torch.bfloat16 else A.real.dtype
+    trace = A.diagonal(dim1=-2, dim2=-1).real.to(wide).sum(-1)[..., None, None]
+    rough = torch.where(trace > 0, trace, 1).reciprocal()
+    torch.bmm(A.mul_(rough.to(A.dtype)), A, out=B)
+    norm = torch.linalg.vector_norm(B, dim=(-2, -1), keepdim=True, dtype=None if A.is_complex() else wide)
     square = torch.where(norm > 0, norm, 1).rsqrt() / SAFETY**2
     A.mul_(square.to(A.dtype))
     B.mul_(square.square().to(A.dtype))  # in bfloat16 out of step with A by less than SAFETY allows
-    return square.sqrt().to(A.dtype)
+    return (square * rough).sqrt().to(A.dtype)
 
 
 def _precondition_(A: Tensor) -> Tensor:

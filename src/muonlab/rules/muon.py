@@ -108,7 +108,7 @@ def update(
     step_size = lr * adjustment(rows, columns, adjust_lr_fn)
     decay = lr * weight_decay
     if cautious:
-        decay = torch.where(agree(direction, p), decay, 0.0)
+        decay = decay * agree(direction, p).double()
     p = operand(1 - decay, p) * p - operand(step_size, p) * direction
     return p, state
 

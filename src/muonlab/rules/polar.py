@@ -18,7 +18,7 @@ CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**26}
 
 def normalize(G: Tensor, *, eps: float = 1e-7) -> Tensor:
     """Return G / |G|_F, (*members, rows, columns), over the whole range of its dtype; zero matrices stay zero."""
-    X = _divide_by_largest_entry_(G.clone())
+    X = divide_by_largest_entry_(G.clone())
     return X / (torch.linalg.matrix_norm(X, keepdim=True) + eps)
 
 
@@ -75,9 +75,9 @@ def orthogonalize(
         raise ValueError(f"a tensor of shape {tuple(G.shape)} holds no matrices; expected at least two axes")
     if not (G.is_floating_point() or G.is_complex()):
         raise ValueError(f"matrices of {G.dtype} have no polar factor; expected floating point or complex numbers")
-    stack = G.reshape(-1, *G.shape[-2:])
-    if stack.numel() == 0:
+    if G.numel() == 0:
         return G.clone()
+    stack = G.reshape(-1, *G.shape[-2:])
     size = chunk(G.shape[-2], G.shape[-1], G.element_size(), G.device.type)
     hyper = {"steps": steps, "coefficients": coefficients, "eps": eps, "dtype": dtype}
     parts = [orthogonalize_(part.clone(), method, **hyper) for part in stack.split(size)]
@@ -97,15 +97,15 @@ def orthogonalize_(
 ) -> Tensor:
     """Return what `orthogonalize` returns, of a stack (k, rows, columns) whose memory is worked in.
 
-    The result may be in the memory of G or of the workspace, from which temporary tensors come. If the matrices are
-    scaled, to norms near one, this need not be done.
+    The result may be in the memory of G or of the workspace, from which temporary tensors come. With `is_scaled`,
+    norms are between 1e-15 and 1e15, or zero.
     """
     rows, columns = G.shape[-2:]
     dtype = _product_dtype(G, dtype or (torch.float32 if method == "exact" and G.element_size() < 4 else None))
     if method == "auto":
         method, steps = choice.choose(rows, columns, len(G), dtype, G.device.type)
     steps, work = steps or STEPS.get(method, 0), workspace or Workspace()
-    X = G if is_scaled else _divide_by_largest_entry_(G)
+    X = G if is_scaled and method != "quintic" else divide_by_largest_entry_(G)  # its eps is relative
     if method == "quintic":
         X /= torch.linalg.matrix_norm(X, keepdim=True) + eps
         X = X.to(dtype)
@@ -120,7 +120,7 @@ def orthogonalize_(
         if X.dtype != dtype:
             X = work.take("X", X.shape, X, dtype).copy_(X)
         X = bounded(X, polynomials, stages, preconditioned=method == "aol", workspace=work)
-    return X if X.dtype == G.dtype else G.copy_(X)
+    return X.resolve_conj() if X.dtype == G.dtype else G.copy_(X)
 
 
 def chunk(rows: int, columns: int, itemsize: int, device: str) -> int:
@@ -136,11 +136,13 @@ def _product_dtype(G: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     return dtype
 
 
-def _divide_by_largest_entry_(G: Tensor) -> Tensor:
+def divide_by_largest_entry_(G: Tensor) -> Tensor:
     """Divide each matrix by its largest entry, in place, so that no norm or product of it under- or overflows."""
     if G.is_complex():
         # An absolute value can overflow where its parts do not: so by the largest part first.
-        _divide_by_largest_entry_(torch.view_as_real(G).flatten(-2))
+        parts = torch.view_as_real(G)  # (k, rows, columns, 2); flattened, those of a transposed G would be a copy
+        largest = parts.abs().amax(dim=(-3, -2, -1), keepdim=True)
+        parts.div_(torch.where(largest > 0, largest, 1))
         peak = G.abs().amax(dim=(-2, -1), keepdim=True)
     else:
         # Two reductions are one pass each; abs().amax() makes a copy, a norm of order infinity is ten times as slow.

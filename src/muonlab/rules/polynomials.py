@@ -5,6 +5,8 @@ from functools import lru_cache
 from itertools import pairwise
 from math import exp, sqrt
 
+from torch.compiler import assume_constant_result  # torch.compile would trace the search for half a minute
+
 Polynomial = tuple[float, float, float]  # (a, b, c) stands for a x + b x^3 + c x^5
 
 # Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks": a quintic whose slope at zero is as
@@ -23,7 +25,7 @@ SAFETY = 1.02
 ERROR = 0.07
 
 
-@lru_cache
+@assume_constant_result
 def polar_express(steps: int) -> tuple[Polynomial, ...]:
     """Return quintics that bring as much of (0, 1] to within ERROR of one as `steps` quintics can.
 
@@ -37,7 +39,7 @@ def polar_express(steps: int) -> tuple[Polynomial, ...]:
     return _schedule(steps, _minimax_quintic)
 
 
-@lru_cache
+@assume_constant_result
 def cubic(steps: int) -> tuple[Polynomial, ...]:
     """Return cubics that bring as much of (0, 1] to within ERROR of one as `steps` cubics can.
 
@@ -58,6 +60,7 @@ def evaluate(polynomial: Polynomial, x: float) -> float:
 Minimax = Callable[[float, float], tuple[Polynomial, float]]
 
 
+@lru_cache
 def _schedule(steps: int, minimax: Minimax) -> tuple[Polynomial, ...]:
     """Return the polynomials for the smallest lower end that ends within ERROR, found by bisection of its logarithm."""
     low, high = -8.0 * steps, 0.0
