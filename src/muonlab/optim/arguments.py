@@ -1,6 +1,6 @@
 """What a group of parameters may say, checked before anything is changed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import isfinite
 from numbers import Real
 from typing import Any
@@ -79,12 +79,18 @@ ADAMW: dict[str, Check] = {
 NAMES = {*SHARED, *MUON, *ADAMW, "method", "ns_steps", "ns_coefficients"}
 
 
-def check(group: Mapping[str, Any]) -> None:
-    """Raise ValueError where a group's argument is out of range; extra keys are let through, as torch.optim does."""
+def check(group: Mapping[str, Any], prefixed: Collection[str] = ()) -> None:
+    """Raise ValueError where a group's argument is out of range; extra keys are let through, as torch.optim does.
+
+    Args:
+        group: has all arguments, and the rule.
+        prefixed: names that MuonAdamW's argument has behind adamw_, for the message.
+    """
     checks = SHARED | (ADAMW if group["rule"] == "adamw" else MUON)
     for name, (is_allowed, expected) in checks.items():
         if not is_allowed(group[name]):
-            raise ValueError(f"{name}={group[name]!r} is out of range; expected {expected}")
+            called = f"adamw_{name}" if name in prefixed else name
+            raise ValueError(f"{called}={group[name]!r} is out of range; expected {expected}")
     if group["capturable"] and group["nonfinite"] == "raise":
         raise ValueError(
             "nonfinite='raise' with capturable=True, where the host may not look at a gradient; "
@@ -97,7 +103,7 @@ def check(group: Mapping[str, Any]) -> None:
 def _check_method(group: Mapping[str, Any]) -> None:
     steps, coefficients = group["ns_steps"], group["ns_coefficients"]
     if group["method"] not in polar.METHODS:
-        raise ValueError(f"method={group['method']!r} is unknown; expected one of {', '.join(polar.METHODS)}")
+        raise ValueError(f"method={group['method']!r} is out of range; expected one of {', '.join(polar.METHODS)}")
     if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps < 100):
         raise ValueError(f"ns_steps={steps!r} is out of range; expected a whole number from 1 to 99")
     is_three = isinstance(coefficients, tuple | list) and len(coefficients) == 3

@@ -67,7 +67,7 @@ def layout(shape: Sequence[int], kind: Kind | None = None, split: Split = None) 
     return _layout(tuple(shape), kind, split)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096, typed=True)  # True is no number of blocks, and is equal to one
 def _layout(shape: tuple[int, ...], kind: Kind | None, split: int | tuple[int, ...] | None) -> Layout:
     kind = kind or ("matrix" if len(shape) == 2 else "experts" if len(shape) == 3 else "convolution")
     if len(shape) < 2 or (kind == "matrix" and len(shape) != 2) or (kind == "experts" and len(shape) < 3):

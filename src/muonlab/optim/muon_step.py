@@ -36,13 +36,14 @@ def update(
         directions = [_directions(group, [item])[0] for item in items]
         _apply(group, items, layouts, _exchanged(group, items, layouts, directions, process_group))
         return
-    rest = []
+    plain, rest = [], []
     for index, (item, each) in enumerate(zip(items, layouts, strict=True)):
-        matrices = tiles.large_matrices(group, item, each)
-        for matrix in matrices:
-            _step_large(group, matrix, workspace)
-        if not matrices:
+        if each.count and (found := tiles.matrices(group, item, each)) is not None:
+            plain += found
+        else:
             rest.append(index)
+    for members in tiles.stacks(plain):
+        _step_tiled(group, members, workspace)
     for indices in batches([layouts[index] for index in rest], [items[index].work for index in rest]):
         batch, shapes = [items[rest[index]] for index in indices], [layouts[rest[index]] for index in indices]
         directions = _directions(group, batch)
@@ -50,13 +51,14 @@ def update(
         _apply(group, batch, shapes, orthogonalized(directions, shapes, polar))
 
 
-def _step_large(group: dict[str, Any], matrix: tiles.Matrix, workspace: Workspace) -> None:
-    lr, method = float(group["lr"]), arguments.method(group)
-    dtype = matrix.p.dtype if method == "exact" else group["ns_dtype"] or matrix.p.dtype
-    direction = tiles.direction(group, matrix, dtype, workspace)
-    update = _polar(group, direction, workspace)(direction, is_scaled=True)
-    size = lr * adjustment(*matrix.p.shape, group["adjust_lr_fn"] or "original")
-    tiles.apply(matrix, update, 1 - lr * float(group["weight_decay"]), size, workspace)
+def _step_tiled(group: dict[str, Any], members: list[tiles.Matrix], workspace: Workspace) -> None:
+    lr, p = float(group["lr"]), members[0].p
+    dtype = p.dtype if arguments.method(group) == "exact" else group["ns_dtype"] or p.dtype
+    directions = tiles.directions(group, members, dtype, workspace)
+    updates = _polar(group, directions, workspace)(directions, is_scaled=True)
+    adjust = group["adjust_lr_fn"] or "original"
+    sizes = [lr * adjustment(*member.p.shape, adjust) for member in members]
+    tiles.apply(members, updates, lr * float(group["weight_decay"]), sizes, workspace)
 
 
 def _begin(group: dict[str, Any], item: Item) -> None:

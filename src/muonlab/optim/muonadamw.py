@@ -83,6 +83,8 @@ class MuonAdamW(Shell):
         self.process_group = process_group
         self._splits = Splitter(split)
         self._adamw = {"lr": adamw_lr, "weight_decay": adamw_weight_decay, "eps": adamw_eps}
+        arguments.check({"rule": "muon", **given})
+        arguments.check({"rule": "adamw", **given, **self._adamw}, prefixed=self._adamw)
         super().__init__(_groups(params, rules), given)
         self._splits.check_all_claimed()
 

@@ -23,10 +23,15 @@ def batches(layouts: Sequence[Layout], like: Sequence[Tensor]) -> list[list[int]
     for index, (each, tensor) in enumerate(zip(layouts, like, strict=True)):
         if each.count:
             together[_key(each, tensor), tensor.dtype, tensor.device].append(index)
-    found = []
+    found: list[list[int]] = []
     for indices in together.values():
-        size = max(1, _per_chunk(layouts[indices[0]], like[indices[0]]) // layouts[indices[0]].count)
-        found += [indices[start : start + size] for start in range(0, len(indices), size)]
+        room = 0
+        for index in indices:
+            if layouts[index].count > room:
+                found.append([])
+                room = _per_chunk(layouts[index], like[index])
+            found[-1].append(index)
+            room -= layouts[index].count
     return found
 
 

@@ -1,9 +1,11 @@
-"""The elementwise part of a step of Muon on a large matrix in a CPU's memory, tile by tile.
+"""The elementwise part of a step of Muon on a CPU, tile by tile.
 
 A tile stays in the cache from the gradient to the stack that is orthogonalized, and from the polar factor to the
-parameter: each of them is read or written once, and no float32 direction as large as the parameter is needed.
+parameter: each of them is read or written once, and no direction as large as the parameter is kept in float32.
 """
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,69 +17,98 @@ from muonlab.optim.shell import Item
 from muonlab.rules.polar import divide_by_largest_entry_
 from muonlab.rules.workspace import Workspace
 
-LARGE = 2**17  # entries from which tiles beat stacks of whole matrices
-TILE = 2**17  # entries; three of them in float32 are 1.5 MB
+TILE = 2**16  # entries; three of them in float32 are 0.8 MB
+SMALL = 2**17  # entries up to which a matrix is turned to be stacked with its transposes
+SIDES = 2**18  # entries of the Gram matrices of a stack: above, products are no faster for being stacked
 # Between these norms neither a direction nor its Gram matrix under- or overflows in float32 or bfloat16.
 SMALLEST, LARGEST = 1e-15, 1e15
 
 
 @dataclass
 class Matrix:
-    """One large matrix: views of a parameter, of its gradient and of its momentum, cut into tiles of some rows."""
+    """Views of a parameter, of its gradient and of its momentum, (rows, columns) each."""
 
     p: Tensor
     grad: Tensor
     momentum: Tensor
 
-    def tiles(self, *others: Tensor) -> Any:
-        """Return tuples of the tiles of some of its views, or of tensors of its shape."""
-        height = max(1, TILE // self.p.shape[1])
-        return zip(*(other.split(height) for other in others), strict=True)
 
-
-def large_matrices(group: dict[str, Any], item: Item, layout: Layout) -> list[Matrix]:
-    """Return the matrices of a parameter if they are large and plain, else nothing."""
+def matrices(group: dict[str, Any], item: Item, layout: Layout) -> list[Matrix] | None:
+    """Return the matrices of a parameter, or None where its step is not plain or its memory not in order."""
     tensors = (item.work, item.grad, item.local("momentum_buffer"))
-    p, shape = item.work, layout.shapes[0]
-    is_plain = not (group["variant"] or group["cautious"] or group["capturable"] or torch.compiler.is_compiling())
+    p = item.work
     if (
-        not is_plain
-        or shape[1] * shape[2] < LARGE
+        group["variant"] is not None
+        or group["cautious"]
+        or group["capturable"]
+        or torch.compiler.is_compiling()
         or len(layout.shapes) > 1
         or p.device.type != "cpu"
         or p.is_complex()
         or any(tensor.dtype != p.dtype or not tensor.is_contiguous() for tensor in tensors)
     ):
-        return []
-    return [Matrix(*views) for views in zip(*(tensor.view(shape) for tensor in tensors), strict=True)]
+        return None
+    if layout.shapes[0][0] == 1:
+        return [Matrix(*(tensor.view(layout.shapes[0][1:]) for tensor in tensors))]
+    return [Matrix(*views) for views in zip(*(tensor.view(layout.shapes[0]) for tensor in tensors), strict=True)]
 
 
-def direction(group: dict[str, Any], matrix: Matrix, dtype: torch.dtype, workspace: Workspace) -> Tensor:
-    """Return what is orthogonalized, (1, rows, columns), at a safe scale; bring the momentum up to date."""
+def stacks(matrices: Sequence[Matrix]) -> list[list[Matrix]]:
+    """Return the matrices in groups that are stacked: of one shape or, if they are small, of its transpose."""
+    together: dict[Any, list[Matrix]] = defaultdict(list)
+    for matrix in matrices:
+        shape = tuple(matrix.p.shape)
+        together[tuple(sorted(shape)) if matrix.p.numel() <= SMALL else shape, matrix.p.dtype].append(matrix)
+    found = []
+    for (shape, _), members in together.items():
+        size = max(1, SIDES // min(shape) ** 2)
+        found += [members[start : start + size] for start in range(0, len(members), size)]
+    return found
+
+
+def directions(group: dict[str, Any], members: list[Matrix], dtype: torch.dtype, workspace: Workspace) -> Tensor:
+    """Return what is orthogonalized, (k, rows, columns), at a safe scale, and bring the momenta up to date."""
+    stack = workspace.take("X", (len(members), *members[0].p.shape), members[0].p, dtype)
+    for matrix, slot in zip(members, stack.unbind(), strict=True):
+        _direction(group, matrix, _turned(slot, matrix), workspace)
+    return stack
+
+
+def _direction(group: dict[str, Any], matrix: Matrix, slot: Tensor, workspace: Workspace) -> None:
     kept = group["momentum"]
-    stack = workspace.take("X", matrix.p.shape, matrix.p, dtype)
-    squares = []
-    for b, g, target in matrix.tiles(matrix.momentum, matrix.grad, stack):
-        tile = target if dtype == b.dtype else workspace.take("tile", b.shape, b)
+    squares = 0.0
+    for b, g, target in _tiles(matrix.momentum, matrix.grad, slot):
+        tile = workspace.take("tile", b.shape, b)
         if group["nesterov"]:
+            # With b the old momentum, m b' + (1 - m) g = m^2 b + (1 - m^2) g: one pass, and it need not wait for b'.
             torch.lerp(g, b, kept * kept, out=tile)
             b.lerp_(g, 1 - kept)
         else:
             tile.copy_(b.lerp_(g, 1 - kept))
-        squares.append(torch.dot(tile.view(-1), tile.view(-1)))
-        if tile is not target:
-            target.copy_(tile)
-    if not SMALLEST**2 < sum(map(float, squares)) < LARGEST**2:
+        squares += float(torch.dot(tile.view(-1), tile.view(-1)))
+        target.copy_(tile)
+    if not SMALLEST**2 < squares < LARGEST**2:
         whole = torch.lerp(matrix.grad, matrix.momentum, kept) if group["nesterov"] else matrix.momentum.clone()
-        stack.copy_(divide_by_largest_entry_(whole[None])[0])
-    return stack[None]
+        slot.copy_(divide_by_largest_entry_(whole))
 
 
-def apply(matrix: Matrix, update: Tensor, decay: float, size: float, workspace: Workspace) -> None:
-    """Multiply the parameter by `decay` and subtract `size` times the update, (1, rows, columns)."""
-    for p, tile in matrix.tiles(matrix.p, update[0]):
-        if tile.dtype != p.dtype:
-            tile = workspace.take("tile", p.shape, p).copy_(tile)
-        if decay != 1:
-            p.mul_(decay)
-        p.add_(tile, alpha=-size)
+def apply(members: list[Matrix], updates: Tensor, decay: float, sizes: list[float], workspace: Workspace) -> None:
+    """Multiply the parameters by 1 - `decay` and subtract the updates, (k, rows, columns), times their sizes."""
+    for matrix, update, size in zip(members, updates.unbind(), sizes, strict=True):
+        for p, tile in _tiles(matrix.p, _turned(update, matrix)):
+            wide = workspace.take("tile", p.shape, p).copy_(tile) if tile.dtype != p.dtype else tile
+            if decay != 0:
+                p.mul_(1 - decay)
+            p.add_(wide, alpha=-size)
+
+
+def _tiles(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Return tuples of tiles, some rows of each of tensors of one shape."""
+    if tensors[0].numel() <= TILE:
+        return (tensors,)
+    height = max(1, TILE // tensors[0].shape[1])
+    return zip(*(tensor.split(height) for tensor in tensors), strict=True)
+
+
+def _turned(slot: Tensor, matrix: Matrix) -> Tensor:
+    return slot if slot.shape == matrix.p.shape else slot.mT

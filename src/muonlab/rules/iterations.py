@@ -118,14 +118,14 @@ def _divide_by_bound_(A: Tensor, B: Tensor) -> Tensor:
     The shape of that is (k, 1, 1).
     """
     wide = torch.float32 if A.dtype == torch.bfloat16 else A.real.dtype
-    trace = A.diagonal(dim1=-2, dim2=-1).real.to(wide).sum(-1)[..., None, None]
-    rough = torch.where(trace > 0, trace, 1).reciprocal()
+    least = torch.finfo(A.dtype).tiny  # so that the scale of a zero matrix, which stays zero, is finite
+    rough = A.diagonal(dim1=-2, dim2=-1).real.sum(-1, dtype=wide)[:, None, None].clamp_min_(least).reciprocal_()
     torch.bmm(A.mul_(rough.to(A.dtype)), A, out=B)
     norm = torch.linalg.vector_norm(B, dim=(-2, -1), keepdim=True, dtype=None if A.is_complex() else wide)
-    square = torch.where(norm > 0, norm, 1).rsqrt() / SAFETY**2
+    square = norm.clamp_min_(least).rsqrt_().div_(SAFETY**2)
     A.mul_(square.to(A.dtype))
     B.mul_(square.square().to(A.dtype))  # in bfloat16 out of step with A by less than SAFETY allows
-    return (square * rough).sqrt().to(A.dtype)
+    return (square.sqrt_() * rough.sqrt_()).to(A.dtype)
 
 
 def _precondition_(A: Tensor) -> Tensor:
