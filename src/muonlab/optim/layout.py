@@ -60,14 +60,14 @@ def layout(shape: Sequence[int], kind: Kind | None = None, split: Split = None) 
     Raises:
         ValueError: the shape has no matrices of that kind, or the split does not divide its rows.
     """
-    if split is not None and not isinstance(split, int):
+    if split is not None and (not isinstance(split, int) or isinstance(split, bool)):
         if not isinstance(split, Sequence) or isinstance(split, str):
             raise ValueError(f"split={split!r}: expected a number of equal blocks of rows, or the rows of each block")
         split = tuple(split)
     return _layout(tuple(shape), kind, split)
 
 
-@lru_cache(maxsize=4096, typed=True)  # True is no number of blocks, and is equal to one
+@lru_cache(maxsize=4096)
 def _layout(shape: tuple[int, ...], kind: Kind | None, split: int | tuple[int, ...] | None) -> Layout:
     kind = kind or ("matrix" if len(shape) == 2 else "experts" if len(shape) == 3 else "convolution")
     if len(shape) < 2 or (kind == "matrix" and len(shape) != 2) or (kind == "experts" and len(shape) < 3):
@@ -87,15 +87,11 @@ def _layout(shape: tuple[int, ...], kind: Kind | None, split: int | tuple[int, .
 def _blocks(rows: int, split: int | tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...]:
     if split is None:
         return (rows,)
-    if isinstance(split, int) and not isinstance(split, bool):
+    if isinstance(split, int):
         if split < 1 or rows % split:
             raise ValueError(f"split={split} does not divide the {rows} rows of a parameter of shape {shape}")
         return (rows // split,) * split
-    if (
-        isinstance(split, bool)
-        or not all(isinstance(block, int) and block > 0 for block in split)
-        or sum(split) != rows
-    ):
+    if not all(isinstance(block, int) and block > 0 for block in split) or sum(split) != rows:
         raise ValueError(
             f"split={split} does not sum to the {rows} rows of a parameter of shape {shape}; expected the rows of each "
             "block, all of them positive"

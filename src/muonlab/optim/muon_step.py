@@ -42,7 +42,7 @@ def update(
             plain += found
         else:
             rest.append(index)
-    for members in tiles.stacks(plain):
+    for members in tiles.batches(plain):
         _step_tiled(group, members, workspace)
     for indices in batches([layouts[index] for index in rest], [items[index].work for index in rest]):
         batch, shapes = [items[rest[index]] for index in indices], [layouts[rest[index]] for index in indices]
@@ -55,7 +55,7 @@ def _step_tiled(group: dict[str, Any], members: list[tiles.Matrix], workspace: W
     lr, p = float(group["lr"]), members[0].p
     dtype = p.dtype if arguments.method(group) == "exact" else group["ns_dtype"] or p.dtype
     directions = tiles.directions(group, members, dtype, workspace)
-    updates = _polar(group, directions, workspace)(directions, is_scaled=True)
+    updates = _polar(group, directions[0], workspace)(directions, is_scaled=True)
     adjust = group["adjust_lr_fn"] or "original"
     sizes = [lr * adjustment(*member.p.shape, adjust) for member in members]
     tiles.apply(members, updates, lr * float(group["weight_decay"]), sizes, workspace)

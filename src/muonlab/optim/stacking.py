@@ -1,4 +1,4 @@
-"""Matrices of equal shape, whichever parameters they are of, orthogonalized as one stack."""
+"""Matrices whose smaller sides are equal, whichever parameters they are of, orthogonalized together."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -9,11 +9,14 @@ from torch import Tensor
 from muonlab.optim.layout import Layout
 from muonlab.rules import polar
 
-Polar = Callable[[Tensor], Tensor]  # a stack, (k, rows, columns), to its polar factors, of the same shape and dtype
+# Stacks, (k, rows, columns) each, to their polar factors.
+Polar = Callable[[Sequence[Tensor]], list[Tensor]]
+# On a CPU, products of larger sides than this are no faster for being stacked.
+SIDE = 256
 
 
 def batches(layouts: Sequence[Layout], like: Sequence[Tensor]) -> list[list[int]]:
-    """Return the positions of the parameters that are worked on at a time: those of one batch are stacked.
+    """Return the positions of the parameters that are worked on at a time.
 
     Args:
         layouts: one for each parameter.
@@ -27,11 +30,11 @@ def batches(layouts: Sequence[Layout], like: Sequence[Tensor]) -> list[list[int]
     for indices in together.values():
         room = 0
         for index in indices:
-            if layouts[index].count > room:
+            if like[index].numel() > room:
                 found.append([])
-                room = _per_chunk(layouts[index], like[index])
+                room = polar.chunk(1, 1, like[index].element_size(), like[index].device.type)
             found[-1].append(index)
-            room -= layouts[index].count
+            room -= like[index].numel()
     return found
 
 
@@ -41,32 +44,36 @@ def orthogonalized(tensors: Sequence[Tensor], layouts: Sequence[Layout], polar_o
     Args:
         tensors: those of one batch; their memory may be worked in.
         layouts: one for each.
-        polar_of: applied to stacks that it may work in.
+        polar_of: applied to stacks that it may work in. Its results may be in memory that its next call works in.
     """
     pieces = [each.stacks(tensor) for tensor, each in zip(tensors, layouts, strict=True)]
     done: list[list[Tensor]] = [[] for _ in tensors]
     for column in zip(*pieces, strict=True):
-        is_turned = [stack.shape[1:] != column[0].shape[1:] for stack in column]
-        stacks = [stack.mT if turned else stack for stack, turned in zip(column, is_turned, strict=True)]
-        stack = torch.cat(stacks) if len(stacks) > 1 else stacks[0]
-        size = polar.chunk(stack.shape[1], stack.shape[2], stack.element_size(), stack.device.type)
-        chunks = stack.split(size)
-        is_alone = len(chunks) == len(pieces[0]) == 1
-        # Where there is another to come, it will work in the memory that this one's result may be in.
-        parts = [polar_of(chunk) if is_alone else chunk.copy_(polar_of(chunk)) for chunk in chunks]
-        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-        for index, part in enumerate(whole.split([len(each) for each in stacks])):
-            done[index].append(part.mT if is_turned[index] else part)
+        alike: dict[torch.Size, list[int]] = defaultdict(list)
+        for index, stack in enumerate(column):
+            alike[stack.shape[1:]].append(index)
+        stacks = [torch.cat([column[i] for i in each]) if len(each) > 1 else column[each[0]] for each in alike.values()]
+        results = _in_parts(stacks, polar_of, is_last=len(pieces[0]) == 1)
+        for indices, result in zip(alike.values(), results, strict=True):
+            for index, part in zip(indices, result.split([len(column[index]) for index in indices]), strict=True):
+                done[index].append(part)
     return [each.join(stacks, t.shape) for each, stacks, t in zip(layouts, done, tensors, strict=True)]
+
+
+def _in_parts(stacks: list[Tensor], polar_of: Polar, is_last: bool) -> list[Tensor]:
+    """Return the polar factors of stacks, of a single stack so many matrices at a time as fit a chunk."""
+    first = stacks[0]
+    size = polar.chunk(first.shape[1], first.shape[2], first.element_size(), first.device.type)
+    if len(stacks) == 1 and len(first) > size:
+        for part in first.split(size):
+            part.copy_(polar_of([part])[0])
+        return stacks
+    results = polar_of(stacks)
+    return results if is_last else [stack.copy_(result) for stack, result in zip(stacks, results, strict=True)]
 
 
 def _key(layout: Layout, tensor: Tensor) -> object:
     shapes = layout.shapes
-    if len(shapes) == 1 and _per_chunk(layout, tensor) > 1:  # turning a matrix that fills a chunk gains nothing
-        return tuple(sorted(shapes[0][1:]))
+    if len(shapes) == 1 and (tensor.device.type != "cpu" or min(shapes[0][1:]) <= SIDE):
+        return min(shapes[0][1:])
     return tuple(shape[1:] for shape in shapes)
-
-
-def _per_chunk(layout: Layout, tensor: Tensor) -> int:
-    _, rows, columns = layout.shapes[0]
-    return polar.chunk(rows, columns, tensor.element_size(), tensor.device.type)

@@ -7,6 +7,7 @@ parameter: each of them is read or written once, and no direction as large as th
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from typing import Any
 
 import torch
@@ -14,12 +15,11 @@ from torch import Tensor
 
 from muonlab.optim.layout import Layout
 from muonlab.optim.shell import Item
+from muonlab.optim.stacking import SIDE
 from muonlab.rules.polar import divide_by_largest_entry_
 from muonlab.rules.workspace import Workspace
 
 TILE = 2**16  # entries; three of them in float32 are 0.8 MB
-SMALL = 2**17  # entries up to which a matrix is turned to be stacked with its transposes
-SIDES = 2**18  # entries of the Gram matrices of a stack: above, products are no faster for being stacked
 # Between these norms neither a direction nor its Gram matrix under- or overflows in float32 or bfloat16.
 SMALLEST, LARGEST = 1e-15, 1e15
 
@@ -53,25 +53,33 @@ def matrices(group: dict[str, Any], item: Item, layout: Layout) -> list[Matrix] 
     return [Matrix(*views) for views in zip(*(tensor.view(layout.shapes[0]) for tensor in tensors), strict=True)]
 
 
-def stacks(matrices: Sequence[Matrix]) -> list[list[Matrix]]:
-    """Return the matrices in groups that are stacked: of one shape or, if they are small, of its transpose."""
+def batches(matrices: Sequence[Matrix]) -> list[list[Matrix]]:
+    """Return the matrices in groups that are orthogonalized together, those of one shape next to each other."""
     together: dict[Any, list[Matrix]] = defaultdict(list)
     for matrix in matrices:
         shape = tuple(matrix.p.shape)
-        together[tuple(sorted(shape)) if matrix.p.numel() <= SMALL else shape, matrix.p.dtype].append(matrix)
+        together[min(shape) if min(shape) <= SIDE else shape, matrix.p.dtype].append(matrix)
     found = []
-    for (shape, _), members in together.items():
-        size = max(1, SIDES // min(shape) ** 2)
+    for members in together.values():
+        members.sort(key=lambda matrix: tuple(matrix.p.shape))
+        size = max(1, 4 * SIDE**2 // min(members[0].p.shape) ** 2)
         found += [members[start : start + size] for start in range(0, len(members), size)]
     return found
 
 
-def directions(group: dict[str, Any], members: list[Matrix], dtype: torch.dtype, workspace: Workspace) -> Tensor:
-    """Return what is orthogonalized, (k, rows, columns), at a safe scale, and bring the momenta up to date."""
-    stack = workspace.take("X", (len(members), *members[0].p.shape), members[0].p, dtype)
-    for matrix, slot in zip(members, stack.unbind(), strict=True):
-        _direction(group, matrix, _turned(slot, matrix), workspace)
-    return stack
+def directions(group: dict[str, Any], members: list[Matrix], dtype: torch.dtype, workspace: Workspace) -> list[Tensor]:
+    """Return what is orthogonalized, at a safe scale, and bring the momenta up to date.
+
+    The stacks are (k, rows, columns), one for each shape, in the order of members.
+    """
+    stacks = []
+    for shape, alike in groupby(members, key=lambda matrix: tuple(matrix.p.shape)):
+        same = list(alike)
+        stack = workspace.take(f"X{len(stacks)}", (len(same), *shape), same[0].p, dtype)
+        for matrix, slot in zip(same, stack.unbind(), strict=True):
+            _direction(group, matrix, slot, workspace)
+        stacks.append(stack)
+    return stacks
 
 
 def _direction(group: dict[str, Any], matrix: Matrix, slot: Tensor, workspace: Workspace) -> None:
@@ -92,10 +100,13 @@ def _direction(group: dict[str, Any], matrix: Matrix, slot: Tensor, workspace: W
         slot.copy_(divide_by_largest_entry_(whole))
 
 
-def apply(members: list[Matrix], updates: Tensor, decay: float, sizes: list[float], workspace: Workspace) -> None:
-    """Multiply the parameters by 1 - `decay` and subtract the updates, (k, rows, columns), times their sizes."""
-    for matrix, update, size in zip(members, updates.unbind(), sizes, strict=True):
-        for p, tile in _tiles(matrix.p, _turned(update, matrix)):
+def apply(
+    members: list[Matrix], updates: list[Tensor], decay: float, sizes: list[float], workspace: Workspace
+) -> None:
+    """Multiply the parameters by 1 - `decay` and subtract the updates, stacks as of `directions`, times their sizes."""
+    each_update = chain.from_iterable(stack.unbind() for stack in updates)
+    for matrix, update, size in zip(members, each_update, sizes, strict=True):
+        for p, tile in _tiles(matrix.p, update):
             wide = workspace.take("tile", p.shape, p).copy_(tile) if tile.dtype != p.dtype else tile
             if decay != 0:
                 p.mul_(1 - decay)
@@ -108,7 +119,3 @@ def _tiles(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
         return (tensors,)
     height = max(1, TILE // tensors[0].shape[1])
     return zip(*(tensor.split(height) for tensor in tensors), strict=True)
-
-
-def _turned(slot: Tensor, matrix: Matrix) -> Tensor:
-    return slot if slot.shape == matrix.p.shape else slot.mT

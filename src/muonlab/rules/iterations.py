@@ -23,13 +23,13 @@ def newton_schulz(X: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
 
 
 def bounded(
-    X: Tensor,
+    stacks: Sequence[Tensor],
     polynomials: Sequence[Polynomial],
     stages: Sequence[int],
     *,
     preconditioned: bool = False,
     workspace: Workspace | None = None,
-) -> Tensor:
+) -> list[Tensor]:
     """Return p_n(...p_1(X / t)), where t bounds the largest singular value and is had from the first products.
 
     The singular values s of X satisfy max(s) <= (sum s^8)^(1/8) = |A A|_F^(1/4) with A = X X^H, and A A is formed
@@ -38,51 +38,54 @@ def bounded(
 
     A stage of n polynomials forms A once, lets the polynomials act on it, and applies their product to X once, which
     saves n - 1 pairs of products with X for four products of the smaller side each. The rounding of A grows with the
-    squares of their slopes meanwhile: so a stage is short, and the next one forms A anew.
+    squares of their slopes meanwhile: so a stage is short, and the next one forms A anew. Matrices of all shapes that
+    have the smaller side in common go through it together.
 
     Args:
-        X: matrices, (k, rows, columns), of norms between about 1e-15 and 1e15, or all zero; overwritten.
+        stacks: matrices, (k, rows, columns) each, min(rows, columns) the same, of norms between about 1e-15 and 1e15,
+            or all zero; overwritten.
         polynomials: what is applied, in order.
         stages: how many polynomials each stage takes; they sum to the number of polynomials.
         preconditioned: instead of dividing by t, divide row i (column i of a tall X) by sqrt(sum_j |A_ij|). That
             bounds the largest singular value by one as well and evens out the others, but moves the polar factor.
-        workspace: where temporary tensors come from; the result may be one of them.
+        workspace: where temporary tensors come from; the results may be some of them.
 
     References:
         Boissin et al. 2025, "Turbo-Muon", arXiv 2512.04632, for the preconditioning.
     """
-    is_tall = X.shape[-2] > X.shape[-1]
-    work = workspace or Workspace()
-    side = (len(X), min(X.shape[-2:]), min(X.shape[-2:]))
-    A, W, Q, spare = (work.take(name, side, X) for name in ("A", "W", "Q", "R"))
-    other = work.take("Y", X.shape, X)
+    work, like = workspace or Workspace(), stacks[0]
+    counts, side = [len(X) for X in stacks], min(like.shape[-2:])
+    A, W, Q, spare = (work.take(name, (sum(counts), side, side), like) for name in ("A", "W", "Q", "R"))
+    here, there = list(stacks), [work.take(f"Y{index}", X.shape, X) for index, X in enumerate(stacks)]
     remaining = list(polynomials)
     for number, length in enumerate(stages):
-        torch.bmm(X.mH, X, out=A) if is_tall else torch.bmm(X, X.mH, out=A)
+        for X, gram in zip(here, A.split(counts), strict=True):
+            torch.bmm(X.mH, X, out=gram) if _is_tall(X) else torch.bmm(X, X.mH, out=gram)
         scale, is_squared = None, False
         if number == 0 and preconditioned:
             scale = _precondition_(A)
         elif number == 0:
             scale, is_squared = _divide_by_bound_(A, W), True
-        composed = _compose(remaining[:length], A, W, Q, spare, is_tall=is_tall, is_squared=is_squared)
+        composed = _compose(remaining[:length], A, W, Q, spare, is_squared=is_squared)
         if scale is not None:
-            composed.mul_(scale if is_tall else scale.mT)
-        torch.bmm(*((X, composed) if is_tall else (composed, X)), out=other)
-        X, other, remaining = other, X, remaining[length:]
-    return X
+            composed.mul_(scale.mT)
+        for X, Y, factor in zip(here, there, composed.split(counts), strict=True):
+            torch.bmm(X, factor.mH, out=Y) if _is_tall(X) else torch.bmm(factor, X, out=Y)
+        here, there, remaining = there, here, remaining[length:]
+    return here
+
+
+def _is_tall(X: Tensor) -> bool:
+    return X.shape[-2] > X.shape[-1]
 
 
 def _compose(
-    polynomials: Sequence[Polynomial],
-    A: Tensor,
-    W: Tensor,
-    Q: Tensor,
-    spare: Tensor,
-    *,
-    is_tall: bool,
-    is_squared: bool,
+    polynomials: Sequence[Polynomial], A: Tensor, W: Tensor, Q: Tensor, spare: Tensor, *, is_squared: bool
 ) -> Tensor:
     """Return w_n ... w_1 with w = a + b A + c A^2, where each w acts on the A that those before it left.
+
+    Rounded matrices do not commute, so w_1 is to meet X first: from the left as they are, from the right as w_1 ... w_n,
+    which is the adjoint.
 
     Args:
         polynomials: at least one.
@@ -90,14 +93,11 @@ def _compose(
         W: memory like A, as are Q and spare; the result is in one of the three.
         Q: see W.
         spare: see W.
-        is_tall: the result is applied from the right, so w_1 comes first: rounded matrices do not commute.
         is_squared: W is A^2 already.
     """
     for number, (a, b, c) in enumerate(polynomials):
         if is_squared and number == 0:
             W.mul_(c).add_(A, alpha=b)
-        elif c == 0:  # a cubic needs no square; and torch 2.13 on CPUs ignores beta in bfloat16 where alpha is zero
-            torch.mul(A, b, out=W)
         else:
             torch.baddbmm(A, A, A, beta=b, alpha=c, out=W)
         W.diagonal(dim1=-2, dim2=-1).add_(a)
@@ -105,7 +105,7 @@ def _compose(
             torch.bmm(W, A, out=spare)
             torch.bmm(spare, W, out=A)
         if number:
-            torch.bmm(*((Q, W) if is_tall else (W, Q)), out=spare)
+            torch.bmm(W, Q, out=spare)
             Q, spare = spare, Q
         else:
             Q, W = W, Q

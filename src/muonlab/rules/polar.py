@@ -80,12 +80,12 @@ def orthogonalize(
     stack = G.reshape(-1, *G.shape[-2:])
     size = chunk(G.shape[-2], G.shape[-1], G.element_size(), G.device.type)
     hyper = {"steps": steps, "coefficients": coefficients, "eps": eps, "dtype": dtype}
-    parts = [orthogonalize_(part.clone(), method, **hyper) for part in stack.split(size)]
+    parts = [orthogonalize_([part.clone()], method, **hyper)[0] for part in stack.split(size)]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(G.shape)
 
 
 def orthogonalize_(
-    G: Tensor,
+    stacks: Sequence[Tensor],
     method: str = "auto",
     *,
     steps: int | None = None,
@@ -94,33 +94,45 @@ def orthogonalize_(
     dtype: torch.dtype | None = None,
     workspace: Workspace | None = None,
     is_scaled: bool = False,
-) -> Tensor:
-    """Return what `orthogonalize` returns, of a stack (k, rows, columns) whose memory is worked in.
+) -> list[Tensor]:
+    """Return what `orthogonalize` returns, of stacks whose memory is worked in.
 
-    The result may be in the memory of G or of the workspace, from which temporary tensors come. With `is_scaled`,
-    norms are between 1e-15 and 1e15, or zero.
+    Args:
+        stacks: (k, rows, columns) each, of one dtype, min(rows, columns) the same: they go through most of the
+            products together.
+        method: and steps, coefficients, eps and dtype, as of `orthogonalize`.
+        workspace: where temporary tensors come from. The results may be in it, until it is used again.
+        is_scaled: norms are between 1e-15 and 1e15, or zero.
     """
-    rows, columns = G.shape[-2:]
-    dtype = _product_dtype(G, dtype or (torch.float32 if method == "exact" and G.element_size() < 4 else None))
+    like = stacks[0]
+    dtype = _product_dtype(like, dtype or (torch.float32 if method == "exact" and like.element_size() < 4 else None))
     if method == "auto":
-        method, steps = choice.choose(rows, columns, len(G), dtype, G.device.type)
+        shape, count = max((tuple(G.shape[-2:]) for G in stacks), key=max), sum(map(len, stacks))
+        method, steps = choice.choose(*shape, count, dtype, like.device.type)
     steps, work = steps or STEPS.get(method, 0), workspace or Workspace()
-    X = G if is_scaled and method != "quintic" else divide_by_largest_entry_(G)  # its eps is relative
+    if not is_scaled or method == "quintic":  # whose eps is relative to the largest entry
+        stacks = [divide_by_largest_entry_(G) for G in stacks]
     if method == "quintic":
-        X /= torch.linalg.matrix_norm(X, keepdim=True) + eps
-        X = X.to(dtype)
-        X = newton_schulz(X.mH if rows > columns else X, [coefficients or JORDAN] * steps)  # the small Gram matrix
-        X = X.mH if rows > columns else X
+        found = [_quintic(G, [coefficients or JORDAN] * steps, eps, dtype) for G in stacks]
     elif method == "exact":
-        X = X.to(dtype)
-        X = exact(X.mH).mH if rows > columns else exact(X)
+        wide = [G.to(dtype) for G in stacks]
+        found = [exact(X.mH).mH.resolve_conj() if X.shape[-2] > X.shape[-1] else exact(X) for X in wide]
     else:
+        given = [
+            G if G.dtype == dtype else work.take(f"X{index}", G.shape, G, dtype).copy_(G)
+            for index, G in enumerate(stacks)
+        ]
         polynomials = cubic(steps) if method == "cubic" else polar_express(steps)
         stages = choice.stages(steps) if method == "gram" else (1,) * steps
-        if X.dtype != dtype:
-            X = work.take("X", X.shape, X, dtype).copy_(X)
-        X = bounded(X, polynomials, stages, preconditioned=method == "aol", workspace=work)
-    return X.resolve_conj() if X.dtype == G.dtype else G.copy_(X)
+        found = bounded(given, polynomials, stages, preconditioned=method == "aol", workspace=work)
+    return [X if X.dtype == G.dtype else G.copy_(X) for X, G in zip(found, stacks, strict=True)]
+
+
+def _quintic(G: Tensor, polynomials: Sequence[Polynomial], eps: float, dtype: torch.dtype) -> Tensor:
+    X = G.div_(torch.linalg.matrix_norm(G, keepdim=True) + eps).to(dtype)
+    is_tall = X.shape[-2] > X.shape[-1]
+    X = newton_schulz(X.mH if is_tall else X, polynomials)  # the small Gram matrix is the cheap one
+    return X.mH.resolve_conj() if is_tall else X
 
 
 def chunk(rows: int, columns: int, itemsize: int, device: str) -> int:
