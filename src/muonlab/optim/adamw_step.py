@@ -13,6 +13,7 @@ FUSED_DEVICES = ("cpu", "cuda", "xpu", "mps")
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
+@torch.compiler.disable(reason="torch keeps its fused kernels out of graphs")
 def update(group: dict[str, Any], items: list[Item]) -> None:
     """Make the step of AdamW on the `work` of items, in place (arXiv 1711.05101, algorithm 2).
 

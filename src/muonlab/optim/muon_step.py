@@ -36,9 +36,11 @@ def update(
         directions = [_directions(group, [item])[0] for item in items]
         _apply(group, items, layouts, _exchanged(group, items, layouts, directions, process_group))
         return
-    plain, rest = [], []
+    plain: list[tiles.Matrix] = []
+    rest: list[int] = []
+    is_plain = tiles.is_plain(group)
     for index, (item, each) in enumerate(zip(items, layouts, strict=True)):
-        if each.count and (found := tiles.matrices(group, item, each)) is not None:
+        if is_plain and each.count and (found := tiles.matrices(item, each)) is not None:
             plain += found
         else:
             rest.append(index)

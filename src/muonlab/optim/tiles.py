@@ -33,23 +33,25 @@ class Matrix:
     momentum: Tensor
 
 
-def matrices(group: dict[str, Any], item: Item, layout: Layout) -> list[Matrix] | None:
-    """Return the matrices of a parameter, or None where its step is not plain or its memory not in order."""
+def is_plain(group: dict[str, Any]) -> bool:
+    """Return whether a group's step has an elementwise part that is made for tiles."""
+    has_more = group["variant"] is not None or group["cautious"] or group["capturable"]
+    return not has_more and not torch.compiler.is_compiling()
+
+
+def matrices(item: Item, layout: Layout) -> list[Matrix] | None:
+    """Return the matrices of a parameter, or None where it is not on a CPU or its memory is not in order."""
     tensors = (item.work, item.grad, item.local("momentum_buffer"))
     p = item.work
     if (
-        group["variant"] is not None
-        or group["cautious"]
-        or group["capturable"]
-        or torch.compiler.is_compiling()
-        or len(layout.shapes) > 1
+        len(layout.shapes) > 1
         or p.device.type != "cpu"
         or p.is_complex()
         or any(tensor.dtype != p.dtype or not tensor.is_contiguous() for tensor in tensors)
     ):
         return None
-    if layout.shapes[0][0] == 1:
-        return [Matrix(*(tensor.view(layout.shapes[0][1:]) for tensor in tensors))]
+    if p.shape == layout.shapes[0][1:]:
+        return [Matrix(*tensors)]
     return [Matrix(*views) for views in zip(*(tensor.view(layout.shapes[0]) for tensor in tensors), strict=True)]
 
 
@@ -100,9 +102,7 @@ def _direction(group: dict[str, Any], matrix: Matrix, slot: Tensor, workspace: W
         slot.copy_(divide_by_largest_entry_(whole))
 
 
-def apply(
-    members: list[Matrix], updates: list[Tensor], decay: float, sizes: list[float], workspace: Workspace
-) -> None:
+def apply(members: list[Matrix], updates: list[Tensor], decay: float, sizes: list[float], workspace: Workspace) -> None:
     """Multiply the parameters by 1 - `decay` and subtract the updates, stacks as of `directions`, times their sizes."""
     each_update = chain.from_iterable(stack.unbind() for stack in updates)
     for matrix, update, size in zip(members, each_update, sizes, strict=True):

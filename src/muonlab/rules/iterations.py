@@ -22,6 +22,22 @@ def newton_schulz(X: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
     return X
 
 
+def newton_schulz_(X: Tensor, polynomials: Sequence[Polynomial], workspace: Workspace, name: str) -> Tensor:
+    """Return what `newton_schulz` returns, but for rounding, of a stack (k, rows, columns) of any shape.
+
+    The result is in the memory of X, or in that which has the name in the workspace.
+    """
+    is_tall, side = _is_tall(X), min(X.shape[-2:])
+    A, W = (workspace.take(name, (len(X), side, side), X) for name in ("A", "W"))
+    Y = workspace.take(name, X.shape, X)
+    for a, b, c in polynomials:
+        torch.bmm(X.mH, X, out=A) if is_tall else torch.bmm(X, X.mH, out=A)
+        torch.baddbmm(A, A, A, beta=b, alpha=c, out=W)
+        torch.baddbmm(X, *((X, W) if is_tall else (W, X)), beta=a, out=Y)
+        X, Y = Y, X
+    return X
+
+
 def bounded(
     stacks: Sequence[Tensor],
     polynomials: Sequence[Polynomial],
@@ -121,8 +137,8 @@ def _divide_by_bound_(A: Tensor, B: Tensor) -> Tensor:
     least = torch.finfo(A.dtype).tiny  # so that the scale of a zero matrix, which stays zero, is finite
     rough = A.diagonal(dim1=-2, dim2=-1).real.sum(-1, dtype=wide)[:, None, None].clamp_min_(least).reciprocal_()
     torch.bmm(A.mul_(rough.to(A.dtype)), A, out=B)
-    norm = torch.linalg.vector_norm(B, dim=(-2, -1), keepdim=True, dtype=None if A.is_complex() else wide)
-    square = norm.clamp_min_(least).rsqrt_().div_(SAFETY**2)
+    norms = torch.stack(torch._foreach_norm(B.unbind()))  # five times as fast as a norm over the last two axes
+    square = norms[:, None, None].to(wide).clamp_min_(least).rsqrt_().div_(SAFETY**2)
     A.mul_(square.to(A.dtype))
     B.mul_(square.square().to(A.dtype))  # in bfloat16 out of step with A by less than SAFETY allows
     return (square.sqrt_() * rough.sqrt_()).to(A.dtype)

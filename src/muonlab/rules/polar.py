@@ -7,7 +7,7 @@ from torch import Tensor
 
 from muonlab.rules import choice
 from muonlab.rules.exact import exact
-from muonlab.rules.iterations import bounded, newton_schulz
+from muonlab.rules.iterations import bounded, newton_schulz, newton_schulz_
 from muonlab.rules.polynomials import JORDAN, Polynomial, cubic, polar_express
 from muonlab.rules.workspace import Workspace
 
@@ -113,26 +113,27 @@ def orthogonalize_(
     if not is_scaled or method == "quintic":  # whose eps is relative to the largest entry
         stacks = [divide_by_largest_entry_(G) for G in stacks]
     if method == "quintic":
-        found = [_quintic(G, [coefficients or JORDAN] * steps, eps, dtype) for G in stacks]
+        stacks = [G.div_(torch.linalg.matrix_norm(G, keepdim=True) + eps) for G in stacks]
+    given = [
+        G if G.dtype == dtype else work.take(f"X{index}", G.shape, G, dtype).copy_(G) for index, G in enumerate(stacks)
+    ]
+    if method == "quintic":
+        found = [_quintic(X, [coefficients or JORDAN] * steps, work, f"Y{index}") for index, X in enumerate(given)]
     elif method == "exact":
-        wide = [G.to(dtype) for G in stacks]
-        found = [exact(X.mH).mH.resolve_conj() if X.shape[-2] > X.shape[-1] else exact(X) for X in wide]
+        found = [exact(X.mH).mH.resolve_conj() if X.shape[-2] > X.shape[-1] else exact(X) for X in given]
     else:
-        given = [
-            G if G.dtype == dtype else work.take(f"X{index}", G.shape, G, dtype).copy_(G)
-            for index, G in enumerate(stacks)
-        ]
         polynomials = cubic(steps) if method == "cubic" else polar_express(steps)
         stages = choice.stages(steps) if method == "gram" else (1,) * steps
         found = bounded(given, polynomials, stages, preconditioned=method == "aol", workspace=work)
     return [X if X.dtype == G.dtype else G.copy_(X) for X, G in zip(found, stacks, strict=True)]
 
 
-def _quintic(G: Tensor, polynomials: Sequence[Polynomial], eps: float, dtype: torch.dtype) -> Tensor:
-    X = G.div_(torch.linalg.matrix_norm(G, keepdim=True) + eps).to(dtype)
-    is_tall = X.shape[-2] > X.shape[-1]
-    X = newton_schulz(X.mH if is_tall else X, polynomials)  # the small Gram matrix is the cheap one
-    return X.mH.resolve_conj() if is_tall else X
+def _quintic(X: Tensor, polynomials: Sequence[Polynomial], workspace: Workspace, name: str) -> Tensor:
+    if X.dtype == torch.bfloat16:  # products are so fast that passes over memory count
+        return newton_schulz_(X, polynomials, workspace, name)
+    if X.shape[-2] > X.shape[-1]:  # the small Gram matrix is the cheap one
+        return newton_schulz(X.mH, polynomials).mH.resolve_conj()
+    return newton_schulz(X, polynomials)
 
 
 def chunk(rows: int, columns: int, itemsize: int, device: str) -> int:
