@@ -1,130 +1,547 @@
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muonlab.rules.polar import JORDAN, normalize, orthogonalize
+from matrices import cosine, draw, frame, layer, with_spectrum
+from muonlab.rules import choice, polar
+from muonlab.rules.polar import METHODS, STEPS, normalize, orthogonalize, orthogonalize_
+from muonlab.rules.polynomials import JORDAN, SAFETY, cubic, evaluate, polar_express
+from muonlab.rules.workspace import Workspace
 
+ITERATIONS = tuple(STEPS)
 SHAPES = [(4, 4), (3, 7), (7, 3), (1, 5), (5, 1), (1, 1), (16, 64)]
+each_method = pytest.mark.parametrize("method", METHODS)
+each_iteration = pytest.mark.parametrize("method", ITERATIONS)
+LOW_PRECISION = [torch.float16, torch.bfloat16]
 
 
-def draw(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+def polynomials(method, steps, coefficients=JORDAN):
+    if method == "quintic":
+        return [coefficients] * steps
+    return cubic(steps) if method == "cubic" else polar_express(steps)
 
 
-def iterate(singular_values, steps, coefficients=JORDAN):
-    """Apply the quintic to numbers: it acts on a matrix through its singular values alone."""
-    a, b, c = coefficients
-    for _ in range(steps):
-        singular_values = a * singular_values + b * singular_values**3 + c * singular_values**5
-    return singular_values
+def by_svd(G, method, steps=None, coefficients=JORDAN):
+    """Return what a method is said to be, in float64, from the singular values that LAPACK's QR iteration finds."""
+    if method == "auto":
+        method, steps = choice.choose(*G.shape, 1, G.dtype, "cpu")
+    X = G.resolve_conj().numpy()
+    X = X / np.abs(X).max()
+    if method == "aol":
+        is_tall = X.shape[0] > X.shape[1]
+        A = X.conj().T @ X if is_tall else X @ X.conj().T
+        scale = 1 / (SAFETY * np.sqrt(np.abs(A).sum(axis=1)))
+        X = X * scale if is_tall else scale[:, None] * X
+    U, s, Vh = scipy.linalg.svd(X, full_matrices=False, lapack_driver="gesvd")
+    if method == "exact":
+        s = (s > max(X.shape) * np.finfo(float).eps * s[0]).astype(float)
+    else:
+        if method == "quintic":
+            s = s / (np.sqrt((s**2).sum()) + 1e-7)
+        elif method != "aol":
+            s = s / (SAFETY * (s**8).sum() ** (1 / 8))
+        for polynomial in polynomials(method, steps or STEPS[method], coefficients):
+            s = evaluate(polynomial, s)
+    return torch.from_numpy((U * s) @ Vh)
 
 
-def by_svd(G, steps, coefficients=JORDAN):
-    U, s, Vt = np.linalg.svd(G.numpy(), full_matrices=False)
-    peak = np.abs(G.numpy()).max()
-    s = s / peak / (np.sqrt((s**2).sum()) / peak + 1e-7)
-    return torch.from_numpy(U * iterate(s, steps, coefficients) @ Vt)
+def close(actual, expected, tolerance):
+    torch.testing.assert_close(actual, expected.to(actual.dtype), rtol=0, atol=tolerance)
 
 
-@given(
-    st.integers(1, 9),
-    st.integers(1, 9),
-    st.integers(0, 7),
-    st.sampled_from([JORDAN, (1.5, -0.5, 0.0), (2.0, -1.5, 0.5)]),
-    st.integers(0, 2**32 - 1),
-)
-@settings(max_examples=40, deadline=None)
-def test_acts_on_the_singular_values_as_the_scalar_polynomial(rows, columns, steps, coefficients, seed):
+# What each method does to singular values
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@each_method
+def test_acts_on_the_singular_values_as_its_scalar_polynomials(method, dtype, rows, columns, seed):
+    G = draw(rows, columns, seed=seed, dtype=dtype)
+    close(orthogonalize(G, method), by_svd(G, method), 1e-9)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 8), st.integers(0, 2**32 - 1))
+@settings(max_examples=15, deadline=None)
+@each_iteration
+def test_takes_as_many_steps_as_it_is_told(method, rows, columns, steps, seed):
     G = draw(rows, columns, seed=seed)
-    actual = orthogonalize(G, steps=steps, coefficients=coefficients)
-    torch.testing.assert_close(actual, by_svd(G, steps, coefficients), rtol=0, atol=1e-10)
+    close(orthogonalize(G, method, steps=steps), by_svd(G, method, steps), 1e-8)
+
+
+@pytest.mark.parametrize("coefficients", [(1.5, -0.5, 0.0), (2.0, -1.5, 0.5)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_quintic_takes_other_coefficients(shape, coefficients):
+    G = draw(*shape)
+    actual = orthogonalize(G, "quintic", steps=3, coefficients=coefficients)
+    close(actual, by_svd(G, "quintic", 3, coefficients), 1e-10)
+
+
+@pytest.mark.parametrize("steps", [4, 5])
+def test_gram_is_polar_express_by_another_route(steps):
+    G = draw(3, 20, 50)
+    close(orthogonalize(G, "gram", steps=steps), orthogonalize(G, "polar_express", steps=steps), 1e-10)
+
+
+def test_auto_is_the_method_of_the_table():
+    for shape in [(2, 40, 40), (3, 20, 90), (90, 20)]:
+        G = draw(*shape, dtype=torch.float32)
+        count = shape[0] if len(shape) == 3 else 1
+        method, steps = choice.choose(*shape[-2:], count, torch.float32, "cpu")
+        assert torch.equal(orthogonalize(G), orthogonalize(G, method, steps=steps))
 
 
 def test_five_steps_bring_singular_values_above_a_hundredth_of_the_norm_near_one():
-    U, _ = torch.linalg.qr(draw(9, 9))
-    V, _ = torch.linalg.qr(draw(12, 9, seed=1))
     s = torch.logspace(-1.9, 0, 9, dtype=torch.float64)
-    shares = s / s.norm()
-    assert 0.01 < shares.min() < 0.0125
-    reached = torch.linalg.svdvals(orthogonalize(U @ torch.diag(s) @ V.T))
+    assert 0.01 < (s / s.norm()).min() < 0.0125
+    reached = torch.linalg.svdvals(orthogonalize(with_spectrum(s, 12)[0], "quintic"))
     assert 0.68 < reached.min() < 0.75
     assert 1.0 < reached.max() < 1.135
 
 
-def test_the_stated_range_of_five_steps_is_that_of_the_scalar_iteration():
-    reached = iterate(np.linspace(0.01, 1, 1_000_001), steps=5)
-    assert (round(reached.min(), 2), round(reached.max(), 2)) == (0.68, 1.13)
+# The study's iteration, bit for bit
+
+
+def as_the_study_had_it(G, dtype=None):
+    """The quintic iteration as rules/polar.py had it when the records of the first study were made."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    peak = G.abs().amax(dim=(-2, -1), keepdim=True)
+    X = G / torch.where(peak > 0, peak, torch.ones_like(peak))
+    X = X / (torch.linalg.matrix_norm(X, keepdim=True) + 1e-7)
+    X = X.to(dtype or G.dtype)
+    is_tall = G.shape[-2] > G.shape[-1]
+    if is_tall:
+        X = X.mT
+    for _ in range(5):
+        A = X @ X.mT
+        X = a * X + (b * A + c * (A @ A)) @ X
+    return (X.mT if is_tall else X).to(G.dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "products"),
+    [(torch.float32, None), (torch.float64, None), (torch.bfloat16, None), (torch.float32, torch.bfloat16)],
+)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *[(1, 4, 6), (1, 6, 4), (1, 1, 5), (3, 5, 1), (1, 1, 1), (2, 3, 7, 5), (1, 1, 2, 8, 8), (2, 9, 128, 64)],
+        *[(5, 128, 128), (65, 128, 128), (9, 512, 128), (3, 128, 512)],  # more than a chunk; the study's net
+    ],
+)
+def test_the_quintic_gives_the_bits_that_the_study_had(shape, dtype, products):
+    G = draw(*shape, dtype=torch.float32).to(dtype)
+    G[..., 0, :] *= 1e-3
+    if shape[0] > 1:
+        G[-1] = 0
+    assert torch.equal(orthogonalize(G, "quintic", dtype=products), as_the_study_had_it(G, products))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_answer_to_the_transpose_is_the_transpose(shape):
+def test_the_quintic_of_one_matrix_differs_from_a_population_of_one_by_rounding_alone(shape):
+    """Torch has other kernels for small products of matrices than for stacks of them."""
+    G = draw(*shape, dtype=torch.float32)
+    assert torch.equal(orthogonalize(G, "quintic"), as_the_study_had_it(G[None])[0])
+    close(orthogonalize(G, "quintic"), as_the_study_had_it(G), 1e-5)
+
+
+# Accuracy
+
+
+FLOORS = {"gaussian": 0.99, "1/i": 0.995, "condition 1e3": 0.93}
+LAYERS = [(128, 128), (64, 576), (256, 1024), (576, 64), (768, 768)]
+
+
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", FLOORS)
+@pytest.mark.parametrize("shape", LAYERS)
+@pytest.mark.parametrize("method", ["auto", "polar_express"])
+def test_the_cosine_to_the_polar_factor_is_as_stated(method, shape, kind, products):
+    G, expected = layer(kind, *shape)
+    answer = orthogonalize(G.float(), method, dtype=products)
+    assert answer.dtype == torch.float32
+    assert cosine(answer, expected) >= FLOORS[kind]
+
+
+@pytest.mark.parametrize("kind", FLOORS)
+@pytest.mark.parametrize("shape", LAYERS)
+def test_gram_in_bfloat16_keeps_the_polar_factor_of_ill_conditioned_matrices(shape, kind):
+    G, expected = layer(kind, *shape)
+    floor = {"gaussian": 0.99, "1/i": 0.99, "condition 1e3": 0.97}[kind]
+    assert cosine(orthogonalize(G.float(), "gram", dtype=torch.bfloat16), expected) >= floor
+
+
+@pytest.mark.parametrize("kind", FLOORS)
+@pytest.mark.parametrize("shape", LAYERS)
+def test_exact_is_exact_in_float32(shape, kind):
+    G, expected = layer(kind, *shape)
+    assert cosine(orthogonalize(G.float(), "exact"), expected) >= 0.999999
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("digits", [3, 4])
+@pytest.mark.parametrize("shape", [(32, 32), (64, 96), (96, 64), (48, 400)])
+def test_gram_in_bfloat16_is_safe_on_ill_conditioned_matrices(shape, digits, seed):
+    """Polynomials that act on a Gram matrix in bfloat16 for too long lose small singular values, or diverge."""
+    small, large = sorted(shape)
+    G, expected = with_spectrum(torch.logspace(0, -digits, small), large, seed)
+    G, expected = (G, expected) if shape[0] <= shape[1] else (G.mT, expected.mT)
+    answer = orthogonalize(G.float(), "gram", dtype=torch.bfloat16)
+    assert cosine(answer, expected) > {3: 0.98, 4: 0.89}[digits]
+    assert cosine(answer, orthogonalize(G, "gram")) > 0.96
+
+
+def hard_cases(rows, columns):
+    """Return spectra that polynomials find hard, and matrices as gradients have them: dominated by one direction."""
+    ones = torch.ones(rows, dtype=torch.float64)
+    spectra = [torch.logspace(0, -digits, rows) for digits in (0, 0.5, 1, 2, 3, 6)]
+    levels = (0.5, 0.2, 0.1, 0.05, 0.01, 1e-3)
+    counts = (1, 2, rows // 2, rows - 1)
+    spectra += [torch.cat([ones[:count], level * ones[count:]]) for count in counts for level in levels]
+    noise, spike = draw(rows, columns), draw(rows, 1, seed=1) @ draw(1, columns, seed=2)
+    matrices = [noise, noise + 2 * spike, noise.sign(), noise.abs(), noise.clamp(min=0), noise**5, spike]
+    matrices += [torch.ones(rows, columns), torch.eye(rows, columns), spike + 1e-3 * noise]
+    return torch.stack([with_spectrum(s, columns, seed)[0] for seed, s in enumerate(spectra)] + matrices).float()
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (16, 24), (60, 90), (64, 64), (64, 576)])
+@pytest.mark.parametrize("method", METHODS[:-1])
+def test_in_bfloat16_nothing_diverges(method, shape):
+    """A singular value that rounding lifts out of the interval of its polynomial would grow from step to step."""
+    G = hard_cases(*shape)
+    for X in (G, G.mT):
+        norms = torch.linalg.matrix_norm(orthogonalize(X, method, dtype=torch.bfloat16), ord=2)
+        assert norms.max() < 1.25
+
+
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.floats(0, 4), st.integers(0, 4), st.booleans(), st.integers(0, 2**32 - 1)
+)
+@settings(max_examples=100, deadline=None)
+def test_exact_is_the_svd_polar_factor_in_float64(rows, columns, digits, defect, is_stack, seed):
+    small, large = sorted((rows, columns))
+    rank = max(1, small - defect)
+    s = torch.zeros(small, dtype=torch.float64)
+    s[:rank] = torch.logspace(0, -digits, rank)
+    G = with_spectrum(s, large, seed)[0]
+    G = G if rows <= columns else G.mT
+    U, _, Vh = scipy.linalg.svd(G.numpy(), full_matrices=False, lapack_driver="gesvd")
+    expected = torch.from_numpy(U[:, :rank] @ Vh[:rank])
+    answer = orthogonalize(torch.stack([draw(rows, columns), G]), "exact")[1] if is_stack else orthogonalize(G, "exact")
+    close(answer, expected, 1e-10)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_exact_is_the_svd_polar_factor_of_random_matrices(rows, columns, seed):
+    G = draw(rows, columns, seed=seed)
+    U, s, Vh = scipy.linalg.svd(G.numpy(), full_matrices=False, lapack_driver="gesvd")
+    close(orthogonalize(G, "exact"), torch.from_numpy(U @ Vh), 1e-14 * s[0] / s[-1] + 1e-14)
+
+
+# Scale
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64])
+@each_method
+def test_a_power_of_two_in_front_of_the_matrix_changes_no_bit(method, dtype):
+    G = draw(2, 5, 3, dtype=torch.complex64 if dtype.is_complex else torch.float64).to(dtype)
+    for exponent in (-900, 900) if dtype == torch.float64 else (-100, -7, 60, 120):
+        assert torch.equal(orthogonalize(G * 2.0**exponent, method), orthogonalize(G, method))
+
+
+@pytest.mark.parametrize("products", [None, torch.bfloat16])
+@pytest.mark.parametrize("norm", [1e-41, 1e-40, 1e-38, 1e-30, 1e-20, 1e-7, 1e7, 1e20, 1e30, 1e38])
+@each_method
+def test_the_answer_does_not_depend_on_the_norm_over_the_range_of_float32(method, norm, products):
+    if method == "exact" and products is not None:
+        products = torch.float32
+    G = with_spectrum(torch.linspace(1, 0.3, 6), 9)[0]
+    G = (G / G.norm()).float()
+    # Below 2^-126 numbers are 2^-149 apart. A change E of a matrix moves its polar factor by up to 2 |E| over its
+    # smallest singular value, and the steepest of these polynomials are less than 1.2 times as steep as that.
+    spacing = 2.0**-149 * 54**0.5 / 2 / norm
+    tolerance = (0.06 if products == torch.bfloat16 else 1e-5) + 2.4 * spacing / torch.linalg.svdvals(G)[-1].item()
+    for X in (G, G.T):
+        close(orthogonalize(X * norm, method, dtype=products), orthogonalize(X, method, dtype=products), tolerance)
+        assert torch.linalg.matrix_norm(normalize(X * norm)).item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("norm", [6e-5, 1e-3, 1e3, 3e4])
+@each_method
+def test_the_answer_does_not_depend_on_the_norm_over_the_range_of_float16(method, norm):
+    G = with_spectrum(torch.linspace(1, 0.3, 6), 9)[0]
+    G = G / G.norm()
+    answer = orthogonalize((G * norm).half(), method)
+    assert answer.dtype == torch.float16
+    close(answer.double(), orthogonalize(G, method), 0.03)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "conjugated"])
+@each_method
+def test_a_complex_number_may_be_larger_than_the_largest_float(method, layout):
+    """|z| overflows where the parts of z do not."""
+    parts = torch.rand(2, 3, 5, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    parts[:, 0, 0] = 1.0
+    G, huge = torch.view_as_complex(parts), torch.view_as_complex(parts * 2.0**127.9)
+    assert huge.isfinite().all()
+    assert huge.abs().max() == torch.inf
+    view = {"contiguous": lambda X: X, "transposed": lambda X: X.mT, "conjugated": lambda X: X.mH}[layout]
+    close(orthogonalize(view(huge), method), orthogonalize(view(G), method), 1e-5)
+
+
+# Shapes, layouts, zeros
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.complex128, torch.complex64, *LOW_PRECISION])
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 4, 6), (2, 1, 3, 6, 4)])
+@each_method
+def test_shape_and_dtype_are_kept(method, shape, dtype):
+    for products in (None, torch.float64):
+        answer = orthogonalize(draw(*shape, dtype=dtype), method, dtype=products)
+        assert (answer.shape, answer.dtype) == (shape, dtype)
+        assert answer.isfinite().all()
+        assert answer.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("dtype", LOW_PRECISION)
+@each_method
+def test_products_of_more_digits_than_the_matrix_has(method, dtype):
+    G = draw(8, 5).to(dtype)
+    answer = orthogonalize(G, method, dtype=torch.float32)
+    assert answer.dtype == dtype
+    close(answer.double(), by_svd(G.double(), method), 0.02)
+
+
+# Of a square matrix aol scales the rows, whichever they are.
+@pytest.mark.parametrize(("method", "shape"), [(m, s) for m in METHODS for s in SHAPES if (m, s) != ("aol", (4, 4))])
+def test_the_answer_to_the_transpose_is_the_transpose(method, shape):
     G = draw(*shape)
-    torch.testing.assert_close(orthogonalize(G.mT), orthogonalize(G).mT, rtol=0, atol=1e-12)
+    close(orthogonalize(G.mT, method), orthogonalize(G, method).mT, 1e-11)
+    Z = draw(*shape, dtype=torch.complex128)
+    close(orthogonalize(Z.mH, method), orthogonalize(Z, method).mH, 1e-11)
 
 
 @pytest.mark.parametrize("axes", [(3,), (2, 3), (1, 1, 2)])
-@pytest.mark.parametrize("shape", [(4, 6), (6, 4)])
-def test_each_matrix_of_a_stack_is_treated_alone(axes, shape):
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4), (5, 5)])
+@each_method
+def test_each_matrix_of_a_stack_is_treated_alone(method, shape, axes):
     G = draw(*axes, *shape) * torch.logspace(-5, 5, axes[-1], dtype=torch.float64)[:, None, None]
-    stacked = orthogonalize(G).flatten(0, -3)
+    stacked = orthogonalize(G, method).flatten(0, -3)
     for matrix, answer in zip(G.flatten(0, -3), stacked, strict=True):
-        torch.testing.assert_close(answer, orthogonalize(matrix), rtol=0, atol=1e-11)
+        close(answer, orthogonalize(matrix, method), 1e-11)
 
 
-@pytest.mark.parametrize("function", [orthogonalize, normalize])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_a_zero_matrix_stays_zero_also_beside_others(function, dtype):
-    G = draw(3, 4, 6, dtype=dtype)
+@each_method
+def test_chunks_of_a_stack_are_put_together_in_order(monkeypatch, method):
+    G = draw(7, 4, 6)
+    whole = orthogonalize(G, method)
+    monkeypatch.setattr(polar, "chunk", lambda *_: 3)
+    close(orthogonalize(G, method), whole, 1e-11)
+
+
+@pytest.mark.parametrize("function", [orthogonalize, normalize], ids=["orthogonalize", "normalize"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4), (3, 3), (1, 4)])
+@each_method
+def test_a_zero_matrix_stays_zero_also_beside_others(method, shape, dtype, function):
+    hyper = {"method": method} if function is orthogonalize else {}
+    G = draw(3, *shape, dtype=dtype)
     G[1] = 0
-    answer = function(G)
-    assert torch.equal(answer[1], torch.zeros(4, 6, dtype=dtype))
-    assert answer[[0, 2]].isfinite().all()
-    assert (torch.linalg.matrix_norm(answer[[0, 2]].double()) > 0.9).all()
+    answer = function(G, **hyper)
+    assert torch.equal(answer[1], torch.zeros(shape, dtype=dtype))
+    norms = torch.linalg.matrix_norm(answer[[0, 2]].to(torch.complex128))
+    assert ((norms > 0.69) & (norms < 1.2 * min(shape) ** 0.5)).all()
+    assert torch.equal(function(G[1], **hyper), torch.zeros(shape, dtype=dtype))
 
 
-@given(st.integers(-110, 120), st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
-def test_a_power_of_two_in_front_of_the_matrix_changes_no_bit(exponent, seed):
-    G = draw(5, 3, seed=seed, dtype=torch.float32)
-    assert torch.equal(orthogonalize(G * 2.0**exponent), orthogonalize(G))
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@each_method
+def test_a_matrix_that_is_not_finite_does_not_spread(method, bad):
+    G = draw(3, 4, 6)
+    expected = orthogonalize(G, method)
+    G[1, 2, 3] = bad
+    answer = orthogonalize(G, method)
+    assert answer[1].isnan().any()
+    close(answer[[0, 2]], expected[[0, 2]], 1e-11)
 
 
-@pytest.mark.parametrize("norm", [1e-38, 1e-30, 1e-20, 1e-7, 1e7, 1e20, 1e30, 1e38])
-def test_the_answer_does_not_depend_on_the_norm_over_the_range_of_float32(norm):
-    G = draw(8, 5, dtype=torch.float32)
-    G = G / G.norm()
-    torch.testing.assert_close(orthogonalize(G * norm), orthogonalize(G), rtol=0, atol=1e-4)
-    assert torch.linalg.matrix_norm(normalize(G * norm)).item() == pytest.approx(1, abs=1e-5)
+@pytest.mark.parametrize("shape", [(0, 3, 5), (2, 0, 4, 4), (3, 0, 5), (3, 5, 0), (0, 0)])
+@each_method
+def test_an_empty_stack_is_its_own_answer(method, shape):
+    G = torch.empty(shape)
+    answer = orthogonalize(G, method)
+    assert answer.shape == shape
+    assert answer is not G
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_iterating_in_bfloat16_stays_near_float32(shape):
-    G = draw(*shape, dtype=torch.float32)
-    exact, rough = orthogonalize(G), orthogonalize(G, dtype=torch.bfloat16)
-    assert rough.dtype == torch.float32
-    assert 0 < (rough - exact).norm() < 0.1 * exact.norm()  # 1/256 a rounding, lifted by five steps
-
-
-def test_iterating_in_float32_keeps_a_bfloat16_matrix_bfloat16():
-    G = draw(8, 5, dtype=torch.bfloat16)
-    answer = orthogonalize(G, dtype=torch.float32)
-    assert answer.dtype == torch.bfloat16
-    torch.testing.assert_close(answer.double(), by_svd(G.double(), 5), rtol=0, atol=0.05)
-
-
-@pytest.mark.parametrize("shape", [(4, 6), (6, 4)])
-@pytest.mark.parametrize("steps", [0, 5])
-def test_the_matrix_itself_is_never_changed(shape, steps):
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1), (1, 1)])
+@each_method
+def test_a_single_row_or_column_keeps_its_direction(method, shape):
     G = draw(*shape)
-    copy = G.clone()
-    orthogonalize(G, steps=steps).add_(1)
+    answer = orthogonalize(G, method)
+    close(answer / answer.norm(), G / G.norm(), 1e-12)
+    assert 0.69 < answer.norm() < 1.2
+    if method == "exact":
+        close(answer, G / G.norm(), 1e-14)
+
+
+VIEWS = {
+    "transposed": lambda G: G.mT.contiguous().mT,
+    "members last": lambda G: G.permute(1, 2, 0).contiguous().permute(2, 0, 1),
+    "strided": lambda G: G.repeat_interleave(2, -1)[..., ::2],
+    "sliced": lambda G: torch.nn.functional.pad(G, (1, 2, 3, 4))[..., 3:-4, 1:-2],
+    "expanded": lambda G: G[:1].expand(3, -1, -1),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4)])
+@pytest.mark.parametrize("view", VIEWS)
+@each_method
+def test_the_layout_in_memory_does_not_matter_and_the_matrix_is_never_changed(method, view, shape, dtype):
+    G = VIEWS[view](draw(3, *shape, dtype=dtype))
+    assert not G.is_contiguous()
+    copy = G.clone(memory_format=torch.contiguous_format)
+    expected = orthogonalize(copy, method)
+    answer = orthogonalize(G, method)
+    close(answer, expected, 1e-11)
+    answer.add_(1)
     assert torch.equal(G, copy)
 
 
-@pytest.mark.parametrize("shape", [(1, 5), (5, 1)])
-def test_a_single_row_or_column_keeps_its_direction(shape):
+@pytest.mark.parametrize("products", [None, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4), (2, 5, 5), (1, 1)])
+@each_method
+def test_the_matrix_itself_is_never_changed(method, shape, products):
     G = draw(*shape)
-    expected = G / G.norm() * iterate(1.0, steps=5)
-    torch.testing.assert_close(orthogonalize(G), expected, rtol=0, atol=1e-6)
+    copy = G.clone()
+    orthogonalize(G, method, dtype=products).add_(1)
+    normalize(G).add_(1)
+    assert torch.equal(G, copy)
+
+
+# Complex matrices
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@each_method
+def test_of_real_numbers_the_complex_answer_is_the_real_one(method, shape):
+    G = draw(*shape)
+    answer = orthogonalize(G.to(torch.complex128), method)
+    close(answer.real, orthogonalize(G, method), 1e-11)
+    close(answer.imag, torch.zeros_like(G), 1e-11)
+    close(orthogonalize(G * 1j, method).imag, orthogonalize(G, method), 1e-11)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@each_method
+def test_unitary_matrices_on_either_side_go_through(method, shape):
+    G = draw(*shape, dtype=torch.complex128)
+    U, V = (frame(size, size, seed=2, dtype=torch.complex128) for size in shape)
+    if method == "aol":  # it has the rows, or columns of a tall matrix, single: those can but turn their phases
+        short = 0 if shape[0] <= shape[1] else 1
+        phases = torch.diag(torch.exp(1j * draw(min(shape), seed=3)))
+        U, V = (phases, V) if short == 0 else (U, phases)
+    answer = orthogonalize(G, method)
+    assert answer.imag.abs().max() > 0.01
+    # The eps of the quintic, 1e-7 of the largest entry, is another part of the norm then.
+    close(orthogonalize(U @ G @ V, method), U @ answer @ V, 1e-5 if method == "quintic" else 1e-9)
+
+
+@pytest.mark.parametrize("products", [torch.bfloat16, torch.float32])
+@each_method
+def test_complex_matrices_have_complex_products_whatever_real_dtype_is_named(method, products):
+    G = draw(4, 6, dtype=torch.complex64)
+    assert torch.equal(orthogonalize(G, method, dtype=products), orthogonalize(G, method))
+    wide = orthogonalize(G, method, dtype=torch.float64)
+    assert wide.dtype == torch.complex64
+    close(wide, by_svd(G.to(torch.complex128), method), 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4)])
+@each_method
+def test_a_complex_answer_has_its_numbers_in_memory(method, shape):
+    """Neither numpy nor view_as_real takes a lazily conjugated tensor."""
+    for G in (draw(*shape, dtype=torch.complex64), draw(*shape, dtype=torch.complex64).mH):
+        assert not orthogonalize(G, method).is_conj()
+
+
+# In place
+
+
+@pytest.mark.parametrize("products", [None, torch.bfloat16])
+@pytest.mark.parametrize("method", METHODS[:-1])
+def test_in_place_with_memory_that_was_used_before_it_is_the_same(method, products):
+    work = Workspace()
+    for shape in [(3, 20, 30), (2, 30, 20), (4, 5, 5), (1, 40, 50)]:
+        G = draw(*shape, dtype=torch.float32)
+        expected = orthogonalize_([G.clone()], method, dtype=products, workspace=Workspace())[0]
+        answer = orthogonalize_([G.clone()], method, dtype=products, workspace=work)[0]
+        assert torch.equal(answer, expected)
+        close(answer, orthogonalize(G, method, dtype=products), 1e-5 if products is None else 0.06)
+        answer.fill_(torch.nan)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128, torch.bfloat16])
+@each_method
+def test_in_place_stacks_of_several_shapes_are_what_each_is_alone(method, dtype):
+    stacks = [draw(count, *shape, seed=count).to(dtype) for count, shape in enumerate([(9, 9), (9, 14), (14, 9)], 1)]
+    stacks[1][0] = 0
+    hyper = {"method": method if method != "auto" else "gram"}  # auto may choose another method for one of them
+    answers = orthogonalize_([G.clone() for G in stacks], workspace=Workspace(), **hyper)
+    for G, answer in zip(stacks, answers, strict=True):
+        assert (answer.shape, answer.dtype) == (G.shape, dtype)
+        tolerance = {torch.bfloat16: 0.06, torch.float32: 1e-5}.get(dtype, 1e-11)
+        close(answer, orthogonalize(G, **hyper), tolerance)
+
+
+@pytest.mark.parametrize("size", [1e-15, 1e-6, 1.0, 1e15])
+@each_method
+def test_what_is_said_to_be_scaled_need_not_be_scaled_again(method, size):
+    G = draw(2, 6, 9, dtype=torch.float32)
+    G /= torch.linalg.matrix_norm(G, keepdim=True)
+    close(orthogonalize_([G * size], method, is_scaled=True)[0], orthogonalize(G, method), 1e-4)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("hyper", "message"),
+    [
+        ({"method": "newton"}, "method='newton' is unknown; expected one of auto, quintic, .*, exact"),
+        ({"method": "quintic", "steps": 0}, "steps=0 is out of range; expected a whole number, at least one"),
+        ({"method": "gram", "steps": -1}, "steps=-1 is out of range"),
+        ({"method": "cubic", "steps": 2.5}, "steps=2.5 is out of range"),
+        ({"method": "cubic", "steps": True}, "steps=True is out of range"),
+        ({"steps": 5}, "steps=5 with method='auto', which has none"),
+        ({"method": "exact", "steps": 5}, "steps=5 with method='exact', which has none"),
+        ({"method": "gram", "coefficients": JORDAN}, r"coefficients=\(3.4.*\) with method='gram'; .* quintic alone"),
+        ({"coefficients": JORDAN}, "with method='auto'; they are for quintic alone"),
+        ({"method": "quintic", "coefficients": (1.5, -0.5)}, r"coefficients=\(1.5, -0.5\): expected three numbers"),
+    ],
+)
+def test_arguments_that_a_method_does_not_have_are_refused(hyper, message):
+    with pytest.raises(ValueError, match=message):
+        orthogonalize(torch.eye(3), **hyper)
+
+
+@each_method
+def test_what_holds_no_matrices_of_numbers_is_refused(method):
+    with pytest.raises(ValueError, match=r"shape \(3,\) holds no matrices; expected at least two axes"):
+        orthogonalize(torch.ones(3), method)
+    with pytest.raises(ValueError, match=r"shape \(\) holds no matrices"):
+        orthogonalize(torch.tensor(1.0), method)
+    for dtype in (torch.int64, torch.uint8, torch.bool):
+        with pytest.raises(ValueError, match=f"matrices of {dtype} have no polar factor; expected floating point"):
+            orthogonalize(torch.ones(3, 3, dtype=dtype), method)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_a_chunk_is_never_empty(device):
+    assert polar.chunk(10**5, 10**5, 8, device) == 1
+    assert polar.chunk(1, 1, 4, device) > 1000

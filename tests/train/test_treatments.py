@@ -1,7 +1,9 @@
 import torch
 
+from matrices import draw
 from muonlab.nets.transformer import Transformer
 from muonlab.rules import adamw, muon, sgd
+from muonlab.rules.polar import orthogonalize
 from muonlab.runs.config import AdamWConfig, MuonConfig, SGDConfig
 from muonlab.train.treatments import treatments
 
@@ -41,7 +43,7 @@ def test_every_field_reaches_its_rule():
     ):
         treatment = treatments(NET, config)["blocks.0.attention.query.weight"]
         fields = {name for name in type(config).model_fields if name != "name" and not name.startswith("adamw_")}
-        renamed = {"orthogonalize": "is_orthogonal", "takes": None}
+        renamed = {"orthogonalize": "is_orthogonal", "scale": "adjust_lr_fn", "takes": None}
         expected = {renamed.get(name, name) for name in fields} - {None}
         assert set(treatment.hyper) == expected
         treatment.rule.update(parameter, treatment.rule.init(parameter), parameter, **treatment.hyper)
@@ -51,3 +53,17 @@ def test_the_dtype_of_the_iteration_follows_the_parameters_unless_named():
     name = "blocks.0.attention.query.weight"
     assert treatments(NET, MuonConfig())[name].hyper["polar_dtype"] is None
     assert treatments(NET, MuonConfig(polar_dtype="bfloat16"))[name].hyper["polar_dtype"] is torch.bfloat16
+
+
+def test_without_the_scale_the_learning_rate_is_that_of_every_shape():
+    name = "blocks.0.attention.query.weight"
+    assert treatments(NET, MuonConfig())[name].hyper["adjust_lr_fn"] == "original"
+    assert treatments(NET, MuonConfig(scale=False))[name].hyper["adjust_lr_fn"] == "none"
+
+
+def test_muon_iterates_as_the_study_did_whatever_other_methods_there_are():
+    p = draw(3, 8, 16, dtype=torch.float32)
+    treatment = treatments(NET, MuonConfig(lr=1.0, weight_decay=0.0, scale=False))["blocks.0.attention.query.weight"]
+    new_p, _ = muon.update(p, muon.init(p), torch.zeros_like(p), **treatment.hyper)
+    expected = -orthogonalize((0.95 * 0.05 + 0.05) * p, "quintic", steps=5)
+    torch.testing.assert_close(new_p, expected, rtol=0, atol=1e-5)

@@ -87,6 +87,8 @@ def check(group: Mapping[str, Any], prefixed: Collection[str] = ()) -> None:
         prefixed: names that MuonAdamW's argument has behind adamw_, for the message.
     """
     checks = SHARED | (ADAMW if group["rule"] == "adamw" else MUON)
+    if "betas" in group:
+        checks = checks | ADAMW
     for name, (is_allowed, expected) in checks.items():
         if not is_allowed(group[name]):
             called = f"adamw_{name}" if name in prefixed else name
@@ -98,6 +100,19 @@ def check(group: Mapping[str, Any], prefixed: Collection[str] = ()) -> None:
         )
     if group["rule"] == "muon":
         _check_method(group)
+
+
+def check_adjustment(function: Callable[[tuple[int, int]], float], shape: tuple[int, int]) -> None:
+    """Raise ValueError where a function that is given as adjust_lr_fn makes no number of a shape."""
+    try:
+        factor = function(shape)
+    except Exception as error:  # whatever a function of the user's raises
+        raise ValueError(
+            f"adjust_lr_fn={function!r} raises {type(error).__name__} for {shape}: {error}; expected a function of one "
+            "argument, the pair (rows, columns)"
+        ) from error
+    if not _number(factor):
+        raise ValueError(f"adjust_lr_fn={function!r} returns {factor!r} for {shape}; expected a finite number")
 
 
 def _check_method(group: Mapping[str, Any]) -> None:

@@ -113,7 +113,7 @@ class Muon(Shell):
     def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
         if group.get("rule", "muon") != "muon":
             raise ValueError(f"rule={group['rule']!r} in a group of Muon; expected 'muon': MuonAdamW has both")
-        return with_layouts(group, self._splits)
+        return with_layouts(group, self._splits, group.get("adjust_lr_fn", self.defaults["adjust_lr_fn"]))
 
     def _update(self, group: dict[str, Any], items: list[Item]) -> None:
         muon_step.update(group, items, self.process_group, self._workspace)
@@ -156,15 +156,16 @@ class Splitter:
                 raise ValueError(f"split has the pattern {pattern!r}, which matches no parameter; {hint}")
 
 
-def with_layouts(group: dict[str, Any], splits: Splitter) -> dict[str, Any]:
+def with_layouts(group: dict[str, Any], splits: Splitter, adjust_lr_fn: AdjustLR | None) -> dict[str, Any]:
     """Return a group whose parameters are a list and whose "layouts" say how each is a stack of matrices.
 
     Args:
         group: as torch.optim takes it; may have "layouts", (kind, split) of each parameter.
         splits: what says the split of a parameter whose layout is not given.
+        adjust_lr_fn: of the group; if it is a function, it is tried on the shapes.
 
     Raises:
-        ValueError: a parameter is no matrix, or its split does not fit.
+        ValueError: a parameter is no matrix, its split does not fit, or adjust_lr_fn makes no number of its shape.
     """
     if isinstance(group["params"], set):  # torch refuses it: no order
         return group
@@ -178,7 +179,10 @@ def with_layouts(group: dict[str, Any], splits: Splitter) -> dict[str, Any]:
             own = splits(name, p)
             split = split if own is None else own
             try:
-                layout(p.shape, kind, split)
+                found = layout(p.shape, kind, split)
+                if callable(adjust_lr_fn) and found.count:
+                    for rows in found.blocks:
+                        arguments.check_adjustment(adjust_lr_fn, (rows, found.columns))
             except ValueError as error:
                 raise ValueError(f"parameter {name or index}: {error}") from None
         layouts.append((kind, split))

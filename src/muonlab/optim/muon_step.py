@@ -158,26 +158,27 @@ def _apply(group: dict[str, Any], items: Sequence[Item], layouts: Sequence[Layou
         updates = [_rescaled(group, *each) for each in zip(items, layouts, updates, strict=True)]
     lr, decay = group["lr"], group["weight_decay"]
     works = [item.work for item in items]
+    # In the dtype of the parameters, or else lr and decay, which it multiplies, would be rounded to float32.
+    finite = [item.finite.to(item.work.real.dtype) for item in items] if group["capturable"] else []
     if group["cautious"]:
         for item, O in zip(items, updates, strict=True):  # noqa: E741
             item.work.sub_(item.work * (agree(O, item.work) & item.finite) * (lr * decay))
     elif group["capturable"]:
-        torch._foreach_mul_(works, [1 - item.finite * (lr * decay) for item in items])
+        torch._foreach_mul_(works, [1 - each * (lr * decay) for each in finite])
     elif isinstance(lr, Tensor) or isinstance(decay, Tensor) or lr * decay != 0:
         torch._foreach_mul_(works, 1 - lr * decay)
     by_factor: dict[float, list[int]] = {}
     for index, each in enumerate(layouts):
         factors = [adjustment(rows, each.columns, group["adjust_lr_fn"] or "original") for rows in each.blocks]
         if len(set(factors)) > 1:
-            of_rows = [factor for factor, rows in zip(factors, each.blocks, strict=True) for _ in range(rows)]
-            column = updates[index].new_tensor(of_rows)
-            stack = updates[index].reshape(each.count, each.rows, each.columns) * column[:, None]
-            updates[index], factors = stack.reshape(updates[index].shape), [1.0]
+            blocks = updates[index].reshape(each.count, each.rows, each.columns).split(each.blocks, dim=1)
+            scaled = torch.cat([block * factor for block, factor in zip(blocks, factors, strict=True)], dim=1)
+            updates[index], factors = scaled.reshape(updates[index].shape), [1.0]
         by_factor.setdefault(factors[0], []).append(index)
     for factor, indices in by_factor.items():
         chosen, taken = [works[index] for index in indices], [updates[index] for index in indices]
         if group["capturable"]:
-            taken = torch._foreach_mul(taken, [-lr * factor * items[index].finite for index in indices])
+            taken = torch._foreach_mul(taken, [-lr * factor * finite[index] for index in indices])
             torch._foreach_add_(chosen, taken)
         elif isinstance(lr, Tensor):
             torch._foreach_add_(chosen, torch._foreach_mul(taken, -lr * factor))

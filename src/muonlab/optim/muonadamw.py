@@ -93,15 +93,16 @@ class MuonAdamW(Shell):
             return {**self._adamw, **group}
         if group.get("rule") != "muon":
             raise ValueError(f"rule={group.get('rule')!r} in a group of parameters; expected 'muon' or 'adamw'")
-        group = with_layouts(group, self._splits)
+        group = with_layouts(group, self._splits, group.get("adjust_lr_fn", self.defaults["adjust_lr_fn"]))
         momentum = group.setdefault("momentum", self.defaults["momentum"])
-        return {"betas": (momentum, self.defaults["betas"][1]), "cycled": momentum, **group}
+        betas = group.setdefault("betas", (momentum, self.defaults["betas"][1]))
+        return {**group, "cycled": betas}
 
     def _update(self, group: dict[str, Any], items: list[Item]) -> None:
         if group["rule"] == "muon":
             # OneCycleLR and CyclicLR turn betas[0] in every group; in Muon's it stands for the momentum.
-            if group["betas"][0] != group["cycled"]:
-                group["momentum"] = group["cycled"] = group["betas"][0]
+            if group["betas"] != group["cycled"]:
+                group["momentum"], group["cycled"] = group["betas"][0], group["betas"]
             muon_step.update(group, items, self.process_group, self._workspace)
         else:
             adamw_step.update(group, items)

@@ -8,6 +8,10 @@ from torch import Tensor
 from muonlab.rules.polynomials import SAFETY, Polynomial
 from muonlab.rules.workspace import Workspace
 
+# Rounding a Gram matrix to bfloat16 moves its small eigenvalues by as much as their size. A second polynomial that acts
+# on it then leaves singular values up to a tenth above the interval of the next, which throws them to infinity.
+MARGIN = 0.93
+
 
 def newton_schulz(X: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
     """Return p_n(...p_1(X)), where X_{k+1} = a X_k + (b A + c A^2) X_k and A = X_k X_k^H.
@@ -32,7 +36,7 @@ def newton_schulz_(X: Tensor, polynomials: Sequence[Polynomial], workspace: Work
     Y = workspace.take(name, X.shape, X)
     for a, b, c in polynomials:
         torch.bmm(X.mH, X, out=A) if is_tall else torch.bmm(X, X.mH, out=A)
-        torch.baddbmm(A, A, A, beta=b, alpha=c, out=W)
+        torch.mul(A, b, out=W) if c == 0 else torch.baddbmm(A, A, A, beta=b, alpha=c, out=W)  # as in _compose
         torch.baddbmm(X, *((X, W) if is_tall else (W, X)), beta=a, out=Y)
         X, Y = Y, X
     return X
@@ -85,6 +89,8 @@ def bounded(
         composed = _compose(remaining[:length], A, W, Q, spare, is_squared=is_squared)
         if scale is not None:
             composed.mul_(scale.mT)
+        if like.dtype == torch.bfloat16 and 1 < length < len(remaining):
+            composed.mul_(MARGIN)
         for X, Y, factor in zip(here, there, composed.split(counts), strict=True):
             torch.bmm(X, factor.mH, out=Y) if _is_tall(X) else torch.bmm(factor, X, out=Y)
         here, there, remaining = there, here, remaining[length:]
@@ -112,7 +118,9 @@ def _compose(
         is_squared: W is A^2 already.
     """
     for number, (a, b, c) in enumerate(polynomials):
-        if is_squared and number == 0:
+        if c == 0:  # a cubic has no A^2; and with alpha=0 torch 2.13 forgets beta in bfloat16 on a CPU
+            torch.mul(A, b, out=W)
+        elif is_squared and number == 0:
             W.mul_(c).add_(A, alpha=b)
         else:
             torch.baddbmm(A, A, A, beta=b, alpha=c, out=W)

@@ -59,7 +59,7 @@ def update(
     is_orthogonal: bool = True,
     cautious: bool = False,
     variant: str | None = None,
-    beta2: float = 0.95,
+    beta2: float | Tensor = 0.95,
     polar_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the parameter and the state after one step of Muon.
@@ -113,7 +113,7 @@ def update(
     return p, state
 
 
-def rescale(O: Tensor, v: Tensor, beta2: float) -> tuple[Tensor, Tensor]:  # noqa: E741
+def rescale(O: Tensor, v: Tensor, beta2: float | Tensor) -> tuple[Tensor, Tensor]:  # noqa: E741
     """Return O / sqrt(v) at O's Frobenius norm, and the new v: its running mean square, a row or an entry.
 
     Args:
@@ -122,7 +122,8 @@ def rescale(O: Tensor, v: Tensor, beta2: float) -> tuple[Tensor, Tensor]:  # noq
         beta2: share of the old v that is kept.
     """
     square = O.abs().square()
-    v = beta2 * v + (1 - beta2) * (square.mean(dim=-1, keepdim=True) if v.shape[-1] != O.shape[-1] else square)
+    square = square.mean(dim=-1, keepdim=True) if v.shape[-1] != O.shape[-1] else square
+    v = operand(beta2, v) * v + operand(1 - beta2, v) * square
     scaled = O / (v.sqrt() + 1e-8)
     norm = torch.linalg.matrix_norm(scaled, keepdim=True)
     return scaled * (torch.linalg.matrix_norm(O, keepdim=True) / torch.where(norm > 0, norm, 1)), v

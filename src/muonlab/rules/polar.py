@@ -44,7 +44,7 @@ def orthogonalize(
       the scaled matrix, which is not that of G.
     - exact: by eigenvectors of the Gram matrix or by the SVD, to the precision of the dtype; singular values that are
       zero to rounding stay zero.
-    - auto: the cheapest of them that is accurate enough, by device, dtype, shape and number (`muonlab doctor`).
+    - auto: the cheapest of them that is accurate enough, by dtype and shape (`muonlab doctor`).
 
     Args:
         G: matrices, (*members, rows, columns), real or complex; never changed. Zero matrices stay zero. The answer
@@ -107,8 +107,7 @@ def orthogonalize_(
     like = stacks[0]
     dtype = _product_dtype(like, dtype or (torch.float32 if method == "exact" and like.element_size() < 4 else None))
     if method == "auto":
-        shape, count = max((tuple(G.shape[-2:]) for G in stacks), key=max), sum(map(len, stacks))
-        method, steps = choice.choose(*shape, count, dtype, like.device.type)
+        method, steps = choice.choose(*max((G.shape[-2:] for G in stacks), key=max), dtype)
     steps, work = steps or STEPS.get(method, 0), workspace or Workspace()
     if not is_scaled or method == "quintic":  # whose eps is relative to the largest entry
         stacks = [divide_by_largest_entry_(G) for G in stacks]
@@ -118,18 +117,18 @@ def orthogonalize_(
         G if G.dtype == dtype else work.take(f"X{index}", G.shape, G, dtype).copy_(G) for index, G in enumerate(stacks)
     ]
     if method == "quintic":
-        found = [_quintic(X, [coefficients or JORDAN] * steps, work, f"Y{index}") for index, X in enumerate(given)]
+        found = [_quintic(X, [coefficients or JORDAN] * steps, workspace, f"Y{index}") for index, X in enumerate(given)]
     elif method == "exact":
         found = [exact(X.mH).mH.resolve_conj() if X.shape[-2] > X.shape[-1] else exact(X) for X in given]
     else:
         polynomials = cubic(steps) if method == "cubic" else polar_express(steps)
-        stages = choice.stages(steps) if method == "gram" else (1,) * steps
+        stages = choice.stages(steps, dtype) if method == "gram" else (1,) * steps
         found = bounded(given, polynomials, stages, preconditioned=method == "aol", workspace=work)
     return [X if X.dtype == G.dtype else G.copy_(X) for X, G in zip(found, stacks, strict=True)]
 
 
-def _quintic(X: Tensor, polynomials: Sequence[Polynomial], workspace: Workspace, name: str) -> Tensor:
-    if X.dtype == torch.bfloat16:  # products are so fast that passes over memory count
+def _quintic(X: Tensor, polynomials: Sequence[Polynomial], workspace: Workspace | None, name: str) -> Tensor:
+    if X.dtype == torch.bfloat16 and workspace is not None:  # passes over memory count where products are fast
         return newton_schulz_(X, polynomials, workspace, name)
     if X.shape[-2] > X.shape[-1]:  # the small Gram matrix is the cheap one
         return newton_schulz(X.mH, polynomials).mH.resolve_conj()

@@ -22,7 +22,7 @@ SAFETY = 1.02
 
 # A schedule is made for the smallest singular value that it brings to within this of one: the cosine to the polar
 # factor is then above .995 where all of them are larger, and smaller ones are lost no sooner than they must be.
-ERROR = 0.07
+ERROR = 0.08
 
 
 @assume_constant_result

@@ -1,0 +1,372 @@
+import pytest
+import torch
+from torch import nn
+
+from muonlab import Muon
+from muonlab.rules import muon
+from muonlab.rules.polar import METHODS
+from optim.training import draw, follow_the_rule, muon_alone, muon_half, parameter, train
+
+# Two that are stacked, their transpose, experts, a convolution with more rows than columns, another of equal flat
+# shape, a single row, and one that is in three blocks.
+SHAPES = {
+    "a": (6, 4),
+    "b": (6, 4),
+    "c": (4, 6),
+    "experts": (3, 6, 4),
+    "conv": (8, 2, 1, 3),
+    "deeper": (8, 1, 1, 2, 3),
+    "row": (1, 5),
+    "qkv": (12, 4),
+    "uneven": (9, 4),
+}
+SPLIT = {"qkv": 3, "uneven": (4, 2, 3)}
+OPTIONS = [
+    {},
+    {"nesterov": False},
+    {"momentum": 0.0},
+    {"momentum": 0.5, "weight_decay": 0.7},
+    {"weight_decay": 0.0},
+    {"lr": torch.tensor(0.1, dtype=torch.float64)},
+    {"lr": torch.tensor(0.1, dtype=torch.float64), "weight_decay": torch.tensor(0.5, dtype=torch.float64)},
+    {"cautious": True},
+    {"cautious": True, "lr": torch.tensor(0.1, dtype=torch.float64), "nesterov": False},
+    {"variant": "normuon"},
+    {"variant": "adamuon", "beta2": 0.7},
+    {"variant": "normuon", "cautious": True, "adjust_lr_fn": "match_rms_adamw", "nesterov": False},
+    *({"adjust_lr_fn": each} for each in muon.ADJUSTMENTS),
+    {"adjust_lr_fn": lambda shape: 0.1 + shape[0] / (1 + shape[1])},
+    *({"method": each} for each in METHODS if each not in ("auto", "quintic")),
+    {"method": "polar_express", "ns_steps": 7},
+    {"ns_steps": 3},
+]
+
+
+def name_of(value):
+    return " ".join(f"{key}={getattr(each, '__name__', each)}" for key, each in value.items()) or "default"
+
+
+def expected_of(name, start, gradients, **hyper):
+    """What the rule makes of a parameter of any shape: of each of its matrices, apart."""
+    if len(SHAPES[name]) > 3:
+        flat = follow_the_rule(start.flatten(1), [gradient.flatten(1) for gradient in gradients], **hyper)
+        return flat.reshape(start.shape)
+    blocks = SPLIT.get(name)
+    if blocks is None:
+        return follow_the_rule(start, gradients, **hyper)
+    sizes = [len(start) // blocks] * blocks if isinstance(blocks, int) else list(blocks)
+    columns = zip(*(x.split(sizes) for x in (start, *gradients)), strict=True)
+    return torch.cat([follow_the_rule(p, list(parts), **hyper) for p, *parts in columns])
+
+
+@pytest.mark.parametrize("make", [muon_alone, muon_half])
+@pytest.mark.parametrize("options", OPTIONS, ids=name_of)
+def test_the_step_is_the_rule_in_float64(options, make):
+    options = {"lr": 0.1, "method": "quintic", "weight_decay": 0.3, "momentum": 0.9, **options}
+    params = {
+        name: parameter(*shape, seed=seed, dtype=torch.float64) for seed, (name, shape) in enumerate(SHAPES.items())
+    }
+    starts = {name: p.detach().clone() for name, p in params.items()}
+    optimizer = make(list(params.items()), split=SPLIT, **options)
+    train(optimizer, params.values(), 4)
+    hyper = {key: value for key, value in options.items() if key != "ns_steps"}
+    if "ns_steps" in options:
+        hyper["steps"] = options["ns_steps"]
+    for number, (name, p) in enumerate(params.items()):
+        gradients = [draw(*p.shape, seed=1000 * step + number) for step in range(1, 5)]
+        expected = expected_of(name, starts[name], gradients, **hyper)
+        # Stacked and single products round differently, and an iteration lifts that.
+        torch.testing.assert_close(
+            p.detach(), expected, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"nesterov": False}, {"lr": torch.tensor(0.1, dtype=torch.float64)}, {"cautious": True}],
+    ids=name_of,
+)
+def test_large_matrices_follow_the_rule_too(options, dtype):
+    options = {"lr": 0.1, "method": "polar_express", "weight_decay": 0.3, **options}
+    shapes = [(512, 320), (320, 512), (2, 384, 384), (24, 16, 9, 128)]
+    params = [parameter(*shape, seed=seed, dtype=dtype) for seed, shape in enumerate(shapes)]
+    starts = [p.detach().clone() for p in params]
+    train(Muon(params, **options), params, 2)
+    for number, (p, start) in enumerate(zip(params, starts, strict=True)):
+        gradients = [draw(*p.shape, seed=1000 * step + number, dtype=dtype) for step in (1, 2)]
+        flat = [x.flatten(1) if x.ndim == 4 else x for x in (start, *gradients)]
+        expected = follow_the_rule(flat[0], flat[1:], **options).reshape(p.shape)
+        torch.testing.assert_close(p.detach(), expected, rtol=0, atol=1e-4 if dtype == torch.float32 else 1e-10)
+
+
+def test_more_matrices_than_are_worked_on_at_a_time_do_not_get_into_each_others_way():
+    p, start = parameter(40, 192, 192), draw(40, 192, 192, dtype=torch.float32)
+    train(Muon([p], lr=0.1, method="polar_express"), [p], 1)
+    gradient = draw(40, 192, 192, seed=1000, dtype=torch.float32)
+    expected = follow_the_rule(start, [gradient], lr=0.1, weight_decay=0.1, method="polar_express")
+    torch.testing.assert_close(p.detach(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (256, 256), (48, 200), (200, 48), (512, 400)])
+def test_auto_is_close_to_the_polar_factor(shape):
+    p = nn.Parameter(torch.zeros(shape))
+    train(Muon([p], lr=1.0, adjust_lr_fn="none"), [p], 1)
+    U, _, Vh = torch.linalg.svd(draw(*shape, seed=1000), full_matrices=False)
+    assert torch.nn.functional.cosine_similarity(-p.detach().double().flatten(), (U @ Vh).flatten(), dim=0) > 0.99
+
+
+def test_coefficients_of_the_quintic():
+    ends = []
+    for options in (
+        {"method": "quintic"},
+        {"ns_coefficients": (3.4445, -4.7750, 2.0315)},
+        {"ns_coefficients": [2, -1.5, 0.5]},
+    ):
+        p = parameter(5, 4, dtype=torch.float64)
+        ends += train(Muon([p], lr=0.1, **options), [p], 2)
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=0)
+    assert not torch.allclose(ends[0], ends[2], atol=1e-3)
+
+
+def test_products_in_bfloat16_are_close_and_not_equal():
+    ends = []
+    for dtype in (None, torch.bfloat16, torch.float64):
+        p = parameter(16, 12)
+        ends += train(Muon([p], lr=0.1, method="quintic", ns_dtype=dtype), [p], 1)
+    way = (ends[0] - draw(16, 12, dtype=torch.float32)).norm()
+    assert 1e-4 * way < (ends[1] - ends[0]).norm() < 0.03 * way
+    assert (ends[2] - ends[0]).norm() < 1e-5 * way
+
+
+@pytest.mark.parametrize("state_dtype", [torch.bfloat16, torch.float32])
+def test_the_momentum_may_be_kept_in_another_dtype(state_dtype):
+    p, twin = parameter(8, 6, dtype=torch.float64), parameter(8, 6, dtype=torch.float64)
+    optimizer = Muon([p], lr=0.1, method="exact", state_dtype=state_dtype)
+    (seen,), (expected,) = train(optimizer, [p], 5), train(Muon([twin], lr=0.1, method="exact"), [twin], 5)
+    assert optimizer.state[p]["momentum_buffer"].dtype == state_dtype
+    assert 0 < (seen - expected).norm() < 10 * torch.finfo(state_dtype).eps * (expected - draw(8, 6)).norm()
+
+
+def test_a_dtype_of_the_state_says_nothing_of_whether_it_is_complex():
+    # A complex momentum of a real parameter would be cast, with a warning; the real one of a complex parameter is half.
+    for dtype, state_dtype in ((torch.float32, torch.complex64), (torch.complex64, torch.float32)):
+        p = parameter(4, 3, dtype=dtype)
+        optimizer = Muon([p], state_dtype=state_dtype)
+        train(optimizer, [p])
+        assert optimizer.state[p]["momentum_buffer"].dtype == dtype
+
+
+# ------------------------------------------------------------------------------------------ what a loop may throw at it
+
+
+def test_strides_of_parameters_and_gradients_do_not_matter():
+    strided = {
+        "transposed": lambda x: x.mT.contiguous().mT,
+        "a view of more": lambda x: torch.cat([x, x], dim=-1)[..., : x.shape[-1]],
+        "expanded": lambda x: x,
+    }
+    for name, view in strided.items():
+        p, plain = nn.Parameter(view(draw(6, 4))), nn.Parameter(draw(6, 4))
+        gradient = draw(6, 1, seed=1).expand(6, 4) if name == "expanded" else draw(6, 4, seed=1)
+        p.grad, plain.grad = view(gradient), gradient.clone()
+        for each in (p, plain):
+            optimizer = Muon([each], lr=0.1)
+            optimizer.step()
+            optimizer.step()
+        torch.testing.assert_close(p.detach(), plain.detach(), rtol=0, atol=1e-12, msg=name)
+        assert p.stride() == view(draw(6, 4)).stride()
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 4, 4), (2, 0, 4), (0, 2, 3, 3)])
+def test_a_parameter_without_entries_is_no_trouble(shape, capturable):
+    empty, other = parameter(*shape), parameter(4, 3)
+    optimizer = Muon([empty, other], lr=0.1, capturable=capturable, nonfinite="skip", variant="normuon")
+    before = other.detach().clone()
+    (_, after) = train(optimizer, [empty, other])
+    assert not torch.equal(before, after)
+    optimizer.load_state_dict(optimizer.state_dict())
+    train(optimizer, [empty, other], first=4)
+
+
+def test_a_matrix_of_one_entry_moves_by_its_sign():
+    p = nn.Parameter(torch.tensor([[0.5]]))
+    optimizer = Muon([p], lr=0.1, weight_decay=0.0, method="exact")
+    for gradient in (3.0, 1e-30, 1e30):
+        p.grad = torch.tensor([[gradient]])
+        optimizer.state.clear()
+        optimizer.step()
+    torch.testing.assert_close(p.detach(), torch.tensor([[0.2]]))
+
+
+@pytest.mark.parametrize("method", ["auto", "quintic", "polar_express", "exact"])
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-12, 1e12, 1e30, 1e38])
+@pytest.mark.parametrize("shape", [(6, 4), (400, 384)])
+def test_the_size_of_gradients_does_not_matter(shape, scale, method):
+    if method == "exact" and shape != (6, 4):
+        pytest.skip("one shape is enough of what takes long")
+    gradient = draw(*shape, seed=1, dtype=torch.float32).clamp(-3, 3)
+    ends = []
+    for factor in (1.0, scale):
+        p = nn.Parameter(torch.zeros(shape))
+        optimizer = Muon([p], lr=1.0, method=method)
+        for _ in range(2):
+            p.grad = gradient * factor
+            optimizer.step()
+        ends.append(p.detach())
+    # Below 1e-37 numbers of float32 lose bits, and (1 - momentum) takes more.
+    torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=0.02 if scale == 1e-38 else 1e-3)
+
+
+def test_parameters_may_be_frozen_and_thawed():
+    p, other = parameter(4, 3), parameter(4, 3, seed=1)
+    p.requires_grad_(False)
+    optimizer = Muon([p, other], lr=0.1, weight_decay=0.5)
+    start = p.detach().clone()
+    for step in range(4):
+        p.requires_grad_(step >= 2)
+        optimizer.zero_grad()
+        ((p + other) ** 2).sum().backward()
+        optimizer.step()
+        assert torch.equal(p.detach(), start) == (step < 2)
+        assert (p in optimizer.state) == (step >= 2)
+
+
+def test_dtypes_may_be_mixed_in_a_group():
+    dtypes = [torch.float32, torch.bfloat16, torch.float64, torch.complex64, torch.float16]
+    params = [parameter(4, 3, seed=seed, dtype=dtype) for seed, dtype in enumerate(dtypes)]
+    ends = train(Muon(params, lr=0.1, method="exact"), params, 2)
+    for number, (p, dtype) in enumerate(zip(params, dtypes, strict=True)):
+        wide = torch.complex128 if dtype.is_complex else torch.float64
+        start = draw(4, 3, seed=number, dtype=dtype).to(wide)
+        gradients = [draw(4, 3, seed=1000 * step + number, dtype=dtype).to(wide) for step in (1, 2)]
+        expected = follow_the_rule(start, gradients, lr=0.1, weight_decay=0.1, method="exact")
+        torch.testing.assert_close(ends[number].to(wide), expected, rtol=0, atol=16 * torch.finfo(p.dtype).eps)
+
+
+# ------------------------------------------------------------------------------------------------------- captured steps
+
+
+CAPTURED = {"capturable": True, "nonfinite": "skip"}
+VARIED = [
+    {},
+    {"nesterov": False, "weight_decay": 0.0},
+    {"cautious": True},
+    {"variant": "adamuon"},
+    {"lr": torch.tensor(0.1, dtype=torch.float64), "weight_decay": torch.tensor(0.2, dtype=torch.float64)},
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.complex64])
+@pytest.mark.parametrize("options", VARIED, ids=name_of)
+def test_capturable_makes_no_difference_to_the_update(options, dtype):
+    ends = []
+    for extra in ({}, CAPTURED):
+        params = [
+            parameter(*shape, seed=seed, dtype=dtype)
+            for seed, shape in enumerate([(6, 4), (4, 6), (3, 4, 4), (4, 2, 3, 3)])
+        ]
+        ends.append(train(Muon(params, **{"lr": 0.1, **options, **extra}), params))
+    for seen, expected in zip(*ends, strict=True):
+        torch.testing.assert_close(
+            seen, expected, rtol=0, atol=4 * torch.finfo(dtype).eps * float(expected.abs().max())
+        )
+
+
+@pytest.mark.parametrize("options", VARIED, ids=name_of)
+@pytest.mark.parametrize("rounding", ["stochastic", "remainder"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_capturable_leaves_out_what_is_not_finite_without_looking(dtype, rounding, options):
+    params = [parameter(6, 4, seed=seed, dtype=dtype) for seed in range(2)]
+    optimizer = Muon(params, **{"lr": 0.1, "rounding": rounding, **options, **CAPTURED})
+    train(optimizer, params, 2)
+    before = [p.detach().clone() for p in params], {k: v.clone() for k, v in optimizer.state[params[0]].items()}
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        for p in params:
+            p.grad = draw(6, 4, seed=7, dtype=dtype)
+        params[0].grad[2, 1] = bad
+        optimizer.step()
+    assert optimizer.num_skipped == 3
+    assert torch.equal(params[0].detach(), before[0][0])
+    assert not torch.equal(params[1].detach(), before[0][1])
+    for name, value in optimizer.state[params[0]].items():
+        if name != "step":  # it tells noise from noise, and the host may not know that it is not needed
+            assert torch.equal(value, before[1][name]), name
+    assert all(torch.isfinite(p).all() for p in train(optimizer, params, 2, first=3))
+
+
+def test_a_captured_graph_could_be_replayed():
+    """All that a step reads and writes stays where it is: what a graph was captured with is what it will use again."""
+    params = [parameter(6, 4, seed=seed, dtype=dtype) for seed, dtype in enumerate([torch.float32, torch.bfloat16])]
+    for rounding in ("stochastic", "remainder"):
+        optimizer = Muon(params, lr=torch.tensor(0.1), rounding=rounding, variant="normuon", **CAPTURED)
+        train(optimizer, params, 1)
+        places = [(p, name, value.data_ptr()) for p in params for name, value in optimizer.state[p].items()]
+        counter = optimizer.param_groups[0]["num_skipped"]
+        train(optimizer, params, 2)
+        assert all(optimizer.state[p][name].data_ptr() == place for p, name, place in places)
+        assert optimizer.param_groups[0]["num_skipped"] is counter
+
+
+# -------------------------------------------------------------------------------------------------------- torch.compile
+
+
+def compiled_and_eager(make, shapes, has_tensors, **options):
+    """Train twins, one by a compiled step, as lr changes; return ends and compilations after two and all steps."""
+    torch.compiler.reset()
+    ends, compilations = [], []
+
+    def count(module, example_inputs):
+        compilations.append(module)
+        return module.forward
+
+    for is_compiled in (False, True):
+        params = [parameter(*shape, seed=seed) for seed, shape in enumerate(shapes)]
+        optimizer = make(params, lr=torch.tensor(0.1) if has_tensors else 0.1, **options)
+        train(optimizer, params, 1)  # the state comes to be
+        step = (
+            torch.compile(lambda optimizer=optimizer: optimizer.step(), backend=count)
+            if is_compiled
+            else optimizer.step
+        )
+        for number in range(2, 7):
+            if number == 4:
+                settled = len(compilations)
+            for group in optimizer.param_groups:
+                group["lr"] *= 0.7
+            for index, p in enumerate(params):
+                p.grad = draw(*p.shape, seed=1000 * number + index, dtype=p.dtype)
+            step()
+        ends.append([p.detach() for p in params])
+    return ends, settled, len(compilations)
+
+
+SMALL = [(4, 6), (6, 4), (3, 4, 4)]
+
+
+# Dynamo warns of caches that it looks through.
+ignores_caches = pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+
+
+@ignores_caches
+@pytest.mark.parametrize("has_tensors", [True, False])
+def test_a_compiled_step_is_the_eager_one_and_is_not_compiled_again_when_lr_changes(has_tensors):
+    ends, settled, total = compiled_and_eager(Muon, SMALL, has_tensors)
+    for compiled, eager in zip(*reversed(ends), strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-5)
+    assert 0 < settled == total
+
+
+@ignores_caches
+def test_a_capturable_step_compiles_to_one_graph_so_the_host_never_waits_for_the_device():
+    torch.compiler.reset()
+    params = [parameter(*shape, seed=seed) for seed, shape in enumerate(SMALL)]
+    params.append(parameter(4, 4, dtype=torch.bfloat16))
+    optimizer = Muon(params, lr=torch.tensor(0.1), **CAPTURED)
+    train(optimizer, params, 1)
+    step = torch.compile(lambda: optimizer.step(), backend="eager", fullgraph=True)
+    for p in params:
+        p.grad = draw(*p.shape, seed=2, dtype=p.dtype)
+    step()
+    assert all(torch.isfinite(p).all() for p in params)

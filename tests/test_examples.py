@@ -1,0 +1,89 @@
+"""The examples run with tiny settings, and what they print is what they show."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+# One thread: on a machine whose cores are all busy, threads that wait for each other make seconds into minutes.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
+
+
+def run(name, arguments="", **environment):
+    """Return what an example prints."""
+    command = [sys.executable, str(EXAMPLES / name), *arguments.split()]
+    env = {**ENVIRONMENT, **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def numbers(pattern, text):
+    """Return the groups of the one match of a pattern, as numbers."""
+    (found,) = re.findall(pattern, text)
+    return tuple(map(float, (found,) if isinstance(found, str) else found))
+
+
+def test_every_example_is_run_here():
+    text = Path(__file__).read_text()
+    assert [path.name for path in EXAMPLES.glob("*.py") if f'run("{path.name}"' not in text] == []
+
+
+def test_plain_loop_learns_and_resumes_with_the_same_losses(tmp_path):
+    tiny = "--steps 30 --width 32 --depth 1 --context 32 --batch 8"
+    printed = run("plain_loop.py", f"{tiny} --checkpoint {tmp_path / 'checkpoint.pt'}")
+    assert re.search(r"blocks\.0\.qkv\.weight +96x32 +muon +matrix, 3 blocks", printed)
+    assert re.search(r"lm_head\.weight .* adamw +output head", printed)
+    before, after = numbers(r"held-out loss: ([\d.]+) before, ([\d.]+) after", printed)
+    assert after < before - 0.5
+    step, count, difference = numbers(r"resumed at step (\d+): (\d+) losses, largest difference (\S+)", printed)
+    assert (step, count, difference) == (25, 5, 0)
+
+
+def test_schedulers_turn_both_learning_rates_and_the_momentum():
+    printed = run("schedulers.py")
+    assert all(float(accuracy) > 0.9 for accuracy in re.findall(r"accuracy on new points: ([\d.]+)", printed))
+    parts = re.split(r"\n\n(?=\w+LR\n)", printed)
+    assert [part.split("\n")[0] for part in parts[1:]] == ["OneCycleLR", "SequentialLR", "LambdaLR"]
+    # step, loss, learning rate of Muon, momentum, learning rate of AdamW, beta1
+    row = r"^ +(\d+)" + 5 * r" +([\d.]+)" + "$"
+    tables = [re.findall(row, part, re.MULTILINE) for part in parts[1:]]
+    cycle, sequence, trapezoid = [list(zip(*(map(float, line) for line in table), strict=True)) for table in tables]
+    assert max(cycle[2]) > 10 * cycle[2][0]
+    assert max(cycle[4]) > 10 * cycle[4][0]
+    assert min(cycle[3]) < 0.86 < 0.94 < max(cycle[3])
+    assert min(cycle[5]) < 0.81 < 0.89 < max(cycle[5])
+    assert set(sequence[3]) == {0.95}
+    assert trapezoid[2][-1] < trapezoid[2][0]
+    assert trapezoid[4][-1] > trapezoid[4][0]
+
+
+def test_fsdp2_equals_one_process_and_resumes():
+    printed = run("fsdp2.py", "--steps 10")
+    first, last = numbers(r"2 processes: loss ([\d.]+) -> ([\d.]+)", printed)
+    assert last < first - 0.1
+    assert numbers(r"largest difference of a parameter: (\S+)", printed) < (1e-5,)
+    step, count, difference = numbers(r"resumed at step (\d+): (\d+) losses, largest difference (\S+)", printed)
+    assert (step, count) == (5, 5)
+    assert difference < 1e-6
+
+
+def test_hf_trainer_says_what_it_lacks():
+    if find_spec("transformers") and find_spec("accelerate"):
+        pytest.skip("transformers is there")
+    assert run("hf_trainer.py").startswith("skipped: transformers")
+
+
+def test_hf_trainer_takes_a_factory_and_an_optimizer():
+    pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    # What other libraries warn of is not ours.
+    printed = run("hf_trainer.py", "--steps 30 --width 32 --depth 1 --context 32", PYTHONWARNINGS="default")
+    for way in ("factory", "optimizers="):
+        first, last = numbers(rf"{way}: MuonAdamW, loss ([\d.]+) -> ([\d.]+)", printed)
+        assert last < first - 0.5
