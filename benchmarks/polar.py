@@ -109,7 +109,7 @@ def main() -> None:
                         )
                         print(f"{name:9} {count} x {side}x{columns:<5} {best:16} {cells}", flush=True)
     if options.json:
-        print(json.dumps({"environment": record(), "threads": options.threads, "lines": lines}, indent=1))
+        print(json.dumps({"environment": record(threads=options.threads), "threads": options.threads, "lines": lines}, indent=1))
     else:
         print("* not accurate enough")
 

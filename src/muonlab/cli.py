@@ -220,6 +220,40 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
     return 0
 
 
+@app.command
+def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> int:
+    """Say what this machine has, and what method="auto" of the optimizer means on it.
+
+    For example:
+
+        muonlab doctor
+
+    Parameters
+    ----------
+    as_json
+        Print JSON instead of text.
+    """
+    from dataclasses import asdict
+
+    import torch
+
+    from muonlab.rules import choice
+    from muonlab.runs.environment import record
+    from muonlab.view import terminal
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    found = {
+        "environment": record(threads=torch.get_num_threads()),
+        "gpus": gpus,
+        "auto": list(map(asdict, choice.TABLE)),
+    }
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        terminal.print_doctor(found)
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit status 0, 1 for a failure, 2 for a mistake in the command, 130 for Ctrl-C."""
     from muonlab.runs.files import StudyError

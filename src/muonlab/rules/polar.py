@@ -44,7 +44,7 @@ def orthogonalize(
       the scaled matrix, which is not that of G.
     - exact: by eigenvectors of the Gram matrix or by the SVD, to the precision of the dtype; singular values that are
       zero to rounding stay zero.
-    - auto: the cheapest of them that is accurate enough, by dtype and shape (`muonlab doctor`).
+    - auto: the cheapest of them that is accurate enough, by shape (`muonlab doctor`).
 
     Args:
         G: matrices, (*members, rows, columns), real or complex; never changed. Zero matrices stay zero. The answer
@@ -107,7 +107,7 @@ def orthogonalize_(
     like = stacks[0]
     dtype = _product_dtype(like, dtype or (torch.float32 if method == "exact" and like.element_size() < 4 else None))
     if method == "auto":
-        method, steps = choice.choose(*max((G.shape[-2:] for G in stacks), key=max), dtype)
+        method, steps = choice.choose(*max((G.shape[-2:] for G in stacks), key=max))
     steps, work = steps or STEPS.get(method, 0), workspace or Workspace()
     if not is_scaled or method == "quintic":  # whose eps is relative to the largest entry
         stacks = [divide_by_largest_entry_(G) for G in stacks]

@@ -77,6 +77,26 @@ def _times(members: Sequence[MemberResult], field: str) -> str:
     return " ".join("-" if crossing is None else str(crossing.step) for crossing in crossings)
 
 
+def print_doctor(found: dict[str, Any]) -> None:
+    """Print a machine, and which method orthogonalizes what.
+
+    Args:
+        found: "environment" (of runs.environment), "gpus" (their names) and "auto" (rows of rules.choice.TABLE).
+    """
+    environment = found["environment"]
+    hardware, versions = environment["hardware"], environment["versions"]
+    print(f"muonlab {versions['muonlab']}, torch {versions['torch']}, Python {versions['python']}")
+    print(f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gb']:.0f} GB; {hardware['system']}")
+    print(f"GPUs: {', '.join(found['gpus']) or 'none'}")
+    print('\nmethod="auto" of Muon, by the shape of a matrix; the first row that fits:')
+    table = _table("smaller side", "larger / smaller side", "method", "steps")
+    for row in found["auto"]:
+        side = "any" if row["side"] is None else f"up to {row['side']}"
+        aspect = "any" if row["aspect"] == 1 else f"from {row['aspect']}"
+        table.add_row(side, aspect, row["method"], str(row["steps"]))
+    Console().print(table)
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
