@@ -122,7 +122,7 @@ def orthogonalize_(
         found = [exact(X.mH).mH.resolve_conj() if X.shape[-2] > X.shape[-1] else exact(X) for X in given]
     else:
         polynomials = cubic(steps) if method == "cubic" else polar_express(steps)
-        stages = choice.stages(steps, dtype) if method == "gram" else (1,) * steps
+        stages = choice.stages(steps, min(like.shape[-2:]), dtype) if method == "gram" else (1,) * steps
         found = bounded(given, polynomials, stages, preconditioned=method == "aol", workspace=work)
     return [X if X.dtype == G.dtype else G.copy_(X) for X, G in zip(found, stacks, strict=True)]
 
