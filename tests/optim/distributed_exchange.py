@@ -1,17 +1,8 @@
-"""The cases of optim/sharding.py that need several ranks, as a script: python distributed_exchange.py NUM_RANKS FOLDER.
+"""The cases of optim/sharding.py that need several ranks, as a script (`ranks.check_cases`)."""
 
-Runs all cases for that number of ranks on processes of its own and writes {case: traceback or ""} to FOLDER/RANK.json.
-"""
-
-import json
-import multiprocessing
-import sys
-import traceback
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -24,17 +15,9 @@ from torch.distributed.tensor.placement_types import _StridedShard
 
 from muonlab.optim.sharding import agree, exchange, local_shard
 from muonlab.rules.polar import orthogonalize
+from optim.ranks import Cases
 
-CASES = {2: {}, 4: {}}
-
-
-def case(*nums_ranks):
-    def register(function):
-        for num_ranks in nums_ranks:
-            CASES[num_ranks][function.__name__] = function
-        return function
-
-    return register
+case = Cases(2, 4)
 
 
 def random(*shape, seed=0, dtype=torch.float64):
@@ -465,34 +448,5 @@ def flags_agreed_on_two_mesh_dimensions():
             assert agree(flags, [sharded, sharded]).tolist() == [False, True]
 
 
-def run_cases(rank, num_ranks, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder / 'rendezvous'}", timedelta(seconds=60), num_ranks, rank)
-    outcomes = {}
-    for name, function in CASES[num_ranks].items():
-        try:
-            function()
-            dist.barrier()
-            outcomes[name] = ""
-        except Exception:
-            # The other ranks may wait in another collective: no case after this one can be run.
-            outcomes[name] = traceback.format_exc()
-            break
-    (folder / f"{rank}.json").write_text(json.dumps(outcomes))
-    if not any(outcomes.values()):
-        dist.destroy_process_group()
-
-
-def main(num_ranks, folder):
-    # Forked, so that torch is imported once; where that is not safe (macOS), spawned.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    ranks = [context.Process(target=run_cases, args=(rank, num_ranks, folder)) for rank in range(num_ranks)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join()
-    return max(abs(process.exitcode or 0) for process in ranks)
-
-
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2])))
+    case.main()

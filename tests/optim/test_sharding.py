@@ -1,28 +1,17 @@
-import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from muonlab.optim.sharding import Cut, agree, assign, exchange
-
-SCRIPT = Path(__file__).with_name("distributed_exchange.py")
+from optim.ranks import check_cases
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4])
 def test_exchange_over_ranks(num_ranks, tmp_path):
     # One test for each number of ranks and not for each case: starting the ranks is what takes the time.
-    command = [sys.executable, str(SCRIPT), str(num_ranks), str(tmp_path)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    outcomes = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
-    failed = [f"{name}, rank {rank}: {each[name]}" for rank, each in enumerate(outcomes) for name in each if each[name]]
-    if failed:  # ranks that only lost the connection to the one that failed say nothing
-        pytest.fail("\n".join([each for each in failed if "Connection closed by peer" not in each] or failed))
-    assert process.returncode == 0, process.stderr
-    assert len(outcomes) == num_ranks
-    assert all(len(each) >= 20 for each in outcomes)
+    check_cases("distributed_exchange", num_ranks, tmp_path, num_cases=20)
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 5, 8, 17])

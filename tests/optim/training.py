@@ -23,10 +23,10 @@ def parameter(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) ->
     return nn.Parameter(draw(*shape, seed=seed, dtype=dtype))
 
 
-def give(params, seed: int = 1, scale: float = 1.0) -> None:
+def give(params, seed: int = 1) -> None:
     """Give every parameter a gradient of its own."""
     for number, p in enumerate(params):
-        p.grad = draw(*p.shape, seed=1000 * seed + number, dtype=p.dtype) * scale
+        p.grad = draw(*p.shape, seed=1000 * seed + number, dtype=p.dtype)
 
 
 def train(optimizer, params, num_steps: int = 3, first: int = 1) -> list[Tensor]:

@@ -59,7 +59,7 @@ def _step_tiled(group: dict[str, Any], members: list[tiles.Matrix], workspace: W
     directions = tiles.directions(group, members, dtype, workspace)
     updates = _polar(group, directions[0], workspace)(directions, is_scaled=True)
     adjust = group["adjust_lr_fn"] or "original"
-    sizes = [lr * adjustment(*member.p.shape, adjust) for member in members]
+    sizes = [lr * adjustment(member.p.shape[0], member.p.shape[1], adjust) for member in members]
     tiles.apply(members, updates, lr * float(group["weight_decay"]), sizes, workspace)
 
 

@@ -50,9 +50,10 @@ def matrices(item: Item, layout: Layout) -> list[Matrix] | None:
         or any(tensor.dtype != p.dtype or not tensor.is_contiguous() for tensor in tensors)
     ):
         return None
-    if p.shape == layout.shapes[0][1:]:
+    (shape,) = layout.shapes
+    if p.shape == shape[1:]:
         return [Matrix(*tensors)]
-    return [Matrix(*views) for views in zip(*(tensor.view(layout.shapes[0]) for tensor in tensors), strict=True)]
+    return [Matrix(*views) for views in zip(*(tensor.view(shape) for tensor in tensors), strict=True)]
 
 
 def batches(matrices: Sequence[Matrix]) -> list[list[Matrix]]:
@@ -113,7 +114,7 @@ def apply(members: list[Matrix], updates: list[Tensor], decay: float, sizes: lis
             p.add_(wide, alpha=-size)
 
 
-def _tiles(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+def _tiles(*tensors: Tensor) -> Iterable[Any]:
     """Return tuples of tiles, some rows of each of tensors of one shape."""
     if tensors[0].numel() <= TILE:
         return (tensors,)

@@ -107,7 +107,8 @@ def orthogonalize_(
     like = stacks[0]
     dtype = _product_dtype(like, dtype or (torch.float32 if method == "exact" and like.element_size() < 4 else None))
     if method == "auto":
-        method, steps = choice.choose(*max((G.shape[-2:] for G in stacks), key=max))
+        shapes = [G.shape[-2:] for G in stacks]  # a list: dynamo knows no max of a generator by key
+        method, steps = choice.choose(*max(shapes, key=max))
     steps, work = steps or STEPS.get(method, 0), workspace or Workspace()
     if not is_scaled or method == "quintic":  # whose eps is relative to the largest entry
         stacks = [divide_by_largest_entry_(G) for G in stacks]
