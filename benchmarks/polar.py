@@ -101,15 +101,19 @@ def main() -> None:
                     columns = round(side * aspect)
                     found = measure(side, columns, count, getattr(torch, name), options.device, options.seconds)
                     best = min((key for key in found if found[key]["enough"]), key=lambda key: found[key]["ms"])
-                    line = {"dtype": name, "rows": side, "columns": columns, "count": count, "best": best} | found
-                    lines.append(line)
+                    shape = {"dtype": name, "rows": side, "columns": columns, "count": count}
+                    lines.append(shape | {"best": best} | found)
                     if not options.json:
                         cells = "  ".join(
                             f"{key} {cell['ms']:.2f}{'' if cell['enough'] else '*'}" for key, cell in found.items()
                         )
                         print(f"{name:9} {count} x {side}x{columns:<5} {best:16} {cells}", flush=True)
     if options.json:
-        print(json.dumps({"environment": record(threads=options.threads), "threads": options.threads, "lines": lines}, indent=1))
+        print(
+            json.dumps(
+                {"environment": record(threads=options.threads), "threads": options.threads, "lines": lines}, indent=1
+            )
+        )
     else:
         print("* not accurate enough")
 

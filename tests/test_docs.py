@@ -61,11 +61,22 @@ def test_the_readme_has_code_of_both_kinds():
     assert blocks("sh")
 
 
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_python_of_the_readme_runs(number, tmp_path):
-    command = [sys.executable, "-c", blocks("python")[number]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+# Every block of python, and the block of text that follows it at once, which is what it prints.
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
+PYTHON = [
+    pytest.param(code, printed, id=f"{name}:{number}")
+    for name in ("README.md", "docs/optimizer.md")
+    for number, (code, printed) in enumerate(BLOCK.findall((ROOT / name).read_text()))
+]
+
+
+@pytest.mark.parametrize(("code", "printed"), PYTHON)
+def test_python_of_the_pages_runs(code, printed, tmp_path):
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
+    assert not printed or done.stdout == printed
 
 
 SHELL = [line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")]

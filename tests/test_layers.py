@@ -40,7 +40,7 @@ PACKAGES = {
     "launch": set(),
     "studies": {"pydantic", "numpy"},
     "view": {"rich", "numpy", "matplotlib", "jinja2", "markupsafe"},
-    "cli": {"cyclopts"},
+    "cli": {"cyclopts", "torch"},
 }
 
 

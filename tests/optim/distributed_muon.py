@@ -40,12 +40,12 @@ TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-12}
 class Net(nn.Module):
     """A parameter of every kind; 9 and 3 rows are shared unevenly by 2 and by 4 ranks, and 2 and 3 leave some empty."""
 
-    def __init__(self, width=6):
+    def __init__(self, width=6, hidden=9):
         super().__init__()
         self.table = nn.Embedding(11, width)
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.conv = nn.Conv1d(width, 3, 3, padding=1)
-        self.up, self.down = nn.Linear(3, 9), nn.Linear(9, width, bias=False)
+        self.up, self.down = nn.Linear(3, hidden), nn.Linear(hidden, width, bias=False)
         self.experts = nn.Parameter(torch.randn(3, width, 5) / 2)
         self.narrow, self.wide = nn.Linear(5, 2), nn.Linear(2, width)
         self.norm = nn.LayerNorm(width)
@@ -57,13 +57,14 @@ class Net(nn.Module):
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         x = x + F.scaled_dot_product_attention(q, k, v)
         x = x + self.down(F.gelu(self.up(self.conv(x.mT).mT)))
-        x = x + self.wide(F.gelu(self.narrow((x[..., None, :] @ self.experts).tanh().sum(-2))))
+        experts = torch.einsum("bti,eij->btej", x, self.experts).tanh()
+        x = x + self.wide(F.gelu(self.narrow(experts.sum(-2))))
         return self.head(self.norm(x))
 
 
-def make_net(dtype=torch.float64):
+def make_net(dtype=torch.float64, **sizes):
     torch.manual_seed(0)
-    return Net().to(dtype)
+    return Net(**sizes).to(dtype)
 
 
 def make(net, **options):
@@ -154,9 +155,9 @@ MATRICES = 3 + 1 + 1 + 1 + 3 + 1 + 1  # query, key and value; conv, up, down; ex
 # ------------------------------------------------------------------------------------------------------------- FSDP2
 
 
-def check_training(net, make_optimizer, dtype, part=None, alter=None, num_steps=3):
+def check_training(net, make_optimizer, dtype, part=None, alter=None, num_steps=3, **sizes):
     """Train a sharded net and a whole one, and compare; return the optimizers and the matrices that a step took."""
-    expected = make_net(dtype)
+    expected = make_net(dtype, **sizes)
     reference, optimizer = make_optimizer(expected), make_optimizer(net)
     with orthogonalized() as counts:
         train(net, optimizer, part=part or here(), alter=alter, num_steps=num_steps)
@@ -201,9 +202,10 @@ def muon_on_some_parameters():
 
 @case(2, 4)
 def experts_sharded_within():
-    net = make_net()
-    fully_shard(net, mesh=line(), shard_placement_fn=lambda p: Shard(1) if p.ndim == 3 else None)
-    *_, count = check_training(net, make, torch.float64)
+    net = make_net(width=8)
+    fully_shard(net, mesh=line(), shard_placement_fn=lambda p: Shard(1) if p is net.experts else None)
+    assert net.experts.placements == (Shard(1),)
+    *_, count = check_training(net, make, torch.float64, width=8)
     assert count == MATRICES
 
 
@@ -316,24 +318,144 @@ def hybrid_sharded():
 @case(4)
 def tensor_parallel():
     plan = {"up": ColwiseParallel(), "down": RowwiseParallel()}
-    net = parallelize_module(make_net(), line(), plan)
-    assert net.down.weight.placements == (Shard(1),)
-    check_training(net, make, torch.float64, part=(0, 1))
-    # With what is not parallel shared as well.
-    net = parallelize_module(make_net(), line(), plan)
 
-    def make_one(net):
+    def make_shared(net):
+        """What is not parallel is shared as well."""
         return make(net, process_group=dist.group.WORLD if isinstance(net.down.weight, DTensor) else None)
 
-    *_, count = check_training(net, make_one, torch.float64, part=(0, 1))
-    assert count == MATRICES
+    for make_optimizer, times in ((make, 4), (make_shared, 1)):
+        net = parallelize_module(make_net(hidden=8), line(), plan)
+        assert net.down.weight.placements == (Shard(1),)
+        *_, count = check_training(net, make_optimizer, torch.float64, part=(0, 1), hidden=8)
+        assert count == 2 + times * (MATRICES - 2)  # up and down are parallel
+        check_same_bits(net)
 
 
 @case(4)
 def fully_sharded_tensor_parallel():
-    net = parallelize_module(make_net(), square()["inner"], {"up": ColwiseParallel(), "down": RowwiseParallel()})
-    sharded(net, square()["outer"])
-    check_training(net, make, torch.float64, part=(square().get_local_rank("outer"), 2))
+    plan = {"up": ColwiseParallel(), "down": RowwiseParallel()}
+    net = sharded(parallelize_module(make_net(hidden=8), square()["inner"], plan), square()["outer"])
+    *_, count = check_training(net, make, torch.float64, part=(square().get_local_rank("outer"), 2), hidden=8)
+    # What is not parallel has a mesh of its own, of two ranks, on either half.
+    assert count == 2 + 2 * (MATRICES - 2)
+
+
+# --------------------------------------------------------------------------------------------------------- checkpoints
+
+
+@contextmanager
+def shared_folder():
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(of_all_ranks(folder)[0])
+        dist.barrier()
+
+
+@cache
+def some(num_ranks):
+    """A mesh of the first ranks."""
+    return DeviceMesh("cpu", torch.arange(num_ranks))
+
+
+def save(net, optimizer, folder, options=None):
+    model, state = get_state_dict(net, optimizer, options=options)
+    dcp.save({"model": model, "optimizer": state}, checkpoint_id=folder)
+
+
+def load(net, optimizer, folder, mesh=None, options=None):
+    model, state = get_state_dict(net, optimizer, options=options)
+    group = {"no_dist": True} if mesh is None else {"process_group": mesh.get_group()}
+    dcp.load({"model": model, "optimizer": state}, checkpoint_id=folder, **group)
+    set_state_dict(net, optimizer, model_state_dict=model, optim_state_dict=state, options=options)
+
+
+def resume(folder, num_ranks, make_optimizer, dtype=torch.float64, options=None):
+    """Return a net and its optimizer on the first ranks, made otherwise and then loaded; None on the other ranks."""
+    mesh = some(num_ranks) if num_ranks > 1 else None  # all ranks are needed to make it
+    if dist.get_rank() >= num_ranks:
+        return None
+    net = make_net(dtype)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(1)
+    net = net if mesh is None else sharded(net, mesh)
+    optimizer = make_optimizer(net)
+    load(net, optimizer, folder, mesh, options)
+    return net, optimizer
+
+
+@case(2, 4)
+def checkpoints_resume_on_other_numbers_of_ranks():
+    for flatten in (False, True):
+        options = StateDictOptions(flatten_optimizer_state_dict=flatten)
+        net = sharded(make_net())
+        optimizer = make(net, split={"up.weight": [2, 4, 3]}, nesterov=False, rounding="nearest")
+        train(net, optimizer, num_steps=2, part=here())
+        optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = 0.005, 0.002
+        before = [dict(group) for group in optimizer.param_groups]
+        with shared_folder() as folder:
+            save(net, optimizer, folder, options)
+            train(net, optimizer, first=2, num_steps=2, part=here())
+            wholes = {name: whole(p.detach()) for name, p in net.named_parameters()}
+            for num_ranks in {1, 2, dist.get_world_size()}:
+                resumed = resume(folder, num_ranks, lambda net: make(net, lr=0.5, momentum=0.1), options=options)
+                if resumed is not None:
+                    other, its = resumed
+                    for group, old in zip(its.param_groups, before, strict=True):
+                        assert {**group, "params": None} == {**old, "params": None}
+                    train(other, its, first=2, num_steps=2, part=(dist.get_rank(), num_ranks))
+                    for name, p in other.named_parameters():
+                        torch.testing.assert_close(whole(p.detach()), wholes[name], rtol=0, atol=TOLERANCE[p.dtype])
+                dist.barrier()
+
+
+@case(2, 4)
+def every_rank_counts_the_steps():
+    # A rank without a row of the norm's bias or of anything else counts as the others do: one of them is saved.
+    net = sharded(make_net())
+    optimizer = make(net)
+    train(net, optimizer, part=here())
+    steps = [float(optimizer.state[p]["step"]) for p in optimizer.param_groups[1]["params"]]
+    assert steps == [3.0] * len(steps), steps
+
+
+@case(2, 4)
+def making_the_state_changes_nothing():
+    for dtype, capturable in ((torch.float64, False), (torch.bfloat16, False), (torch.float32, True)):
+        lr = {"lr": torch.tensor(0.02), "adamw_lr": torch.tensor(0.01), "nonfinite": "skip"} if capturable else {}
+        net = sharded(make_net(dtype))
+        optimizer = make(net, capturable=capturable, **lr)
+        state = get_optimizer_state_dict(net, optimizer)
+        assert len(state["state"]) == len(list(net.parameters()))
+        assert (
+            [float(group["lr"]) for group in optimizer.param_groups]
+            == [float(torch.tensor(0.02)), float(torch.tensor(0.01))]
+            if capturable
+            else [0.02, 0.01]
+        )
+        for p, other in zip(net.parameters(), make_net(dtype).parameters(), strict=True):
+            assert torch.equal(whole(p.detach()), other)
+
+
+@case(2, 4)
+def bfloat16_checkpoints_resume_exactly():
+    for rounding in ("stochastic", "remainder"):
+        net = sharded(make_net(torch.bfloat16))
+        optimizer = make(net, rounding=rounding)
+        train(net, optimizer, num_steps=2, part=here())
+        with shared_folder() as folder:
+            save(net, optimizer, folder)
+            mesh = some(dist.get_world_size())
+            other, its = resume(folder, mesh.size(), lambda net, r=rounding: make(net, rounding=r), torch.bfloat16)
+            for p, q in zip(net.parameters(), other.parameters(), strict=True):
+                for name, value in optimizer.state[p].items():
+                    assert its.state[q][name].dtype == value.dtype, name
+                    assert torch.equal(whole(its.state[q][name]), whole(value)), name
+            for each, one in ((net, optimizer), (other, its)):
+                train(each, one, first=2, num_steps=2, part=here())
+            for p, q in zip(net.parameters(), other.parameters(), strict=True):
+                assert torch.equal(whole(p.detach()), whole(q.detach()))
+                name = "momentum_buffer" if "momentum_buffer" in optimizer.state[p] else "exp_avg"
+                assert optimizer.state[p][name].dtype == torch.float32
 
 
 if __name__ == "__main__":

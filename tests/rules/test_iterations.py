@@ -182,6 +182,13 @@ def test_in_bfloat16_stages_of_two_and_three_keep_small_singular_values_and_one_
 STAGES = [(1, 1, 1, 1, 1), (2, 3), (5,)]
 
 
+@pytest.mark.parametrize("shape", [(512, 1024), (520, 1100), (1100, 520)])
+def test_large_matrices_in_bfloat16_of_which_half_a_gram_matrix_may_be_computed(shape):
+    X, expected = layer("condition 1e3", *shape)
+    for stages in STAGES[:2]:
+        assert cosine(run(X[None].bfloat16(), polar_express(5), stages)[0], expected) > 0.985
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_memory_that_was_used_before_changes_nothing(dtype):
     work = Workspace()
@@ -210,7 +217,7 @@ def test_stacks_whose_smaller_side_is_the_same_go_through_together_as_they_would
     assert [X.shape for X in together] == [X.shape for X in stacks]
     for X, answer in zip(stacks, together, strict=True):
         alone = run(X, polar_express(5), (1, 2, 2), preconditioned=is_preconditioned)
-        torch.testing.assert_close(answer, alone, rtol=0, atol=0.05 if dtype == torch.bfloat16 else 1e-11)
+        torch.testing.assert_close(answer, alone, rtol=0, atol=0.08 if dtype == torch.bfloat16 else 1e-11)
 
 
 def test_one_polynomial_for_all_steps_is_as_good_as_many():

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Literal
 
@@ -64,11 +63,7 @@ def layout(shape: Sequence[int], kind: Kind | None = None, split: Split = None) 
         if not isinstance(split, Sequence) or isinstance(split, str):
             raise ValueError(f"split={split!r}: expected a number of equal blocks of rows, or the rows of each block")
         split = tuple(split)
-    return _layout(tuple(shape), kind, split)
-
-
-@lru_cache(maxsize=4096)
-def _layout(shape: tuple[int, ...], kind: Kind | None, split: int | tuple[int, ...] | None) -> Layout:
+    shape = tuple(shape)
     kind = kind or ("matrix" if len(shape) == 2 else "experts" if len(shape) == 3 else "convolution")
     if len(shape) < 2 or (kind == "matrix" and len(shape) != 2) or (kind == "experts" and len(shape) < 3):
         raise ValueError(

@@ -50,7 +50,9 @@ def update(
         batch, shapes = [items[rest[index]] for index in indices], [layouts[rest[index]] for index in indices]
         directions = _directions(group, batch)
         polar = _polar(group, directions[0], workspace)
-        _apply(group, batch, shapes, orthogonalized(directions, shapes, polar))
+        updates = orthogonalized(directions, shapes, polar)
+        balanced = [_balanced(group, each, update) for each, update in zip(shapes, updates, strict=True)]
+        _apply(group, batch, shapes, balanced)
 
 
 def _step_tiled(group: dict[str, Any], members: list[tiles.Matrix], workspace: Workspace) -> None:
@@ -135,7 +137,7 @@ def _exchanged(
             polar = _polar(group, tensors[batch[0]], workspace)
             done = orthogonalized([tensors[index] for index in batch], [shapes[index] for index in batch], polar)
             for index, result in zip(batch, done, strict=True):
-                results[index] = result.clone()
+                results[index] = _balanced(group, shapes[index], result).clone()
         return results
 
     kinds = [group["layouts"][item.index][0] for item in items]
@@ -169,12 +171,7 @@ def _apply(group: dict[str, Any], items: Sequence[Item], layouts: Sequence[Layou
         torch._foreach_mul_(works, 1 - lr * decay)
     by_factor: dict[float, list[int]] = {}
     for index, each in enumerate(layouts):
-        factors = [adjustment(rows, each.columns, group["adjust_lr_fn"] or "original") for rows in each.blocks]
-        if len(set(factors)) > 1:
-            blocks = updates[index].reshape(each.count, each.rows, each.columns).split(each.blocks, dim=1)
-            scaled = torch.cat([block * factor for block, factor in zip(blocks, factors, strict=True)], dim=1)
-            updates[index], factors = scaled.reshape(updates[index].shape), [1.0]
-        by_factor.setdefault(factors[0], []).append(index)
+        by_factor.setdefault(_factors(group, each)[0], []).append(index)
     for factor, indices in by_factor.items():
         chosen, taken = [works[index] for index in indices], [updates[index] for index in indices]
         if group["capturable"]:
@@ -184,6 +181,21 @@ def _apply(group: dict[str, Any], items: Sequence[Item], layouts: Sequence[Layou
             torch._foreach_add_(chosen, torch._foreach_mul(taken, -lr * factor))
         else:
             torch._foreach_add_(chosen, taken, alpha=-lr * factor)
+
+
+def _factors(group: dict[str, Any], each: Layout) -> list[float]:
+    """Return what the learning rate of each block is multiplied by."""
+    return [adjustment(rows, each.columns, group["adjust_lr_fn"] or "original") for rows in each.blocks]
+
+
+def _balanced(group: dict[str, Any], each: Layout, O: Tensor) -> Tensor:  # noqa: E741
+    """Return an update whose blocks, of unequal rows, are to have the factor of the first one."""
+    first, *others = _factors(group, each)
+    if all(factor == first for factor in others):
+        return O
+    blocks = O.reshape(each.count, each.rows, each.columns).split(each.blocks, dim=1)
+    scaled = [block * (factor / first) for block, factor in zip(blocks, (first, *others), strict=True)]
+    return torch.cat(scaled, dim=1).reshape(O.shape)
 
 
 def _rescaled(group: dict[str, Any], item: Item, each: Layout, O: Tensor) -> Tensor:  # noqa: E741

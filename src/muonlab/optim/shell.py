@@ -42,6 +42,19 @@ class Item:
         """Return the local shard of an entry of the state; what is done to it in place is done to the state."""
         return local_shard(self.state[name], self.parameter)
 
+    @property
+    def remainder(self) -> Tensor | None:
+        """The local shard of what rounding left of a bfloat16 parameter."""
+        return self.local("remainder") if "remainder" in self.state else None
+
+    def like_parameter(self, local: Tensor) -> Tensor:
+        """Return a local shard laid out as the parameter, so that a distributed checkpoint keeps every rank's."""
+        p = self.parameter
+        if not is_dtensor(p):
+            return local
+        mesh, placements = p.device_mesh, p.placements
+        return type(p).from_local(local, mesh, placements, run_check=False, shape=p.shape, stride=p.stride())
+
     def zeros(self, dtype: torch.dtype | None, like: Tensor | None = None) -> Tensor:
         """Return zeros for the state: like the parameter or another tensor, float32 where that is narrower."""
         like = self.parameter if like is None else like
@@ -101,7 +114,7 @@ class Shell(torch.optim.Optimizer):
             _count(group, skipped)
             for item in items:
                 item.state = self.state[item.parameter]
-                item.work = widen(local_shard(item.parameter, item.parameter), item.state.get("remainder"))
+                item.work = widen(local_shard(item.parameter, item.parameter), item.remainder)
             if items:
                 self._workspace = self._workspace or Workspace()
                 self._update(group, items)
@@ -156,9 +169,9 @@ class Shell(torch.optim.Optimizer):
             if remainder is None:  # one of before, under another rounding, is used up
                 item.state.pop("remainder", None)
             elif "remainder" in item.state:  # in place, as a captured graph reads where it has read before
-                item.state["remainder"].copy_(remainder)
+                item.local("remainder").copy_(remainder)
             else:
-                item.state["remainder"] = remainder
+                item.state["remainder"] = item.like_parameter(remainder)
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {name: getattr(self, name) for name in self._own}

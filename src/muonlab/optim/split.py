@@ -121,6 +121,11 @@ def split_params(
     """
     held = places(model_or_named) if isinstance(model_or_named, nn.Module) else _from_pairs(model_or_named)
     for place in held:
+        if place.tensor == "_flat_param":
+            raise ValueError(
+                f"parameter {place.name!r} is many parameters in one (FSDP with use_orig_params=False), in which no "
+                "matrix is seen; use fully_shard, or use_orig_params=True"
+            )
         if is_lazy(place.parameter):
             raise ValueError(
                 f"parameter {place.name!r} has no shape yet; run a forward pass through the model, then split it"

@@ -50,7 +50,7 @@ def matrices(item: Item, layout: Layout) -> list[Matrix] | None:
         or any(tensor.dtype != p.dtype or not tensor.is_contiguous() for tensor in tensors)
     ):
         return None
-    (shape,) = layout.shapes
+    shape = next(iter(layout.shapes))
     if p.shape == shape[1:]:
         return [Matrix(*tensors)]
     return [Matrix(*views) for views in zip(*(tensor.view(shape) for tensor in tensors), strict=True)]

@@ -1,7 +1,7 @@
 """What method="auto" means: the cheapest method that is accurate enough, by shape.
 
-Accurate enough: a cosine to the exact polar factor of .99 for Gaussian matrices, .995 for singular values 1/i and .93 for
-singular values from 1 to 1e-3, evenly in their logarithm; up to 768 rows, beyond which 1/i asks for more steps.
+Accurate enough: a cosine to the exact polar factor of .99 for Gaussian matrices, .995 for singular values 1/i and .93
+for singular values from 1 to 1e-3, evenly in their logarithm; up to 768 rows, beyond which 1/i asks for more steps.
 """
 
 from dataclasses import dataclass

@@ -159,7 +159,7 @@ def _divide_by_bound_(A: Tensor, B: Tensor, c: float) -> Tensor:
     rough = A.diagonal(dim1=-2, dim2=-1).real.sum(-1, dtype=wide)[:, None, None].clamp_min_(least).reciprocal_()
     torch.bmm(A.mul_(rough.to(A.dtype)), A, out=B)
     norms = torch.stack(torch._foreach_norm(B.unbind()))  # five times as fast as a norm over the last two axes
-    square = norms[:, None, None].to(wide).clamp_min_(least).rsqrt_().div_(SAFETY**2)
+    square = norms[:, None, None].to(wide).clamp_min_(least**0.5).rsqrt_().div_(SAFETY**2)
     A.mul_(square.to(A.dtype))
     B.mul_((square.square() * c).to(A.dtype))  # in bfloat16 out of step with A by less than SAFETY allows
     return (square.sqrt_() * rough.sqrt_()).to(A.dtype)
