@@ -1,11 +1,11 @@
-# make setup | demo | test | lint | type | bench. Each makes .venv and installs what it needs.
+# make setup | demo | test | lint | type | bare | bench. Each makes .venv and installs what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The pin comes first and alone: with it, nothing later pulls another build of torch.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test lint type bench
+.PHONY: setup demo test lint type bare bench
 setup: $(VENV)/.dev
 
 demo: $(VENV)/.lab
@@ -22,8 +22,17 @@ lint: $(VENV)/.dev
 type: $(VENV)/.dev
 	$(BIN)/pyright
 
+# The package with torch alone: it imports, trains and resumes.
+bare:
+	$(PYTHON) -m venv --clear $(VENV)-bare
+	$(VENV)-bare/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(VENV)-bare/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt .
+	$(VENV)-bare/bin/python examples/plain_loop.py --steps 40 --width 32 --depth 1 --context 32 --batch 8
+
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/engine.py
+	$(INSTALL) --editable '.[bench]'
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/optim.py
 
 $(VENV)/.lab: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "muonlab needs Python 3.11 or newer; try make PYTHON=python3.12")'

@@ -1,6 +1,6 @@
 """Muon and MuonAdamW on nets that are sharded or replicated over ranks, as a script (`ranks.check_cases`).
 
-What is expected is what the same optimizer makes of the whole net on one process, from the mean of the ranks' gradients.
+What is expected is what the same optimizer makes of the whole net on one process, from the mean of the gradients.
 """
 
 import math
@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 

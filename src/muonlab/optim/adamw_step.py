@@ -19,6 +19,7 @@ def update(group: dict[str, Any], items: list[Item]) -> None:
 
     With `capturable`, where the host may not look, a gradient that is not finite leaves out the whole group's step.
     """
+    finite = torch.stack([item.finite for item in items]).all() if group["capturable"] else None
     together: dict[torch.device, list[tuple[Item, list[Tensor]]]] = defaultdict(list)
     for item in items:
         for name in ("exp_avg", "exp_avg_sq"):
@@ -29,15 +30,15 @@ def update(group: dict[str, Any], items: list[Item]) -> None:
         if item.work.numel():
             tensors = [item.work, item.grad, item.local("exp_avg"), item.local("exp_avg_sq")]
             together[item.work.device].append((item, tensors))
+        else:  # a rank without a shard counts as the others do, as a checkpoint takes the step from any of them
+            item.state["step"] += 1 if finite is None else finite.to(item.work.device)
     for device, members in together.items():
-        _step(group, members, device)
+        _step(group, members, device, None if finite is None else (~finite).float())
 
 
-def _step(group: dict[str, Any], members: list[tuple[Item, list[Tensor]]], device: torch.device) -> None:
-    found = None
-    if group["capturable"]:
-        finite = torch.stack([item.finite for item, _ in members]).all()
-        found = (~finite).float()
+def _step(
+    group: dict[str, Any], members: list[tuple[Item, list[Tensor]]], device: torch.device, found: Tensor | None
+) -> None:
     aligned = [_aligned(tensors) for _, tensors in members]
     seen = [[torch.view_as_real(t) if t.is_complex() else t for t in tensors] for tensors in aligned]
     works, grads, averages, squares = (list(column) for column in zip(*seen, strict=True))
