@@ -22,7 +22,7 @@ from muonlab.runs.environment import record
 SHAPES = [(64, 64), (128, 128), (192, 192), (256, 256), (512, 512), (768, 768)]
 ASPECTS = [1, 1.25, 1.5, 2, 4, 9]
 COUNTS = [1, 8]
-CANDIDATES = [("polar_express", 4), ("polar_express", 5), ("gram", 4), ("gram", 5), ("exact", None)]
+CANDIDATES = [("quintic", 5), ("polar_express", 4), ("polar_express", 5), ("gram", 4), ("gram", 5), ("exact", None)]
 FLOORS = {"gaussian": 0.99, "1/i": 0.995, "condition 1e3": 0.93}
 
 

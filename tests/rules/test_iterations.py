@@ -70,8 +70,10 @@ def test_newton_schulz_in_place_is_the_same_but_for_rounding(shape, polynomials,
     wide = X.to(torch.complex128 if dtype.is_complex else torch.float64)
     expected = newton_schulz(wide.mH, polynomials).mH if is_tall else newton_schulz(wide, polynomials)
     work = Workspace()
-    for _ in range(2):  # in memory that was used before as well
-        actual = newton_schulz_(X.clone(), polynomials, work, "Y").to(wide.dtype)
+    for G in (X, X, X.mT.contiguous().mT):  # in memory that was used before as well
+        actual = newton_schulz_(G.clone(), polynomials, work, "Y")
+        assert actual.is_contiguous()  # into another layout, torch's products in bfloat16 take 5000 times as long
+        actual = actual.to(wide.dtype)
         torch.testing.assert_close(actual, expected, rtol=0, atol=0.05 if dtype == torch.bfloat16 else 1e-11)
 
 
@@ -88,6 +90,9 @@ def test_bounded_acts_on_the_singular_values_over_their_bound_in_any_stages(
     X = draw(3, rows, columns, seed=seed, dtype=dtype)
     expected = through_singular_values(X, lambda s: compose(schedule(steps), s / bound(s)))
     torch.testing.assert_close(run(X, schedule(steps), stages), expected, rtol=0, atol=1e-9)
+    answer = run(X.mT.contiguous().mT, schedule(steps), stages)
+    torch.testing.assert_close(answer, expected, rtol=0, atol=1e-9)
+    assert answer.is_contiguous()  # into another layout, torch's products in bfloat16 take 5000 times as long
 
 
 @pytest.mark.parametrize("shape", SHAPES)

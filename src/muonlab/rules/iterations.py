@@ -33,7 +33,7 @@ def newton_schulz_(X: Tensor, polynomials: Sequence[Polynomial], workspace: Work
     """
     is_tall, side = _is_tall(X), min(X.shape[-2:])
     A, W = (workspace.take(name, (len(X), side, side), X) for name in ("A", "W"))
-    Y = workspace.take(name, X.shape, X)
+    X, Y = X.contiguous(), workspace.take(name, X.shape, X)  # contiguous as in `bounded`
     for a, b, c in polynomials:
         torch.bmm(X.mH, X, out=A) if is_tall else torch.bmm(X, X.mH, out=A)
         torch.mul(A, b, out=W) if c == 0 else torch.baddbmm(A, A, A, beta=b, alpha=c, out=W)  # as in _compose
@@ -76,7 +76,8 @@ def bounded(
     work, like = workspace or Workspace(), stacks[0]
     counts, side = [len(X) for X in stacks], min(like.shape[-2:])
     A, W, Q, spare = (work.take(name, (sum(counts), side, side), like) for name in ("A", "W", "Q", "R"))
-    here, there = list(stacks), [work.take(f"Y{index}", X.shape, X) for index, X in enumerate(stacks)]
+    here = [X.contiguous() for X in stacks]  # torch has bfloat16 products into other layouts element by element
+    there = [work.take(f"Y{index}", X.shape, X) for index, X in enumerate(stacks)]
     remaining = list(polynomials)
     for number, length in enumerate(stages):
         for X, gram in zip(here, A.split(counts), strict=True):
