@@ -136,7 +136,7 @@ def names(*allowed: str):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON with everything, raw times too")
-    parser.add_argument("--save", type=Path, help="write that JSON to a file as well")
+    parser.add_argument("--save", help="write that JSON to a file as well")
     parser.add_argument("--sets", type=names(*TITLES), default=list(TITLES), help="gpt2,width128,resnet18")
     parser.add_argument("--layers", type=int, default=12, help="of GPT-2-small")
     parser.add_argument("--methods", type=names(*METHODS), default=["auto"], help=f"of muonlab: {','.join(METHODS)}")
@@ -152,7 +152,7 @@ def main() -> None:
     torch.manual_seed(SEED)  # heavyball rounds with the global generator
     report = measure(options)
     if options.save:
-        options.save.write_text(json.dumps(report, indent=1))
+        Path(options.save).write_text(json.dumps(report, indent=1))
     print(json.dumps(report, indent=1) if options.json else report_text(report))
 
 
