@@ -423,6 +423,29 @@ def a_step_that_is_left_out_is_left_out_on_ranks_without_a_shard_too():
     assert steps == [2.0] * len(steps), steps
 
 
+def refusal(function):
+    try:
+        function()
+    except ValueError as error:
+        return str(error)
+    raise AssertionError("nothing was raised")
+
+
+@case(2)
+def a_variant_of_sharded_parameters_is_refused_before_the_first_step():
+    net = sharded(make_net())
+    assert "variant='normuon' with a sharded parameter" in refusal(lambda: MuonAdamW(net, variant="normuon"))
+
+
+@case(2)
+def the_state_of_whole_parameters_is_refused_by_sharded_ones():
+    single, net = make_net(), sharded(make_net())
+    plain, optimizer = make(single), make(net)
+    train(single, plain)
+    assert "on this rank; expected the state" in refusal(lambda: optimizer.load_state_dict(plain.state_dict()))
+    assert not optimizer.state
+
+
 @case(2, 4)
 def every_rank_counts_the_steps():
     # A rank without a row of the norm's bias or of anything else counts as the others do: one of them is saved.

@@ -65,7 +65,7 @@ def hard_cases(rows, columns):
     spectra = [torch.logspace(0, -digits, rows) for digits in (0, 0.5, 1, 2, 3, 6)]
     levels = (0.5, 0.2, 0.1, 0.05, 0.01, 1e-3)
     counts = (1, 2, rows // 2, rows - 1)
-    spectra += [torch.cat([ones[:count], level * ones[count:]]) for count in counts for level in levels]
+    spectra += [torch.cat([ones[:count], level * ones[count:]]) for count in counts for level in levels] * 3
     noise, spike = draw(rows, columns), draw(rows, 1, seed=1) @ draw(1, columns, seed=2)
     matrices = [noise, noise + 2 * spike, noise.sign(), noise.abs(), noise.clamp(min=0), noise**5, spike]
     matrices += [torch.ones(rows, columns), torch.eye(rows, columns), spike + 1e-3 * noise]

@@ -74,6 +74,14 @@ def test_takes_as_many_steps_as_it_is_told(method, rows, columns, steps, seed):
     close(orthogonalize(G, method, steps=steps), by_svd(G, method, steps), 1e-8)
 
 
+def test_the_stated_numbers_of_steps():
+    G = draw(5, 8)
+    stated = {"quintic": 5, "polar_express": 5, "cubic": 7, "gram": 5, "aol": 4}
+    assert set(stated) == set(ITERATIONS)
+    for method, steps in stated.items():
+        assert torch.equal(orthogonalize(G, method), orthogonalize(G, method, steps=steps))
+
+
 @pytest.mark.parametrize("coefficients", [(1.5, -0.5, 0.0), (2.0, -1.5, 0.5)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_quintic_takes_other_coefficients(shape, coefficients):
@@ -160,6 +168,12 @@ def test_shape_and_dtype_are_kept(method, dtype):
         assert (answer.shape, answer.dtype) == (shape, dtype)
         assert answer.isfinite().all()
         assert answer.abs().max() > 0.01
+
+
+@each_method
+def test_there_are_no_products_in_float16_unless_they_are_asked_for(method):
+    G = draw(8, 5, dtype=torch.float16)
+    assert torch.equal(orthogonalize(G, method), orthogonalize(G, method, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("dtype", LOW_PRECISION)

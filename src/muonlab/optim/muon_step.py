@@ -171,7 +171,8 @@ def _apply(group: dict[str, Any], items: Sequence[Item], layouts: Sequence[Layou
         torch._foreach_mul_(works, 1 - lr * decay)
     by_factor: dict[float, list[int]] = {}
     for index, each in enumerate(layouts):
-        by_factor.setdefault(_factors(group, each)[0], []).append(index)
+        factors = _factors(group, each)
+        by_factor.setdefault(factors[0] if len(set(factors)) == 1 else 1.0, []).append(index)
     for factor, indices in by_factor.items():
         chosen, taken = [works[index] for index in indices], [updates[index] for index in indices]
         if group["capturable"]:
@@ -189,12 +190,12 @@ def _factors(group: dict[str, Any], each: Layout) -> list[float]:
 
 
 def _balanced(group: dict[str, Any], each: Layout, O: Tensor) -> Tensor:  # noqa: E741
-    """Return an update whose blocks, of unequal rows, are to have the factor of the first one."""
-    first, *others = _factors(group, each)
-    if all(factor == first for factor in others):
+    """Return an update with the factors of its blocks where these differ; else they are applied to the whole."""
+    factors = _factors(group, each)
+    if len(set(factors)) == 1:
         return O
     blocks = O.reshape(each.count, each.rows, each.columns).split(each.blocks, dim=1)
-    scaled = [block * (factor / first) for block, factor in zip(blocks, (first, *others), strict=True)]
+    scaled = [block * factor for block, factor in zip(blocks, factors, strict=True)]
     return torch.cat(scaled, dim=1).reshape(O.shape)
 
 

@@ -1,6 +1,6 @@
 """What Muon and MuonAdamW share: nothing is changed before all is checked, and the state comes back exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +80,8 @@ class Shell(torch.optim.Optimizer):
         """Add a group as torch.optim.Optimizer does, once its arguments and its parameters' shapes are found right."""
         group = {**self.defaults, **self._complete(dict(param_group)), "num_skipped": 0}
         arguments.check(group)
+        if group["rule"] == "muon" and group["variant"] is not None:
+            _check_whole(group["params"], group["variant"])
         super().add_param_group(group)
 
     def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
@@ -246,6 +248,17 @@ class Shell(torch.optim.Optimizer):
                 layout(p.shape, *each)
 
 
+def _check_whole(params: Iterable[Any], variant: str) -> None:
+    """Raise ValueError where a parameter is sharded: a second moment is of whole matrices."""
+    for member in params:
+        p = member[1] if isinstance(member, tuple) else member
+        if is_dtensor(p):
+            raise ValueError(
+                f"variant={variant!r} with a sharded parameter, of shape {tuple(p.shape)}; expected variant=None: its "
+                "second moment is of whole matrices, which no rank keeps"
+            )
+
+
 def _check_shapes(state: dict[str, Any], p: Tensor, rule: str, name: str) -> None:
     """Raise ValueError where the state of a parameter is that of another, or of another rule."""
     expected = "momentum_buffer" if rule == "muon" else "exp_avg"
@@ -254,10 +267,13 @@ def _check_shapes(state: dict[str, Any], p: Tensor, rule: str, name: str) -> Non
             f"state_dict has {sorted(state)} for parameter {name}, which has rule {rule!r}, and no {expected}"
         )
     for each in ("momentum_buffer", "exp_avg", "exp_avg_sq", "remainder"):
-        if each in state and state[each].shape not in (p.shape, local_shard(p, p).shape):
+        if each not in state:
+            continue
+        shape = p.shape if is_dtensor(state[each]) == is_dtensor(p) else local_shard(p, p).shape
+        if state[each].shape != shape:
             raise ValueError(
                 f"state_dict has a {each} of shape {tuple(state[each].shape)} for parameter {name}, whose shape is "
-                f"{tuple(p.shape)}; expected the state of an optimizer of the same model"
+                f"{tuple(shape)} on this rank; expected the state of an optimizer of the same model"
             )
 
 
