@@ -93,6 +93,8 @@ def check(group: Mapping[str, Any], prefixed: Collection[str] = ()) -> None:
         if not is_allowed(group[name]):
             called = f"adamw_{name}" if name in prefixed else name
             raise ValueError(f"{called}={group[name]!r} is out of range; expected {expected}")
+    if group["capturable"] and group.get("method") == "exact":
+        raise ValueError("method='exact' with capturable=True: eigenvectors wait for the host; name another method")
     if group["capturable"] and group["nonfinite"] == "raise":
         raise ValueError(
             "nonfinite='raise' with capturable=True, where the host may not look at a gradient; "

@@ -152,8 +152,9 @@ class Splitter:
         """Raise ValueError where a pattern has matched no parameter so far."""
         for pattern in self._split if isinstance(self._split, Mapping) else ():
             if pattern not in self._claimed:
-                hint = f"the nearest are {closest(pattern, self._names)}" if self._names else "give named parameters"
-                raise ValueError(f"split has the pattern {pattern!r}, which matches no parameter; {hint}")
+                near = closest(pattern, self._names)
+                hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"Muon's are {self._names[:5]}"
+                raise ValueError(f"split has the pattern {pattern!r}, which matches no parameter of Muon; {hint}")
 
 
 def with_layouts(group: dict[str, Any], splits: Splitter, adjust_lr_fn: AdjustLR | None) -> dict[str, Any]:

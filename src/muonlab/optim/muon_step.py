@@ -31,10 +31,11 @@ def update(
     workspace = workspace or Workspace()
     for item in items:
         _begin(group, item)
+    items = [item for item in items if item.parameter.numel()]
     layouts = [layout(item.parameter.shape, *group["layouts"][item.index]) for item in items]
     if process_group is not None or any(is_dtensor(item.parameter) for item in items):
         directions = [_directions(group, [item])[0] for item in items]
-        _apply(group, items, layouts, _exchanged(group, items, layouts, directions, process_group))
+        _apply(group, items, layouts, _exchanged(group, items, layouts, directions, process_group, workspace))
         return
     plain: list[tiles.Matrix] = []
     rest: list[int] = []
@@ -106,7 +107,8 @@ def _directions(group: dict[str, Any], items: Sequence[Item]) -> list[Tensor]:
 def _polar(group: dict[str, Any], like: Tensor, workspace: Workspace) -> Any:
     """Return the function from a stack to its polar factors."""
     dtype = group["ns_dtype"]
-    if dtype is None and like.device.type != "cpu" and not like.is_complex() and like.dtype != torch.float64:
+    is_wide = like.device.type == "cpu" or like.is_complex() or like.dtype == torch.float64
+    if dtype is None and not is_wide and arguments.method(group) != "exact":
         dtype = torch.bfloat16
     return partial(
         orthogonalize_,
@@ -125,9 +127,9 @@ def _exchanged(
     layouts: Sequence[Layout],
     directions: list[Tensor],
     process_group: Any,
+    workspace: Workspace,
 ) -> list[Tensor]:
     """Return local shards of polar factors, each computed by one rank from the whole matrix."""
-    workspace = Workspace()
 
     def compute(tensors: list[Tensor], indices: list[int]) -> list[Tensor]:
         given = [group["layouts"][items[index].index] for index in indices]
@@ -164,7 +166,8 @@ def _apply(group: dict[str, Any], items: Sequence[Item], layouts: Sequence[Layou
     finite = [item.finite.to(item.work.real.dtype) for item in items] if group["capturable"] else []
     if group["cautious"]:
         for item, O in zip(items, updates, strict=True):  # noqa: E741
-            item.work.sub_(item.work * (agree(O, item.work) & item.finite) * (lr * decay))
+            is_decayed = agree(O, item.work) & item.finite if group["capturable"] else agree(O, item.work)
+            item.work.sub_(item.work * is_decayed * (lr * decay))
     elif group["capturable"]:
         torch._foreach_mul_(works, [1 - each * (lr * decay) for each in finite])
     elif isinstance(lr, Tensor) or isinstance(decay, Tensor) or lr * decay != 0:

@@ -34,9 +34,9 @@ class Item:
     index: int
     number: int
     grad: Tensor
-    finite: Tensor = field(default_factory=lambda: torch.tensor(True))
+    finite: Tensor = None  # pyright: ignore[reportAssignmentType]  # set by the step, as is work
     state: dict[str, Any] = field(default_factory=dict)
-    work: Tensor = field(default_factory=lambda: torch.empty(0))
+    work: Tensor = None  # pyright: ignore[reportAssignmentType]
 
     def local(self, name: str) -> Tensor:
         """Return the local shard of an entry of the state; what is done to it in place is done to the state."""

@@ -36,6 +36,7 @@ class Matrix:
 def is_plain(group: dict[str, Any]) -> bool:
     """Return whether a group's step has an elementwise part that is made for tiles."""
     has_more = group["variant"] is not None or group["cautious"] or group["capturable"]
+    has_more = has_more or group["ns_dtype"] == torch.float16  # whose range asks for scaled directions
     return not has_more and not torch.compiler.is_compiling()
 
 

@@ -10,6 +10,7 @@ from muonlab.rules.workspace import Workspace
 
 # Rounding a Gram matrix to bfloat16 moves its small eigenvalues by as much as their size. A second polynomial that acts
 # on it then leaves singular values up to a tenth above the interval of the next, which throws them to infinity.
+# With this margin the largest singular value of spectra of two values ended at 1.6 at most (from 48 rows on).
 MARGIN = 0.94
 
 

@@ -22,6 +22,7 @@ def normalize(G: Tensor, *, eps: float = 1e-7) -> Tensor:
     return X / (torch.linalg.matrix_norm(X, keepdim=True) + eps)
 
 
+@torch.no_grad()
 def orthogonalize(
     G: Tensor,
     method: str = "auto",
@@ -31,7 +32,7 @@ def orthogonalize(
     eps: float = 1e-7,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return the polar factor U V^H of each matrix, where G = U S V^H, or an approximation of it.
+    """Return the polar factor U V^H of each matrix, where G = U S V^H, or an approximation of it; not differentiable.
 
     Methods, all of matrix products alone but the last:
 
@@ -71,6 +72,10 @@ def orthogonalize(
         cubic: arXiv 2506.10935. aol: arXiv 2512.04632.
     """
     check(method, steps, coefficients)
+    if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
+        raise ValueError(f"dtype={dtype} for matrix products; expected a floating point or complex one")
+    if method == "exact" and dtype in (torch.bfloat16, torch.float16) and not G.is_complex():
+        raise ValueError(f"dtype={dtype} with method='exact'; expected torch.float32 or torch.float64")
     if G.ndim < 2:
         raise ValueError(f"a tensor of shape {tuple(G.shape)} holds no matrices; expected at least two axes")
     if not (G.is_floating_point() or G.is_complex()):
@@ -113,7 +118,8 @@ def orthogonalize_(
     if not is_scaled or method == "quintic":  # whose eps is relative to the largest entry
         stacks = [divide_by_largest_entry_(G) for G in stacks]
     if method == "quintic":
-        stacks = [G.div_(torch.linalg.matrix_norm(G, keepdim=True) + eps) for G in stacks]
+        norms = [torch.linalg.matrix_norm(G, keepdim=True) + eps for G in stacks]
+        stacks = [G.div_(torch.where(norm > 0, norm, 1)) for G, norm in zip(stacks, norms, strict=True)]
     given = [
         G if G.dtype == dtype else work.take(f"X{index}", G.shape, G, dtype).copy_(G) for index, G in enumerate(stacks)
     ]
