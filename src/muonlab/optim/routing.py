@@ -15,8 +15,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from muonlab.optim.layout import Kind
+
 Role = Literal["embedding", "head", "hidden", "vector"]
-Kind = Literal["matrix", "convolution", "experts"]
 
 # What Muon takes, by name; AdamW takes the rest. "hidden" is the practice of Jordan et al. 2024.
 TAKES: dict[str, frozenset[Role]] = {

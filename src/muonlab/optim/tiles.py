@@ -1,7 +1,8 @@
 """The elementwise part of a step of Muon on a CPU, tile by tile.
 
 A tile stays in the cache from the gradient to the stack that is orthogonalized, and from the polar factor to the
-parameter: each of them is read or written once, and no direction as large as the parameter is kept in float32.
+parameter. Once gradients are known to be finite, each of the three passes through memory once, and no direction as
+large as the parameter is kept in float32.
 """
 
 from collections import defaultdict

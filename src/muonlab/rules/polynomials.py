@@ -29,8 +29,8 @@ ERROR = 0.08
 def polar_express(steps: int) -> tuple[Polynomial, ...]:
     """Return quintics that bring as much of (0, 1] to within ERROR of one as `steps` quintics can.
 
-    Each is the best for the interval that those before it left. Four reach down to 0.006, five to 0.0014, six to
-    0.0003.
+    Each is the best for the interval that those before it left. Four reach down to .0055, five to .0013, six to
+    .0003.
 
     References:
         Amsel, Persson, Musco & Gower 2025, "The Polar Express", arXiv 2505.16932, algorithm 1 with the cushion and the
