@@ -1,17 +1,21 @@
 """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), as torch.optim.AdamW defines it."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from muonlab.rules.operand import operand
+from muonlab.rules.workspace import Workspace
 
 
 def init(p: Tensor) -> dict[str, Tensor]:
-    """Return the state of one parameter: two moments shaped like p, and the step, a float64 scalar."""
+    """Return the state of one parameter: two moments shaped like p, and the step, a float32 scalar."""
     return {
         "exp_avg": torch.zeros_like(p),
         "exp_avg_sq": torch.zeros_like(p),
-        "step": torch.zeros((), dtype=torch.float64, device=p.device),
+        "step": torch.zeros((), dtype=torch.float32, device=p.device),  # as torch's fused kernel takes it
     }
 
 
@@ -47,10 +51,55 @@ def update(
     step = state["step"] + 1
     # 1 - beta^t loses digits in float32 while t is small, so the corrections stay in float64 until they meet p.
     # The reciprocal is spelt out: torch takes it for number / tensor, but not for tensor / tensor, one bit away.
-    step_size = operand((1 - beta1**step).reciprocal() * lr, p)
-    correction2 = operand((1 - beta2**step).sqrt(), p)
+    t = step.double()
+    step_size = operand((1 - beta1**t).reciprocal() * lr, p)
+    correction2 = operand((1 - beta2**t).sqrt(), p)
     m = operand(beta1, p) * state["exp_avg"] + operand(1 - beta1, p) * grad
     v = operand(beta2, p) * state["exp_avg_sq"] + operand(1 - beta2, p) * grad * grad
     denominator = v.sqrt() / correction2 + operand(eps, p)
     p = operand(1 - lr * weight_decay, p) * p - step_size * m / denominator
     return p, {"exp_avg": m, "exp_avg_sq": v, "step": step}
+
+
+def update_(
+    grads: Sequence[Tensor],
+    states: Sequence[dict[str, Tensor]],
+    ps: Sequence[Tensor],
+    workspace: Workspace,
+    *,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+) -> None:
+    """Make the step of `update` on many parameters in place, in one pass over memory by torch's fused kernel.
+
+    Args:
+        grads: a gradient for each parameter.
+        states: a state for each.
+        ps: parameters, real.
+        workspace: not needed.
+        lr: as of `update`, as are the others.
+    """
+    adamw(
+        list(ps),
+        [_aligned(grad, p) for grad, p in zip(grads, ps, strict=True)],
+        [state["exp_avg"] for state in states],
+        [state["exp_avg_sq"] for state in states],
+        [],
+        [state["step"] for state in states],
+        fused=True,
+        amsgrad=False,
+        beta1=beta1,
+        beta2=beta2,
+        lr=lr,
+        weight_decay=weight_decay,
+        eps=eps,
+        maximize=False,
+    )
+
+
+def _aligned(grad: Tensor, p: Tensor) -> Tensor:
+    """Return a gradient in the order of memory of its parameter, which the fused kernel takes for granted."""
+    return grad if grad.stride() == p.stride() else torch.empty_like(p).copy_(grad)

@@ -1,12 +1,15 @@
 """Muon: momentum, orthogonalized (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from muonlab.rules.operand import operand
-from muonlab.rules.polar import normalize, orthogonalize
+from muonlab.rules.polar import chunk, normalize, orthogonalize, orthogonalize_
+from muonlab.rules.workspace import Workspace
 
 AdjustLR = str | Callable[[tuple[int, int]], float]
 ADJUSTMENTS: dict[str, Callable[[int, int], float]] = {
@@ -111,6 +114,64 @@ def update(
         decay = decay * agree(direction, p).double()
     p = operand(1 - decay, p) * p - operand(step_size, p) * direction
     return p, state
+
+
+def takes(hyper: Mapping[str, Any]) -> bool:
+    """Return whether `update_` has these hyper-parameters: no control and no variant."""
+    return bool(hyper.get("is_orthogonal", True)) and not hyper.get("cautious") and hyper.get("variant") is None
+
+
+def update_(
+    grads: Sequence[Tensor],
+    states: Sequence[dict[str, Tensor]],
+    ps: Sequence[Tensor],
+    workspace: Workspace,
+    **hyper: Any,
+) -> None:
+    """Make the step of `update` on many parameters in place, all matrices of one shape orthogonalized together.
+
+    Args:
+        grads: a gradient for each parameter.
+        states: a state for each.
+        ps: parameters, (*members, rows, columns).
+        workspace: where temporary tensors come from.
+        **hyper: as of `update`, as far as `takes` them; numbers.
+    """
+    alike: dict[object, list[int]] = defaultdict(list)
+    for index, p in enumerate(ps):
+        alike[p.shape[-2:], p.dtype, p.device].append(index)
+    for indices in alike.values():
+        chosen = [(grads[index], states[index]["momentum"], ps[index]) for index in indices]
+        _update_alike(chosen, workspace, **hyper)
+
+
+def _update_alike(
+    members: list[tuple[Tensor, Tensor, Tensor]],
+    work: Workspace,
+    *,
+    lr: float,
+    momentum: float = 0.95,
+    weight_decay: float = 0.01,
+    nesterov: bool = True,
+    method: str = "quintic",
+    steps: int | None = None,
+    adjust_lr_fn: AdjustLR = "original",
+    polar_dtype: torch.dtype | None = None,
+    **others: Any,
+) -> None:
+    """Make the step of parameters, (gradient, momentum, parameter) each, whose matrices have one shape."""
+    like = members[0][2]
+    rows, columns = like.shape[-2:]
+    sizes = [p.numel() // (rows * columns) for _, _, p in members]
+    stack = work.take("direction", (sum(sizes), rows, columns), like)
+    for (grad, b, p), slot in zip(members, stack.split(sizes), strict=True):
+        b.lerp_(grad, 1 - momentum)
+        torch.lerp(grad, b, momentum, out=slot.view(p.shape)) if nesterov else slot.view(p.shape).copy_(b)
+    for part in stack.split(chunk(rows, columns, like.element_size(), like.device.type)):
+        part.copy_(orthogonalize_([part], method, steps=steps, dtype=polar_dtype, workspace=work)[0])
+    step_size = lr * adjustment(rows, columns, adjust_lr_fn)
+    for (_, _, p), O in zip(members, stack.split(sizes), strict=True):  # noqa: E741
+        p.mul_(1 - lr * weight_decay).sub_(O.view(p.shape), alpha=step_size)
 
 
 def rescale(O: Tensor, v: Tensor, beta2: float | Tensor) -> tuple[Tensor, Tensor]:  # noqa: E741

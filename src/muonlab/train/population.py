@@ -1,5 +1,6 @@
 """Many members trained as one program: parameters stacked along a first axis S, one forward and backward for all."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from muonlab.nets.dropout import mix
+from muonlab.rules import in_place
+from muonlab.rules.workspace import Workspace
 from muonlab.train.seeds import fold_in, generator
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -57,6 +60,7 @@ class Population:
         self.parameters = {name: torch.stack([d[name] for d in drawn]).to(device) for name in drawn[0]}  # (S, ...)
         self.treatments = dict(treatments)
         self.states = {name: self.treatments[name].rule.init(p) for name, p in self.parameters.items()}
+        self._workspace = Workspace()
         self._keys = torch.tensor([fold_in(seed, "dropout") % 2**32 for seed in seeds], device=device)  # (S,)
 
         def mean_loss(parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, key: Tensor) -> Tensor:
@@ -84,11 +88,14 @@ class Population:
         self._net.train()
         keys = mix(self._keys ^ mix(torch.tensor(step, device=self._keys.device)))  # (S,)
         gradients = self._gradient(self.parameters, inputs, labels, keys)
-        for name, p in self.parameters.items():
-            treatment = self.treatments[name]
-            hyper = {key: _against(value, p) for key, value in treatment.hyper.items()}
-            self.parameters[name], self.states[name] = treatment.rule.update(
-                gradients[name], self.states[name], p, **hyper
+        for treatment, names in _together(self.treatments):
+            in_place.update(
+                treatment.rule,
+                [gradients[name] for name in names],
+                [self.states[name] for name in names],
+                [self.parameters[name] for name in names],
+                treatment.hyper,
+                self._workspace,
             )
 
     @torch.no_grad()
@@ -120,9 +127,8 @@ class Population:
         self._keys = self._keys[index]
         self.parameters = {name: chosen(p) for name, p in self.parameters.items()}
         self.states = {name: {k: chosen(v) for k, v in state.items()} for name, state in self.states.items()}
-        self.treatments = {
-            name: Treatment(t.rule, {k: chosen(v) for k, v in t.hyper.items()}) for name, t in self.treatments.items()
-        }
+        kept = {id(t): Treatment(t.rule, {k: chosen(v) for k, v in t.hyper.items()}) for t in self.treatments.values()}
+        self.treatments = {name: kept[id(t)] for name, t in self.treatments.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that a checkpoint must hold, by name."""
@@ -144,8 +150,9 @@ class Population:
         return {name: p.detach().clone() for name, p in self._net.named_parameters()}
 
 
-def _against(value: Any, p: Tensor) -> Any:
-    """Return a hyper-parameter that differs by member, (S,), so that it broadcasts against p, (S, ...)."""
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        return value
-    return value.view(-1, *[1] * (p.ndim - 1))
+def _together(treatments: Mapping[str, Treatment]) -> list[tuple[Treatment, list[str]]]:
+    """Return each treatment with the names of the parameters that share it."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, treatment in treatments.items():
+        names[id(treatment)].append(name)
+    return [(treatments[group[0]], group) for group in names.values()]
