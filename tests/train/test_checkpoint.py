@@ -34,6 +34,14 @@ def test_a_population_that_has_lost_members_still_fits_the_whole_one(saved):
     assert load(saved, whole) is not None
 
 
+def test_the_state_of_a_torch_optimizer_which_a_new_one_has_not_does_not_make_a_checkpoint_foreign(tmp_path):
+    with_state = TENSORS | {"optimizer/0/0/values/state/0/step": torch.tensor(3.0)}
+    checkpoint.save(tmp_path / "state.safetensors", with_state, PROGRESS)
+    (tmp_path / "metrics.jsonl").write_text("0123456789")
+    tensors, _ = load(tmp_path, TENSORS | {"optimizer/0/0/structure": torch.zeros(9), "optimizer/1/0/structure": 1})
+    assert tensors.keys() == with_state.keys()
+
+
 def test_nothing_else_lies_beside_the_checkpoint(saved):
     assert sorted(path.name for path in saved.iterdir()) == ["metrics.jsonl", "state.safetensors"]
 

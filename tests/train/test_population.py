@@ -7,8 +7,9 @@ from torch.func import functional_call
 from muonlab.losses import LOSSES
 from muonlab.rules import adamw, muon
 from muonlab.tasks.algorithmic import TASKS
+from muonlab.train.by_rule import Treatment
 from muonlab.train.cell import build_net, build_population, build_rows, build_task
-from muonlab.train.population import Population, Treatment
+from muonlab.train.population import Population
 
 # In float64 a member differs from itself alone by rounding only: a batched matrix product may sum in another order when
 # the stack has another height. Eight steps let that grow to well under this.
@@ -102,7 +103,7 @@ def test_members_draw_dropout_noise_of_their_own_and_of_each_step(make_cell):
     seen = []
     for step in (0, 1):
         population.step(inputs, labels, step)
-        seen += list(population.states[name]["momentum"])  # lr 0 and momentum 0: the last gradient
+        seen += list(population.optimizer.states[name]["momentum"])  # lr 0 and momentum 0: the last gradient
     assert not any(torch.equal(seen[i], seen[j]) for i in range(4) for j in range(i))
 
 
@@ -152,3 +153,41 @@ def test_building_and_stepping_leave_the_global_generator_alone(make_cell):
     before = torch.get_rng_state()
     train(make_cell(net={"dropout": 0.5}), (0, 1), num_steps=2)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 7])
+def test_the_height_of_a_stack_changes_no_result(make_cell, height):
+    config = make_cell(net={"dropout": 0.2})
+    task = build_task(config)
+    rows, population = build_rows(config, task, (3, 4, 5), "cpu"), build_population(config, task, (3, 4, 5), "cpu")
+    population.height = height
+    for step in range(NUM_STEPS):
+        population.step(*rows.take(step), step)
+    whole = train(config, (3, 4, 5))
+    for member in range(3):
+        torch.testing.assert_close(
+            population.parameters["head.weight"][member], whole.parameters["head.weight"][member], **TOLERANCE
+        )
+
+
+def test_where_memory_is_short_the_stack_is_halved_and_training_goes_on(make_cell, monkeypatch):
+    config = make_cell()
+    task = build_task(config)
+    seeds = (3, 4, 5, 6, 7)
+    rows, population = build_rows(config, task, seeds, "cpu"), build_population(config, task, seeds, "cpu")
+    whole, heights = population._gradient, []
+
+    def short(parameters, inputs, labels, keys):
+        heights.append(len(keys))
+        if len(keys) > 2:
+            raise torch.OutOfMemoryError("no more")
+        return whole(parameters, inputs, labels, keys)
+
+    monkeypatch.setattr(population, "_gradient", short)
+    for step in range(NUM_STEPS):
+        population.step(*rows.take(step), step)
+    assert heights[:5] == [5, 3, 2, 2, 1]
+    assert_member_is(population, 1, train(config, (4,)))
+    monkeypatch.setattr(population, "_gradient", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
+    with pytest.raises(torch.OutOfMemoryError):
+        population.step(*rows.take(0), 0)

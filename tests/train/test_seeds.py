@@ -1,8 +1,9 @@
 import itertools
 
+import pytest
 import torch
 
-from muonlab.train.seeds import fold_in, generator
+from muonlab.train.seeds import fold_in, forked, generator
 
 
 def test_streams_differ_by_seed_purpose_and_index():
@@ -23,4 +24,20 @@ def test_generators_repeat_and_leave_the_global_one_alone():
     before = torch.get_rng_state()
     first, again = (torch.rand(5, generator=generator(3, "init")) for _ in range(2))
     assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_lent_generator_repeats_by_seed_purpose_and_index_and_is_given_back():
+    def drawn(*stream):
+        with forked(*stream):
+            return torch.rand(5)
+
+    before = torch.get_rng_state()
+    first = drawn(3, "forward", 7)
+    assert torch.equal(first, drawn(3, "forward", 7))
+    assert not any(
+        torch.equal(first, drawn(*other)) for other in [(4, "forward", 7), (3, "init", 7), (3, "forward", 8)]
+    )
+    with pytest.raises(ZeroDivisionError), forked(3, "forward", 7):
+        torch.rand(1).div(1 // 0)
     assert torch.equal(torch.get_rng_state(), before)

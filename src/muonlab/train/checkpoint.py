@@ -60,8 +60,12 @@ def load(path: Path, device: str, like: dict[str, Tensor], metrics: Path) -> tup
         is_whole = metrics.stat().st_size >= progress.metrics_bytes
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
-    fits = {name: t.shape[1:] for name, t in tensors.items()} == {name: t.shape[1:] for name, t in like.items()}
-    return (tensors, progress) if is_whole and fits else None
+    return (tensors, progress) if is_whole and _shapes(tensors) == _shapes(like) else None
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes after the member axis; a torch optimizer has no state before its first step to compare with."""
+    return {name: t.shape[1:] for name, t in tensors.items() if not name.startswith("optimizer/")}
 
 
 def _errno_of(error: SafetensorError) -> int:

@@ -1,31 +1,20 @@
 """Many members trained as one program: parameters stacked along a first axis S, one forward and backward for all."""
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from muonlab.nets.dropout import mix
-from muonlab.rules import in_place
-from muonlab.rules.workspace import Workspace
-from muonlab.train.seeds import fold_in, generator
+from muonlab.train.by_rule import ByRule, Treatment
+from muonlab.train.instances import Instances, OptimizerFactory, views
+from muonlab.train.modules import Net, drawn, takes_key
+from muonlab.train.seeds import fold_in
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 EVALUATION_ROWS = 256  # rows in one forward pass of an evaluation: small enough for the cache; changes no result
-
-
-@dataclass(frozen=True)
-class Treatment:
-    """The rule that updates a parameter and its hyper-parameters: numbers, or float64 tensors (S,) by member."""
-
-    rule: ModuleType
-    hyper: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Population:
@@ -35,36 +24,53 @@ class Population:
     its own seed.
 
     Args:
-        net: the module that every member is a copy of. Its `forward(inputs, key)` takes a dropout key, its
-            `reset_parameters(generator)` draws new weights; its own parameters are used as scratch space.
+        net: the module that every member is a copy of, or a function that builds it (`muonlab.train.modules.drawn`).
+            Weights are drawn anew for every member, and the module's own parameters are used as scratch space. Where
+            its `forward(inputs, key)` takes a dropout key, every step passes one.
         loss: logits (B, C), labels (B,) -> loss per example (B,).
-        treatments: parameter name -> rule and hyper-parameters.
+        optimizer: parameter name -> rule and hyper-parameters; or a function from a member's named parameters, which
+            are views into the stacks, to its torch.optim.Optimizer, or to a list of them; or such functions, one a
+            member.
         seeds: seed of each member.
         dtype: dtype of the parameters and of all arithmetic.
         device: where the members live.
+        height: members in one forward and backward pass; all by default. It changes no result, but the speed: less is
+            more where a stack outgrows the cache. Halved where memory is short.
+
+    Raises:
+        ValueError: a net whose weights cannot be drawn anew, or an optimizer that does not fit (`Instances`).
     """
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Net,
         loss: Loss,
-        treatments: Mapping[str, Treatment],
+        optimizer: Mapping[str, Treatment] | OptimizerFactory | Sequence[OptimizerFactory],
         seeds: Sequence[int],
         *,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        height: int | None = None,
     ):
-        self._net = net.to(device="cpu", dtype=dtype)
-        drawn = [self._draw(seed) for seed in seeds]
+        self.height = height or len(seeds)
+        members = []
+        for seed in seeds:
+            self._net = drawn(net, seed, dtype)
+            members.append({name: p.detach().clone() for name, p in self._net.named_parameters()})
         self._net.to(device)
-        self.parameters = {name: torch.stack([d[name] for d in drawn]).to(device) for name in drawn[0]}  # (S, ...)
-        self.treatments = dict(treatments)
-        self.states = {name: self.treatments[name].rule.init(p) for name, p in self.parameters.items()}
-        self._workspace = Workspace()
+        self.parameters = {name: torch.stack([m[name] for m in members]).to(device) for name in members[0]}  # (S, ...)
+        self.optimizer = (
+            ByRule(self.parameters, optimizer)
+            if isinstance(optimizer, Mapping)
+            else Instances(views(self.parameters), optimizer, seeds)
+        )
         self._keys = torch.tensor([fold_in(seed, "dropout") % 2**32 for seed in seeds], device=device)  # (S,)
 
+        has_key = takes_key(self._net)
+
         def mean_loss(parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, key: Tensor) -> Tensor:
-            return loss(functional_call(self._net, parameters, (inputs, key)), labels).mean()
+            noise = {"key": key} if has_key else {}
+            return loss(functional_call(self._net, parameters, (inputs,), noise), labels).mean()
 
         def judge(parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             logits = functional_call(self._net, parameters, (inputs,))
@@ -81,29 +87,39 @@ class Population:
         """Update every member on its own batch.
 
         Args:
-            inputs: (S, B, T).
+            inputs: (S, B, ...).
             labels: (S, B).
             step: number of steps before this one; with a member's seed it decides the dropout noise.
         """
         self._net.train()
         keys = mix(self._keys ^ mix(torch.tensor(step, device=self._keys.device)))  # (S,)
-        gradients = self._gradient(self.parameters, inputs, labels, keys)
-        for treatment, names in _together(self.treatments):
-            in_place.update(
-                treatment.rule,
-                [gradients[name] for name in names],
-                [self.states[name] for name in names],
-                [self.parameters[name] for name in names],
-                treatment.hyper,
-                self._workspace,
-            )
+        self.optimizer.step_stacked(self.parameters, self._gradients(inputs, labels, keys), step)
+
+    def _gradients(self, *batch: Tensor) -> dict[str, Tensor]:
+        """Return the gradients of all members, (S, ...) each, `height` members at a time; in halves if memory is short.
+
+        Args:
+            *batch: inputs, labels and keys, (S, ...) each.
+        """
+        starts = range(0, len(self), self.height)
+        try:
+            parts = [
+                self._gradient(*({name: p[at] for name, p in self.parameters.items()}, *(each[at] for each in batch)))
+                for at in (slice(start, start + self.height) for start in starts)
+            ]
+        except torch.OutOfMemoryError:
+            if self.height == 1:
+                raise
+            self.height = (min(self.height, len(self)) + 1) // 2
+            return self._gradients(*batch)
+        return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     @torch.no_grad()
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return loss and correctness of every member on every row, in eval mode.
 
         Args:
-            inputs: (rows, T), shared by the members.
+            inputs: (rows, ...), shared by the members.
             labels: (S, rows).
 
         Returns:
@@ -120,39 +136,16 @@ class Population:
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""
         index = torch.tensor(members, device=self._keys.device)
-
-        def chosen(value: Any) -> Any:
-            return value[index] if isinstance(value, Tensor) and value.ndim else value
-
         self._keys = self._keys[index]
-        self.parameters = {name: chosen(p) for name, p in self.parameters.items()}
-        self.states = {name: {k: chosen(v) for k, v in state.items()} for name, state in self.states.items()}
-        kept = {id(t): Treatment(t.rule, {k: chosen(v) for k, v in t.hyper.items()}) for t in self.treatments.values()}
-        self.treatments = {name: kept[id(t)] for name, t in self.treatments.items()}
+        self.parameters = {name: p[index] for name, p in self.parameters.items()}
+        self.optimizer.keep(members)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that a checkpoint must hold, by name."""
-        found = {f"parameter/{name}": p for name, p in self.parameters.items()}
-        return found | {
-            f"state/{name}/{key}": value for name, state in self.states.items() for key, value in state.items()
-        }
+        """Return all that a checkpoint must hold, by name: copies, as steps are made in place."""
+        found = {f"parameter/{name}": p for name, p in self.parameters.items()} | self.optimizer.tensors()
+        return {name: tensor.clone() for name, tensor in found.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take back what `tensors` returned, for the same members."""
-        self.parameters = {name: tensors[f"parameter/{name}"] for name in self.parameters}
-        self.states = {
-            name: {key: tensors[f"state/{name}/{key}"] for key in state} for name, state in self.states.items()
-        }
-
-    def _draw(self, seed: int) -> dict[str, Tensor]:
-        reset: Callable[[torch.Generator], None] = self._net.reset_parameters  # type: ignore[assignment]
-        reset(generator(seed, "init"))
-        return {name: p.detach().clone() for name, p in self._net.named_parameters()}
-
-
-def _together(treatments: Mapping[str, Treatment]) -> list[tuple[Treatment, list[str]]]:
-    """Return each treatment with the names of the parameters that share it."""
-    names: dict[int, list[str]] = defaultdict(list)
-    for name, treatment in treatments.items():
-        names[id(treatment)].append(name)
-    return [(treatments[group[0]], group) for group in names.values()]
+        self.parameters = {name: tensors[f"parameter/{name}"].clone() for name in self.parameters}
+        self.optimizer.load(tensors)

@@ -1,6 +1,8 @@
-"""Every random stream of a member follows from its seed by a fixed fold-in; no global generator is used."""
+"""Every random stream of a member follows from its seed by a fixed fold-in; the global generator stays as it was."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -14,3 +16,24 @@ def fold_in(seed: int, purpose: str, index: int = 0) -> int:
 def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
     """Return a CPU generator for that purpose of that member."""
     return torch.Generator().manual_seed(fold_in(seed, purpose, index))
+
+
+@contextmanager
+def forked(seed: int, purpose: str, index: int = 0, device: str | torch.device = "cpu") -> Iterator[None]:
+    """Let code that draws from torch's global generators draw from the member's stream, and give them back after.
+
+    Args:
+        seed: of the member.
+        purpose: of the stream.
+        index: of the stream.
+        device: whose generator is lent beside that of the CPU.
+    """
+    device = torch.device(device)
+    on_cuda = device.type == "cuda"
+    # torch.manual_seed would seed the generators of all devices, of which fork_rng gives back these alone.
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        torch.default_generator.manual_seed(fold_in(seed, purpose, index))
+        if on_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(fold_in(seed, purpose, index))
+        yield

@@ -6,7 +6,7 @@ from torch import nn
 from muonlab.optim.routing import TAKES, roles
 from muonlab.rules import adamw, muon, sgd
 from muonlab.runs.config import AdamWConfig, MuonConfig, SGDConfig
-from muonlab.train.population import Treatment
+from muonlab.train.by_rule import Treatment
 
 
 def treatments(net: nn.Module, config: MuonConfig | AdamWConfig | SGDConfig) -> dict[str, Treatment]:

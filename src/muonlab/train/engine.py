@@ -1,0 +1,167 @@
+"""Which engine trains a net: the population where torch.func can stack the net, else one member at a time."""
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from muonlab.train.by_rule import Treatment
+from muonlab.train.instances import Named, OptimizerFactory
+from muonlab.train.modules import Net
+from muonlab.train.population import Loss, Population
+from muonlab.train.sequential import Sequential
+
+Engine = Population | Sequential
+
+TRIAL_ROWS = 8  # of the batch on which the engines are compared
+TRIAL_SEEDS = (0, 1)
+
+
+def build(
+    net: Net,
+    loss: Loss,
+    optimizer: Mapping[str, Treatment] | OptimizerFactory | Sequence[OptimizerFactory],
+    seeds: Sequence[int],
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> tuple[Engine, str | None]:
+    """Return the engine of the members, and why it is not the faster one.
+
+    Args:
+        net: a module, or a function that builds it (`muonlab.train.modules.drawn`).
+        loss: logits (B, C), labels (B,) -> loss per example (B,).
+        optimizer: as of `Population`.
+        seeds: seed of each member.
+        inputs: a few rows to try the net on, (rows, ...).
+        labels: their labels, (rows,).
+        dtype: dtype of the parameters.
+        device: where the members live.
+
+    Returns:
+        A `Population` and None; or a `Sequential` and the reason, a sentence for users.
+
+    Raises:
+        ValueError: a net whose weights cannot be drawn anew, or an optimizer that does not fit (`Instances`).
+        Exception: what the net or the loss raise on these rows when a member is alone.
+    """
+    reason = obstacle(
+        net, loss, inputs, labels, by_rule=isinstance(optimizer, Mapping), dtype=dtype, device=torch.device(device)
+    )
+    if reason is None:
+        return Population(net, loss, optimizer, seeds, dtype=dtype, device=device), None
+    return Sequential(net, loss, optimizer, seeds, dtype=dtype, device=device), (
+        f"{reason}. So its members train one after the other: each has the results that it has alone, but they share "
+        "no forward and backward pass, which makes small nets many times slower."
+    )
+
+
+def obstacle(
+    net: Net, loss: Loss, inputs: Tensor, labels: Tensor, *, by_rule: bool, dtype: torch.dtype, device: torch.device
+) -> str | None:
+    """Return what about the net cannot be stacked, or None; found by a step of two members in either engine.
+
+    Args:
+        net: as of `build`, as are loss, inputs, labels, dtype and device.
+        loss: as of `build`.
+        inputs: as of `build`.
+        labels: as of `build`.
+        by_rule: whether the optimizers are muonlab's rules, which treat a parameter without gradient as one with a
+            gradient of zeros; torch's leave it alone.
+        dtype: as of `build`.
+        device: as of `build`.
+    """
+    rows, own = inputs[:TRIAL_ROWS].to(device), labels[:TRIAL_ROWS].to(device)
+    batch = torch.stack([rows] * len(TRIAL_SEEDS)), torch.stack([own] * len(TRIAL_SEEDS))  # (S, B, ...), (S, B)
+    net = copy.deepcopy(net) if isinstance(net, nn.Module) else net
+
+    # -- what a member does alone; errors here are the user's to see ----------------------------------------------
+    alone: list[_Gradients] = []
+    reference = Sequential(net, loss, lambda named: _Gradients(named, alone), TRIAL_SEEDS, dtype=dtype, device=device)
+    if frozen := [name for name in reference.parameters if name not in alone[0].names]:
+        return f"the net has parameters with requires_grad=False ({_few(frozen)}), and a stack trains all of them"
+    before = reference.buffers
+    if drawn := [name for name, buffer in before.items() if not buffer[0].equal(buffer[1])]:
+        return f"the net draws values of buffers at random ({_few(drawn)}), and a stack has one copy for all members"
+    reference.step(*batch, 0)
+    expected = reference.evaluate(rows, batch[1])
+    if changed := [name for name, buffer in reference.buffers.items() if not buffer.equal(before[name])]:
+        return (
+            f"the net changes its buffers as it trains ({_few(changed)}; nn.BatchNorm does that), which torch.func "
+            "cannot stack, unlike a norm without running statistics, such as nn.LayerNorm or nn.GroupNorm"
+        )
+    unused = [name for name, gradient in zip(alone[0].names, alone[0].seen, strict=True) if gradient is None]
+    if unused and not by_rule:
+        return (
+            f"the net has parameters without part in the loss ({_few(unused)}), which torch's optimizers leave alone, "
+            "and in a stack they would have a gradient of zeros"
+        )
+
+    # -- and what it does in a stack ------------------------------------------------------------------------------
+    stacked: list[_Gradients] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says where it loops over members; the step says so again
+            population = Population(
+                net, loss, lambda named: _Gradients(named, stacked), TRIAL_SEEDS, dtype=dtype, device=device
+            )
+            population.step(*batch, 0)
+            found = population.evaluate(rows, batch[1])
+    except Exception as error:  # alone the net has passed, so whatever this is, stacking has caused it
+        return _in_words(error)
+    for member, of_stack in zip(alone, stacked, strict=True):
+        seen = [gradient for gradient in member.seen if gradient is not None]
+        if other := [
+            name
+            for name, gradient, expectation in zip(member.names, of_stack.seen, member.seen, strict=True)
+            if gradient is not None and expectation is not None and not _is_close(gradient, expectation, seen)
+        ]:
+            return f"the net gives a member other gradients in a stack than alone ({_few(other)})"
+    if not _is_close(found[0], expected[0], [expected[0]]):
+        return "the net gives a member other losses in a stack than alone when it is evaluated"
+    return None
+
+
+class _Gradients(torch.optim.Optimizer):
+    """An optimizer that changes nothing and remembers the gradients."""
+
+    def __init__(self, named: Named, members: list["_Gradients"]):
+        super().__init__(named, {})
+        self.names = [name for name, _ in named]
+        self.seen: list[Tensor | None] = []
+        members.append(self)
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        self.seen = [None if p.grad is None else p.grad.clone() for p in parameters]
+
+
+def _is_close(found: Tensor, expected: Tensor, among: list[Tensor]) -> bool:
+    """Return whether two tensors differ by rounding alone, that of the largest number among those they come with."""
+    scale = max(tensor.abs().max().nan_to_num().item() for tensor in among if tensor.numel())
+    # The root of eps: sums in another order lose digits, and a gradient can be nothing but such a remainder.
+    return torch.allclose(found, expected, rtol=0, atol=scale * torch.finfo(found.dtype).eps ** 0.5, equal_nan=True)
+
+
+def _in_words(error: Exception) -> str:
+    message = str(error)
+    if "randomness" in message:
+        return (
+            "the net draws random numbers from torch's global generator (nn.Dropout does that), of which members of a "
+            "stack have none of their own, unlike muonlab.nets.dropout.Dropout, whose noise follows from a key"
+        )
+    if ".item()" in message or "data-dependent" in message:
+        return (
+            "the net takes a number out of a tensor or branches on one (if, while, .item()), which torch.func cannot "
+            "stack, unlike torch.where"
+        )
+    line = next(iter(message.splitlines()), "")
+    return f"torch.func cannot stack the net ({type(error).__name__}: {line})"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,167 @@
+"""Any torch.optim.Optimizer, one instance a member: what makes, steps, drops, saves and restores the instances."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from muonlab.train.packing import pack, unpack
+from muonlab.train.seeds import forked
+
+Named = list[tuple[str, nn.Parameter]]
+OptimizerFactory = Callable[[Named], Optimizer | Sequence[Optimizer]]
+
+
+class Instances:
+    """The optimizers of S members.
+
+    Args:
+        members: for each member its parameters by name.
+        factory: the named parameters of a member -> its optimizer, or a list of optimizers that share them out; or a
+            sequence of such functions, one a member, where hyper-parameters differ.
+        seeds: seed of each member. An optimizer that draws random numbers draws them from its member's.
+
+    Raises:
+        ValueError: an optimizer that needs a closure, that leaves a parameter out, or that holds what is not its
+            member's; or another number of functions than of members.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Mapping[str, nn.Parameter]],
+        factory: OptimizerFactory | Sequence[OptimizerFactory],
+        seeds: Sequence[int],
+    ):
+        factories = [factory] * len(members) if callable(factory) else list(factory)
+        if len(factories) != len(members):
+            raise ValueError(
+                f"{len(factories)} optimizer factories for {len(members)} members; expected one, or one a member"
+            )
+        self._members = [dict(parameters) for parameters in members]
+        self._optimizers = [_made(each, own) for each, own in zip(factories, self._members, strict=True)]
+        self._seeds = list(seeds)
+
+    def step(self, member: int, step: int) -> None:
+        """Step the optimizers of one member, whose parameters have their gradients.
+
+        A member whose optimizer refuses a gradient that is not finite has diverged: its parameters become NaN, which
+        the next evaluation sees, and the others go on.
+
+        Args:
+            member: its position.
+            step: number of steps before this one; with the seed it decides the noise of an optimizer that draws.
+        """
+        own = self._members[member].values()
+        try:
+            with forked(self._seeds[member], "optimizer", step, next(iter(own)).device):
+                for optimizer in self._optimizers[member]:
+                    optimizer.step()
+        except (ValueError, RuntimeError):
+            if all(p.grad is None or p.grad.isfinite().all() for p in own):
+                raise
+            for p in own:
+                p.data.fill_(torch.nan)
+
+    def step_stacked(self, stacks: Mapping[str, Tensor], gradients: Mapping[str, Tensor], step: int) -> None:
+        """Step all members, in place, on parameters and gradients that are views into stacks.
+
+        Args:
+            stacks: parameter name -> (S, ...).
+            gradients: parameter name -> (S, ...).
+            step: as of `step`.
+        """
+        # torch.func may return one number expanded, as for the gradient of a sum, and optimizers write to gradients.
+        gradients = {name: gradient.contiguous() for name, gradient in gradients.items()}
+        for member, own in enumerate(self._members):
+            for name, p in own.items():
+                p.data, p.grad = stacks[name][member], gradients[name][member]
+            self.step(member, step)
+            for name, p in own.items():
+                if p.data_ptr() != stacks[name][member].data_ptr():  # an optimizer that puts a new tensor in p.data
+                    stacks[name][member] = p.data
+                p.grad = None
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Drop all members but those, given by their positions."""
+        self._members = [self._members[member] for member in members]
+        self._optimizers = [self._optimizers[member] for member in members]
+        self._seeds = [self._seeds[member] for member in members]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state of all optimizers and the hyper-parameters that they may have changed, by name.
+
+        Hyper-parameters that are no numbers, strings or tensors, functions above all, stay as the factory made them.
+
+        Raises:
+            ValueError: the state holds what a checkpoint cannot (`pack`).
+        """
+        found: dict[str, Tensor] = {}
+        for member, optimizers in enumerate(self._optimizers):
+            for number, optimizer in enumerate(optimizers):
+                saved = optimizer.state_dict()
+                groups = [{k: v for k, v in group.items() if _is_packable(v)} for group in saved["param_groups"]]
+                found |= pack({**saved, "param_groups": groups}, f"optimizer/{member}/{number}")
+        return found
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `tensors` returned, for the same members."""
+        for member, optimizers in enumerate(self._optimizers):
+            device = next(iter(self._members[member].values())).device
+            for number, optimizer in enumerate(optimizers):
+                _restore(optimizer, unpack(tensors, f"optimizer/{member}/{number}", device))
+
+
+def views(stacks: Mapping[str, Tensor]) -> list[dict[str, nn.Parameter]]:
+    """Return for each of S members its parameters, views into the stacks (S, ...)."""
+    num_members = len(next(iter(stacks.values())))
+    return [{name: nn.Parameter(stack[k]) for name, stack in stacks.items()} for k in range(num_members)]
+
+
+def _made(factory: OptimizerFactory, own: Mapping[str, nn.Parameter]) -> list[Optimizer]:
+    made = factory(list(own.items()))
+    optimizers = [made] if isinstance(made, Optimizer) else list(made)
+    for optimizer in optimizers:
+        kind = type(optimizer).__name__
+        closure = inspect.signature(optimizer.step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise ValueError(
+                f"{kind} needs a closure that computes the loss anew, and a step here has one forward and backward "
+                "pass; expected an optimizer whose step() takes the gradients as they are"
+            )
+    held = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    names = {id(p): name for name, p in own.items()}
+    if strangers := len(set(held) - set(names)):
+        raise ValueError(
+            f"the optimizer factory returned an optimizer of {strangers} tensors that are not the member's; expected "
+            "one of the parameters that the factory is given, such as lambda named: RAdam([p for _, p in named])"
+        )
+    if left_out := [name for key, name in names.items() if key not in held]:
+        raise ValueError(
+            f"the optimizer factory leaves out {', '.join(left_out)}; expected every parameter in an optimizer, or, if "
+            "it is not to be trained, requires_grad=False"
+        )
+    if twice := [name for key, name in names.items() if held.count(key) > 1]:
+        raise ValueError(f"the optimizer factory gives {', '.join(twice)} to two optimizers; expected one for each")
+    return optimizers
+
+
+def _restore(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    made = optimizer.state_dict()["param_groups"]
+    groups = [{**old, **new} for old, new in zip(made, saved["param_groups"], strict=True)]
+    optimizer.load_state_dict({**saved, "param_groups": groups})
+    # torch casts the state to the dtype of its parameter: what was saved is put in its place, bit for bit.
+    for new, group in zip(groups, optimizer.param_groups, strict=True):
+        for number, p in zip(new["params"], group["params"], strict=True):
+            if number in saved["state"]:
+                optimizer.state[p] = saved["state"][number]
+
+
+def _is_packable(value: Any) -> bool:
+    try:
+        pack(value, "")
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,184 @@
+"""The reference engine: the members of a population trained one after the other, by torch's ordinary autograd.
+
+Slower than `Population` and free of its conditions: the net may be any nn.Module, with buffers that change and
+branches on data.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from muonlab.nets.dropout import mix
+from muonlab.train.by_rule import Treatment
+from muonlab.train.instances import Instances, Named, OptimizerFactory
+from muonlab.train.modules import Net, drawn, takes_key
+from muonlab.train.population import EVALUATION_ROWS, Loss
+from muonlab.train.seeds import fold_in, forked
+
+
+class Sequential:
+    """S members of one net, each a module and an optimizer of its own; the interface is that of `Population`.
+
+    A net without a dropout key draws its noise from torch's global generators, which are lent to a member for its
+    step, seeded by its seed and the step, and given back: neither the other members nor a restart change it.
+
+    Args:
+        net: the module that every member is a copy of, or a function that builds it (`muonlab.train.modules.drawn`).
+            Weights are drawn anew for every member.
+        loss: logits (B, C), labels (B,) -> loss per example (B,).
+        optimizer: parameter name -> rule and hyper-parameters; or a function from a member's named parameters to its
+            torch.optim.Optimizer, or to a list of them; or such functions, one a member.
+        seeds: seed of each member.
+        dtype: dtype of the parameters.
+        device: where the members live.
+
+    Raises:
+        ValueError: a net whose weights cannot be drawn anew, or an optimizer that does not fit (`Instances`).
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+        >>> loss = nn.CrossEntropyLoss(reduction="none")
+        >>> engine = Sequential(net, loss, lambda named: torch.optim.RAdam([p for _, p in named]), seeds=(0, 1))
+        >>> engine.step(torch.ones(2, 8, 3), torch.zeros(2, 8, dtype=torch.long), step=0)
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        loss: Loss,
+        optimizer: Mapping[str, Treatment] | OptimizerFactory | Sequence[OptimizerFactory],
+        seeds: Sequence[int],
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ):
+        # What a function built is new already, and a copy would lose hooks on its parameters.
+        own = [copy.deepcopy(net) if isinstance(net, nn.Module) else net for _ in seeds]
+        self._nets = [drawn(each, seed, dtype).to(device) for each, seed in zip(own, seeds, strict=True)]
+        self._loss = loss
+        self._device = torch.device(device)
+        self._seeds = list(seeds)
+        if isinstance(optimizer, Mapping):
+            optimizer = [_by_rule(optimizer, member) for member in range(len(seeds))]
+        trained = [{name: p for name, p in each.named_parameters() if p.requires_grad} for each in self._nets]
+        self.instances = Instances(trained, optimizer, seeds)
+
+    def __len__(self) -> int:
+        """Return S, the number of members."""
+        return len(self._nets)
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """Copies of the members' parameters by name, (S, ...)."""
+        return _stacked([dict(net.named_parameters()) for net in self._nets])
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """Copies of the members' buffers by name, (S, ...)."""
+        return _stacked([dict(net.named_buffers()) for net in self._nets])
+
+    def step(self, inputs: Tensor, labels: Tensor, step: int) -> None:
+        """Update every member on its own batch.
+
+        Args:
+            inputs: (S, B, ...).
+            labels: (S, B).
+            step: number of steps before this one; with a member's seed it decides its noise.
+        """
+        for member, (net, seed) in enumerate(zip(self._nets, self._seeds, strict=True)):
+            net.train()
+            net.zero_grad()
+            with forked(seed, "forward", step, self._device):
+                loss = self._loss(net(inputs[member], **self._key(net, seed, step)), labels[member]).mean()
+                loss.backward()
+            self.instances.step(member, step)
+
+    @torch.no_grad()
+    def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return loss and correctness of every member on every row, in eval mode.
+
+        Args:
+            inputs: (rows, ...), shared by the members.
+            labels: (S, rows).
+
+        Returns:
+            Losses (S, rows) and whether the largest logit is the label's, (S, rows) bool.
+        """
+        losses, hits = [], []
+        for net, seed, own in zip(self._nets, self._seeds, labels, strict=True):
+            net.eval()
+            with forked(seed, "evaluation", device=self._device):
+                logits = torch.cat([net(rows) for rows in inputs.split(EVALUATION_ROWS)])
+            losses.append(self._loss(logits, own))
+            hits.append(logits.argmax(dim=-1) == own)
+        return torch.stack(losses), torch.stack(hits)
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Drop all members but those, given by their positions."""
+        self._nets = [self._nets[member] for member in members]
+        self._seeds = [self._seeds[member] for member in members]
+        self.instances.keep(members)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that a checkpoint must hold, by name: parameters, buffers, the state of the optimizers.
+
+        Raises:
+            ValueError: the state of an optimizer holds what a checkpoint cannot.
+        """
+        found = {f"parameter/{name}": p for name, p in self.parameters.items()}
+        found |= {f"buffer/{name}": buffer for name, buffer in self.buffers.items()}
+        return found | self.instances.tensors()
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `tensors` returned, for the same members."""
+        for member, net in enumerate(self._nets):
+            for name, p in net.named_parameters():
+                p.copy_(tensors[f"parameter/{name}"][member])
+            for name, _ in list(net.named_buffers()):
+                owner, _, own = name.rpartition(".")
+                setattr(net.get_submodule(owner), own, tensors[f"buffer/{name}"][member].clone())
+        self.instances.load(tensors)
+
+    def _key(self, net: nn.Module, seed: int, step: int) -> dict[str, Tensor]:
+        """Return the dropout key that this member has in a population, if its net takes one."""
+        if not takes_key(net):
+            return {}
+        own = torch.tensor(fold_in(seed, "dropout") % 2**32, device=self._device)
+        return {"key": mix(own ^ mix(torch.tensor(step, device=self._device)))}
+
+
+class _ByRule(torch.optim.Optimizer):
+    """The treatments of a population, applied to the parameters of one member."""
+
+    def __init__(self, named: Named, treatments: Mapping[str, Treatment], member: int):
+        super().__init__(named, {})
+        self._treated = []
+        for name, p in named:
+            treatment = treatments[name]
+            hyper = {key: _of_member(value, member) for key, value in treatment.hyper.items()}
+            self.state[p] = treatment.rule.init(p.detach())
+            self._treated.append((p, treatment.rule, hyper))
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update every parameter; one that has no part in the loss has a gradient of zeros, as in a population."""
+        for p, rule, hyper in self._treated:
+            gradient = torch.zeros_like(p) if p.grad is None else p.grad
+            updated, self.state[p] = rule.update(gradient, self.state[p], p.detach(), **hyper)
+            p.copy_(updated)
+
+
+def _by_rule(treatments: Mapping[str, Treatment], member: int) -> OptimizerFactory:
+    return lambda named: _ByRule(named, treatments, member)
+
+
+def _of_member(value: object, member: int) -> object:
+    """Return the hyper-parameter of one member: a number, where a tensor (S,) has one for each."""
+    return value[member].item() if isinstance(value, Tensor) and value.ndim else value
+
+
+def _stacked(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([member[name].detach() for member in members]) for name in members[0]}

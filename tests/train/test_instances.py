@@ -1,0 +1,282 @@
+"""Any torch.optim.Optimizer in a population does to each member what it does in a plain loop."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from muonlab.losses import softmax
+from muonlab.optim.muonadamw import MuonAdamW
+from muonlab.train import checkpoint
+from muonlab.train.instances import Instances
+from muonlab.train.population import Population
+
+TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}  # as in test_population: sums in another order
+SEEDS = (3, 4, 5)
+
+
+class Odd(torch.optim.Optimizer):
+    """State that torch would not bring back: numbers, a tuple, a wider tensor, a learning rate that it changes."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, {"lr": lr, "schedule": lambda lr: 0.9 * lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["lr"] = group["schedule"](group["lr"])
+            for p in group["params"]:
+                state = self.state[p]
+                state.setdefault("wide", torch.zeros_like(p, dtype=torch.float64)).lerp_(p.grad.double(), 0.3)
+                state["count"] = state.get("count", 0) + 1
+                state["last"] = (p.grad.norm().item(), *state.get("last", ())[:2])
+                p -= (group["lr"] * sum(state["last"]) / state["count"] * state["wide"]).to(p.dtype)
+
+
+class Rebinding(torch.optim.Optimizer):
+    """Puts a new tensor in the place of the parameter's."""
+
+    def __init__(self, params):
+        super().__init__(params, {})
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.data = p.data - 0.1 * p.grad
+
+
+class Noisy(torch.optim.Optimizer):
+    """Draws from torch's global generator."""
+
+    def __init__(self, params):
+        super().__init__(params, {})
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.data -= 0.1 * (p.grad + torch.randn_like(p))
+
+
+def tensors_of(named):
+    return [p for _, p in named]
+
+
+FACTORIES = {
+    "radam": lambda named: torch.optim.RAdam(tensors_of(named), lr=0.02),
+    "nadam": lambda named: torch.optim.NAdam(tensors_of(named), lr=0.02),
+    "adagrad": lambda named: torch.optim.Adagrad(tensors_of(named), lr=0.05),
+    "rprop": lambda named: torch.optim.Rprop(tensors_of(named)),
+    "odd": lambda named: Odd(tensors_of(named)),
+    "rebinding": lambda named: Rebinding(tensors_of(named)),
+    "muonadamw": lambda named: MuonAdamW(named, lr=0.05, adamw_lr=0.02),
+    "two": lambda named: [
+        torch.optim.SGD([p for _, p in named if p.ndim == 2], lr=0.1, momentum=0.9),
+        torch.optim.Adam([p for _, p in named if p.ndim == 1], lr=0.02),
+    ],
+}
+
+
+def make_net() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 4))
+
+
+def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch for each of the three members."""
+    generator = torch.Generator().manual_seed(step)
+    inputs = torch.randn(3, 8, 3, generator=generator, dtype=torch.float64)
+    return inputs, torch.randint(4, (3, 8), generator=generator)
+
+
+def population(factory, seeds=SEEDS, dtype=torch.float64) -> Population:
+    return Population(make_net(), softmax, factory, seeds, dtype=dtype)
+
+
+def plain_loop(start: Population, member: int, factory, num_steps: int) -> dict[str, torch.Tensor]:
+    """The loop that a user would write, from the weights of a member."""
+    net = make_net().double()
+    net.load_state_dict({name: p[member] for name, p in start.parameters.items()})
+    made = factory(list(net.named_parameters()))
+    for step in range(num_steps):
+        inputs, labels = batch(step)
+        net.zero_grad()
+        softmax(net(inputs[member]), labels[member]).mean().backward()
+        for optimizer in made if isinstance(made, list) else [made]:
+            optimizer.step()
+    return {name: p.detach() for name, p in net.named_parameters()}
+
+
+@pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
+def test_members_equal_plain_loops_over_a_leaving_member_and_a_restart(factory, tmp_path):
+    made = population(factory)
+    expected = {member: plain_loop(made, member, factory, 9) for member in (0, 2)}
+    for step in range(3):
+        made.step(*batch(step), step)
+    made.keep([0, 2])
+    for step in range(3, 6):
+        made.step(*(part[[0, 2]] for part in batch(step)), step)
+
+    whole = population(factory)
+    checkpoint.save(tmp_path / "state", made.tensors(), checkpoint.Progress(6, [0, 2], 0))
+    (tmp_path / "metrics").touch()
+    saved = checkpoint.load(tmp_path / "state", "cpu", whole.tensors(), tmp_path / "metrics")
+    assert saved is not None
+    whole.keep(saved[1].alive)
+    whole.load(saved[0])
+    for engine in (made, whole):
+        for step in range(6, 9):
+            engine.step(*(part[[0, 2]] for part in batch(step)), step)
+
+    for name, p in made.parameters.items():
+        assert torch.equal(p, whole.parameters[name])
+        for position, member in enumerate((0, 2)):
+            torch.testing.assert_close(p[position], expected[member][name], **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["odd", "nadam", "muonadamw"])
+def test_a_restart_in_float32_goes_on_with_the_same_bits(name):
+    first, second = (population(FACTORIES[name], dtype=torch.float32) for _ in range(2))
+    for step in range(6):
+        if step == 3:
+            second.load(first.tensors())
+        for engine in (first, second)[: 1 if step < 3 else 2]:
+            inputs, labels = batch(step)
+            engine.step(inputs.float(), labels, step)
+    assert all(torch.equal(p, second.parameters[name]) for name, p in first.parameters.items())
+
+
+def test_what_a_checkpoint_holds_does_not_change_with_later_steps():
+    made = population(FACTORIES["radam"])
+    made.step(*batch(0), 0)
+    held = made.tensors()
+    before = copy.deepcopy(held)
+    other = population(FACTORIES["radam"])
+    other.load(held)
+    for engine in (made, other):
+        engine.step(*batch(1), 1)
+    assert all(torch.equal(held[name], before[name]) for name in before)
+
+
+def test_hyper_parameters_may_differ_by_member():
+    rates = (0.1, 0.01, 0.001)
+    factories = [lambda named, lr=lr: torch.optim.RAdam(tensors_of(named), lr=lr) for lr in rates]
+    made = population(factories)
+    expected = [plain_loop(made, member, factories[member], 4) for member in range(3)]
+    for step in range(4):
+        made.step(*batch(step), step)
+    for name, p in made.parameters.items():
+        torch.testing.assert_close(p, torch.stack([alone[name] for alone in expected]), **TOLERANCE)
+
+
+def test_the_noise_of_an_optimizer_is_its_members_own():
+    def noisy(named):
+        return Noisy(tensors_of(named))
+
+    together, alone = population(noisy), population(noisy, seeds=(4,))
+    before = torch.get_rng_state()
+    for step in range(3):
+        inputs, labels = batch(step)
+        if step == 2:
+            together.keep([1, 2])
+        together.step(inputs[-len(together) :], labels[-len(together) :], step)
+        alone.step(inputs[1:2], labels[1:2], step)
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, p in together.parameters.items():
+        torch.testing.assert_close(p[0], alone.parameters[name][0], **TOLERANCE)
+
+
+def test_members_and_steps_have_other_noise():
+    made = Population(
+        make_net(), lambda logits, labels: 0 * logits.sum(dim=1), lambda named: Noisy(tensors_of(named)), (3, 4)
+    )
+    noise = []
+    for step in range(2):
+        before = made.parameters["2.bias"].clone()
+        made.step(torch.ones(2, 8, 3), torch.zeros(2, 8, dtype=torch.long), step)
+        noise += list(before - made.parameters["2.bias"])
+    assert not any(torch.allclose(noise[i], noise[j]) for i in range(4) for j in range(i))
+
+
+def test_a_gradient_that_torch_func_expands_may_be_changed_in_place():
+    class Clipping(Rebinding):
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                p.grad.mul_(2)
+            super().step()
+
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shift = nn.Parameter(torch.zeros(4))
+
+        def forward(self, x):
+            return x + self.shift.sum()
+
+    def last_logit(logits, labels):
+        return logits[:, -1]
+
+    made = Population(Shifted, last_logit, lambda named: Clipping(tensors_of(named)), SEEDS)
+    made.step(torch.ones(3, 8, 3), torch.zeros(3, 8, dtype=torch.long), 0)
+    torch.testing.assert_close(made.parameters["shift"], torch.full((3, 4), -0.2))
+
+
+def test_a_member_whose_gradient_its_optimizer_refuses_has_diverged_and_the_others_go_on():
+    made, calm = population(FACTORIES["muonadamw"]), population(FACTORIES["muonadamw"])
+    for step in range(3):
+        inputs, labels = batch(step)
+        calm.step(inputs, labels, step)
+        if step == 1:
+            inputs[1] = torch.inf
+        made.step(inputs, labels, step)
+    losses, _ = made.evaluate(batch(0)[0][0], batch(0)[1])
+    assert losses.isfinite().all(dim=1).tolist() == [True, False, True]
+    for name, p in made.parameters.items():
+        assert torch.equal(p[[0, 2]], calm.parameters[name][[0, 2]])
+        assert p[1].isnan().all()
+
+
+def test_any_other_error_of_an_optimizer_is_raised():
+    class Broken(Rebinding):
+        def step(self, closure=None):
+            raise RuntimeError("no such kernel")
+
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        population(lambda named: Broken(tensors_of(named))).step(*batch(0), 0)
+
+
+STRANGER = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (lambda named: torch.optim.LBFGS(tensors_of(named)), "LBFGS needs a closure .*; expected an optimizer whose"),
+        (lambda named: torch.optim.SGD(STRANGER.parameters()), "of 2 tensors that are not the member's"),
+        (lambda named: torch.optim.SGD(tensors_of(named)[1:]), "leaves out 0.weight; expected every parameter"),
+        (lambda named: [torch.optim.SGD(tensors_of(named))] * 2, "gives 0.weight, .* to two optimizers"),
+        ([FACTORIES["radam"]] * 2, "2 optimizer factories for 3 members; expected one, or one a member"),
+    ],
+)
+def test_an_optimizer_that_does_not_fit_is_refused_before_the_first_step(factory, message):
+    with pytest.raises(ValueError, match=message):
+        population(factory)
+
+
+def test_state_that_a_checkpoint_cannot_hold_is_named():
+    p = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([p])
+    instances = Instances([{"p": p}], lambda named: optimizer, (0,))
+    optimizer.state[p]["kind"] = {1, 2}
+    with pytest.raises(ValueError, match="state/0/kind is a set, which a checkpoint cannot hold"):
+        instances.tensors()
+
+
+def test_the_population_is_the_net_that_its_parameters_say():
+    made = population(FACTORIES["adagrad"])
+    made.step(*batch(0), 0)
+    inputs, labels = batch(1)
+    losses, _ = made.evaluate(inputs[0], labels)
+    for member in range(3):
+        own = {name: p[member] for name, p in made.parameters.items()}
+        torch.testing.assert_close(
+            losses[member], softmax(functional_call(make_net().double(), own, (inputs[0],)), labels[member])
+        )
