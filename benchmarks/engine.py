@@ -1,114 +1,174 @@
-"""Member-steps per second: a population of S members beside the plain loop that a researcher would write.
+"""Member-steps per second: the loop that a researcher would write beside a population, eager and compiled.
 
-    python benchmarks/engine.py [--json] [--width 64] [--batch 256] [--repeats 20]
+    python benchmarks/engine.py [--json] [--depths 1,2] [--members 1,4,16] [--threads 1,2] [--rounds 12] [--save FILE]
 
-All variants are timed in one process on one thread, interleaved; the figure is the median over the repeats.
+All variants are timed in one process, interleaved in random order; the figure is the median over the rounds of the ratio
+to the plain loop's step of the same round. Floor: the FLOPs of the matrix products that must be done, at the highest
+rate of a matrix product that was seen on this machine, in float32 for the net and bfloat16 for Muon's orthogonalization.
+Memory is that of a process of its own for each variant.
 """
 
 import argparse
 import json
+import random
+import resource
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from optimizer.machine import machine, matrix_peak
+from training.plain import PlainLoop
+from training.populations import Variant, cell, flops
 
-from muonlab.losses import LOSSES
-from muonlab.runs.config import AdamWConfig, CellConfig, MuonConfig, NetConfig, ProtocolConfig, TaskConfig
-from muonlab.runs.environment import record
-from muonlab.train.cell import build_net, build_population, build_rows, build_task
-
-STACKS = (1, 5, 10)
-
-
-def cell(optimizer: str, width: int, batch: int) -> CellConfig:
-    return CellConfig(
-        study="benchmark",
-        task=TaskConfig(name="add", modulus=59, train_share=0.8),
-        net=NetConfig(depth=1, width=width, ff_width=4 * width),
-        loss="softmax",
-        optimizer=MuonConfig() if optimizer == "muon" else AdamWConfig(),
-        protocol=ProtocolConfig(batch=batch),
-        seeds=(0,),
-    )
+CADENCE = 50  # steps between two evaluations, as in the study
+WARM_UP = 2
 
 
-def plain_loop(config: CellConfig) -> Callable[[int], None]:
-    """Return one step of an nn.Module with torch.optim, one run at a time."""
-    task = build_task(config)
-    rows, net = build_rows(config, task, (0,), "cpu"), build_net(config, task)
-    net.reset_parameters(torch.Generator().manual_seed(0))
-    if config.optimizer.name == "muon":
-        hidden = [p for name, p in net.named_parameters() if p.ndim == 2 and name.startswith("blocks")]
-        rest = [p for p in net.parameters() if not any(p is h for h in hidden)]
-        optimizers = [torch.optim.Muon(hidden, lr=0.02, weight_decay=0.01), torch.optim.AdamW(rest)]
-    else:
-        optimizers = [torch.optim.AdamW(net.parameters())]
-
-    def step(number: int) -> None:
-        inputs, labels = rows.take(number)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        LOSSES["softmax"](net(inputs[0]), labels[0]).mean().backward()
-        for optimizer in optimizers:
-            optimizer.step()
-
-    return step
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
-def population(config: CellConfig, members: int) -> Callable[[int], None]:
-    """Return one step of a population."""
-    task, seeds = build_task(config), tuple(range(members))
-    rows, made = build_rows(config, task, seeds, "cpu"), build_population(config, task, seeds, "cpu")
-    return lambda number: made.step(*rows.take(number), number)
+def variants(config_of, members: list[int], engines: list[str]) -> dict[str, object]:
+    """Return what is timed, by name; the plain loop first."""
+    found: dict[str, object] = {"plain": PlainLoop(config_of(1))}
+    for engine in engines:
+        for count in members:
+            say(f"  {engine} S={count}: first steps")
+            found[f"{engine} S={count}"] = Variant(config_of(count), compiled=engine == "compiled")
+    return found
 
 
-def measure(width: int, batch: int, repeats: int) -> list[dict]:
-    table = []
-    for optimizer in ("adamw", "muon"):
-        config = cell(optimizer, width, batch)
-        variants = {("plain loop", 1): plain_loop(config)}
-        variants |= {("population", members): population(config, members) for members in STACKS}
-        seconds: dict[tuple[str, int], list[float]] = {key: [] for key in variants}
-        for repeat in range(repeats + 2):
-            for key, step in variants.items():
-                start = time.perf_counter()
-                step(repeat)
-                if repeat >= 2:  # the first two warm up
-                    seconds[key].append(time.perf_counter() - start)
-        rates = {key: key[1] / statistics.median(times) for key, times in seconds.items()}
-        for (kind, members), rate in rates.items():
-            ratio = rate / rates["plain loop", 1]
-            table.append(
-                {
-                    "optimizer": optimizer,
-                    "engine": kind,
-                    "members": members,
-                    "member_steps_per_second": round(rate, 1),
-                    "ratio_to_plain_loop": round(ratio, 2),
-                    "repeats": repeats,
-                }
+def time_rounds(found: dict[str, object], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each step, interleaved in random order."""
+    order, seconds = random.Random(0), {name: [] for name in found}
+    for number in range(rounds + WARM_UP):
+        for name in order.sample(sorted(found), len(found)):
+            start = time.perf_counter()
+            found[name].step(number)  # pyright: ignore[reportAttributeAccessIssue]
+            if number >= WARM_UP:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def peak_memory(depth: int, optimizer: str, engine: str, count: int) -> float:
+    """Return the peak MB of a process that makes a few steps and one evaluation."""
+    command = [sys.executable, __file__, "--probe", f"{depth},{optimizer},{engine},{count}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def probe(text: str) -> None:
+    depth, optimizer, engine, count = text.split(",")
+    torch.set_num_threads(1)
+    variant = Variant(cell(optimizer, int(depth), int(count)), compiled=engine == "compiled")
+    for number in range(3):
+        variant.step(number)
+    variant.evaluate()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+
+
+def measure(depth: int, optimizer: str, options, peaks: dict[str, float]) -> list[dict]:
+    """Return the rows of the table for one net and one optimizer."""
+    say(f"depth {depth}, {optimizer}")
+    config_of = lambda count: cell(optimizer, depth, count)  # noqa: E731
+    found = variants(config_of, options.members, options.engines)
+    work = flops(config_of(1))
+    floor = work["net"] / peaks["float32"] + work["orthogonalization"] / peaks["bfloat16"]
+    memory = {
+        engine: (peak_memory(depth, optimizer, engine, 16) - peak_memory(depth, optimizer, engine, 4)) / 12
+        for engine in (options.engines if options.memory else ())
+    }
+    rows = []
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        seconds = time_rounds(found, options.rounds)
+        for name, times in seconds.items():
+            count = getattr(found[name], "count", 1)
+            ratios = [count * plain / own for own, plain in zip(times, seconds["plain"], strict=True)]
+            q1, ratio, q3 = statistics.quantiles(ratios, n=4, method="inclusive")
+            each = statistics.median(times) / count
+            row = {
+                "depth": depth,
+                "optimizer": optimizer,
+                "threads": threads,
+                "engine": name.split()[0],
+                "members": count,
+                "member_steps_per_second": 1 / each,
+                "ratio_to_plain": ratio,
+                "ratio_quartiles": [q1, q3],
+                "rounds": len(times),
+                "gflop_per_member_step": (work["net"] + work["orthogonalization"]) / 1e9,
+                "share_of_floor": floor / threads / each,
+            }
+            if isinstance(found[name], Variant):
+                row |= found[name].shares(CADENCE) | {"mb_per_member": memory.get(row["engine"])}
+            rows.append(row)
+    return rows
+
+
+def text_of(result: dict) -> str:
+    peaks = result["peaks"]
+    lines = [
+        f"{result['environment']['hardware']['cpu']}, torch {result['environment']['versions']['torch']}; peak of a matrix "
+        f"product {peaks['float32'] / 1e9:.0f} GFLOP/s in float32, {peaks['bfloat16'] / 1e9:.0f} in bfloat16, one thread",
+        "",
+        "depth optimizer threads engine        S  member-steps/s  times plain (quartiles)   of floor  optimizer "
+        "evaluation  MB/member  compile s",
+    ]
+    for row in result["table"]:
+        q1, q3 = row["ratio_quartiles"]
+        rest = "".join(
+            f"{'-' if row.get(key) is None else format(row[key], kind):>{width}}"
+            for key, kind, width in (
+                ("optimizer_share", ".0%", 11),
+                ("evaluation_share", ".0%", 12),
+                ("mb_per_member", ".1f", 11),
+                ("compile_seconds", ".0f", 11),
             )
-    return table
+        )
+        lines.append(
+            f"{row['depth']:5} {row['optimizer']:9} {row['threads']:7} {row['engine']:9} {row['members']:5} "
+            f"{row['member_steps_per_second']:15.1f} {row['ratio_to_plain']:9.2f} ({q1:.2f}-{q3:.2f})"
+            f"{row['share_of_floor']:14.0%}{rest}"
+        )
+    return "\n".join(lines)
+
+
+def numbers(text: str) -> list[int]:
+    return [int(each) for each in text.split(",")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--save", type=Path, help="write the JSON to this file, too")
+    parser.add_argument("--depths", type=numbers, default=[1, 2])
+    parser.add_argument("--members", type=numbers, default=[1, 4, 16])
+    parser.add_argument("--threads", type=numbers, default=[1, 2])
+    parser.add_argument("--optimizers", type=lambda text: text.split(","), default=["adamw", "muon"])
+    parser.add_argument("--engines", type=lambda text: text.split(","), default=["eager", "compiled"])
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave out the peak memory")
+    parser.add_argument("--probe", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    table = measure(options.width, options.batch, options.repeats)
-    if options.json:
-        print(json.dumps({"environment": record(threads=1), "table": table}, indent=1))
+    if options.probe:
+        probe(options.probe)
         return
-    for row in table:
-        print(
-            f"{row['optimizer']:6} {row['engine']:10} S={row['members']:<3} "
-            f"{row['member_steps_per_second']:8.1f} member-steps/s   {row['ratio_to_plain_loop']:.2f} of the plain loop"
-        )
+    torch.set_num_threads(1)
+    peaks = {str(t).removeprefix("torch."): 1e9 * matrix_peak("cpu", t) for t in (torch.float32, torch.bfloat16)}
+    table = [
+        row
+        for depth in options.depths
+        for optimizer in options.optimizers
+        for row in measure(depth, optimizer, options, peaks)
+    ]
+    result = {"environment": machine("cpu", max(options.threads)), "peaks": peaks, "table": table}
+    if options.save:
+        options.save.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1) if options.json else text_of(result))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from muonlab.nets.dropout import Dropout, mix
+from muonlab.nets.dropout import Dropout, halves_of_mix, mix
 
 
 def kept(rate, key, *shape, layer=0):
@@ -35,6 +35,14 @@ def test_mix_is_lowbias32():
     assert mix(x).tolist() == [lowbias32(value) for value in x.tolist()]
 
 
+def test_halves_of_mix_are_those_of_mix():
+    x = torch.randint(2**32, (1000,), generator=torch.Generator().manual_seed(0))
+    x = torch.cat([x, torch.tensor([0, 1, 2**31 - 1, 2**31, 2**32 - 1])])
+    low, high = halves_of_mix((x - (x >> 31 << 32)).int())
+    assert torch.equal(low, (mix(x) & 0xFFFF).int())
+    assert torch.equal(high, (mix(x) >> 16).int())
+
+
 def test_mix_gives_different_answers_to_different_numbers():
     assert len(mix(torch.arange(2**18) * 2**14).unique()) == 2**18
 
@@ -44,6 +52,31 @@ def test_every_input_bit_flips_about_half_of_all_answers_at_every_output_bit():
     flipped = mix(x) ^ mix(x ^ (1 << torch.arange(32)))  # (inputs, input bits)
     rates = (flipped.unsqueeze(-1) >> torch.arange(32) & 1).double().mean(dim=0)  # (input bits, output bits)
     assert ((rates - 0.5).abs() < 6 * 0.5 / math.sqrt(2000)).all()
+
+
+def kept_by_definition(rate, key, num, layer):
+    """Return the mask as the integers of the definition, 64 bits wide, make it."""
+    half = (num + 1) // 2
+    bits = mix(torch.arange(half) ^ mix(key ^ mix(torch.tensor(layer + 1))))
+    return torch.cat([bits & 0xFFFF, bits >> 16])[:num] >= round(rate * 2**16)
+
+
+@pytest.mark.parametrize("shape", [(40_000,), (39_999,), (7, 11, 13), (1,)])
+@pytest.mark.parametrize("rate", [2**-16, 0.2, 0.5, 0.9])
+def test_the_noise_is_that_of_its_definition_bit_by_bit(rate, shape):
+    keys = torch.tensor([0, 1, 12345, 2**31 - 1, 2**31, 2**32 - 1])
+    together = torch.func.vmap(lambda key: Dropout(rate, 3)(torch.ones(shape), key))(keys)
+    for key, y in zip(keys, together, strict=True):
+        expected = kept_by_definition(rate, key, math.prod(shape), layer=3).view(shape)
+        assert torch.equal(y != 0, expected)
+        assert torch.equal(Dropout(rate, 3)(torch.ones(shape), key) != 0, expected)
+        assert torch.equal(Dropout(rate, 3)(torch.ones(shape, dtype=torch.bfloat16), key) != 0, expected)
+
+
+def test_along_a_shared_axis_all_entries_have_the_noise_of_an_axis_of_one():
+    x, key = torch.ones(5, 4, 7), torch.tensor(3)
+    y = Dropout(0.5, 0, shared_axis=-2)(x, key)
+    assert torch.equal(y, Dropout(0.5, 0)(x[:, :1], key).expand_as(x))
 
 
 def test_same_key_same_noise():

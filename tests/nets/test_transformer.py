@@ -3,10 +3,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
+from muonlab.losses import softmax
 from muonlab.nets import transformer
 from muonlab.nets.dropout import Dropout
-from muonlab.nets.transformer import Attention, RMSNorm, Transformer, rotate
+from muonlab.nets.transformer import Attention, RMSNorm, Transformer, rotate, turn
 
 VOCABULARY, CLASSES, T = 11, 7, 6
 VARIANTS = {
@@ -30,8 +32,8 @@ def draw(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def draw_tokens(batch=5, seed=0):
-    return torch.randint(VOCABULARY, (batch, T), generator=torch.Generator().manual_seed(seed))
+def draw_tokens(batch=5, seed=0, length=T):
+    return torch.randint(VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -65,6 +67,16 @@ def test_shifting_all_positions_leaves_the_attention_scores(shift):
     assert (scores(positions + shift, positions) - at_home).abs().max() > 0.1
 
 
+def test_a_turned_query_scores_as_a_rotated_query_and_key():
+    q, k, positions = draw(2, T, 3, 8), draw(2, T, 3, 8, seed=1), torch.arange(T)
+    expected = torch.einsum("bqhd,bkhd->bqkh", rotate(q, positions, 1e6), rotate(k, positions, 1e6))
+    turned = turn(q, torch.arange(-T, T), 1e6)  # (2, T, 3, 2 T, 8)
+    for i in range(T):
+        for j in range(T):
+            scores = (turned[:, i, :, T + i - j] * k[:, j]).sum(dim=-1)
+            torch.testing.assert_close(scores, expected[:, i, j], rtol=0, atol=1e-12)
+
+
 def swap(tokens, one, other):
     order = torch.arange(T)
     order[[one, other]] = torch.tensor([other, one])
@@ -95,6 +107,14 @@ def test_attention_equals_torchs_scaled_dot_product(causal, num_queries):
     mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=causal)
     expected = mixed.transpose(1, 2).flatten(2) @ attention.out.weight.T
     torch.testing.assert_close(attention(x, num_queries), expected[:, T - num_queries :], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_queries", [1, 3, T])
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_over_states_that_follow_from_tokens_is_attention_over_those_states(causal, num_queries):
+    attention, states, tokens = Attention(16, 2, causal, 1e6).double(), draw(VOCABULARY, 16), draw_tokens()
+    expected = attention(states[tokens], num_queries)
+    torch.testing.assert_close(attention(states, num_queries, tokens), expected, rtol=0, atol=1e-12)
 
 
 def test_no_position_reads_from_a_later_one_under_the_causal_mask():
@@ -174,6 +194,52 @@ def test_a_stack_of_members_has_the_gradients_of_each_alone_dropout_included():
         net(tokens[k], keys[k]).square().sum().backward()
         for name, parameter in net.named_parameters():
             torch.testing.assert_close(together[name][k], parameter.grad, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [1, 4, T])
+@pytest.mark.parametrize("batch", [5, 20])  # without and with tables over the vocabulary
+@each_variant
+def test_shortcuts_change_neither_answers_nor_gradients_nor_noise(options, batch, length):
+    nets = [build(seed=k, dropout=0.5, **options) for k in range(3)]
+    tokens = torch.stack([draw_tokens(batch, seed=k, length=length) for k in range(3)])
+    labels, keys = tokens[:, :, 0] % CLASSES, torch.tensor([5, 6, 2**32 - 1])
+    parameters, _ = torch.func.stack_module_state(nets)
+
+    def loss(parameters, tokens, labels, key):
+        logits = torch.func.functional_call(nets[0], parameters, (tokens, key))
+        return softmax(logits, labels).mean(), logits
+
+    gradients, logits = torch.func.vmap(torch.func.grad(loss, has_aux=True))(parameters, tokens, labels, keys)
+    for k, net in enumerate(nets):
+        net.shortcuts = False
+        plain = net(tokens[k], keys[k])
+        torch.testing.assert_close(logits[k], plain, rtol=1e-9, atol=1e-12)
+        softmax(plain, labels[k]).mean().backward()
+        for name, parameter in net.named_parameters():
+            torch.testing.assert_close(gradients[name][k], parameter.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("depth", "most"), [(1, 0.3), (2, 0.7)])
+def test_shortcuts_save_matrix_products(depth, most):
+    net, tokens, flops = build(depth=depth, ff_width=64).eval(), draw_tokens(100), {}
+    for net.shortcuts in (True, False):
+        with FlopCounterMode(display=False) as counter:
+            net(tokens)
+        flops[net.shortcuts] = counter.get_total_flops()
+    assert flops[True] < most * flops[False]
+
+
+def test_a_step_compiles_into_one_graph():
+    net, tokens, keys = build(), draw_tokens(20).expand(2, -1, -1), torch.tensor([5, 2**32 - 1])
+    parameters = {name: p.detach().expand(2, *p.shape).clone() for name, p in net.named_parameters()}
+
+    def loss(parameters, tokens, key):
+        return torch.func.functional_call(net, parameters, (tokens, key)).square().sum()
+
+    gradient = torch.func.vmap(torch.func.grad(loss))
+    compiled = torch.compile(gradient, backend="aot_eager", fullgraph=True)(parameters, tokens, keys)
+    for name, expected in gradient(parameters, tokens, keys).items():
+        torch.testing.assert_close(compiled[name], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_dropout_acts_in_training_with_another_noise_in_each_block():

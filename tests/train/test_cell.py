@@ -64,10 +64,12 @@ def test_flops_are_those_of_the_matrix_products(make_cell, tmp_path):
     # One layer, no gate, plain SGD: every product is forward, and backward once for its input and once for its weight.
     net = {"depth": 1, "width": 16, "heads": 2, "ff_width": 16, "gated": False, "causal": False}
     result = run(make_cell(net=net, optimizer="sgd", protocol={"budget": 5}), tmp_path)
-    B, T, D, C = 8, 4, 16, 7
-    key_value, query_out, feed_forward, head = 2 * B * T * D * D, 2 * B * D * D, 2 * B * D * 16, B * D * C
-    attention = 2 * B * T * D
-    assert result.flops_per_step == 2 * 3 * (key_value + query_out + feed_forward + head + attention)
+    B, T, D, C, V = 8, 4, 16, 7, 9
+    out, feed_forward, head = B * D * D, 2 * B * D * 16, B * D * C
+    tables = 3 * V * D * D + V * T * V * D  # query, key and value of each token; scores of two tokens at each distance
+    values = B * V * D
+    rotations = V * D * T * (D // 2)  # by a constant matrix, which has no gradient
+    assert result.flops_per_step == 2 * (3 * (tables + out + values + feed_forward + head) + 2 * rotations)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vmap
 
 from muonlab.nets.dropout import mix
 from muonlab.train.by_rule import ByRule, Treatment
@@ -76,7 +76,7 @@ class Population:
             logits = functional_call(self._net, parameters, (inputs,))
             return loss(logits, labels), logits.argmax(dim=-1) == labels
 
-        self._gradient = vmap(grad(mean_loss))
+        self._losses = vmap(mean_loss)
         self._judge = vmap(judge, in_dims=(0, None, 0))
 
     def __len__(self) -> int:
@@ -101,11 +101,10 @@ class Population:
         Args:
             *batch: inputs, labels and keys, (S, ...) each.
         """
-        starts = range(0, len(self), self.height)
         try:
             parts = [
-                self._gradient(*({name: p[at] for name, p in self.parameters.items()}, *(each[at] for each in batch)))
-                for at in (slice(start, start + self.height) for start in starts)
+                self._gradient({name: p[at] for name, p in self.parameters.items()}, *(each[at] for each in batch))
+                for at in (slice(start, start + self.height) for start in range(0, len(self), self.height))
             ]
         except torch.OutOfMemoryError:
             if self.height == 1:
@@ -113,6 +112,17 @@ class Population:
             self.height = (min(self.height, len(self)) + 1) // 2
             return self._gradients(*batch)
         return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _gradient(self, parameters: dict[str, Tensor], *batch: Tensor) -> dict[str, Tensor]:
+        # The gradient of the sum over members, outside of vmap: torch.func.grad would build a graph that can be
+        # differentiated again and keep what it needs for that, for 1.2 to 1.5 times the time.
+        leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        with torch.enable_grad():
+            loss = self._losses(leaves, *batch).sum()
+            found = torch.autograd.grad(
+                loss, list(leaves.values()), materialize_grads=True
+            )  # zeros where it has no part
+        return dict(zip(leaves, found, strict=True))
 
     @torch.no_grad()
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,89 @@
+"""Populations as the benchmark times them, and the work that a step of one member is."""
+
+import time
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from muonlab.runs.config import AdamWConfig, CellConfig, MuonConfig, NetConfig, ProtocolConfig, TaskConfig
+from muonlab.train.cell import build_population, build_rows, build_task
+
+
+def cell(optimizer: str, depth: int, count: int) -> CellConfig:
+    """Return a cell of the paper's sizes: width 128, batch 512, modulus 97, `count` members."""
+    return CellConfig(
+        study="benchmark",
+        task=TaskConfig(name="add", modulus=97, train_share=0.8),
+        net=NetConfig(depth=depth, width=128, ff_width=512),
+        loss="softmax",
+        optimizer=MuonConfig(polar_dtype="bfloat16") if optimizer == "muon" else AdamWConfig(),
+        protocol=ProtocolConfig(batch=512),
+        seeds=tuple(range(count)),
+    )
+
+
+class Variant:
+    """A population with its rows, and where its time goes."""
+
+    def __init__(self, config: CellConfig, *, compiled: bool):
+        self.count = len(config.seeds)
+        task = build_task(config)
+        self._rows = build_rows(config, task, config.seeds, "cpu")
+        self._population = build_population(config, task, config.seeds, "cpu")
+        self._in_optimizer: list[float] = []
+        self.compile_seconds: float | None = None
+        if compiled:
+            start = time.perf_counter()
+            self._population.compile()
+            self.step(0)
+            self.compile_seconds = time.perf_counter() - start
+        plain = self._population.optimizer.step_stacked
+
+        def timed(*arguments) -> None:
+            start = time.perf_counter()
+            plain(*arguments)
+            self._in_optimizer.append(time.perf_counter() - start)
+
+        self._population.optimizer.step_stacked = timed
+        self._times: list[float] = []
+
+    def step(self, number: int) -> None:
+        start = time.perf_counter()
+        self._population.step(*self._rows.take(number), number)
+        self._times.append(time.perf_counter() - start)
+
+    def evaluate(self) -> float:
+        """Return the seconds of one evaluation on all rows."""
+        start = time.perf_counter()
+        self._population.evaluate(self._rows.inputs, self._rows.labels)
+        return time.perf_counter() - start
+
+    def shares(self, cadence: int) -> dict[str, float | None]:
+        """Return the shares of the time that go to the optimizer and, every `cadence` steps, to an evaluation."""
+        half = len(self._times) // 2
+        step = sorted(self._times)[half]
+        evaluation = min(self.evaluate() for _ in range(2))
+        inside = sorted(self._in_optimizer)[len(self._in_optimizer) // 2] if self._in_optimizer else None
+        return {
+            "optimizer_share": None if inside is None else inside / step,
+            "evaluation_share": evaluation / (evaluation + cadence * step),
+            "compile_seconds": self.compile_seconds,
+        }
+
+
+def flops(config: CellConfig) -> dict[str, float]:
+    """Return the floating-point operations of all matrix products in a step of one member: the net's and Muon's."""
+    task = build_task(config)
+    rows, population = build_rows(config, task, config.seeds, "cpu"), build_population(config, task, config.seeds, "cpu")
+    plain, inside = population.optimizer.step_stacked, FlopCounterMode(display=False)
+
+    def counted(*arguments) -> None:
+        with inside:
+            plain(*arguments)
+
+    population.optimizer.step_stacked = counted
+    torch.manual_seed(0)
+    with FlopCounterMode(display=False) as whole:
+        population.step(*rows.take(0), 0)
+    orthogonalization = float(inside.get_total_flops())
+    return {"net": float(whole.get_total_flops()) - orthogonalization, "orthogonalization": orthogonalization}
