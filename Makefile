@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 setup: $(VENV)/.dev
 
 demo: $(VENV)/.lab
-	$(BIN)/muonlab run grokking preset=laptop out=runs/demo
+	$(BIN)/muonlab run grokking preset=laptop tasks=add,mul out=runs/demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses=auto

@@ -43,3 +43,15 @@ def make_cell() -> Callable[..., CellConfig]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _programs(tmp_path_factory):
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture
+def compiled_programs(_programs, monkeypatch):
+    """The folder of compiled programs, one for the whole session: compiling takes ten seconds."""
+    monkeypatch.setenv("MUONLAB_CACHE", str(_programs))
+    return _programs

@@ -74,7 +74,10 @@ class Variant:
 def flops(config: CellConfig) -> dict[str, float]:
     """Return the floating-point operations of all matrix products in a step of one member: the net's and Muon's."""
     task = build_task(config)
-    rows, population = build_rows(config, task, config.seeds, "cpu"), build_population(config, task, config.seeds, "cpu")
+    rows, population = (
+        build_rows(config, task, config.seeds, "cpu"),
+        build_population(config, task, config.seeds, "cpu"),
+    )
     plain, inside = population.optimizer.step_stacked, FlopCounterMode(display=False)
 
     def counted(*arguments) -> None:

@@ -14,7 +14,7 @@ except ImportError:  # the package alone, without its laboratory
 from muonlab import __version__
 
 DEFAULT_ROOT = Path("runs")
-EXECUTION_KEYS = ("out", "device", "workers")
+EXECUTION_KEYS = ("out", "device", "workers", "compile")
 
 app = App(
     name="muonlab",
@@ -43,7 +43,7 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     settings
         key=value, with commas for several values, each of which makes cells of its own. preset=tiny, laptop or paper is
         where the rest starts from; out=DIR is the study's folder (default runs/grokking), device=cpu or cuda, workers=N
-        the number of processes (default: one a core). All other keys: docs/settings.md.
+        the number of processes (default: one a core), compile=auto, always or never. All other keys: docs/settings.md.
     dry_run
         Print the cells, their number, the estimated time and disk, and run nothing.
     """
@@ -55,12 +55,14 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     preset = ",".join(given.pop("preset", ["laptop"]))
     folder = Path(",".join(given.pop("out", [str(DEFAULT_ROOT / study)])))
     device = ",".join(given.pop("device", ["cpu"])).lower()
+    compile = ",".join(given.pop("compile", ["auto"]))
+    check_name("compile", compile, ("auto", "always", "never"))
     workers = whole_number("workers", given.pop("workers", [str(_cores())]), at_least=1, at_most=1024)
     plan = grokking.plan(preset, given)
     _check_device(device)
     if dry_run:
         return _forecast(plan, folder, workers, device)
-    failed, unreadable = _run_plan(plan, folder, workers, device)
+    failed, unreadable = _run_plan(plan, folder, workers, device, compile)
     if failed:
         again = "the same command tries them again"
         print(
@@ -93,7 +95,7 @@ def _forecast(plan, folder: Path, workers: int, device: str) -> int:
     return 0
 
 
-def _run_plan(plan, folder: Path, workers: int, device: str) -> tuple[int, int]:
+def _run_plan(plan, folder: Path, workers: int, device: str, compile) -> tuple[int, int]:
     """Run what is not done yet; return how many cells failed, and how many hold a file that cannot be read."""
     from contextlib import closing
 
@@ -110,7 +112,7 @@ def _run_plan(plan, folder: Path, workers: int, device: str) -> tuple[int, int]:
     try:
         with (
             ProgressView(cells, min(workers, max(len(cells), 1)), sys.stdout) as progress,
-            closing(local.run(plan, folder, workers=workers, device=device)) as events,
+            closing(local.run(plan, folder, workers=workers, device=device, compile=compile)) as events,
         ):
             for event in events:
                 num_failed += event.kind == "failed"

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from muonlab.measure import crossing
-from muonlab.runs.files import read_lines
+from muonlab.runs.files import read_json, read_lines
 from muonlab.stats.proportions import chance_limit
 from muonlab.tasks.algorithmic import TASKS, TRAIN_SHARES
 from muonlab.train import cell as cell_room
@@ -64,12 +64,66 @@ def test_flops_are_those_of_the_matrix_products(make_cell, tmp_path):
     # One layer, no gate, plain SGD: every product is forward, and backward once for its input and once for its weight.
     net = {"depth": 1, "width": 16, "heads": 2, "ff_width": 16, "gated": False, "causal": False}
     result = run(make_cell(net=net, optimizer="sgd", protocol={"budget": 5}), tmp_path)
-    B, T, D, C, V = 8, 4, 16, 7, 9
-    out, feed_forward, head = B * D * D, 2 * B * D * 16, B * D * C
-    tables = 3 * V * D * D + V * T * V * D  # query, key and value of each token; scores of two tokens at each distance
-    values = B * V * D
-    rotations = V * D * T * (D // 2)  # by a constant matrix, which has no gradient
-    assert result.flops_per_step == 2 * (3 * (tables + out + values + feed_forward + head) + 2 * rotations)
+    B, T, D, C = 8, 4, 16, 7
+    projections, feed_forward = 4 * B * T * D * D, 2 * B * T * D * 16
+    attention, head = 2 * B * T * T * D, B * D * C
+    # The head is applied to the last position, all else to every one.
+    assert result.flops_per_step == 2 * 3 * (projections + attention + feed_forward + head)
+
+
+def test_how_a_cell_trains_is_recorded_and_compiling_changes_its_numbers_by_rounding(
+    make_cell, tmp_path, compiled_programs
+):
+    config = make_cell(net={"dropout": 0.2}, seeds=(3, 4))
+    eager, other = run(config, tmp_path / "a", compile="never"), run(config, tmp_path / "b", compile="always")
+    sessions = [read_json(tmp_path / each / "env.json")["sessions"][0] for each in "ab"]
+    assert [(each["is_compiled"], each["height"]) for each in sessions] == [(False, 2), (True, 1)]
+    assert "compiled program" in (tmp_path / "b" / "log.txt").read_text()
+    rows = [read_lines(tmp_path / each / "metrics.jsonl") for each in "ab"]
+    for first, second in zip(*rows, strict=True):
+        assert second["train_loss"] == pytest.approx(first["train_loss"], rel=1e-9)
+    assert eager.flops_per_step == other.flops_per_step
+
+
+def test_a_half_done_cell_goes_on_as_it_began(make_cell, tmp_path, monkeypatch):
+    config, prepared = make_cell(), []
+
+    def stop(event):
+        if event["step"] == 10:
+            raise KeyboardInterrupt
+
+    def compile(population, inputs, labels):
+        prepared.append("compiled")
+        return True
+
+    monkeypatch.setattr(cell_room.Population, "compile", compile)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path, compile="always", checkpoint_seconds=0, report=stop)
+    run(config, tmp_path, compile="never")
+    assert prepared == ["compiled", "compiled"]
+
+
+def test_where_compiling_fails_the_log_says_so_and_the_cell_is_trained(make_cell, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MUONLAB_CACHE", str(tmp_path / "file" / "programs"))
+    result = run(make_cell(protocol={"budget": 10}), tmp_path / "cell", compile="always")
+    assert result.members[0].last_step == 10
+    log = (tmp_path / "cell" / "log.txt").read_text()
+    assert "not compiled, and so slower" in log
+    assert "stacks of" in log
+
+
+@pytest.mark.parametrize(
+    ("compile", "flops", "device", "expected"),
+    [
+        ("auto", 1e14, "cpu", True),
+        ("auto", 1e12, "cpu", False),
+        ("auto", 1e14, "cuda", False),
+        ("never", 1e14, "cpu", False),
+    ],
+)
+def test_by_itself_a_cell_compiles_where_there_is_enough_to_do(compile, flops, device, expected):
+    assert cell_room._pays(compile, flops, device) is expected
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -43,7 +43,14 @@ class Event:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
-def run(plan: store.Plan, folder: str | Path, *, workers: int | None = None, device: str = "cpu") -> Generator[Event]:
+def run(
+    plan: store.Plan,
+    folder: str | Path,
+    *,
+    workers: int | None = None,
+    device: str = "cpu",
+    compile: Literal["auto", "always", "never"] = "auto",
+) -> Generator[Event]:
     """Run the cells of a plan that are not done, and yield what happens. Closing the iterator stops the workers.
 
     A cell whose worker dies or raises is tried once more from its checkpoint, then recorded in failed.json; the others
@@ -55,6 +62,7 @@ def run(plan: store.Plan, folder: str | Path, *, workers: int | None = None, dev
         folder: the study's folder; made if missing.
         workers: processes; as many as cores by default.
         device: torch device of every worker.
+        compile: whether cells train by compiled programs; "auto" where that pays.
 
     Raises:
         StudyError: the folder cannot be used, another run writes to it, or its disk is full.
@@ -70,7 +78,7 @@ def run(plan: store.Plan, folder: str | Path, *, workers: int | None = None, dev
             elif record.status != "done":
                 waiting.append(record.config)
         num_workers = min(workers or available_cores(), len(waiting))
-        yield from _Pool(folder, waiting, num_workers, device).events()
+        yield from _Pool(folder, waiting, num_workers, {"device": device, "compile": compile}).events()
 
 
 @contextlib.contextmanager
@@ -138,8 +146,8 @@ class _Worker:
 class _Pool:
     """Workers that share a queue of cells."""
 
-    def __init__(self, folder: Path, cells: list[CellConfig], num_workers: int, device: str):
-        self._folder, self._num_workers, self._device = folder, num_workers, device
+    def __init__(self, folder: Path, cells: list[CellConfig], num_workers: int, where: dict[str, str]):
+        self._folder, self._num_workers, self._where = folder, num_workers, where
         self._waiting = deque(cells)
         self._num_open = len(cells)
         self._attempts = {cell.id: 0 for cell in cells}
@@ -195,7 +203,7 @@ class _Pool:
         arguments = {
             "config": cell.model_dump(mode="json"),
             "folder": str(self._folder / cell.id),
-            "device": self._device,
+            **self._where,
             "environment": self._environment,
         }
         worker.give(cell, {"target": TARGET, "arguments": arguments})

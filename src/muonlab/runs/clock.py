@@ -29,6 +29,8 @@ class Clock:
             "member_steps": 0,
             "last_step": 0,
             "is_finished": False,
+            "is_compiled": None,
+            "height": None,
         }
         self._record = {**environment, "device": device, "sessions": [*earlier, self._session]}
         self._start = time.monotonic()
@@ -38,6 +40,10 @@ class Clock:
         """Count work done."""
         self._session["member_steps"] += member_steps
         self._session["last_step"] = step
+
+    def note(self, *, is_compiled: bool, height: int) -> None:
+        """Record how the members are trained: by a compiled program or not, and how many at once."""
+        self._session.update(is_compiled=is_compiled, height=height)
 
     def save(self) -> None:
         """Write env.json as of now."""

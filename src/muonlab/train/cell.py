@@ -1,6 +1,7 @@
 """One cell, from its config to its result. Reads top to bottom; killed at any line, the same call goes on."""
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from muonlab.train.seeds import fold_in
 from muonlab.train.treatments import treatments
 
 CHECKPOINT_SECONDS = 5.0  # about as much work is lost to a kill
+# Compiling takes 12 to 30 seconds and halves the time of a step; this is about a minute of eager steps on one core.
+# FLOPs decide and no clock, so that the same command gives the same bytes again.
+COMPILED_FROM = 1e13
 
 Report = Callable[[dict], None]
 
@@ -33,6 +37,7 @@ def run(
     folder: Path,
     *,
     device: str = "cpu",
+    compile: str = "auto",
     environment: dict | None = None,
     report: Report = lambda event: None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
@@ -45,6 +50,8 @@ def run(
         config: the cell.
         folder: its folder; made if missing.
         device: a torch device.
+        compile: "always", "never", or "auto": on a CPU, where the cell has enough to do. It changes results by rounding
+            alone. A half-done cell goes on as it began.
         environment: what env.json records beside the times (see `muonlab.runs.environment`).
         report: called at the start and after every evaluation with {"step", "budget", "alive"}.
         checkpoint_seconds: least time between two checkpoints; changes no result.
@@ -59,7 +66,7 @@ def run(
             return CellResult.model_validate(read_json(folder / "result.json"))
         write_json(folder / "config.json", config.model_dump(mode="json"))
         clock = Clock(folder, _environment(config, environment or {}, device), device)
-        result = _train(config, folder, device, clock, report, checkpoint_seconds)
+        result = _train(config, folder, device, compile, clock, report, checkpoint_seconds)
         clock.stop()
         write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
         (folder / "state.safetensors").unlink(missing_ok=True)
@@ -80,7 +87,7 @@ def _environment(config: CellConfig, environment: dict, device: str) -> dict:
 
 
 def _train(
-    config: CellConfig, folder: Path, device: str, clock: Clock, report: Report, checkpoint_seconds: float
+    config: CellConfig, folder: Path, device: str, compile: str, clock: Clock, report: Report, checkpoint_seconds: float
 ) -> CellResult:
     protocol = config.protocol
 
@@ -93,7 +100,7 @@ def _train(
     # -- where it stands: at the start, or at the last checkpoint ----------------------------------
     saved = checkpoint.load(folder / "state.safetensors", device, population.tensors(), folder / "metrics.jsonl")
     if saved is not None:
-        tensors, (step, alive, num_bytes) = saved
+        tensors, (step, alive, num_bytes, is_compiled) = saved
         rows.keep(alive)
         population.keep(alive)
         population.load(tensors)
@@ -101,9 +108,12 @@ def _train(
         clock.log(f"goes on from step {step} with {len(alive)} members")
     else:
         step, alive = 0, list(range(len(config.seeds)))
+        is_compiled = _pays(compile, flops_per_step * protocol.budget * len(alive), device)
         metrics = Metrics(folder / "metrics.jsonl", len(config.seeds))
         clock.log(f"starts with {len(alive)} members")
         alive = _look(config, step, alive, rows, population, metrics)
+    if alive:
+        is_compiled = _prepare(population, rows, clock, is_compiled=is_compiled)
     report({"step": step, "budget": protocol.budget, "alive": len(alive)})
 
     # -- train, look, let go of the members whose outcome is decided -------------------------------
@@ -116,7 +126,7 @@ def _train(
         alive = _look(config, step, alive, rows, population, metrics)
         report({"step": step, "budget": protocol.budget, "alive": len(alive)})
         if alive and time.monotonic() - last_save >= checkpoint_seconds:
-            progress = checkpoint.Progress(step, alive, metrics.num_bytes)
+            progress = checkpoint.Progress(step, alive, metrics.num_bytes, is_compiled)
             checkpoint.save(folder / "state.safetensors", population.tensors(), progress)
             clock.save()
             last_save = time.monotonic()
@@ -185,12 +195,38 @@ def build_population(config: CellConfig, task: algorithmic.Task, seeds: tuple[in
 
 
 def count_flops(config: CellConfig, task: algorithmic.Task, device: str) -> float:
-    """Return the floating-point operations of all matrix products in one step of one member, optimizer included."""
+    """Return the floating-point operations of all matrix products in one step of one member, optimizer included.
+
+    They are those of the plain net, which computes every position: what is left out here is no merit of an optimizer.
+    """
     alone = config.seeds[:1]
     rows, population = build_rows(config, task, alone, device), build_population(config, task, alone, device)
+    population.net.shortcuts = False  # pyright: ignore[reportArgumentType]
     with FlopCounterMode(display=False) as counter:
         population.step(*rows.take(0), 0)
     return float(counter.get_total_flops())
+
+
+def _pays(compile: str, flops: float, device: str) -> bool:
+    return compile == "always" or (compile == "auto" and device == "cpu" and flops >= COMPILED_FROM)
+
+
+def _prepare(population: Population, rows: Rows, clock: Clock, *, is_compiled: bool) -> bool:
+    """Compile the gradient or choose the height of the stacks, and say so; return whether it was compiled."""
+    start = time.monotonic()
+    if is_compiled:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            is_compiled = population.compile(*rows.take(0))
+        for warning in caught:
+            clock.log(str(warning.message))
+    if is_compiled:
+        how = f"a compiled program, ready after {time.monotonic() - start:.1f} s"
+    else:
+        how = f"stacks of {population.choose_height(*rows.take(0))} members"
+    clock.log(f"trains with {how}")
+    clock.note(is_compiled=is_compiled, height=population.gradients.height)
+    return is_compiled
 
 
 def _look(

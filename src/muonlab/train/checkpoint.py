@@ -17,11 +17,13 @@ class Progress(NamedTuple):
         step: optimizer steps done.
         alive: positions, in the config's seeds, of the members that still train.
         metrics_bytes: length of metrics.jsonl; what was written after the checkpoint is cut off.
+        is_compiled: whether its gradient is computed by a compiled program.
     """
 
     step: int
     alive: list[int]
     metrics_bytes: int
+    is_compiled: bool = False
 
 
 def save(path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:

@@ -8,6 +8,7 @@ from torch.func import functional_call, vmap
 
 from muonlab.nets.dropout import mix
 from muonlab.train.by_rule import ByRule, Treatment
+from muonlab.train.gradients import Gradients
 from muonlab.train.instances import Instances, OptimizerFactory, views
 from muonlab.train.modules import Net, drawn, takes_key
 from muonlab.train.seeds import fold_in
@@ -34,8 +35,7 @@ class Population:
         seeds: seed of each member.
         dtype: dtype of the parameters and of all arithmetic.
         device: where the members live.
-        height: members in one forward and backward pass; all by default. It changes no result, but the speed: less is
-            more where a stack outgrows the cache. Halved where memory is short.
+        height: members in one forward and backward pass (`Gradients`); all by default.
 
     Raises:
         ValueError: a net whose weights cannot be drawn anew, or an optimizer that does not fit (`Instances`).
@@ -52,12 +52,11 @@ class Population:
         device: str | torch.device = "cpu",
         height: int | None = None,
     ):
-        self.height = height or len(seeds)
         members = []
         for seed in seeds:
-            self._net = drawn(net, seed, dtype)
-            members.append({name: p.detach().clone() for name, p in self._net.named_parameters()})
-        self._net.to(device)
+            self.net = drawn(net, seed, dtype)
+            members.append({name: p.detach().clone() for name, p in self.net.named_parameters()})
+        self.net.to(device)
         self.parameters = {name: torch.stack([m[name] for m in members]).to(device) for name in members[0]}  # (S, ...)
         self.optimizer = (
             ByRule(self.parameters, optimizer)
@@ -66,17 +65,17 @@ class Population:
         )
         self._keys = torch.tensor([fold_in(seed, "dropout") % 2**32 for seed in seeds], device=device)  # (S,)
 
-        has_key = takes_key(self._net)
+        has_key = takes_key(self.net)
 
         def mean_loss(parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, key: Tensor) -> Tensor:
             noise = {"key": key} if has_key else {}
-            return loss(functional_call(self._net, parameters, (inputs,), noise), labels).mean()
+            return loss(functional_call(self.net, parameters, (inputs,), noise), labels).mean()
 
         def judge(parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            logits = functional_call(self._net, parameters, (inputs,))
+            logits = functional_call(self.net, parameters, (inputs,))
             return loss(logits, labels), logits.argmax(dim=-1) == labels
 
-        self._losses = vmap(mean_loss)
+        self.gradients = Gradients(mean_loss, height or len(seeds))
         self._judge = vmap(judge, in_dims=(0, None, 0))
 
     def __len__(self) -> int:
@@ -91,38 +90,22 @@ class Population:
             labels: (S, B).
             step: number of steps before this one; with a member's seed it decides the dropout noise.
         """
-        self._net.train()
-        keys = mix(self._keys ^ mix(torch.tensor(step, device=self._keys.device)))  # (S,)
-        self.optimizer.step_stacked(self.parameters, self._gradients(inputs, labels, keys), step)
+        gradients = self.gradients(self.parameters, *self._batch(inputs, labels, step))
+        self.optimizer.step_stacked(self.parameters, gradients, step)
 
-    def _gradients(self, *batch: Tensor) -> dict[str, Tensor]:
-        """Return the gradients of all members, (S, ...) each, `height` members at a time; in halves if memory is short.
+    def compile(self, inputs: Tensor, labels: Tensor) -> bool:
+        """Compile the gradient (`Gradients.compile`), and return whether that was done; arguments as of `step`."""
+        return self.gradients.compile(self.parameters, *self._batch(inputs, labels, 0))
 
-        Args:
-            *batch: inputs, labels and keys, (S, ...) each.
-        """
-        try:
-            parts = [
-                self._gradient({name: p[at] for name, p in self.parameters.items()}, *(each[at] for each in batch))
-                for at in (slice(start, start + self.height) for start in range(0, len(self), self.height))
-            ]
-        except torch.OutOfMemoryError:
-            if self.height == 1:
-                raise
-            self.height = (min(self.height, len(self)) + 1) // 2
-            return self._gradients(*batch)
-        return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    def choose_height(self, inputs: Tensor, labels: Tensor) -> int:
+        """Take the fastest height (`Gradients.choose_height`), and return it; arguments as of `step`."""
+        self.gradients.choose_height(self.parameters, *self._batch(inputs, labels, 0))
+        return self.gradients.height
 
-    def _gradient(self, parameters: dict[str, Tensor], *batch: Tensor) -> dict[str, Tensor]:
-        # The gradient of the sum over members, outside of vmap: torch.func.grad would build a graph that can be
-        # differentiated again and keep what it needs for that, for 1.2 to 1.5 times the time.
-        leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-        with torch.enable_grad():
-            loss = self._losses(leaves, *batch).sum()
-            found = torch.autograd.grad(
-                loss, list(leaves.values()), materialize_grads=True
-            )  # zeros where it has no part
-        return dict(zip(leaves, found, strict=True))
+    def _batch(self, inputs: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the loss of a step takes beside the parameters."""
+        self.net.train()
+        return inputs, labels, mix(self._keys ^ mix(torch.tensor(step, device=self._keys.device)))
 
     @torch.no_grad()
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,7 +118,7 @@ class Population:
         Returns:
             Losses (S, rows), in the population's dtype, and whether the largest logit is the label's, (S, rows) bool.
         """
-        self._net.eval()
+        self.net.eval()
         parts = [
             self._judge(self.parameters, rows, labels[:, start : start + EVALUATION_ROWS])
             for start, rows in zip(range(0, len(inputs), EVALUATION_ROWS), inputs.split(EVALUATION_ROWS), strict=True)

@@ -14,6 +14,7 @@ from muonlab.runs.store import Plan, read_cells
 from muonlab.studies.settings import Settings, UsageError, as_texts, check_name, combinations, make, whole_number
 
 STUDY = "grokking"
+TASKS = ("add", "sub", "mul", "div", "exp", "gcd", "parity")
 LOSSES = ("softmax", "stablemax", "sparsemax")
 OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
 MAX_SEEDS = 10_000
@@ -42,7 +43,7 @@ PRESETS: dict[str, Settings] = {
         "adamw.lr": ["0.003"],
     },
     "laptop": {
-        "tasks": ["add", "mul"],
+        "tasks": list(TASKS),
         "losses": list(LOSSES),
         "optimizers": ["muon", "adamw"],
         "seeds": ["5"],
@@ -57,7 +58,7 @@ PRESETS: dict[str, Settings] = {
         "follow": ["8"],
     },
     "paper": {
-        "tasks": ["add", "sub", "mul", "div", "exp", "gcd", "parity"],
+        "tasks": list(TASKS),
         "losses": list(LOSSES),
         "optimizers": ["muon", "adamw"],
         "seeds": ["10"],
