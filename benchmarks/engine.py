@@ -2,10 +2,10 @@
 
     python benchmarks/engine.py [--json] [--depths 1,2] [--members 1,4,16] [--threads 1,2] [--rounds 12] [--save FILE]
 
-All variants are timed in one process, interleaved in random order; the figure is the median over the rounds of the ratio
-to the plain loop's step of the same round. Floor: the FLOPs of the matrix products that must be done, at the highest
-rate of a matrix product that was seen on this machine, in float32 for the net and bfloat16 for Muon's orthogonalization.
-Memory is that of a process of its own for each variant.
+All variants are timed in one process, interleaved in random order; the figure is the median over the rounds of the
+ratio to the plain loop's step of the same round. Floor: the FLOPs of the matrix products that must be done, at the
+highest rate of a matrix product that was seen on this machine, in float32 for the net and bfloat16 for Muon's
+orthogonalization. Memory a member is what 16 of them take more than 4, in processes of their own.
 """
 
 import argparse
@@ -110,13 +110,13 @@ def measure(depth: int, optimizer: str, options, peaks: dict[str, float]) -> lis
 
 
 def text_of(result: dict) -> str:
-    peaks = result["peaks"]
+    environment, (single, half) = result["environment"], (result["peaks"][t] / 1e9 for t in ("float32", "bfloat16"))
     lines = [
-        f"{result['environment']['hardware']['cpu']}, torch {result['environment']['versions']['torch']}; peak of a matrix "
-        f"product {peaks['float32'] / 1e9:.0f} GFLOP/s in float32, {peaks['bfloat16'] / 1e9:.0f} in bfloat16, one thread",
+        f"{environment['hardware']['cpu']}, torch {environment['versions']['torch']}; peak of a matrix product on one "
+        f"thread {single:.0f} GFLOP/s in float32, {half:.0f} in bfloat16",
         "",
-        "depth optimizer threads engine        S  member-steps/s  times plain (quartiles)   of floor  optimizer "
-        "evaluation  MB/member  compile s",
+        "depth optimizer threads engine       S  member-steps/s  times plain (quartiles)  of floor  optimizer"
+        "  evaluation  MB/member  compiling",
     ]
     for row in result["table"]:
         q1, q3 = row["ratio_quartiles"]

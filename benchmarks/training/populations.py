@@ -2,7 +2,6 @@
 
 import time
 
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.runs.config import AdamWConfig, CellConfig, MuonConfig, NetConfig, ProtocolConfig, TaskConfig
@@ -32,11 +31,14 @@ class Variant:
         self._population = build_population(config, task, config.seeds, "cpu")
         self._in_optimizer: list[float] = []
         self.compile_seconds: float | None = None
+        batch = self._rows.take(0)
         if compiled:
             start = time.perf_counter()
-            self._population.compile()
-            self.step(0)
+            if not self._population.compile(*batch):
+                raise SystemExit("there is no compiler on this machine; leave it out with --engines eager")
             self.compile_seconds = time.perf_counter() - start
+        else:
+            self._population.choose_height(*batch)
         plain = self._population.optimizer.step_stacked
 
         def timed(*arguments) -> None:
@@ -67,6 +69,7 @@ class Variant:
         return {
             "optimizer_share": None if inside is None else inside / step,
             "evaluation_share": evaluation / (evaluation + cadence * step),
+            "height": self._population.gradients.height,
             "compile_seconds": self.compile_seconds,
         }
 
@@ -85,7 +88,6 @@ def flops(config: CellConfig) -> dict[str, float]:
             plain(*arguments)
 
     population.optimizer.step_stacked = counted
-    torch.manual_seed(0)
     with FlopCounterMode(display=False) as whole:
         population.step(*rows.take(0), 0)
     orthogonalization = float(inside.get_total_flops())
