@@ -140,6 +140,17 @@ def test_a_full_disk_ends_the_study_with_what_to_do(act):
         act("full_disk")
 
 
+def test_cells_begin_in_an_order_that_stands_for_the_plan(act, plan, tmp_path, make_cell):
+    names = [(task, optimizer) for task in ("add", "mul") for optimizer in ("muon", "adamw")]
+    cells = [make_cell(task={"name": task}, optimizer=optimizer) for task, optimizer in names]
+    control = make_cell(task={"labels": "random"})
+    mixed = plan.model_copy(update={"cells": (control, *cells), "ids": tuple(c.id for c in (control, *cells))})
+    act("good")
+    events = local.run(mixed, tmp_path / "mixed", workers=1)
+    started = [event.cell for event in events if event.kind == "started"]
+    assert started == [cells[k].id for k in (0, 3, 1, 2)] + [control.id]
+
+
 def test_a_finished_cell_is_not_given_to_a_worker(act, plan, tmp_path, monkeypatch):
     act("good")
     records = read_cells(tmp_path / "study")

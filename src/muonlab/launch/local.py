@@ -18,6 +18,7 @@ from typing import Any, Literal
 from muonlab.runs import environment, store
 from muonlab.runs.config import CellConfig
 from muonlab.runs.files import StudyError, lock, write_json
+from muonlab.runs.order import in_order
 
 TARGET = "muonlab.train.cell:run_job"
 MAX_ATTEMPTS = 2
@@ -53,6 +54,7 @@ def run(
 ) -> Generator[Event]:
     """Run the cells of a plan that are not done, and yield what happens. Closing the iterator stops the workers.
 
+    They begin in the order of `muonlab.runs.order.in_order`, so that those done early stand for the whole plan.
     A cell whose worker dies or raises is tried once more from its checkpoint, then recorded in failed.json; the others
     go on; one that raises ValueError is not tried again. A cell with a result.json that cannot be read fails at once,
     and the file is left as it is.
@@ -78,7 +80,8 @@ def run(
             elif record.status != "done":
                 waiting.append(record.config)
         num_workers = min(workers or available_cores(), len(waiting))
-        yield from _Pool(folder, waiting, num_workers, {"device": device, "compile": compile}).events()
+        where = {"device": device, "compile": compile}
+        yield from _Pool(folder, in_order(waiting), num_workers, where).events()
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ class Plan(BaseModel):
         study: name of the study.
         preset: preset that the settings start from.
         settings: settings given beside the preset, key -> list of values as text.
-        cells: the cells, in the order in which they are run.
+        cells: the cells, in the order in which they are shown.
         ids: their ids as of the day they were planned, which are the names of their folders: a field that the schema
             has got since, with a default, gives a cell another id but no other result.
     """
