@@ -61,9 +61,8 @@ def main() -> None:
             json.dumps({"environment": machine("cpu", 1), "floor_ms": floor, "flops": work, "engines": found}, indent=1)
         )
         return
-    print(
-        f"depth {options.depth}, {options.optimizer}, S = {options.members}: products alone, at the peak, {floor:.2f} ms"
-    )
+    what = f"depth {options.depth}, {options.optimizer}, S = {options.members}"
+    print(f"{what}: its products alone, at the peak, would take {floor:.2f} ms")
     for engine, seen in found.items():
         print(f"\n{engine}: {seen['ms']:.2f} ms a member-step ({seen['profiled_ms']:.2f} under the profiler)")
         for name, each in list(seen["operations"].items())[:NUM_SHOWN]:
