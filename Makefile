@@ -30,7 +30,9 @@ bare:
 	$(VENV)-bare/bin/python examples/plain_loop.py --steps 40 --width 32 --depth 1 --context 32 --batch 8
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/engine.py
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/engine.py --save records/engine/engine.json | tee records/engine/engine.txt
+	$(BIN)/python benchmarks/agreement.py | tee records/engine/agreement.txt
+	$(BIN)/python benchmarks/readme.py
 	$(INSTALL) --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/optim.py
 

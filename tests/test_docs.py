@@ -102,6 +102,12 @@ def test_shell_of_the_readme_runs(line, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_engines_table_is_that_of_its_record():
+    command = [sys.executable, "benchmarks/readme.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_page_names_a_place_of_one_machine():
     for page in PAGES:
         assert not re.search(r"(^|[\s`(])/(home|root|work|Users|tmp)/", page)
