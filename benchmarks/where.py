@@ -5,10 +5,13 @@ python benchmarks/where.py [--depth 1] [--optimizer muon] [--members 4] [--json]
 
 import argparse
 import json
+import os
+import tempfile
 import time
 import warnings
 
 import torch
+import torch._inductor.config
 from optimizer.machine import machine, matrix_peak
 from torch.profiler import ProfilerActivity, profile
 from training.populations import Variant, cell, flops
@@ -31,7 +34,7 @@ def measure(variant: Variant) -> dict:
     events = sorted(recorded.key_averages(), key=lambda event: -event.self_cpu_time_total)
     per = 1e3 * NUM_STEPS * variant.count
     operations = {
-        event.key.removeprefix("aten::"): {
+        event.key.removeprefix("aten::").replace("graph_0_cpp_fused_", "fused: ")[:90]: {
             "ms": event.self_cpu_time_total / per,
             "calls": event.count / NUM_STEPS / variant.count,
         }
@@ -49,6 +52,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    torch._inductor.config.cpp.enable_kernel_profile = True  # of a program of its own, not the one that others load
+    os.environ["MUONLAB_CACHE"] = tempfile.mkdtemp()
     single, half = (matrix_peak("cpu", dtype) for dtype in (torch.float32, torch.bfloat16))
     work = flops(cell(options.optimizer, options.depth, 1))
     floor = 1e-6 * (work["net"] / single + work["orthogonalization"] / half)
@@ -66,7 +71,7 @@ def main() -> None:
     for engine, seen in found.items():
         print(f"\n{engine}: {seen['ms']:.2f} ms a member-step ({seen['profiled_ms']:.2f} under the profiler)")
         for name, each in list(seen["operations"].items())[:NUM_SHOWN]:
-            print(f"  {name:44} {each['ms']:6.2f} ms {each['calls']:8.1f} calls")
+            print(f"  {name:90} {each['ms']:6.2f} ms {each['calls']:8.1f} calls")
 
 
 if __name__ == "__main__":
