@@ -14,6 +14,7 @@ import pytest
 from muonlab.cli import main
 
 TINY = ("run", "grokking", "preset=tiny", "seeds=2", "budget=60")
+WHOLE = ("run", "grokking", "preset=tiny", "seeds=2", "follow=budget")  # some seconds
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ def test_a_pipe_that_closes_early_is_no_error(study):
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path):
-    command = [sys.executable, "-m", "muonlab.cli", *TINY, f"out={tmp_path / 'study'}"]
+    command = [sys.executable, "-m", "muonlab.cli", *WHOLE, f"out={tmp_path / 'study'}"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 60
