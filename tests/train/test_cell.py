@@ -103,6 +103,24 @@ def test_a_half_done_cell_goes_on_as_it_began(make_cell, tmp_path, monkeypatch):
     assert prepared == ["compiled", "compiled"]
 
 
+def test_a_half_done_cell_keeps_the_height_of_its_stacks(make_cell, tmp_path, monkeypatch):
+    def stop(event):
+        if event["step"] == 10:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cell_room.Population, "choose_height", lambda *_: 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(make_cell(), tmp_path, checkpoint_seconds=0, report=stop)
+    monkeypatch.setattr(cell_room.Population, "choose_height", lambda *_: pytest.fail("chosen anew"))
+    run(make_cell(), tmp_path)
+    assert [each["height"] for each in read_json(tmp_path / "env.json")["sessions"]] == [2, 2]
+
+
+def test_an_unknown_way_to_compile_is_named(make_cell, tmp_path):
+    with pytest.raises(ValueError, match="compile='allways'; expected auto, always or never"):
+        run(make_cell(), tmp_path, compile="allways")
+
+
 def test_where_compiling_fails_the_log_says_so_and_the_cell_is_trained(make_cell, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MUONLAB_CACHE", str(tmp_path / "file" / "programs"))

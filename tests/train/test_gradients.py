@@ -91,3 +91,16 @@ def test_heights_that_memory_does_not_allow_are_not_chosen(monkeypatch):
     gradients._of_stack = short
     gradients.choose_height(*draw())
     assert gradients.height == 2
+
+
+def test_a_program_is_not_given_what_it_was_not_made_for(compiled_programs):
+    parameters, inputs, targets = draw()
+    gradients = Gradients(loss, S)
+    assert gradients.compile(parameters, inputs, targets)
+    gradients.choose_height(parameters, inputs, targets)  # which would give it several members
+    assert gradients.height == 1
+    assert_right(gradients(parameters, inputs, targets), parameters, inputs, targets)
+    fewer = inputs[:, :3], targets[:, :3]
+    assert_right(gradients(parameters, *fewer), parameters, *fewer)
+    other = inputs.float().double(), targets.mT.contiguous().mT  # of other strides
+    assert_right(gradients(parameters, *other), parameters, *other)

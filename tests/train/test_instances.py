@@ -10,7 +10,7 @@ from torch.func import functional_call
 from muonlab.losses import softmax
 from muonlab.optim.muonadamw import MuonAdamW
 from muonlab.train import checkpoint
-from muonlab.train.instances import Instances
+from muonlab.train.instances import Instances, views
 from muonlab.train.population import Population
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}  # as in test_population: sums in another order
@@ -280,3 +280,23 @@ def test_the_population_is_the_net_that_its_parameters_say():
         torch.testing.assert_close(
             losses[member], softmax(functional_call(make_net().double(), own, (inputs[0],)), labels[member])
         )
+
+
+def test_two_parameters_with_one_gradient_each_have_their_own_to_write_to():
+    class Writing(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {})
+
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                p.grad.mul_(0.5)
+                p.data -= p.grad
+
+    a, b = torch.zeros(1, 3), torch.zeros(1, 3)
+    gradient = torch.ones(1, 3)
+    stacks = {"a": a, "b": b}
+    Instances(views(stacks), lambda named: Writing([p for _, p in named]), (0,)).step_stacked(
+        stacks, {"a": gradient, "b": gradient}, 0
+    )
+    assert torch.equal(a, torch.full((1, 3), -0.5))
+    assert torch.equal(b, torch.full((1, 3), -0.5))

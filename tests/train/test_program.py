@@ -61,6 +61,40 @@ def test_its_name_follows_from_operations_constants_shapes_and_dtypes():
     assert len(names) == 5
 
 
+def test_its_name_follows_from_parameters_that_it_holds_and_from_branches():
+    x = [torch.ones(3)]
+
+    def times(value):
+        t = torch.nn.Parameter(torch.tensor(value), requires_grad=False)
+        return lambda x: [x * t]
+
+    def either(of):
+        return lambda x: [torch.cond(x.sum() > 0, of, torch.exp, (x,))]
+
+    functions = [times(1.0), times(5.0), either(torch.sin), either(torch.cos)]
+    assert len({program.key(traced(of, x), x) for of in functions}) == 4
+
+
+def test_nothing_is_left_in_the_temporary_folder(built, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(program.tempfile, "tempdir", None)
+    found = compiled(function, example())
+    assert list(tmp_path.iterdir()) == []
+    for actual, expected in zip(found(*example()), function(*example()), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_what_a_killed_process_left_is_taken_away(compiled_programs):
+    def another(x, y):
+        return [(x - 2 * y).sigmoid()]
+
+    name = program.key(traced(another, example()), example())
+    compiled_programs.mkdir(exist_ok=True)
+    (compiled_programs / f".{name}.123.pt2").write_bytes(b"half")
+    assert compiled(another, example()) is not None
+    assert [path.name for path in compiled_programs.glob(f"*{name}*.pt2")] == [f"{name}.pt2"]
+
+
 def test_a_torn_program_is_compiled_anew(built, monkeypatch):
     arguments = example()
     path = built / f"{program.key(traced(function, arguments), arguments)}.pt2"

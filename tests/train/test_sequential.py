@@ -201,3 +201,10 @@ def test_frozen_parameters_stay_and_the_users_net_is_not_touched():
 def test_an_optimizer_that_needs_a_closure_is_refused():
     with pytest.raises(ValueError, match=r"LBFGS needs a closure .*; expected an optimizer whose step"):
         Sequential(make_net(), softmax, lambda named: torch.optim.LBFGS([p for _, p in named]), (0,))
+
+
+def test_it_has_no_program_and_says_so_and_computes_one_member_at_once():
+    engine = Sequential(make_net(), softmax, factory_of("sgd"), (3, 4))
+    with pytest.warns(UserWarning, match="not compiled"):
+        assert engine.compile(*batch(0, 2)) is False
+    assert engine.choose_height(*batch(0, 2)) == 1

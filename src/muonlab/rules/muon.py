@@ -139,7 +139,8 @@ def update_(
     """
     alike: dict[object, list[int]] = defaultdict(list)
     for index, p in enumerate(ps):
-        alike[p.shape[-2:], p.dtype, p.device].append(index)
+        if p.numel():
+            alike[p.shape[-2:], p.dtype, p.device].append(index)
     for indices in alike.values():
         chosen = [(grads[index], states[index]["momentum"], ps[index]) for index in indices]
         _update_alike(chosen, workspace, **hyper)

@@ -46,8 +46,8 @@ class ByRule:
             step: not needed: no rule draws.
         """
         names: dict[int, list[str]] = defaultdict(list)
-        for name, treatment in self.treatments.items():
-            names[id(treatment)].append(name)
+        for name in stacks:
+            names[id(self.treatments[name])].append(name)
         for group in names.values():
             treatment = self.treatments[group[0]]
             in_place.update(

@@ -60,6 +60,8 @@ def run(
         ValueError: the config asks for what does not exist, such as div with a composite modulus.
         OSError: a file cannot be written.
     """
+    if compile not in ("auto", "always", "never"):
+        raise ValueError(f"compile={compile!r}; expected auto, always or never")
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder / ".lock", wait=True):
         if (folder / "result.json").exists():
@@ -100,7 +102,7 @@ def _train(
     # -- where it stands: at the start, or at the last checkpoint ----------------------------------
     saved = checkpoint.load(folder / "state.safetensors", device, population.tensors(), folder / "metrics.jsonl")
     if saved is not None:
-        tensors, (step, alive, num_bytes, is_compiled) = saved
+        tensors, (step, alive, num_bytes, is_compiled, height) = saved
         rows.keep(alive)
         population.keep(alive)
         population.load(tensors)
@@ -108,12 +110,12 @@ def _train(
         clock.log(f"goes on from step {step} with {len(alive)} members")
     else:
         step, alive = 0, list(range(len(config.seeds)))
-        is_compiled = _pays(compile, flops_per_step * protocol.budget * len(alive), device)
+        is_compiled, height = _pays(compile, flops_per_step * protocol.budget * len(alive), device), None
         metrics = Metrics(folder / "metrics.jsonl", len(config.seeds))
         clock.log(f"starts with {len(alive)} members")
         alive = _look(config, step, alive, rows, population, metrics)
     if alive:
-        is_compiled = _prepare(population, rows, clock, is_compiled=is_compiled)
+        is_compiled = _prepare(population, rows, clock, is_compiled=is_compiled, height=height)
     report({"step": step, "budget": protocol.budget, "alive": len(alive)})
 
     # -- train, look, let go of the members whose outcome is decided -------------------------------
@@ -126,7 +128,7 @@ def _train(
         alive = _look(config, step, alive, rows, population, metrics)
         report({"step": step, "budget": protocol.budget, "alive": len(alive)})
         if alive and time.monotonic() - last_save >= checkpoint_seconds:
-            progress = checkpoint.Progress(step, alive, metrics.num_bytes, is_compiled)
+            progress = checkpoint.Progress(step, alive, metrics.num_bytes, is_compiled, population.gradients.height)
             checkpoint.save(folder / "state.safetensors", population.tensors(), progress)
             clock.save()
             last_save = time.monotonic()
@@ -211,8 +213,11 @@ def _pays(compile: str, flops: float, device: str) -> bool:
     return compile == "always" or (compile == "auto" and device == "cpu" and flops >= COMPILED_FROM)
 
 
-def _prepare(population: Population, rows: Rows, clock: Clock, *, is_compiled: bool) -> bool:
-    """Compile the gradient or choose the height of the stacks, and say so; return whether it was compiled."""
+def _prepare(population: Population, rows: Rows, clock: Clock, *, is_compiled: bool, height: int | None) -> bool:
+    """Compile the gradient or choose the height of the stacks, and say so; return whether it was compiled.
+
+    A half-done cell goes on as it began, with the height it had; unless the compiler has gone, which the log then says.
+    """
     start = time.monotonic()
     if is_compiled:
         with warnings.catch_warnings(record=True) as caught:
@@ -223,7 +228,8 @@ def _prepare(population: Population, rows: Rows, clock: Clock, *, is_compiled: b
     if is_compiled:
         how = f"a compiled program, ready after {time.monotonic() - start:.1f} s"
     else:
-        how = f"stacks of {population.choose_height(*rows.take(0))} members"
+        population.gradients.height = height or population.choose_height(*rows.take(0))
+        how = f"stacks of {population.gradients.height} members"
     clock.log(f"trains with {how}")
     clock.note(is_compiled=is_compiled, height=population.gradients.height)
     return is_compiled

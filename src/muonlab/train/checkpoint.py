@@ -18,12 +18,14 @@ class Progress(NamedTuple):
         alive: positions, in the config's seeds, of the members that still train.
         metrics_bytes: length of metrics.jsonl; what was written after the checkpoint is cut off.
         is_compiled: whether its gradient is computed by a compiled program.
+        height: members in one forward and backward pass; None where none was chosen.
     """
 
     step: int
     alive: list[int]
     metrics_bytes: int
     is_compiled: bool = False
+    height: int | None = None
 
 
 def save(path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:

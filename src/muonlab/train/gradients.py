@@ -19,9 +19,9 @@ class Gradients:
     """The gradient of every member's loss.
 
     Attributes:
-        height: members in one forward and backward pass. It changes no result, on a CPU not by a bit, but the speed:
-            activations of tall stacks outgrow the cache, and low ones leave more to Python. Halved where memory is
-            short.
+        height: members in one forward and backward pass, which decides the speed: activations of tall stacks outgrow
+            the cache, and low ones leave more to Python. It changes results by rounding, and on a CPU not at all at the
+            sizes of the studies' presets. Halved where the memory of a GPU is short.
         is_compiled: whether a program does it, for one member at a time.
 
     Args:
@@ -56,7 +56,12 @@ class Gradients:
         return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parameters}
 
     def choose_height(self, parameters: Parameters, *batch: Tensor) -> None:
-        """Take the height with which all members are fastest, found by trying; arguments as of a call."""
+        """Take the height with which all members are fastest, found by trying; arguments as of a call.
+
+        A compiled program has a height of one, and keeps it.
+        """
+        if self.is_compiled:
+            return
         whole, seconds = len(batch[0]), {}
         for height in (*(2**power for power in range(1, whole.bit_length()) if 2**power < whole), whole):
             self.height = height
@@ -77,19 +82,24 @@ class Gradients:
         """Compile the gradient of one member, with which all go on, one after the other; return whether that was done.
 
         On a CPU that is faster than any stack. The results are those of the stacks to rounding, and the same whatever
-        the number of members. Arguments as of a call.
+        the number of members. Arguments as of a call; one whose shapes or dtypes are others, such as a smaller last
+        batch, is computed as without a program.
         """
         names = list(parameters)
 
         def gradient(*tensors: Tensor) -> list[Tensor]:
             return _gradient(self._loss, dict(zip(names, tensors, strict=False)), *tensors[len(names) :])
 
-        program = compiled(gradient, [each[0] for each in (*parameters.values(), *batch)])
+        example = [each[0] for each in (*parameters.values(), *batch)]
+        program, known = compiled(gradient, example), [_kind(tensor) for tensor in example]
         if program is None:
             return False
 
         def of_one(parameters: Parameters, *batch: Tensor) -> Parameters:
-            found = program(*(each[0] for each in (*parameters.values(), *batch)))
+            tensors = [each[0] for each in (*parameters.values(), *batch)]
+            if [_kind(tensor) for tensor in tensors] != known:  # a program does not check what it is given
+                return self._eager(parameters, *batch)
+            found = program(*tensors)
             return {name: each[None] for name, each in zip(names, found, strict=True)}
 
         self._of_stack, self.height, self.is_compiled = of_one, 1, True
@@ -100,6 +110,10 @@ class Gradients:
         # and keep what that needs, for 1.2 to 1.5 times the time.
         found = _gradient(lambda *arguments: self._losses(*arguments).sum(), parameters, *batch)
         return dict(zip(parameters, found, strict=True))
+
+
+def _kind(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 def _gradient(loss: Callable[..., Tensor], parameters: Parameters, *batch: Tensor) -> list[Tensor]:

@@ -74,7 +74,12 @@ class Instances:
             step: as of `step`.
         """
         # torch.func may return one number expanded, as for the gradient of a sum, and optimizers write to gradients.
-        gradients = {name: gradient.contiguous() for name, gradient in gradients.items()}
+        # Two parameters that are only ever added have one and the same.
+        first = {id(gradient): name for name, gradient in reversed(list(gradients.items()))}
+        gradients = {
+            name: gradient.contiguous() if first[id(gradient)] == name else gradient.clone()
+            for name, gradient in gradients.items()
+        }
         for member, own in enumerate(self._members):
             for name, p in own.items():
                 p.data, p.grad = stacks[name][member], gradients[name][member]

@@ -4,10 +4,13 @@ The program knows shapes and dtypes, but no learning rate, seed or data: those a
 cells of one net, loss and batch size, whatever their optimizers.
 """
 
+import contextlib
 import hashlib
 import os
+import platform
+import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -54,16 +57,32 @@ def key(graph: GraphModule, example: Sequence[Tensor]) -> str:
     """Return sixteen hexadecimal digits that follow from all that a program depends on."""
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
+    constants = [*graph.named_parameters(), *graph.named_buffers()]
     parts = [
-        graph.code,
-        *(f"{name} {tensor.dtype} {tensor.tolist()}" for name, tensor in graph.named_buffers()),
-        *(f"{tensor.shape} {tensor.stride()} {tensor.dtype} {tensor.device}" for tensor in example),
-        f"{torch.__version__} {pick_vec_isa()} {torch.get_num_threads()}",
+        *(module.code for module in graph.modules() if isinstance(module, GraphModule)),
+        *(f"{name} {_kind(tensor)} {tensor.tolist()}" for name, tensor in constants),
+        *(_kind(tensor) for tensor in example),
+        f"{torch.__version__} {pick_vec_isa()} {_processor()} {torch.get_num_threads()}",
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
+def _kind(tensor: Tensor) -> str:
+    return f"{tensor.shape} {tensor.stride()} {tensor.dtype} {tensor.device}"
+
+
+def _processor() -> str:
+    """Return what tells the instructions of this processor from those of another that may share the folder."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+
+
 def _build(graph: GraphModule, example: tuple[Tensor, ...], path: Path) -> Function:
+    for left in path.parent.glob(f".{path.stem}.*.pt2"):  # by a process that was killed: the lock is held by this one
+        left.unlink()
     beside = path.with_name(f".{path.stem}.{os.getpid()}.pt2")
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -73,7 +92,7 @@ def _build(graph: GraphModule, example: tuple[Tensor, ...], path: Path) -> Funct
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-    return torch._inductor.aoti_load_package(str(path))
+    return _unpacked(path)
 
 
 def _load(path: Path) -> Function | None:
@@ -81,7 +100,26 @@ def _load(path: Path) -> Function | None:
     if not path.exists():
         return None
     try:
-        return torch._inductor.aoti_load_package(str(path))
+        return _unpacked(path)
     except RuntimeError:
         path.unlink()
         return None
+
+
+def _unpacked(path: Path) -> Function:
+    with _temporary_folder():
+        return torch._inductor.aoti_load_package(str(path))
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[None]:
+    """Let torch unpack into a folder that is gone at once: what is loaded stays, and a kill would leave the rest."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["TMPDIR"]
+            if before is not None:
+                os.environ["TMPDIR"] = before

@@ -5,6 +5,7 @@ branches on data.
 """
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -94,6 +95,15 @@ class Sequential:
                 loss = self._loss(net(inputs[member], **self._key(net, seed, step)), labels[member]).mean()
                 loss.backward()
             self.instances.step(member, step)
+
+    def compile(self, inputs: Tensor, labels: Tensor) -> bool:
+        """Return False, with a warning: these nets are what torch.func cannot trace; arguments as of `step`."""
+        warnings.warn("members that train one after the other are not compiled", stacklevel=2)
+        return False
+
+    def choose_height(self, inputs: Tensor, labels: Tensor) -> int:
+        """Return 1, the members that are computed at once; arguments as of `step`."""
+        return 1
 
     @torch.no_grad()
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
