@@ -1,1 +1,1 @@
-"""Small networks, plain nn.Modules that torch.func can stack."""
+"""Networks, plain nn.Modules that torch.func can stack."""

@@ -12,50 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muonlab.nets.dropout import Dropout
-
-
-class Linear(nn.Linear):
-    """A linear layer without bias that sees its input as rows.
-
-    With more axes, torch would expand the stacked weights of a population over them where the gradient is taken outside
-    of vmap, and multiply T rows at a time: 1.7 times the time, forward and backward (two layers, S = 4).
-    """
-
-    def __init__(self, width: int, out: int):
-        super().__init__(width, out, bias=False)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the rows' images: (..., width) -> (..., out)."""
-        return F.linear(input.flatten(0, -2), self.weight).unflatten(0, input.shape[:-1])
-
-
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang & Sennrich 2019, arXiv 1910.07467)."""
-
-    def __init__(self, width: int, eps: float = 1e-5):
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised x, (..., D)."""
-        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps) * self.weight
-
-
-def rotate(x: Tensor, positions: Tensor, base: float) -> Tensor:
-    """Return x with its halves rotated by angles that grow with the position (RoPE, arXiv 2104.09864).
-
-    Args:
-        x: (B, T, H, D / H).
-        positions: (T,); only differences between a query's and a key's position reach the attention.
-        base: the slowest angle turns once in about 2 pi base positions.
-    """
-    half = x.shape[-1] // 2
-    frequencies = base ** (-torch.arange(half, dtype=x.dtype, device=x.device) / half)
-    angles = positions.to(x.dtype)[:, None, None] * frequencies  # (T, 1, D / H / 2)
-    cos, sin = angles.cos(), angles.sin()
-    first, second = x.chunk(2, dim=-1)  # not two slices: the gradient of a slice is a copy amid zeros
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+from muonlab.nets.linear import Linear
+from muonlab.nets.norm import RMSNorm
+from muonlab.nets.rotary import rotate
 
 
 def turn(q: Tensor, distances: Tensor, base: float) -> Tensor:

@@ -1,0 +1,31 @@
+"""The errors of a net's arguments: each names the argument, its value and what is allowed."""
+
+from collections.abc import Collection
+
+
+def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
+    """Raise ValueError for an option that is not among those allowed."""
+    if value not in allowed:
+        raise ValueError(f"unknown {name}={value!r}; expected {' or '.join(map(repr, allowed))}")
+
+
+def check_positive(**sizes: object) -> None:
+    """Raise ValueError for a size that is not a whole number of at least one."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"{name}={size!r} is no size; expected a whole number of at least 1")
+
+
+def check_multiple(name: str, value: int, divisor_name: str, divisor: int, why: str) -> None:
+    """Raise ValueError for a size that its parts do not divide.
+
+    Args:
+        name: of the size.
+        value: of the size.
+        divisor_name: of what is to divide it; empty where it is a plain number.
+        divisor: what is to divide it.
+        why: what needs it, as the end of a sentence.
+    """
+    if value % divisor:
+        named = f"{divisor_name}={divisor}" if divisor_name else divisor
+        raise ValueError(f"{name}={value} is not a multiple of {named}, which {why}")

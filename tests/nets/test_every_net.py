@@ -1,0 +1,300 @@
+"""What every net promises: weights from a generator, taps, stacks, Muon for the right parameters."""
+
+import pytest
+import torch
+from torch import nn
+
+from muonlab import MuonAdamW, split_params
+from muonlab.losses import softmax
+from muonlab.nets.dropout import mix
+from muonlab.nets.gpt import GPT
+from muonlab.nets.mlp import MLP, LinearClassifier
+from muonlab.nets.prenorm import SHORT
+from muonlab.nets.resnet import ResNet
+from muonlab.nets.vit import ViT
+from muonlab.optim.routing import roles
+from muonlab.rules import adamw, muon
+from muonlab.train.by_rule import Treatment
+from muonlab.train.engine import build
+from muonlab.train.modules import drawn
+from muonlab.train.population import Population
+from muonlab.train.seeds import fold_in
+from muonlab.train.sequential import Sequential
+
+ROWS, C, V = 8, 4, 11
+LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 0, 0])
+MODERN = {"norm": "rms", "positions": "rope", "feed_forward": "swiglu", "bias": False}
+SMALL_IMAGE = {"channels": 1, "image_size": 8}
+SMALL_VIT = {**SMALL_IMAGE, "patch": 4, "depth": 2, "width": 12, "heads": 3}
+SMALL_GPT = {"depth": 2, "width": 12, "heads": 3, "context": 6}
+MAKE = {
+    "resnet": lambda: ResNet(C, **SMALL_IMAGE, width=4, depths=(1, 1), norm="group", groups=2),
+    "vit": lambda: ViT(C, **SMALL_VIT, dropout=0.3),
+    "vit, mean": lambda: ViT(C, **SMALL_VIT, pooling="mean", positions="sincos", feed_forward="swiglu"),
+    "gpt": lambda: GPT(V, C, **SMALL_GPT, padding=0, dropout=0.3),
+    "gpt, modern": lambda: GPT(V, C, **SMALL_GPT, **MODERN),
+    "language": lambda: GPT(V, **SMALL_GPT, dropout=0.3),
+    "language, untied": lambda: GPT(V, **SMALL_GPT, **MODERN, tied=False),
+    "mlp": lambda: MLP(64, C, depth=3, width=12, dropout=0.3),
+    "linear": lambda: LinearClassifier(64, C),
+}
+BATCHED = {"resnet, batch": lambda: ResNet(C, **SMALL_IMAGE, width=4, depths=(1, 1), norm="batch")}
+LARGE_STEM = {"resnet, large stem": lambda: ResNet(C, image_size=96, width=2, depths=(1,), norm="group", groups=2)}
+every_net = pytest.mark.parametrize("name", list(MAKE))
+every_net_and_norm = pytest.mark.parametrize("name", [*MAKE, *BATCHED])
+MAKE |= BATCHED | LARGE_STEM
+
+
+def data(name):
+    """Return float64 inputs and labels; the last text is short."""
+    generator = torch.Generator().manual_seed(0)
+    if name.startswith(("gpt", "language")):
+        tokens = torch.randint(1, V, (ROWS, 6), generator=generator)
+        if name.startswith("language"):
+            return tokens, tokens.roll(-1, dims=1)
+        tokens[-1, 3:] = 0
+        return tokens, LABELS
+    shape = (ROWS, 3, 96, 96) if name == "resnet, large stem" else (ROWS, 1, 8, 8)
+    return torch.randn(shape, generator=generator, dtype=torch.float64), LABELS
+
+
+def loss(logits, labels):
+    """Return the loss of each example, for a text the mean over its tokens."""
+    each = softmax(logits.flatten(0, -2), labels.flatten()).view(labels.shape)
+    return each.flatten(1).mean(dim=1) if labels.ndim > 1 else each
+
+
+def made(name, seed=0):
+    net = MAKE[name]().double()
+    net.reset_parameters(torch.Generator().manual_seed(seed))
+    return net
+
+
+# --- weights
+
+
+@every_net_and_norm
+def test_weights_depend_on_the_generator_alone(name):
+    net, before = MAKE[name](), torch.get_rng_state()
+    with torch.no_grad():
+        for tensor in net.state_dict().values():
+            tensor.fill_(7)
+    states = []
+    for seed in (1, 1, 2):
+        net.reset_parameters(torch.Generator().manual_seed(seed))
+        states.append({name: tensor.clone() for name, tensor in net.state_dict().items()})
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(tensor.eq(7).all() for tensor in states[0].values())
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    drawn = {name for name, tensor in states[0].items() if not torch.equal(tensor, states[2][name])}
+    matrices = {name for name, p in net.named_parameters() if p.ndim > 1 or name == "class_token"}
+    assert drawn == (set() if name == "linear" else matrices)
+
+
+@every_net_and_norm
+def test_the_constructor_leaves_the_weights_to_reset_parameters(name, monkeypatch):
+    def fill(net):
+        for p in net.parameters():
+            nn.init.constant_(p, 7)
+
+    monkeypatch.setattr(type(MAKE[name]()), "reset_parameters", fill)
+    assert all(p.eq(7).all() for p in MAKE[name]().parameters())
+
+
+@every_net_and_norm
+def test_a_state_can_be_taken_and_given(name):
+    net, other, (inputs, _) = made(name).eval(), made(name, seed=1).eval(), data(name)
+    if name != "linear":
+        assert not torch.equal(net(inputs), other(inputs))
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(net(inputs), other(inputs))
+
+
+# --- forward and backward
+
+
+@every_net_and_norm
+def test_taps_are_the_blocks_in_order(name):
+    net, seen = made(name), []
+    for tap in net.taps:
+        net.get_submodule(tap).register_forward_hook(lambda module, inputs, output: seen.append((module, output)))
+    net(data(name)[0])
+    assert [module for module, _ in seen] == list(getattr(net, "blocks", []))
+    assert all(output.shape[0] == ROWS for _, output in seen)
+    assert len({output.sum().item() for _, output in seen}) == len(seen) == len(net.taps)
+
+
+@every_net_and_norm
+def test_every_parameter_has_part_in_the_loss(name):
+    net, (inputs, labels) = made(name), data(name)
+    loss(net(inputs), labels).mean().backward()
+    # Softmax does not see what is added to all scores of a query, and so not the bias of the keys.
+    blind = {each for each, _ in net.named_parameters() if each.endswith("key.bias")}
+    assert {each for each, p in net.named_parameters() if p.grad.abs().max() < 1e-12} == blind
+
+
+@every_net_and_norm
+def test_a_net_compiles_into_one_graph(name):
+    net, (inputs, labels) = made(name), data(name)
+    noise = {"key": torch.tensor(5)} if name in ("vit", "gpt", "language", "mlp") else {}
+    expected = net(inputs, **noise)
+    torch._dynamo.reset()
+    found = torch.compile(net, backend="eager", fullgraph=True)(inputs, **noise)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    loss(found, labels).mean().backward()
+
+
+# --- stacks
+
+
+def by_name(net, *, by_muon, by_adamw):
+    """Return the rule of each parameter that Muon and AdamW have by default."""
+    routes = {route.name: route.rule for route in split_params(net).routes}
+    return {name: by_muon if rule == "muon" else by_adamw for name, rule in routes.items()}
+
+
+def optimizer(name, kind):
+    net = MAKE[name]()
+    one = Treatment(adamw, {"lr": 0.01, "weight_decay": 0.1})
+    if kind == "adamw":
+        return by_name(net, by_muon=one, by_adamw=one)
+    if kind == "muon":
+        return by_name(net, by_muon=Treatment(muon, {"lr": 0.02}), by_adamw=one)
+    rules = {route.name: route.rule for route in split_params(net).routes}
+    return lambda named: MuonAdamW(named, rules=lambda name, p: rules[name], ns_dtype=torch.float64)
+
+
+CASES = [(name, kind) for name in MAKE if name not in BATCHED for kind in ("adamw", "muon", "MuonAdamW")]
+# Rules see the last two axes as a matrix, which they are not in a convolution: for those there is MuonAdamW.
+CASES = [case for case in CASES if not (case[0].startswith("resnet") and case[1] == "muon")]
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_members_of_a_population_are_the_nets_alone(name, kind):
+    net, (inputs, labels), seeds = MAKE[name](), data(name), (3, 4)
+    engine, reason = build(net, loss, optimizer(name, kind), seeds, inputs, labels, dtype=torch.float64)
+    assert (type(engine), reason) == (Population, None)
+    orders = torch.stack([torch.randperm(ROWS, generator=torch.Generator().manual_seed(k)) for k in range(6)])
+    orders = orders.view(3, 2, ROWS)[:, :, : ROWS - 2]  # other batches for each member
+    for step, rows in enumerate(orders):
+        engine.step(inputs[rows], labels[rows], step)
+    for k, seed in enumerate(seeds):
+        alone = Sequential(MAKE[name](), loss, optimizer(name, kind), (seed,), dtype=torch.float64)
+        for step, rows in enumerate(orders[:, k : k + 1]):
+            alone.step(inputs[rows], labels[rows], step)
+        for each, p in alone.parameters.items():
+            # Where a gradient is nothing but rounding, AdamW and Muon make a step of it.
+            if not each.endswith("key.bias"):
+                torch.testing.assert_close(engine.parameters[each][k], p[0], rtol=1e-7, atol=1e-9, msg=each)
+    everywhere = labels.expand(2, *labels.shape)
+    losses, hits = engine.evaluate(inputs, everywhere)
+    assert losses.shape == (2, ROWS)
+    assert hits.shape == everywhere.shape
+
+
+@every_net
+def test_a_member_is_what_a_plain_loop_makes(name):
+    (inputs, labels), seed = data(name), 3
+
+    def factory(named):
+        return torch.optim.SGD([p for _, p in named], lr=0.3, momentum=0.9)
+
+    population = Population(MAKE[name](), loss, factory, (8, seed), dtype=torch.float64)
+    net = drawn(MAKE[name](), seed, torch.float64).train()
+    plain = torch.optim.SGD(net.parameters(), lr=0.3, momentum=0.9)
+    for step in range(3):
+        population.step(inputs.expand(2, *inputs.shape), labels.expand(2, *labels.shape), step)
+        key = mix(torch.tensor(fold_in(seed, "dropout") % 2**32) ^ mix(torch.tensor(step)))
+        plain.zero_grad()
+        logits = net(inputs, key) if name not in ("resnet", "linear") else net(inputs)
+        loss(logits, labels).mean().backward()
+        plain.step()
+    for each, p in net.named_parameters():
+        torch.testing.assert_close(population.parameters[each][1], p.detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_batch_norm_trains_one_member_after_the_other_and_the_reason_is_said():
+    inputs, labels = data("resnet, batch")
+    net = MAKE["resnet, batch"]()
+    engine, reason = build(net, loss, optimizer("resnet, batch", "adamw"), (3, 4), inputs, labels, dtype=torch.float64)
+    assert isinstance(engine, Sequential)
+    assert "changes its buffers as it trains (stem_norm.running_mean" in reason
+    assert "nn.GroupNorm" in reason
+
+
+@every_net_and_norm
+def test_a_net_learns_its_batch(name):
+    net, (inputs, labels) = made(name).eval(), data(name)
+    if name == "resnet, batch":
+        net.train()
+    optimizer = MuonAdamW(net, lr=0.05, adamw_lr=0.02)
+    before = loss(net(inputs), labels).mean().item()
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss(net(inputs), labels).mean().backward()
+        optimizer.step()
+    assert loss(net(inputs), labels).mean().item() < 0.5 * before
+
+
+# --- Muon
+
+BLOCK = ["attention.query", "attention.key", "attention.value", "attention.out", "feed_forward.inner"]
+TAKEN = {
+    "resnet": ["stem"] + [f"blocks.{k}.conv{n}" for k in (0, 1) for n in (1, 2)] + ["blocks.1.shortcut.0"],
+    "vit": ["stem"] + [f"blocks.{k}.{part}" for k in (0, 1) for part in (*BLOCK, "feed_forward.out")],
+    "language": [f"blocks.{k}.{part}" for k in (0, 1) for part in (*BLOCK, "feed_forward.out")],
+    "mlp": [f"blocks.{k}.linear" for k in range(3)],
+    "linear": ["linear"],
+}
+GATES = [f"blocks.{k}.feed_forward.gate" for k in (0, 1)]
+TAKEN |= {
+    "resnet, batch": TAKEN["resnet"],
+    "vit, mean": TAKEN["vit"] + GATES,
+    "gpt": TAKEN["language"],
+    "gpt, modern": TAKEN["language"] + GATES,
+    "language, untied": TAKEN["language"] + GATES,
+}
+
+
+@every_net_and_norm
+def test_muon_takes_the_hidden_matrices_and_convolutions(name):
+    net = MAKE[name]()
+    split = split_params(net)
+    assert {route.name for route in split.named("muon")} == {f"{part}.weight" for part in TAKEN[name]}
+    assert {route.kind for route in split.named("muon")} == {"convolution" if "resnet" in name else "matrix"}
+    assert all(route.blocks == 1 for route in split.named("muon"))
+    tables = {"head.weight": "output head", "embedding.weight": "embedding", "position_embedding.weight": "embedding"}
+    for route in split.named("adamw"):
+        assert route.reason == ("vector" if route.parameter.ndim == 1 else tables[route.name]), route.name
+
+
+@every_net_and_norm
+def test_names_and_shapes_alone_tell_the_same(name):
+    net = MAKE[name]()
+    expected = {route.name: route.rule for route in split_params(net).routes}
+    found = {route.name: route.rule for route in split_params(net.named_parameters()).routes}
+    if "resnet" in name:  # one grey channel looks like a depthwise convolution
+        assert found.pop("stem.weight") == "adamw"
+        assert expected.pop("stem.weight") == "muon"
+    assert found == expected
+    assert {each for each, role in roles(net).items() if role == "hidden"} == {f"{part}.weight" for part in TAKEN[name]}
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_a_stem_goes_to_adamw_by_one_rule(name):
+    split = split_params(MAKE[name](), {"stem": "adamw"})
+    assert {route.name for route in split.named("muon")} == {f"{part}.weight" for part in TAKEN[name][1:]}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch loops over the members of such a stack
+def test_members_that_read_long_texts_are_stacked_too():
+    net, length = GPT(V, depth=1, width=12, heads=3, **MODERN), SHORT + 1
+    tokens = torch.randint(V, (2, length), generator=torch.Generator().manual_seed(0))
+    treatments = by_name(net, by_muon=Treatment(muon, {"lr": 0.02}), by_adamw=Treatment(adamw, {"lr": 0.01}))
+    engine, reason = build(net, loss, treatments, (3, 4), tokens, tokens, dtype=torch.float64)
+    assert (type(engine), reason) == (Population, None)
+    alone = Sequential(net, loss, treatments, (3, 4), dtype=torch.float64)
+    for each in (engine, alone):
+        each.step(tokens.expand(2, -1, -1), tokens.expand(2, -1, -1), 0)
+    for name, p in alone.parameters.items():
+        torch.testing.assert_close(engine.parameters[name], p, rtol=1e-7, atol=1e-9, msg=name)
