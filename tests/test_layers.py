@@ -42,6 +42,8 @@ PACKAGES = {
     "view": {"rich", "numpy", "matplotlib", "jinja2", "markupsafe"},
     "cli": {"cyclopts", "torch"},
 }
+# What a room may ask for by tasks.sources.package, which says what to install where it is missing.
+OPTIONAL = {"tasks": {"numpy", "PIL", "sklearn", "tokenizers"}}
 
 
 def imports(path: Path) -> set[str]:
@@ -57,6 +59,13 @@ def imports(path: Path) -> set[str]:
             else:
                 found.add(node.module or "")
     return found
+
+
+def packages_asked_for(path: Path) -> set[str]:
+    """Return the packages that a file asks for by name, with package("name.of.a.module", ...)."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = [call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "package"]
+    return {str(name.value).split(".")[0] for name in names if isinstance(name, ast.Constant)}
 
 
 def room_of(path: Path) -> str:
@@ -75,6 +84,14 @@ def test_a_file_imports_only_what_its_room_may(path):
             assert rest[0] in ROOMS[room] | {room, "__version__"}, f"{room} may not import {rest[0]} ({path})"
         elif package not in sys.stdlib_module_names:
             assert package in PACKAGES[room], f"{room} may not import {package} ({path})"
+
+
+def test_a_room_asks_only_for_the_packages_it_may():
+    asked: dict[str, set[str]] = {}
+    for path in FILES:
+        if found := packages_asked_for(path):
+            asked.setdefault(room_of(path), set()).update(found)
+    assert asked == OPTIONAL
 
 
 def test_every_room_is_known_and_used():
@@ -108,6 +125,7 @@ def test_every_source_file_has_its_test():
         ("import muonlab.cli", ["torch", "scipy", "matplotlib"]),
         ("import muonlab.studies.grokking.analysis, muonlab.view.report, muonlab.view.terminal", ["torch"]),
         ("import muonlab.launch.local", ["torch", "scipy"]),
+        ("import muonlab.tasks.images, muonlab.tasks.text", ["PIL", "sklearn", "tokenizers", "pydoc_data"]),
     ],
 )
 def test_an_import_loads_no_more_than_it_says(statement, absent):

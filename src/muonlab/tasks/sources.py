@@ -1,0 +1,96 @@
+"""What every reader of a user's data needs: its error, names nearly right, files, packages that may be absent."""
+
+import difflib
+import importlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+class DataError(ValueError):
+    """Data or a choice that a user can mend: the message names what is wrong, what was expected and what to do."""
+
+
+def check_name(kind: str, name: str, known: Iterable[str], where: str = "") -> None:
+    """Raise DataError where the name is not a known one, with the nearest that is.
+
+    Args:
+        kind: what the name is of, such as "class".
+        name: the name given.
+        known: the names there are.
+        where: what has them, such as a file; put before the list.
+    """
+    names = list(known)
+    if name in names:
+        return
+    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    raise DataError(f"unknown {kind} {name!r}; {_hint(name, names)}{where or 'expected one of'} {listed}")
+
+
+def _hint(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def existing(path: str | Path, others: Iterable[str] = ()) -> Path:
+    """Return the path of a file or folder that is there.
+
+    Args:
+        path: where a user says it is.
+        others: names that would have done instead of a path, such as "digits".
+
+    Raises:
+        DataError: there is nothing; with the nearest name beside it.
+    """
+    place = Path(path).expanduser()
+    try:
+        if place.exists():
+            if not os.access(place, os.R_OK):
+                raise DataError(f"{path} may not be read; check its permissions")
+            return place
+        beside = [str(place.parent / item.name) for item in place.parent.iterdir()] if place.parent.is_dir() else []
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
+    names = list(others)
+    either = f" or one of {', '.join(names)}" if names else ""
+    near = _hint(str(place), [*names, *sorted(beside)])
+    raise DataError(f"there is no file or folder {str(path)!r}; {near}expected a path{either}")
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Return the bytes of a file that has some.
+
+    Raises:
+        DataError: it is missing, a folder, empty or may not be read.
+    """
+    place = existing(path)
+    if place.is_dir():
+        raise DataError(f"{path} is a folder; expected a file")
+    try:
+        data = place.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+    if not data:
+        raise DataError(f"{path} is empty; expected a file with data")
+    return data
+
+
+def package(module: str, install: str, purpose: str) -> Any:
+    """Return an optional package's module.
+
+    Args:
+        module: its dotted name.
+        install: what `pip install` calls it.
+        purpose: what cannot be done without it.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"{purpose} needs the package {install}, which cannot be imported ({error}); "
+            f"install it with: pip install {install}"
+        ) from error
