@@ -1,0 +1,189 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize, stats
+
+from muonlab.measure.margins import compare, logit_margins, margins, summarise
+
+
+def classifiers(num_problems=2, num_examples=30, num_classes=4, width=3, seed=0):
+    """Return features, logits (P, N, C), labels (N,), weights (P, C, D) and biases (P, C)."""
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.randn(num_examples, width, generator=generator, dtype=torch.float64)
+    W = torch.randn(num_problems, num_classes, width, generator=generator, dtype=torch.float64)
+    b = torch.randn(num_problems, num_classes, generator=generator, dtype=torch.float64)
+    y = torch.randint(num_classes, (num_examples,), generator=generator)
+    return X, X @ W.mT + b[:, None], y, W, b
+
+
+def test_two_classes_have_the_margins_of_geometry():
+    """The boundary of W = (-u, u), b = (-c, c) is u'x + c = 0, |u'x + c| / |u| away; |W|_F is sqrt(2) |u|."""
+    u, c = torch.tensor([3.0, 4.0]), -10.0
+    X = torch.tensor([[2.0, 1.0], [6.0, 8.0], [0.0, 0.0]])  # on it; 8 beyond; 2 before
+    W, b = torch.stack([-u, u])[None], torch.tensor([-c, c])
+    found = margins((X @ W[0].mT + b)[None], torch.tensor([1, 1, 1]), W)
+    torch.testing.assert_close(found.by_distance[0], torch.tensor([0.0, 8.0, -2.0], dtype=torch.float64))
+    torch.testing.assert_close(found.raw[0], 2 * torch.tensor([0.0, 40.0, -10.0], dtype=torch.float64))
+    torch.testing.assert_close(found.by_norm[0], math.sqrt(2) * torch.tensor([0.0, 8.0, -2.0], dtype=torch.float64))
+
+
+def test_raw_is_the_loop_over_classes():
+    _, logits, y, W, _ = classifiers()
+    found = margins(logits, y, W)
+    for p in range(2):
+        for n, label in enumerate(y.tolist()):
+            others = [logits[p, n, j].item() for j in range(4) if j != label]
+            assert found.raw[p, n].item() == pytest.approx(logits[p, n, label].item() - max(others))
+            assert (found.raw[p, n] > 0) == (logits[p, n].argmax() == label)
+    assert torch.equal(logit_margins(logits, y), found.raw)
+
+
+def test_the_distance_is_that_to_the_nearest_point_of_another_class():
+    """scipy projects each example on each half-space where another class is ahead."""
+    X, logits, y, W, b = classifiers(num_problems=1, num_examples=12)
+    found = margins(logits, y, W).by_distance[0]
+    for n in range(12):
+        if found[n] <= 0:
+            continue
+        nearest = math.inf
+        for j in set(range(4)) - {int(y[n])}:
+            gap = (W[0, y[n]] - W[0, j]).numpy(), (b[0, y[n]] - b[0, j]).item()
+            ahead = {"type": "ineq", "fun": lambda v, gap=gap: -(gap[0] @ v + gap[1])}
+            point = optimize.minimize(
+                lambda v, n=n: ((v - X[n].numpy()) ** 2).sum(), np.zeros(3), constraints=ahead, tol=1e-14
+            )
+            nearest = min(nearest, math.sqrt(point.fun))
+        assert found[n].item() == pytest.approx(nearest, rel=1e-4)
+    assert (found > 0).any()
+
+
+def test_a_wrong_example_is_at_least_as_far_from_its_class_as_it_says():
+    _, logits, y, W, b = classifiers(num_problems=1)
+    found = margins(logits, y, W).by_distance[0]
+    X = classifiers(num_problems=1)[0]
+    generator = torch.Generator().manual_seed(1)
+    for n in (found < 0).nonzero()[:, 0].tolist():
+        steps = torch.randn(2000, 3, generator=generator, dtype=torch.float64)
+        inside = X[n] + steps / steps.norm(dim=1, keepdim=True) * -found[n] * 0.999
+        assert ((inside @ W[0].mT + b[0]).argmax(1) != y[n]).all()
+    assert (found < 0).any()
+
+
+@given(scale=st.floats(0.01, 100), seed=st.integers(0, 50))
+@settings(deadline=None)
+def test_normalised_margins_do_not_know_the_scale_or_a_common_part_of_the_weights(scale, seed):
+    X, logits, y, W, _ = classifiers(seed=seed)
+    common = X.new_ones(3)
+    first = margins(logits, y, W)
+    second = margins(scale * (logits + (X @ common)[None, :, None]), y, scale * (W + common))
+    torch.testing.assert_close(second.raw, scale * first.raw)
+    torch.testing.assert_close(second.by_norm, first.by_norm)
+    torch.testing.assert_close(second.by_distance, first.by_distance)
+
+
+def test_classes_of_one_weight_vector_have_no_boundary():
+    W = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]])
+    y = torch.tensor([0, 0, 0])
+    logits = torch.tensor([[[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [2.0, 2.0, 0.0]]])
+    assert margins(logits, y, W).by_distance.tolist() == [[2.0, -math.inf, 0.0]]
+    assert margins(logits, y, 0 * W).by_norm.isnan().all()
+
+
+def test_figures_are_numpys():
+    values = torch.randn(3, 101, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    probabilities = (0.05, 0.25, 0.9)
+    found = summarise(values, probabilities=probabilities, resamples=20)
+    torch.testing.assert_close(found.mean.value, values.mean(1))
+    assert np.array_equal(found.median.value, np.median(values, axis=1))
+    expected = np.quantile(values, probabilities, axis=1, method="inverted_cdf").T
+    assert np.array_equal(found.quantiles.value, expected)
+    torch.testing.assert_close(found.below_zero.value, (values < 0).double().mean(1))
+    assert (found.num_examples, found.resamples) == (101, 20)
+
+
+def test_a_tie_is_not_below_zero():
+    assert summarise(torch.tensor([[-1.0, 0.0, 0.0, 2.0]]), resamples=5).below_zero.value.tolist() == [0.25]
+
+
+def test_intervals_are_scipys_bootstrap():
+    values = torch.randn(2, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.3
+    found = summarise(values, probabilities=(0.25,), resamples=4000)
+    statistics = {
+        "mean": lambda x, axis: np.mean(x, axis=axis),
+        "below_zero": lambda x, axis: np.mean(x < 0, axis=axis),
+        "median": lambda x, axis: np.quantile(x, 0.5, axis=axis, method="inverted_cdf"),
+        "quantiles": lambda x, axis: np.quantile(x, 0.25, axis=axis, method="inverted_cdf"),
+    }
+    for name, statistic in statistics.items():
+        for problem in range(2):
+            theirs = stats.bootstrap(
+                (values[problem].numpy(),), statistic, n_resamples=4000, method="percentile", rng=1
+            ).confidence_interval
+            ours = getattr(found, name)
+            assert ours.lower[problem].item() == pytest.approx(theirs.low, abs=0.02), name
+            assert ours.upper[problem].item() == pytest.approx(theirs.high, abs=0.02), name
+
+
+def test_intervals_cover_the_mean_of_the_population_about_as_often_as_they_say():
+    values = torch.randn(400, 60, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = summarise(values, resamples=400, probabilities=(0.5,))
+    covered = int(((found.mean.lower <= 0) & (found.mean.upper >= 0)).sum())
+    # Percentile intervals of 60 examples cover a little less than 95 %: 93 to 94.
+    assert stats.binom.cdf(covered, 400, 0.94) > 1e-3
+    assert stats.binom.sf(covered - 1, 400, 0.94) > 1e-3
+
+
+def test_a_seed_names_its_resamples_and_chunks_do_not_change_them(monkeypatch):
+    values = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
+    first, again, other = summarise(values), summarise(values), summarise(values, seed=1)
+    assert torch.equal(first.mean.lower, again.mean.lower)
+    assert not torch.equal(first.mean.lower, other.mean.lower)
+    monkeypatch.setattr("muonlab.measure.margins.CHUNK_BYTES", 8 * 50 * 7)
+    torch.testing.assert_close(summarise(values).quantiles.upper, first.quantiles.upper)
+
+
+def test_a_change_is_of_the_same_examples():
+    """Where corruption takes the same off each example, the change is known exactly, though each side is not."""
+    clean = torch.randn(2, 80, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = compare(clean, clean - 0.5, resamples=200)
+    for estimate in (found.change.mean, found.change.median, found.change.quantiles):
+        for side in (estimate.value, estimate.lower, estimate.upper):
+            torch.testing.assert_close(side, torch.full_like(side, -0.5))
+    assert (found.clean.mean.upper - found.clean.mean.lower > 0.3).all()
+    alone = summarise(clean - 0.5, resamples=200)
+    assert torch.equal(found.corrupted.median.upper, alone.median.upper)
+    assert (found.change.below_zero.value > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "weights"),
+    [
+        (torch.zeros(3, 4), torch.zeros(3, dtype=torch.long), torch.zeros(1, 4, 2)),
+        (torch.zeros(1, 3, 1), torch.zeros(3, dtype=torch.long), torch.zeros(1, 1, 2)),
+        (torch.zeros(1, 3, 4), torch.zeros(2, dtype=torch.long), torch.zeros(1, 4, 2)),
+        (torch.zeros(1, 3, 4), torch.full((3,), 4), torch.zeros(1, 4, 2)),
+        (torch.zeros(1, 3, 4), torch.zeros(3, dtype=torch.long), torch.zeros(1, 3, 2)),
+    ],
+)
+def test_bad_shapes_get_a_message(logits, labels, weights):
+    with pytest.raises(ValueError, match="expected"):
+        margins(logits, labels, weights)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"level": 1.0}, {"resamples": 1}, {"probabilities": (0.0,)}, {"values": torch.full((1, 3), torch.nan)}],
+)
+def test_bad_settings_get_a_message(change):
+    values = change.pop("values", torch.zeros(1, 3))
+    with pytest.raises(ValueError, match="expected"):
+        summarise(values, **change)
+
+
+def test_sides_of_other_shapes_get_a_message():
+    with pytest.raises(ValueError, match="one shape"):
+        compare(torch.zeros(1, 3), torch.zeros(1, 4))

@@ -1,0 +1,211 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
+
+from muonlab.measure.probes import Examples, probe
+
+GRID = (1e-4, 1e-3, 1e-2)
+EXACT = {"dtype": torch.float64, "tolerance": 1e-6}
+
+
+def make(noises=(0.8, 2.0, 8.0), num=(200, 150, 150), width=6, num_classes=3, seed=0):
+    """Return train, validation and test of one problem a noise, on scales and means of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(num_classes, (sum(num),), generator=generator)
+    means = torch.randn(num_classes, width, generator=generator)
+    noise = torch.randn(len(noises), len(y), width, generator=generator)
+    scale = torch.logspace(-2, 2, width)
+    X = (means[y] + torch.tensor(noises)[:, None, None] * noise) * scale + 30 * scale
+    cuts = np.cumsum((0, *num))
+    return [Examples(X[:, a:b], y[a:b]) for a, b in itertools.pairwise(cuts)]
+
+
+def scikit_learn_path(train, validation, problem, strengths):
+    """Return mean cross-entropies and accuracies on validation, by scikit-learn."""
+    scaler = StandardScaler().fit(train.features[problem].double().numpy())
+    held_out = scaler.transform(validation.features[problem].double().numpy())
+    fits = [
+        LogisticRegression(C=strength, tol=1e-10, max_iter=10_000).fit(
+            scaler.transform(train.features[problem].double().numpy()), train.labels.numpy()
+        )
+        for strength in strengths
+    ]
+    labels = validation.labels.numpy()
+    return [log_loss(labels, fit.predict_proba(held_out)) for fit in fits], [
+        fit.score(held_out, labels) for fit in fits
+    ]
+
+
+@pytest.mark.parametrize("select", ["loss", "accuracy"])
+def test_the_grid_and_its_best_are_scikit_learns(select):
+    train, validation, test = make()
+    found = probe(train, validation, test, strengths=GRID, select=select, **EXACT)
+    assert found.all_converged.all()
+    for problem in range(3):
+        tried = ~found.losses[problem].isnan()
+        strengths = found.strengths[tried].tolist()
+        losses, accuracies = scikit_learn_path(train, validation, problem, strengths)
+        np.testing.assert_allclose(found.losses[problem][tried], losses, rtol=1e-4)
+        np.testing.assert_allclose(found.accuracies[problem][tried], accuracies, atol=1e-12)
+        best = np.argmin(losses) if select == "loss" else np.argmax(accuracies)  # both take the first of equals
+        assert found.strength[problem] == strengths[best]
+        assert found.validation_accuracy[problem] == pytest.approx(accuracies[best])
+
+
+def test_problems_go_on_beyond_the_grid_each_its_own_way_until_the_best_is_inside():
+    train, validation, test = make(noises=(0.8, 8.0))
+    found = probe(train, validation, test, strengths=(0.25, 1.0), **EXACT)
+    assert found.strength[0] > 1.0
+    assert found.strength[1] < 0.25
+    assert not found.is_edge.any()
+    for problem in range(2):
+        losses = found.losses[problem][~found.losses[problem].isnan()]
+        assert 0 < losses.argmin() < len(losses) - 1
+    assert found.losses.isnan().any(1).all()
+
+
+def test_a_bound_is_met_and_said():
+    train, validation, test = make(noises=(0.8, 8.0))
+    found = probe(train, validation, test, strengths=(0.1, 0.3), bounds=(0.1, 0.9), **EXACT)
+    assert found.is_edge.all()
+    assert found.strength.tolist() == pytest.approx([0.9, 0.1])
+    assert found.strengths.tolist() == pytest.approx([0.1, 0.3, 0.9])
+
+
+def test_the_probe_returned_is_the_one_that_was_scored():
+    train, validation, test = make()
+    found = probe(train, validation, test)
+    for split, accuracy in ((validation, found.validation_accuracy), (test, found.test_accuracy)):
+        right = found.logits(split.features).argmax(2) == split.labels
+        torch.testing.assert_close(right.double().mean(1), accuracy)
+    losses = torch.nn.functional.cross_entropy(
+        found.logits(validation.features).mT, validation.labels.expand(3, -1), reduction="none"
+    ).mean(1)
+    torch.testing.assert_close(losses, found.losses[found.strengths == found.strength[:, None]], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tolerance", [0.1, 0.01])
+def test_the_chosen_fit_is_to_the_tolerance_though_the_grid_is_not(tolerance):
+    train, validation, test = make()
+    found = probe(train, validation, test, dtype=torch.float64, tolerance=tolerance)
+    size = found.weights.flatten(1).norm(dim=1)
+    assert (found.gradient_norm <= tolerance * size / (200 * found.strength) * (1 + 1e-9)).all()
+    exact = probe(train, validation, test, **EXACT)
+    assert torch.equal(found.strength, exact.strength)
+    assert ((found.weights - exact.weights).flatten(1).norm(dim=1) <= tolerance * size).all()
+
+
+def test_float32_is_float64_to_its_tolerance():
+    train, validation, test = make()
+    exact = probe(train, validation, test, **EXACT)
+    rough = probe(train, validation, test, dtype=torch.float32)
+    assert torch.equal(rough.strength, exact.strength)
+    distance = (rough.weights - exact.weights).flatten(1).norm(dim=1)
+    assert (distance <= 0.01 * exact.weights.flatten(1).norm(dim=1)).all()
+
+
+def test_a_problem_in_a_batch_is_the_problem_alone_also_as_a_list_with_labels_of_its_own():
+    train, validation, test = make()
+    together = probe(train, validation, test, **EXACT)
+    for problem in range(3):
+        lists = [([split.features[problem]], split.labels[None]) for split in (train, validation, test)]
+        alone = probe(*lists, **EXACT)
+        assert alone.strength[0] == together.strength[problem]
+        torch.testing.assert_close(alone.weights[0], together.weights[problem], rtol=1e-4, atol=1e-5)
+        assert alone.test_accuracy[0] == together.test_accuracy[problem]
+
+
+def test_standardisation_is_scikit_learns_with_constant_columns_left_alone_and_inputs_not_written():
+    train, validation, test = make(noises=(1.0,))
+    train, validation, test = (
+        Examples(
+            torch.cat([split.features.double(), torch.full((1, len(split.labels), 1), 0.1).double()], 2), split.labels
+        )
+        for split in (train, validation, test)
+    )
+    validation.features[..., -1] = 1e6  # varies elsewhere only
+    before = train.features.clone()
+    found = probe(train, validation, test, **EXACT)
+    scaler = StandardScaler().fit(before[0].numpy())
+    np.testing.assert_allclose(found.mean[0], scaler.mean_)
+    np.testing.assert_allclose(found.scale[0], scaler.scale_)
+    assert found.weights[..., -1].abs().max() < 1e-12
+    assert torch.equal(train.features, before)
+
+
+def test_the_scale_of_features_does_not_matter():
+    train, validation, test = make()
+    factor, shift = torch.logspace(-3, 3, 6), torch.linspace(-50, 50, 6)
+    moved = [Examples(split.features.double() * factor + shift, split.labels) for split in (train, validation, test)]
+    ours, theirs = probe(train, validation, test, **EXACT), probe(*moved, **EXACT)
+    torch.testing.assert_close(ours.weights, theirs.weights, rtol=1e-3, atol=1e-5)
+
+
+def test_fits_that_run_out_of_steps_are_flagged():
+    train, validation, test = make()
+    found = probe(train, validation, test, max_iterations=1, **EXACT)
+    assert not found.converged.any()
+    assert not found.all_converged.any()
+    assert (found.gradient_norm > 0).all()
+
+
+def test_classes_that_can_be_told_apart_end_at_an_edge_and_say_so():
+    """Without a best strength, the loss falls to the bound, or to where float32 can resolve no gradient."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(300) % 2
+    X = torch.randn(1, 300, 4, generator=generator) * 0.1
+    X[0, :, 0] += 2.0 * y
+    splits = [Examples(X[:, cut], y[cut]) for cut in (slice(0, 100), slice(100, 200), slice(200, 300))]
+    for dtype in (torch.float32, torch.float64):
+        found = probe(*splits, dtype=dtype)
+        assert found.is_edge.all()
+        assert found.converged.all()
+        assert found.test_accuracy.item() == 1
+
+
+def test_features_that_say_nothing_give_the_best_constant_answer():
+    y = torch.tensor([0] * 60 + [1] * 40)
+    X = torch.full((1, 100, 3), 7.0)
+    found = probe((X, y), (X, y), (X, y))
+    assert found.test_accuracy.item() == pytest.approx(0.6)
+    assert found.weights.abs().max() == 0
+    assert found.is_edge.all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": torch.zeros(200, 6)}, "expected"),
+        ({"labels": torch.zeros(7, dtype=torch.long)}, r"labels of shape \(7,\)"),
+        ({"labels": torch.zeros(200)}, "expected int64 from 0"),
+        ({"labels": torch.full((200,), -1)}, "expected int64 from 0"),
+        ({"features": torch.full((3, 200, 6), torch.nan)}, "not all finite"),
+        ({"features": torch.zeros(3, 200, 5)}, "those of train differ"),
+    ],
+)
+def test_bad_examples_get_a_message(change, message):
+    train, validation, test = make()
+    with pytest.raises(ValueError, match=message):
+        probe(train._replace(**change), validation, test)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"strengths": (1.0,)},
+        {"strengths": (1.0, -1.0)},
+        {"bounds": (1.0, 2.0)},
+        {"select": "luck"},
+        {"dtype": torch.bfloat16},
+        {"tolerance": 0.0},
+        {"num_classes": 2},
+    ],
+)
+def test_bad_settings_get_a_message(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        probe(*make(), **change)
