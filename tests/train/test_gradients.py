@@ -59,7 +59,14 @@ def test_where_one_member_is_too_many_it_says_so():
         Gradients(none, S)(*draw())
 
 
-@pytest.mark.parametrize(("cost", "expected"), [({1: 1.0, 2: 1.0, 4: 1.0, 5: 1.0}, 5), ({2: 0.5, 4: 2.0, 5: 2.0}, 2)])
+@pytest.mark.parametrize(
+    ("cost", "expected"),
+    [
+        ({1: 1.0, 2: 1.0, 4: 1.0, 5: 1.0}, 5),
+        ({1: 3.0, 2: 0.5, 4: 2.0, 5: 2.0}, 2),
+        ({1: 1.0, 2: 2.0, 4: 2.0, 5: 2.0}, 1),
+    ],
+)
 def test_the_fastest_height_is_taken_and_the_tallest_among_equals(monkeypatch, cost, expected):
     gradients, now = Gradients(loss, 1), [0.0]
 

@@ -63,7 +63,7 @@ class Gradients:
         if self.is_compiled:
             return
         whole, seconds = len(batch[0]), {}
-        for height in (*(2**power for power in range(1, whole.bit_length()) if 2**power < whole), whole):
+        for height in (*(2**power for power in range(whole.bit_length()) if 2**power < whole), whole):
             self.height = height
             self(parameters, *batch)
             if self.height < height:  # memory was short: no taller stack will do
