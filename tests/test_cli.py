@@ -204,7 +204,14 @@ def test_a_pipe_that_closes_early_is_no_error(study):
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path):
     command = [sys.executable, "-m", "muonlab.cli", *WHOLE, f"out={tmp_path / 'study'}"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "study").glob("*/env.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
