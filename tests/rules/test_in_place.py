@@ -78,3 +78,10 @@ def test_products_in_bfloat16_stay_near_those_of_the_pure_rule():
     in_place.update(muon, grads, [muon.init(p) for p in ps], ps, hyper, Workspace())
     for p, other, start in zip(ps, expected, begin, strict=True):
         assert torch.linalg.norm(p - other) < 0.1 * torch.linalg.norm(other - start)  # bfloat16, in another order
+
+
+@pytest.mark.parametrize("rule", [adamw, muon, sgd])
+def test_a_hyper_parameter_that_the_rule_does_not_have_is_refused(rule):
+    p = torch.ones(2, 3, 3)
+    with pytest.raises(TypeError, match="momentums"):
+        in_place.update(rule, [p], [rule.init(p)], [p], {"lr": 0.1, "momentums": 0.9}, Workspace())

@@ -116,6 +116,9 @@ def update(
     return p, state
 
 
+OTHERS = ("is_orthogonal", "cautious", "variant", "beta2")  # which `takes` has found to ask for nothing
+
+
 def takes(hyper: Mapping[str, Any]) -> bool:
     """Return whether `update_` has these hyper-parameters: no control and no variant."""
     return bool(hyper.get("is_orthogonal", True)) and not hyper.get("cautious") and hyper.get("variant") is None
@@ -143,7 +146,7 @@ def update_(
             alike[p.shape[-2:], p.dtype, p.device].append(index)
     for indices in alike.values():
         chosen = [(grads[index], states[index]["momentum"], ps[index]) for index in indices]
-        _update_alike(chosen, workspace, **hyper)
+        _update_alike(chosen, workspace, **{name: value for name, value in hyper.items() if name not in OTHERS})
 
 
 def _update_alike(
@@ -158,7 +161,6 @@ def _update_alike(
     steps: int | None = None,
     adjust_lr_fn: AdjustLR = "original",
     polar_dtype: torch.dtype | None = None,
-    **others: Any,
 ) -> None:
     """Make the step of parameters, (gradient, momentum, parameter) each, whose matrices have one shape."""
     like = members[0][2]
