@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from muonlab.runs import files
-from muonlab.runs.files import StudyError, lock, read_json, read_lines, write_json, write_text
+from muonlab.runs.files import StudyError, lock, read_json, read_lines, write_bytes, write_json, write_text
 
 
 def test_json_comes_back_and_nothing_else_is_left(tmp_path):
@@ -26,6 +26,13 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         write_text(path, "half a fi")
     assert read_json(path) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_text_and_bytes_are_written_as_they_are(tmp_path):
+    write_text(tmp_path / "a.txt", "Ekin Çiçek\n")
+    assert (tmp_path / "a.txt").read_bytes() == "Ekin Çiçek\n".encode()
+    write_bytes(tmp_path / "a.png", b"\x89PNG\r\n")
+    assert (tmp_path / "a.png").read_bytes() == b"\x89PNG\r\n"
 
 
 def test_nan_is_never_written(tmp_path):

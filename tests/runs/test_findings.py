@@ -1,6 +1,22 @@
+import dataclasses
+import json
+
 import pytest
 
-from muonlab.runs.findings import Interval, as_text
+from muonlab.runs.findings import (
+    Axis,
+    Figure,
+    Findings,
+    Interval,
+    Line,
+    Lines,
+    Picture,
+    Section,
+    Series,
+    Verdict,
+    as_text,
+    superscript,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +52,19 @@ from muonlab.runs.findings import Interval, as_text
 )
 def test_a_value_reads_as_its_kind_says(value, kind, text):
     assert as_text(value, kind) == text
+
+
+def test_a_number_with_an_exponent_is_written_as_a_power_of_ten():
+    assert superscript("1.2e-05") == "1.2 × 10⁻⁵"
+    assert superscript("0.5") == "0.5"
+
+
+def test_findings_are_json():
+    line = Line(Series("Muon", "muon"), 5, (0, 1), (0.9, None), (0.8, None), (1.0, None))
+    figure = Figure("f", "F", "", Axis("severity"), Axis("accuracy"), (Lines("add", (line,), (("chance", 0.1),)),))
+    picture = Picture("p", "P", "", 1, 1, 1, "AA==", ("fog",), ("0",))
+    verdict = Verdict("yes", "Yes", "Yes.", None, (), (), ())
+    plain = dataclasses.asdict(Findings("t", "q?", verdict, (), (Section("s", (figure, picture)),)))
+    kept = json.loads(json.dumps(plain, allow_nan=False))["sections"][0]["elements"]
+    assert kept[0]["panels"][0]["lines"][0]["y"] == [0.9, None]
+    assert kept[1]["row_labels"] == ["fog"]

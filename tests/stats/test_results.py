@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from muonlab.stats import blocked, comparison, multiplicity, proportions, recomputation, survival
+from muonlab.stats import blocked, comparison, effects, multiplicity, proportions, recomputation, survival
 from muonlab.stats.results import Estimate, TestResult, upper_probability
 
 TIMES = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0]
@@ -29,6 +29,9 @@ def every_result():
     yield blocked.permutation_test(TIMES, IS_FIRST, BLOCKS, resamples=10)
     yield blocked.blocked_ratio(TIMES, CROSSED, IS_FIRST, BLOCKS, 60, resamples=100)
     yield proportions.wilson(3, 4)
+    yield effects.mean(FIRST)
+    yield effects.difference(FIRST, SECOND).estimate
+    yield effects.pooled([effects.difference(FIRST, SECOND)]).estimate
 
 
 def test_results_hold_python_numbers_only():
@@ -47,6 +50,8 @@ def test_numbers_outside_of_results_are_python_numbers_too():
     assert type(proportions.chance_limit(0.5, 100, 10)) is float
     assert type(recomputation.smallest_two_sided_p(2.0)) is float
     assert type(multiplicity.holm({"only": 0.5})["only"]) is float
+    assert {type(number) for number in effects.linear_fit(FIRST[:4], SECOND)} == {float}
+    assert type(effects.logit(1, 10)) is float
 
 
 def test_results_are_frozen():

@@ -131,19 +131,6 @@ def test_where_compiling_fails_the_log_says_so_and_the_cell_is_trained(make_cell
     assert "stacks of" in log
 
 
-@pytest.mark.parametrize(
-    ("compile", "flops", "device", "expected"),
-    [
-        ("auto", 1e14, "cpu", True),
-        ("auto", 1e12, "cpu", False),
-        ("auto", 1e14, "cuda", False),
-        ("never", 1e14, "cpu", False),
-    ],
-)
-def test_by_itself_a_cell_compiles_where_there_is_enough_to_do(compile, flops, device, expected):
-    assert cell_room._pays(compile, flops, device) is expected
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_random_labels_stay_at_chance(make_cell, tmp_path, task):
     config = make_cell(

@@ -300,3 +300,70 @@ def test_two_parameters_with_one_gradient_each_have_their_own_to_write_to():
     )
     assert torch.equal(a, torch.full((1, 3), -0.5))
     assert torch.equal(b, torch.full((1, 3), -0.5))
+
+
+def slowing(step: int) -> float:
+    return (1.0, 0.5, 0.25, 0.0, 0.7)[step]
+
+
+PACED = {
+    "adamw": lambda named: torch.optim.AdamW(tensors_of(named), lr=0.02, weight_decay=0.3),
+    "sgd": lambda named: torch.optim.SGD(tensors_of(named), lr=0.1, momentum=0.9),
+    "a tensor": lambda named: torch.optim.AdamW(tensors_of(named), lr=torch.tensor(0.02), foreach=False),
+    "two groups": lambda named: torch.optim.SGD([{"params": [p], "lr": 0.1 / (1 + p.ndim)} for _, p in named]),
+}
+
+
+@pytest.mark.parametrize("factory", PACED.values(), ids=PACED)
+def test_a_pace_is_a_scheduler_of_torch(factory):
+    made, net = population(factory), make_net().double()
+    net.load_state_dict({name: p[1] for name, p in made.parameters.items()})
+    optimizer = factory(list(net.named_parameters()))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, slowing)
+    for step in range(5):
+        inputs, labels = batch(step)
+        made.step(inputs, labels, step, slowing(step))
+        net.zero_grad()
+        softmax(net(inputs[1]), labels[1]).mean().backward()
+        optimizer.step()
+        if step < 4:
+            scheduler.step()
+    for name, p in net.named_parameters():
+        torch.testing.assert_close(made.parameters[name][1], p.detach(), **TOLERANCE)
+
+
+class Recording(torch.optim.SGD):
+    """Remembers the learning rate of each step, and fails where that is asked for."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr=lr)
+        self.seen, self.fails = [], False
+
+    def step(self, closure=None):
+        self.seen.append(self.param_groups[0]["lr"])
+        if self.fails:
+            raise RuntimeError("no such kernel")
+        super().step()
+
+
+@pytest.mark.parametrize("rate", [0.1, torch.tensor(0.1)])
+def test_the_learning_rate_is_the_same_object_after_a_paced_step_even_one_that_fails(rate):
+    p = nn.Parameter(torch.ones(2))
+    optimizer = Recording([p], rate)
+    instances = Instances([{"p": p}], lambda named: optimizer, (0,))
+    held, p.grad = optimizer.param_groups[0]["lr"], torch.ones(2)
+    instances.step(0, 0)
+    instances.step(0, 1, 0.5)
+    optimizer.fails = True
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        instances.step(0, 2, 0.25)
+    assert [float(lr) for lr in optimizer.seen] == pytest.approx([0.1, 0.05, 0.025])
+    assert optimizer.seen[0] is held is optimizer.param_groups[0]["lr"]
+    assert float(held) == pytest.approx(0.1)
+
+
+def test_an_optimizer_without_a_learning_rate_has_no_pace_but_one():
+    made = population(FACTORIES["rebinding"])
+    made.step(*batch(0), 0, 1.0)
+    with pytest.raises(ValueError, match="Rebinding has parameter groups without a learning rate, which a pace"):
+        made.step(*batch(1), 1, 0.5)

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.func import functional_call
 
-from muonlab.losses import LOSSES
+from muonlab.losses import LOSSES, softmax
+from muonlab.nets.resnet import ResNet
 from muonlab.rules import adamw, muon
 from muonlab.tasks.algorithmic import TASKS
 from muonlab.train.by_rule import Treatment
@@ -204,3 +206,56 @@ def test_fifty_compiled_steps_are_those_of_the_plain_module(make_cell, compiled_
         assert_fifty_steps_are_those_of_the_plain_module(make_cell(net={"dropout": 0.2}, optimizer=optimizer), prepare)
         found.append(set(compiled_programs.glob("*.pt2")))
     assert found[0] == found[1] != set()  # the optimizers share one
+
+
+def images(step, num_members=2):
+    generator = torch.Generator().manual_seed(step)
+    inputs = torch.randn(num_members, 6, 1, 8, 8, generator=generator, dtype=torch.float64)
+    return inputs, torch.randint(3, (num_members, 6), generator=generator)
+
+
+def flattening(net, lr):
+    """Muon for kernels as matrices, AdamW for what is neither kernel nor matrix, both at rates by member."""
+    kernels, rest = Treatment(muon, {"lr": lr}, flatten=True), Treatment(adamw, {"lr": lr / 10})
+    return {name: kernels if p.ndim > 1 else rest for name, p in net.named_parameters()}
+
+
+def test_muon_on_convolutions_is_the_rule_on_their_matrices_in_a_plain_loop():
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Conv2d(4, 5, (3, 2), stride=2), nn.Flatten(), nn.Linear(30, 3)
+    )
+    population = Population(
+        net, softmax, flattening(net, torch.tensor([0.1, 0.02], dtype=torch.float64)), (3, 4), dtype=torch.float64
+    )
+    plain = {name: p[1].clone().requires_grad_() for name, p in population.parameters.items()}
+    seen = {name: p.detach().flatten(1) if p.ndim > 1 else p.detach() for name, p in plain.items()}
+    states = {name: (muon if p.ndim > 1 else adamw).init(p) for name, p in seen.items()}
+    for step in range(4):
+        inputs, labels = images(step)
+        population.step(inputs, labels, step)
+        loss = softmax(functional_call(net, plain, (inputs[1],)), labels[1]).mean()
+        gradients = torch.autograd.grad(loss, list(plain.values()))
+        for (name, p), gradient in zip(plain.items(), gradients, strict=True):
+            rule, lr = (muon, 0.02) if p.ndim > 1 else (adamw, 0.002)
+            seen[name], states[name] = rule.update(gradient.view_as(seen[name]), states[name], seen[name], lr=lr)
+            p.data = seen[name].view(p.shape)
+    for name, p in plain.items():
+        torch.testing.assert_close(population.parameters[name][1], p.detach(), **TOLERANCE)
+
+
+def test_a_residual_network_trains_with_muon_on_its_kernels_at_rates_by_member_and_goes_on_from_its_tensors():
+    net = ResNet(3, channels=1, image_size=8, width=4, depths=(1, 1), norm="group", groups=2)
+    given = (net, softmax, flattening(net, torch.tensor([0.05, 0.01], dtype=torch.float64)), (3, 3))
+    first, second = (Population(*given, dtype=torch.float64) for _ in range(2))
+    reference = Sequential(*given, dtype=torch.float64)
+    for step in range(6):
+        if step == 3:
+            second.load(first.tensors())
+        for engine in (first, reference) if step < 3 else (first, second, reference):
+            engine.step(*images(step), step)
+    for name, p in reference.parameters.items():
+        assert torch.equal(first.parameters[name], second.parameters[name])
+        torch.testing.assert_close(first.parameters[name], p, rtol=1e-9, atol=1e-9 * p.abs().max().item())
+    kernels = first.parameters["blocks.1.conv1.weight"]
+    assert first.tensors()["state/blocks.1.conv1.weight/momentum"].shape == (2, 8, 36)
+    assert not torch.allclose(kernels[0], kernels[1])

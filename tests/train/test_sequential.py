@@ -208,3 +208,31 @@ def test_it_has_no_program_and_says_so_and_computes_one_member_at_once():
     with pytest.warns(UserWarning, match="not compiled"):
         assert engine.compile(*batch(0, 2)) is False
     assert engine.choose_height(*batch(0, 2)) == 1
+
+
+def test_a_paced_population_of_kernels_is_its_members_one_after_the_other_over_a_restart():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3))
+    kernels, rest = Treatment(muon, {"lr": 0.05}, flatten=True), Treatment(adamw, {"lr": 0.01})
+    by_name = {name: kernels if p.ndim > 1 else rest for name, p in net.named_parameters()}
+    together, alone, again = (
+        kind(net, softmax, by_name, (3, 4), dtype=torch.float64) for kind in (Population, Sequential, Sequential)
+    )
+    for step in range(6):
+        generator = torch.Generator().manual_seed(step)
+        inputs = torch.randn(2, 5, 1, 4, 4, generator=generator, dtype=torch.float64)
+        labels = torch.randint(3, (2, 5), generator=generator)
+        if step == 3:
+            again.load(alone.tensors())
+        for engine in (together, alone) if step < 3 else (together, alone, again):
+            engine.step(inputs, labels, step, (1.0, 0.5, 0.0, 0.25, 1.0, 0.7)[step])
+    assert_same(alone.parameters, together.parameters, **TOLERANCE)
+    assert_same(again.tensors(), alone.tensors(), **EXACT)
+
+
+def test_a_pace_multiplies_the_learning_rate():
+    engine = Sequential(make_net, softmax, factory_of("sgd"), (3, 4, 5))
+    slowed = Sequential(make_net, softmax, lambda named: torch.optim.SGD(named, lr=0.0125, momentum=0.9), (3, 4, 5))
+    inputs, labels = batch(0)
+    engine.step(inputs, labels, 0, 0.25)
+    slowed.step(inputs, labels, 0)
+    assert_same(engine.parameters, slowed.parameters, **EXACT)

@@ -13,6 +13,8 @@ from muonlab.runs.findings import (
     ForestRow,
     Group,
     Interval,
+    Line,
+    Lines,
     Run,
     Series,
     Survival,
@@ -43,6 +45,7 @@ LINE = SurvivalLine(
 )
 RUN = Run(MUON, 3, (0, 50), (0.1, None), (0.0, 0.25))
 GROUP = Group(MUON, "Muon here", (40.0,), (100.0,))
+POINTS = Line(MUON, 5, (0, 1), (0.9, None), (0.85, None), (0.95, None))
 PRINTED = Group(MUON, "Muon there", (), (), (40, 79, 106))
 
 
@@ -78,6 +81,14 @@ PRINTED = Group(MUON, "Muon there", (), (), (40, 79, 106))
         (
             Forest("", (ForestRow("all", Interval(0.6, 0.5, 0.7), "5 + 5"),), 1.0, "a", "b"),
             [["panel", "row", "n", "value", "lower", "upper"], ["", "all", "5 + 5", "0.6", "0.5", "0.7"]],
+        ),
+        (
+            Lines("fog", (POINTS,), (("chance", 0.1),)),
+            [
+                ["panel", "series", "n", "x", "y", "lower", "upper"],
+                ["fog", "Muon, tuned", "5", "0", "0.9", "0.85", "0.95"],
+                ["fog", "Muon, tuned", "5", "1", "", "", ""],
+            ],
         ),
     ],
 )

@@ -11,6 +11,8 @@ from muonlab.runs.findings import (
     ForestRow,
     Group,
     Interval,
+    Line,
+    Lines,
     Run,
     Series,
     Survival,
@@ -52,8 +54,18 @@ FOREST = Forest(
 )
 
 
+def line(x, y, series=MUON):
+    return Line(series, 5, tuple(x), tuple(y), tuple(h and h / 1.1 for h in y), tuple(h and h * 1.1 for h in y))
+
+
+LINES = Lines("add", (line((1, 2, 3, 4), (0.5, None, 0.4, 0.3)), line((1, 4), (0.4, 0.5), ADAMW)), (("chance", 0.1),))
+NO_POINTS = Lines("add", (line((1, 2), (None, None)),), (("chance", 0.1),))
+NO_LINES = Lines("add", (), ())
+
+
 @pytest.mark.parametrize(
-    "panel", [SURVIVAL, CENSORED, CURVES, EMPTY_RUN, DISTRIBUTION, NOBODY, AT_ZERO, NO_RUNS, FOREST]
+    "panel",
+    [SURVIVAL, CENSORED, CURVES, EMPTY_RUN, DISTRIBUTION, NOBODY, AT_ZERO, NO_RUNS, FOREST, LINES, NO_POINTS, NO_LINES],
 )
 @pytest.mark.parametrize("axis", [STEPS, LOG, Axis("x"), Axis("x", log=True)])
 def test_every_panel_draws_on_every_axis(panel, axis):
@@ -63,13 +75,14 @@ def test_every_panel_draws_on_every_axis(panel, axis):
     assert "#0" not in drawing.svg.replace("#0072b2", "").replace("#009e73", "")  # no stand-in colour is left
 
 
+def texts(drawing):
+    root = ElementTree.fromstring(drawing.svg)
+    return ["".join(element.itertext()).strip() for element in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
 def test_words_in_a_drawing_are_text_as_given():
     (drawing,) = draw(Figure("f", "Figure", "", STEPS, Axis("not crossed yet", (0.0, 1.0)), (SURVIVAL,)))
-    texts = [
-        "".join(e.itertext()).strip()
-        for e in ElementTree.fromstring(drawing.svg).iter("{http://www.w3.org/2000/svg}text")
-    ]
-    assert {"Muon $lr$=0.001 2/2", "AdamW 2/2", "steps", "not crossed yet", "50%", "1,000"} <= set(texts)
+    assert {"Muon $lr$=0.001 2/2", "AdamW 2/2", "steps", "not crossed yet", "50%", "1,000"} <= set(texts(drawing))
     assert (drawing.title, drawing.is_wide) == ("add", False)
 
 
@@ -78,3 +91,49 @@ def test_panels_are_drawings_of_their_own_and_the_same_each_time():
     first = draw(figure)
     assert [drawing.name for drawing in first] == ["f-1", "f-2"]
     assert first == draw(figure)
+
+
+SOME, MANY, RATES = range(6), range(49), (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("axis", "places", "ticks"),
+    [
+        (Axis("severity"), SOME, ["0", "1", "2", "3", "4", "5"]),
+        (Axis("severity", (0, 5)), SOME, ["0", "1", "2", "3", "4", "5"]),
+        (Axis("layer"), (1, 4, 7), ["1", "2", "3", "4", "5", "6", "7"]),
+        (Axis("layer"), MANY, ["0", "10", "20", "30", "40"]),
+        (Axis("share"), (0, 0.5, 1), ["0", "0.2", "0.4", "0.6", "0.8", "1"]),
+        (Axis("learning rate", log=True), RATES, ["0.0001", "0.0003", "0.001", "0.003", "0.01"]),
+        (Axis("learning rate", log=True), (0.05, 0.1, 0.2), ["0.05", "0.1", "0.2"]),
+        (Axis("decay", log=True), (1e-5, 1e-3, 1), ["10⁻⁵", "10⁻⁴", "10⁻³", "0.01", "0.1", "1"]),
+        (Axis("decay", log=True), (2e-6, 1e-5), ["2 × 10⁻⁶", "5 × 10⁻⁶", "10⁻⁵"]),
+        (Axis("depth"), (-2, -1, 0), ["−2", "−1", "0"]),
+    ],
+)
+def test_the_ticks_of_lines_are_round_and_those_of_layers_and_severities_whole(axis, places, ticks):
+    nothing = (None,) * len(places)
+    panel = Lines("", (Line(MUON, 5, tuple(places), (1.0,) * len(places), nothing, nothing),))
+    (drawing,) = draw(Figure("f", "F", "", axis, Axis("y"), (panel,)))
+    seen = texts(drawing)
+    at = seen.index(ticks[0])
+    assert seen[at : at + len(ticks)] == ticks
+
+
+def test_lines_follow_the_limits_and_the_scale_of_their_axis():
+    for axis, ticks in (
+        (Axis("accuracy", (0.0, 1.0)), {"0", "0.2", "0.4", "0.6", "0.8", "1"}),
+        (Axis("loss", (0.1, 10.0), log=True), {"0.1", "0.3", "1", "3", "10"}),
+        (Axis("loss", (2.0, 3.0), log=True), {"2", "2.2", "2.4", "2.6", "2.8", "3"}),
+    ):
+        (drawing,) = draw(Figure("f", "F", "", STEPS, axis, (LINES,)))
+        assert ticks <= set(texts(drawing))
+
+
+def test_a_name_too_long_for_half_a_key_has_a_line_of_its_own():
+    def height(label):
+        panel = Lines("", (line((0, 1), (0.4, 0.5), Series(label, "muon")), line((0, 1), (0.3, 0.4), ADAMW)))
+        (drawing,) = draw(Figure("f", "F", "", STEPS, Axis("y"), (panel,)))
+        return float(ElementTree.fromstring(drawing.svg).get("viewBox").split()[3])
+
+    assert height("Muon without orthogonalization") == height("Muon") + 14

@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import re
 import subprocess
 import sys
@@ -11,12 +12,12 @@ import pytest
 import synthetic_study as synthetic
 from muonlab.runs import files
 from muonlab.runs.files import StudyError
-from muonlab.runs.findings import Findings, Text, Verdict
+from muonlab.runs.findings import Axis, Figure, Findings, Line, Lines, Picture, Section, Series, Text, Verdict
 from muonlab.studies.grokking.analysis import analyse
 from muonlab.view import report
 from muonlab.view.report import write
 
-VOID = {"meta", "link", "br", "path", "use", "rect", "circle"}
+VOID = {"meta", "link", "br", "img", "path", "use", "rect", "circle"}
 
 
 class Page(HTMLParser):
@@ -114,10 +115,11 @@ def test_the_same_findings_give_the_same_bytes(folder, tmp_path):
 
 
 def test_figures_of_an_earlier_report_are_removed_and_other_files_stay(folder):
-    for name in ("survival-99.svg", "notes.txt"):
+    for name in ("survival-99.svg", "old.png", "notes.txt"):
         (folder / "report" / name).write_text("old")
     write(analyse(folder), folder)
     assert not (folder / "report" / "survival-99.svg").exists()
+    assert not (folder / "report" / "old.png").exists()
     assert (folder / "report" / "notes.txt").read_text() == "old"
 
 
@@ -132,14 +134,64 @@ def test_every_file_is_renamed_into_its_place_and_the_page_last(tmp_path, monkey
     synthetic.write(tmp_path, synthetic.usual_cells(["add"]))
     written = []
 
-    def put(path, text):
-        written.append(path.relative_to(tmp_path).as_posix())
-        files.write_text(path, text)
+    def recorded(write_file):
+        def put(path, content):
+            written.append(path.relative_to(tmp_path).as_posix())
+            write_file(path, content)
 
-    monkeypatch.setattr(report, "write_text", put)
+        return put
+
+    for name in ("write_text", "write_bytes"):
+        monkeypatch.setattr(report, name, recorded(getattr(files, name)))
     write(analyse(tmp_path), tmp_path)
     assert written[-1] == "report.html"
     assert sorted(written[:-1]) == sorted(f"report/{path.name}" for path in (tmp_path / "report").iterdir())
+
+
+SHEET = Picture(
+    "sheet", "Fifteen <corruptions>", "By severity.", 2, 2, 1, "AEB/wA==", ("fog & frost", "snow"), ("0", "5")
+)
+
+
+def with_elements(*elements):
+    verdict = Verdict("inconclusive", "Inconclusive", "No.", None, (), (), ())
+    return Findings("t", "q?", verdict, (), (Section("s", elements),))
+
+
+def test_a_picture_is_on_the_page_with_its_words_and_beside_it(tmp_path):
+    path = write(with_elements(SHEET), tmp_path)
+    page, text = Page(path.read_text()), path.read_text()
+    (link,) = [link for tag, link in page.links if tag == "img"]
+    held = base64.b64decode(link.removeprefix("data:image/png;base64,"))
+    assert held == (tmp_path / "report" / "sheet.png").read_bytes()
+    assert held.startswith(b"\x89PNG")
+    for part in (
+        'alt="Fifteen &lt;corruptions&gt;"',
+        "<span>fog &amp; frost</span><span>snow</span>",
+        "<span>5</span>",
+    ):
+        assert part in text
+    assert "By severity." in text
+
+
+def test_a_picture_without_labels_has_none(tmp_path):
+    bare = dataclasses.replace(SHEET, row_labels=(), column_labels=())
+    text = write(with_elements(bare), tmp_path).read_text()
+    assert 'class="rows"' not in text
+    assert 'columns"' not in text
+
+
+def test_two_pictures_of_one_name_are_a_mistake(tmp_path):
+    with pytest.raises(AssertionError, match="two pictures are named 'sheet'"):
+        write(with_elements(SHEET, SHEET), tmp_path)
+
+
+def test_lines_are_on_the_page_with_their_data_and_drawing_beside_it(tmp_path):
+    line = Line(Series("Muon", "muon"), 5, (0, 1), (0.9, 0.8), (0.85, 0.7), (0.95, 0.9))
+    figure = Figure("severity", "By severity", "", Axis("severity"), Axis("accuracy"), (Lines("", (line,)),))
+    text = write(with_elements(figure), tmp_path).read_text()
+    assert "Muon n=5" in text
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"severity.csv", "severity.svg"}
 
 
 @pytest.mark.parametrize("budget", [50, 2000])

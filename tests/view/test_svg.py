@@ -1,5 +1,10 @@
+import re
+from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
+from muonlab.view import svg as module
 from muonlab.view.svg import colour, standalone, themed
 
 RAW = f"""<?xml version="1.0"?>
@@ -49,3 +54,12 @@ def test_it_is_well_formed_and_named():
     assert root.get("aria-label") == 'a "b" & <c>'
     assert root.get("width") is None
     assert ElementTree.fromstring(standalone(svg).encode()).get("viewBox") == "0 0 10 10"
+
+
+@pytest.mark.parametrize("role", ["muted", "line", "muon", "adamw", "sgd", "none", "other"])
+def test_every_role_has_a_colour_on_light_and_dark_pages_and_in_a_file_of_its_own(role):
+    style = (Path(module.__file__).parent / "templates" / "report.css").read_text()
+    assert len(re.findall(rf":root {{[^}}]*--{role}: #", style)) >= 2
+    alone = standalone(themed(RAW.replace(colour("muon"), colour(role)), "t", "t"))
+    assert re.search(rf"stroke: var\(--{role}, #\w{{6}}\)", alone)
+    assert f"--{role}:#" in alone

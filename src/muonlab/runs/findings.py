@@ -150,7 +150,37 @@ class Forest:
     upper_side: str
 
 
-Panel = Survival | Curves | Distribution | Forest
+@dataclass(frozen=True)
+class Line:
+    """One number against another, such as accuracy by severity; a None is a gap.
+
+    Attributes:
+        series: whose it is.
+        n: runs behind every point.
+        x: where the points are, ascending.
+        y: their heights.
+        lower: of the interval at every point; no interval is drawn where it or `upper` is None.
+        upper: see lower.
+    """
+
+    series: Series
+    n: int
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+    lower: tuple[float | None, ...]
+    upper: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A panel of lines with their intervals; `marks` are horizontal lines with their names."""
+
+    title: str
+    lines: tuple[Line, ...]
+    marks: tuple[tuple[str, float], ...] = ()
+
+
+Panel = Survival | Curves | Distribution | Forest | Lines
 
 
 @dataclass(frozen=True)
@@ -163,6 +193,33 @@ class Figure:
     x: Axis
     y: Axis
     panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image, shown enlarged and written as `<name>.png`; the labels stand beside rows and columns of equal size.
+
+    Attributes:
+        name: of the file.
+        title: above the picture, and what is read out in its place.
+        caption: below the picture.
+        width: in pixels.
+        height: in pixels.
+        channels: 1 for grey, 3 for red, green and blue.
+        pixels: base64 of height * width * channels bytes, row by row from the top, the channels of a pixel together.
+        row_labels: from the top, none for a picture without rows.
+        column_labels: from the left.
+    """
+
+    name: str
+    title: str
+    caption: str
+    width: int
+    height: int
+    channels: Literal[1, 3]
+    pixels: str
+    row_labels: tuple[str, ...] = ()
+    column_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,7 +246,7 @@ class Record:
     text: str
 
 
-Element = Text | Table | Figure | Definitions | Record
+Element = Text | Table | Figure | Picture | Definitions | Record
 
 
 @dataclass(frozen=True)
@@ -266,7 +323,7 @@ def _number_as_text(value: float, kind: Kind) -> str:
     if kind == "count":
         return f"{round(value):,}"
     if kind == "exact":
-        return _superscript(f"{value:g}")
+        return superscript(f"{value:g}")
     if kind == "percent":
         return f"{value:.0%}"
     if kind == "accuracy":
@@ -274,21 +331,21 @@ def _number_as_text(value: float, kind: Kind) -> str:
     if kind == "ratio":
         return f"{value:.2f}" if abs(value) < 9.995 else _number(value)
     if kind == "p":
-        return f"{value:.3f}" if value >= 0.01 or value == 0 else _superscript(f"{value:.1e}")
+        return f"{value:.3f}" if value >= 0.01 or value == 0 else superscript(f"{value:.1e}")
     return _number(value)
 
 
 def _number(value: float) -> str:
     size = abs(value)
     if size >= 1e6 or 0 < size < 1e-3:
-        return _superscript(f"{value:.2e}")
+        return superscript(f"{value:.2e}")
     if size >= 1000 or float(value).is_integer():
         return f"{value:,.0f}"
     decimals = max(0, 2 - math.floor(math.log10(size)))  # three significant digits
     return f"{value:.{decimals}f}"
 
 
-def _superscript(text: str) -> str:
+def superscript(text: str) -> str:
     """Return "1.2e-05" as "1.2 × 10⁻⁵", and a number without an exponent as it is."""
     mantissa, e, exponent = text.partition("e")
     return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}" if e else text

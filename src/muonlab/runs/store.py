@@ -2,9 +2,10 @@
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -14,6 +15,8 @@ from muonlab.runs.result import QUANTITIES, CellResult
 
 REMOVE = "move it away and run again: the cell is computed anew"
 Status = Literal["done", "failed", "unfinished", "waiting", "unreadable"]
+Model = TypeVar("Model", bound=BaseModel)
+Result = TypeVar("Result")
 
 
 class Plan(BaseModel):
@@ -155,9 +158,18 @@ def read_plan(folder: Path) -> Plan:
     Raises:
         StudyError: there is no study in the folder, or its study.json cannot be read.
     """
+    return read_study(folder, Plan)
+
+
+def read_study(folder: Path, model: type[Model]) -> Model:
+    """Return study.json of a study's folder as that model.
+
+    Raises:
+        StudyError: there is no study in the folder, or its study.json cannot be read.
+    """
     path = folder / "study.json"
     try:
-        return Plan.model_validate(_read_study(path))
+        return model.model_validate(_read_study(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StudyError(
             f"{folder} holds no study (no study.json); `muonlab ls` lists the studies in a folder"
@@ -175,8 +187,36 @@ def read_cells(folder: Path, plan: Plan | None = None) -> list[CellRecord]:
 
 
 def _read_cell(folder: Path, config: CellConfig) -> CellRecord:
+    def parse(value: Any) -> CellResult:
+        result = CellResult.model_validate(value)
+        if result.cell != folder.name:
+            raise StudyError(f"{folder / 'result.json'} belongs to cell {result.cell}")
+        return result
+
+    found = look(folder, parse, REMOVE)
+    return CellRecord(folder.name, config, folder, found.status, found.reason, found.result, found.environment)
+
+
+@dataclass(frozen=True)
+class Found(Generic[Result]):
+    """What lies in the folder of a cell or a job; the fields are those of `CellRecord`."""
+
     status: Status
-    status, reason, result, environment = "waiting", None, None, {}
+    reason: str | None
+    result: Result | None
+    environment: dict[str, Any]
+
+
+def look(folder: Path, parse: Callable[[Any], Result], remedy: str) -> Found[Result]:
+    """Return what the folder of a cell or a job shows.
+
+    Args:
+        folder: of the cell or the job.
+        parse: makes a result of the JSON of result.json; raises ValidationError or StudyError where it is none.
+        remedy: what to do about a file that cannot be read.
+    """
+    status: Status = "waiting"
+    reason, result, environment = None, None, {}
     if (folder / "env.json").exists():
         status = "unfinished"
         try:
@@ -185,52 +225,16 @@ def _read_cell(folder: Path, config: CellConfig) -> CellRecord:
             reason = f"{error}; its times are lost, its result is not"
     try:
         if (folder / "result.json").exists():
-            result = CellResult.model_validate(read_json(folder / "result.json"))
-            if result.cell != folder.name:
-                raise StudyError(f"{folder / 'result.json'} belongs to cell {result.cell}")
+            result = parse(read_json(folder / "result.json"))
             status = "done"
         elif (folder / "failed.json").exists():
             status, reason = "failed", str(read_json(folder / "failed.json")["reason"])
     except ValidationError:
         status, result = "unreadable", None
-        reason = f"{folder / 'result.json'} is not a result this version of muonlab reads; {REMOVE}"
+        reason = f"{folder / 'result.json'} is not a result this version of muonlab reads; {remedy}"
     except (StudyError, KeyError, TypeError) as error:
-        status, result, reason = "unreadable", None, f"{error}; {REMOVE}"
+        status, result, reason = "unreadable", None, f"{error}; {remedy}"
     except OSError as error:
         place = error.filename or folder
-        status, result, reason = "unreadable", None, f"cannot read {place}: {error.strerror}; {REMOVE}"
-    return CellRecord(folder.name, config, folder, status, reason, result, environment)
-
-
-def list_studies(folder: Path) -> list[dict[str, Any]]:
-    """Return the studies in a folder, or the one that it is, as plain dicts with the number of cells by status.
-
-    Raises:
-        StudyError: there is no such folder, or it cannot be read.
-    """
-    try:
-        places = sorted(path.parent for path in (*folder.glob("study.json"), *folder.glob("*/study.json")))
-        if not folder.is_dir():
-            raise StudyError(f"there is no folder {folder}; `muonlab run grokking out=DIR` makes a study in DIR")
-    except OSError as error:
-        raise StudyError(f"cannot read {folder}: {error.strerror}") from error
-    return [_summary(place) for place in places]
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    try:
-        plan, statuses = read_plan(folder), [record.status for record in read_cells(folder)]
-    except StudyError as error:
-        return {"folder": str(folder), "study": None, "preset": None, "cells": {}, "reason": str(error)}
-    counts = {status: statuses.count(status) for status in sorted(set(statuses))}
-    return {"folder": str(folder), "study": plan.study, "preset": plan.preset, "cells": counts, "reason": None}
-
-
-def report_is_current(folder: Path) -> bool:
-    """Return whether report.html is younger than the plan and than every result that it shows."""
-    report = folder / "report.html"
-    read_plan(folder)
-    if not report.exists():
-        return False
-    sources = [folder / "study.json", *folder.glob("*/result.json"), *folder.glob("*/failed.json")]
-    return all(source.stat().st_mtime <= report.stat().st_mtime for source in sources)
+        status, result, reason = "unreadable", None, f"cannot read {place}: {error.strerror}; {remedy}"
+    return Found(status, reason, result, environment)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from muonlab.stats.groups import finite_group, satterthwaite, variance_of_mean
 from muonlab.stats.results import Estimate, TestResult, upper_probability
 
 # Above this many runs the exact null distribution costs more than it adds to the normal approximation.
@@ -23,17 +24,15 @@ def welch(first: ArrayLike, second: ArrayLike) -> TestResult:
     Raises:
         ValueError: a group is not one-dimensional, or holds a number that is not finite.
     """
-    first, second = _groups(first, second)
+    first, second = finite_group(first), finite_group(second)
     name, n = "Welch t", (len(first), len(second))
     if min(n) < 2:
         return TestResult(name, None, None, n, reason="a group has fewer than two runs")
-    variances = np.array([_variance_of_mean(first), _variance_of_mean(second)])
-    total = variances.sum()
-    if total == 0:
+    variances = variance_of_mean(first), variance_of_mean(second)
+    if sum(variances) == 0:
         return TestResult(name, None, None, n, reason="neither group varies")
-    t = float((first.mean() - second.mean()) / np.sqrt(total))
-    shares = variances / total
-    degrees_of_freedom = float(1 / np.sum(shares**2 / (np.array(n) - 1)))
+    t = float((first.mean() - second.mean()) / np.sqrt(sum(variances)))
+    degrees_of_freedom = satterthwaite(variances, (n[0] - 1, n[1] - 1))
     return TestResult(name, t, float(2 * stats.t.sf(abs(t), degrees_of_freedom)), n, degrees_of_freedom)
 
 
@@ -51,7 +50,7 @@ def mann_whitney(first: ArrayLike, second: ArrayLike) -> TestResult:
     Raises:
         ValueError: as `welch`.
     """
-    first, second = _groups(first, second)
+    first, second = finite_group(first), finite_group(second)
     name, n = "Mann-Whitney", (len(first), len(second))
     if min(n) == 0:
         return TestResult(name, None, None, n, reason="a group has no runs")
@@ -86,7 +85,7 @@ def hodges_lehmann(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> 
         ValueError: as `welch`, or level is not in (0, 1).
     """
     tail = 1 - upper_probability(level)
-    first, second = _groups(first, second)
+    first, second = finite_group(first), finite_group(second)
     n, m = len(first), len(second)
     if min(n, m) == 0:
         return Estimate(None, None, None, level, n + m, "a group has no runs")
@@ -118,7 +117,7 @@ def cliffs_delta(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Es
         ValueError: as `welch`, or level is not in (0, 1).
     """
     upper_tail = upper_probability(level)
-    first, second = _groups(first, second)
+    first, second = finite_group(first), finite_group(second)
     n, m = len(first), len(second)
     if min(n, m) == 0:
         return Estimate(None, None, None, level, n + m, "a group has no runs")
@@ -140,19 +139,6 @@ def cliffs_delta(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Es
     margin = t * np.sqrt(variance * ((1 - delta**2) ** 2 + t**2 * variance))
     scale = 1 - delta**2 + t**2 * variance
     return Estimate(delta, float((centre - margin) / scale), float((centre + margin) / scale), level, n + m)
-
-
-def _groups(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    groups = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    for group in groups:
-        if group.ndim != 1 or not np.all(np.isfinite(group)):
-            raise ValueError(f"a group must be (n,) finite numbers, got shape {group.shape}: {group}")
-    return groups
-
-
-def _variance_of_mean(group: NDArray[np.float64]) -> float:
-    # Equal numbers have variance 0, but their mean may be rounded, and then the sum of squares is not 0.
-    return 0.0 if np.ptp(group) == 0 else float(group.var(ddof=1)) / len(group)
 
 
 def _rank_sum_distribution(ranks: NDArray[np.int64], num_drawn: int) -> NDArray[np.float64]:

@@ -1,8 +1,9 @@
 """Members updated by pure rules: which rule with which hyper-parameters for which parameter, and its state."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
@@ -15,10 +16,33 @@ from muonlab.rules.workspace import Workspace
 
 @dataclass(frozen=True)
 class Treatment:
-    """The rule that updates a parameter and its hyper-parameters: numbers, or float64 tensors (S,) by member."""
+    """The rule that updates a parameter, and with what.
+
+    Attributes:
+        rule: a module of `muonlab.rules`.
+        hyper: its hyper-parameters: numbers, or float64 tensors (S,) by member.
+        flatten: see a parameter as the matrix of its first axis by all the others, as Jordan et al. 2024 do with the
+            kernel (outputs, inputs, height, width) of a convolution. Its state has that shape too. Matrices and
+            vectors stay as they are.
+    """
 
     rule: ModuleType
     hyper: Mapping[str, Any] = field(default_factory=dict)
+    flatten: bool = False
+
+    def seen(self, p: Tensor, num_leading: int) -> Tensor:
+        """Return a parameter as the rule sees it: a view where the strides allow one, else a copy.
+
+        Args:
+            p: a parameter or its gradient, behind any member axes.
+            num_leading: member axes, 1 for a stack (S, ...).
+        """
+        return p.flatten(num_leading + 1) if self.flatten and p.ndim > num_leading + 2 else p
+
+    def paced(self, pace: float) -> Mapping[str, Any]:
+        """Return the hyper-parameters with the learning rate times the pace; at a pace of 1 as they are."""
+        assert 0 <= pace < math.inf, pace
+        return self.hyper if pace == 1.0 else {**self.hyper, "lr": self.hyper["lr"] * pace}
 
 
 class ByRule:
@@ -34,30 +58,41 @@ class ByRule:
 
     def __init__(self, stacks: Mapping[str, Tensor], treatments: Mapping[str, Treatment]):
         self.treatments = dict(treatments)
-        self.states = {name: self.treatments[name].rule.init(p) for name, p in stacks.items()}
+        self.states = {name: self._new_state(name, p) for name, p in stacks.items()}
         self._workspace = Workspace()
 
-    def step_stacked(self, stacks: Mapping[str, Tensor], gradients: Mapping[str, Tensor], step: int) -> None:
+    def step_stacked(
+        self, stacks: Mapping[str, Tensor], gradients: Mapping[str, Tensor], step: int, pace: float = 1.0
+    ) -> None:
         """Step all members, in place, what shares a treatment at once.
 
         Args:
             stacks: parameter name -> (S, ...).
             gradients: parameter name -> (S, ...).
             step: not needed: no rule draws.
+            pace: what all learning rates are multiplied by in this step.
         """
         names: dict[int, list[str]] = defaultdict(list)
         for name in stacks:
             names[id(self.treatments[name])].append(name)
         for group in names.values():
             treatment = self.treatments[group[0]]
+            ps = [treatment.seen(stacks[name], 1) for name in group]
             in_place.update(
                 treatment.rule,
-                [gradients[name] for name in group],
+                [treatment.seen(gradients[name], 1) for name in group],
                 [self.states[name] for name in group],
-                [stacks[name] for name in group],
-                treatment.hyper,
+                ps,
+                treatment.paced(pace),
                 self._workspace,
             )
+            for name, p in zip(group, ps, strict=True):
+                if p.data_ptr() != stacks[name].data_ptr():  # a stack whose strides allow no view of the matrices
+                    stacks[name].copy_(p.view(stacks[name].shape))
+
+    def _new_state(self, name: str, stack: Tensor) -> in_place.State:
+        treatment = self.treatments[name]
+        return treatment.rule.init(treatment.seen(stack, 1))
 
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""
@@ -66,7 +101,10 @@ class ByRule:
             return value[torch.tensor(members, device=value.device)] if _is_by_member(value) else value
 
         self.states = {name: {k: chosen(v) for k, v in state.items()} for name, state in self.states.items()}
-        kept = {id(t): Treatment(t.rule, {k: chosen(v) for k, v in t.hyper.items()}) for t in self.treatments.values()}
+        kept = {
+            id(t): replace(t, hyper={key: chosen(value) for key, value in t.hyper.items()})
+            for t in self.treatments.values()
+        }
         self.treatments = {name: kept[id(treatment)] for name, treatment in self.treatments.items()}
 
     def tensors(self) -> dict[str, Tensor]:

@@ -1,7 +1,6 @@
 """One cell, from its config to its result. Reads top to bottom; killed at any line, the same call goes on."""
 
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,14 +19,12 @@ from muonlab.tasks import algorithmic
 from muonlab.train import checkpoint
 from muonlab.train.metrics import Metrics
 from muonlab.train.population import Population
+from muonlab.train.preparation import pays, prepare
 from muonlab.train.rows import Rows
 from muonlab.train.seeds import fold_in
 from muonlab.train.treatments import treatments
 
 CHECKPOINT_SECONDS = 5.0  # about as much work is lost to a kill
-# Compiling takes 12 to 30 seconds and halves the time of a step; this is about a minute of eager steps on one core.
-# FLOPs decide and no clock, so that the same command gives the same bytes again.
-COMPILED_FROM = 1e13
 
 Report = Callable[[dict], None]
 
@@ -110,12 +107,12 @@ def _train(
         clock.log(f"goes on from step {step} with {len(alive)} members")
     else:
         step, alive = 0, list(range(len(config.seeds)))
-        is_compiled, height = _pays(compile, flops_per_step * protocol.budget * len(alive), device), None
+        is_compiled, height = pays(compile, flops_per_step * protocol.budget * len(alive), device), None
         metrics = Metrics(folder / "metrics.jsonl", len(config.seeds))
         clock.log(f"starts with {len(alive)} members")
         alive = _look(config, step, alive, rows, population, metrics)
     if alive:
-        is_compiled = _prepare(population, rows, clock, is_compiled=is_compiled, height=height)
+        is_compiled, height = prepare(population, rows.take(0), clock, is_compiled=is_compiled, height=height)
     report({"step": step, "budget": protocol.budget, "alive": len(alive)})
 
     # -- train, look, let go of the members whose outcome is decided -------------------------------
@@ -128,7 +125,7 @@ def _train(
         alive = _look(config, step, alive, rows, population, metrics)
         report({"step": step, "budget": protocol.budget, "alive": len(alive)})
         if alive and time.monotonic() - last_save >= checkpoint_seconds:
-            progress = checkpoint.Progress(step, alive, metrics.num_bytes, is_compiled, population.gradients.height)
+            progress = checkpoint.Progress(step, alive, metrics.num_bytes, is_compiled, height)
             checkpoint.save(folder / "state.safetensors", population.tensors(), progress)
             clock.save()
             last_save = time.monotonic()
@@ -207,32 +204,6 @@ def count_flops(config: CellConfig, task: algorithmic.Task, device: str) -> floa
     with FlopCounterMode(display=False) as counter:
         population.step(*rows.take(0), 0)
     return float(counter.get_total_flops())
-
-
-def _pays(compile: str, flops: float, device: str) -> bool:
-    return compile == "always" or (compile == "auto" and device == "cpu" and flops >= COMPILED_FROM)
-
-
-def _prepare(population: Population, rows: Rows, clock: Clock, *, is_compiled: bool, height: int | None) -> bool:
-    """Compile the gradient or choose the height of the stacks, and say so; return whether it was compiled.
-
-    A half-done cell goes on as it began, with the height it had; unless the compiler has gone, which the log then says.
-    """
-    start = time.monotonic()
-    if is_compiled:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            is_compiled = population.compile(*rows.take(0))
-        for warning in caught:
-            clock.log(str(warning.message))
-    if is_compiled:
-        how = f"a compiled program, ready after {time.monotonic() - start:.1f} s"
-    else:
-        population.gradients.height = height or population.choose_height(*rows.take(0))
-        how = f"stacks of {population.gradients.height} members"
-    clock.log(f"trains with {how}")
-    clock.note(is_compiled=is_compiled, height=population.gradients.height)
-    return is_compiled
 
 
 def _look(

@@ -1,7 +1,9 @@
 """Any torch.optim.Optimizer, one instance a member: what makes, steps, drops, saves and restores the instances."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,7 +46,7 @@ class Instances:
         self._optimizers = [_made(each, own) for each, own in zip(factories, self._members, strict=True)]
         self._seeds = list(seeds)
 
-    def step(self, member: int, step: int) -> None:
+    def step(self, member: int, step: int, pace: float = 1.0) -> None:
         """Step the optimizers of one member, whose parameters have their gradients.
 
         A member whose optimizer refuses a gradient that is not finite has diverged: its parameters become NaN, which
@@ -53,10 +55,16 @@ class Instances:
         Args:
             member: its position.
             step: number of steps before this one; with the seed it decides the noise of an optimizer that draws.
+            pace: what the learning rate of each parameter group is multiplied by. Afterwards it is what it was, even
+                if the optimizer has set it.
+
+        Raises:
+            ValueError: a pace, and an optimizer without a learning rate.
         """
         own = self._members[member].values()
         try:
-            with forked(self._seeds[member], "optimizer", step, next(iter(own)).device):
+            device = next(iter(own)).device
+            with _paced(self._optimizers[member], pace), forked(self._seeds[member], "optimizer", step, device):
                 for optimizer in self._optimizers[member]:
                     optimizer.step()
         except (ValueError, RuntimeError):
@@ -65,13 +73,16 @@ class Instances:
             for p in own:
                 p.data.fill_(torch.nan)
 
-    def step_stacked(self, stacks: Mapping[str, Tensor], gradients: Mapping[str, Tensor], step: int) -> None:
+    def step_stacked(
+        self, stacks: Mapping[str, Tensor], gradients: Mapping[str, Tensor], step: int, pace: float = 1.0
+    ) -> None:
         """Step all members, in place, on parameters and gradients that are views into stacks.
 
         Args:
             stacks: parameter name -> (S, ...).
             gradients: parameter name -> (S, ...).
             step: as of `step`.
+            pace: as of `step`.
         """
         # torch.func may return one number expanded, as for the gradient of a sum, and optimizers write to gradients.
         # Two parameters that are only ever added have one and the same.
@@ -83,7 +94,7 @@ class Instances:
         for member, own in enumerate(self._members):
             for name, p in own.items():
                 p.data, p.grad = stacks[name][member], gradients[name][member]
-            self.step(member, step)
+            self.step(member, step, pace)
             for name, p in own.items():
                 if p.data_ptr() != stacks[name][member].data_ptr():  # an optimizer that puts a new tensor in p.data
                     stacks[name][member] = p.data
@@ -151,6 +162,29 @@ def _made(factory: OptimizerFactory, own: Mapping[str, nn.Parameter]) -> list[Op
     if twice := [name for key, name in names.items() if held.count(key) > 1]:
         raise ValueError(f"the optimizer factory gives {', '.join(twice)} to two optimizers; expected one for each")
     return optimizers
+
+
+@contextmanager
+def _paced(optimizers: Sequence[Optimizer], pace: float) -> Iterator[None]:
+    """Multiply the learning rates, and give them back: the same objects, as a tensor may be shared with a scheduler."""
+    if pace == 1.0:
+        yield
+        return
+    assert 0 <= pace < math.inf, pace
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    if without := [type(each).__name__ for each in optimizers if any("lr" not in group for group in each.param_groups)]:
+        raise ValueError(
+            f"{', '.join(without)} has parameter groups without a learning rate, which a pace of {pace:g} multiplies; "
+            "expected group['lr'] in each, or a pace of 1"
+        )
+    rates = [group["lr"] for group in groups]
+    try:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * pace
+        yield
+    finally:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
 
 def _restore(optimizer: Optimizer, saved: dict[str, Any]) -> None:

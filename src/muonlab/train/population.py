@@ -82,16 +82,17 @@ class Population:
         """Return S, the number of members."""
         return len(self._keys)
 
-    def step(self, inputs: Tensor, labels: Tensor, step: int) -> None:
+    def step(self, inputs: Tensor, labels: Tensor, step: int, pace: float = 1.0) -> None:
         """Update every member on its own batch.
 
         Args:
             inputs: (S, B, ...).
             labels: (S, B).
             step: number of steps before this one; with a member's seed it decides the dropout noise.
+            pace: what all learning rates are multiplied by in this step (`schedule.pace`).
         """
         gradients = self.gradients(self.parameters, *self._batch(inputs, labels, step))
-        self.optimizer.step_stacked(self.parameters, gradients, step)
+        self.optimizer.step_stacked(self.parameters, gradients, step, pace)
 
     def compile(self, inputs: Tensor, labels: Tensor) -> bool:
         """Compile the gradient (`Gradients.compile`), and return whether that was done; arguments as of `step`."""

@@ -7,6 +7,7 @@ branches on data.
 import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -80,13 +81,14 @@ class Sequential:
         """Copies of the members' buffers by name, (S, ...)."""
         return _stacked([dict(net.named_buffers()) for net in self._nets])
 
-    def step(self, inputs: Tensor, labels: Tensor, step: int) -> None:
+    def step(self, inputs: Tensor, labels: Tensor, step: int, pace: float = 1.0) -> None:
         """Update every member on its own batch.
 
         Args:
             inputs: (S, B, ...).
             labels: (S, B).
             step: number of steps before this one; with a member's seed it decides its noise.
+            pace: what all learning rates are multiplied by in this step (`schedule.pace`).
         """
         for member, (net, seed) in enumerate(zip(self._nets, self._seeds, strict=True)):
             net.train()
@@ -94,7 +96,7 @@ class Sequential:
             with forked(seed, "forward", step, self._device):
                 loss = self._loss(net(inputs[member], **self._key(net, seed, step)), labels[member]).mean()
                 loss.backward()
-            self.instances.step(member, step)
+            self.instances.step(member, step, pace)
 
     def compile(self, inputs: Tensor, labels: Tensor) -> bool:
         """Return False, with a warning: these nets are what torch.func cannot trace; arguments as of `step`."""
@@ -164,21 +166,24 @@ class _ByRule(torch.optim.Optimizer):
     """The treatments of a population, applied to the parameters of one member."""
 
     def __init__(self, named: Named, treatments: Mapping[str, Treatment], member: int):
-        super().__init__(named, {})
-        self._treated = []
+        super().__init__(named, {"lr": 1.0})  # of what the treatments have: a pace, when `Instances` multiplies it
+        self._treated: list[tuple[nn.Parameter, Treatment]] = []
         for name, p in named:
             treatment = treatments[name]
             hyper = {key: _of_member(value, member) for key, value in treatment.hyper.items()}
-            self.state[p] = treatment.rule.init(p.detach())
-            self._treated.append((p, treatment.rule, hyper))
+            self.state[p] = treatment.rule.init(treatment.seen(p.detach(), 0))
+            self._treated.append((p, replace(treatment, hyper=hyper)))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Update every parameter; one that has no part in the loss has a gradient of zeros, as in a population."""
-        for p, rule, hyper in self._treated:
-            gradient = torch.zeros_like(p) if p.grad is None else p.grad
-            updated, self.state[p] = rule.update(gradient, self.state[p], p.detach(), **hyper)
-            p.copy_(updated)
+        pace = self.param_groups[0]["lr"]
+        for p, treatment in self._treated:
+            gradient = treatment.seen(torch.zeros_like(p) if p.grad is None else p.grad, 0)
+            updated, self.state[p] = treatment.rule.update(
+                gradient, self.state[p], treatment.seen(p.detach(), 0), **treatment.paced(pace)
+            )
+            p.copy_(updated.view(p.shape))
 
 
 def _by_rule(treatments: Mapping[str, Treatment], member: int) -> OptimizerFactory:

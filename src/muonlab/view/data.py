@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from muonlab.runs.findings import Curves, Distribution, Figure, Forest, Interval, Panel, Survival, Table, Value
+from muonlab.runs.findings import Curves, Distribution, Figure, Forest, Interval, Lines, Panel, Survival, Table, Value
 
 Row = Sequence[Value]
 
@@ -37,6 +37,7 @@ _HEADERS: dict[type, list[str]] = {
     Curves: ["panel", "series", "seed", "step", "train", "validation"],
     Distribution: ["panel", "group", "what", "value"],
     Forest: ["panel", "row", "n", "value", "lower", "upper"],
+    Lines: ["panel", "series", "n", "x", "y", "lower", "upper"],
 }
 
 
@@ -54,6 +55,10 @@ def _rows(panel: Panel) -> Iterator[Row]:
         for group in panel.groups:
             found = {"crossed": group.values, "censored": group.censored, "quartile": group.quartiles or ()}
             yield from ((panel.title, group.label, what, value) for what, values in found.items() for value in values)
+    elif isinstance(panel, Lines):
+        for line in panel.lines:
+            for x, *heights in zip(line.x, line.y, line.lower, line.upper, strict=True):
+                yield panel.title, line.series.label, line.n, x, *heights
     else:
         for row in panel.rows:
             yield panel.title, row.label, row.n, row.estimate.value, row.estimate.lower, row.estimate.upper

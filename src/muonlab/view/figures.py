@@ -3,19 +3,31 @@
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from muonlab.runs.findings import Axis, Curves, Distribution, Figure, Forest, Survival
-from muonlab.view.panels import draw_curves, draw_distribution, draw_forest, draw_survival
+from muonlab.runs.findings import Axis, Curves, Distribution, Figure, Forest, Lines, Survival, superscript
+from muonlab.view.panels import (
+    draw_curves,
+    draw_distribution,
+    draw_forest,
+    draw_key,
+    draw_lines,
+    draw_survival,
+    key_columns,
+    key_labels,
+)
 from muonlab.view.svg import colour, themed
 
 POINTS = 72.0  # a unit of the drawings; sizes below are in points
+
+_WIDE = 300.0  # from this ratio of its ends on, a log axis has ticks at powers of ten only
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -55,26 +67,30 @@ def draw(figure: Figure) -> list[Drawing]:
     with mpl.rc_context(_STYLE):
         for number, panel in enumerate(figure.panels, start=1):
             name = figure.name if len(figure.panels) == 1 else f"{figure.name}-{number}"
-            canvas = _small(figure, panel) if isinstance(panel, Survival | Curves) else _wide(figure, panel)
+            canvas = _wide(figure, panel) if isinstance(panel, Distribution | Forest) else _small(figure, panel)
             title = f"{figure.title}: {panel.title}" if panel.title else figure.title
             svg = themed(_written(canvas), title, name)
             drawings.append(Drawing(name, panel.title, svg, isinstance(panel, Distribution | Forest)))
     return drawings
 
 
-def _small(figure: Figure, panel: Survival | Curves) -> Canvas:
+def _small(figure: Figure, panel: Survival | Curves | Lines) -> Canvas:
     """A panel about as wide as a phone's page, its key above it."""
-    members = panel.lines if isinstance(panel, Survival) else panel.runs
-    num_series = len({member.series.label for member in members})
-    key = 14 * -(-num_series // 2)
+    labels = key_labels(panel)
+    key = 14 * -(-len(labels) // key_columns(labels))
     canvas, axes = _axes(width=260, height=165 + key, left=46, right=17, top=key + 6, bottom=33)
     if isinstance(panel, Survival):
         draw_survival(axes, panel, figure.x)
         _set_y(axes, figure.y, lambda share, _: f"{share:.0%}")
-    else:
+        _set_x(axes, figure.x)
+    elif isinstance(panel, Curves):
         draw_curves(axes, panel)
         _set_y(axes, figure.y, lambda accuracy, _: f"{accuracy:g}")
-    _set_x(axes, figure.x)
+        _set_x(axes, figure.x)
+    else:
+        draw_lines(axes, panel, figure.y)
+        _set_both(axes, panel, figure)
+    draw_key(axes, labels)
     return canvas
 
 
@@ -132,11 +148,57 @@ def _set_log_ticks(axes: Axes) -> None:
 def _set_y(axes: Axes, axis: Axis, text: Callable[[float, int | None], str]) -> None:
     axes.set_ylabel(axis.label, labelpad=2)
     if axis.limits:
-        low, high = axis.limits
-        margin = 0.03 * (high - low)  # so that a line along an edge keeps its width
-        axes.set_ylim(low - margin, high + margin)
+        axes.set_ylim(*_with_margin(axis.limits))
     axes.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
     axes.yaxis.set_major_formatter(FuncFormatter(text))
+
+
+def _set_both(axes: Axes, panel: Lines, figure: Figure) -> None:
+    """Set up the axes of lines; where x are few whole numbers, such as those of layers, each has its tick."""
+    axes.set_xlabel(figure.x.label, labelpad=3)
+    axes.set_ylabel(figure.y.label, labelpad=2)
+    if figure.x.log:
+        axes.set_xscale("log")
+    if figure.x.limits:
+        axes.set_xlim(*_with_margin(figure.x.limits, log=figure.x.log))
+    if figure.y.limits:
+        axes.set_ylim(*_with_margin(figure.y.limits, log=figure.y.log))
+    sides = (axes.xaxis, axes.get_xlim(), figure.x.log), (axes.yaxis, axes.get_ylim(), figure.y.log)
+    for side, (low, high), log in sides:
+        side.set_major_locator(_locator(low, high, log=log))
+        side.set_minor_locator(NullLocator())
+        smallest = 1e-2 if log and high / low >= _WIDE else 1e-4
+        side.set_major_formatter(FuncFormatter(partial(_tick_text, smallest)))
+    low, high = axes.get_xlim()
+    if not figure.x.log and all(float(x).is_integer() for line in panel.lines for x in line.x):
+        axes.xaxis.set_major_locator(MaxNLocator(14 if high - low < 14 else 6, steps=[1, 2, 5, 10], integer=True))
+
+
+def _with_margin(limits: tuple[float, float], *, log: bool = False) -> tuple[float, float]:
+    """Limits a little apart, so that a line along an edge keeps its width."""
+    low, high = limits
+    if log:
+        ratio = (high / low) ** 0.03
+        return low / ratio, high * ratio
+    margin = 0.03 * (high - low)
+    return low - margin, high + margin
+
+
+def _locator(low: float, high: float, *, log: bool) -> Locator:
+    """Ticks at round numbers; on a log axis they thin out as it spans more, so that their labels do not crowd."""
+    if not log or high / low < 4:
+        return MaxNLocator(6, steps=[1, 2, 5, 10])
+    if high / low < _WIDE:
+        return LogLocator(subs=(1, 2, 5) if high / low < 20 else (1, 3))
+    return LogLocator()
+
+
+def _tick_text(smallest: float, value: float, _: int | None) -> str:
+    """Return a number in full, or with a power of ten where it is below `smallest` or about as long above 1."""
+    if value != 0 and not 0.99 * smallest < abs(value) < 100 / smallest:
+        mantissa, exponent = f"{value:.5e}".split("e")
+        return superscript(f"{float(mantissa):g}e{exponent}").removeprefix("1 × ").replace("-", "−")
+    return f"{value:,.6g}".replace("-", "−")
 
 
 def _written(canvas: Canvas) -> str:

@@ -1,14 +1,28 @@
 """What stands inside the axes of each kind of panel."""
 
 import math
+from collections import Counter
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from muonlab.runs.findings import Axis, Curves, Distribution, Forest, ForestRow, Group, Series, Survival, as_text
+from muonlab.runs.findings import (
+    Axis,
+    Curves,
+    Distribution,
+    Forest,
+    ForestRow,
+    Group,
+    Line,
+    Lines,
+    Series,
+    Survival,
+    as_text,
+)
 from muonlab.view.svg import colour
 
+_LONGEST_IN_HALF = 22  # letters of a name that leaves room for another beside it
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 
 
@@ -19,7 +33,6 @@ def dashes(series: Series):
 
 def draw_survival(axes: Axes, panel: Survival, axis: Axis) -> None:
     """Draw the share not crossed yet of every series, with its band and a tick for those censored."""
-    labels = {}
     for line in panel.lines:
         own = colour(line.series.role)
         # Where all have crossed the curve has ended; else it goes on, flat, to the horizon.
@@ -31,30 +44,74 @@ def draw_survival(axes: Axes, panel: Survival, axis: Axis) -> None:
         for time in sorted(set(line.censored)):
             height = line.survival[max(i for i, t in enumerate(line.times) if t <= time)]
             axes.plot([time], [height], marker="|", markersize=9, markeredgewidth=1.8, color=own, clip_on=False)
-        labels[line.series] = f"{line.series.label} {line.crossed}/{line.n}"
-    _key(axes, labels)
 
 
 def draw_curves(axes: Axes, panel: Curves) -> None:
     """Draw two lines for every run: validation, and thin and dotted train."""
-    seeds: dict[Series, int] = {}
     for label, height in panel.marks:
-        axes.axhline(height, color=colour("muted"), linewidth=0.7, linestyle=(0, (3, 3)))
-        is_high = height > 0.5
-        text = f"{label} {height:.2g}"
-        offset = (2, -2) if is_high else (2, 3)
-        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "color": colour("muted")}
-        axes.annotate(text, (0, height), offset, va="top" if is_high else "bottom", fontsize=7.5, **place)
+        _draw_mark(axes, f"{label} {height:.2g}", height, is_high=height > 0.5)
     for run in panel.runs:
         own = colour(run.series.role)
-        seeds[run.series] = seeds.get(run.series, 0) + 1
         train, validation = (np.array(side, dtype=float) for side in (run.train, run.validation))  # None becomes nan
         axes.plot(run.steps, train, color=own, linestyle=(0, (1, 1.6)), linewidth=0.8, alpha=0.7)
         axes.plot(run.steps, validation, color=own, linestyle=dashes(run.series), linewidth=1.1, alpha=0.85)
-    _key(axes, {series: f"{series.label} n={number}" for series, number in seeds.items()})
 
 
-def _key(axes: Axes, labels: dict[Series, str]) -> None:
+def draw_lines(axes: Axes, panel: Lines, axis: Axis) -> None:
+    """Draw every line with its points and intervals, on the y axis given."""
+    axes.set_yscale("log" if axis.log else "linear")
+    for line in panel.lines:
+        _draw_line(axes, line, opacity=0.6 / (1 + len(panel.lines)))
+    low, high = axis.limits or axes.get_ylim()
+    middle = math.sqrt(low * high) if axis.log else (low + high) / 2
+    for label, height in panel.marks:
+        text = f"{label} {as_text(float(f'{height:.3g}'), 'exact')}"
+        _draw_mark(axes, text, height, is_high=height > middle, is_right=_is_clearer_at_right(axes, panel, height))
+
+
+def _draw_line(axes: Axes, line: Line, opacity: float) -> None:
+    own = colour(line.series.role)
+    y, lower, upper = (np.array(side, dtype=float) for side in (line.y, line.lower, line.upper))  # None becomes nan
+    axes.fill_between(line.x, lower, upper, color=own, alpha=opacity, linewidth=0)
+    axes.plot(line.x, y, "o", color=own, linestyle=dashes(line.series), linewidth=1.5, markersize=4, markeredgewidth=0)
+    is_known = np.pad(np.isfinite(lower) & np.isfinite(upper), 1)
+    for i in np.flatnonzero(is_known[1:-1] & ~is_known[:-2] & ~is_known[2:]):  # alone, where a band has no width
+        axes.plot([line.x[i]] * 2, [lower[i], upper[i]], color=own, linewidth=1.2)
+
+
+def _is_clearer_at_right(axes: Axes, panel: Lines, height: float) -> bool:
+    """Whether lines keep farther from a height at their right ends than at their left ones."""
+    place = axes.transScale.transform  # as far apart as they look, on a log axis too
+    ends = [[h for h in line.y if h is not None] for line in panel.lines]
+    left, right = ([abs(place((1, h[i]))[1] - place((1, height))[1]) for h in ends if h] for i in (0, -1))
+    return min(right, default=0) > min(left, default=0)
+
+
+def _draw_mark(axes: Axes, text: str, height: float, *, is_high: bool, is_right: bool = False) -> None:
+    """Draw a horizontal line with its name: above it, or below where it is high and the name might leave the axes."""
+    axes.axhline(height, color=colour("muted"), linewidth=0.7, linestyle=(0, (3, 3)))
+    end, side = (1, "right") if is_right else (0, "left")
+    offset = (-2 if is_right else 2, -2 if is_high else 3)
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "color": colour("muted")}
+    axes.annotate(text, (end, height), offset, ha=side, va="top" if is_high else "bottom", fontsize=7.5, **place)
+
+
+def key_labels(panel: Survival | Curves | Lines) -> dict[Series, str]:
+    """Return the name of every series of a panel, with its number of runs."""
+    if isinstance(panel, Survival):
+        return {line.series: f"{line.series.label} {line.crossed}/{line.n}" for line in panel.lines}
+    if isinstance(panel, Lines):
+        return {line.series: f"{line.series.label} n={line.n}" for line in panel.lines}
+    numbers = Counter(run.series for run in panel.runs)
+    return {series: f"{series.label} n={number}" for series, number in numbers.items()}
+
+
+def key_columns(labels: dict[Series, str]) -> int:
+    """Return how many names of a key stand side by side."""
+    return 2 if all(len(label) <= _LONGEST_IN_HALF for label in labels.values()) else 1
+
+
+def draw_key(axes: Axes, labels: dict[Series, str]) -> None:
     """Name the series above the axes, each in its colour."""
     handles = [Line2D([], [], color=colour(s.role), linestyle=dashes(s), linewidth=1.8) for s in labels]
     key = axes.legend(
@@ -62,7 +119,7 @@ def _key(axes: Axes, labels: dict[Series, str]) -> None:
         list(labels.values()),
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
-        ncols=2,
+        ncols=key_columns(labels),
         frameon=False,
         borderpad=0,
         borderaxespad=0.3,
@@ -73,7 +130,7 @@ def _key(axes: Axes, labels: dict[Series, str]) -> None:
         fontsize=9,
     )
     for text, series in zip(key.get_texts(), labels, strict=True):
-        text.set_color(colour(series.role))
+        text.set_color(colour("muted" if series.role == "none" else series.role))  # its grey is too light to read
 
 
 def draw_distribution(axes: Axes, panel: Distribution, axis: Axis) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from muonlab.runs.files import StudyError, write_text
-from muonlab.runs.findings import Column, Element, Figure, Findings, Interval, Kind, Table, Value, as_text
+from muonlab.runs.files import StudyError, write_bytes, write_text
+from muonlab.runs.findings import Column, Element, Figure, Findings, Interval, Kind, Picture, Table, Value, as_text
 from muonlab.runs.store import explain
 from muonlab.view.data import figure_csv, table_csv
 from muonlab.view.figures import Drawing, draw
+from muonlab.view.picture import enlargement, png
 from muonlab.view.svg import standalone
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -28,13 +29,15 @@ class _Shown:
     drawings: tuple[Drawing, ...] = ()
     columns: tuple[Column, ...] = ()
     rows: tuple[tuple[dict[str, Any], ...], ...] = ()
+    png: bytes = b""
+    enlargement: int = 1
 
 
 def write(findings: Findings, folder: Path) -> Path:
-    """Write <folder>/report.html, and its data (.csv) and figures (.svg) into <folder>/report/.
+    """Write <folder>/report.html, and its data (.csv), figures (.svg) and pictures (.png) into <folder>/report/.
 
     The page needs no network and no other file. What an earlier report left in <folder>/report/ under other names,
-    .csv and .svg, is removed, so that old figures do not pass for new ones.
+    .csv, .svg and .png, is removed, so that old figures do not pass for new ones.
 
     Returns:
         The path of the page.
@@ -47,7 +50,7 @@ def write(findings: Findings, folder: Path) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"data_uri": _data_uri, "markup": Markup}
+    environment.filters |= {"csv_uri": _csv_uri, "png_uri": _png_uri, "markup": Markup}
     page = environment.get_template("report.html").render(
         findings=findings,
         sections=list(zip(findings.sections, shown, strict=True)),
@@ -56,9 +59,9 @@ def write(findings: Findings, folder: Path) -> Path:
     place = folder / "report"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            write_text(place / name, text)
-        for path in (*place.glob("*.csv"), *place.glob("*.svg")):
+        for name, content in files.items():
+            write_bytes(place / name, content)
+        for path in (*place.glob("*.csv"), *place.glob("*.svg"), *place.glob("*.png")):
             if path.name not in files:
                 path.unlink()
         write_text(folder / "report.html", page)  # last, for its age tells whether the report is current
@@ -67,14 +70,17 @@ def write(findings: Findings, folder: Path) -> Path:
     return folder / "report.html"
 
 
-def _files(shown: list[_Shown]) -> dict[str, str]:
-    """File name -> text of all that stands beside the page."""
-    files: dict[str, str] = {}
+def _files(shown: list[_Shown]) -> dict[str, bytes]:
+    """File name -> content of all that stands beside the page."""
+    files: dict[str, bytes] = {}
     for item in shown:
         if isinstance(item.element, Table | Figure):
             assert f"{item.element.name}.csv" not in files, f"two elements are named {item.element.name!r}"
-            files[f"{item.element.name}.csv"] = item.csv
-        files |= {f"{drawing.name}.svg": standalone(drawing.svg) for drawing in item.drawings}
+            files[f"{item.element.name}.csv"] = item.csv.encode()
+        if isinstance(item.element, Picture):
+            assert f"{item.element.name}.png" not in files, f"two pictures are named {item.element.name!r}"
+            files[f"{item.element.name}.png"] = item.png
+        files |= {f"{drawing.name}.svg": standalone(drawing.svg).encode() for drawing in item.drawings}
     return files
 
 
@@ -91,6 +97,8 @@ def _show(element: Element) -> _Shown:
         )
     if isinstance(element, Figure):
         return _Shown(kind, element, figure_csv(element), drawings=tuple(draw(element)))
+    if isinstance(element, Picture):
+        return _Shown(kind, element, png=png(element), enlargement=enlargement(element))
     return _Shown(kind, element)
 
 
@@ -119,6 +127,11 @@ def _cell(value: Value, kind: Kind) -> dict[str, Any]:
     }
 
 
-def _data_uri(text: str) -> str:
+def _csv_uri(text: str) -> str:
     """Return a link that holds a CSV itself."""
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
+
+
+def _png_uri(content: bytes) -> str:
+    """Return a link that holds a PNG itself."""
+    return "data:image/png;base64," + base64.b64encode(content).decode()

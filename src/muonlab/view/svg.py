@@ -16,13 +16,14 @@ _ROLES = {
     "muon": ("#040404", "var(--muon, #0072b2)"),
     "adamw": ("#050505", "var(--adamw, #d55e00)"),
     "sgd": ("#060606", "var(--sgd, #009e73)"),
+    "none": ("#080808", "var(--none, #918f89)"),  # what no optimizer trained
     "other": ("#070707", "var(--other, #a85c88)"),
 }
 
 _STANDALONE_STYLE = (
     "<style>svg{font-family:system-ui,sans-serif;color:#1a1a1a;background:#fff}"
     "@media(prefers-color-scheme:dark){svg{color:#e8e6e1;background:#161614;--muted:#9a9a96;--line:#3a3a3a;--muon:#56b4e9;--adamw:#e69f00;"
-    "--sgd:#4cc9a0;--other:#d997bd}}*{stroke-linejoin:round}</style>"
+    "--sgd:#4cc9a0;--none:#76736d;--other:#d997bd}}*{stroke-linejoin:round}</style>"
 )
 
 

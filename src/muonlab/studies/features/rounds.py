@@ -1,0 +1,288 @@
+"""Which jobs a study of features consists of, as far as its results tell: a search, final runs, measures, transfer.
+
+What is ready follows from the study and from the results that are there, and from nothing else: so a study that was
+stopped goes on where it stood.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from muonlab.runs import jobs
+from muonlab.runs.features import Measure, Optimizer, Pretrain, State, Training, Transfer
+from muonlab.runs.jobs import Job
+from muonlab.studies.features.costs import measuring_cost, training_cost
+from muonlab.studies.features.plan import FamilyPlan, FeatureStudy, Search
+
+TARGET = "muonlab.train.features.job:run"
+NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
+Results = Mapping[str, dict[str, Any]]
+JobConfig = Pretrain | Measure | Transfer
+
+
+def ready(study: FeatureStudy, folder: Path) -> list[Job]:
+    """Return the jobs that are not done and whose inputs are there, those that others wait for first."""
+    results = jobs.results(folder)
+    return [each.job for each in steps(study, results) if each.job.id not in results]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A job that is done or can be done, with its config and its place in the study."""
+
+    job: Job
+    config: JobConfig
+    plan: FamilyPlan
+    role: str
+    optimizer: str  # whose weights
+    by: str = ""  # whose fine-tuning
+
+
+def steps(study: FeatureStudy, results: Results) -> list[Step]:
+    """Return every job that is done or can be done, in the order in which they are to be run."""
+    found: list[Step] = []
+    for plan in study.families:
+        found += FamilySteps(study, plan, results).all()
+    order = ("search", "final", "transfer", "measure")
+    return sorted(found, key=lambda step: order.index(step.role))
+
+
+class FamilySteps:
+    """The jobs of one family."""
+
+    def __init__(self, study: FeatureStudy, plan: FamilyPlan, results: Results):
+        self._study, self._plan, self._results = study, plan, results
+
+    def all(self) -> list[Step]:
+        """Return every job of the family that is done or can be done."""
+        found: list[Step] = []
+        finals: dict[str, Step] = {}
+        for optimizer in self._study.optimizers:
+            searched, rate = self._searched(optimizer, "search", self._search_job(optimizer))
+            found += searched
+            if rate is not None:
+                finals[optimizer.name] = self._final(optimizer, rate)
+        found += finals.values()
+        done = {name: step for name, step in finals.items() if step.job.id in self._results}
+        if len(done) == len(self._study.optimizers):
+            found += [self._measure(name, done) for name in done]
+        for task in self._plan.tasks:
+            for weights in (*done, None):
+                found += self._transfers(task, weights, done)
+        return found
+
+    # -- a search, for pretraining or for fine-tuning ----------------------------------------------
+
+    def _searched(
+        self, optimizer: Optimizer, role: str, make: Callable[[tuple[float, ...]], Step]
+    ) -> tuple[list[Step], float | None]:
+        """Return the jobs of a search so far, and its best rate once it is known."""
+        search = self._study.searches[optimizer.name]
+        found = [make(search.rates)]
+        losses: dict[float, float] = {}
+        for extension in range(search.extensions + 1):
+            result = self._results.get(found[-1].job.id)
+            if result is None:
+                return found, None
+            losses |= mean_losses(result, best=role == "transfer")
+            beyond = next_rate(losses, search)
+            if beyond is None or extension == search.extensions:
+                break
+            found.append(make((beyond,)))
+        return found, best_rate(losses)
+
+    def _search_job(self, optimizer: Optimizer) -> Callable[[tuple[float, ...]], Step]:
+        def make(rates: tuple[float, ...]) -> Step:
+            config = Pretrain(
+                family=self._plan.family,
+                optimizer=optimizer,
+                training=self._plan.training,
+                rates=rates,
+                seeds=tuple(range(self._study.search_seeds)),
+            )
+            return self._step(config, "search", optimizer.name, f"{NAMES[optimizer.name]}, search")
+
+        return make
+
+    def _final(self, optimizer: Optimizer, rate: float) -> Step:
+        config = Pretrain(
+            family=self._plan.family,
+            optimizer=optimizer,
+            training=self._plan.training,
+            rates=(rate,),
+            seeds=tuple(range(self._study.seeds)),
+            keep=True,
+        )
+        return self._step(config, "final", optimizer.name, f"{NAMES[optimizer.name]}, final runs")
+
+    # -- what is done with the weights -------------------------------------------------------------
+
+    def _measure(self, name: str, finals: Mapping[str, Step]) -> Step:
+        curves = {other: self._results[step.job.id]["members"] for other, step in finals.items()}
+        looks = self._results[finals[name].job.id]["steps"]
+        first = self._study.optimizers[0].name
+        whole = [member for member in curves[name] if member["diverged_at"] is None]
+        seeds = tuple(member["seed"] for member in whole)
+        states = [State(name="final", seeds=seeds, steps=(looks[-1],) * len(seeds))]
+        rivals = [other for other in curves if other != first] if name == first else [first]
+        for rival in rivals:
+            target = common_loss(curves[name], curves[rival])
+            if target is not None:
+                steps = tuple(first_at(member, looks, target) for member in whole)
+                states.append(State(name=f"matched to {rival}", seeds=seeds, steps=steps))
+        if name == first:
+            every = tuple(range(self._study.seeds))
+            states.append(State(name="untrained", seeds=every, steps=(0,) * len(every)))
+        config = Measure(
+            family=self._plan.family,
+            weights=finals[name].job.id,
+            seeds=tuple(range(self._study.seeds)),
+            states=tuple(state for state in states if state.seeds),
+            looks=tuple(looks),
+            measuring=self._plan.measuring,
+            control=name == first,
+        )
+        return self._step(config, "measure", name, f"{NAMES[name]}, measures")
+
+    def _transfers(self, task: str, weights: str | None, finals: Mapping[str, Step]) -> list[Step]:
+        origin = {
+            "family": self._plan.family,
+            "task": task,
+            "weights": None if weights is None else finals[weights].job.id,
+            "step": self._plan.training.budget,
+            "seeds": tuple(range(self._study.seeds)),
+        }
+        whose = "new weights" if weights is None else f"{NAMES[weights]} weights"
+        found: list[Step] = []
+        if weights is not None and task == "classes":
+            config = Transfer(**origin, mode="linear", measuring=self._plan.measuring)
+            found.append(self._step(config, "transfer", weights, f"{whose}, linear probe on {task}", "linear"))
+        for optimizer in self._study.optimizers:
+
+            def make(rates: tuple[float, ...], optimizer: Optimizer = optimizer) -> Step:
+                config = Transfer(**origin, optimizer=optimizer, training=self._plan.transfer, rates=rates)
+                words = f"{whose}, fine-tuned on {task} by {NAMES[optimizer.name]}"
+                return self._step(config, "transfer", weights or "none", words, optimizer.name)
+
+            found += self._searched(optimizer, "transfer", make)[0]
+        return found
+
+    def _step(self, config: JobConfig, role: str, optimizer: str, words: str, by: str = "") -> Step:
+        plain = config.model_dump(mode="json")
+        job = Job(jobs.identity(plain), f"{self._plan.family.name}: {words}", TARGET, plain, cost(self._plan, config))
+        return Step(job, config, self._plan, role, optimizer, by)
+
+
+# -- rules of the search and of the match ----------------------------------------------------------
+
+
+def mean_losses(result: Mapping[str, Any], *, best: bool) -> dict[float, float]:
+    """Return rate -> mean validation loss over seeds, the last one or the best; infinite where a run diverged."""
+    losses: dict[float, list[float]] = {}
+    for member in result["members"]:
+        seen = member["validation_loss"]
+        finite = [loss for loss in seen if loss is not None]
+        is_whole = len(finite) == len(seen) and member.get("diverged_at") is None
+        last = (min(finite) if best else finite[-1]) if finite and (is_whole or best) else float("inf")
+        losses.setdefault(member["rate"], []).append(last)
+    return {rate: sum(each) / len(each) for rate, each in losses.items()}
+
+
+def best_rate(losses: Mapping[float, float]) -> float | None:
+    """Return the rate of the smallest loss, the smaller of equals; None where every one diverged."""
+    rate = min(sorted(losses), key=lambda rate: losses[rate])
+    return rate if losses[rate] < float("inf") else None
+
+
+def next_rate(losses: Mapping[float, float], search: Search) -> float | None:
+    """Return the rate beyond the edge on which the best lies, in the ratio of the grid; None where it lies inside.
+
+    Where every rate diverged the best lies below them all.
+    """
+    tried = sorted(losses)
+    best = best_rate(losses)
+    if best is None or best == tried[0]:
+        return _rounded(tried[0] * search.rates[0] / search.rates[1])
+    if best == tried[-1]:
+        return _rounded(tried[-1] * search.rates[-1] / search.rates[-2])
+    return None
+
+
+def _rounded(rate: float) -> float:
+    """Return two significant digits: 0.09 for 0.08999."""
+    return float(f"{rate:.2g}")
+
+
+def common_loss(*groups: list[dict[str, Any]]) -> float | None:
+    """Return the smallest validation loss that every run reached at some look, diverged ones aside."""
+    reached = [
+        min(loss for loss in member["validation_loss"] if loss is not None)
+        for group in groups
+        for member in group
+        if member["diverged_at"] is None
+    ]
+    return max(reached) if reached else None
+
+
+def first_at(member: Mapping[str, Any], looks: list[int], target: float) -> int:
+    """Return the step of the first look at which a run had reached that validation loss."""
+    return next(
+        step for step, loss in zip(looks, member["validation_loss"], strict=True) if loss is not None and loss <= target
+    )
+
+
+# -- what all of it will cost ----------------------------------------------------------------------
+
+
+def cost(plan: FamilyPlan, config: JobConfig) -> float:
+    """Return about the seconds of one core that a job takes."""
+    if isinstance(config, Measure):
+        return measuring_cost(plan.family, config)
+    if isinstance(config, Pretrain):
+        return training_cost(plan.family, config.training, len(config.rates) * len(config.seeds))
+    if config.mode == "linear" or config.training is None:
+        return 1.0
+    return training_cost(plan.family, config.training, len(config.rates) * len(config.seeds))
+
+
+def outline(study: FeatureStudy) -> list[tuple[str, float]]:
+    """Return names and costs of the jobs from the beginning to the end, if no search has to go on."""
+    found: list[tuple[str, float]] = []
+    for plan in study.families:
+        name, optimizers, seeds = plan.family.name, study.optimizers, study.seeds
+        for optimizer in optimizers:
+            words = f"{name}: {NAMES[optimizer.name]}"
+            rates = len(study.searches[optimizer.name].rates)
+            found += [
+                (f"{words}, search", training_cost(plan.family, plan.training, rates * study.search_seeds)),
+                (f"{words}, final runs", training_cost(plan.family, plan.training, seeds)),
+            ]
+            states = len(optimizers) + 1 if optimizer is optimizers[0] else 2
+            found.append((f"{words}, measures", _measures(plan, seeds, states)))
+        for task in plan.tasks:
+            for weights in (*(NAMES[optimizer.name] for optimizer in optimizers), "new"):
+                if task == "classes" and weights != "new":
+                    found.append((f"{name}: {weights} weights, linear probe on {task}", 1.0))
+                for optimizer in optimizers:
+                    rates = len(study.searches[optimizer.name].rates)
+                    words = f"{name}: {weights} weights, fine-tuned on {task} by {NAMES[optimizer.name]}"
+                    found.append((words, _fine_tuning(plan, plan.transfer, rates * seeds)))
+    return found
+
+
+def _fine_tuning(plan: FamilyPlan, training: Training, members: int) -> float:
+    return training_cost(plan.family, training, members)
+
+
+def _measures(plan: FamilyPlan, seeds: int, states: int) -> float:
+    state = State(name="", seeds=tuple(range(seeds)), steps=(0,) * seeds)
+    config = Measure(
+        family=plan.family,
+        weights="",
+        seeds=state.seeds,
+        states=(state,) * states,
+        looks=plan.training.steps,
+        measuring=plan.measuring,
+    )
+    return measuring_cost(plan.family, config)

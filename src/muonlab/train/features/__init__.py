@@ -1,0 +1,1 @@
+"""The jobs of the feature study: pretrain, measure, transfer. Each ends in a result.json that the study reads."""

@@ -1,0 +1,160 @@
+"""Images of half of the classes to pretrain on and be probed with, of the other half to transfer to."""
+
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor
+
+from muonlab.measure.corrupt_images import CORRUPTIONS, contact_sheet, corrupt, image_seeds
+from muonlab.nets.resnet import ResNet
+from muonlab.nets.vit import ViT
+from muonlab.runs.features import CNNConfig, Family, ImageData
+from muonlab.tasks import images
+from muonlab.tasks.images import Images
+from muonlab.tasks.sources import DataError
+from muonlab.train.features.material import DATA_SEED, Probing, Set, Sheet, Task
+
+
+class ImageMaterial:
+    """What the nets of an image family are trained, probed and corrupted on.
+
+    Images are standardised by mean and deviation of the channels of the pretraining images, downstream too, as the
+    pretrained weights expect it. They are corrupted before.
+
+    Raises:
+        DataError: what is wrong with the files or the choice of classes.
+    """
+
+    corruptions = CORRUPTIONS
+
+    def __init__(self, family: Family):
+        assert isinstance(family.data, ImageData)
+        self._net, self._data = family.net, family.data
+        data = self._data
+        wanted = None if data.classes is None or data.transfer_classes is None else self._wanted()
+        # Every class once; a limit applies to each.
+        self._all = images.load(
+            data.source,
+            test=data.test,
+            size=data.size,
+            classes=wanted,
+            per_class=data.per_class,
+            test_per_class=data.test_per_class,
+            seed=DATA_SEED,
+        )
+        if self._all.images.shape[-1] != self._all.images.shape[-2]:
+            height, width = self._all.images.shape[-2:]
+            raise DataError(f"{data.source} has images of {height} x {width}; expected squares: give size=SIDE")
+
+    def _wanted(self) -> tuple[str, ...]:
+        data = self._data
+        return tuple(dict.fromkeys((*(data.classes or ()), *(data.transfer_classes or ()))))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was read, and what was left out."""
+        return (str(self._all), f"pretrained on {', '.join(self._own)}; transferred to {', '.join(self._other)}")
+
+    @property
+    def _own(self) -> tuple[str, ...]:
+        names = self._all.classes
+        return self._data.classes or names[: len(names) // 2]
+
+    @property
+    def _other(self) -> tuple[str, ...]:
+        names = self._all.classes
+        return self._data.transfer_classes or names[len(names) // 2 :]
+
+    @cached_property
+    def _pretrained_on(self) -> Images:
+        return images.subset(self._all, classes=self._own)
+
+    def _parts(self, chosen: Images) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return (pixels in [0, 1], labels, indices) of train, validation and test, each in a random order."""
+        data = self._data
+        split = images.split(chosen, validation=data.validation, test=data.test_share, seed=DATA_SEED)
+        generator = torch.Generator().manual_seed(DATA_SEED)
+        parts = []
+        for rows in (split.train, split.validation, split.test):
+            rows = rows[torch.randperm(len(rows), generator=generator)]
+            parts.append((_pixels(chosen.images[rows]), chosen.labels[rows], rows))
+        return parts
+
+    @cached_property
+    def _own_parts(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        return self._parts(self._pretrained_on)
+
+    @cached_property
+    def _scaling(self) -> tuple[Tensor, Tensor]:
+        pixels = self._own_parts[0][0]
+        mean, deviation = pixels.mean((0, 2, 3), keepdim=True), pixels.std((0, 2, 3), keepdim=True)
+        return mean, deviation.clamp(min=1e-3)
+
+    def _inputs(self, pixels: Tensor) -> Tensor:
+        mean, deviation = self._scaling
+        return (pixels - mean) / deviation
+
+    def pretraining(self) -> Task:
+        """Return the classification of the first half of the classes."""
+        return self._task(self._pretrained_on, self._own_parts)
+
+    def transfer(self, task: str) -> Task:
+        """Return the classification of the other half of the classes."""
+        chosen = (
+            images.subset(self._all, classes=self._other, per_class=self._data.transfer_per_class, seed=DATA_SEED)
+            if bool(self._all.is_test.any())
+            else images.subset(self._all, classes=self._other)
+        )
+        return self._task(chosen, self._few(self._parts(chosen)))
+
+    def _few(self, parts: list[tuple[Tensor, Tensor, Tensor]]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return the parts with no more training images of a class than asked for, if the source has no test set."""
+        limit = self._data.transfer_per_class
+        if limit is None or bool(self._all.is_test.any()):
+            return parts
+        pixels, labels, rows = parts[0]
+        kept = torch.cat([(labels == label).nonzero().squeeze(1)[:limit] for label in labels.unique()])
+        kept = kept.sort().values
+        return [(pixels[kept], labels[kept], rows[kept]), *parts[1:]]
+
+    def _task(self, chosen: Images, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Task:
+        train, validation, test = (Set(self._inputs(pixels), labels) for pixels, labels, _ in parts)
+        return Task(
+            train,
+            validation,
+            test,
+            partial(build_net, self._net, len(chosen.classes), tuple(chosen.images.shape[1:])),
+            chance=test.labels.bincount().max().item() / len(test.labels),
+        )
+
+    def probing(self) -> Probing:
+        """Return the images of pretraining."""
+        task = self.pretraining()
+        if isinstance(self._net, CNNConfig):
+            pool = "mean_pixels"
+        else:
+            pool = "cls" if getattr(self._net, "pooling", "") == "class" else "mean_tokens"
+        return Probing(task.train, task.validation, task.test, pool, rank_pool=pool)
+
+    def corrupted(self, name: str, severity: int, number: int) -> tuple[Set, Set]:
+        """Return the first test images of pretraining under a corruption, twice: they are probed with too."""
+        pixels, labels, rows = (part[:number] for part in self._own_parts[2])
+        found = Set(self._inputs(corrupt(pixels, name, severity, seeds=image_seeds(DATA_SEED, rows))), labels)
+        return found, found
+
+    def sheet(self) -> Sheet:
+        """Return the first test image under every corruption."""
+        columns = tuple(map(str, range(6)))
+        return Sheet(CORRUPTIONS, columns, picture=contact_sheet(self._own_parts[2][0][0], seed=DATA_SEED))
+
+
+def build_net(net: CNNConfig, classes: int, shape: tuple[int, int, int]) -> torch.nn.Module:
+    """Return the net for images (C, H, W)."""
+    channels, size, _ = shape
+    fields = net.model_dump(exclude={"kind"})
+    make = ResNet if isinstance(net, CNNConfig) else ViT
+    return make(classes, channels=channels, image_size=size, **fields)
+
+
+def _pixels(values: Tensor) -> Tensor:
+    return values.float() / 255 if values.dtype == torch.uint8 else values.float()

@@ -1,0 +1,150 @@
+"""A pretraining job: members of one net, one for each rate and seed, trained for a budget and looked at on the way."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from muonlab.runs.clock import Clock
+from muonlab.runs.config import canonical_json
+from muonlab.runs.features import Family, Pretrain
+from muonlab.train import checkpoint, engine
+from muonlab.train.features import weights
+from muonlab.train.features.batches import Batches
+from muonlab.train.features.material import Material, Set, Task, example_loss
+from muonlab.train.features.optimizers import treatments
+from muonlab.train.metrics import Metrics
+from muonlab.train.preparation import pays, prepare
+from muonlab.train.schedule import pace
+from muonlab.train.seeds import fold_in
+
+CHECKPOINT_SECONDS = 5.0  # about as much work is lost to a kill
+LOOK_EXAMPLES = 512  # of train and of validation, at most, that a look reads
+ROWS = 64  # examples of one forward pass of all members: a language model's logits are large
+
+Report = Callable[[dict], None]
+
+
+def streams(family: Family, seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the seeds of the members' random streams: they follow from seed, net and data, and no optimizer.
+
+    So two optimizers, or two rates, start a seed from the same weights and take the same batches.
+    """
+    trained = canonical_json(family.model_dump(mode="json"))
+    return tuple(fold_in(seed, trained) for seed in seeds)
+
+
+def members(job: Pretrain) -> list[tuple[float, int]]:
+    """Return (rate, position of the seed) of every member."""
+    return [(rate, position) for rate in job.rates for position in range(len(job.seeds))]
+
+
+def build_engine(
+    task: Task, optimizer: Any, rates: list[float], seeds: list[int], device: str
+) -> tuple[Any, str | None]:
+    """Return the engine of the members, and why it is not the faster one."""
+    treated = treatments(task.build(), optimizer, rates)
+    rows = task.train.first(engine.TRIAL_ROWS)
+    return engine.build(task.build, example_loss, treated, seeds, rows.inputs, rows.labels, device=device)
+
+
+def run(job: Pretrain, material: Material, folder: Path, clock: Clock, *, device: str, compile: str, report: Report):
+    """Train and return what result.json holds; a half-done job goes on from its checkpoint."""
+    task, training = material.pretraining(), job.training
+    who = members(job)
+    own = streams(job.family, job.seeds)
+    seeds = [own[position] for _, position in who]
+    trained, reason = build_engine(task, job.optimizer, [rate for rate, _ in who], seeds, device)
+    if reason:
+        clock.log(reason)
+    batches = Batches(task.train, seeds, training.batch, device)
+    flops = count_flops(trained, batches) / len(who)
+
+    # -- where it stands: at the start, or at the last checkpoint ----------------------------------
+    everyone = list(range(len(who)))
+    saved = checkpoint.load(folder / "state.safetensors", device, trained.tensors(), folder / "metrics.jsonl")
+    if saved is not None:
+        tensors, progress = saved
+        trained.load(tensors)
+        step, is_compiled, height = progress.step, progress.is_compiled, progress.height
+        metrics = Metrics(folder / "metrics.jsonl", len(who), progress.metrics_bytes)
+        clock.log(f"goes on from step {step}")
+    else:
+        step, height = 0, None
+        is_compiled = pays(compile, flops * training.budget * len(who), device)
+        metrics = Metrics(folder / "metrics.jsonl", len(who))
+    is_compiled, height = prepare(trained, batches(0), clock, is_compiled=is_compiled, height=height)
+
+    # -- train and look ------------------------------------------------------------------------------
+    last_save = time.monotonic()
+    for look in training.steps:
+        if look < step or (saved is not None and look == step):
+            continue
+        while step < look:
+            factor = pace(step, training.budget, warmup=training.warmup, kind=training.schedule)
+            trained.step(*batches(step), step, factor)
+            step += 1
+            if step % 50 == 0:
+                report({"step": step, "budget": training.budget, "alive": len(who)})
+        if job.keep:
+            weights.save(folder, step, trained.tensors())
+        metrics.append(step, step * batches.batch / len(task.train.labels), everyone, _look(trained, task))
+        clock.add(member_steps=step * len(who), step=step)
+        report({"step": step, "budget": training.budget, "alive": len(who)})
+        if time.monotonic() - last_save >= CHECKPOINT_SECONDS and step < training.budget:
+            progress = checkpoint.Progress(step, everyone, metrics.num_bytes, is_compiled, height)
+            checkpoint.save(folder / "state.safetensors", trained.tensors(), progress)
+            clock.save()
+            last_save = time.monotonic()
+
+    (folder / "state.safetensors").unlink(missing_ok=True)
+    return {
+        "chance": task.chance,
+        "num_train": len(task.train.labels),
+        "num_validation": len(task.validation.labels),
+        "num_test": len(task.test.labels),
+        "num_parameters": sum(p.numel() for p in task.build().parameters()),
+        "flops_per_step": flops,
+        "why_sequential": reason,
+        "notes": list(material.notes),
+        "steps": metrics.steps,
+        "members": [_member(metrics, member, rate, job.seeds[position]) for member, (rate, position) in enumerate(who)],
+    }
+
+
+def count_flops(trained: Any, batches: Batches) -> float:
+    """Return the floating-point operations of all matrix products in one step of all members; nothing is changed."""
+    before = trained.tensors()
+    with FlopCounterMode(display=False) as counter:
+        trained.step(*batches(0), 0)
+    trained.load(before)
+    return float(counter.get_total_flops())
+
+
+def _look(trained: Any, task: Task) -> dict[str, torch.Tensor]:
+    values = {}
+    for side, examples in (("train", task.train), ("validation", task.validation)):
+        loss, accuracy = evaluate(trained, examples.first(LOOK_EXAMPLES))
+        values |= {f"{side}_loss": loss, f"{side}_accuracy": accuracy}
+    return values
+
+
+def evaluate(trained: Any, examples: Set) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean loss and accuracy of every member, (S,) each."""
+    losses, hits = [], []
+    for inputs, labels in zip(examples.inputs.split(ROWS), examples.labels.split(ROWS), strict=True):
+        loss, hit = trained.evaluate(inputs, labels.expand(len(trained), *labels.shape))
+        losses.append(loss)
+        hits.append(hit.double().flatten(2).mean(2) if hit.ndim > 2 else hit.double())
+    return torch.cat(losses, 1).mean(1), torch.cat(hits, 1).mean(1)
+
+
+def _member(metrics: Metrics, member: int, rate: float, seed: int) -> dict[str, Any]:
+    curves = {name: metrics.curve(name, member) for name in ("train_loss", "validation_loss", "validation_accuracy")}
+    diverged = next(
+        (step for step, loss in zip(metrics.steps, curves["train_loss"], strict=True) if loss is None), None
+    )
+    return {"rate": rate, "seed": seed, "diverged_at": diverged, **curves}

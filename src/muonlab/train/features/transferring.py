@@ -1,0 +1,154 @@
+"""A transfer job: pretrained weights, or new ones, put to another task, by a probe or by full fine-tuning."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from muonlab.measure.transfer import fine_tune
+from muonlab.runs.clock import Clock
+from muonlab.runs.features import Transfer
+from muonlab.train.features import weights
+from muonlab.train.features.batches import Batches
+from muonlab.train.features.material import Material, Task
+from muonlab.train.features.measuring import fit, hidden_states
+from muonlab.train.features.pretraining import LOOK_EXAMPLES, ROWS, build_engine, count_flops, streams
+from muonlab.train.preparation import pays, prepare
+from muonlab.train.schedule import pace
+
+HEAD = "head"  # a new task has new classes, so its head is drawn anew
+
+Report = Callable[[dict], None]
+
+
+def run(job: Transfer, material: Material, folder: Path, clock: Clock, *, device: str, compile: str, report: Report):
+    """Transfer and return what result.json holds."""
+    task = material.transfer(job.task)
+    found = {
+        "chance": task.chance,
+        "num_train": len(task.train.labels),
+        "num_validation": len(task.validation.labels),
+        "num_test": len(task.test.labels),
+    }
+    if job.mode == "linear":
+        return {**found, "members": _linear(job, material, task, folder, report)}
+    return {**found, **_full(job, task, folder, clock, device=device, compile=compile, report=report)}
+
+
+def _linear(job: Transfer, material: Material, task: Task, folder: Path, report: Report) -> list[dict[str, Any]]:
+    """Return the accuracy of a probe on the last hidden states of each seed."""
+    assert job.weights is not None
+    probing, kept = material.probing(), weights.load(folder.parent / job.weights, job.step)
+    net = material.pretraining().build()
+    settings = job.measuring
+    sets = task.train.first(settings.probe_train), task.validation.first(settings.probe_validation), task.test
+    states = []
+    for member in range(len(job.seeds)):
+        weights.put(net, weights.of_member(kept, member))
+        tap: str = net.taps[-1]  # pyright: ignore[reportIndexIssue, reportAssignmentType]
+        states.append([hidden_states(net, part, probing, probing.pool)[tap] for part in sets])
+        report({"step": member + 1, "budget": len(job.seeds) + 1, "alive": len(job.seeds)})
+    fitted = fit(states, [part.labels for part in sets])
+    return [
+        {
+            "seed": seed,
+            "validation_accuracy": fitted.validation_accuracy[k].item(),
+            "test_accuracy": fitted.test_accuracy[k].item(),
+            "is_edge": bool(fitted.is_edge[k]),
+        }
+        for k, seed in enumerate(job.seeds)
+    ]
+
+
+def _full(
+    job: Transfer, task: Task, folder: Path, clock: Clock, *, device: str, compile: str, report: Report
+) -> dict[str, Any]:
+    training = job.training
+    assert training is not None
+    assert job.optimizer is not None
+    who = [(rate, position) for rate in job.rates for position in range(len(job.seeds))]
+    own = streams(job.family, job.seeds)
+    seeds = [own[position] for _, position in who]
+    trained, reason = build_engine(task, job.optimizer, [rate for rate, _ in who], seeds, device)
+    if job.weights is not None:
+        kept = weights.load(folder.parent / job.weights, job.step)
+        trained.load(start(trained.tensors(), kept, [position for _, position in who], job.task))
+    batches = Batches(task.train, seeds, training.batch, device)
+    flops = count_flops(trained, batches)
+    prepare(
+        trained,
+        batches(0),
+        clock,
+        is_compiled=pays(compile, flops * training.budget, device),
+        height=None,
+    )
+
+    def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if step % 20 == 0:
+            report({"step": step, "budget": training.budget, "alive": len(who)})
+        return batches(step)
+
+    tuned = fine_tune(
+        trained,
+        draw,
+        task.validation.first(LOOK_EXAMPLES),
+        task.test,
+        budget=training.budget,
+        looks=training.steps[1:],
+        patience=training.patience,
+        pace=lambda step: pace(step, training.budget, warmup=training.warmup, kind=training.schedule),
+        rows=ROWS,
+    )
+    return {
+        "flops_per_step": flops / len(who),
+        "why_sequential": reason,
+        "steps": list(tuned.steps),
+        "members": [
+            {
+                "rate": rate,
+                "seed": job.seeds[position],
+                "validation_loss": _numbers(tuned.validation_loss[k]),
+                "validation_accuracy": _numbers(tuned.validation_accuracy[k]),
+                "best_step": int(tuned.best_step[k]),
+                "is_last": bool(tuned.is_last[k]),
+                "test_loss": _number(tuned.test_loss[k]),
+                "test_accuracy": _number(tuned.test_accuracy[k]),
+            }
+            for k, (rate, position) in enumerate(who)
+        ],
+    }
+
+
+def start(
+    new: dict[str, torch.Tensor], kept: dict[str, torch.Tensor], positions: list[int], task: str
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of an engine with the pretrained weights in place of the new ones.
+
+    Args:
+        new: of the engine, members first.
+        kept: of the pretraining job, seeds first.
+        positions: of the seed of every member.
+        task: for "classes" the head stays new.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    index = torch.tensor(positions)
+    found = dict(new)
+    for name, tensor in kept.items():
+        if name.split("/", 1)[1].startswith(f"{HEAD}.") and task == "classes":
+            continue
+        if name not in new or new[name].shape[1:] != tensor.shape[1:]:
+            there = tuple(new[name].shape[1:]) if name in new else "nothing"
+            raise ValueError(f"the weights do not fit the net: {name} is {tuple(tensor.shape[1:])}, expected {there}")
+        found[name] = tensor[index].to(new[name])
+    return found
+
+
+def _number(value: torch.Tensor) -> float | None:
+    return value.item() if value.isfinite() else None
+
+
+def _numbers(values: torch.Tensor) -> list[float | None]:
+    return [_number(value) for value in values]

@@ -1,0 +1,67 @@
+"""The weights that a pretraining job keeps at its looks: one file a look, all members stacked."""
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+PREFIXES = ("parameter/", "buffer/")
+
+
+def path(folder: Path, step: int) -> Path:
+    """Return the file of a look."""
+    return folder / f"weights-{step}.safetensors"
+
+
+def save(folder: Path, step: int, tensors: dict[str, Tensor]) -> None:
+    """Write parameters and buffers (S, ...) of what an engine's `tensors` returned, beside their place and renamed."""
+    kept = {name: tensor.contiguous().cpu() for name, tensor in tensors.items() if name.startswith(PREFIXES)}
+    beside = path(folder, step).with_name(f".weights-{step}.{os.getpid()}.part")
+    try:
+        save_file(kept, beside)
+        beside.replace(path(folder, step))
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(folder: Path, step: int) -> dict[str, Tensor]:
+    """Return the weights of a look, by "parameter/name" and "buffer/name", (S, ...).
+
+    Raises:
+        ValueError: the file is not there or cannot be read.
+    """
+    file = path(folder, step)
+    try:
+        with safe_open(file, framework="pt") as held:
+            return {name: held.get_tensor(name).clone() for name in held.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"cannot read the weights {file} ({error}); move the folder {folder.name} away and run again: they are "
+            "made anew"
+        ) from error
+
+
+def of_member(tensors: dict[str, Tensor], member: int) -> dict[str, Tensor]:
+    """Return the state dict of one member."""
+    return {name.split("/", 1)[1]: tensor[member] for name, tensor in tensors.items()}
+
+
+def put(net: nn.Module, state: dict[str, Tensor], *, without: str | None = None) -> None:
+    """Copy a state dict into a net; parameters of the module called `without` keep their own values.
+
+    Raises:
+        ValueError: names or shapes that do not fit, with the first three of them.
+    """
+    own = net.state_dict()
+    wanted = {name: tensor for name, tensor in own.items() if without is None or not name.startswith(f"{without}.")}
+    wrong = [
+        f"{name} {tuple(tensor.shape)}, not {tuple(state[name].shape) if name in state else 'there'}"
+        for name, tensor in wanted.items()
+        if name not in state or state[name].shape != tensor.shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"the weights do not fit the net, which has {'; '.join(wrong[:3])}{more}")
+    net.load_state_dict({**own, **{name: state[name] for name in wanted}})

@@ -1,0 +1,49 @@
+"""How the learning rate changes over a budget of steps: a warm-up, then constant or down."""
+
+import math
+from typing import Literal, get_args
+
+Kind = Literal["constant", "linear", "cosine"]
+
+
+def pace(step: int, budget: int, *, warmup: float = 0.05, kind: Kind = "linear", floor: float = 0.0) -> float:
+    """Return what the learning rate of a step is multiplied by.
+
+    With W = round(warmup * budget) steps of warm-up and N = budget:
+
+        (step + 1) / W                              in the warm-up, step < W: never 0, and 1 at its last step
+        1 - (1 - floor) * t                         linear, with t = (step - W) / (N - W), 0 at the first step after it
+        1 - (1 - floor) * (1 - cos(pi * t)) / 2     cosine
+        1                                           constant
+
+    The floor itself would come at step N, which is not made: the last step of a linear pace lies (1 - floor) / (N - W)
+    above it.
+
+    Args:
+        step: number of steps before this one, in [0, budget).
+        budget: number of steps in all.
+        warmup: share of the budget, in [0, 1].
+        kind: what follows the warm-up.
+        floor: where linear and cosine lead, in [0, 1].
+
+    Raises:
+        ValueError: an argument out of its range.
+
+    Example:
+        >>> [pace(step, 6, warmup=1 / 3) for step in range(6)]
+        [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+    if not 0 <= step < budget:
+        raise ValueError(f"step={step} is none of a budget of {budget} steps; expected 0 to {budget - 1}")
+    for name, share in (("warmup", warmup), ("floor", floor)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name}={share!r} is out of range; expected a number from 0 to 1")
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind={kind!r} is unknown; expected one of {', '.join(get_args(Kind))}")
+    num_warmup = round(warmup * budget)
+    if step < num_warmup:
+        return (step + 1) / num_warmup
+    if kind == "constant":
+        return 1.0
+    t = (step - num_warmup) / (budget - num_warmup)
+    return 1 - (1 - floor) * (t if kind == "linear" else (1 - math.cos(math.pi * t)) / 2)

@@ -1,0 +1,74 @@
+"""The pace is what its formula says at every step, and never 0 before the floor."""
+
+import math
+
+import pytest
+import torch
+
+from muonlab.train.schedule import pace
+
+BUDGET = 40  # with a twentieth of warm-up: 2 steps
+
+
+def paces(budget=BUDGET, **options):
+    return [pace(step, budget, **options) for step in range(budget)]
+
+
+def test_the_warm_up_climbs_from_its_share_of_one_step_to_one():
+    assert paces(warmup=0.1)[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert paces(warmup=1.0) == [(step + 1) / BUDGET for step in range(BUDGET)]
+    assert paces()[:3] == [0.5, 1.0, 1.0]
+
+
+def test_a_constant_stays_and_has_no_floor():
+    assert paces(kind="constant", warmup=0.0, floor=0.5) == [1.0] * BUDGET
+    assert paces(kind="constant", warmup=0.5)[20:] == [1.0] * 20
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.3, 1.0])
+def test_linear_goes_down_by_equal_parts_of_which_the_last_is_left(floor):
+    found = paces(warmup=0.5, floor=floor)[20:]
+    assert found == pytest.approx([1 - (1 - floor) * step / 20 for step in range(20)], rel=1e-15)
+    assert found[0] == 1.0
+    assert found[-1] - floor == pytest.approx((1 - floor) / 20)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.3])
+def test_cosine_is_the_scheduler_of_torch(floor):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=BUDGET, eta_min=floor)
+    for found in paces(kind="cosine", warmup=0.0, floor=floor):
+        assert found == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        optimizer.step()
+        scheduler.step()
+    assert paces(kind="cosine", warmup=0.0, floor=floor)[BUDGET // 2] == pytest.approx((1 + floor) / 2)
+
+
+def test_a_budget_too_short_for_a_warm_up_has_none():
+    assert paces(budget=3) == pytest.approx([1, 2 / 3, 1 / 3])
+    assert paces(budget=1) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((BUDGET, BUDGET), "step=40 is none of a budget of 40 steps; expected 0 to 39"),
+        ((-1, BUDGET), "step=-1 is none"),
+        ((0, 0), "step=0 is none of a budget of 0"),
+    ],
+)
+def test_a_step_outside_of_the_budget_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pace(*arguments)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
+@pytest.mark.parametrize("name", ["warmup", "floor"])
+def test_a_share_out_of_range_is_refused(name, share):
+    with pytest.raises(ValueError, match=f"{name}={share} is out of range; expected a number from 0 to 1"):
+        pace(0, BUDGET, **{name: share})
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="kind='step' is unknown; expected one of constant, linear, cosine"):
+        pace(0, BUDGET, kind="step")
