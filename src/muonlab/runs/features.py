@@ -265,19 +265,21 @@ class Measure(_Job):
 
 
 class Transfer(_Job):
-    """Fine-tune the last weights of a pretraining job, or weights anew, one member for each rate and seed.
+    """Put the weights of a pretraining job, or new ones, to another task.
 
     Attributes:
         task: "classes", a classification, or "language", another text.
         weights: id of the pretraining job; None starts from new weights.
-        step: of the weights.
-        mode: "full", all parameters; "linear", a probe on the last hidden states, which needs no optimizer.
+        states: which of its weights; empty for new ones. A probe takes any number of states, fine-tuning one, which has
+            a step for every seed.
+        mode: "full", all parameters, one member for each rate and seed; "linear", a probe on the last hidden states,
+            which needs no optimizer.
     """
 
     kind: Literal["transfer"] = "transfer"
     task: Literal["classes", "language"]
-    weights: str | None
-    step: int
+    weights: str | None = None
+    states: tuple[State, ...] = ()
     seeds: Seeds
     mode: Literal["full", "linear"] = "full"
     optimizer: Optimizer | None = None

@@ -165,16 +165,18 @@ def records(folder: Path) -> list[JobRecord]:
     Raises:
         StudyError: the folder cannot be read.
     """
+    found = [record(folder, identity) for identity in _identities(folder)]
+    return sorted(found, key=lambda record: (record.name, record.id))
+
+
+def _identities(folder: Path) -> list[str]:
     try:
-        names = [path.name for path in folder.iterdir()] if folder.exists() else []
-        found = [
-            record(folder, name)
-            for name in names
-            if re.fullmatch("[0-9a-f]{16}", name) and (folder / name / "config.json").exists()
+        names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        return [
+            name for name in names if re.fullmatch("[0-9a-f]{16}", name) and (folder / name / "config.json").exists()
         ]
     except OSError as error:
         raise StudyError(f"cannot read {folder}: {error.strerror}") from error
-    return sorted(found, key=lambda record: (record.name, record.id))
 
 
 def record(folder: Path, identity: str) -> JobRecord:
@@ -198,10 +200,19 @@ def _object(value: Any, place: Path) -> dict[str, Any]:
 def results(folder: Path) -> dict[str, dict[str, Any]]:
     """Return id -> result of every job that is done.
 
+    It reads no more than the results, for it is asked whenever a job has ended. One that cannot be read is left out;
+    `records` says why.
+
     Raises:
         StudyError: the folder cannot be read.
     """
-    return {record.id: record.result for record in records(folder) if record.result is not None}
+    found = {}
+    for identity in _identities(folder):
+        try:
+            found[identity] = _object(read_json(folder / identity / "result.json"), folder / identity)
+        except (StudyError, OSError):
+            continue
+    return found
 
 
 def left(outline: Iterable[tuple[str, float]], records: Iterable[JobRecord]) -> list[tuple[str, float]]:

@@ -17,6 +17,7 @@ from muonlab.studies.features.plan import FamilyPlan, FeatureStudy, Search
 
 TARGET = "muonlab.train.features.job:run"
 NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
+FINAL, UNTRAINED, LINEAR = "final", "untrained", "linear"
 Results = Mapping[str, dict[str, Any]]
 JobConfig = Pretrain | Measure | Transfer
 
@@ -66,10 +67,10 @@ class FamilySteps:
         found += finals.values()
         done = {name: step for name, step in finals.items() if step.job.id in self._results}
         if len(done) == len(self._study.optimizers):
-            found += [self._measure(name, done) for name in done]
+            found += [make(name, done) for name in done for make in (self._measure, self._linear)]
         for task in self._plan.tasks:
             for weights in (*done, None):
-                found += self._transfers(task, weights, done)
+                found += self._fine_tunings(task, weights, done)
         return found
 
     # -- a search, for pretraining or for fine-tuning ----------------------------------------------
@@ -118,50 +119,71 @@ class FamilySteps:
 
     # -- what is done with the weights -------------------------------------------------------------
 
-    def _measure(self, name: str, finals: Mapping[str, Step]) -> Step:
+    def _states(self, name: str, finals: Mapping[str, Step]) -> tuple[State, ...]:
+        """Return the weights of an optimizer that are compared; runs that diverged have none."""
         curves = {other: self._results[step.job.id]["members"] for other, step in finals.items()}
         looks = self._results[finals[name].job.id]["steps"]
         first = self._study.optimizers[0].name
         whole = [member for member in curves[name] if member["diverged_at"] is None]
         seeds = tuple(member["seed"] for member in whole)
-        states = [State(name="final", seeds=seeds, steps=(looks[-1],) * len(seeds))]
-        rivals = [other for other in curves if other != first] if name == first else [first]
-        for rival in rivals:
+        states = [State(name=FINAL, seeds=seeds, steps=(looks[-1],) * len(seeds))]
+        for rival in [other for other in curves if other != first] if name == first else [first]:
             target = common_loss(curves[name], curves[rival])
             if target is not None:
                 steps = tuple(first_at(member, looks, target) for member in whole)
-                states.append(State(name=f"matched to {rival}", seeds=seeds, steps=steps))
-        if name == first:
-            every = tuple(range(self._study.seeds))
-            states.append(State(name="untrained", seeds=every, steps=(0,) * len(every)))
+                states.append(State(name=matched(rival), seeds=seeds, steps=steps))
+        return tuple(states) if seeds else ()
+
+    def _measure(self, name: str, finals: Mapping[str, Step]) -> Step:
+        every = tuple(range(self._study.seeds))
+        is_first = name == self._study.optimizers[0].name
+        control = (State(name=UNTRAINED, seeds=every, steps=(0,) * len(every)),) if is_first else ()
         config = Measure(
             family=self._plan.family,
             weights=finals[name].job.id,
-            seeds=tuple(range(self._study.seeds)),
-            states=tuple(state for state in states if state.seeds),
-            looks=tuple(looks),
+            seeds=every,
+            states=self._states(name, finals) + control,
+            looks=tuple(self._results[finals[name].job.id]["steps"]),
             measuring=self._plan.measuring,
-            control=name == first,
+            control=is_first,
         )
         return self._step(config, "measure", name, f"{NAMES[name]}, measures")
 
-    def _transfers(self, task: str, weights: str | None, finals: Mapping[str, Step]) -> list[Step]:
-        origin = {
-            "family": self._plan.family,
-            "task": task,
-            "weights": None if weights is None else finals[weights].job.id,
-            "step": self._plan.training.budget,
-            "seeds": tuple(range(self._study.seeds)),
-        }
-        whose = "new weights" if weights is None else f"{NAMES[weights]} weights"
+    def _linear(self, name: str, finals: Mapping[str, Step]) -> Step:
+        config = Transfer(
+            family=self._plan.family,
+            task="classes",
+            weights=finals[name].job.id,
+            states=self._states(name, finals),
+            seeds=tuple(range(self._study.seeds)),
+            mode="linear",
+            measuring=self._plan.measuring,
+        )
+        return self._step(config, "transfer", name, f"{NAMES[name]} weights, linear probe on classes", LINEAR)
+
+    def _fine_tunings(self, task: str, weights: str | None, finals: Mapping[str, Step]) -> list[Step]:
+        """Return the search for each optimizer's rate, from the last weights of all runs that have not diverged."""
+        if weights is None:
+            states, seeds, whose = (), tuple(range(self._study.seeds)), "new weights"
+        else:
+            states = self._states(weights, {weights: finals[weights]})[:1]
+            seeds, whose = states[0].seeds if states else (), f"{NAMES[weights]} weights"
+        if not seeds:
+            return []
         found: list[Step] = []
-        if weights is not None and task == "classes":
-            config = Transfer(**origin, mode="linear", measuring=self._plan.measuring)
-            found.append(self._step(config, "transfer", weights, f"{whose}, linear probe on {task}", "linear"))
         for optimizer in self._study.optimizers:
 
             def make(rates: tuple[float, ...], optimizer: Optimizer = optimizer) -> Step:
-                config = Transfer(**origin, optimizer=optimizer, training=self._plan.transfer, rates=rates)
+                config = Transfer(
+                    family=self._plan.family,
+                    task=task,  # type: ignore[arg-type]
+                    weights=None if weights is None else finals[weights].job.id,
+                    states=states,
+                    seeds=seeds,
+                    optimizer=optimizer,
+                    training=self._plan.transfer,
+                    rates=rates,
+                )
                 words = f"{whose}, fine-tuned on {task} by {NAMES[optimizer.name]}"
                 return self._step(config, "transfer", weights or "none", words, optimizer.name)
 
@@ -212,6 +234,11 @@ def next_rate(losses: Mapping[float, float], search: Search) -> float | None:
 def _rounded(rate: float) -> float:
     """Return two significant digits: 0.09 for 0.08999."""
     return float(f"{rate:.2g}")
+
+
+def matched(rival: str) -> str:
+    """Return the name of the state at the first look at the loss that every run of both optimizers reached."""
+    return f"matched to {rival}"
 
 
 def common_loss(*groups: list[dict[str, Any]]) -> float | None:

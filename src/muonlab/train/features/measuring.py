@@ -1,7 +1,7 @@
 """A measuring job: robustness, probes, margins and ranks of the weights that a pretraining job kept."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from muonlab.measure.features import gather
 from muonlab.measure.margins import margins, summarise
 from muonlab.measure.probes import Probes, probe
 from muonlab.measure.spectra import Spectrum, bootstrap
-from muonlab.runs.features import Measure
+from muonlab.runs.features import Measure, State
 from muonlab.train.features import weights
 from muonlab.train.features.material import DATA_SEED, Material, Probing, Set, Task, example_loss
 
@@ -37,7 +37,7 @@ class Model:
 def run(job: Measure, material: Material, folder: Path, *, report: Report) -> dict[str, Any]:
     """Measure, and return what result.json holds."""
     task, probing = material.pretraining(), material.probing()
-    models = load_models(job, task, folder)
+    models = load_models(job.states, job.seeds, folder.parent / job.weights, task.build)
     stages = len(material.corruptions) * len(SEVERITIES) + 2 * len(models) + len(job.looks) * len(job.seeds)
     done = 0
 
@@ -70,16 +70,23 @@ def run(job: Measure, material: Material, folder: Path, *, report: Report) -> di
     return result
 
 
-def load_models(job: Measure, task: Task, folder: Path) -> list[Model]:
-    """Return every state of every seed."""
-    place = folder.parent / job.weights
-    steps = sorted({step for state in job.states for step in state.steps})
-    kept = {step: weights.load(place, step) for step in steps}
+def load_models(
+    states: Sequence[State], seeds: Sequence[int], folder: Path, build: Callable[[], nn.Module]
+) -> list[Model]:
+    """Return every seed of every state.
+
+    Args:
+        states: which weights.
+        seeds: of the pretraining job, in the order of its members.
+        folder: of that job.
+        build: returns the net.
+    """
+    kept = {step: weights.load(folder, step) for step in sorted({step for state in states for step in state.steps})}
     models = []
-    for state in job.states:
+    for state in states:
         for seed, step in zip(state.seeds, state.steps, strict=True):
-            net = task.build()
-            weights.put(net, weights.of_member(kept[step], job.seeds.index(seed)))
+            net = build()
+            weights.put(net, weights.of_member(kept[step], list(seeds).index(seed)))
             models.append(Model(state.name, seed, step, net.eval()))
     return models
 

@@ -12,7 +12,7 @@ from muonlab.runs.features import Transfer
 from muonlab.train.features import weights
 from muonlab.train.features.batches import Batches
 from muonlab.train.features.material import Material, Task
-from muonlab.train.features.measuring import fit, hidden_states
+from muonlab.train.features.measuring import fit, hidden_states, load_models
 from muonlab.train.features.pretraining import LOOK_EXAMPLES, ROWS, build_engine, count_flops, streams
 from muonlab.train.preparation import pays, prepare
 from muonlab.train.schedule import pace
@@ -37,27 +37,27 @@ def run(job: Transfer, material: Material, folder: Path, clock: Clock, *, device
 
 
 def _linear(job: Transfer, material: Material, task: Task, folder: Path, report: Report) -> list[dict[str, Any]]:
-    """Return the accuracy of a probe on the last hidden states of each seed."""
+    """Return the accuracy of a probe on the last hidden states of each seed, in each state."""
     assert job.weights is not None
-    probing, kept = material.probing(), weights.load(folder.parent / job.weights, job.step)
-    net = material.pretraining().build()
-    settings = job.measuring
+    probing, settings = material.probing(), job.measuring
     sets = task.train.first(settings.probe_train), task.validation.first(settings.probe_validation), task.test
+    models = load_models(job.states, job.seeds, folder.parent / job.weights, material.pretraining().build)
     states = []
-    for member in range(len(job.seeds)):
-        weights.put(net, weights.of_member(kept, member))
-        tap: str = net.taps[-1]  # pyright: ignore[reportIndexIssue, reportAssignmentType]
-        states.append([hidden_states(net, part, probing, probing.pool)[tap] for part in sets])
-        report({"step": member + 1, "budget": len(job.seeds) + 1, "alive": len(job.seeds)})
+    for number, model in enumerate(models):
+        tap: str = model.net.taps[-1]  # pyright: ignore[reportIndexIssue, reportAssignmentType]
+        states.append([hidden_states(model.net, part, probing, probing.pool)[tap] for part in sets])
+        report({"step": number + 1, "budget": len(models) + 1, "alive": len(models)})
     fitted = fit(states, [part.labels for part in sets])
     return [
         {
-            "seed": seed,
+            "state": model.state,
+            "seed": model.seed,
+            "step": model.step,
             "validation_accuracy": fitted.validation_accuracy[k].item(),
             "test_accuracy": fitted.test_accuracy[k].item(),
             "is_edge": bool(fitted.is_edge[k]),
         }
-        for k, seed in enumerate(job.seeds)
+        for k, model in enumerate(models)
     ]
 
 
@@ -72,7 +72,7 @@ def _full(
     seeds = [own[position] for _, position in who]
     trained, reason = build_engine(task, job.optimizer, [rate for rate, _ in who], seeds, device)
     if job.weights is not None:
-        kept = weights.load(folder.parent / job.weights, job.step)
+        kept = load_state(job, folder.parent / job.weights)
         trained.load(start(trained.tensors(), kept, [position for _, position in who], job.task))
     batches = Batches(task.train, seeds, training.batch, device)
     flops = count_flops(trained, batches)
@@ -103,7 +103,7 @@ def _full(
     return {
         "flops_per_step": flops / len(who),
         "why_sequential": reason,
-        "steps": list(tuned.steps),
+        "steps": tuned.steps.tolist(),
         "members": [
             {
                 "rate": rate,
@@ -118,6 +118,14 @@ def _full(
             for k, (rate, position) in enumerate(who)
         ],
     }
+
+
+def load_state(job: Transfer, folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of the one state that is fine-tuned, by name, with a row for each of the job's seeds."""
+    (state,) = job.states
+    kept = {step: weights.load(folder, step) for step in sorted(set(state.steps))}
+    rows = [(kept[step], job.seeds.index(seed)) for seed, step in zip(state.seeds, state.steps, strict=True)]
+    return {name: torch.stack([tensors[name][member] for tensors, member in rows]) for name in rows[0][0]}
 
 
 def start(
