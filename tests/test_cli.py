@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+import growing_study
 from muonlab.cli import main
 
 TINY = ("run", "grokking", "preset=tiny", "seeds=2", "budget=60")
@@ -222,3 +223,127 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path):
     assert "Traceback" not in errors
     again = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
+
+
+@pytest.fixture
+def squares(tmp_path, monkeypatch):
+    """The words that run a study of jobs, of squares, in the place of features; and its folder."""
+    growing_study.install(monkeypatch, tmp_path)
+    folder = tmp_path / "runs" / "features"
+    return ("run", "features", f"out={folder}"), folder
+
+
+def test_a_study_of_jobs_runs_to_its_end_and_the_same_command_again_does_nothing(squares, muonlab):
+    words, folder = squares
+    status, output, errors = muonlab(*words, "workers=2")
+    assert (status, errors) == (0, "")
+    assert f"{folder}: 0 jobs are done already, about 3 to do" in output
+    assert "[3 done] square of 81: done in" in output
+    end = ["The largest square is 6561.", "It is odd.", "So was the first.", "", f"Report: {folder / 'report.html'}"]
+    assert output.splitlines()[-5:] == end
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+    status, output, _ = muonlab(*words)
+    assert status == 0
+    assert "3 jobs are done already, none to do" in output
+    assert "square of" not in output
+
+
+def test_a_study_of_jobs_is_shown_listed_and_reported(squares, muonlab):
+    words, folder = squares
+    muonlab(*words)
+    shown = json.loads(muonlab("show", folder, "--json")[1])
+    assert [job["name"] for job in shown] == ["square of 3", "square of 81", "square of 9"]
+    assert all(job["status"] == "done" and job["seconds"] >= 0 for job in shown)
+    table = muonlab("show", folder)[1].splitlines()
+    assert table[0].split() == ["job", "what", "status", "seconds"]
+    assert len(table) == 4
+    (one,) = json.loads(muonlab("show", folder, "--cell", shown[1]["id"][:8], "--json")[1])
+    assert one == shown[1]
+    assert "has no cell 'zzz'" in muonlab("show", folder, "--cell", "zzz")[2]
+    assert "3 done" in muonlab("ls", folder.parent)[1]
+    report = folder / "report.html"
+    assert muonlab("report", folder)[:2] == (0, f"Report: {report}\n")
+    report.unlink()
+    assert muonlab("report", folder)[0] == 0
+    assert report.exists()
+
+
+def test_a_dry_run_of_jobs_prints_the_outline_and_writes_nothing(squares, muonlab):
+    words, folder = squares
+    status, output, _ = muonlab(*words, "workers=2", "--dry-run")
+    assert status == 0
+    assert "square of 81" in output
+    assert f"3 jobs, into {folder}; 0 jobs more are done already" in output
+    assert "time: about 81 s with 2 workers" in output
+    assert not folder.exists()
+
+
+def test_a_job_that_fails_has_status_1_and_the_report_still_comes(squares, muonlab):
+    words, folder = squares
+    status, output, errors = muonlab(*words, "bad=9")
+    assert status == 1
+    assert "square of 9: FAILED: ValueError: 9 is a bad number" in output
+    assert errors == f"muonlab: 1 jobs failed; `muonlab show {folder}` says why, the same command tries them again\n"
+    assert "9 is a bad number" in muonlab("show", folder)[1]
+    assert (folder / "report.html").exists()
+
+
+def test_a_result_of_a_job_that_cannot_be_read_is_named(squares, muonlab):
+    words, folder = squares
+    muonlab(*words)
+    (torn,) = [path for path in folder.glob("*/result.json") if path.read_text() == '{"square": 81}']
+    torn.write_text("{")
+    status, output, errors = muonlab(*words)
+    assert status == 1
+    assert "square of 9: FAILED" in output
+    assert "1 jobs hold a file that cannot be read" in errors
+    assert torn.read_text() == "{"
+
+
+def test_ctrl_c_keeps_the_jobs_that_are_done(squares, muonlab, monkeypatch):
+    words, folder = squares
+    ready = growing_study.ready
+
+    def stop(study, folder):
+        if growing_study.jobs.results(folder):
+            raise KeyboardInterrupt
+        return ready(study, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(growing_study, "ready", stop)
+        status, output, errors = muonlab(*words)
+    assert status == 130
+    assert "[1 done] square of 3" in output
+    assert errors == "\nmuonlab: stopped; 1 jobs are done and kept. The same command goes on from here.\n"
+    assert not (folder / "report.html").exists()
+    assert muonlab(*words)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "feature"], "unknown study 'feature'; did you mean 'features'?"),
+        (["run", "features", "preset=lapto"], "unknown preset 'lapto'; did you mean 'laptop'?"),
+        (["run", "features", "limits=3"], "unknown setting 'limits'; did you mean 'limit'?"),
+        (["run", "features", "limit=no"], "limit=no is not valid; expected one whole number"),
+    ],
+)
+@pytest.mark.usefixtures("squares")
+def test_a_mistake_in_the_command_of_a_study_of_jobs(words, message, muonlab):
+    status, output, errors = muonlab(*words)
+    assert (status, output) == (2, "")
+    assert errors.startswith(f"muonlab: {message}")
+
+
+def test_a_folder_of_another_study_is_refused(squares, muonlab, study):
+    status, _, errors = muonlab("run", "features", f"out={study[0]}")
+    assert status == 1
+    assert "holds the study 'grokking', not 'features'" in errors
+
+
+def test_a_study_that_this_version_does_not_know_is_said(tmp_path, muonlab):
+    asked = {"study": "sleep", "preset": "laptop", "settings": {}, "config": {}}
+    (tmp_path / "study.json").write_text(json.dumps(asked))
+    status, _, errors = muonlab("report", tmp_path)
+    assert status == 1
+    assert "holds the study 'sleep'; this version of muonlab reports grokking and features" in errors

@@ -24,6 +24,7 @@ ROOMS = {
     "launch": {"runs"},
     "studies": {"tasks", "stats", "runs"},
     "view": {"runs", "stats"},
+    "work": {"train", "runs", "launch", "view"},
 }
 ROOMS["cli"] = set(ROOMS)
 PACKAGES = {
@@ -40,6 +41,7 @@ PACKAGES = {
     "launch": set(),
     "studies": {"pydantic", "numpy"},
     "view": {"rich", "numpy", "matplotlib", "jinja2", "markupsafe"},
+    "work": set(),
     "cli": {"cyclopts", "torch"},
 }
 # What a room may ask for by tasks.sources.package, which says what to install where it is missing.
@@ -123,6 +125,7 @@ def test_every_source_file_has_its_test():
         ("import muonlab", ["numpy", "scipy", "pydantic", "matplotlib", "rich", "cyclopts"]),
         ("import muonlab.rules, muonlab.losses, muonlab.nets.transformer", ["pydantic", "scipy", "matplotlib"]),
         ("import muonlab.cli", ["torch", "scipy", "matplotlib"]),
+        ("import muonlab.work", ["torch", "scipy", "matplotlib"]),
         ("import muonlab.studies.grokking.analysis, muonlab.view.report, muonlab.view.terminal", ["torch"]),
         ("import muonlab.launch.local", ["torch", "scipy"]),
         ("import muonlab.tasks.images, muonlab.tasks.text", ["PIL", "sklearn", "tokenizers", "pydoc_data"]),

@@ -1,9 +1,11 @@
 """The command line: verbs only. Each imports its room when it is called, so that the reading verbs stay light."""
 
+import importlib
 import json
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 try:
@@ -14,6 +16,7 @@ except ImportError:  # the package alone, without its laboratory
 from muonlab import __version__
 
 DEFAULT_ROOT = Path("runs")
+STUDIES = ("grokking", "features")  # packages of muonlab.studies
 EXECUTION_KEYS = ("out", "device", "workers", "compile")
 
 app = App(
@@ -28,113 +31,96 @@ app = App(
 def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Run a study, go on with a half-done one, or add to a finished one; then write its report.
 
-    Finished cells are kept and half-done ones go on from their checkpoint: to resume, give the same command again.
+    What is finished is kept and what is half-done goes on from its checkpoint: to resume, give the same command again.
 
     For example:
 
         muonlab run grokking preset=laptop
+
+        muonlab run features preset=laptop
 
         muonlab run grokking preset=laptop tasks=add,mul optimizers=muon,adamw,sgd muon.lr=0.01,0.02 seeds=20 --dry-run
 
     Parameters
     ----------
     study
-        What to run: grokking.
+        What to run: grokking or features.
     settings
         key=value, with commas for several values, each of which makes cells of its own. preset=tiny, laptop or paper is
-        where the rest starts from; out=DIR is the study's folder (default runs/grokking), device=cpu or cuda, workers=N
+        where the rest starts from; out=DIR is the study's folder (default runs/STUDY), device=cpu or cuda, workers=N
         the number of processes (default: one a core), compile=auto, always or never. All other keys: docs/settings.md.
     dry_run
-        Print the cells, their number, the estimated time and disk, and run nothing.
+        Print the cells or jobs, their number, the estimated time and, for cells, disk, and run nothing.
     """
-    from muonlab.studies import grokking
+    from muonlab.runs import store
     from muonlab.studies.settings import check_name, parse, whole_number
+    from muonlab.work import Cells, Jobs
 
-    check_name("study", study, [grokking.STUDY])
-    given = parse(settings, ("preset", *EXECUTION_KEYS, *grokking.KEYS))
+    check_name("study", study, STUDIES)
+    package = _package(study)
+    given = parse(settings, ("preset", *EXECUTION_KEYS, *package.KEYS))
     preset = ",".join(given.pop("preset", ["laptop"]))
     folder = Path(",".join(given.pop("out", [str(DEFAULT_ROOT / study)])))
     device = ",".join(given.pop("device", ["cpu"])).lower()
     compile = ",".join(given.pop("compile", ["auto"]))
     check_name("compile", compile, ("auto", "always", "never"))
     workers = whole_number("workers", given.pop("workers", [str(_cores())]), at_least=1, at_most=1024)
-    plan = grokking.plan(preset, given)
+    plan = package.plan(preset, given)
     _check_device(device)
+    store.check(folder, study)
+    work = Cells(plan, folder, workers) if study == "grokking" else Jobs(package, plan, folder, workers)
     if dry_run:
-        return _forecast(plan, folder, workers, device)
-    failed, unreadable = _run_plan(plan, folder, workers, device, compile)
+        work.forecast(device)
+        return 0
+    failed, unreadable = _do(work, device, compile)
     if failed:
         again = "the same command tries them again"
         print(
-            f"muonlab: {failed} of {len(plan.cells)} cells failed; `muonlab show {folder}` says why, {again}",
+            f"muonlab: {failed} {work.described} failed; `muonlab show {folder}` says why, {again}",
             file=sys.stderr,
         )
     if unreadable:
         print(
-            f"muonlab: {unreadable} cells hold a file that cannot be read; `muonlab show {folder}` names it",
+            f"muonlab: {unreadable} {work.noun} hold a file that cannot be read; `muonlab show {folder}` names it",
             file=sys.stderr,
         )
-    _write_report(folder)
+    _write_report(study, folder)
     return 1 if failed or unreadable else 0
 
 
-def _forecast(plan, folder: Path, workers: int, device: str) -> int:
-    """Print what a run would do."""
-    from muonlab.runs import store
-    from muonlab.train.probe import Prober
-    from muonlab.view import terminal
-
-    store.check(folder, plan.study)
-    cells = [record.config for record in store.read_cells(folder, plan) if record.status != "done"]
-    prober = Prober(device)
-    try:
-        costs = [prober.cost(cell) for cell in cells]
-    except MemoryError as error:
-        raise store.StudyError(f"{error}; a smaller net, batch or modulus may fit") from error
-    terminal.print_forecast(cells, costs, workers, folder, len(plan.cells) - len(cells))
-    return 0
+def _package(study: str) -> ModuleType:
+    return importlib.import_module(f"muonlab.studies.{study}")
 
 
-def _run_plan(plan, folder: Path, workers: int, device: str, compile) -> tuple[int, int]:
-    """Run what is not done yet; return how many cells failed, and how many hold a file that cannot be read."""
+def _do(work, device: str, compile: str) -> tuple[int, int]:
+    """Do a `muonlab.work.Work`; return how many of its cells or jobs failed, and how many hold a torn file."""
     from contextlib import closing
 
-    from muonlab.launch import local
-    from muonlab.runs import store
-    from muonlab.view.progress import ProgressView
-
-    store.check(folder, plan.study)
-    records = [record for record in store.read_cells(folder, plan) if record.status != "done"]
-    cells = {record.id: record.config for record in records}
-    unreadable = sum(record.status == "unreadable" for record in records)
-    num_failed = 0
-    print(f"{folder}: {len(plan.cells)} cells, {len(plan.cells) - len(cells)} of them done already", flush=True)
+    failed = set()
     try:
-        with (
-            ProgressView(cells, min(workers, max(len(cells), 1)), sys.stdout) as progress,
-            closing(local.run(plan, folder, workers=workers, device=device, compile=compile)) as events,
-        ):
+        with work.progress(sys.stdout) as progress, closing(work.events(device, compile)) as events:
             for event in events:
-                num_failed += event.kind == "failed"
+                if event.kind == "failed":
+                    failed.add(event.cell)
                 progress.show(event.kind, event.cell, event.detail)
     except KeyboardInterrupt:
-        num_done = sum(record.status == "done" for record in store.read_cells(folder, plan))
+        num_done = sum(record.status == "done" for record in work.records())
         print(
-            f"\nmuonlab: stopped; {num_done} of {len(plan.cells)} cells are done and kept. "
-            "The same command goes on from here.",
+            f"\nmuonlab: stopped; {num_done} {work.described} are done and kept. The same command goes on from here.",
             file=sys.stderr,
         )
         raise SystemExit(130) from None
-    return num_failed - unreadable, unreadable
+    unreadable = {record.id for record in work.records() if record.status == "unreadable"} & failed
+    return len(failed - unreadable), len(unreadable)
 
 
-def _write_report(folder: Path) -> None:
-    from muonlab.studies import grokking
+def _write_report(study: str, folder: Path) -> None:
     from muonlab.view import report as view
 
-    findings = grokking.analyse(folder)
+    findings = _package(study).analyse(folder)
     path = view.write(findings, folder)
-    print(f"\n{findings.verdict.sentence}\n\nReport: {path}")
+    more = () if study == "grokking" else findings.verdict.more  # grokking has many: they are for its report
+    print("", findings.verdict.sentence, *more, "", f"Report: {path}", sep="\n")
 
 
 @app.command
@@ -152,7 +138,7 @@ def ls(folder: Path = DEFAULT_ROOT, *, as_json: Annotated[bool, Parameter(name="
     as_json
         Print JSON instead of a table.
     """
-    from muonlab.runs.store import list_studies
+    from muonlab.runs.catalogue import list_studies
     from muonlab.view import terminal
 
     studies = list_studies(folder)
@@ -170,7 +156,7 @@ def show(
     cell: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
-    """Show the cells of a study: what was asked, what was seen, and why there is no time where there is none.
+    """Show the cells or jobs of a study: what was asked, what was seen, and why there is nothing where there is none.
 
     For example:
 
@@ -181,22 +167,21 @@ def show(
     folder
         The study's folder.
     cell
-        Show this cell alone, given by the start of its id.
+        Show this cell or job alone, given by the start of its id.
     as_json
-        Print a JSON list with an object a cell (its keys: docs/files.md) instead of a table.
+        Print a JSON list with an object a cell or job (its keys: docs/files.md) instead of a table.
     """
-    from muonlab.runs import store
+    from muonlab.runs import catalogue
+    from muonlab.runs.files import StudyError
     from muonlab.view import terminal
 
-    records = store.read_cells(folder)
-    if cell is not None:
-        records = [record for record in records if record.id.startswith(cell)]
-        if not records:
-            raise store.StudyError(f"{folder} has no cell {cell!r}; `muonlab show {folder}` lists their ids")
+    records = [record for record in catalogue.records(folder) if record.id.startswith(cell or "")]
+    if cell is not None and not records:
+        raise StudyError(f"{folder} has no cell {cell!r}; `muonlab show {folder}` lists their ids")
     if as_json:
         print(json.dumps([record.as_json() for record in records], indent=1, allow_nan=False))
     else:
-        terminal.print_cells(records)
+        terminal.print_records(records)
     return 0
 
 
@@ -213,12 +198,17 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
     folder
         The study's folder.
     """
-    from muonlab.runs.store import report_is_current
+    from muonlab.runs import catalogue
+    from muonlab.runs.files import StudyError
 
-    if report_is_current(folder):
+    study = catalogue.read(folder).study
+    if study not in STUDIES:
+        known = " and ".join(STUDIES)
+        raise StudyError(f"{folder} holds the study {study!r}; this version of muonlab reports {known}")
+    if catalogue.report_is_current(folder):
         print(f"Report: {folder / 'report.html'}")
     else:
-        _write_report(folder)
+        _write_report(study, folder)
     return 0
 
 

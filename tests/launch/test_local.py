@@ -2,8 +2,10 @@ from contextlib import closing
 
 import pytest
 
-from muonlab.launch import local
+from muonlab.launch import local, pool
+from muonlab.runs import jobs
 from muonlab.runs.files import StudyError, lock, read_json, write_json
+from muonlab.runs.jobs import Job
 from muonlab.runs.store import Plan, read_cells, read_plan
 
 WORK = """
@@ -176,13 +178,13 @@ def test_a_result_that_cannot_be_read_is_a_failure_and_stays_as_it_is(act, plan,
 def test_closing_the_events_ends_the_workers(plan, tmp_path, act, monkeypatch):
     monkeypatch.setattr(local, "TARGET", "work_to_do:sleeps")
     started = []
-    spawn = local._Worker.__init__
+    spawn = pool.Worker.__init__
 
     def remember(self, inbox):
         spawn(self, inbox)
         started.append(self.process)
 
-    monkeypatch.setattr(local._Worker, "__init__", remember)
+    monkeypatch.setattr(pool.Worker, "__init__", remember)
     with closing(local.run(plan, tmp_path / "study", workers=2)) as events:
         next(events)
         next(events)
@@ -202,7 +204,7 @@ def test_a_second_run_in_a_folder_is_refused_and_leaves_the_plan_of_the_first(ac
 
 def test_where_nothing_happens_there_is_a_tick(plan, tmp_path, act, monkeypatch):
     monkeypatch.setattr(local, "TARGET", "work_to_do:sleeps")
-    monkeypatch.setattr(local, "SECONDS_BETWEEN_TICKS", 0.01)
+    monkeypatch.setattr(pool, "SECONDS_BETWEEN_TICKS", 0.01)
     with closing(local.run(plan, str(tmp_path / "study"), workers=1)) as events:
         assert [next(events).kind for _ in range(3)] == ["started", "tick", "tick"]
 
@@ -212,3 +214,70 @@ def test_another_study_is_refused_before_anything_runs(act, tmp_path):
     write_json(tmp_path / "study" / "study.json", {"study": "features"})
     with pytest.raises(StudyError, match="holds the study 'features'"):
         act("good")
+
+
+GROWING = """
+import json
+from pathlib import Path
+
+def square(*, config, folder, report, **_):
+    report({"step": 1, "budget": 1})
+    Path(folder, "result.json").write_text(json.dumps({"square": config["number"] ** 2}))
+"""
+
+
+def square_of(number):
+    config = {"results_version": 1, "study": "features", "number": number}
+    return Job(jobs.identity(config), f"square of {number}", "growing_work:square", config, 1.0)
+
+
+@pytest.fixture
+def squares(tmp_path, monkeypatch):
+    """A function that squares 3, then the answer until it is above 1000, and returns the events."""
+    (tmp_path / "growing_work.py").write_text(GROWING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    folder = tmp_path / "study"
+
+    def ready():
+        number, results = 3, jobs.results(folder)
+        while number < 1000 and square_of(number).id in results:
+            number = results[square_of(number).id]["square"]
+        return [square_of(number)] if number < 1000 else []
+
+    def begin():
+        jobs.create(folder, "features", "tiny", {}, {"limit": 1000})
+
+    return lambda: list(local.run_jobs(ready, folder, "features", workers=2, begin=begin))
+
+
+def test_jobs_that_follow_from_results_are_run_until_none_is_ready(squares, tmp_path):
+    events = squares()
+    names = [event.detail["name"] for event in events if event.kind == "started"]
+    assert names == ["square of 3", "square of 9", "square of 81"]
+    found = jobs.results(tmp_path / "study")
+    assert [found[square_of(number).id] for number in (3, 9, 81)] == [{"square": s} for s in (9, 81, 6561)]
+    assert squares() == []
+
+
+def test_a_job_with_a_result_that_cannot_be_read_fails_and_its_file_stays(squares, tmp_path):
+    squares()
+    result = tmp_path / "study" / square_of(9).id / "result.json"
+    result.write_text("{")
+    (failed,) = squares()
+    assert (failed.kind, failed.cell) == ("failed", square_of(9).id)
+    assert "result.json is not JSON; move it away" in failed.detail["reason"]
+    assert result.read_text() == "{"
+
+
+def test_a_second_run_of_jobs_is_refused_and_leaves_what_the_first_was_asked(squares, tmp_path):
+    squares()
+    (tmp_path / "study" / "study.json").unlink()
+    with lock(tmp_path / "study" / ".lock", wait=False), pytest.raises(StudyError, match="another muonlab run"):
+        squares()
+    assert not (tmp_path / "study" / "study.json").exists()
+
+
+def test_jobs_are_not_put_among_the_cells_of_another_study(act, squares):
+    act("good")
+    with pytest.raises(StudyError, match="holds the study 'grokking', not 'features'"):
+        squares()

@@ -1,12 +1,11 @@
 import errno
 import json
-import os
 
 import pytest
 
 from muonlab.runs.files import StudyError, write_json, write_text
 from muonlab.runs.result import QUANTITIES, CellResult, Crossing, MemberResult
-from muonlab.runs.store import Plan, check, create, explain, list_studies, read_cells, read_plan, report_is_current
+from muonlab.runs.store import Plan, check, create, explain, read_cells, read_plan
 
 
 def result_of(config) -> CellResult:
@@ -152,38 +151,11 @@ def test_a_torn_study_json_is_named_and_not_overwritten(folder, plan):
 def test_no_study_is_said(tmp_path):
     with pytest.raises(StudyError, match="holds no study"):
         read_plan(tmp_path / "nowhere")
-    with pytest.raises(StudyError, match="there is no folder"):
-        list_studies(tmp_path / "nowhere")
 
 
 def test_a_full_disk_is_explained(tmp_path):
     text = explain(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
     assert "is full; free some space and run the same command again" in text
-
-
-def test_studies_are_listed_and_a_broken_one_among_them(folder, plan, tmp_path):
-    finish(folder, plan.cells[0])
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "study.json").write_text("")
-    broken, whole = sorted(list_studies(tmp_path), key=lambda study: study["reason"] is None)
-    assert whole == {
-        "folder": str(folder),
-        "study": "grokking",
-        "preset": "tiny",
-        "cells": {"done": 1, "waiting": 2},
-        "reason": None,
-    }
-    assert "empty" in broken["reason"]
-    assert list_studies(folder) == [whole]
-
-
-def test_a_report_is_current_until_a_result_or_a_plan_is_younger(folder, plan):
-    assert not report_is_current(folder)
-    (folder / "report.html").write_text("")
-    assert report_is_current(folder)
-    finish(folder, plan.cells[0])
-    os.utime(folder / plan.cells[0].id / "result.json", (2e9, 2e9))
-    assert not report_is_current(folder)
 
 
 def test_metrics_are_read_without_a_torn_last_line(folder, plan):

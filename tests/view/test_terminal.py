@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from muonlab.runs.jobs import JobRecord
 from muonlab.runs.store import CellRecord
 from muonlab.train.probe import Cost
 from muonlab.view import terminal
@@ -48,3 +49,24 @@ def test_cells_without_a_result_show_their_status_and_reason(make_cell, capsys, 
     assert config.id in text
     assert status in text
     assert ("its worker died" in text) == (status == "failed")
+
+
+def test_an_outline_prints_jobs_by_name_their_number_and_the_time(capsys):
+    left = [("digits: muon, search", 30.0), ("digits: muon, search", 30.0), ("digits: muon, final", 100.0)]
+    terminal.print_outline(left, 2, Path("runs/features"), num_done=3)
+    text = capsys.readouterr().out
+    assert text.count("digits: muon, search") == 1
+    assert "3 jobs, into runs/features; 3 jobs more are done already" in text
+    assert "time: about 1 min 40 s with 2 workers" in text  # no sooner than the longest job
+    terminal.print_outline([], 2, Path("runs/features"), num_done=3)
+    assert capsys.readouterr().out == "every job is done already in runs/features; nothing would run\n"
+
+
+def test_jobs_show_their_seconds_and_their_reason(capsys):
+    environment = {"sessions": [{"seconds": 1.25}, {"seconds": 2.0}]}
+    done = JobRecord("0" * 16, "digits: muon, final", {}, Path("x"), "done", None, {}, environment)
+    failed = JobRecord("1" * 16, "digits: adamw, final", {}, Path("x"), "failed", "its worker died", None, {})
+    terminal.print_jobs([done, failed])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["0" * 16, "digits:", "muon,", "final", "done", "3.2"]
+    assert lines[-1] == f"{'1' * 16} failed: its worker died"

@@ -1,5 +1,6 @@
-"""Tables on the terminal: a study's forecast, the studies in a folder, the cells of a study."""
+"""Tables on the terminal: a study's forecast, the studies in a folder, the cells or the jobs of a study."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from muonlab.runs.config import CellConfig
+from muonlab.runs.jobs import JobRecord
 from muonlab.runs.result import Crossing, MemberResult
 from muonlab.runs.store import CellRecord
 from muonlab.view.labels import labels
@@ -45,9 +47,32 @@ def print_forecast(
     print(f"disk: about {_size(sum(cost.disk_bytes for cost in costs))}, checkpoints included")
 
 
+def print_outline(left: Sequence[tuple[str, float]], workers: int, folder: Path, num_done: int) -> None:
+    """Print the jobs that are expected to run, their number and the time they take.
+
+    Args:
+        left: name and cost in seconds of one core of every job that is not done.
+        workers: how many run at once.
+        folder: the study's folder.
+        num_done: jobs that are done already.
+    """
+    if not left:
+        print(f"every job is done already in {folder}; nothing would run")
+        return
+    table = _table("job", "how many", "on one core, together")
+    for name, number in Counter(name for name, _ in left).items():
+        table.add_row(name, str(number), duration(sum(cost for other, cost in left if other == name)))
+    longest, total = max(cost for _, cost in left), sum(cost for _, cost in left)
+    seconds = max(longest, total / min(workers, len(left)))
+    _print(table)
+    print(f"{len(left)} jobs, into {folder}; {num_done} jobs more are done already")
+    print(f"time: about {duration(seconds)} with {workers} {'worker' if workers == 1 else 'workers'};")
+    print("      later jobs follow from the results of earlier ones, so there may be more of them, or fewer")
+
+
 def print_studies(studies: Iterable[dict[str, Any]], folder: Path) -> None:
     """Print a line per study."""
-    table = _table("folder", "study", "preset", "cells")
+    table = _table("folder", "study", "preset", "cells or jobs")
     for study in studies:
         cells = study["reason"] or ", ".join(f"{number} {status}" for status, number in study["cells"].items())
         table.add_row(study["folder"], study["study"] or "?", study["preset"] or "?", cells)
@@ -55,6 +80,16 @@ def print_studies(studies: Iterable[dict[str, Any]], folder: Path) -> None:
         _print(table)
     else:
         print(f"no studies in {folder}; `muonlab run grokking out={folder / 'grokking'}` makes one")
+
+
+def print_records(records: Sequence[CellRecord | JobRecord]) -> None:
+    """Print a line per cell or per job, and what it holds."""
+    jobs = [record for record in records if isinstance(record, JobRecord)]
+    cells = [record for record in records if isinstance(record, CellRecord)]
+    if jobs:
+        print_jobs(jobs)
+    else:
+        print_cells(cells)
 
 
 def print_cells(records: Sequence[CellRecord]) -> None:
@@ -67,6 +102,20 @@ def print_cells(records: Sequence[CellRecord]) -> None:
         sustained = _times(members, "sustained_crossing")
         table.add_row(record.id, names[record.id], record.status, first, sustained)
     _print(table)
+    _print_reasons(records)
+
+
+def print_jobs(records: Sequence[JobRecord]) -> None:
+    """Print a line per job."""
+    table = _table("job", "what", "status", "seconds")
+    for record in records:
+        seconds = "" if record.seconds is None else f"{record.seconds:.1f}"
+        table.add_row(record.id, record.name, record.status, seconds)
+    _print(table)
+    _print_reasons(records)
+
+
+def _print_reasons(records: Sequence[CellRecord] | Sequence[JobRecord]) -> None:
     for record in records:
         if record.reason:
             print(f"{record.id} {record.status}: {record.reason}")

@@ -8,7 +8,7 @@ from torch import Tensor
 from muonlab.measure.corrupt_images import CORRUPTIONS, contact_sheet, corrupt, image_seeds
 from muonlab.nets.resnet import ResNet
 from muonlab.nets.vit import ViT
-from muonlab.runs.features import CNNConfig, Family, ImageData
+from muonlab.runs.features import CNNConfig, Family, ImageData, ViTConfig
 from muonlab.tasks import images
 from muonlab.tasks.images import Images
 from muonlab.tasks.sources import DataError
@@ -29,6 +29,7 @@ class ImageMaterial:
 
     def __init__(self, family: Family):
         assert isinstance(family.data, ImageData)
+        assert isinstance(family.net, CNNConfig | ViTConfig)
         self._net, self._data = family.net, family.data
         data = self._data
         wanted = None if data.classes is None or data.transfer_classes is None else self._wanted()
@@ -148,7 +149,7 @@ class ImageMaterial:
         return Sheet(CORRUPTIONS, columns, picture=contact_sheet(self._own_parts[2][0][0], seed=DATA_SEED))
 
 
-def build_net(net: CNNConfig, classes: int, shape: tuple[int, int, int]) -> torch.nn.Module:
+def build_net(net: CNNConfig | ViTConfig, classes: int, shape: tuple[int, ...]) -> torch.nn.Module:
     """Return the net for images (C, H, W)."""
     channels, size, _ = shape
     fields = net.model_dump(exclude={"kind"})

@@ -210,7 +210,7 @@ def _margins(fitted: Probes, states: list[Tensor], labels: Tensor) -> list[dict[
 
 
 def spectrum(hidden: Tensor) -> dict[str, Any]:
-    """Return the ranks of hidden states (N, D), as they are and centred, and the interval of the first over examples."""
+    """Return the ranks of hidden states (N, D), as they are and centred, with an interval over examples."""
     accumulated = Spectrum()
     accumulated.update(hidden)
     found = accumulated.result()

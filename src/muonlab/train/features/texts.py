@@ -20,8 +20,8 @@ PIECE = 500  # characters of a text that are corrupted together
 class TextMaterial:
     """What the nets of a text family are trained, probed and corrupted on.
 
-    The accuracy of a language model is that of the next token. Under a corruption, contexts and next tokens are those of
-    the corrupted text, some of which nobody could foresee: the same for every optimizer.
+    The accuracy of a language model is that of the next token. Under a corruption, contexts and next tokens are those
+    of the corrupted text, some of which nobody could foresee: the same for every optimizer.
 
     Raises:
         DataError: what is wrong with the files.
@@ -64,21 +64,21 @@ class TextMaterial:
             return self._language(self._other)
         classes = len(self._passages.classes)
         build_classifier = partial(build_net, self._net, self._tokenizer, classes)
-        test = self._labelled[2]
+        train, validation, test = self._labelled
         chance = test.labels.bincount().max().item() / len(test.labels)
-        return Task(*self._labelled, build_classifier, chance)
+        return Task(train, validation, test, build_classifier, chance)
 
     def _language(self, source: Text) -> Task:
         windows = text.windows(source.text, self._data.length, source.source, tokenizer=self._data.tokenizer)
         generator = torch.Generator().manual_seed(DATA_SEED)
-        parts = [
-            Set(rows[:, :-1], rows[:, 1:])
+        orders = [
+            part[torch.randperm(len(part), generator=generator)]
             for part in (windows.train, windows.validation, windows.test)
-            for rows in [part[torch.randperm(len(part), generator=generator)]]
         ]
-        counts = parts[2].labels.flatten().bincount()
+        train, validation, test = (Set(rows[:, :-1], rows[:, 1:]) for rows in orders)
+        counts = test.labels.flatten().bincount()
         chance = counts.max().item() / int(counts.sum())
-        return Task(*parts, partial(build_net, self._net, self._tokenizer, None), chance)
+        return Task(train, validation, test, partial(build_net, self._net, self._tokenizer, None), chance)
 
     @cached_property
     def _rows(self) -> list[Tensor]:
@@ -100,7 +100,9 @@ class TextMaterial:
 
     def probing(self) -> Probing:
         """Return the labelled texts."""
-        return Probing(*self._labelled, pool="mean_tokens", rank_pool="last_token", padding=self._tokenizer.padding)
+        train, validation, test = self._labelled
+        padding = self._tokenizer.padding
+        return Probing(train, validation, test, pool="mean_tokens", rank_pool="last_token", padding=padding)
 
     def corrupted(self, name: str, severity: int, number: int) -> tuple[Set, Set]:
         """Return the first windows of the test text, and the first labelled test texts, under a corruption."""

@@ -1,0 +1,152 @@
+"""What `muonlab run` does with a study: one of cells, all known beforehand, or one of jobs that follow from results."""
+
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Protocol, TextIO
+
+from muonlab.launch import local
+from muonlab.launch.pool import Event
+from muonlab.runs import jobs, store
+from muonlab.runs.files import StudyError
+from muonlab.runs.jobs import Job, JobRecord
+from muonlab.runs.store import CellRecord, Plan
+from muonlab.view import terminal
+from muonlab.view.job_progress import JobProgress
+from muonlab.view.progress import ProgressView
+
+Compile = Literal["auto", "always", "never"]
+
+
+class Shown(Protocol):
+    """What shows events."""
+
+    def show(self, kind: str, id: str, detail: dict[str, Any], /) -> None: ...  # noqa: D102
+
+
+class Work(Protocol):
+    """A study in its folder, and how many workers it has.
+
+    Attributes:
+        noun: what it consists of, in the plural.
+        described: the noun after a number of them, such as "of 20 cells" after "3".
+    """
+
+    noun: str
+    described: str
+
+    def forecast(self, device: str) -> None:
+        """Print what a run would do."""
+
+    def records(self) -> Sequence[CellRecord] | Sequence[JobRecord]:
+        """Return what is there."""
+        ...
+
+    def progress(self, stream: TextIO) -> AbstractContextManager[Shown]:
+        """Say where the study stands, and return what shows how it goes on."""
+        ...
+
+    def events(self, device: str, compile: Compile) -> Generator[Event]:
+        """Run what is not done yet, and yield what happens."""
+        ...
+
+
+class Cells:
+    """The cells of a plan."""
+
+    noun = "cells"
+
+    def __init__(self, plan: Plan, folder: Path, workers: int):
+        self._plan, self._folder, self._workers = plan, folder, workers
+        self.described = f"of {len(plan.cells)} cells"
+
+    def forecast(self, device: str) -> None:
+        """Print what a run would do; it trains each kind of cell for a moment."""
+        from muonlab.train.probe import Prober
+
+        cells = [record.config for record in self.records() if record.status != "done"]
+        prober = Prober(device)
+        try:
+            costs = [prober.cost(cell) for cell in cells]
+        except MemoryError as error:
+            raise StudyError(f"{error}; a smaller net, batch or modulus may fit") from error
+        terminal.print_forecast(cells, costs, self._workers, self._folder, len(self._plan.cells) - len(cells))
+
+    def records(self) -> list[CellRecord]:
+        """Return the cells of the plan as the folder shows them."""
+        return store.read_cells(self._folder, self._plan)
+
+    def progress(self, stream: TextIO) -> ProgressView:
+        """Say where the study stands, and return what shows how it goes on."""
+        cells = {record.id: record.config for record in self.records() if record.status != "done"}
+        num_cells = len(self._plan.cells)
+        print(
+            f"{self._folder}: {num_cells} cells, {num_cells - len(cells)} of them done already", file=stream, flush=True
+        )
+        return ProgressView(cells, min(self._workers, max(len(cells), 1)), stream)
+
+    def events(self, device: str, compile: Compile) -> Generator[Event]:
+        """Run what is not done yet, and yield what happens."""
+        return local.run(self._plan, self._folder, workers=self._workers, device=device, compile=compile)
+
+
+class Jobs:
+    """The jobs that follow from what is asked and from the results that are there.
+
+    Args:
+        package: the study's, which has STUDY, ready(asked, folder), the jobs that can run now and are not done, and
+            outline(asked), name and cost of every job that is expected from the beginning to the end.
+        asked: what the package's plan returned.
+        folder: the study's folder.
+        workers: processes at most.
+    """
+
+    noun = described = "jobs"
+
+    def __init__(self, package: ModuleType, asked: Any, folder: Path, workers: int):
+        self._package, self._asked, self._folder, self._workers = package, asked, folder, workers
+
+    def forecast(self, device: str) -> None:
+        """Print what a run would do."""
+        left, num_done = self._left()
+        terminal.print_outline(left, self._workers, self._folder, num_done)
+
+    def records(self) -> list[JobRecord]:
+        """Return the jobs that are there."""
+        return jobs.records(self._folder)
+
+    def progress(self, stream: TextIO) -> JobProgress:
+        """Say where the study stands, and return what shows how it goes on."""
+        left, num_done = self._left()
+        expected = f"about {len(left)} to do" if left else "none to do"
+        print(f"{self._folder}: {num_done} jobs are done already, {expected}", file=stream, flush=True)
+        return JobProgress(sum(cost for _, cost in left), self._workers, stream)
+
+    def events(self, device: str, compile: Compile) -> Generator[Event]:
+        """Run what is not done yet, and yield what happens."""
+        return local.run_jobs(
+            self._ready,
+            self._folder,
+            self._package.STUDY,
+            workers=self._workers,
+            device=device,
+            compile=compile,
+            begin=self._create,
+        )
+
+    def _create(self) -> None:
+        config = self._asked.model_dump(mode="json", exclude={"preset", "settings"})
+        jobs.create(self._folder, self._package.STUDY, self._asked.preset, self._asked.settings, config)
+
+    def _ready(self) -> list[Job]:
+        return self._package.ready(self._asked, self._folder)
+
+    def _left(self) -> tuple[list[tuple[str, float]], int]:
+        """Return names and costs of the jobs that are expected yet, and the number of those that are done."""
+        outline, records, ready = self._package.outline(self._asked), self.records(), self._ready()
+        if not ready:
+            return [], sum(record.status == "done" for record in records)
+        left = jobs.left(outline, records)
+        # Where other settings have left jobs of the same names, the outline may seem done: what is ready is not.
+        return left or [(job.name, job.cost) for job in ready], len(outline) - len(left)

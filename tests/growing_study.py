@@ -1,0 +1,75 @@
+"""A study of jobs small enough for a test: squares of a number, each the square of the last, up to a limit."""
+
+import sys
+from types import ModuleType
+
+from pydantic import BaseModel, ConfigDict
+
+from muonlab.runs import jobs
+from muonlab.runs.findings import Findings, Verdict
+from muonlab.runs.jobs import Job
+from muonlab.studies.settings import check_name, whole_number
+
+WORK = """
+import json
+from pathlib import Path
+
+from muonlab.runs.clock import Clock
+
+def square(*, config, folder, device, compile, environment, report):
+    clock = Clock(Path(folder), environment, device)
+    report({"step": 0, "budget": 1})
+    if config["number"] == config["bad"]:
+        raise ValueError(f"{config['number']} is a bad number")
+    clock.stop()
+    Path(folder, "result.json").write_text(json.dumps({"square": config["number"] ** 2}))
+"""
+
+STUDY = "features"
+KEYS = ("limit", "bad")
+PRESETS = {"tiny": 10, "laptop": 100}
+
+
+class Asked(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    preset: str
+    settings: dict[str, list[str]]
+    limit: int
+    bad: int
+
+
+def plan(preset, settings):
+    check_name("preset", preset, PRESETS)
+    limit = whole_number("limit", settings.get("limit", [str(PRESETS[preset])]), at_least=1, at_most=10**6)
+    return Asked(preset=preset, settings=settings, limit=limit, bad=int(settings.get("bad", ["0"])[0]))
+
+
+def job(number, bad=0):
+    config = {"results_version": 1, "study": STUDY, "number": number, "bad": bad}
+    return Job(jobs.identity(config), f"square of {number}", "growing_work:square", config, float(number))
+
+
+def ready(study, folder):
+    number, results = 3, jobs.results(folder)
+    while number < study.limit and job(number, study.bad).id in results:
+        number = results[job(number, study.bad).id]["square"]
+    return [job(number, study.bad)] if number < study.limit else []
+
+
+def outline(study):
+    return [(f"square of {number}", float(number)) for number in (3, 9, 81) if number < study.limit]
+
+
+def analyse(folder):
+    found = [result["square"] for result in jobs.results(folder).values()]
+    more = ("It is odd.", "So was the first.")
+    verdict = Verdict("yes", "yes", f"The largest square is {max(found)}.", None, more, (), ())
+    return Findings("Squares", "How far?", verdict, (), ())
+
+
+def install(monkeypatch, folder) -> ModuleType:
+    """Make this module the package of the features study, and its target known to workers."""
+    (folder / "growing_work.py").write_text(WORK)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setitem(sys.modules, "muonlab.studies.features", sys.modules[__name__])
+    return sys.modules[__name__]
