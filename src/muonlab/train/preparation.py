@@ -14,9 +14,16 @@ from muonlab.train.sequential import Sequential
 COMPILED_FROM = 1e13
 
 
-def pays(compile: str, flops: float, device: str) -> bool:
-    """Return whether training of that many floating-point operations is to be compiled: "always", "never", "auto"."""
-    return compile == "always" or (compile == "auto" and device == "cpu" and flops >= COMPILED_FROM)
+def pays(compile: str, flops: float, device: str, *, num_jobs: int = 1) -> bool:
+    """Return whether training is to be compiled.
+
+    Args:
+        compile: "always", "never", or "auto": on a CPU, where there is enough to do.
+        flops: floating-point operations of the whole training.
+        device: a torch device.
+        num_jobs: about how many jobs of this size share the program, which is kept on disk.
+    """
+    return compile == "always" or (compile == "auto" and device == "cpu" and flops * num_jobs >= COMPILED_FROM)
 
 
 def prepare(

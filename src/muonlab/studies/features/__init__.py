@@ -3,7 +3,8 @@
 `plan` says what is asked, `ready` which jobs can run, `outline` what is to come, and `analyse` what they mean.
 """
 
+from muonlab.studies.features.analysis import analyse
 from muonlab.studies.features.plan import KEYS, PRESETS, STUDY, FeatureStudy, plan
 from muonlab.studies.features.rounds import outline, ready
 
-__all__ = ["KEYS", "PRESETS", "STUDY", "FeatureStudy", "outline", "plan", "ready"]
+__all__ = ["KEYS", "PRESETS", "STUDY", "FeatureStudy", "analyse", "outline", "plan", "ready"]

@@ -5,8 +5,8 @@ These are for orders of magnitude and for shares of the whole; what is left of a
 
 from muonlab.runs.features import CNNConfig, Family, GPTConfig, ImageData, Measure, Training, ViTConfig
 
-PRODUCTS_A_SECOND = 8e9  # multiplications and additions of one core, small nets, forward and backward
-STEP_SECONDS = 1e-3  # of one member's step, whatever its size
+PRODUCTS_A_SECOND = 16e9  # multiplications and additions of one core, small nets, forward and backward
+STEP_SECONDS = 5e-4  # of one member's step, whatever its size
 CORRUPTIONS = {"images": 15, "text": 10}
 DIGITS_SIDE = 8
 UNKNOWN_SIDE = 32  # of images whose size is that of their files

@@ -111,7 +111,7 @@ KEYS = (
     *(f"text.{field}" for field in TEXT_FIELDS),
     *(f"transfer.{field}" for field in TRAINING_FIELDS),
     *(f"measure.{field}" for field in MEASURING_FIELDS),
-    *(f"{name}.{field}" for name, model in NETS.items() for field in (*_fields(model, "kind"), "budget")),
+    *(f"{name}.{field}" for name, model in NETS.items() for field in (*_fields(model, "kind"), *TRAINING_FIELDS)),
     *(f"{name}.{field}" for name, model in OPTIMIZERS.items() for field in (*_fields(model, "name"), "rates")),
 )
 
@@ -181,10 +181,10 @@ def _rates(name: str, merged: Settings) -> list[float]:
 def _families(preset: str, merged: Settings) -> list[FamilyPlan]:
     found = []
     for name in merged["families"]:
-        net = _made(NETS[name], {k: v for k, v in merged.items() if k != f"{name}.budget"}, f"{name}.", "kind")
-        training = merged | ({"budget": merged[f"{name}.budget"]} if f"{name}.budget" in merged else {})
+        net = _made(NETS[name], merged, f"{name}.", "kind")
+        special = {key: merged[f"{name}.{key}"] for key in TRAINING_FIELDS if f"{name}.{key}" in merged}
         own = {
-            "training": _made(Training, training, ""),
+            "training": _made(Training, merged | special, ""),
             "transfer": _made(Training, merged, "transfer."),
             "measuring": _made(Measuring, merged, "measure."),
         }

@@ -6,11 +6,12 @@ stopped goes on where it stood.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from muonlab.runs import jobs
-from muonlab.runs.features import Measure, Optimizer, Pretrain, State, Training, Transfer
+from muonlab.runs.features import Measure, Optimizer, Pretrain, State, Transfer
 from muonlab.runs.jobs import Job
 from muonlab.studies.features.costs import measuring_cost, training_cost
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy, Search
@@ -45,7 +46,7 @@ def steps(study: FeatureStudy, results: Results) -> list[Step]:
     found: list[Step] = []
     for plan in study.families:
         found += FamilySteps(study, plan, results).all()
-    order = ("search", "final", "transfer", "measure")
+    order = ("search", "final", "transfer search", "measure", "transfer")
     return sorted(found, key=lambda step: order.index(step.role))
 
 
@@ -86,7 +87,7 @@ class FamilySteps:
             result = self._results.get(found[-1].job.id)
             if result is None:
                 return found, None
-            losses |= mean_losses(result, best=role == "transfer")
+            losses |= mean_losses(result, best=role == "transfer search")
             beyond = next_rate(losses, search)
             if beyond is None or extension == search.extensions:
                 break
@@ -162,7 +163,7 @@ class FamilySteps:
         return self._step(config, "transfer", name, f"{NAMES[name]} weights, linear probe on classes", LINEAR)
 
     def _fine_tunings(self, task: str, weights: str | None, finals: Mapping[str, Step]) -> list[Step]:
-        """Return the search for each optimizer's rate, from the last weights of all runs that have not diverged."""
+        """Return each optimizer's search for a rate and its final runs, from the last weights that are finite."""
         if weights is None:
             states, seeds, whose = (), tuple(range(self._study.seeds)), "new weights"
         else:
@@ -173,21 +174,29 @@ class FamilySteps:
         found: list[Step] = []
         for optimizer in self._study.optimizers:
 
-            def make(rates: tuple[float, ...], optimizer: Optimizer = optimizer) -> Step:
+            def make(rates: tuple[float, ...], number: int, role: str, optimizer: Optimizer = optimizer) -> Step:
                 config = Transfer(
                     family=self._plan.family,
                     task=task,  # type: ignore[arg-type]
                     weights=None if weights is None else finals[weights].job.id,
-                    states=states,
-                    seeds=seeds,
+                    states=tuple(
+                        State(name=state.name, seeds=state.seeds[:number], steps=state.steps[:number])
+                        for state in states
+                    ),
+                    seeds=seeds[:number],
                     optimizer=optimizer,
                     training=self._plan.transfer,
                     rates=rates,
                 )
                 words = f"{whose}, fine-tuned on {task} by {NAMES[optimizer.name]}"
-                return self._step(config, "transfer", weights or "none", words, optimizer.name)
+                words += ", search" if role == "transfer search" else ""
+                return self._step(config, role, weights or "none", words, optimizer.name)
 
-            found += self._searched(optimizer, "transfer", make)[0]
+            search = partial(make, number=self._study.search_seeds, role="transfer search")
+            searched, rate = self._searched(optimizer, "transfer search", search)
+            found += searched
+            if rate is not None:
+                found.append(make((rate,), len(seeds), "transfer"))
         return found
 
     def _step(self, config: JobConfig, role: str, optimizer: str, words: str, by: str = "") -> Step:
@@ -294,12 +303,10 @@ def outline(study: FeatureStudy) -> list[tuple[str, float]]:
                 for optimizer in optimizers:
                     rates = len(study.searches[optimizer.name].rates)
                     words = f"{name}: {weights} weights, fine-tuned on {task} by {NAMES[optimizer.name]}"
-                    found.append((words, _fine_tuning(plan, plan.transfer, rates * seeds)))
+                    members = rates * study.search_seeds
+                    found.append((f"{words}, search", training_cost(plan.family, plan.transfer, members)))
+                    found.append((words, training_cost(plan.family, plan.transfer, seeds)))
     return found
-
-
-def _fine_tuning(plan: FamilyPlan, training: Training, members: int) -> float:
-    return training_cost(plan.family, training, members)
 
 
 def _measures(plan: FamilyPlan, seeds: int, states: int) -> float:

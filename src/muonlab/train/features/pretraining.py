@@ -23,6 +23,7 @@ from muonlab.train.seeds import fold_in
 
 CHECKPOINT_SECONDS = 5.0  # about as much work is lost to a kill
 LOOK_EXAMPLES = 512  # of train and of validation, at most, that a look reads
+SHARED = 10  # jobs, about, of a family that train the same net in batches of one size: they share a program
 ROWS = 64  # examples of one forward pass of all members: a language model's logits are large
 
 Report = Callable[[dict], None]
@@ -74,7 +75,7 @@ def run(job: Pretrain, material: Material, folder: Path, clock: Clock, *, device
         clock.log(f"goes on from step {step}")
     else:
         step, height = 0, None
-        is_compiled = pays(compile, flops * training.budget * len(who), device)
+        is_compiled = pays(compile, flops * training.budget * len(who), device, num_jobs=SHARED)
         metrics = Metrics(folder / "metrics.jsonl", len(who))
     is_compiled, height = prepare(trained, batches(0), clock, is_compiled=is_compiled, height=height)
 

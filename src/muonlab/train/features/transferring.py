@@ -13,7 +13,7 @@ from muonlab.train.features import weights
 from muonlab.train.features.batches import Batches
 from muonlab.train.features.material import Material, Task
 from muonlab.train.features.measuring import fit, hidden_states, load_models
-from muonlab.train.features.pretraining import LOOK_EXAMPLES, ROWS, build_engine, count_flops, streams
+from muonlab.train.features.pretraining import LOOK_EXAMPLES, ROWS, SHARED, build_engine, count_flops, streams
 from muonlab.train.preparation import pays, prepare
 from muonlab.train.schedule import pace
 
@@ -80,7 +80,7 @@ def _full(
         trained,
         batches(0),
         clock,
-        is_compiled=pays(compile, flops * training.budget, device),
+        is_compiled=pays(compile, flops * training.budget, device, num_jobs=SHARED),
         height=None,
     )
 

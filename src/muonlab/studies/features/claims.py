@@ -1,0 +1,246 @@
+"""The four claims of arXiv 2606.09658 as differences of means over seeds, family by family and rival by rival.
+
+A claim is judged in its blocks: every family with every rival, and for transfer both kinds of it. In a block the first
+optimizer is "higher" or "lower" where Welch's test, adjusted by Holm over the blocks of the claim, has p <= ALPHA, else
+it is undecided. A claim is
+
+- mixed where it is higher in some block and lower in another;
+- yes where it is higher in at least half of the blocks, against every rival, and lower in none; no likewise, if lower;
+- inconclusive otherwise.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from muonlab.runs.findings import Answer
+from muonlab.stats.effects import Effect, difference
+from muonlab.stats.multiplicity import holm
+from muonlab.studies.features.plan import FamilyPlan
+from muonlab.studies.features.readings import FamilyRuns, FeatureRuns, Model
+from muonlab.studies.features.rounds import FINAL, LINEAR, matched
+
+ALPHA = 0.05
+
+Side = Literal["higher", "lower", "undecided"]
+Values = tuple[list[float], list[float]]  # of the first optimizer and of a rival, one for each seed
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a claim is about, as one number for each run.
+
+    Attributes:
+        name: for people.
+        unit: of the difference.
+        values: (family, rival, is_matched) -> values of both optimizers; empty where there are none.
+    """
+
+    name: str
+    unit: str
+    values: Callable[[FamilyRuns, str, bool], Values]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper: a letter, a title, what the paper says, and what is compared."""
+
+    letter: str
+    title: str
+    words: str
+    quantities: tuple[Quantity, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One family with one rival."""
+
+    family: str
+    rival: str
+    quantity: str
+    unit: str
+    effect: Effect
+    means: tuple[float, float]
+    adjusted_p: float | None = None
+
+    @property
+    def side(self) -> Side:
+        """Where the first optimizer lies."""
+        value = self.effect.estimate.value
+        if self.adjusted_p is None or self.adjusted_p > ALPHA or not value:
+            return "undecided"
+        return "higher" if value > 0 else "lower"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim at equal budget or at matched loss."""
+
+    claim: Claim
+    is_matched: bool
+    blocks: tuple[Block, ...]
+    answer: Answer
+
+    def count(self, side: Side, rival: str | None = None) -> int:
+        """Return the number of blocks on a side."""
+        return sum(block.side == side and rival in (None, block.rival) for block in self.blocks)
+
+
+def _of_models(measure: Callable[[Model], float]) -> Callable[[FamilyRuns, str, bool], Values]:
+    def values(family: FamilyRuns, rival: str, is_matched: bool) -> Values:
+        own, other = family.pair(rival, is_matched=is_matched)
+        return [measure(model) for model in own], [measure(model) for model in other]
+
+    return values
+
+
+def _probed(family: FamilyRuns, rival: str, is_matched: bool) -> Values:
+    first = family.optimizers[0]
+    states = (matched(rival), matched(first)) if is_matched else (FINAL, FINAL)
+    own, other = (family.probed.get(key, {}) for key in zip((first, rival), states, strict=True))
+    return list(own.values()), list(other.values())
+
+
+def _fine_tuned(family: FamilyRuns, rival: str, is_matched: bool) -> Values:
+    """Return the mean over tasks and fine-tuning optimizers, for each seed; only weights of the end are fine-tuned."""
+    if is_matched:
+        return [], []
+    return fine_tuned(family, family.optimizers[0]), fine_tuned(family, rival)
+
+
+def fine_tuned(family: FamilyRuns, weights: str) -> list[float]:
+    """Return by seed the mean accuracy over tasks and fine-tuning optimizers; empty until all of them are done."""
+    ways = [
+        found
+        for task in family.plan.tasks
+        for by in family.optimizers
+        if (found := family.transferred(task, weights, by)) is not None and found.accuracies
+    ]
+    lengths = {len(way.accuracies) for way in ways}
+    if len(ways) < len(family.plan.tasks) * len(family.optimizers) or len(lengths) != 1:
+        return []
+    return [fmean(seed) for seed in zip(*(way.accuracies for way in ways), strict=True)]
+
+
+CLAIMS = (
+    Claim(
+        "a",
+        "Robustness",
+        "accuracy on corrupted inputs is higher",
+        (Quantity("accuracy on corrupted inputs", "accuracy", _of_models(lambda m: m.corrupted_accuracy)),),
+    ),
+    Claim(
+        "b",
+        "Margins",
+        "probes of the hidden states have larger margins, layer by layer",
+        (
+            Quantity(
+                "probe margin, divided by the norm of the probe", "margin", _of_models(lambda m: m.margin("by_norm"))
+            ),
+        ),
+    ),
+    Claim(
+        "c",
+        "Transfer",
+        "linear classifiers and full fine-tuning transfer better",
+        (
+            Quantity("accuracy of a linear probe on another task", "accuracy", _probed),
+            Quantity("accuracy after fine-tuning on another task", "accuracy", _fine_tuned),
+        ),
+    ),
+    Claim(
+        "d",
+        "Rank",
+        "hidden states have a higher effective rank",
+        (Quantity("effective rank, mean over layers", "directions", _of_models(lambda m: m.rank())),),
+    ),
+)
+
+# Other ways to count the same, beside which a claim is shown.
+OTHERS: dict[str, tuple[Quantity, ...]] = {
+    "a": (),
+    "b": (
+        Quantity("raw probe margin", "nats", _of_models(lambda m: m.margin("raw"))),
+        Quantity("distance to the probe's boundary", "deviations", _of_models(lambda m: m.margin("by_distance"))),
+        Quantity(
+            "probe margin on corrupted inputs, divided by the norm of the probe",
+            "margin",
+            _of_models(lambda m: m.margin("by_norm", "corrupted")),
+        ),
+    ),
+    "c": (),
+    "d": (
+        Quantity("effective rank, centred", "directions", _of_models(lambda m: m.rank(form="centred"))),
+        Quantity(
+            "effective rank of Roy & Vetterli", "directions", _of_models(lambda m: m.rank("effective_rank_sigma"))
+        ),
+        Quantity("stable rank", "directions", _of_models(lambda m: m.rank("stable_rank"))),
+        Quantity("participation ratio", "directions", _of_models(lambda m: m.rank("participation_ratio"))),
+    ),
+}
+
+
+def judge(runs: FeatureRuns, claim: Claim, *, is_matched: bool) -> Judged:
+    """Return the claim's answer at equal budget, or at matched clean validation loss."""
+    blocks = adjusted(compare(runs, claim.quantities, is_matched=is_matched))
+    return Judged(claim, is_matched, blocks, _answer(blocks, runs.rivals))
+
+
+def compare(runs: FeatureRuns, quantities: Sequence[Quantity], *, is_matched: bool) -> list[Block]:
+    """Return every family with every rival, where both have runs."""
+    found = []
+    for family in runs.families:
+        for rival in runs.rivals:
+            for quantity in quantities:
+                own, other = quantity.values(family, rival, is_matched)
+                if own and other:
+                    means = fmean(own), fmean(other)
+                    effect = difference(own, other)
+                    found.append(Block(family.name, rival, quantity.name, quantity.unit, effect, means))
+    return found
+
+
+def adjusted(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """Return blocks with p adjusted over all of them (Holm 1979)."""
+    p = holm({str(number): block.effect.p for number, block in enumerate(blocks)})
+    return tuple(
+        Block(b.family, b.rival, b.quantity, b.unit, b.effect, b.means, p[str(number)])
+        for number, b in enumerate(blocks)
+    )
+
+
+def _answer(blocks: Sequence[Block], rivals: Sequence[str]) -> Answer:
+    sides = [block.side for block in blocks]
+    higher, lower = sides.count("higher"), sides.count("lower")
+    if higher and lower:
+        return "mixed"
+    for side in ("higher", "lower"):
+        against = {block.rival for block in blocks if block.side == side}
+        if blocks and 2 * sides.count(side) >= len(sides) and against == set(rivals):
+            return "yes" if side == "higher" else "no"
+    return "inconclusive"
+
+
+def effective_robustness(runs: FeatureRuns) -> list[Block]:
+    """Return the difference of effective robustness, in log-odds, of every family and rival."""
+    found = []
+    for family in runs.families:
+        own = list(family.effective_robustness(runs.first).values())
+        for rival in runs.rivals:
+            other = list(family.effective_robustness(rival).values())
+            if own and other:
+                means = fmean(own), fmean(other)
+                found.append(
+                    Block(family.name, rival, "effective robustness", "log-odds", difference(own, other), means)
+                )
+    return list(adjusted(found))
+
+
+def is_complete(plan: FamilyPlan, family: FamilyRuns) -> bool:
+    """Return whether every measure and every way of transfer of a family is done."""
+    ways = len(plan.tasks) * len(family.optimizers) * (len(family.optimizers) + 1) + len(family.optimizers)
+    return len(family.path) == len(family.optimizers) and len(family.transfers) >= ways
+
+
+__all__ = ["CLAIMS", "LINEAR", "OTHERS", "Block", "Claim", "Judged", "compare", "effective_robustness", "judge"]

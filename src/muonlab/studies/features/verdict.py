@@ -1,0 +1,238 @@
+"""What a study of features answers: a verdict for each claim, with its intervals, its scope and what weakens it."""
+
+from collections.abc import Sequence
+
+from muonlab.runs.features import ImageData
+from muonlab.runs.findings import Answer, Interval, Verdict, as_text
+from muonlab.studies.features.claims import ALPHA, CLAIMS, OTHERS, Block, Judged, compare, judge
+from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
+from muonlab.studies.features.rounds import FINAL, NAMES, UNTRAINED
+
+LABELS: dict[Answer, str] = {
+    "yes": "Yes",
+    "no": "No: the opposite",
+    "mixed": "It depends",
+    "inconclusive": "Inconclusive",
+}
+SATURATED = 0.99  # clean accuracy of every optimizer above which little is left to tell them apart
+
+
+def verdicts(runs: FeatureRuns) -> list[tuple[Judged, Judged]]:
+    """Return every claim at equal budget and at matched loss."""
+    return [(judge(runs, claim, is_matched=False), judge(runs, claim, is_matched=True)) for claim in CLAIMS]
+
+
+def verdict(runs: FeatureRuns, judged: Sequence[tuple[Judged, Judged]]) -> Verdict:
+    """Return the verdict over all claims: a sentence on them together, then one on each."""
+    answers = [equal.answer for equal, _ in judged]
+    whole: Answer = "mixed" if len(set(answers)) > 1 else answers[0]
+    first = NAMES[runs.first]
+    parts = "; ".join(
+        f"({equal.claim.letter}) {equal.claim.title.lower()}: {LABELS[equal.answer].lower()}" for equal, _ in judged
+    )
+    rivals = " and ".join(NAMES[rival] for rival in runs.rivals) or "nothing"
+    sentence = f"{first} against {rivals}, at equal budget and each with its own tuned learning rate: {parts}."
+    label = LABELS[whole] if len(set(answers)) == 1 else "Claim by claim"
+    more = tuple(sentence_of(runs, equal, at_loss) for equal, at_loss in judged)
+    return Verdict(whole, label, sentence, None, more, scope(runs), tuple(cautions(runs, judged)))
+
+
+# -- a claim in words ------------------------------------------------------------------------------
+
+
+def sentence_of(runs: FeatureRuns, equal: Judged, at_loss: Judged) -> str:
+    """Return the finding on a claim: at equal budget, with intervals, and at matched loss."""
+    claim = equal.claim
+    head = f"({claim.letter}) {claim.title}, “{claim.words}”: {LABELS[equal.answer].lower()}"
+    if equal.answer == "inconclusive":
+        head += f", because {why_inconclusive(runs, equal)}"
+    if not equal.blocks:
+        return f"{head}."
+    shown = "; ".join(_block_in_words(runs, block) for block in equal.blocks)
+    matched = _matched_in_words(runs, at_loss)
+    return f"{head}. {NAMES[runs.first]} less its rival, with 95% intervals: {shown}. {matched}"
+
+
+def why_inconclusive(runs: FeatureRuns, judged: Judged) -> str:
+    """Return the reason in words."""
+    if not runs.rivals:
+        return "there is no other optimizer to compare with"
+    if not judged.blocks:
+        return "no family has measured runs of both optimizers"
+    unsure = [block for block in judged.blocks if block.effect.p is None]
+    if len(unsure) == len(judged.blocks):
+        return f"no difference has an interval ({unsure[0].effect.estimate.reason})"
+    decided = len(judged.blocks) - judged.count("undecided")
+    if not decided:
+        return (
+            f"none of {len(judged.blocks)} comparisons tells the optimizers apart "
+            f"(p > {ALPHA:g}, adjusted for their number)"
+        )
+    return f"only {decided} of {len(judged.blocks)} comparisons are decided{_against(runs, judged)}"
+
+
+def _against(runs: FeatureRuns, judged: Judged) -> str:
+    open_ones = [
+        NAMES[rival] for rival in runs.rivals if not judged.count("higher", rival) and not judged.count("lower", rival)
+    ]
+    return f", none of them against {' or '.join(open_ones)}" if open_ones else ""
+
+
+def _block_in_words(runs: FeatureRuns, block: Block) -> str:
+    kind = f", {block.quantity.removeprefix('accuracy ')}" if "another task" in block.quantity else ""
+    return f"{block.family} against {NAMES[block.rival]}{kind} {as_text(interval(block), 'number')} ({_n(block)})"
+
+
+def _matched_in_words(runs: FeatureRuns, judged: Judged) -> str:
+    if not judged.blocks:
+        return "At matched clean validation loss nothing could be compared."
+    counts = ", ".join(f"{judged.count(side)} {side}" for side in ("higher", "lower", "undecided"))
+    return f"At matched clean validation loss: {LABELS[judged.answer].lower()} ({counts} of {len(judged.blocks)})."
+
+
+def _n(block: Block) -> str:
+    return f"n = {block.effect.n[0]} + {block.effect.n[1]}"
+
+
+def interval(block: Block) -> Interval:
+    """Return the difference as the report shows it."""
+    estimate = block.effect.estimate
+    return Interval(estimate.value, estimate.lower, estimate.upper, estimate.reason)
+
+
+# -- what it holds for, and what weakens it --------------------------------------------------------
+
+
+def scope(runs: FeatureRuns) -> tuple[tuple[str, str], ...]:
+    """Return what the answers hold for."""
+    asked = runs.asked
+    sets = [
+        f"{family.name} ({family.finals[name]['num_parameters']:,} parameters, {family.plan.training.budget} steps of "
+        f"{family.plan.training.batch}, {family.sizes['num_train']:,} examples)"
+        for family in runs.families
+        for name in list(family.finals)[:1]
+    ]
+    searches = [
+        f"{NAMES[name]} {sum(family.searches[name].num_runs for family in runs.families)}"
+        for name in (optimizer.name for optimizer in asked.optimizers)
+    ]
+    return (
+        ("nets and data", "; ".join(sets) or "none yet"),
+        ("runs", f"{asked.seeds} seeds of each, of initial weights and order of batches; split and test set are fixed"),
+        (
+            "tuning",
+            f"learning rate alone, by validation loss; runs of pretraining: {', '.join(searches)}",
+        ),
+        ("not tuned", "weight decay, momentum, schedule, batch: one value each (see Settings)"),
+    )
+
+
+def cautions(runs: FeatureRuns, judged: Sequence[tuple[Judged, Judged]]) -> list[str]:
+    """Return what weakens the answers."""
+    found = [*_missing(runs), *_edges(runs), *_diverged(runs), *_saturated(runs), *_unequal(runs)]
+    for equal, at_loss in judged:
+        if at_loss.blocks and equal.answer != at_loss.answer and "inconclusive" not in (equal.answer, at_loss.answer):
+            found.append(
+                f"({equal.claim.letter}) is {LABELS[equal.answer].lower()} at equal budget and "
+                f"{LABELS[at_loss.answer].lower()} at matched loss: how far a net is trained explains part of it."
+            )
+        found += _other_counts(runs, equal)
+    return [*found, *_untrained(runs)]
+
+
+def _missing(runs: FeatureRuns) -> list[str]:
+    open_ones = [record for record in runs.records if record.status != "done"]
+    undone = runs.expected - len(runs.records) + len(open_ones)
+    if not undone:
+        return []
+    failed = sum(record.status == "failed" for record in open_ones)
+    return [f"{undone} of {runs.expected} jobs known so far are not done, {failed} of them failed: figures may change."]
+
+
+def _edges(runs: FeatureRuns) -> list[str]:
+    places = [
+        f"{NAMES[name]} on {family.name} ({search.edge}, {search.best:g})"
+        for family in runs.families
+        for name, search in family.searches.items()
+        if search.edge is not None
+    ]
+    if not places:
+        return []
+    return [
+        f"A best learning rate lies on the edge of what was tried, so a better one may lie beyond: {'; '.join(places)}."
+    ]
+
+
+def _diverged(runs: FeatureRuns) -> list[str]:
+    places = [
+        f"{number} of {len(result['members'])} {NAMES[name]} runs of {family.name}"
+        for family in runs.families
+        for name, result in family.finals.items()
+        if (number := sum(member["diverged_at"] is not None for member in result["members"]))
+    ]
+    return [f"Diverged, and left out of every measure: {'; '.join(places)}."] if places else []
+
+
+def _saturated(runs: FeatureRuns) -> list[str]:
+    places = [
+        family.name
+        for family in runs.families
+        if isinstance(family.plan.family.data, ImageData)
+        and all(family.of(name, FINAL) for name in family.optimizers)
+        and min(model.clean_accuracy for name in family.optimizers for model in family.of(name, FINAL)) >= SATURATED
+    ]
+    return (
+        [f"On {', '.join(places)} every run is almost perfect on clean inputs: little is left to differ."]
+        if places
+        else []
+    )
+
+
+def _unequal(runs: FeatureRuns) -> list[str]:
+    found = []
+    for family in runs.families:
+        counts = {name: search.num_runs for name, search in family.searches.items() if search.num_runs}
+        if len(set(counts.values())) > 1:
+            words = ", ".join(f"{NAMES[name]} {number}" for name, number in counts.items())
+            found.append(f"{family.name} ({words})")
+    if not found:
+        return []
+    return [f"Searches that went on beyond an edge had more runs than others: {'; '.join(found)}."]
+
+
+def _other_counts(runs: FeatureRuns, equal: Judged) -> list[str]:
+    """Return a sentence where other ways to count lie on the other side of zero than the claim's own."""
+    own = {(b.family, b.rival): b for b in equal.blocks if b.side != "undecided"}
+    turned: dict[str, int] = {}
+    others = OTHERS[equal.claim.letter]
+    for block in compare(runs, others, is_matched=False):
+        mine = own.get((block.family, block.rival))
+        value = block.effect.estimate.value
+        if mine is not None and value is not None and value * (mine.effect.estimate.value or 0) < 0:
+            turned[block.quantity] = turned.get(block.quantity, 0) + 1
+    if not turned:
+        return []
+    words = "; ".join(f"{name} in {number} of {len(own)}" for name, number in turned.items())
+    return [f"({equal.claim.letter}) depends on how it is counted: decided comparisons turn round by {words}."]
+
+
+def _untrained(runs: FeatureRuns) -> list[str]:
+    higher = []
+    for family in runs.families:
+        new, trained = family.of(runs.first, UNTRAINED), _all_trained(family)
+        if new and trained and _mean_rank(new) > max(trained):
+            higher.append(family.name)
+    if not higher:
+        return []
+    return [
+        f"On {', '.join(higher)} nets that were never trained have a higher effective rank than all trained ones: a "
+        "high rank alone is no merit."
+    ]
+
+
+def _all_trained(family: FamilyRuns) -> list[float]:
+    return [_mean_rank(models) for name in family.optimizers if (models := family.of(name, FINAL))]
+
+
+def _mean_rank(models) -> float:
+    return sum(model.rank() for model in models) / len(models)
