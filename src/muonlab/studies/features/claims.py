@@ -1,11 +1,11 @@
 """The four claims of arXiv 2606.09658 as differences of means over seeds, family by family and rival by rival.
 
 A claim is judged in its blocks: every family with every rival, and for transfer both kinds of it. In a block the first
-optimizer is "higher" or "lower" where Welch's test, adjusted by Holm over the blocks of the claim, has p <= ALPHA, else
-it is undecided. A claim is
+optimizer is "higher" or "lower" where Welch's test, adjusted by Holm over the blocks of the claim, has p <= ALPHA and
+both have MIN_RUNS runs, else it is undecided. A claim is
 
 - mixed where it is higher in some block and lower in another;
-- yes where it is higher in at least half of the blocks, against every rival, and lower in none; no likewise, if lower;
+- yes where it is higher in more than half of the blocks, against every rival, and lower in none; no likewise, if lower;
 - inconclusive otherwise.
 """
 
@@ -22,6 +22,7 @@ from muonlab.studies.features.readings import FamilyRuns, FeatureRuns, Model
 from muonlab.studies.features.rounds import FINAL, LINEAR, matched
 
 ALPHA = 0.05
+MIN_RUNS = 3  # of each side of a block: two runs may agree by luck
 
 Side = Literal["higher", "lower", "undecided"]
 Values = tuple[list[float], list[float]]  # of the first optimizer and of a rival, one for each seed
@@ -203,7 +204,7 @@ def compare(runs: FeatureRuns, quantities: Sequence[Quantity], *, is_matched: bo
 
 def adjusted(blocks: Sequence[Block]) -> tuple[Block, ...]:
     """Return blocks with p adjusted over all of them (Holm 1979)."""
-    p = holm({str(number): block.effect.p for number, block in enumerate(blocks)})
+    p = holm({str(n): block.effect.p if min(block.effect.n) >= MIN_RUNS else None for n, block in enumerate(blocks)})
     return tuple(
         Block(b.family, b.rival, b.quantity, b.unit, b.effect, b.means, p[str(number)])
         for number, b in enumerate(blocks)
@@ -217,7 +218,7 @@ def _answer(blocks: Sequence[Block], rivals: Sequence[str]) -> Answer:
         return "mixed"
     for side in ("higher", "lower"):
         against = {block.rival for block in blocks if block.side == side}
-        if blocks and 2 * sides.count(side) >= len(sides) and against == set(rivals):
+        if blocks and 2 * sides.count(side) > len(sides) and against == set(rivals):
             return "yes" if side == "higher" else "no"
     return "inconclusive"
 

@@ -120,20 +120,26 @@ class FamilySteps:
 
     # -- what is done with the weights -------------------------------------------------------------
 
+    def _end(self, final: Step) -> State | None:
+        """Return the last weights of the runs that have not diverged; None where all have."""
+        result = self._results[final.job.id]
+        seeds = tuple(member["seed"] for member in result["members"] if member["diverged_at"] is None)
+        return State(name=FINAL, seeds=seeds, steps=(result["steps"][-1],) * len(seeds)) if seeds else None
+
     def _states(self, name: str, finals: Mapping[str, Step]) -> tuple[State, ...]:
-        """Return the weights of an optimizer that are compared; runs that diverged have none."""
+        """Return the weights of an optimizer that are compared: the last ones, and those matched in loss to a rival."""
+        end = self._end(finals[name])
+        if end is None:
+            return ()
         curves = {other: self._results[step.job.id]["members"] for other, step in finals.items()}
         looks = self._results[finals[name].job.id]["steps"]
-        first = self._study.optimizers[0].name
-        whole = [member for member in curves[name] if member["diverged_at"] is None]
-        seeds = tuple(member["seed"] for member in whole)
-        states = [State(name=FINAL, seeds=seeds, steps=(looks[-1],) * len(seeds))]
+        first, states = self._study.optimizers[0].name, [end]
         for rival in [other for other in curves if other != first] if name == first else [first]:
             target = common_loss(curves[name], curves[rival])
             if target is not None:
-                steps = tuple(first_at(member, looks, target) for member in whole)
-                states.append(State(name=matched(rival), seeds=seeds, steps=steps))
-        return tuple(states) if seeds else ()
+                steps = tuple(first_at(m, looks, target) for m in curves[name] if m["diverged_at"] is None)
+                states.append(State(name=matched(rival), seeds=end.seeds, steps=steps))
+        return tuple(states)
 
     def _measure(self, name: str, finals: Mapping[str, Step]) -> Step:
         every = tuple(range(self._study.seeds))
@@ -164,13 +170,11 @@ class FamilySteps:
 
     def _fine_tunings(self, task: str, weights: str | None, finals: Mapping[str, Step]) -> list[Step]:
         """Return each optimizer's search for a rate and its final runs, from the last weights that are finite."""
-        if weights is None:
-            states, seeds, whose = (), tuple(range(self._study.seeds)), "new weights"
-        else:
-            states = self._states(weights, {weights: finals[weights]})[:1]
-            seeds, whose = states[0].seeds if states else (), f"{NAMES[weights]} weights"
-        if not seeds:
+        end = None if weights is None else self._end(finals[weights])
+        if weights is not None and end is None:
             return []
+        seeds = tuple(range(self._study.seeds)) if end is None else end.seeds
+        whose = "new weights" if weights is None else f"{NAMES[weights]} weights"
         found: list[Step] = []
         for optimizer in self._study.optimizers:
 
@@ -179,10 +183,9 @@ class FamilySteps:
                     family=self._plan.family,
                     task=task,  # type: ignore[arg-type]
                     weights=None if weights is None else finals[weights].job.id,
-                    states=tuple(
-                        State(name=state.name, seeds=state.seeds[:number], steps=state.steps[:number])
-                        for state in states
-                    ),
+                    states=()
+                    if end is None
+                    else (State(name=FINAL, seeds=end.seeds[:number], steps=end.steps[:number]),),
                     seeds=seeds[:number],
                     optimizer=optimizer,
                     training=self._plan.transfer,

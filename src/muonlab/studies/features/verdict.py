@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from muonlab.runs.features import ImageData
 from muonlab.runs.findings import Answer, Interval, Verdict, as_text
-from muonlab.studies.features.claims import ALPHA, CLAIMS, OTHERS, Block, Judged, compare, judge
+from muonlab.studies.features.claims import ALPHA, CLAIMS, MIN_RUNS, OTHERS, Block, Judged, compare, judge
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
 from muonlab.studies.features.rounds import FINAL, NAMES, UNTRAINED
 
@@ -24,8 +24,8 @@ def verdicts(runs: FeatureRuns) -> list[tuple[Judged, Judged]]:
 
 def verdict(runs: FeatureRuns, judged: Sequence[tuple[Judged, Judged]]) -> Verdict:
     """Return the verdict over all claims: a sentence on them together, then one on each."""
-    answers = [equal.answer for equal, _ in judged]
-    whole: Answer = "mixed" if len(set(answers)) > 1 else answers[0]
+    answers: list[Answer] = [equal.answer for equal, _ in judged]
+    whole: Answer = answers[0] if len(set(answers)) == 1 else "mixed"
     first = NAMES[runs.first]
     parts = "; ".join(
         f"({equal.claim.letter}) {equal.claim.title.lower()}: {LABELS[equal.answer].lower()}" for equal, _ in judged
@@ -62,6 +62,8 @@ def why_inconclusive(runs: FeatureRuns, judged: Judged) -> str:
     unsure = [block for block in judged.blocks if block.effect.p is None]
     if len(unsure) == len(judged.blocks):
         return f"no difference has an interval ({unsure[0].effect.estimate.reason})"
+    if max(min(block.effect.n) for block in judged.blocks) < MIN_RUNS:
+        return f"there are fewer than {MIN_RUNS} runs of each optimizer"
     decided = len(judged.blocks) - judged.count("undecided")
     if not decided:
         return (
