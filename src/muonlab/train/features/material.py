@@ -16,6 +16,11 @@ class Set(NamedTuple):
     inputs: Tensor
     labels: Tensor
 
+    @property
+    def kind(self) -> str:
+        """What the labels are: "classes" or "tokens"."""
+        return "classes" if self.labels.ndim == 1 else "tokens"
+
     def first(self, number: int) -> "Set":
         """Return the first of them; they are in random order."""
         return Set(self.inputs[:number], self.labels[:number])

@@ -17,7 +17,7 @@ from muonlab.runs.features import Measure, State
 from muonlab.train.features import weights
 from muonlab.train.features.material import DATA_SEED, Material, Probing, Set, Task, example_loss
 
-ROWS = 256  # examples of a forward pass
+ROWS = 64  # examples of a forward pass: small enough for the cache
 SEVERITIES = (1, 2, 3, 4, 5)
 RESAMPLES = 200
 
@@ -37,7 +37,7 @@ class Model:
 def run(job: Measure, material: Material, folder: Path, *, report: Report) -> dict[str, Any]:
     """Measure, and return what result.json holds."""
     task, probing = material.pretraining(), material.probing()
-    models = load_models(job.states, job.seeds, folder.parent / job.weights, task.build)
+    models = load_models(distinct(job.states), job.seeds, folder.parent / job.weights, task.build)
     stages = len(material.corruptions) * len(SEVERITIES) + 2 * len(models) + len(job.looks) * len(job.seeds)
     done = 0
 
@@ -51,6 +51,7 @@ def run(job: Measure, material: Material, folder: Path, *, report: Report) -> di
     layers = _layers(
         models, probing, states, settings.probe_train, settings.probe_validation, settings.examples, advance
     )
+    measured = {(m.seed, m.step): {**robustness[k], "layers": layers[k]} for k, m in enumerate(models)}
     result: dict[str, Any] = {
         "corruptions": list(material.corruptions),
         "chance": task.chance,
@@ -59,8 +60,9 @@ def run(job: Measure, material: Material, folder: Path, *, report: Report) -> di
         "num_probe_test": min(settings.examples, len(probing.test.labels)),
         "num_probe_train": min(settings.probe_train, len(probing.train.labels)),
         "models": [
-            {"state": model.state, "seed": model.seed, "step": model.step, **robustness[k], "layers": layers[k]}
-            for k, model in enumerate(models)
+            {"state": state.name, "seed": seed, "step": step, **measured[seed, step]}
+            for state in job.states
+            for seed, step in zip(state.seeds, state.steps, strict=True)
         ],
         "path": _path(job, material, task, folder, advance),
     }
@@ -68,6 +70,12 @@ def run(job: Measure, material: Material, folder: Path, *, report: Report) -> di
         result["controls"] = _controls(models[0], probing, settings.probe_train, settings.probe_validation)
         result["sheet"] = _sheet(material)
     return result
+
+
+def distinct(states: Sequence[State]) -> list[State]:
+    """Return the weights of several states, each once: a run may be matched to two rivals at one step."""
+    pairs = sorted({pair for state in states for pair in zip(state.seeds, state.steps, strict=True)})
+    return [State(name="", seeds=tuple(seed for seed, _ in pairs), steps=tuple(step for _, step in pairs))]
 
 
 def load_models(

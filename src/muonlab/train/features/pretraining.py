@@ -22,9 +22,9 @@ from muonlab.train.schedule import pace
 from muonlab.train.seeds import fold_in
 
 CHECKPOINT_SECONDS = 5.0  # about as much work is lost to a kill
-LOOK_EXAMPLES = 512  # of train and of validation, at most, that a look reads
+LOOK_EXAMPLES = {"classes": 512, "tokens": 96}  # of validation, at most, that a look reads; a quarter of it of train
 SHARED = 10  # jobs, about, of a family that train the same net in batches of one size: they share a program
-ROWS = 64  # examples of one forward pass of all members: a language model's logits are large
+ROWS = {"classes": 64, "tokens": 8}  # examples of one forward pass of all members: logits of tokens are large
 
 Report = Callable[[dict], None]
 
@@ -127,16 +127,17 @@ def count_flops(trained: Any, batches: Batches) -> float:
 
 def _look(trained: Any, task: Task) -> dict[str, torch.Tensor]:
     values = {}
-    for side, examples in (("train", task.train), ("validation", task.validation)):
-        loss, accuracy = evaluate(trained, examples.first(LOOK_EXAMPLES))
+    number = LOOK_EXAMPLES[task.validation.kind]
+    for side, examples in (("train", task.train.first(number // 4)), ("validation", task.validation.first(number))):
+        loss, accuracy = evaluate(trained, examples)
         values |= {f"{side}_loss": loss, f"{side}_accuracy": accuracy}
     return values
 
 
 def evaluate(trained: Any, examples: Set) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean loss and accuracy of every member, (S,) each."""
-    losses, hits = [], []
-    for inputs, labels in zip(examples.inputs.split(ROWS), examples.labels.split(ROWS), strict=True):
+    losses, hits, rows = [], [], ROWS[examples.kind]
+    for inputs, labels in zip(examples.inputs.split(rows), examples.labels.split(rows), strict=True):
         loss, hit = trained.evaluate(inputs, labels.expand(len(trained), *labels.shape))
         losses.append(loss)
         hits.append(hit.double().flatten(2).mean(2) if hit.ndim > 2 else hit.double())

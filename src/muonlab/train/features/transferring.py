@@ -92,13 +92,13 @@ def _full(
     tuned = fine_tune(
         trained,
         draw,
-        task.validation.first(LOOK_EXAMPLES),
+        task.validation.first(LOOK_EXAMPLES[task.validation.kind]),
         task.test,
         budget=training.budget,
         looks=training.steps[1:],
         patience=training.patience,
         pace=lambda step: pace(step, training.budget, warmup=training.warmup, kind=training.schedule),
-        rows=ROWS,
+        rows=ROWS[task.test.kind],
     )
     return {
         "flops_per_step": flops / len(who),
