@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from muonlab.losses import softmax
-from muonlab.measure.transfer import best_rate, fine_tune
+from muonlab.measure.transfer import fine_tune
 from muonlab.train.population import Population
 from muonlab.train.sequential import Sequential
 
@@ -226,37 +226,10 @@ def test_a_member_that_overfits_is_left_as_a_plain_loop_leaves_it_at_its_best_st
     )
 
 
-# -- the choice of a rate ---------------------------------------------------------------------------------------------
-
-
-def test_the_best_rate_has_the_smallest_mean_loss_of_those_at_which_nobody_diverged():
-    losses = torch.tensor([[0.9, 0.7], [0.5, 0.5], [0.0, torch.inf], [0.2, torch.nan]])
-    choice = best_rate(losses, [0.001, 0.01, 0.1, 1.0])
-    assert (choice.rate, choice.is_edge) == (0.01, None)
-    torch.testing.assert_close(choice.mean_losses, torch.tensor([0.8, 0.5, torch.inf, torch.inf]).double())
-
-
-@pytest.mark.parametrize(
-    ("means", "rates", "rate", "is_edge"),
-    [
-        ([1.0, 2.0, 3.0], [0.1, 0.2, 0.4], 0.1, "low"),
-        ([3.0, 2.0, 1.0], [0.1, 0.2, 0.4], 0.4, "high"),
-        ([1.0, 2.0, 3.0], [0.4, 0.1, 0.2], 0.4, "high"),
-        ([1.0, 2.0, 3.0], [0.2, 0.4, 0.1], 0.2, None),
-        ([2.0, 1.0, 1.0], [0.1, 0.2, 0.4], 0.2, None),
-        ([1.0], [0.1], 0.1, "low"),
-    ],
-)
-def test_the_edge_is_that_of_the_rates_in_order(means, rates, rate, is_edge):
-    choice = best_rate(torch.tensor(means)[:, None], rates)
-    assert (choice.rate, choice.is_edge) == (rate, is_edge)
-
-
-def test_where_every_rate_diverged_they_are_named():
-    with pytest.raises(ValueError, match=r"at every learning rate tried \(0.1, 1e-05\) a member diverged"):
-        best_rate(torch.tensor([[1.0, torch.nan], [torch.inf, 1.0]]), [0.1, 1e-5])
-
-
-def test_losses_of_another_number_of_rates_are_refused():
-    with pytest.raises(ValueError, match=r"losses have the shape \(2, 3\); expected \(3 rates, members\)"):
-        best_rate(torch.ones(2, 3), [0.1, 0.2, 0.3])
+def test_without_a_test_set_none_is_read():
+    engine = Walk()
+    found = fine_tune(engine, draw, VALIDATION, None, budget=100, looks=LOOKS)
+    assert found.test_loss.isnan().all()
+    assert found.test_accuracy.isnan().all()
+    assert found.best_step.tolist() == [30, 50, 100]
+    assert {largest for _, largest in engine.read} == {0.0}  # the rows of the validation set

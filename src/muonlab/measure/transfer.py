@@ -1,12 +1,12 @@
 """What is learnt from where: members fine-tuned on a task, each stopped at its best look at validation.
 
-Letters: S members, B rows of a batch, N rows of a set, T tokens, L looks, R learning rates.
+Letters: S members, B rows of a batch, N rows of a set, T tokens, L looks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ class FineTuned:
         validation_loss: (S, L) means over all rows.
         validation_accuracy: (S, L).
         best_step: (S,) steps made before the look with the smallest finite loss, the first of equals; -1 without one.
-        test_loss: (S,) at the weights of the best look, NaN without one.
+        test_loss: (S,) at the weights of the best look, NaN without one or without a test set.
         test_accuracy: (S,) likewise.
         is_last: (S,) whether the best look was the last of the whole budget, so that more steps may help.
         diverged: (S,) whether some look saw a loss that is not finite.
@@ -68,7 +68,7 @@ def fine_tune(
     engine: Engine,
     draw: Callable[[int], Rows],
     validation: Rows,
-    test: Rows,
+    test: Rows | None,
     *,
     budget: int,
     looks: Sequence[int],
@@ -85,7 +85,7 @@ def fine_tune(
         engine: the members, changed.
         draw: step -> a batch for every member, inputs (S, B, ...) and labels (S, B, ...), where the engine is.
         validation: shared by the members, where the engine is.
-        test: likewise.
+        test: likewise; None reads none, as where a learning rate is being chosen.
         budget: number of steps, unless it ends early.
         looks: after how many steps to look at validation, increasing and ending with the budget. A look before the
             first step comes by itself.
@@ -108,7 +108,8 @@ def fine_tune(
         if patience is not None and num_idle >= patience:
             break
     engine.load({**engine.tensors(), **best.weights})
-    test_loss, test_accuracy = (each.where(best.step != NONE, torch.nan) for each in _read(engine, test, rows))
+    read = (torch.full_like(best.loss, torch.nan),) * 2 if test is None else _read(engine, test, rows)
+    test_loss, test_accuracy = (each.where(best.step != NONE, torch.nan) for each in read)
     losses, accuracies = (torch.stack(each, dim=1) for each in zip(*seen, strict=True))  # (S, L)
     return FineTuned(
         steps=torch.tensor(steps),
@@ -163,7 +164,9 @@ def _mean(parts: list[tuple[Tensor, int]]) -> Tensor:
     return torch.stack(sums).sum(dim=0) / sum(counts)
 
 
-def _check(budget: int, looks: Sequence[int], patience: int | None, rows: int, validation: Rows, test: Rows) -> None:
+def _check(
+    budget: int, looks: Sequence[int], patience: int | None, rows: int, validation: Rows, test: Rows | None
+) -> None:
     whole = [0, *looks]
     if len(whole) < 2 or whole[-1] != budget or any(after <= before for before, after in pairwise(whole)):
         raise ValueError(
@@ -173,50 +176,11 @@ def _check(budget: int, looks: Sequence[int], patience: int | None, rows: int, v
     for name, number in (("patience", patience), ("rows", rows)):
         if number is not None and number < 1:
             raise ValueError(f"{name}={number!r} is too small; expected at least 1")
-    for name, (inputs, labels) in (("validation", validation), ("test", test)):
+    for name, examples in (("validation", validation), ("test", test)):
+        if examples is None:
+            continue
+        inputs, labels = examples
         if not 0 < len(inputs) == len(labels):
             raise ValueError(
                 f"the {name} set has {len(inputs)} inputs and {len(labels)} labels; expected as many, and one at least"
             )
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The learning rate chosen on validation.
-
-    Attributes:
-        rate: with the smallest mean loss, the first of equals.
-        is_edge: "low" or "high" where it is the smallest or the largest that was tried, so that a better one may lie
-            beyond; None within. A rate that was the only one is "low".
-        mean_losses: (R,) over the members, infinite where one has diverged.
-    """
-
-    rate: float
-    is_edge: Literal["low", "high"] | None
-    mean_losses: Tensor
-
-
-def best_rate(losses: Tensor, rates: Sequence[float]) -> Choice:
-    """Return the learning rate with the smallest mean validation loss of those at which no member diverged.
-
-    Args:
-        losses: (R, S), not finite where a member diverged.
-        rates: R of them, in any order.
-
-    Raises:
-        ValueError: no rate at which every member has a finite loss, or another number of rates than of rows.
-
-    Example:
-        >>> best_rate(torch.tensor([[0.9, 0.8], [0.5, 0.6], [0.1, torch.nan]]), [0.01, 0.1, 1.0]).rate
-        0.1
-    """
-    if losses.ndim != 2 or len(losses) != len(rates):
-        raise ValueError(f"losses have the shape {tuple(losses.shape)}; expected ({len(rates)} rates, members)")
-    means = losses.double().mean(dim=1).cpu()
-    means = means.where(means.isfinite(), torch.inf)
-    if means.isinf().all():
-        named = ", ".join(f"{rate:g}" for rate in rates)
-        raise ValueError(f"at every learning rate tried ({named}) a member diverged; expected smaller ones among them")
-    rate = rates[int(means.argmin())]
-    edges: dict[float, Literal["low", "high"]] = {max(rates): "high", min(rates): "low"}
-    return Choice(rate, edges.get(rate), means)

@@ -274,6 +274,7 @@ class Transfer(_Job):
             a step for every seed.
         mode: "full", all parameters, one member for each rate and seed; "linear", a probe on the last hidden states,
             which needs no optimizer.
+        is_final: whether the test set is read; a search for a rate has no part in it.
     """
 
     kind: Literal["transfer"] = "transfer"
@@ -285,6 +286,7 @@ class Transfer(_Job):
     optimizer: Optimizer | None = None
     training: Training | None = None
     rates: tuple[Rate, ...] = ()
+    is_final: bool = False
     measuring: Measuring = Measuring()
 
 

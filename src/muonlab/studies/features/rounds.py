@@ -164,6 +164,7 @@ class FamilySteps:
             states=self._states(name, finals),
             seeds=tuple(range(self._study.seeds)),
             mode="linear",
+            is_final=True,
             measuring=self._plan.measuring,
         )
         return self._step(config, "transfer", name, f"{NAMES[name]} weights, linear probe on classes", LINEAR)
@@ -190,6 +191,7 @@ class FamilySteps:
                     optimizer=optimizer,
                     training=self._plan.transfer,
                     rates=rates,
+                    is_final=role == "transfer",
                 )
                 words = f"{whose}, fine-tuned on {task} by {NAMES[optimizer.name]}"
                 words += ", search" if role == "transfer search" else ""

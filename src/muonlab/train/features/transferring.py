@@ -17,6 +17,7 @@ from muonlab.train.features.pretraining import LOOK_EXAMPLES, ROWS, SHARED, buil
 from muonlab.train.preparation import pays, prepare
 from muonlab.train.schedule import pace
 
+TEST_EXAMPLES = {"classes": 1000, "tokens": 250}  # at most
 HEAD = "head"  # a new task has new classes, so its head is drawn anew
 
 Report = Callable[[dict], None]
@@ -29,7 +30,7 @@ def run(job: Transfer, material: Material, folder: Path, clock: Clock, *, device
         "chance": task.chance,
         "num_train": len(task.train.labels),
         "num_validation": len(task.validation.labels),
-        "num_test": len(task.test.labels),
+        "num_test": min(TEST_EXAMPLES[task.test.kind], len(task.test.labels)),
     }
     if job.mode == "linear":
         return {**found, "members": _linear(job, material, task, folder, report)}
@@ -40,7 +41,11 @@ def _linear(job: Transfer, material: Material, task: Task, folder: Path, report:
     """Return the accuracy of a probe on the last hidden states of each seed, in each state."""
     assert job.weights is not None
     probing, settings = material.probing(), job.measuring
-    sets = task.train.first(settings.probe_train), task.validation.first(settings.probe_validation), task.test
+    sets = (
+        task.train.first(settings.probe_train),
+        task.validation.first(settings.probe_validation),
+        task.test.first(TEST_EXAMPLES["classes"]),
+    )
     models = load_models(job.states, job.seeds, folder.parent / job.weights, material.pretraining().build)
     states = []
     for number, model in enumerate(models):
@@ -93,7 +98,7 @@ def _full(
         trained,
         draw,
         task.validation.first(LOOK_EXAMPLES[task.validation.kind]),
-        task.test,
+        task.test.first(TEST_EXAMPLES[task.test.kind]) if job.is_final else None,
         budget=training.budget,
         looks=training.steps[1:],
         patience=training.patience,
