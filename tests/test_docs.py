@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 from muonlab.cli import EXECUTION_KEYS, app
+from muonlab.runs import jobs
 from muonlab.runs.clock import Clock
+from muonlab.runs.features import ImageData, Measuring, TextData, Training
 from muonlab.runs.files import read_json
 from muonlab.runs.result import QUANTITIES, CellResult, Crossing, MemberResult
-from muonlab.studies.grokking import KEYS
+from muonlab.studies import features, grokking
+from muonlab.studies.features.plan import NETS, OPTIMIZERS
+from muonlab.train.features import job
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -35,9 +39,34 @@ def test_every_verb_has_help_with_an_example_and_stands_in_the_docs(verb):
     assert any(f"muonlab {verb}" in page for page in PAGES)
 
 
-def test_every_setting_stands_in_its_table():
-    page = (ROOT / "docs" / "settings.md").read_text()
-    assert [key for key in ("preset", *EXECUTION_KEYS, *KEYS) if f"`{key}`" not in page] == []
+PARTS = re.split("^# .*", (ROOT / "docs" / "settings.md").read_text(), flags=re.MULTILINE)[1:]
+SETTINGS = dict(zip(("grokking", "features"), PARTS, strict=True))
+
+
+@pytest.mark.parametrize("study", [grokking, features])
+def test_every_setting_stands_in_its_table(study):
+    keys = ("preset", *EXECUTION_KEYS, *study.KEYS)
+    assert [key for key in keys if f"`{key}`" not in SETTINGS[study.STUDY]] == []
+
+
+def test_the_tables_of_the_feature_study_have_the_defaults_of_every_preset():
+    models = {"": Training, "transfer": Training, "images": ImageData, "text": TextData, "measure": Measuring}
+    rows = re.findall(r"^\| `([a-z_0-9.]+)` \|(.*)\|$", SETTINGS["features"], flags=re.MULTILINE)
+    assert len(rows) > 70
+    for key, cells in rows:
+        owner, _, field = key.rpartition(".")
+        fields = {**models, **NETS, **OPTIMIZERS}[owner].model_fields
+        for (name, preset), cell in zip(features.PRESETS.items(), cells.split("|"), strict=False):
+            default = fields[field].default if field in fields else None
+            values = preset.get(key, list(default) if isinstance(default, tuple) else [default])
+            assert values == [None] or [_number(x) for x in values] == list(map(_number, cell.split(","))), (key, name)
+
+
+def _number(text):
+    try:
+        return float(str(text))
+    except ValueError:
+        return str(text).strip().lower()
 
 
 def test_every_key_of_the_files_stands_in_their_page(tmp_path):
@@ -48,6 +77,32 @@ def test_every_key_of_the_files_stands_in_their_page(tmp_path):
     for model in (CellResult, MemberResult, Crossing):
         keys |= set(model.model_fields)
     assert [key for key in sorted(keys - {"cell"}) if f"`{key}`" not in page] == []
+
+
+def test_every_key_of_the_results_of_features_stands_in_their_page(tmp_path):
+    sizes = {"examples": 10, "probe_train": 60, "probe_validation": 30, "path_examples": 10}
+    small = {f"measure.{name}": size for name, size in sizes.items()} | {"images.transfer_per_class": 10}
+    few = {"families": "cnn", "optimizers": "muon", "seeds": 1, "budget": 2, "looks": 1, "cnn.depths": 1}
+    study = features.plan("tiny", {**few, **small, "transfer.budget": 1, "transfer.looks": 1})
+    keys = set()
+    while todo := features.ready(study, tmp_path):
+        for one in todo:
+            jobs.add(tmp_path, one)
+            keys |= _keys(job.run(config=one.config, folder=str(tmp_path / one.id), compile="never"))
+            files = {path.name for path in (tmp_path / one.id).glob("weights-*.safetensors")}
+            assert files == ({"weights-0.safetensors", "weights-2.safetensors"} if "final" in one.name else set())
+    page = (ROOT / "docs" / "files.md").read_text()
+    assert {"members", "models", "layers", "margins", "best_step"} < keys
+    assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
+
+
+def _keys(value) -> set[str]:
+    """Return the keys of nested JSON, without those of accuracies, which are corruptions."""
+    if isinstance(value, list):
+        return set().union(*map(_keys, value))
+    if not isinstance(value, dict):
+        return set()
+    return set(value).union(*(_keys(each) for key, each in value.items() if key != "accuracy"))
 
 
 def test_every_link_and_picture_leads_somewhere():

@@ -46,9 +46,9 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     study
         What to run: grokking or features.
     settings
-        key=value, with commas for several values, each of which makes cells of its own. preset=tiny, laptop or paper is
-        where the rest starts from; out=DIR is the study's folder (default runs/STUDY), device=cpu or cuda, workers=N
-        the number of processes (default: one a core), compile=auto, always or never. All other keys: docs/settings.md.
+        key=value, with commas for several values. preset=tiny, laptop, paper or, for features, real is where the rest
+        starts from; out=DIR is the study's folder (default runs/STUDY), device=cpu or cuda, workers=N the number of
+        processes (default: one a core), compile=auto, always or never. All other keys: docs/settings.md.
     dry_run
         Print the cells or jobs, their number, the estimated time and, for cells, disk, and run nothing.
     """

@@ -12,6 +12,14 @@ RESULTS_VERSION = 1
 OptimizerName = Literal["muon", "adamw", "sgd"]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 Rates = Annotated[tuple[Rate, ...], Field(min_length=1)]
+DIGITS_SIDE = 8  # pixels of a side of scikit-learn's digits
+
+
+def _check_multiple(name: str, value: int, divisor_name: str, divisor: int, why: str) -> None:
+    # As in `muonlab.nets.arguments`, which asks for torch: here a study's settings are refused before a net is made.
+    if value % divisor:
+        named = f"{divisor_name}={divisor}" if divisor_name else divisor
+        raise ValueError(f"{name}={value} is not a multiple of {named}, which {why}")
 
 
 class ImageData(BaseModel):
@@ -42,6 +50,11 @@ class ImageData(BaseModel):
     transfer_per_class: Count | None = None
     validation: Share = 0.15
     test_share: Share = 0.25
+
+    @property
+    def side(self) -> int | None:
+        """Pixels of a side; None where only the files know."""
+        return self.size or (DIGITS_SIDE if self.source == "digits" else None)
 
 
 class TextData(BaseModel):
@@ -82,6 +95,12 @@ class CNNConfig(BaseModel):
     norm: Literal["batch", "group"] = "group"
     groups: Count = 8
 
+    @model_validator(mode="after")
+    def _groups_divide_width(self):
+        if self.norm == "group":
+            _check_multiple("cnn.width", self.width, "cnn.groups", self.groups, "a group norm needs")
+        return self
+
 
 class ViTConfig(BaseModel):
     """A `muonlab.nets.vit.ViT`."""
@@ -94,6 +113,13 @@ class ViTConfig(BaseModel):
     heads: Count = 3
     pooling: Literal["class", "mean"] = "mean"
     positions: Literal["learned", "sincos"] = "learned"
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        _check_multiple("vit.width", self.width, "vit.heads", self.heads, "attention needs")
+        if self.positions == "sincos":
+            _check_multiple("vit.width", self.width, "", 4, "vit.positions=sincos needs")
+        return self
 
 
 class GPTConfig(BaseModel):
@@ -109,6 +135,13 @@ class GPTConfig(BaseModel):
     feed_forward: Literal["gelu", "gelu_tanh", "swiglu"] = "swiglu"
     bias: bool = False
     tied: bool = True
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        _check_multiple("gpt.width", self.width, "gpt.heads", self.heads, "attention needs")
+        if self.positions == "rope":
+            _check_multiple("gpt.width", self.width, "2 * gpt.heads", 2 * self.heads, "gpt.positions=rope needs")
+        return self
 
 
 Data = Annotated[ImageData | TextData, Field(discriminator="kind")]
@@ -126,6 +159,13 @@ class Family(BaseModel):
     def _net_reads_the_data(self):
         if (self.net.kind == "gpt") != (self.data.kind == "text"):
             raise ValueError(f"net {self.net.kind} does not read {self.data.kind}; cnn and vit read images, gpt text")
+        return self
+
+    @model_validator(mode="after")
+    def _patches_divide_images(self):
+        if isinstance(self.net, ViTConfig) and isinstance(self.data, ImageData) and self.data.side is not None:
+            name = "images.size" if self.data.size else "the side of digits"
+            _check_multiple(name, self.data.side, "vit.patch", self.net.patch, "whole patches need")
         return self
 
     @property

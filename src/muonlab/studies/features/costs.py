@@ -8,7 +8,6 @@ from muonlab.runs.features import CNNConfig, Family, GPTConfig, ImageData, Measu
 PRODUCTS_A_SECOND = 16e9  # multiplications and additions of one core, small nets, forward and backward
 STEP_SECONDS = 5e-4  # of one member's step, whatever its size
 CORRUPTIONS = {"images": 15, "text": 10}
-DIGITS_SIDE = 8
 UNKNOWN_SIDE = 32  # of images whose size is that of their files
 
 
@@ -16,7 +15,7 @@ def products(family: Family) -> float:
     """Return the multiplications of matrix products in the forward pass of one example."""
     net, data = family.net, family.data
     if isinstance(data, ImageData):
-        side = data.size or (DIGITS_SIDE if data.source == "digits" else UNKNOWN_SIDE)
+        side = data.side or UNKNOWN_SIDE
         if isinstance(net, CNNConfig):
             return _cnn(net, side)
         assert isinstance(net, ViTConfig)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from muonlab.runs.config import Count, Frozen, Rate
+from muonlab.runs.config import Frozen, Rate
 from muonlab.runs.features import (
     SGD,
     AdamW,
@@ -26,12 +26,13 @@ from muonlab.runs.features import (
     ViTConfig,
 )
 from muonlab.studies.features.presets import PRESETS
-from muonlab.studies.settings import Settings, UsageError, as_texts, check_name, make
+from muonlab.studies.settings import Settings, UsageError, as_texts, check_name, make, whole_number
 
 STUDY = "features"
 NETS: dict[str, type[BaseModel]] = {"cnn": CNNConfig, "vit": ViTConfig, "gpt": GPTConfig}
 OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": Muon, "adamw": AdamW, "sgd": SGD}
 MAX_SEEDS = 1000
+MAX_EXTENSIONS = 20
 
 
 class Search(BaseModel):
@@ -44,7 +45,7 @@ class Search(BaseModel):
 
     model_config = Frozen
     rates: tuple[Rate, ...] = Field(min_length=2)
-    extensions: int = Field(default=3, ge=0, le=20)
+    extensions: int = Field(default=3, ge=0, le=MAX_EXTENSIONS)
 
 
 class FamilyPlan(BaseModel):
@@ -89,7 +90,8 @@ def _fields(model: type[BaseModel], *without: str) -> tuple[str, ...]:
     return tuple(name for name in model.model_fields if name not in without)
 
 
-TRAINING_FIELDS = _fields(Training)
+TRANSFER_FIELDS = _fields(Training)
+TRAINING_FIELDS = _fields(Training, "patience")  # pretraining has one length for all
 MEASURING_FIELDS = _fields(Measuring)
 IMAGE_FIELDS = _fields(ImageData, "kind", "name", "source", "test")
 TEXT_FIELDS = _fields(TextData, "kind", "name", "source", "transfer_source", "examples", "examples_test")
@@ -109,7 +111,7 @@ KEYS = (
     *TRAINING_FIELDS,
     *(f"images.{field}" for field in IMAGE_FIELDS),
     *(f"text.{field}" for field in TEXT_FIELDS),
-    *(f"transfer.{field}" for field in TRAINING_FIELDS),
+    *(f"transfer.{field}" for field in TRANSFER_FIELDS),
     *(f"measure.{field}" for field in MEASURING_FIELDS),
     *(f"{name}.{field}" for name, model in NETS.items() for field in (*_fields(model, "kind"), *TRAINING_FIELDS)),
     *(f"{name}.{field}" for name, model in OPTIMIZERS.items() for field in (*_fields(model, "name"), "rates")),
@@ -135,61 +137,63 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> F
     for key, value in (settings or {}).items():
         check_name("setting", key, KEYS)
         given[key] = as_texts(key, value)
-    merged = PRESETS[preset] | given
+    merged = _merged(PRESETS[preset], given)
     for name in merged["families"]:
         check_name("family", name, NETS)
     for name in merged["optimizers"]:
         check_name("optimizer", name, OPTIMIZERS)
     _check_repeats(merged)
-    _check_effects(given, merged)
+    for key in given:
+        _check_effect(key, merged)
     return FeatureStudy(
         preset=preset,
         settings=given,
         families=tuple(_families(preset, merged)),
-        optimizers=tuple(_made(OPTIMIZERS[name], merged, f"{name}.", "name") for name in merged["optimizers"]),
+        optimizers=tuple(_made(OPTIMIZERS[name], merged, f"{name}.") for name in merged["optimizers"]),
         searches={name: _search(name, merged) for name in merged["optimizers"]},
-        **_numbers(merged),
+        seeds=whole_number("seeds", merged["seeds"], at_least=1, at_most=MAX_SEEDS),
+        search_seeds=whole_number("search_seeds", merged["search_seeds"], at_least=1, at_most=MAX_SEEDS),
     )
 
 
-def _numbers(merged: Settings) -> dict[str, int]:
-    class Numbers(BaseModel):
-        seeds: Count = Field(le=MAX_SEEDS)
-        search_seeds: Count = Field(le=MAX_SEEDS)
+def _merged(preset: Settings, given: Settings) -> Settings:
+    """Return the settings of a preset changed by those given; a given `batch` goes before the preset's `gpt.batch`."""
 
-    return make(Numbers, _given(Numbers, merged, "")).model_dump()
+    def is_overruled(key: str) -> bool:
+        owner, _, field = key.partition(".")
+        return owner in NETS and field in TRAINING_FIELDS and field in given
+
+    return {key: values for key, values in preset.items() if not is_overruled(key)} | given
 
 
 def _search(name: str, merged: Settings) -> Search:
-    values = {"rates": sorted(set(_rates(name, merged)))}
-    if "extensions" in merged:
-        values["extensions"] = _one("extensions", merged)  # type: ignore[assignment]
-    return make(Search, values, f"{name}.")
+    extensions = whole_number("extensions", merged["extensions"], at_least=0, at_most=MAX_EXTENSIONS)
+    return Search(rates=_rates(f"{name}.rates", merged), extensions=extensions)
 
 
-def _rates(name: str, merged: Settings) -> list[float]:
-    key = f"{name}.rates"
+def _rates(key: str, merged: Settings) -> tuple[float, ...]:
     try:
-        rates = [float(text) for text in merged[key]]
+        rates = sorted({float(text) for text in merged[key]})
     except ValueError:
-        raise UsageError(f"{key}={','.join(merged[key])} is not valid; expected two numbers or more") from None
-    if not all(0 < rate < float("inf") for rate in rates):
-        raise UsageError(f"{key}={','.join(merged[key])} is not valid; expected numbers above 0")
-    return rates
+        rates = []
+    if len(rates) < 2 or not all(0 < rate < float("inf") for rate in rates):
+        raise UsageError(f"{key}={','.join(merged[key])} is not valid; expected two numbers or more, all above 0")
+    return tuple(rates)
 
 
 def _families(preset: str, merged: Settings) -> list[FamilyPlan]:
     found = []
     for name in merged["families"]:
-        net = _made(NETS[name], merged, f"{name}.", "kind")
-        special = {key: merged[f"{name}.{key}"] for key in TRAINING_FIELDS if f"{name}.{key}" in merged}
+        net = _made(NETS[name], merged, f"{name}.")
+        special = _given(Training, merged, f"{name}.")
+        make(Training, special, f"{name}.")  # a mistake there is named as it was given
         own = {
-            "training": _made(Training, merged | special, ""),
+            "training": make(Training, _given(Training, merged, "") | special),
             "transfer": _made(Training, merged, "transfer."),
             "measuring": _made(Measuring, merged, "measure."),
         }
         found += [
-            FamilyPlan(family=Family(net=net, data=data), **own)  # type: ignore[arg-type]
+            FamilyPlan(family=make(Family, {"net": net, "data": data}), **own)  # type: ignore[arg-type]
             for data in (_texts(preset, merged) if name == "gpt" else _images(preset, merged))
         ]
     return found
@@ -200,7 +204,8 @@ def _images(preset: str, merged: Settings) -> list[ImageData]:
     found = []
     for place in _needed(preset, merged, "images", "a folder, zip, IDX or .npz of images, TRAIN+TEST for two of them"):
         source, _, test = place.partition("+")
-        found.append(make(ImageData, {**fields, "name": _title(source), "source": source, "test": test or None}))
+        places = {"source": source, "test": test or None}
+        found.append(make(ImageData, {**fields, **places, "name": _title(source)}, "images."))
     return found
 
 
@@ -213,7 +218,7 @@ def _texts(preset: str, merged: Settings) -> list[TextData]:
     for source, other, examples in zip(texts, others, labelled, strict=True):
         train, _, test = examples.partition("+")
         places = {"source": source, "transfer_source": other, "examples": train, "examples_test": test or None}
-        found.append(make(TextData, {**fields, **places, "name": _title(source)}))
+        found.append(make(TextData, {**fields, **places, "name": _title(source)}, "text."))
     return found
 
 
@@ -239,8 +244,8 @@ def _title(source: str) -> str:
 # -- from texts to models --------------------------------------------------------------------------
 
 
-def _made(model: type[BaseModel], merged: Settings, prefix: str, *without: str) -> Any:
-    return make(model, {k: v for k, v in _given(model, merged, prefix).items() if k not in without}, prefix)
+def _made(model: type[BaseModel], merged: Settings, prefix: str) -> Any:
+    return make(model, _given(model, merged, prefix), prefix)
 
 
 def _given(model: type[BaseModel], merged: Settings, prefix: str) -> dict[str, Any]:
@@ -266,19 +271,22 @@ def _check_repeats(merged: Settings) -> None:
                 raise UsageError(f"{key}={','.join(merged[key])} names {value} twice; give every one once")
 
 
-def _check_effects(given: Settings, merged: Settings) -> None:
-    """Raise UsageError for a setting of a family or optimizer that is not in the study."""
-    has_images, has_text = bool({"cnn", "vit"} & set(merged["families"])), "gpt" in merged["families"]
-    for key in given:
-        owner = key.partition(".")[0]
-        is_idle = (
-            (owner in NETS and owner not in merged["families"])
-            or (owner in OPTIMIZERS and owner not in merged["optimizers"])
-            or (owner == "images" and not has_images)
-            or (owner in ("text", "transfer_text", "examples") and not has_text)
+def _check_effect(key: str, merged: Settings) -> None:
+    """Raise UsageError for a setting that is given and changes nothing, as its family or optimizer is not asked for."""
+    families, optimizers = merged["families"], merged["optimizers"]
+    owner = key.partition(".")[0]
+    is_idle = (
+        (owner in NETS and owner not in families)
+        or (owner in OPTIMIZERS and owner not in optimizers)
+        or (owner == "images" and not {"cnn", "vit"} & set(families))
+        or (owner in ("text", "transfer_text", "examples") and "gpt" not in families)
+    )
+    if is_idle:
+        raise UsageError(
+            f"{key} has no effect: the study has families={','.join(families)} and optimizers={','.join(optimizers)}; "
+            "leave it out"
         )
-        if is_idle:
-            raise UsageError(
-                f"{key} has no effect: the study has families={','.join(merged['families'])} and "
-                f"optimizers={','.join(merged['optimizers'])}; leave it out"
-            )
+    if key in TRAINING_FIELDS and all(f"{name}.{key}" in merged for name in families):
+        raise UsageError(f"{key} has no effect: {' and '.join(f'{name}.{key}' for name in families)} go before it")
+    if key == "cnn.groups" and merged.get("cnn.norm") == ["batch"]:
+        raise UsageError("cnn.groups has no effect: cnn.norm=batch has no groups; leave it out")

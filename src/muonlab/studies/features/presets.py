@@ -2,7 +2,7 @@
 
 from muonlab.studies.settings import Settings
 
-# Three rates a decade apart by about a factor of three; the search goes on where the best lies on an edge.
+# Four rates, each about three times the last; the search goes on where the best lies on an edge.
 RATES: Settings = {
     "muon.rates": ["0.001", "0.003", "0.01", "0.03"],
     "adamw.rates": ["0.001", "0.003", "0.01", "0.03"],
@@ -65,7 +65,7 @@ PRESETS: dict[str, Settings] = {
         "gpt.batch": ["16"],
         "gpt.budget": ["300"],
         "transfer.budget": ["60"],
-        "transfer.looks": ["8"],
+        "transfer.looks": ["6"],
         "transfer.batch": ["16"],
         "images.transfer_per_class": ["30"],
         "cnn.width": ["16"],
@@ -90,12 +90,12 @@ PRESETS: dict[str, Settings] = {
     | RATES
     | {
         "batch": ["32"],
-        "budget": ["300"],
+        "budget": ["240"],
         "looks": ["12"],
         "gpt.batch": ["16"],
-        "gpt.budget": ["500"],
+        "gpt.budget": ["400"],
         "transfer.budget": ["60"],
-        "transfer.looks": ["8"],
+        "transfer.looks": ["6"],
         "transfer.batch": ["16"],
         "images.per_class": ["1500"],
         "images.test_per_class": ["200"],
@@ -112,7 +112,7 @@ PRESETS: dict[str, Settings] = {
         "text.length": ["64"],
         "text.limit": ["3000000"],
         "text.transfer_limit": ["600000"],
-        "measure.examples": ["250"],
+        "measure.examples": ["200"],
         "measure.probe_train": ["1000"],
         "measure.probe_validation": ["300"],
         "measure.path_examples": ["60"],

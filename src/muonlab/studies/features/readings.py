@@ -222,7 +222,7 @@ def _family(asked: FeatureStudy, plan: FamilyPlan, known: list[Step], results: d
         models=tuple(model for name, result in measures.items() for model in _models(name, result)),
         searches={name: _searched(found) for name, found in searches.items()},
         finals=finals,
-        path={name: result["path"] for name, result in measures.items()},
+        path={name: _sound(result["path"], finals[name]) for name, result in measures.items()},
         transfers=tuple(_transfers(done)),
         probed=_probed(done),
         controls=first.get("controls"),
@@ -233,6 +233,12 @@ def _family(asked: FeatureStudy, plan: FamilyPlan, known: list[Step], results: d
             "path_examples": min(plan.measuring.path_examples, any_measure.get("num_examples", 10**9)),
         },
     )
+
+
+def _sound(path: list[dict[str, Any]], final: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the looks of the final runs that did not diverge; a measuring job reads all of them."""
+    diverged = {member["seed"] for member in final["members"] if member["diverged_at"] is not None}
+    return [row for row in path if row["seed"] not in diverged]
 
 
 def _models(optimizer: str, result: dict[str, Any]) -> Iterator[Model]:

@@ -60,15 +60,19 @@ class FamilySteps:
         """Return every job of the family that is done or can be done."""
         found: list[Step] = []
         finals: dict[str, Step] = {}
+        is_searched = True
         for optimizer in self._study.optimizers:
             searched, rate = self._searched(optimizer, "search", self._search_job(optimizer))
             found += searched
+            is_searched &= searched[-1].job.id in self._results
             if rate is not None:
                 finals[optimizer.name] = self._final(optimizer, rate)
         found += finals.values()
         done = {name: step for name, step in finals.items() if step.job.id in self._results}
-        if len(done) == len(self._study.optimizers):
-            found += [make(name, done) for name in done for make in (self._measure, self._linear)]
+        # The states of each depend on the runs of all. Where every rate or run of one diverged, the others go on.
+        if is_searched and len(done) == len(finals):
+            ends = [name for name in done if self._end(done[name]) is not None]
+            found += [make(name, done) for name in ends for make in (self._measure, self._linear)]
         for task in self._plan.tasks:
             for weights in (*done, None):
                 found += self._fine_tunings(task, weights, done)
@@ -134,7 +138,7 @@ class FamilySteps:
         curves = {other: self._results[step.job.id]["members"] for other, step in finals.items()}
         looks = self._results[finals[name].job.id]["steps"]
         first, states = self._study.optimizers[0].name, [end]
-        for rival in [other for other in curves if other != first] if name == first else [first]:
+        for rival in [other for other in curves if other != name and first in (name, other)]:
             target = common_loss(curves[name], curves[rival])
             if target is not None:
                 steps = tuple(first_at(m, looks, target) for m in curves[name] if m["diverged_at"] is None)
@@ -239,15 +243,16 @@ def next_rate(losses: Mapping[float, float], search: Search) -> float | None:
     tried = sorted(losses)
     best = best_rate(losses)
     if best is None or best == tried[0]:
-        return _rounded(tried[0] * search.rates[0] / search.rates[1])
+        return _beyond(tried[0], search.rates[0] / search.rates[1])
     if best == tried[-1]:
-        return _rounded(tried[-1] * search.rates[-1] / search.rates[-2])
+        return _beyond(tried[-1], search.rates[-1] / search.rates[-2])
     return None
 
 
-def _rounded(rate: float) -> float:
-    """Return two significant digits: 0.09 for 0.08999."""
-    return float(f"{rate:.2g}")
+def _beyond(edge: float, ratio: float) -> float:
+    """Return edge * ratio in two significant digits, 0.09 for 0.08999; in all where two do not lead beyond the edge."""
+    rate = float(f"{edge * ratio:.2g}")
+    return rate if (rate < edge) == (ratio < 1) and rate != edge else edge * ratio
 
 
 def matched(rival: str) -> str:
@@ -256,14 +261,19 @@ def matched(rival: str) -> str:
 
 
 def common_loss(*groups: list[dict[str, Any]]) -> float | None:
-    """Return the smallest validation loss that every run reached at some look, diverged ones aside."""
+    """Return the smallest validation loss that every run reached at some look, diverged ones aside.
+
+    None where all runs of a group diverged.
+    """
     reached = [
-        min(loss for loss in member["validation_loss"] if loss is not None)
+        [
+            min(loss for loss in member["validation_loss"] if loss is not None)
+            for member in group
+            if member["diverged_at"] is None
+        ]
         for group in groups
-        for member in group
-        if member["diverged_at"] is None
     ]
-    return max(reached) if reached else None
+    return max(map(max, reached)) if all(reached) else None
 
 
 def first_at(member: Mapping[str, Any], looks: list[int], target: float) -> int:

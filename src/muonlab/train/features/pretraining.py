@@ -22,7 +22,7 @@ from muonlab.train.schedule import pace
 from muonlab.train.seeds import fold_in
 
 CHECKPOINT_SECONDS = 5.0  # about as much work is lost to a kill
-LOOK_EXAMPLES = {"classes": 512, "tokens": 96}  # of validation, at most, that a look reads; a quarter of it of train
+LOOK_EXAMPLES = {"classes": 256, "tokens": 96}  # of validation, at most, that a look reads; a quarter of it of train
 SHARED = 10  # jobs, about, of a family that train the same net in batches of one size: they share a program
 ROWS = {"classes": 64, "tokens": 8}  # examples of one forward pass of all members: logits of tokens are large
 
