@@ -30,10 +30,11 @@ class ImageData(BaseModel):
         source: what `muonlab.tasks.images.load` reads.
         test: a source that holds the test set, where the first does not.
         size: pixels of a side that images are resized to; as they are by default.
-        classes: names of the classes to pretrain on; the first half by default.
-        transfer_classes: names of the classes to transfer to; the other half by default.
+        classes: names of the classes to pretrain on; by default the first half, or those that are not transferred to.
+        transfer_classes: names of the classes to transfer to, others than those; by default all others.
         per_class, test_per_class: number of images of each class, outside of the test set and within.
-        transfer_per_class: number of images of each class to fine-tune on, validation included.
+        transfer_per_class: number of images of each class to fine-tune on; validation is a share of them where the
+            source has a test set, and comes on top where it has none.
         validation, test_share: shares of the images that are held out.
     """
 
@@ -310,8 +311,9 @@ class Transfer(_Job):
     Attributes:
         task: "classes", a classification, or "language", another text.
         weights: id of the pretraining job; None starts from new weights.
-        states: which of its weights; empty for new ones. A probe takes any number of states, fine-tuning one, which has
-            a step for every seed.
+        states: which of its weights; empty for new ones. A probe takes any number of states, fine-tuning one, whose
+            seeds are trained.
+        seeds: of the pretraining job, all of them in its order; or of new weights.
         mode: "full", all parameters, one member for each rate and seed; "linear", a probe on the last hidden states,
             which needs no optimizer.
         is_final: whether the test set is read; a search for a rate has no part in it.
@@ -328,6 +330,11 @@ class Transfer(_Job):
     rates: tuple[Rate, ...] = ()
     is_final: bool = False
     measuring: Measuring = Measuring()
+
+    @property
+    def fine_tuned(self) -> tuple[int, ...]:
+        """The seeds that are fine-tuned: those of the state, or all where weights are new."""
+        return self.states[0].seeds if self.states else self.seeds
 
 
 JobConfig = Annotated[Pretrain | Measure | Transfer, Field(discriminator="kind")]

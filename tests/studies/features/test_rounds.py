@@ -216,7 +216,7 @@ def test_a_diverged_run_is_not_fine_tuned_and_the_rest_go_on():
     done, _ = drive(tiny(search_seeds=2), fixed)
     tuned = [s.config for s in of(done, "transfer", "adamw") if s.config.mode == "full"]
     assert len(tuned) == 2  # by muon and by adamw
-    assert all(config.seeds == (0,) and config.states[0].seeds == (0,) for config in tuned)
+    assert all(config.seeds == (0, 1) and config.fine_tuned == (0,) for config in tuned)
     assert all(s.config.seeds == (0, 1) for s in of(done, "transfer", "none"))
 
 

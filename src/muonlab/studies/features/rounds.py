@@ -18,6 +18,7 @@ from muonlab.studies.features.plan import FamilyPlan, FeatureStudy, Search
 
 TARGET = "muonlab.train.features.job:run"
 NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
+SEARCH_FROM = 1000  # the first seed of a search: a rate is not chosen on the runs that it is judged by
 FINAL, UNTRAINED, LINEAR = "final", "untrained", "linear"
 Results = Mapping[str, dict[str, Any]]
 JobConfig = Pretrain | Measure | Transfer
@@ -105,7 +106,7 @@ class FamilySteps:
                 optimizer=optimizer,
                 training=self._plan.training,
                 rates=rates,
-                seeds=tuple(range(self._study.search_seeds)),
+                seeds=tuple(range(SEARCH_FROM, SEARCH_FROM + self._study.search_seeds)),
             )
             return self._step(config, "search", optimizer.name, f"{NAMES[optimizer.name]}, search")
 
@@ -178,7 +179,9 @@ class FamilySteps:
         end = None if weights is None else self._end(finals[weights])
         if weights is not None and end is None:
             return []
-        seeds = tuple(range(self._study.seeds)) if end is None else end.seeds
+        # Weights are found by the place of a seed among all that were trained; new ones have no such place.
+        every = tuple(range(self._study.seeds))
+        num_runs = len(every) if end is None else len(end.seeds)
         whose = "new weights" if weights is None else f"{NAMES[weights]} weights"
         found: list[Step] = []
         for optimizer in self._study.optimizers:
@@ -191,7 +194,7 @@ class FamilySteps:
                     states=()
                     if end is None
                     else (State(name=FINAL, seeds=end.seeds[:number], steps=end.steps[:number]),),
-                    seeds=seeds[:number],
+                    seeds=every if end is not None else every[:number],
                     optimizer=optimizer,
                     training=self._plan.transfer,
                     rates=rates,
@@ -205,7 +208,7 @@ class FamilySteps:
             searched, rate = self._searched(optimizer, "transfer search", search)
             found += searched
             if rate is not None:
-                found.append(make((rate,), len(seeds), "transfer"))
+                found.append(make((rate,), num_runs, "transfer"))
         return found
 
     def _step(self, config: JobConfig, role: str, optimizer: str, words: str, by: str = "") -> Step:
@@ -294,7 +297,7 @@ def cost(plan: FamilyPlan, config: JobConfig) -> float:
         return training_cost(plan.family, config.training, len(config.rates) * len(config.seeds))
     if config.mode == "linear" or config.training is None:
         return 1.0
-    return training_cost(plan.family, config.training, len(config.rates) * len(config.seeds))
+    return training_cost(plan.family, config.training, len(config.rates) * len(config.fine_tuned))
 
 
 def outline(study: FeatureStudy) -> list[tuple[str, float]]:

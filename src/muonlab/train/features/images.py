@@ -46,6 +46,8 @@ class ImageMaterial:
         if self._all.images.shape[-1] != self._all.images.shape[-2]:
             height, width = self._all.images.shape[-2:]
             raise DataError(f"{data.source} has images of {height} x {width}; expected squares: give size=SIDE")
+        if both := sorted({*self._own} & {*self._other}):
+            raise DataError(f"classes and transfer_classes both have {', '.join(both)}; give a class to one of them")
 
     def _wanted(self) -> tuple[str, ...]:
         data = self._data
@@ -58,13 +60,16 @@ class ImageMaterial:
 
     @property
     def _own(self) -> tuple[str, ...]:
-        names = self._all.classes
-        return self._data.classes or names[: len(names) // 2]
+        names, others = self._all.classes, self._data.transfer_classes
+        if self._data.classes is not None:
+            return self._data.classes
+        return names[: len(names) // 2] if others is None else tuple(name for name in names if name not in others)
 
     @property
     def _other(self) -> tuple[str, ...]:
-        names = self._all.classes
-        return self._data.transfer_classes or names[len(names) // 2 :]
+        if self._data.transfer_classes is not None:
+            return self._data.transfer_classes
+        return tuple(name for name in self._all.classes if name not in self._own)
 
     @cached_property
     def _pretrained_on(self) -> Images:
@@ -114,6 +119,11 @@ class ImageMaterial:
         if limit is None or bool(self._all.is_test.any()):
             return parts
         pixels, labels, rows = parts[0]
+        if labels.bincount().min() < limit:
+            raise DataError(
+                f"transfer_per_class={limit}, but {self._data.source} leaves only {labels.bincount().min()} images of "
+                "some class to fine-tune on; ask for at most that many"
+            )
         kept = torch.cat([(labels == label).nonzero().squeeze(1)[:limit] for label in labels.unique()])
         kept = kept.sort().values
         return [(pixels[kept], labels[kept], rows[kept]), *parts[1:]]

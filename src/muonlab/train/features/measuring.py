@@ -20,6 +20,9 @@ from muonlab.train.features.material import DATA_SEED, Material, Probing, Set, T
 ROWS = 64  # examples of a forward pass: small enough for the cache
 SEVERITIES = (1, 2, 3, 4, 5)
 RESAMPLES = 200
+# Of the probes' weights: at the default the choice of a strength, made at ten times of it, may hang on what else is
+# fitted in the same batch.
+TOLERANCE = 0.002
 
 Report = Callable[[dict], None]
 
@@ -184,7 +187,7 @@ def _layers(
 def fit(states: list[list[Tensor]], labels: list[Tensor]) -> Probes:
     """Return a probe for each problem, given as states of train, validation and test."""
     parts = [([problem[k] for problem in states], labels[k]) for k in range(3)]
-    return probe(*parts, num_classes=int(max(own.max() for own in labels)) + 1)
+    return probe(*parts, num_classes=int(max(own.max() for own in labels)) + 1, tolerance=TOLERANCE)
 
 
 def _probe(fitted: Probes, k: int) -> dict[str, Any]:
@@ -204,7 +207,10 @@ def _margins(fitted: Probes, states: list[Tensor], labels: Tensor) -> list[dict[
     found = margins(logits, labels, fitted.weights)
     rows: list[dict[str, Any]] = [{} for _ in states]
     for kind in ("raw", "by_norm", "by_distance"):
-        summary = summarise(getattr(found, kind), resamples=RESAMPLES)
+        values = getattr(found, kind)
+        # The probe of a layer that is dead has weights of zero, and no boundary to be far from.
+        has_boundary = values.isfinite().all(1, keepdim=True)
+        summary = summarise(values.where(has_boundary, 0.0), resamples=RESAMPLES)
         for k, row in enumerate(rows):
             mean, median = summary.mean, summary.median
             row[kind] = {
@@ -213,7 +219,10 @@ def _margins(fitted: Probes, states: list[Tensor], labels: Tensor) -> list[dict[
                 "median": median.value[k].item(),
                 "median_interval": [median.lower[k].item(), median.upper[k].item()],
             }
-            row["below_zero"] = summary.below_zero.value[k].item()
+            if not has_boundary[k]:
+                row[kind] = {"mean": None, "mean_interval": None, "median": None, "median_interval": None}
+    for k, row in enumerate(rows):
+        row["below_zero"] = (found.raw[k] < 0).double().mean().item()
     return rows
 
 

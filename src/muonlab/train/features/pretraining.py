@@ -17,6 +17,7 @@ from muonlab.train.features.batches import Batches
 from muonlab.train.features.material import Material, Set, Task, example_loss
 from muonlab.train.features.optimizers import treatments
 from muonlab.train.metrics import Metrics
+from muonlab.train.population import Population
 from muonlab.train.preparation import pays, prepare
 from muonlab.train.schedule import pace
 from muonlab.train.seeds import fold_in
@@ -84,6 +85,7 @@ def run(job: Pretrain, material: Material, folder: Path, clock: Clock, *, device
     for look in training.steps:
         if look < step or (saved is not None and look == step):
             continue
+        start = step
         while step < look:
             factor = pace(step, training.budget, warmup=training.warmup, kind=training.schedule)
             trained.step(*batches(step), step, factor)
@@ -93,7 +95,7 @@ def run(job: Pretrain, material: Material, folder: Path, clock: Clock, *, device
         if job.keep:
             weights.save(folder, step, trained.tensors())
         metrics.append(step, step * batches.batch / len(task.train.labels), everyone, _look(trained, task))
-        clock.add(member_steps=step * len(who), step=step)
+        clock.add(member_steps=(step - start) * len(who), step=step)
         report({"step": step, "budget": training.budget, "alive": len(who)})
         if time.monotonic() - last_save >= CHECKPOINT_SECONDS and step < training.budget:
             progress = checkpoint.Progress(step, everyone, metrics.num_bytes, is_compiled, height)
@@ -119,8 +121,14 @@ def run(job: Pretrain, material: Material, folder: Path, clock: Clock, *, device
 def count_flops(trained: Any, batches: Batches) -> float:
     """Return the floating-point operations of all matrix products in one step of all members; nothing is changed."""
     before = trained.tensors()
+    # One member at a time: a stack's convolutions are one with groups, of which torch counts too many backward.
+    height = None
+    if isinstance(trained, Population):
+        height, trained.gradients.height = trained.gradients.height, 1
     with FlopCounterMode(display=False) as counter:
         trained.step(*batches(0), 0)
+    if isinstance(trained, Population):
+        trained.gradients.height = height
     trained.load(before)
     return float(counter.get_total_flops())
 

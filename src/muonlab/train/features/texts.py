@@ -9,6 +9,7 @@ from muonlab.measure.corrupt_text import CORRUPTIONS, corrupt
 from muonlab.nets.gpt import GPT
 from muonlab.runs.features import Family, GPTConfig, TextData
 from muonlab.tasks import text
+from muonlab.tasks.sources import DataError
 from muonlab.tasks.text import Passages, Text
 from muonlab.tasks.tokens import Tokenizer, build
 from muonlab.tasks.windows import cut
@@ -108,13 +109,19 @@ class TextMaterial:
         """Return the first windows of the test text, and the first labelled test texts, under a corruption."""
         length = self._data.length
         _, _, held_out = cut(self._text.text, self._text.source)
-        # Corruptions drop up to 0.4 of the words: twice the characters leave enough for every window.
-        pieces = range(0, min(len(held_out), 2 * number * (length + 1)), PIECE)
-        words = "".join(
-            corrupt(held_out[start : start + PIECE], name, severity, seed=DATA_SEED, index=index)
-            for index, start in enumerate(pieces)
-        )
-        windows = self._tokenizer.encode(words).unfold(0, length + 1, length)[:number]
+        pieces, num_tokens = [], 0
+        for index, start in enumerate(range(0, len(held_out), PIECE)):
+            if num_tokens - 2 * len(pieces) > number * length:  # where pieces are joined there may be fewer tokens
+                break
+            pieces.append(corrupt(held_out[start : start + PIECE], name, severity, seed=DATA_SEED, index=index))
+            num_tokens += len(self._tokenizer.encode(pieces[-1]))
+        tokens = self._tokenizer.encode("".join(pieces))
+        if len(tokens) < length + 1:
+            raise DataError(
+                f"{name} at severity {severity} leaves {len(tokens)} tokens of the test part of {self._text.source}, "
+                f"but one window of length={length} needs {length + 1}; give a longer text or a smaller length"
+            )
+        windows = tokens.unfold(0, length + 1, length)[:number]
         rows = self._rows[2][:number].tolist()
         texts = [corrupt(self._passages.texts[row], name, severity, seed=DATA_SEED, index=row) or " " for row in rows]
         labelled = Set(self._padded(texts), self._passages.labels[rows])

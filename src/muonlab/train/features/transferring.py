@@ -72,8 +72,8 @@ def _full(
     training = job.training
     assert training is not None
     assert job.optimizer is not None
-    who = [(rate, position) for rate in job.rates for position in range(len(job.seeds))]
-    own = streams(job.family, job.seeds)
+    who = [(rate, position) for rate in job.rates for position in range(len(job.fine_tuned))]
+    own = streams(job.family, job.fine_tuned)
     seeds = [own[position] for _, position in who]
     trained, reason = build_engine(task, job.optimizer, [rate for rate, _ in who], seeds, device)
     if job.weights is not None:
@@ -112,7 +112,7 @@ def _full(
         "members": [
             {
                 "rate": rate,
-                "seed": job.seeds[position],
+                "seed": job.fine_tuned[position],
                 "validation_loss": _numbers(tuned.validation_loss[k]),
                 "validation_accuracy": _numbers(tuned.validation_accuracy[k]),
                 "best_step": int(tuned.best_step[k]),
@@ -126,7 +126,7 @@ def _full(
 
 
 def load_state(job: Transfer, folder: Path) -> dict[str, torch.Tensor]:
-    """Return the weights of the one state that is fine-tuned, by name, with a row for each of the job's seeds."""
+    """Return the weights of the one state that is fine-tuned, by name, with a row for each of its seeds."""
     (state,) = job.states
     kept = {step: weights.load(folder, step) for step in sorted(set(state.steps))}
     rows = [(kept[step], job.seeds.index(seed)) for seed, step in zip(state.seeds, state.steps, strict=True)]
@@ -140,8 +140,8 @@ def start(
 
     Args:
         new: of the engine, members first.
-        kept: of the pretraining job, seeds first.
-        positions: of the seed of every member.
+        kept: pretrained, seeds first.
+        positions: of every member's seed among those.
         task: for "classes" the head stays new.
 
     Raises:
@@ -149,13 +149,13 @@ def start(
     """
     index = torch.tensor(positions)
     found = dict(new)
-    for name, tensor in kept.items():
+    for name in sorted({*kept, *(name for name in new if name.startswith(weights.PREFIXES))}):
         if name.split("/", 1)[1].startswith(f"{HEAD}.") and task == "classes":
             continue
-        if name not in new or new[name].shape[1:] != tensor.shape[1:]:
-            there = tuple(new[name].shape[1:]) if name in new else "nothing"
-            raise ValueError(f"the weights do not fit the net: {name} is {tuple(tensor.shape[1:])}, expected {there}")
-        found[name] = tensor[index].to(new[name])
+        own, there = (tuple(side[name].shape[1:]) if name in side else "nothing" for side in (kept, new))
+        if own != there:
+            raise ValueError(f"the weights do not fit the net: {name} is {own}, expected {there}")
+        found[name] = kept[name][index].to(new[name])
     return found
 
 

@@ -61,6 +61,7 @@ def put(net: nn.Module, state: dict[str, Tensor], *, without: str | None = None)
         for name, tensor in wanted.items()
         if name not in state or state[name].shape != tensor.shape
     ]
+    wrong += [f"no {name} {tuple(tensor.shape)}" for name, tensor in state.items() if name not in own]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"the weights do not fit the net, which has {'; '.join(wrong[:3])}{more}")
