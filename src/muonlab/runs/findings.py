@@ -141,13 +141,17 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class Forest:
-    """A panel of estimates beside the value of no effect, with the two sides named."""
+    """A panel of estimates beside the value of no effect, with the two sides named; `kind` is how its numbers read.
+
+    `no_effect` is 1 for ratios and 0 for differences.
+    """
 
     title: str
     rows: tuple[ForestRow, ...]
     no_effect: float
     lower_side: str
     upper_side: str
+    kind: Kind = "ratio"
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def _set_x(axes: Axes, axis: Axis) -> None:
         _set_log_ticks(axes)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
 
 
 def _set_log_ticks(axes: Axes) -> None:

@@ -19,6 +19,7 @@ def make(make_family, make_state, pretrained):
 
     def make(**fields):
         own = {"task": "classes", "weights": pretrained.name, "states": (make_state(),), "seeds": SEEDS}
+        own |= {"is_final": True}
         if fields.get("mode") != "linear":
             own |= {"optimizer": SGD(), "training": SHORT, "rates": (0.01,)}
         return Transfer(**{"family": make_family()} | own | fields)

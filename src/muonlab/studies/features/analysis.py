@@ -1,10 +1,28 @@
-"""From the results of a study of features to its findings."""
+"""From the results of a study of features to its findings. No torch.
+
+Which numbers are compared is in claims.py, the answer in verdict.py; each section of the report has a file of its own.
+"""
 
 from pathlib import Path
 
-from muonlab.runs.findings import Findings
+from muonlab.runs.findings import Findings, Section, Text
 from muonlab.studies.features import readings
+from muonlab.studies.features.checks import checks
+from muonlab.studies.features.comparisons import claims
+from muonlab.studies.features.controls import failed, judge_controls
+from muonlab.studies.features.definitions import definitions
+from muonlab.studies.features.layers import margins, ranks
+from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
+from muonlab.studies.features.robustness import robustness
+from muonlab.studies.features.rounds import FINAL, NAMES
+from muonlab.studies.features.sheets import sheets
+from muonlab.studies.features.sources import sources
+from muonlab.studies.features.states import states
+from muonlab.studies.features.transfer import transfer
+from muonlab.studies.features.tuning import learning_curves, tuning
 from muonlab.studies.features.verdict import verdict, verdicts
+
+MOST_FAILURES = 5  # that are named one by one
 
 
 def analyse(folder: Path) -> Findings:
@@ -15,10 +33,76 @@ def analyse(folder: Path) -> Findings:
     """
     runs = readings.read(folder)
     judged = verdicts(runs)
-    return Findings(
-        title="Features",
-        question="Are features trained with Muon more robust and more transferable, and why?",
-        verdict=verdict(runs, judged),
-        notices=(),
-        sections=(),
+    controls = judge_controls(runs)
+    sections = (
+        Section("Claims", claims(runs, judged)),
+        Section("Robustness", robustness(runs)),
+        Section("Margins by layer", margins(runs)),
+        Section("Ranks by layer", ranks(runs)),
+        Section("Transfer", transfer(runs)),
+        Section("Equal budget next to matched loss", states(runs)),
+        Section("Tuning", tuning(runs)),
+        Section("Learning curves", learning_curves(runs)),
+        Section("Controls", checks(controls)),
+        Section("Corruptions", sheets(runs)),
+        Section("Data and settings", sources(runs)),
+        Section("What the words mean", (definitions(runs),)),
     )
+    return Findings(
+        title=f"features, preset {runs.asked.preset}",
+        question=f"Are features trained with {NAMES[runs.first]} more robust and more transferable, and why?",
+        verdict=verdict(runs, judged),
+        notices=tuple(notices(runs)),
+        sections=tuple(section for section in sections if section.elements),
+    )
+
+
+def notices(runs: FeatureRuns) -> list[Text]:
+    """Return what comes before all else: controls and jobs that failed, what is missing, what diverged."""
+    found = [Text(f"A CONTROL FAILED: {each.in_words}.", "warning") for each in failed(judge_controls(runs))]
+    done = sum(record.status == "done" for record in runs.records)
+    if done < runs.expected:
+        found.append(
+            Text(
+                f"This study is not finished: {done} of the {runs.expected} jobs known so far are done; more may "
+                "follow from their results. What follows speaks of those.",
+                "warning",
+            )
+        )
+    lost = [record for record in runs.records if record.status in ("failed", "unreadable")]
+    for record in lost[:MOST_FAILURES]:
+        what = "failed" if record.status == "failed" else "cannot be read"
+        found.append(Text(f"{record.name or record.id} {what}: {record.reason}.", "warning"))
+    if len(lost) > MOST_FAILURES:
+        found.append(Text(f"{len(lost) - MOST_FAILURES} more jobs failed: see “Every job”.", "warning"))
+    return [*found, *_diverged(runs), *_unmeasured(runs)]
+
+
+def _diverged(runs: FeatureRuns) -> list[Text]:
+    """Return which optimizers have no run left on a family."""
+    found = []
+    for family in runs.families:
+        for name, search in family.searches.items():
+            if name in family.finals and _all_diverged(family, name):
+                words = f"All {NAMES[name]} runs of {family.name} diverged: no measure speaks of them."
+                found.append(Text(words, "warning"))
+            elif search.losses and search.best is None:
+                found.append(Text(f"{NAMES[name]} on {family.name} diverged at every learning rate tried.", "warning"))
+    return found
+
+
+def _unmeasured(runs: FeatureRuns) -> list[Text]:
+    """Return what of the families is still to be measured, and what that waits for."""
+    places = []
+    for family in runs.families:
+        missing = [n for n in family.optimizers if not family.of(n, FINAL) and not _all_diverged(family, n)]
+        waits = [NAMES[name] for name in family.optimizers if name not in family.finals]
+        if missing:
+            names = ", ".join(NAMES[name] for name in missing)
+            places.append(f"{names} on {family.name}" + (f" (final runs of {', '.join(waits)} first)" if waits else ""))
+    return [Text(f"Not measured yet: {'; '.join(places)}.", "note")] if places else []
+
+
+def _all_diverged(family: FamilyRuns, name: str) -> bool:
+    members = family.finals[name]["members"] if name in family.finals else ()
+    return bool(members) and all(member["diverged_at"] is not None for member in members)

@@ -6,7 +6,7 @@ both have MIN_RUNS runs, else it is undecided. A claim is
 
 - mixed where it is higher in some block and lower in another;
 - yes where it is higher in more than half of the blocks, against every rival, and lower in none; no likewise, if lower;
-- inconclusive otherwise.
+- inconclusive otherwise, and wherever a control fails (controls.py): then no measure can be trusted.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from muonlab.runs.findings import Answer
+from muonlab.runs.findings import Answer, Interval, Kind
 from muonlab.stats.effects import Effect, difference
 from muonlab.stats.multiplicity import holm
-from muonlab.studies.features.plan import FamilyPlan
+from muonlab.studies.features.controls import failed, judge_controls
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns, Model
-from muonlab.studies.features.rounds import FINAL, LINEAR, matched
+from muonlab.studies.features.rounds import FINAL, matched
 
 ALPHA = 0.05
 MIN_RUNS = 3  # of each side of a block: two runs may agree by luck
@@ -64,6 +64,22 @@ class Block:
     effect: Effect
     means: tuple[float, float]
     adjusted_p: float | None = None
+
+    @property
+    def interval(self) -> Interval:
+        """The difference as the report shows it."""
+        estimate = self.effect.estimate
+        return Interval(estimate.value, estimate.lower, estimate.upper, estimate.reason)
+
+    @property
+    def kind(self) -> Kind:
+        """How its numbers read."""
+        return "accuracy" if self.unit == "accuracy" else "ratio"
+
+    @property
+    def n(self) -> str:
+        """Runs of the first optimizer and of the rival."""
+        return f"{self.effect.n[0]} + {self.effect.n[1]}"
 
     @property
     def side(self) -> Side:
@@ -111,17 +127,20 @@ def _fine_tuned(family: FamilyRuns, rival: str, is_matched: bool) -> Values:
 
 
 def fine_tuned(family: FamilyRuns, weights: str) -> list[float]:
-    """Return by seed the mean accuracy over tasks and fine-tuning optimizers; empty until all of them are done."""
+    """Return for each seed the mean accuracy over tasks and fine-tuning optimizers; empty until all of them are done.
+
+    A seed that one of the ways lacks, since it diverged there, is left out of all.
+    """
     ways = [
         found
         for task in family.plan.tasks
         for by in family.optimizers
-        if (found := family.transferred(task, weights, by)) is not None and found.accuracies
+        if (found := family.transferred(task, weights, by)) is not None
     ]
-    lengths = {len(way.accuracies) for way in ways}
-    if len(ways) < len(family.plan.tasks) * len(family.optimizers) or len(lengths) != 1:
+    if len(ways) < len(family.plan.tasks) * len(family.optimizers):
         return []
-    return [fmean(seed) for seed in zip(*(way.accuracies for way in ways), strict=True)]
+    seeds = sorted(set.intersection(*(set(way.accuracies) for way in ways)))
+    return [fmean(way.accuracies[seed] for way in ways) for seed in seeds]
 
 
 CLAIMS = (
@@ -185,7 +204,8 @@ OTHERS: dict[str, tuple[Quantity, ...]] = {
 def judge(runs: FeatureRuns, claim: Claim, *, is_matched: bool) -> Judged:
     """Return the claim's answer at equal budget, or at matched clean validation loss."""
     blocks = adjusted(compare(runs, claim.quantities, is_matched=is_matched))
-    return Judged(claim, is_matched, blocks, _answer(blocks, runs.rivals))
+    answer: Answer = "inconclusive" if failed(judge_controls(runs)) else _answer(blocks, runs.rivals)
+    return Judged(claim, is_matched, blocks, answer)
 
 
 def compare(runs: FeatureRuns, quantities: Sequence[Quantity], *, is_matched: bool) -> list[Block]:
@@ -236,12 +256,3 @@ def effective_robustness(runs: FeatureRuns) -> list[Block]:
                     Block(family.name, rival, "effective robustness", "log-odds", difference(own, other), means)
                 )
     return list(adjusted(found))
-
-
-def is_complete(plan: FamilyPlan, family: FamilyRuns) -> bool:
-    """Return whether every measure and every way of transfer of a family is done."""
-    ways = len(plan.tasks) * len(family.optimizers) * (len(family.optimizers) + 1) + len(family.optimizers)
-    return len(family.path) == len(family.optimizers) and len(family.transfers) >= ways
-
-
-__all__ = ["CLAIMS", "LINEAR", "OTHERS", "Block", "Claim", "Judged", "compare", "effective_robustness", "judge"]

@@ -94,7 +94,7 @@ PRESETS: dict[str, Settings] = {
         "looks": ["12"],
         "gpt.batch": ["16"],
         "gpt.budget": ["400"],
-        "transfer.budget": ["60"],
+        "transfer.budget": ["50"],
         "transfer.looks": ["6"],
         "transfer.batch": ["16"],
         "images.per_class": ["1500"],
@@ -112,10 +112,10 @@ PRESETS: dict[str, Settings] = {
         "text.length": ["64"],
         "text.limit": ["3000000"],
         "text.transfer_limit": ["600000"],
-        "measure.examples": ["200"],
+        "measure.examples": ["150"],
         "measure.probe_train": ["1000"],
         "measure.probe_validation": ["300"],
-        "measure.path_examples": ["60"],
+        "measure.path_examples": ["40"],
     },
     # The sizes that the paper names: ViT-S, a ResNet, GPT-2 small. What it does not state is ours.
     "paper": EVERYTHING

@@ -24,6 +24,7 @@ from muonlab.studies.features.rounds import (
 )
 
 CLEAN = "clean"
+ZEROS: dict[str, Any] = {"mean": 0.0, "mean_interval": [0.0, 0.0], "median": 0.0, "median_interval": [0.0, 0.0]}
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,15 @@ class Searched:
 
 @dataclass(frozen=True)
 class Transferred:
-    """What one way of transfer gave: test accuracy of every seed at the rate chosen on validation."""
+    """What one way of transfer gave: test accuracy of every seed, at the rate chosen on validation."""
 
     task: str
     weights: str  # optimizer of the pretraining, "none" for new weights
     by: str  # optimizer of the fine-tuning, or "linear"
-    accuracies: tuple[float, ...]
+    accuracies: dict[int, float]  # by seed; runs that diverged before their first look are left out
     chance: float
     search: Searched | None
+    rate: float | None = None
     num_last: int = 0  # runs whose best look was the last: more steps may help
 
 
@@ -93,7 +95,7 @@ class FamilyRuns:
         models: every measured model.
         searches: by optimizer.
         finals: result of the final runs by optimizer.
-        path: by optimizer: clean and corrupted accuracy of every seed at every look.
+        path: by optimizer: clean and corrupted accuracy at every look of every seed that has not diverged.
         transfers: every way of transfer that is done.
         probed: linear probes of transfer by (optimizer, state): test accuracies by seed.
         sizes: numbers of examples, by name.
@@ -136,12 +138,11 @@ class FamilyRuns:
         """
         rows = [row for optimizer, rows in self.path.items() if optimizer != self.optimizers[0] for row in rows]
         rows = [row for row in rows if row["step"] > 0]
-        if len({row["clean"] for row in rows}) < 3:
-            return None
         number = self.sizes["path_examples"]
-        return linear_fit(
-            [logit(row["clean"], number) for row in rows], [logit(row["corrupted"], number) for row in rows]
-        )
+        clean = [logit(row["clean"], number) for row in rows]
+        if len(set(clean)) < 3:
+            return None
+        return linear_fit(clean, [logit(row["corrupted"], number) for row in rows])
 
     def effective_robustness(self, optimizer: str) -> dict[int, float]:
         """Return by seed how far corrupted accuracy at the end lies above what the fit expects, in log-odds."""
@@ -222,7 +223,7 @@ def _family(asked: FeatureStudy, plan: FamilyPlan, known: list[Step], results: d
         models=tuple(model for name, result in measures.items() for model in _models(name, result)),
         searches={name: _searched(found) for name, found in searches.items()},
         finals=finals,
-        path={name: _sound(result["path"], finals[name]) for name, result in measures.items()},
+        path={name: _finite(result["path"], finals.get(name, {})) for name, result in measures.items()},
         transfers=tuple(_transfers(done)),
         probed=_probed(done),
         controls=first.get("controls"),
@@ -235,15 +236,29 @@ def _family(asked: FeatureStudy, plan: FamilyPlan, known: list[Step], results: d
     )
 
 
-def _sound(path: list[dict[str, Any]], final: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the looks of the final runs that did not diverge; a measuring job reads all of them."""
-    diverged = {member["seed"] for member in final["members"] if member["diverged_at"] is not None}
+def _finite(path: list[dict[str, Any]], final: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the looks of runs that have not diverged: of weights that are no numbers, accuracy says nothing."""
+    diverged = {member["seed"] for member in final.get("members", ()) if member["diverged_at"] is not None}
     return [row for row in path if row["seed"] not in diverged]
 
 
 def _models(optimizer: str, result: dict[str, Any]) -> Iterator[Model]:
     for row in result["models"]:
-        yield Model(optimizer=optimizer, **row)
+        yield Model(optimizer=optimizer, **{**row, "layers": [_with_zeros(layer) for layer in row["layers"]]})
+
+
+def _with_zeros(layer: dict[str, Any]) -> dict[str, Any]:
+    """Return a layer whose margins are numbers: a probe without weights tells nothing apart, so 0 / 0 counts as 0."""
+    margins = {
+        where: {
+            kind: {key: ZEROS[key] if value is None else value for key, value in found.items()}
+            if isinstance(found, dict)
+            else found
+            for kind, found in kinds.items()
+        }
+        for where, kinds in layer["margins"].items()
+    }
+    return {**layer, "margins": margins}
 
 
 def _searched(results: list[dict[str, Any]], *, best: bool = False) -> Searched:
@@ -276,9 +291,10 @@ def _transfers(done: list[tuple[Step, dict[str, Any]]]) -> Iterator[Transferred]
         members = [member for member in result["members"] if member.get("state", FINAL) == FINAL]
         yield Transferred(
             *way,
-            accuracies=tuple(m["test_accuracy"] for m in members if m["test_accuracy"] is not None),
+            accuracies={m["seed"]: m["test_accuracy"] for m in members if m["test_accuracy"] is not None},
             chance=result["chance"],
             search=_searched(searches[way], best=True) if way in searches else None,
+            rate=members[0].get("rate") if members else None,
             num_last=sum(member.get("is_last", False) for member in members),
         )
 

@@ -1,12 +1,15 @@
 """What a study of features answers: a verdict for each claim, with its intervals, its scope and what weakens it."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from muonlab.runs.features import ImageData
-from muonlab.runs.findings import Answer, Interval, Verdict, as_text
+from muonlab.runs.findings import Answer, Verdict, as_text
 from muonlab.studies.features.claims import ALPHA, CLAIMS, MIN_RUNS, OTHERS, Block, Judged, compare, judge
-from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
+from muonlab.studies.features.controls import failed, judge_controls
+from muonlab.studies.features.readings import CLEAN, FamilyRuns, FeatureRuns
 from muonlab.studies.features.rounds import FINAL, NAMES, UNTRAINED
+from muonlab.studies.features.states import validation_loss
 
 LABELS: dict[Answer, str] = {
     "yes": "Yes",
@@ -14,6 +17,7 @@ LABELS: dict[Answer, str] = {
     "mixed": "It depends",
     "inconclusive": "Inconclusive",
 }
+ALIKE = 0.1  # share of the larger by which losses that pass as matched may differ
 SATURATED = 0.99  # clean accuracy of every optimizer above which little is left to tell them apart
 
 
@@ -48,13 +52,14 @@ def sentence_of(runs: FeatureRuns, equal: Judged, at_loss: Judged) -> str:
         head += f", because {why_inconclusive(runs, equal)}"
     if not equal.blocks:
         return f"{head}."
-    shown = "; ".join(_block_in_words(runs, block) for block in equal.blocks)
-    matched = _matched_in_words(runs, at_loss)
-    return f"{head}. {NAMES[runs.first]} less its rival, with 95% intervals: {shown}. {matched}"
+    return f"{head}. {_blocks_in_words(runs, equal.blocks)} {_matched_in_words(runs, at_loss)}"
 
 
 def why_inconclusive(runs: FeatureRuns, judged: Judged) -> str:
     """Return the reason in words."""
+    if lost := failed(judge_controls(runs)):
+        names = " and ".join(dict.fromkeys(control.name for control in lost))
+        return f"a control failed ({names}): no measure can be trusted"
     if not runs.rivals:
         return "there is no other optimizer to compare with"
     if not judged.blocks:
@@ -80,9 +85,35 @@ def _against(runs: FeatureRuns, judged: Judged) -> str:
     return f", none of them against {' or '.join(open_ones)}" if open_ones else ""
 
 
-def _block_in_words(runs: FeatureRuns, block: Block) -> str:
-    kind = f", {block.quantity.removeprefix('accuracy ')}" if "another task" in block.quantity else ""
-    return f"{block.family} against {NAMES[block.rival]}{kind} {as_text(interval(block), 'number')} ({_n(block)})"
+def _blocks_in_words(runs: FeatureRuns, blocks: Sequence[Block]) -> str:
+    """Return every difference with its interval, those of one quantity and rival together."""
+    numbers = {block.n for block in blocks}
+    quantities = list(dict.fromkeys(block.quantity for block in blocks))
+    parts = []
+    for quantity in quantities:
+        rivals = [
+            f"less {NAMES[rival]}: {_differences(own, with_n=len(numbers) > 1)}"
+            for rival, own in _by_rival(blocks, quantity).items()
+        ]
+        head = f"{quantity.removesuffix(' on another task').capitalize()}, " if len(quantities) > 1 else ""
+        parts.append(f"{head}{NAMES[runs.first]} {'; '.join(rivals)}")
+    each = f" (n = {numbers.pop()})" if len(numbers) == 1 else ""
+    return f"{'. '.join(parts)}{each}."
+
+
+def _by_rival(blocks: Sequence[Block], quantity: str) -> dict[str, list[Block]]:
+    found: dict[str, list[Block]] = {}
+    for block in blocks:
+        if block.quantity == quantity:
+            found.setdefault(block.rival, []).append(block)
+    return found
+
+
+def _differences(blocks: Sequence[Block], *, with_n: bool) -> str:
+    return ", ".join(
+        f"{block.family} {as_text(block.interval, block.kind)}" + (f" (n = {block.n})" if with_n else "")
+        for block in blocks
+    )
 
 
 def _matched_in_words(runs: FeatureRuns, judged: Judged) -> str:
@@ -90,16 +121,6 @@ def _matched_in_words(runs: FeatureRuns, judged: Judged) -> str:
         return "At matched clean validation loss nothing could be compared."
     counts = ", ".join(f"{judged.count(side)} {side}" for side in ("higher", "lower", "undecided"))
     return f"At matched clean validation loss: {LABELS[judged.answer].lower()} ({counts} of {len(judged.blocks)})."
-
-
-def _n(block: Block) -> str:
-    return f"n = {block.effect.n[0]} + {block.effect.n[1]}"
-
-
-def interval(block: Block) -> Interval:
-    """Return the difference as the report shows it."""
-    estimate = block.effect.estimate
-    return Interval(estimate.value, estimate.lower, estimate.upper, estimate.reason)
 
 
 # -- what it holds for, and what weakens it --------------------------------------------------------
@@ -125,13 +146,13 @@ def scope(runs: FeatureRuns) -> tuple[tuple[str, str], ...]:
             "tuning",
             f"learning rate alone, by validation loss; runs of pretraining: {', '.join(searches)}",
         ),
-        ("not tuned", "weight decay, momentum, schedule, batch: one value each (see Settings)"),
+        ("not tuned", "weight decay, momentum, schedule, batch: one value each (see Data and settings)"),
     )
 
 
 def cautions(runs: FeatureRuns, judged: Sequence[tuple[Judged, Judged]]) -> list[str]:
     """Return what weakens the answers."""
-    found = [*_missing(runs), *_edges(runs), *_diverged(runs), *_saturated(runs), *_unequal(runs)]
+    found = [*_missing(runs), *_edges(runs), *_diverged(runs), *_saturated(runs), *_unequal(runs), *_unmatched(runs)]
     for equal, at_loss in judged:
         if at_loss.blocks and equal.answer != at_loss.answer and "inconclusive" not in (equal.answer, at_loss.answer):
             found.append(
@@ -139,7 +160,7 @@ def cautions(runs: FeatureRuns, judged: Sequence[tuple[Judged, Judged]]) -> list
                 f"{LABELS[at_loss.answer].lower()} at matched loss: how far a net is trained explains part of it."
             )
         found += _other_counts(runs, equal)
-    return [*found, *_untrained(runs)]
+    return [*found, *_uncontrolled(runs, judged), *_blind(runs), *_untrained(runs)]
 
 
 def _missing(runs: FeatureRuns) -> list[str]:
@@ -202,6 +223,26 @@ def _unequal(runs: FeatureRuns) -> list[str]:
     return [f"Searches that went on beyond an edge had more runs than others: {'; '.join(found)}."]
 
 
+def _unmatched(runs: FeatureRuns) -> list[str]:
+    """Return where looks are so far apart that the losses met at matched loss are not alike."""
+    found = []
+    for family in runs.families:
+        for rival in runs.rivals:
+            sides = zip((runs.first, rival), family.pair(rival, is_matched=True), strict=True)
+            met = {name: [validation_loss(family, name, model) for model in models] for name, models in sides}
+            means = {
+                name: fmean(known) for name, losses in met.items() if (known := [x for x in losses if x is not None])
+            }
+            if len(means) == 2 and max(means.values()) - min(means.values()) > ALIKE * max(means.values()):
+                words = ", ".join(f"{NAMES[name]} {as_text(loss)}" for name, loss in means.items())
+                found.append(f"{family.name} ({words})")
+    if not found:
+        return []
+    return [
+        f"Matched in name more than in fact, since looks are steps apart; validation losses met: {'; '.join(found)}."
+    ]
+
+
 def _other_counts(runs: FeatureRuns, equal: Judged) -> list[str]:
     """Return a sentence where other ways to count lie on the other side of zero than the claim's own."""
     own = {(b.family, b.rival): b for b in equal.blocks if b.side != "undecided"}
@@ -216,6 +257,32 @@ def _other_counts(runs: FeatureRuns, equal: Judged) -> list[str]:
         return []
     words = "; ".join(f"{name} in {number} of {len(own)}" for name, number in turned.items())
     return [f"({equal.claim.letter}) depends on how it is counted: decided comparisons turn round by {words}."]
+
+
+def _uncontrolled(runs: FeatureRuns, judged: Sequence[tuple[Judged, Judged]]) -> list[str]:
+    """Return which families are compared, such as in transfer, before their controls are measured."""
+    compared = dict.fromkeys(block.family for equal, _ in judged for block in equal.blocks)
+    controlled = {control.family for control in judge_controls(runs)}
+    places = [name for name in compared if name not in controlled]
+    return (
+        [f"No control is measured yet of {', '.join(places)}: nothing shows that measures can fail."] if places else []
+    )
+
+
+def _blind(runs: FeatureRuns) -> list[str]:
+    """Return where probes find nothing: they answer by their bias alone, far from a boundary that means little."""
+    found = []
+    for family in runs.families:
+        for name in family.optimizers:
+            models = family.of(name, FINAL)
+            layers = zip(*(model.layers for model in models), strict=True)
+            wrong = [fmean(row["margins"][CLEAN]["below_zero"] for row in layer) for layer in layers]
+            blind = sum(share >= 1 - family.sizes["probe_chance"] for share in wrong)
+            if blind:
+                found.append(f"{NAMES[name]} on {family.name} ({blind} of {len(wrong)} layers)")
+    if not found:
+        return []
+    return [f"Probes are no better than chance, so that margins mean little: {', '.join(found)}."]
 
 
 def _untrained(runs: FeatureRuns) -> list[str]:

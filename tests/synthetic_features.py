@@ -1,0 +1,234 @@
+"""Folders of feature studies as `muonlab run` leaves them, with planted effects and without any training."""
+
+import base64
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from muonlab.runs import jobs
+from muonlab.runs.features import Measure, Pretrain
+from muonlab.runs.files import write_json
+from muonlab.studies.features.plan import FeatureStudy, plan
+from muonlab.studies.features.rounds import SEARCH_FROM, Step, steps
+
+CORRUPTIONS = {"images": ["fog", "gaussian_noise"], "text": ["swap", "word_drop"]}
+CHANCE, NUM_TEST, WIDTH, NUM_EXAMPLES = 0.2, 200, 8, 40
+DEFAULT: dict[str, Any] = {"families": ["cnn", "gpt"], "optimizers": ["muon", "adamw"], "seeds": 4}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """What the results say.
+
+    Attributes:
+        shift: (quantity, net, optimizer) -> what is added; quantities: corrupted, margin, rank, probe, tuned, path.
+        noise: how much seeds differ.
+        loss: (optimizer, rate, seed, step of budget 0..1) -> validation loss; None from where it diverged.
+        shuffled, untrained, line: accuracies and count of the controls.
+    """
+
+    shift: Callable[[str, str, str], float] = lambda quantity, net, optimizer: 0.0
+    noise: float = 0.01
+    loss: Callable[[str, float, int, float], float | None] = lambda optimizer, rate, seed, part: (
+        2 - part + 0.1 * (math.log10(rate) + 2) ** 2 + 0.01 * seed
+    )
+    shuffled: float = 0.2
+    untrained: float = 0.2
+    line: float = 1.0
+
+
+def study(**settings: Any) -> FeatureStudy:
+    """Return a study of the preset tiny."""
+    return plan("tiny", {**DEFAULT, **settings})
+
+
+def write(
+    folder: Path,
+    asked: FeatureStudy | None = None,
+    planted: Planted | None = None,
+    *,
+    undone: Callable[[Step], bool] = lambda step: False,
+    failed: Callable[[Step], bool] = lambda step: False,
+) -> Path:
+    """Write a study with the results of all of its jobs but those that are undone or failed, and what follows them."""
+    asked = asked or study()
+    config = asked.model_dump(mode="json", exclude={"preset", "settings"})
+    jobs.create(folder, "features", asked.preset, asked.settings, config)
+    results: dict[str, dict[str, Any]] = {}
+    while True:
+        known = [step for step in steps(asked, results) if step.job.id not in results]
+        for step in known:
+            jobs.add(folder, step.job)
+            if failed(step):
+                write_json(folder / step.job.id / "failed.json", {"reason": "out of memory"})
+        todo = [step for step in known if not undone(step) and not failed(step)]
+        if not todo:
+            return folder
+        for step in todo:
+            results[step.job.id] = result(step, results, planted or Planted())
+            write_json(folder / step.job.id / "result.json", results[step.job.id])
+            environment = {"device": "cpu", "sessions": [{"seconds": 2.0}], "id": step.job.id}
+            write_json(folder / step.job.id / "env.json", environment)
+
+
+def noise(planted: Planted, seed: int, optimizer: str) -> float:
+    """Return what a seed adds; other optimizers differ in another order, and the mean of four seeds is 0."""
+    order = (-1.5, -0.5, 0.5, 1.5) if optimizer == "muon" else (0.5, -1.5, 1.5, -0.5)
+    return planted.noise * order[seed % 4]
+
+
+def result(step: Step, results: dict[str, dict[str, Any]], planted: Planted) -> dict[str, Any]:
+    """Return what result.json of a job holds."""
+    if isinstance(step.config, Pretrain):
+        return pretrained(step, step.config, planted)
+    if isinstance(step.config, Measure):
+        return measured(step, step.config, planted)
+    return transferred(step, planted)
+
+
+def pretrained(step: Step, config: Pretrain, planted: Planted) -> dict[str, Any]:
+    looks, budget = list(config.training.steps), config.training.budget
+    members = []
+    for rate in config.rates:
+        for seed in config.seeds:
+            losses = [planted.loss(step.optimizer, rate, seed % SEARCH_FROM, look / budget) for look in looks]
+            diverged = next((look for look, loss in zip(looks, losses, strict=True) if loss is None), None)
+            curves = {"train_loss": losses, "validation_loss": losses, "validation_accuracy": [0.5] * len(looks)}
+            members.append({"rate": rate, "seed": seed, "diverged_at": diverged, **curves})
+    return {
+        "chance": CHANCE,
+        "num_train": 500,
+        "num_validation": 100,
+        "num_test": NUM_TEST,
+        "num_parameters": 5000,
+        "flops_per_step": 1e6,
+        "why_sequential": None,
+        "notes": ["read 700 examples, 2 skipped"],
+        "steps": looks,
+        "members": members,
+    }
+
+
+def measured(step: Step, config: Measure, planted: Planted) -> dict[str, Any]:
+    kind = config.family.data.kind
+    models = [
+        model(step, planted, state.name, seed, look)
+        for state in config.states
+        for seed, look in zip(state.seeds, state.steps, strict=True)
+    ]
+    found: dict[str, Any] = {
+        "corruptions": CORRUPTIONS[kind],
+        "chance": CHANCE,
+        "probe_chance": CHANCE,
+        "num_examples": NUM_TEST,
+        "num_probe_test": NUM_TEST,
+        "num_probe_train": 120,
+        "models": models,
+        "path": [look(step, config, planted, seed, at) for at in config.looks for seed in config.seeds],
+    }
+    if config.control:
+        counts = ("effective_rank", "effective_rank_sigma", "stable_rank", "participation_ratio", "numerical_rank")
+        line = {form: dict.fromkeys(counts, planted.line) for form in ("raw", "centred")}
+        found["controls"] = {
+            "tap": "blocks.1",
+            "shuffled_labels": {"test_accuracy": planted.shuffled, "num_test": NUM_TEST, "below_zero": 0.8},
+            "rank_one": {"width": WIDTH, "num_examples": NUM_TEST, **line},
+        }
+        found["sheet"] = sheet(kind)
+    return found
+
+
+def sheet(kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"rows": CORRUPTIONS[kind], "columns": ["0", "1", "2", "3", "4", "5"]}
+    if kind == "text":
+        return {**found, "lines": [["a passage of some length"] * 6] * 2}
+    return {**found, "width": 6, "height": 2, "channels": 1, "pixels": base64.b64encode(bytes(range(12))).decode()}
+
+
+def look(step: Step, config: Measure, planted: Planted, seed: int, at: int) -> dict[str, Any]:
+    net, part = config.family.net.kind, at / config.looks[-1]
+    clean = 0.3 + 0.4 * part + noise(planted, seed, step.optimizer)
+    return {
+        "seed": seed,
+        "step": at,
+        "clean": clean,
+        "corrupted": clean - 0.1 + planted.shift("path", net, step.optimizer) + 0.1 * planted.noise * (seed % 3),
+    }
+
+
+def model(step: Step, planted: Planted, state: str, seed: int, at: int) -> dict[str, Any]:
+    net, kind = step.plan.family.net.kind, step.plan.family.data.kind
+    is_new = state == "untrained"
+    own = noise(planted, seed, step.optimizer)
+
+    def value(quantity: str, base: float) -> float:
+        return base + own + (0 if is_new else planted.shift(quantity, net, step.optimizer))
+
+    clean = planted.untrained if is_new else 0.7 + own
+    corrupted = value("corrupted", 0.6)
+    return {
+        "state": state,
+        "seed": seed,
+        "step": at,
+        "clean_loss": 1.0 + own,
+        "clean_accuracy": clean,
+        "accuracy": {
+            name: [corrupted + 0.02 * (3 - severity) + offset for severity in range(1, 6)]
+            for name, offset in zip(CORRUPTIONS[kind], (-0.05, 0.05), strict=True)
+        },
+        "layers": [layer(f"blocks.{n}", value("margin", 1.0) + n, value("rank", 4.0) + n) for n in range(2)],
+    }
+
+
+def layer(tap: str, margin: float, rank: float) -> dict[str, Any]:
+    ranks = {"effective_rank": rank, "effective_rank_sigma": rank + 2, "stable_rank": rank / 2}
+    ranks |= {"participation_ratio": rank / 3, "numerical_rank": 8.0}
+
+    def kinds(scale: float) -> dict[str, Any]:
+        found: dict[str, Any] = {"below_zero": 0.25}
+        for kind, factor in (("raw", 5.0), ("by_norm", 1.0), ("by_distance", 2.0)):
+            middle = scale * factor * margin
+            found[kind] = {
+                "mean": middle + 0.1,
+                "mean_interval": [middle, middle + 0.2],
+                "median": middle,
+                "median_interval": [middle - 0.3, middle + 0.3],
+            }
+        return found
+
+    return {
+        "tap": tap,
+        "width": WIDTH,
+        "num_examples": NUM_EXAMPLES,
+        "raw": ranks,
+        "centred": {name: number + 0.5 for name, number in ranks.items()},
+        "effective_rank_interval": [rank - 0.2, rank + 0.2],
+        "probe": {"test_accuracy": 0.75},
+        "margins": {"clean": kinds(1.0), "corrupted": kinds(0.5)},
+    }
+
+
+def transferred(step: Step, planted: Planted) -> dict[str, Any]:
+    config, net = step.config, step.plan.family.net.kind
+    assert not isinstance(config, Pretrain | Measure)
+    quantity = "probe" if config.mode == "linear" else "tuned"
+
+    def accuracy(seed: int) -> float:
+        return 0.5 + noise(planted, seed, step.optimizer) + planted.shift(quantity, net, step.optimizer)
+
+    found = {"chance": 0.25, "num_train": 90, "num_validation": 30, "num_test": 80}
+    if config.mode == "linear":
+        rows = [(state.name, seed, at) for state in config.states for seed, at in zip(state.seeds, state.steps)]  # noqa: B905
+        members = [
+            {"state": state, "seed": seed, "step": at, "test_accuracy": accuracy(seed)} for state, seed, at in rows
+        ]
+        return {**found, "members": members}
+    members = []
+    for rate in config.rates:
+        for seed in config.fine_tuned:
+            losses = [2.0, 1.0 + 0.1 * (math.log10(rate) + 2) ** 2, 1.5]
+            row = {"rate": rate, "seed": seed, "validation_loss": losses, "is_last": seed == 0}
+            members.append(row | {"best_step": 3, "test_loss": 1.0, "test_accuracy": accuracy(seed)})
+    return {**found, "steps": [0, 3, 6], "members": members}
