@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from muonlab.measure.corrupt_text import CORRUPTIONS, corrupt
+from muonlab.runs.features import Family, GPTConfig, TextData
 from muonlab.tasks.sources import DataError
 from muonlab.tasks.tokens import Bytes
 from muonlab.tasks.windows import cut
@@ -208,3 +209,10 @@ def test_a_text_too_short_for_a_window_is_an_error(make, tmp_path):
     (tmp_path / "short.txt").write_text("a short text of few words")
     with pytest.raises(DataError, match=r"part of .*short.txt has . tokens, but one window of length=16 needs 17"):
         make(source=str(tmp_path / "short.txt")).pretraining()
+
+
+def test_passages_that_may_stand_in_the_text_are_said_to(words):
+    assert not any("may stand in the text" in note for note in words.notes)
+    data = TextData(name="x", source="sources", transfer_source="documentation", examples="packages", limit=50_000)
+    note = TextMaterial(Family(net=GPTConfig(), data=data)).notes[2]
+    assert note.endswith("some of these passages may stand in the text pretrained on, for every optimizer alike")

@@ -49,10 +49,12 @@ class TextMaterial:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was read, and what was left out."""
+        overlap = "; some of these passages may stand in the text pretrained on, for every optimizer alike"
         return (
             f"pretrained on {self._text}",
             f"transferred to {self._other}",
-            f"probed with, and transferred to, {self._passages}",
+            f"probed with, and transferred to, {self._passages}"
+            + overlap * ((self._data.source, self._data.examples) == ("sources", "packages")),
         )
 
     def pretraining(self) -> Task:
