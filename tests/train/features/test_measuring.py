@@ -293,3 +293,17 @@ def test_the_curve_of_the_last_look_is_that_of_the_weights_measured(result, pret
     last = read_lines(pretrained / "metrics.jsonl")[-1]["validation_accuracy"]
     for model, accuracy in zip(of_state(result, "final"), last, strict=True):
         assert abs(model["clean_accuracy"] - accuracy) < 0.2
+
+
+def test_the_rank_of_wide_hidden_states_has_about_the_same_interval_by_the_jackknife(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(400, 16, generator=generator) * torch.linspace(0.2, 2, 16)
+    low, high = measuring.spectrum(hidden)["effective_rank_interval"]
+    monkeypatch.setattr(measuring, "BOOTSTRAPPED", 8)
+    found = measuring.spectrum(hidden)
+    assert found["effective_rank_interval"] != [low, high]
+    # The bootstrap's interval is not around the value: resampled examples repeat, which lowers ranks.
+    width = found["effective_rank_interval"][1] - found["effective_rank_interval"][0]
+    assert width == pytest.approx(high - low, rel=0.35)
+    middle = sum(found["effective_rank_interval"]) / 2
+    assert middle == pytest.approx(found["raw"]["effective_rank"], rel=1e-9)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from muonlab.measure.features import gather
 from muonlab.measure.margins import margins, summarise
 from muonlab.measure.probes import Probes, probe
-from muonlab.measure.spectra import Spectrum, bootstrap
+from muonlab.measure.spectra import Spectrum, bootstrap, jackknife
 from muonlab.runs.features import Measure, State
 from muonlab.train.features import weights
 from muonlab.train.features.material import DATA_SEED, Material, Probing, Set, Task, example_loss
@@ -20,6 +20,8 @@ from muonlab.train.features.material import DATA_SEED, Material, Probing, Set, T
 ROWS = 64  # examples of a forward pass: small enough for the cache
 SEVERITIES = (1, 2, 3, 4, 5)
 RESAMPLES = 200
+BOOTSTRAPPED = 256  # widest hidden states whose rank is bootstrapped: eigenvalues take the cube of the width
+PARTS = 20  # of the examples, for the jackknife of wider ones
 # Of the probes' weights: at the default the choice of a strength, made at ten times of it, may hang on what else is
 # fitted in the same batch.
 TOLERANCE = 0.002
@@ -231,14 +233,27 @@ def spectrum(hidden: Tensor) -> dict[str, Any]:
     accumulated = Spectrum()
     accumulated.update(hidden)
     found = accumulated.result()
-    interval = bootstrap(hidden, centred=False, resamples=RESAMPLES)["effective_rank"]
+    lower, upper = _rank_interval(hidden)
     return {
         "width": found.width,
         "num_examples": found.num_examples,
         "raw": asdict(found.raw.ranks),
         "centred": asdict(found.centred.ranks),
-        "effective_rank_interval": [interval.lower, interval.upper],
+        "effective_rank_interval": [lower, upper],
     }
+
+
+def _rank_interval(hidden: Tensor) -> tuple[float, float]:
+    """Return a 95% interval of the effective rank, not centred, over examples."""
+    if hidden.shape[1] <= BOOTSTRAPPED:
+        interval = bootstrap(hidden, centred=False, resamples=RESAMPLES)["effective_rank"]
+        return interval.lower, interval.upper
+    parts = []
+    for rows in hidden.chunk(PARTS):
+        parts.append(Spectrum())
+        parts[-1].update(rows)
+    value, error = jackknife(parts, centred=False)["effective_rank"]
+    return value - 1.96 * error, value + 1.96 * error
 
 
 # -- the way there: clean and corrupted accuracy at every look -------------------------------------
