@@ -60,6 +60,15 @@ def outline(study):
     return [(f"square of {number}", float(number)) for number in (3, 9, 81) if number < study.limit]
 
 
+def refuse(*, bad):
+    if bad < 0:
+        raise ValueError(f"bad={bad} is below 0; give a number")
+
+
+def trials(study):
+    return [("muonlab.studies.features:refuse", {"bad": study.bad})]
+
+
 def analyse(folder):
     found = [result["square"] for result in jobs.results(folder).values()]
     more = ("It is odd.", "So was the first.")

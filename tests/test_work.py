@@ -56,6 +56,20 @@ def test_a_forecast_of_jobs_counts_what_is_done_and_writes_nothing(squares, tmp_
     assert "every job is done already" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("do", [lambda work: list(work.events("cpu", "never")), lambda work: work.forecast("cpu")])
+def test_what_no_job_could_do_is_said_before_any_begins(package, tmp_path, do):
+    work = Jobs(package, package.plan("tiny", {"bad": ["-1"]}), tmp_path / "study", 2)
+    with pytest.raises(store.StudyError, match="bad=-1 is below 0; give a number"):
+        do(work)
+    assert not (tmp_path / "study").exists()
+
+
+def test_nothing_is_tried_out_where_nothing_is_left_to_do(squares, package, monkeypatch):
+    list(squares(10).events("cpu", "never"))
+    monkeypatch.setattr(package, "trials", lambda asked: pytest.fail("tried out"))
+    assert list(squares(10).events("cpu", "never")) == []
+
+
 def test_a_forecast_does_not_take_jobs_of_the_same_name_for_its_own(squares, package, tmp_path, capsys):
     list(squares(10).events("cpu", "never"))
     other = package.plan("tiny", {"bad": ["9"]})

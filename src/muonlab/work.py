@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TextIO
 
 from muonlab.launch import local
 from muonlab.launch.pool import Event
+from muonlab.launch.worker import import_string
 from muonlab.runs import jobs, store
 from muonlab.runs.files import StudyError
 from muonlab.runs.jobs import Job, JobRecord
@@ -96,7 +97,8 @@ class Jobs:
 
     Args:
         package: the study's, which has STUDY, ready(asked, folder), the jobs that can run now and are not done, and
-            outline(asked), name and cost of every job that is expected from the beginning to the end.
+            outline(asked), name and cost of every job that is expected from the beginning to the end, and
+            trials(asked), target and arguments of functions that raise ValueError where no job could do its work.
         asked: what the package's plan returned.
         folder: the study's folder.
         workers: processes at most.
@@ -109,6 +111,7 @@ class Jobs:
 
     def forecast(self, device: str) -> None:
         """Print what a run would do."""
+        self._try_out()
         left, num_done = self._left()
         terminal.print_outline(left, self._workers, self._folder, num_done)
 
@@ -125,6 +128,7 @@ class Jobs:
 
     def events(self, device: str, compile: Compile) -> Generator[Event]:
         """Run what is not done yet, and yield what happens."""
+        self._try_out()
         return local.run_jobs(
             self._ready,
             self._folder,
@@ -134,6 +138,16 @@ class Jobs:
             compile=compile,
             begin=self._create,
         )
+
+    def _try_out(self) -> None:
+        """Raise StudyError for what would fail every job, or a late one, unless nothing is left to do."""
+        if not self._ready():
+            return
+        for target, arguments in self._package.trials(self._asked):
+            try:
+                import_string(target)(**arguments)
+            except ValueError as error:
+                raise StudyError(str(error)) from error
 
     def _create(self) -> None:
         config = self._asked.model_dump(mode="json", exclude={"preset", "settings"})

@@ -199,7 +199,7 @@ def test_only_the_classes_and_numbers_asked_for_are_opened(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "holds no files, but no image; expected class folders"),
+        ([], "holds no image; expected class folders"),
         (["1.png", "2.png"], "2 images but no class folders; expected one folder per class"),
         (["cat/1.png", "cat/2.png"], "one class only, 'cat'"),
         (["test/cat/1.png", "val/cat/1.png"], "has test and val/ but no train/"),

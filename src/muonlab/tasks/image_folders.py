@@ -137,9 +137,9 @@ def layout(names: Sequence[str], source: str) -> tuple[list[Entry], list[Skipped
     files = [name for name in paths if not name.endswith("/")]
     images = [name for name in files if name.lower().endswith(SUFFIXES)]
     if not images:
-        found = f"{len(files)} files, the first of them {files[0]}" if files else "no files"
+        found = f"{len(files)} files, the first of them {files[0]}, but no image" if files else "no image"
         raise DataError(
-            f"{source} holds {found}, but no image; expected class folders of {', '.join(SUFFIXES)} files, such as "
+            f"{source} holds {found}; expected class folders of {', '.join(SUFFIXES)} files, such as "
             f"{source}/cat/1.jpg (a zip within a folder is given by its own path)"
         )
     skipped = [

@@ -42,6 +42,15 @@ def test_half_of_the_comparisons_are_not_enough(tmp_path):
     assert (judged.answer, judged.count("higher", "adamw"), judged.count("undecided")) == ("inconclusive", 1, 1)
 
 
+def test_a_family_that_cannot_be_compared_counts_as_undecided(tmp_path):
+    folder = synthetic.write(
+        tmp_path, planted=planted_for("a", 0.1), undone=lambda step: step.plan.family.net.kind == "gpt"
+    )
+    judged = judge(read(folder), CLAIM["a"], is_matched=False)
+    assert (len(judged.blocks), judged.num_asked, judged.count("higher")) == (1, 2, 1)
+    assert judged.answer == "inconclusive"
+
+
 def test_a_rival_that_is_not_beaten(tmp_path):
     planted = synthetic.Planted(shift=lambda what, net, name: 0.1 * (what == "corrupted" and name != "adamw"))
     asked = synthetic.study(optimizers=["muon", "adamw", "sgd"], families=["cnn"])

@@ -3,6 +3,7 @@ import pytest
 import synthetic_features as synthetic
 from muonlab.studies.features.readings import FeatureRuns, read
 from muonlab.studies.features.states import states, validation_loss
+from muonlab.train.features.pretraining import LOOK_EXAMPLES
 
 
 def test_the_end_and_matched_loss(tmp_path, rows_of):
@@ -22,6 +23,7 @@ def test_the_end_and_matched_loss(tmp_path, rows_of):
     step = next(step for step in looks if 1.5 - step / 12 <= 1)
     assert [row["step"] for row in rows] == [12, 12, step, 12]
     assert [row["validation_loss"] for row in rows] == pytest.approx([0.5, 1, 1.5 - step / 12, 1])
+    assert f"up to {LOOK_EXAMPLES['classes']} examples, or {LOOK_EXAMPLES['tokens']} windows of text" in table.note
     assert (rows[0]["margin"].value, rows[0]["rank"].value, rows[0]["n"]) == (pytest.approx(1.5), pytest.approx(4.5), 4)
 
 

@@ -25,6 +25,7 @@ def test_loss_by_learning_rate(tmp_path, rows_of):
         4,
     )
     assert row["loss"] == pytest.approx(1.53)
+    assert "The final runs have seeds of their own" in table.note
 
 
 def test_losses_far_apart_have_a_log_axis(tmp_path):

@@ -49,6 +49,13 @@ def test_too_few_runs_and_too_few_optimizers(tmp_path):
     assert "because only 1 of 2 comparisons are decided" in half.more[0]
 
 
+def test_what_cannot_be_compared_is_counted(tmp_path):
+    found = verdict_of(tmp_path, planted=on("corrupted"), undone=lambda step: step.plan.family.net.kind == "gpt")
+    assert "because only 1 of 2 comparisons are decided" in found.more[0]
+    assert "because none of 2 comparisons tells" in found.more[1]
+    assert found.more[0].endswith("inconclusive (1 higher, 0 lower, 0 undecided, 1 not measured of 2).")
+
+
 def test_a_study_just_begun(tmp_path):
     found = verdict_of(tmp_path, undone=lambda step: True)
     assert found.answer == "inconclusive"

@@ -143,10 +143,11 @@ def test_an_unknown_class_is_named(make, choice):
         (material.pretraining if "classes" in choice else lambda: material.transfer("classes"))()
 
 
-def test_two_classes_cannot_be_halved_and_the_message_says_so(make, tmp_path):
-    np.savez(tmp_path / "a.npz", images=np.zeros((40, 8, 8), np.uint8), labels=np.arange(40) % 2)
-    with pytest.raises(DataError, match="one class only, '0'; a classification task needs examples of at least two"):
-        make(source=str(tmp_path / "a.npz")).pretraining()
+@pytest.mark.parametrize("number", [2, 3])
+def test_too_few_classes_for_two_halves_are_said(make, tmp_path, number):
+    np.savez(tmp_path / "a.npz", images=np.zeros((60, 8, 8), np.uint8), labels=np.arange(60) % number)
+    with pytest.raises(DataError, match=rf"a\.npz has {number} classes; expected 4 or more, as half of them"):
+        make(source=str(tmp_path / "a.npz"))
 
 
 # -- how many --------------------------------------------------------------------------------------

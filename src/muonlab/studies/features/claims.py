@@ -2,7 +2,7 @@
 
 A claim is judged in its blocks: every family with every rival, and for transfer both kinds of it. In a block the first
 optimizer is "higher" or "lower" where Welch's test, adjusted by Holm over the blocks of the claim, has p <= ALPHA and
-both have MIN_RUNS runs, else it is undecided. A claim is
+both have MIN_RUNS runs, else it is undecided; so is a block that is lost or not measured yet. A claim is
 
 - mixed where it is higher in some block and lower in another;
 - yes where it is higher in more than half of the blocks, against every rival, and lower in none; no likewise, if lower;
@@ -92,12 +92,16 @@ class Block:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim at equal budget or at matched loss."""
+    """A claim at equal budget or at matched loss.
+
+    `num_asked` is the number of blocks that there should be: one that is lost or not yet measured decides nothing.
+    """
 
     claim: Claim
     is_matched: bool
     blocks: tuple[Block, ...]
     answer: Answer
+    num_asked: int
 
     def count(self, side: Side, rival: str | None = None) -> int:
         """Return the number of blocks on a side."""
@@ -204,8 +208,11 @@ OTHERS: dict[str, tuple[Quantity, ...]] = {
 def judge(runs: FeatureRuns, claim: Claim, *, is_matched: bool) -> Judged:
     """Return the claim's answer at equal budget, or at matched clean validation loss."""
     blocks = adjusted(compare(runs, claim.quantities, is_matched=is_matched))
-    answer: Answer = "inconclusive" if failed(judge_controls(runs)) else _answer(blocks, runs.rivals)
-    return Judged(claim, is_matched, blocks, answer)
+    asked = [quantity for quantity in claim.quantities if not (is_matched and quantity.values is _fine_tuned)]
+    num_asked = len(runs.families) * len(runs.rivals) * len(asked)
+    is_blind = bool(failed(judge_controls(runs)))
+    answer: Answer = "inconclusive" if is_blind else _answer(blocks, runs.rivals, num_asked)
+    return Judged(claim, is_matched, blocks, answer, num_asked)
 
 
 def compare(runs: FeatureRuns, quantities: Sequence[Quantity], *, is_matched: bool) -> list[Block]:
@@ -231,14 +238,14 @@ def adjusted(blocks: Sequence[Block]) -> tuple[Block, ...]:
     )
 
 
-def _answer(blocks: Sequence[Block], rivals: Sequence[str]) -> Answer:
+def _answer(blocks: Sequence[Block], rivals: Sequence[str], num_asked: int) -> Answer:
     sides = [block.side for block in blocks]
     higher, lower = sides.count("higher"), sides.count("lower")
     if higher and lower:
         return "mixed"
     for side in ("higher", "lower"):
         against = {block.rival for block in blocks if block.side == side}
-        if blocks and 2 * sides.count(side) > len(sides) and against == set(rivals):
+        if blocks and 2 * sides.count(side) > num_asked and against == set(rivals):
             return "yes" if side == "higher" else "no"
     return "inconclusive"
 

@@ -11,7 +11,7 @@ rate that its own search found best. The state compared is that of the last step
 
 Matched loss: Each run of both optimizers at its first look at or below the smallest clean validation loss that all of
 them reached. It asks whether features differ where nets fit clean data alike, and not only in how far they were
-trained.
+trained. A run matched on the way has not yet come to the small learning rates of the end, and the other one has.
 
 n: Runs, one for each seed. A seed draws the initial weights and the order of batches, the same for every optimizer;
 the split and the test examples are the same in all runs. So intervals and p speak of new runs on this data, not of

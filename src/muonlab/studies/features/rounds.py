@@ -17,6 +17,7 @@ from muonlab.studies.features.costs import measuring_cost, training_cost
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy, Search
 
 TARGET = "muonlab.train.features.job:run"
+TRIAL = "muonlab.train.features.trial:check"
 NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
 SEARCH_FROM = 1000  # the first seed of a search: a rate is not chosen on the runs that it is judged by
 FINAL, UNTRAINED, LINEAR = "final", "untrained", "linear"
@@ -28,6 +29,13 @@ def ready(study: FeatureStudy, folder: Path) -> list[Job]:
     """Return the jobs that are not done and whose inputs are there, those that others wait for first."""
     results = jobs.results(folder)
     return [each.job for each in steps(study, results) if each.job.id not in results]
+
+
+def trials(study: FeatureStudy) -> list[tuple[str, dict[str, Any]]]:
+    """Return target and arguments of what finds beforehand that files or nets do not fit, one for each family."""
+    return [
+        (TRIAL, {"family": plan.family.model_dump(mode="json"), "tasks": list(plan.tasks)}) for plan in study.families
+    ]
 
 
 @dataclass(frozen=True)

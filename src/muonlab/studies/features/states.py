@@ -29,7 +29,8 @@ def states(runs: FeatureRuns) -> tuple[Element, ...]:
     note = (
         "Means over seeds, with 95% intervals. Matched: each run at its first look at or below the smallest clean "
         "validation loss that every run of both optimizers reached. Looks are some steps apart, so a run may meet a "
-        "smaller loss than asked for; the loss that it met is shown, on up to 512 examples of validation."
+        "smaller loss than asked for; the loss that it met is shown, on up to 256 examples, or 96 windows of text, "
+        "of validation."
     )
     return (Table("states", "At the end, and at matched loss", columns, tuple(rows), note),)
 

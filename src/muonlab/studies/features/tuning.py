@@ -77,9 +77,9 @@ def table(runs: FeatureRuns) -> Table:
         Column("num_runs", "Runs", "count"),
     )
     note = (
-        "The best is chosen by clean validation loss, which no measure of the report is taken on. The final runs take "
-        "it with every seed, those of the search among them. A search goes on beyond an edge of its grid, up to a "
-        "limit; “low” or “high” says that it still ended on one."
+        "The best is chosen by clean validation loss, which no measure of the report is taken on. The final runs have "
+        "seeds of their own, so that a rate is not judged by the runs that chose it. A search goes on beyond an edge "
+        "of its grid, up to a limit; “low” or “high” says that it still ended on one."
     )
     return Table("tuning-rates", "Learning rates", columns, tuple(rows), note)
 

@@ -72,10 +72,10 @@ def why_inconclusive(runs: FeatureRuns, judged: Judged) -> str:
     decided = len(judged.blocks) - judged.count("undecided")
     if not decided:
         return (
-            f"none of {len(judged.blocks)} comparisons tells the optimizers apart "
+            f"none of {judged.num_asked} comparisons tells the optimizers apart "
             f"(p > {ALPHA:g}, adjusted for their number)"
         )
-    return f"only {decided} of {len(judged.blocks)} comparisons are decided{_against(runs, judged)}"
+    return f"only {decided} of {judged.num_asked} comparisons are decided{_against(runs, judged)}"
 
 
 def _against(runs: FeatureRuns, judged: Judged) -> str:
@@ -120,7 +120,9 @@ def _matched_in_words(runs: FeatureRuns, judged: Judged) -> str:
     if not judged.blocks:
         return "At matched clean validation loss nothing could be compared."
     counts = ", ".join(f"{judged.count(side)} {side}" for side in ("higher", "lower", "undecided"))
-    return f"At matched clean validation loss: {LABELS[judged.answer].lower()} ({counts} of {len(judged.blocks)})."
+    if lost := judged.num_asked - len(judged.blocks):
+        counts += f", {lost} not measured"
+    return f"At matched clean validation loss: {LABELS[judged.answer].lower()} ({counts} of {judged.num_asked})."
 
 
 # -- what it holds for, and what weakens it --------------------------------------------------------

@@ -43,6 +43,12 @@ class ImageMaterial:
             test_per_class=data.test_per_class,
             seed=DATA_SEED,
         )
+        number = len(self._all.classes)
+        if data.classes is None and data.transfer_classes is None and number < 4:
+            raise DataError(
+                f"{data.source} has {number} classes; expected 4 or more, as half of them are pretrained on and the "
+                "others transferred to; give images of more classes"
+            )
         if self._all.images.shape[-1] != self._all.images.shape[-2]:
             height, width = self._all.images.shape[-2:]
             raise DataError(f"{data.source} has images of {height} x {width}; expected squares: give size=SIDE")
