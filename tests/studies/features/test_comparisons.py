@@ -13,6 +13,7 @@ def test_a_panel_for_each_comparison(runs):
         ["at equal budget", "at matched clean validation loss"],
         ["at equal budget", "at matched clean validation loss"],
         ["at equal budget"],  # only weights of the end are fine-tuned
+        ["at equal budget"],
         ["at equal budget", "at matched clean validation loss"],
     ]
     forest = figures[0].panels[0]
@@ -26,7 +27,9 @@ def test_a_panel_for_each_comparison(runs):
 
 def test_every_comparison_is_in_the_table(runs, rows_of):
     rows = rows_of(comparisons.table(runs, verdicts(runs)))
-    assert len(rows) == 2 * (2 + 2 + 3 + 2)  # of transfer the probe twice, fine-tuning once
+    assert (
+        len(rows) == 2 * (2 + 2 + 3 + 2) + 1
+    )  # of transfer the probe twice, fine-tuning once, on a text by the GPT alone
     first = rows[0]
     assert (first["claim"], first["comparison"]) == ("(a) corrupted accuracy", "equal budget")
     assert (first["mean_first"], first["mean_rival"]) == pytest.approx((0.7, 0.6))

@@ -1,6 +1,6 @@
 """The four claims of arXiv 2606.09658 as differences of means over seeds, family by family and rival by rival.
 
-A claim is judged in its blocks: every family with every rival, and for transfer both kinds of it. In a block the first
+A claim is judged in its blocks: every family with every rival, and for transfer every kind of it. In a block the first
 optimizer is "higher" or "lower" where Welch's test, adjusted by Holm over the blocks of the claim, has p <= ALPHA and
 both have MIN_RUNS runs, else it is undecided; so is a block that is lost or not measured yet. A claim is
 
@@ -18,9 +18,15 @@ from muonlab.runs.findings import Answer, Interval, Kind
 from muonlab.stats.effects import Effect, difference
 from muonlab.stats.multiplicity import holm
 from muonlab.studies.features.controls import failed, judge_controls
-from muonlab.studies.features.readings import FamilyRuns, FeatureRuns, Model
+from muonlab.studies.features.readings import CLEAN, FamilyRuns, FeatureRuns, Model
 from muonlab.studies.features.rounds import FINAL, matched
 
+LABELS: dict[Answer, str] = {
+    "yes": "Yes",
+    "no": "No: the opposite",
+    "mixed": "It depends",
+    "inconclusive": "Inconclusive",
+}
 ALPHA = 0.05
 MIN_RUNS = 3  # of each side of a block: two runs may agree by luck
 
@@ -36,11 +42,19 @@ class Quantity:
         name: for people.
         unit: of the difference.
         values: (family, rival, is_matched) -> values of both optimizers; empty where there are none.
+        task: of transfer, which not every family has; None for what all have.
+        is_of_the_end: whether there are values at equal budget alone.
     """
 
     name: str
     unit: str
     values: Callable[[FamilyRuns, str, bool], Values]
+    task: str | None = None
+    is_of_the_end: bool = False
+
+    def is_asked(self, family: FamilyRuns, *, is_matched: bool) -> bool:
+        """Return whether the family must have it."""
+        return (self.task is None or self.task in family.plan.tasks) and not (is_matched and self.is_of_the_end)
 
 
 @dataclass(frozen=True)
@@ -123,28 +137,49 @@ def _probed(family: FamilyRuns, rival: str, is_matched: bool) -> Values:
     return list(own.values()), list(other.values())
 
 
-def _fine_tuned(family: FamilyRuns, rival: str, is_matched: bool) -> Values:
-    """Return the mean over tasks and fine-tuning optimizers, for each seed; only weights of the end are fine-tuned."""
-    if is_matched:
-        return [], []
-    return fine_tuned(family, family.optimizers[0]), fine_tuned(family, rival)
+def _fine_tuned(task: str) -> Callable[[FamilyRuns, str, bool], Values]:
+    def values(family: FamilyRuns, rival: str, is_matched: bool) -> Values:
+        if is_matched:  # only weights of the end are fine-tuned
+            return [], []
+        return fine_tuned(family, task, family.optimizers[0]), fine_tuned(family, task, rival)
+
+    return values
 
 
-def fine_tuned(family: FamilyRuns, weights: str) -> list[float]:
-    """Return for each seed the mean accuracy over tasks and fine-tuning optimizers; empty until all of them are done.
+def fine_tuned(family: FamilyRuns, task: str, weights: str) -> list[float]:
+    """Return for each seed the mean accuracy over fine-tuning optimizers; empty until all of them are done.
 
     A seed that one of the ways lacks, since it diverged there, is left out of all.
     """
-    ways = [
-        found
-        for task in family.plan.tasks
-        for by in family.optimizers
-        if (found := family.transferred(task, weights, by)) is not None
-    ]
-    if len(ways) < len(family.plan.tasks) * len(family.optimizers):
+    ways = [found for by in family.optimizers if (found := family.transferred(task, weights, by)) is not None]
+    if len(ways) < len(family.optimizers):
         return []
     seeds = sorted(set.intersection(*(set(way.accuracies) for way in ways)))
     return [fmean(way.accuracies[seed] for way in ways) for seed in seeds]
+
+
+def _margins(kind: str, where: str = CLEAN) -> Callable[[FamilyRuns, str, bool], Values]:
+    """Return the mean margin over the layers at which probes of both optimizers find something.
+
+    A probe that finds nothing answers by its bias, far from a boundary that means little: divided by the norm of its
+    weights, which are near zero, its margin may be anything.
+    """
+
+    def values(family: FamilyRuns, rival: str, is_matched: bool) -> Values:
+        sides = family.pair(rival, is_matched=is_matched)
+        if not all(sides):
+            return [], []
+        layers = [
+            layer
+            for layer in range(len(sides[0][0].layers))
+            if all(family.is_sighted(models, layer) for models in sides)
+        ]
+        if not layers:
+            return [], []
+        own, other = ([model.margin(kind, where, layers) for model in models] for models in sides)
+        return own, other
+
+    return values
 
 
 CLAIMS = (
@@ -158,19 +193,24 @@ CLAIMS = (
         "b",
         "Margins",
         "probes of the hidden states have larger margins, layer by layer",
-        (
-            Quantity(
-                "probe margin, divided by the norm of the probe", "margin", _of_models(lambda m: m.margin("by_norm"))
-            ),
-        ),
+        (Quantity("probe margin, divided by the norm of the probe", "margin", _margins("by_norm")),),
     ),
     Claim(
         "c",
         "Transfer",
         "linear classifiers and full fine-tuning transfer better",
         (
-            Quantity("accuracy of a linear probe on another task", "accuracy", _probed),
-            Quantity("accuracy after fine-tuning on another task", "accuracy", _fine_tuned),
+            Quantity("accuracy of a linear probe on another classification", "accuracy", _probed),
+            Quantity(
+                "accuracy after fine-tuning on another classification",
+                "accuracy",
+                _fine_tuned("classes"),
+                "classes",
+                True,
+            ),
+            Quantity(
+                "accuracy after fine-tuning on another text", "accuracy", _fine_tuned("language"), "language", True
+            ),
         ),
     ),
     Claim(
@@ -185,12 +225,12 @@ CLAIMS = (
 OTHERS: dict[str, tuple[Quantity, ...]] = {
     "a": (),
     "b": (
-        Quantity("raw probe margin", "nats", _of_models(lambda m: m.margin("raw"))),
-        Quantity("distance to the probe's boundary", "deviations", _of_models(lambda m: m.margin("by_distance"))),
+        Quantity("raw probe margin", "nats", _margins("raw")),
+        Quantity("distance to the probe's boundary", "deviations", _margins("by_distance")),
         Quantity(
             "probe margin on corrupted inputs, divided by the norm of the probe",
             "margin",
-            _of_models(lambda m: m.margin("by_norm", "corrupted")),
+            _margins("by_norm", "corrupted"),
         ),
     ),
     "c": (),
@@ -208,8 +248,13 @@ OTHERS: dict[str, tuple[Quantity, ...]] = {
 def judge(runs: FeatureRuns, claim: Claim, *, is_matched: bool) -> Judged:
     """Return the claim's answer at equal budget, or at matched clean validation loss."""
     blocks = adjusted(compare(runs, claim.quantities, is_matched=is_matched))
-    asked = [quantity for quantity in claim.quantities if not (is_matched and quantity.values is _fine_tuned)]
-    num_asked = len(runs.families) * len(runs.rivals) * len(asked)
+    asked = [
+        quantity
+        for family in runs.families
+        for quantity in claim.quantities
+        if quantity.is_asked(family, is_matched=is_matched)
+    ]
+    num_asked = len(asked) * len(runs.rivals)
     is_blind = bool(failed(judge_controls(runs)))
     answer: Answer = "inconclusive" if is_blind else _answer(blocks, runs.rivals, num_asked)
     return Judged(claim, is_matched, blocks, answer, num_asked)

@@ -12,8 +12,9 @@ MOST_ROWS = 20  # that stand open
 _SHORT = {
     "accuracy on corrupted inputs": "corrupted accuracy",
     "probe margin, divided by the norm of the probe": "margin / norm",
-    "accuracy of a linear probe on another task": "linear probe",
-    "accuracy after fine-tuning on another task": "fine-tuning",
+    "accuracy of a linear probe on another classification": "linear probe",
+    "accuracy after fine-tuning on another classification": "fine-tuning on classes",
+    "accuracy after fine-tuning on another text": "fine-tuning on text",
     "effective rank, mean over layers": "effective rank",
 }
 
@@ -42,8 +43,8 @@ def forests(runs: FeatureRuns, equal: Judged, at_loss: Judged) -> list[Figure]:
         name = f"claim-{equal.claim.letter}" + ("" if is_one else f"-{short.replace(' ', '-')}")
         title = f"({equal.claim.letter}) {equal.claim.title}" + ("" if is_one else f", {short}")
         caption = f"Difference of {quantity.name}, {NAMES[runs.first]} less each rival, with its 95% interval (Welch)."
-        if short == "fine-tuning":
-            caption += " Mean over tasks and fine-tuning optimizers; only weights of the end are fine-tuned."
+        if quantity.is_of_the_end:
+            caption += " Mean over fine-tuning optimizers; only weights of the end are fine-tuned."
         axis = Axis(f"difference of {quantity.unit}")
         found.append(Figure(name, title, caption, axis, Axis(""), tuple(panels)))
     return found

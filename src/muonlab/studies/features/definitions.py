@@ -48,6 +48,9 @@ with the probe’s norm. By norm: divided by the Frobenius norm of the probe’s
 divided by the norm of the difference of the two classes’ weights, the distance to their boundary in standardised
 hidden states.
 
+Blind layer: One whose probe misjudges as many as chance does. It answers by its bias, far from a boundary that means
+little, so where either optimizer has one, (b) is the mean over the other layers.
+
 Layer: A block of the net, from the input up; its hidden states are pooled over places to one vector an example.
 
 Effective rank: exp(−Σ qᵢ log qᵢ) of the singular values σᵢ of hidden states, examples × width. With qᵢ = σᵢ² / Σ σ²

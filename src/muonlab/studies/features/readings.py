@@ -1,6 +1,6 @@
 """What the results of a study of features hold, as numbers by family, optimizer, state and seed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -45,9 +45,10 @@ class Model:
         """Mean over all corruptions and severities."""
         return fmean(value for values in self.accuracy.values() for value in values)
 
-    def margin(self, kind: str, where: str = CLEAN) -> float:
-        """Median margin of the probes, mean over layers; kind is "raw", "by_norm" or "by_distance"."""
-        return fmean(layer["margins"][where][kind]["median"] for layer in self.layers)
+    def margin(self, kind: str, where: str = CLEAN, layers: Sequence[int] | None = None) -> float:
+        """Median margin of the probes, mean over those layers or all; kind is "raw", "by_norm" or "by_distance"."""
+        chosen = self.layers if layers is None else [self.layers[layer] for layer in layers]
+        return fmean(layer["margins"][where][kind]["median"] for layer in chosen)
 
     def rank(self, count: str = "effective_rank", form: str = "raw") -> float:
         """Rank of the hidden states, mean over layers; form is "raw" or "centred"."""
@@ -122,6 +123,11 @@ class FamilyRuns:
         """Return the models of an optimizer in a state, by seed; `UNTRAINED` has one owner for all."""
         found = [m for m in self.models if m.state == state and (m.optimizer == optimizer or state == UNTRAINED)]
         return sorted(found, key=lambda model: model.seed)
+
+    def is_sighted(self, models: Sequence[Model], layer: int) -> bool:
+        """Return whether the probes of a layer find something: on average they misjudge fewer than chance does."""
+        wrong = fmean(model.layers[layer]["margins"][CLEAN]["below_zero"] for model in models)
+        return wrong < 1 - self.sizes["probe_chance"]
 
     def pair(self, rival: str, *, is_matched: bool) -> tuple[list[Model], list[Model]]:
         """Return the models of the first optimizer and of a rival: at the end, or at the loss that all reached."""
