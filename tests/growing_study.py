@@ -49,6 +49,10 @@ def job(number, bad=0):
     return Job(jobs.identity(config), f"square of {number}", "growing_work:square", config, float(number))
 
 
+def begin(study, folder):
+    jobs.create(folder, STUDY, study.preset, study.settings, {"limit": study.limit, "bad": study.bad})
+
+
 def ready(study, folder):
     number, results = 3, jobs.results(folder)
     while number < study.limit and job(number, study.bad).id in results:

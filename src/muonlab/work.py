@@ -96,9 +96,10 @@ class Jobs:
     """The jobs that follow from what is asked and from the results that are there.
 
     Args:
-        package: the study's, which has STUDY, ready(asked, folder), the jobs that can run now and are not done, and
-            outline(asked), name and cost of every job that is expected from the beginning to the end, and
-            trials(asked), target and arguments of functions that raise ValueError where no job could do its work.
+        package: the study's, which has STUDY; begin(asked, folder), which writes study.json; ready(asked, folder), the
+            jobs that can run now and are not done; outline(asked), name and cost of every job that is expected from
+            the beginning to the end; and trials(asked), target and arguments of functions that raise ValueError where
+            no job could do its work.
         asked: what the package's plan returned.
         folder: the study's folder.
         workers: processes at most.
@@ -136,7 +137,7 @@ class Jobs:
             workers=self._workers,
             device=device,
             compile=compile,
-            begin=self._create,
+            begin=lambda: self._package.begin(self._asked, self._folder),
         )
 
     def _try_out(self) -> None:
@@ -148,10 +149,6 @@ class Jobs:
                 import_string(target)(**arguments)
             except ValueError as error:
                 raise StudyError(str(error)) from error
-
-    def _create(self) -> None:
-        config = self._asked.model_dump(mode="json", exclude={"preset", "settings"})
-        jobs.create(self._folder, self._package.STUDY, self._asked.preset, self._asked.settings, config)
 
     def _ready(self) -> list[Job]:
         return self._package.ready(self._asked, self._folder)

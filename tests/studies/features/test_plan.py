@@ -1,7 +1,8 @@
 import pytest
 
+from muonlab.runs import jobs
 from muonlab.runs.features import AdamW, ImageData, Muon, TextData
-from muonlab.studies.features import KEYS, PRESETS, plan
+from muonlab.studies.features import KEYS, PRESETS, FeatureStudy, begin, plan
 from muonlab.studies.settings import UsageError
 
 FILES = {
@@ -198,3 +199,11 @@ def test_the_same_study_comes_from_its_own_json():
     study = plan("laptop")
     assert type(study).model_validate_json(study.model_dump_json()) == study
     assert set(PRESETS) == {"tiny", "laptop", "real", "paper"}
+
+
+def test_a_folder_holds_the_study_that_was_begun_in_it(tmp_path):
+    asked = plan("tiny", {"seeds": 3})
+    begin(asked, tmp_path / "study")
+    held = jobs.read(tmp_path / "study")
+    assert (held.study, held.preset, held.settings) == ("features", "tiny", {"seeds": ["3"]})
+    assert FeatureStudy.model_validate({**held.config, "preset": held.preset, "settings": held.settings}) == asked

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from muonlab.runs import jobs
 from muonlab.runs.config import Frozen, Rate
 from muonlab.runs.features import (
     SGD,
@@ -154,6 +155,16 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> F
         seeds=whole_number("seeds", merged["seeds"], at_least=1, at_most=MAX_SEEDS),
         search_seeds=whole_number("search_seeds", merged["search_seeds"], at_least=1, at_most=MAX_SEEDS),
     )
+
+
+def begin(study: FeatureStudy, folder: Path) -> None:
+    """Make the folder hold the study: its study.json. Jobs of what was asked before stay where they are.
+
+    Raises:
+        StudyError: the folder holds something else, or cannot be written.
+    """
+    config = study.model_dump(mode="json", exclude={"preset", "settings"})
+    jobs.create(folder, STUDY, study.preset, study.settings, config)
 
 
 def _merged(preset: Settings, given: Settings) -> Settings:
