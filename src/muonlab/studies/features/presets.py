@@ -64,7 +64,7 @@ PRESETS: dict[str, Settings] = {
         "looks": ["12"],
         "gpt.batch": ["16"],
         "gpt.budget": ["300"],
-        "transfer.budget": ["60"],
+        "transfer.budget": ["45"],
         "transfer.looks": ["6"],
         "transfer.batch": ["16"],
         "images.transfer_per_class": ["30"],
@@ -81,10 +81,10 @@ PRESETS: dict[str, Settings] = {
         "text.limit": ["1000000"],
         "text.transfer_limit": ["300000"],
         "text.per_class": ["200"],
-        "measure.examples": ["225"],
+        "measure.examples": ["150"],
         "measure.probe_train": ["800"],
         "measure.probe_validation": ["300"],
-        "measure.path_examples": ["100"],
+        "measure.path_examples": ["60"],
     },
     "real": EVERYTHING
     | RATES
@@ -112,10 +112,10 @@ PRESETS: dict[str, Settings] = {
         "text.length": ["64"],
         "text.limit": ["3000000"],
         "text.transfer_limit": ["600000"],
-        "measure.examples": ["150"],
+        "measure.examples": ["100"],
         "measure.probe_train": ["1000"],
         "measure.probe_validation": ["300"],
-        "measure.path_examples": ["40"],
+        "measure.path_examples": ["30"],
     },
     # The sizes that the paper names: ViT-S, a ResNet, GPT-2 small. What it does not state is ours.
     "paper": EVERYTHING
