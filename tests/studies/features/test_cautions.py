@@ -104,3 +104,13 @@ def test_layers_whose_probes_are_blind_do_not_enter_margins(tmp_path, monkeypatc
     assert equal.claim.letter == "b"
     assert all(max(block.means) < 100 for block in equal.blocks)
     assert len(equal.blocks) == 1
+
+
+def test_final_runs_that_do_worse_than_their_search_are_a_caution(tmp_path):
+    def loss(optimizer, rate, seed, part):
+        return 2 - part + (0.8 if optimizer == "adamw" and seed in (1, 2, 3) else 0)  # the search has seed 0 alone
+
+    found = cautions_of(tmp_path, synthetic.study(families=["cnn"]), synthetic.Planted(loss=loss))
+    assert any(
+        each.endswith("Validation loss: AdamW on cnn on digits (1 in the search, 1.60 after).") for each in found
+    )

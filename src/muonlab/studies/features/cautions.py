@@ -12,6 +12,7 @@ from muonlab.studies.features.rounds import FINAL, NAMES, UNTRAINED
 from muonlab.studies.features.states import validation_loss
 
 ALIKE = 0.1  # share of the larger by which losses that pass as matched may differ
+WORSE, NOTABLE = 1.5, 0.05  # times the search's loss, and nats above it, from which final runs break its promise
 FAR = 1 / 3  # of the budget: steps that differ by more have learning rates that do, too
 SATURATED = 0.99  # clean accuracy of every optimizer above which little is left to tell them apart
 
@@ -19,7 +20,7 @@ SATURATED = 0.99  # clean accuracy of every optimizer above which little is left
 def cautions(runs: FeatureRuns, judged: Sequence[tuple[Judged, Judged]]) -> list[str]:
     """Return what weakens the answers."""
     found = [*_missing(runs), *_edges(runs), *_diverged(runs), *_saturated(runs), *_unequal(runs)]
-    found += [*_far_apart(runs), *_unmatched(runs), *_annealed(runs)]
+    found += [*_unstable(runs), *_far_apart(runs), *_unmatched(runs), *_annealed(runs)]
     for equal, at_loss in judged:
         if at_loss.blocks and equal.answer != at_loss.answer and "inconclusive" not in (equal.answer, at_loss.answer):
             found.append(
@@ -88,6 +89,28 @@ def _unequal(runs: FeatureRuns) -> list[str]:
     if not found:
         return []
     return [f"Searches that went on beyond an edge had more runs than others: {'; '.join(found)}."]
+
+
+def _unstable(runs: FeatureRuns) -> list[str]:
+    """Return whose final runs do much worse than those that its learning rate was chosen by."""
+    found = []
+    for family in runs.families:
+        for name, result in family.finals.items():
+            search = family.searches[name]
+            ends = [member["validation_loss"][-1] for member in result["members"] if member["diverged_at"] is None]
+            if not ends or search.best is None:
+                continue
+            expected, met = search.losses[search.best], fmean(ends)
+            if met > WORSE * expected and met - expected > NOTABLE:
+                found.append(
+                    f"{NAMES[name]} on {family.name} ({as_text(expected)} in the search, {as_text(met)} after)"
+                )
+    if not found:
+        return []
+    return [
+        "Final runs do much worse than the search promised: its few seeds may have chosen an unstable learning rate, "
+        f"and more search_seeds would tell. Validation loss: {'; '.join(found)}."
+    ]
 
 
 def _far_apart(runs: FeatureRuns) -> list[str]:
