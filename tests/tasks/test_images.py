@@ -101,7 +101,7 @@ def test_sources_that_are_none_are_refused(tmp_path):
     with pytest.raises(DataError, match="no zip that can be read"):
         load(tmp_path / "a.zip")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no files"):
+    with pytest.raises(DataError, match="empty holds no image; expected class folders"):
         load(tmp_path / "empty")
 
 
