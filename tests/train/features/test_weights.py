@@ -68,14 +68,6 @@ def test_running_statistics_are_kept(tmp_path):
         assert each.equal(state[name]), name
 
 
-def test_a_module_may_keep_its_own_values():
-    net = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 3)})
-    own = {name: each.clone() for name, each in net.state_dict().items()}
-    weights.put(net, {"body.weight": torch.ones(2, 2), "body.bias": torch.ones(2)}, without="head")
-    assert net["body"].weight.eq(1).all()  # type: ignore[union-attr]
-    assert net.state_dict()["head.weight"].equal(own["head.weight"])
-
-
 @pytest.mark.parametrize(
     ("state", "words"),
     [

@@ -10,7 +10,7 @@ both have MIN_RUNS runs, else it is undecided; so is a block that is lost or not
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
@@ -277,10 +277,7 @@ def compare(runs: FeatureRuns, quantities: Sequence[Quantity], *, is_matched: bo
 def adjusted(blocks: Sequence[Block]) -> tuple[Block, ...]:
     """Return blocks with p adjusted over all of them (Holm 1979)."""
     p = holm({str(n): block.effect.p if min(block.effect.n) >= MIN_RUNS else None for n, block in enumerate(blocks)})
-    return tuple(
-        Block(b.family, b.rival, b.quantity, b.unit, b.effect, b.means, p[str(number)])
-        for number, b in enumerate(blocks)
-    )
+    return tuple(replace(block, adjusted_p=p[str(number)]) for number, block in enumerate(blocks))
 
 
 def _answer(blocks: Sequence[Block], rivals: Sequence[str], num_asked: int) -> Answer:

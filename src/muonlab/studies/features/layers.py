@@ -202,7 +202,7 @@ def every_rank(runs: FeatureRuns) -> Table:
         Column("n", "n", "count"),
     )
     note = (
-        "95% intervals over seeds; “over examples”: the mean over runs of the 95% bootstrap interval of one run. No "
+        "95% intervals over seeds; “over examples”: the mean over runs of the 95% interval of one run. No "
         "count can exceed the width or the number of examples."
     )
     return Table("ranks-by-layer", "Every rank of every layer", columns, rows, note, folded=True)

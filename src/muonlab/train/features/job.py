@@ -54,6 +54,7 @@ def run(
             result = transferring.run(job, material, place, clock, device=device, compile=compile, report=report)
         clock.stop()
         write_json(place / "result.json", result)
+        (place / "state.safetensors").unlink(missing_ok=True)  # not before: a kill in between would lose the run
         (place / "failed.json").unlink(missing_ok=True)
         return result
 

@@ -103,7 +103,6 @@ def run(job: Pretrain, material: Material, folder: Path, clock: Clock, *, device
             clock.save()
             last_save = time.monotonic()
 
-    (folder / "state.safetensors").unlink(missing_ok=True)
     return {
         "chance": task.chance,
         "num_train": len(task.train.labels),

@@ -48,21 +48,20 @@ def of_member(tensors: dict[str, Tensor], member: int) -> dict[str, Tensor]:
     return {name.split("/", 1)[1]: tensor[member] for name, tensor in tensors.items()}
 
 
-def put(net: nn.Module, state: dict[str, Tensor], *, without: str | None = None) -> None:
-    """Copy a state dict into a net; parameters of the module called `without` keep their own values.
+def put(net: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copy a state dict into a net.
 
     Raises:
         ValueError: names or shapes that do not fit, with the first three of them.
     """
     own = net.state_dict()
-    wanted = {name: tensor for name, tensor in own.items() if without is None or not name.startswith(f"{without}.")}
     wrong = [
         f"{name} {tuple(tensor.shape)}, not {tuple(state[name].shape) if name in state else 'there'}"
-        for name, tensor in wanted.items()
+        for name, tensor in own.items()
         if name not in state or state[name].shape != tensor.shape
     ]
     wrong += [f"no {name} {tuple(tensor.shape)}" for name, tensor in state.items() if name not in own]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"the weights do not fit the net, which has {'; '.join(wrong[:3])}{more}")
-    net.load_state_dict({**own, **{name: state[name] for name in wanted}})
+    net.load_state_dict(state)
