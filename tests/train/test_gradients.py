@@ -59,45 +59,14 @@ def test_where_one_member_is_too_many_it_says_so():
         Gradients(none, S)(*draw())
 
 
-@pytest.mark.parametrize(
-    ("cost", "expected"),
-    [
-        ({1: 1.0, 2: 1.0, 4: 1.0, 5: 1.0}, 5),
-        ({1: 3.0, 2: 0.5, 4: 2.0, 5: 2.0}, 2),
-        ({1: 1.0, 2: 2.0, 4: 2.0, 5: 2.0}, 1),
-    ],
-)
-def test_the_fastest_height_is_taken_and_the_tallest_among_equals(monkeypatch, cost, expected):
-    gradients, now = Gradients(loss, 1), [0.0]
-
-    class Clock:
-        @staticmethod
-        def perf_counter():
-            return now[0]
-
-    def timed(parameters, *batch):
-        now[0] += cost[gradients.height] / (-(-S // gradients.height))  # one call of several
-        return eager(parameters, *batch)
-
-    eager = gradients._of_stack
-    gradients._of_stack = timed
-    monkeypatch.setattr(room, "time", Clock)
+# Bug: heights were tried and timed, so that a result's last digits hung on what else the machine did.
+@pytest.mark.parametrize(("stacks_of", "expected"), [(0.5, 1), (1, 1), (1.5, 2), (3, 3), (4, 3), (100, S)])
+def test_the_work_of_a_member_decides_the_height_and_stacks_are_even(monkeypatch, stacks_of, expected):
+    flops = 2 * 2 * B * D * 2  # a product forward and one backward
+    monkeypatch.setattr(room, "STACK_FLOPS", stacks_of * flops)
+    gradients = Gradients(loss, 1)
     gradients.choose_height(*draw())
     assert gradients.height == expected
-
-
-def test_heights_that_memory_does_not_allow_are_not_chosen(monkeypatch):
-    gradients = Gradients(loss, 1)
-    eager = gradients._of_stack
-
-    def short(parameters, inputs, targets):
-        if len(inputs) > 2:
-            raise torch.OutOfMemoryError("no more")
-        return eager(parameters, inputs, targets)
-
-    gradients._of_stack = short
-    gradients.choose_height(*draw())
-    assert gradients.height == 2
 
 
 def test_a_program_is_not_given_what_it_was_not_made_for(compiled_programs):

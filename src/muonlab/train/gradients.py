@@ -1,18 +1,20 @@
-"""The gradients of many members: as stacks of a height that suits the machine, or by a compiled program."""
+"""The gradients of many members: as stacks of a height that suits their work, or by a compiled program."""
 
-import time
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.func import vmap
+from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.train.program import compiled
 
 Parameters = dict[str, Tensor]
 
-NUM_TRIES = 2  # of each height, after one that pays for more than itself
-WORTH_IT = 0.95  # share of the tallest stack's time below which a lower one is taken
+# FLOPs of a pass over a stack that is tall enough for a CPU: less leaves much to Python, more outgrows the cache
+# (docs/design/the-engine.md). They decide and no clock, so that the same command gives the same bytes again.
+STACK_FLOPS = 4e9
 
 
 class Gradients:
@@ -20,8 +22,8 @@ class Gradients:
 
     Attributes:
         height: members in one forward and backward pass, which decides the speed: activations of tall stacks outgrow
-            the cache, and low ones leave more to Python. It changes results by rounding, and on a CPU not at all at the
-            sizes of the studies' presets. Halved where the memory of a GPU is short.
+            the cache, and low ones leave more to Python. It changes results by rounding. Halved where the memory of a
+            GPU is short.
         is_compiled: whether a program does it, for one member at a time.
 
     Args:
@@ -56,27 +58,20 @@ class Gradients:
         return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parameters}
 
     def choose_height(self, parameters: Parameters, *batch: Tensor) -> None:
-        """Take the height with which all members are fastest, found by trying; arguments as of a call.
+        """Take the height that suits the work of a member, the whole stack on a GPU; arguments as of a call.
 
         A compiled program has a height of one, and keeps it.
         """
         if self.is_compiled:
             return
-        whole, seconds = len(batch[0]), {}
-        for height in (*(2**power for power in range(whole.bit_length()) if 2**power < whole), whole):
-            self.height = height
-            self(parameters, *batch)
-            if self.height < height:  # memory was short: no taller stack will do
-                break
-            times = []
-            for _ in range(NUM_TRIES):
-                start = time.perf_counter()
-                next(iter(self(parameters, *batch).values())).sum().item()  # waits for a device
-                times.append(time.perf_counter() - start)
-            seconds[height] = min(times)
-        if seconds:
-            best, tallest = min(seconds, key=seconds.__getitem__), max(seconds)
-            self.height = best if seconds[best] < WORTH_IT * seconds[tallest] else tallest
+        num_members = len(batch[0])
+        stacks = 1
+        if batch[0].device.type == "cpu":
+            with FlopCounterMode(display=False) as counter:
+                self._of_stack({name: p[:1] for name, p in parameters.items()}, *(each[:1] for each in batch))
+            tallest = math.ceil(STACK_FLOPS / max(1, counter.get_total_flops()))
+            stacks = math.ceil(num_members / tallest)
+        self.height = math.ceil(num_members / stacks)
 
     def compile(self, parameters: Parameters, *batch: Tensor) -> bool:
         """Compile the gradient of one member, with which all go on, one after the other; return whether that was done.

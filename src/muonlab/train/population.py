@@ -99,7 +99,7 @@ class Population:
         return self.gradients.compile(self.parameters, *self._batch(inputs, labels, 0))
 
     def choose_height(self, inputs: Tensor, labels: Tensor) -> int:
-        """Take the fastest height (`Gradients.choose_height`), and return it; arguments as of `step`."""
+        """Take the height that suits the work (`Gradients.choose_height`), and return it; arguments as of `step`."""
         self.gradients.choose_height(self.parameters, *self._batch(inputs, labels, 0))
         return self.gradients.height
 
