@@ -121,13 +121,14 @@ def count_flops(trained: Any, batches: Batches) -> float:
     """Return the floating-point operations of all matrix products in one step of all members; nothing is changed."""
     before = trained.tensors()
     # One member at a time: a stack's convolutions are one with groups, of which torch counts too many backward.
-    height = None
-    if isinstance(trained, Population):
-        height, trained.gradients.height = trained.gradients.height, 1
+    stacks = trained.gradients if isinstance(trained, Population) else None
+    height = stacks.height if stacks else 1
+    if stacks:
+        stacks.height = 1
     with FlopCounterMode(display=False) as counter:
         trained.step(*batches(0), 0)
-    if isinstance(trained, Population):
-        trained.gradients.height = height
+    if stacks:
+        stacks.height = height
     trained.load(before)
     return float(counter.get_total_flops())
 
