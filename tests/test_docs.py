@@ -121,7 +121,7 @@ def test_the_readme_has_code_of_both_kinds():
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
 PYTHON = [
     pytest.param(code, printed, id=f"{name}:{number}")
-    for name in ("README.md", "docs/optimizer.md", "docs/engine.md")
+    for name in ("README.md", "docs/optimizer.md", "docs/engine.md", "docs/theory.md")
     for number, (code, printed) in enumerate(BLOCK.findall((ROOT / name).read_text()))
 ]
 
