@@ -3,6 +3,7 @@ import pytest
 from muonlab.runs.features import AdamW, Measure, Training, Transfer
 from muonlab.runs.files import read_json
 from muonlab.tasks.sources import DataError
+from muonlab.train import jobs
 from muonlab.train.features import job, pretraining
 from muonlab.train.features.images import ImageMaterial
 from muonlab.train.features.texts import TextMaterial
@@ -73,12 +74,12 @@ def test_the_material_is_that_of_the_family(make_family):
 def test_a_checkpoint_outlives_a_kill_before_the_result_is_written(make_pretrain, run, tmp_path, monkeypatch):
     monkeypatch.setattr(pretraining, "CHECKPOINT_SECONDS", 0.0)
     config = make_pretrain(training={"budget": 4, "looks": 2})
-    write = job.write_json
-    monkeypatch.setattr(job, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    write = jobs.write_json
+    monkeypatch.setattr(jobs, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path)
     assert (tmp_path / "state.safetensors").exists()
-    monkeypatch.setattr(job, "write_json", write)
+    monkeypatch.setattr(jobs, "write_json", write)
     run(config, tmp_path)
     assert "goes on from step" in (tmp_path / "log.txt").read_text()
     assert not (tmp_path / "state.safetensors").exists()
