@@ -13,11 +13,14 @@ import pytest
 from muonlab.cli import EXECUTION_KEYS, app
 from muonlab.runs import jobs
 from muonlab.runs.clock import Clock
+from muonlab.runs.components import Components, Net, Simulate
 from muonlab.runs.features import ImageData, Measuring, TextData, Training
 from muonlab.runs.files import read_json
 from muonlab.runs.result import QUANTITIES, CellResult, Crossing, MemberResult
-from muonlab.studies import features, grokking
+from muonlab.studies import components, features, grokking
+from muonlab.studies.components.plan import OPTIMIZERS as COMPONENT_OPTIMIZERS
 from muonlab.studies.features.plan import NETS, OPTIMIZERS
+from muonlab.train.components import job as component_job
 from muonlab.train.features import job
 
 ROOT = Path(__file__).parents[1]
@@ -40,10 +43,10 @@ def test_every_verb_has_help_with_an_example_and_stands_in_the_docs(verb):
 
 
 PARTS = re.split("^# .*", (ROOT / "docs" / "settings.md").read_text(), flags=re.MULTILINE)[1:]
-SETTINGS = dict(zip(("grokking", "features"), PARTS, strict=True))
+SETTINGS = dict(zip(("grokking", "features", "components"), PARTS, strict=True))
 
 
-@pytest.mark.parametrize("study", [grokking, features])
+@pytest.mark.parametrize("study", [grokking, features, components])
 def test_every_setting_stands_in_its_table(study):
     keys = ("preset", *EXECUTION_KEYS, *study.KEYS)
     assert [key for key in keys if f"`{key}`" not in SETTINGS[study.STUDY]] == []
@@ -59,6 +62,19 @@ def test_the_tables_of_the_feature_study_have_the_defaults_of_every_preset():
         for (name, preset), cell in zip(features.PRESETS.items(), cells.split("|"), strict=False):
             default = fields[field].default if field in fields else None
             values = preset.get(key, list(default) if isinstance(default, tuple) else [default])
+            assert values == [None] or [_number(x) for x in values] == list(map(_number, cell.split(","))), (key, name)
+
+
+def test_the_tables_of_the_components_study_have_the_defaults_of_every_preset():
+    models = (Components, Net, Simulate)
+    rows = re.findall(r"^\| `([a-z_0-9.]+)` \|(.*)\|$", SETTINGS["components"], flags=re.MULTILINE)
+    assert sorted(key for key, _ in rows) == sorted(components.KEYS)
+    for key, cells in rows:
+        owner, _, field = key.rpartition(".")
+        owners = (COMPONENT_OPTIMIZERS[owner],) if owner else models
+        default = next((m.model_fields[field].default for m in owners if field in m.model_fields), None)
+        for (name, preset), cell in zip(components.PRESETS.items(), cells.split("|"), strict=False):
+            values = preset.get(key, [default])
             assert values == [None] or [_number(x) for x in values] == list(map(_number, cell.split(","))), (key, name)
 
 
@@ -93,6 +109,16 @@ def test_every_key_of_the_results_of_features_stands_in_their_page(tmp_path):
             assert files == ({"weights-0.safetensors", "weights-2.safetensors"} if "final" in one.name else set())
     page = (ROOT / "docs" / "files.md").read_text()
     assert {"members", "models", "layers", "margins", "best_step"} < keys
+    assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
+
+
+def test_every_key_of_the_results_of_components_stands_in_their_page(tmp_path):
+    few = {"variations": "none", "seeds": 1, "ratio": 2, "optimizers": "sgd", "budget": 2, "looks": 1}
+    keys = set()
+    for one in components.ready(components.plan("tiny", few), tmp_path):
+        keys |= _keys(component_job.run(config=one.config, folder=str(tmp_path / one.id)))
+    page = (ROOT / "docs" / "files.md").read_text()
+    assert {"members", "at", "end", "margin_worst", "orders"} < keys
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
 
 

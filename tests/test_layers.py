@@ -128,7 +128,10 @@ def test_every_source_file_has_its_test():
         ("import muonlab.rules, muonlab.losses, muonlab.nets.transformer", ["pydantic", "scipy", "matplotlib"]),
         ("import muonlab.cli", ["torch", "scipy", "matplotlib"]),
         ("import muonlab.work", ["torch", "scipy", "matplotlib"]),
-        ("import muonlab.studies.grokking.analysis, muonlab.view.report, muonlab.view.terminal", ["torch"]),
+        (
+            "import muonlab.studies.grokking, muonlab.studies.components, muonlab.view.report, muonlab.view.terminal",
+            ["torch"],
+        ),
         ("import muonlab.launch.local", ["torch", "scipy"]),
         ("import muonlab.tasks.images, muonlab.tasks.text", ["PIL", "sklearn", "tokenizers", "pydoc_data"]),
     ],

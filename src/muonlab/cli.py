@@ -16,7 +16,7 @@ except ImportError:  # the package alone, without its laboratory
 from muonlab import __version__
 
 DEFAULT_ROOT = Path("runs")
-STUDIES = ("grokking", "features")  # packages of muonlab.studies
+STUDIES = ("grokking", "features", "components")  # packages of muonlab.studies
 EXECUTION_KEYS = ("out", "device", "workers", "compile")
 
 app = App(
@@ -39,16 +39,19 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
 
         muonlab run features preset=laptop
 
+        muonlab run components preset=laptop
+
         muonlab run grokking preset=laptop tasks=add,mul optimizers=muon,adamw,sgd muon.lr=0.01,0.02 seeds=20 --dry-run
 
     Parameters
     ----------
     study
-        What to run: grokking or features.
+        What to run: grokking, features or components.
     settings
-        key=value, with commas for several values. preset=tiny, laptop, paper or, for features, real is where the rest
-        starts from; out=DIR is the study's folder (default runs/STUDY), device=cpu or cuda, workers=N the number of
-        processes (default: one a core), compile=auto, always or never. All other keys: docs/settings.md.
+        key=value, with commas for several values. preset=tiny, laptop, paper (for features also real, for components
+        full in its place) is where the rest starts from; out=DIR is the study's folder (default runs/STUDY), device=cpu
+        or cuda, workers=N the number of processes (default: one a core), compile=auto, always or never. All other keys:
+        docs/settings.md.
     dry_run
         Print the cells or jobs, their number, the estimated time and, for cells, disk, and run nothing.
     """
@@ -203,7 +206,7 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
 
     study = catalogue.read(folder).study
     if study not in STUDIES:
-        known = " and ".join(STUDIES)
+        known = f"{', '.join(STUDIES[:-1])} and {STUDIES[-1]}"
         raise StudyError(f"{folder} holds the study {study!r}; this version of muonlab reports {known}")
     if catalogue.report_is_current(folder):
         print(f"Report: {folder / 'report.html'}")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from muonlab.stats.effects import Effect, difference, linear_fit, logit, mean, pooled
+from muonlab.stats.effects import Effect, difference, linear_fit, logit, mean, paired, pooled
 from muonlab.stats.results import Estimate
 
 
@@ -27,6 +27,8 @@ NOTHING = (None,) * 5
     [
         lambda bad: difference(bad, [1.0, 2.0]),
         lambda bad: difference([], bad),
+        lambda bad: paired(bad, [1.0, 2.0]),
+        lambda bad: paired([1.0, 2.0], bad),
         mean,
         lambda bad: linear_fit(bad, [1.0, 2.0]),
         lambda bad: linear_fit([1.0, 2.0], bad),
@@ -37,7 +39,10 @@ def test_numbers_that_are_no_group_are_refused(use, bad):
         use(bad)
 
 
-@pytest.mark.parametrize("use", [lambda level: difference([], [], level), lambda level: pooled([], level)])
+@pytest.mark.parametrize(
+    "use",
+    [lambda level: difference([], [], level), lambda level: paired([], [], level), lambda level: pooled([], level)],
+)
 def test_a_wrong_level_is_refused_where_there_is_no_interval_too(use):
     with pytest.raises(ValueError, match="level"):
         use(95)
@@ -137,6 +142,40 @@ def test_an_effect_is_json():
 
 
 # ---- a mean ----
+
+
+# ---- a difference of pairs ----
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_a_difference_of_pairs_is_the_paired_test_of_scipy(seed, level):
+    first, second = normal(seed, 6, 6)
+    effect, oracle = paired(first, second, level), stats.ttest_rel(first, second)
+    interval = oracle.confidence_interval(level)
+    assert (effect.estimate.lower, effect.estimate.upper) == pytest.approx((interval.low, interval.high))
+    assert effect.estimate.value == pytest.approx(first.mean() - second.mean())
+    assert (effect.p, effect.degrees_of_freedom, effect.n) == (pytest.approx(oracle.pvalue), 5, (6, 6))
+    assert effect.standard_error == pytest.approx(effect.estimate.value / oracle.statistic)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "value", "reason"),
+    [
+        ([], [], None, "no pairs"),
+        ([1.0], [0.5], 0.5, "one pair: no interval"),
+        ([1.0, 2.0], [0.5, 1.5], 0.5, "all differences are equal: no interval"),
+    ],
+)
+def test_pairs_without_an_interval_say_why(first, second, value, reason):
+    effect = paired(first, second)
+    assert (effect.estimate.value, effect.estimate.reason) == (value, reason)
+    assert unsure(effect) == NOTHING
+
+
+def test_groups_of_different_size_are_no_pairs():
+    with pytest.raises(ValueError, match="2 and 1 runs are no pairs"):
+        paired([1.0, 2.0], [1.0])
 
 
 def test_a_mean_has_the_interval_of_student():

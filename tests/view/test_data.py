@@ -11,6 +11,8 @@ from muonlab.runs.findings import (
     Figure,
     Forest,
     ForestRow,
+    Grid,
+    GridCell,
     Group,
     Interval,
     Line,
@@ -81,6 +83,15 @@ PRINTED = Group(MUON, "Muon there", (), (), (40, 79, 106))
         (
             Forest("", (ForestRow("all", Interval(0.6, 0.5, 0.7), "5 + 5"),), 1.0, "a", "b"),
             [["panel", "row", "n", "value", "lower", "upper"], ["", "all", "5 + 5", "0.6", "0.5", "0.7"]],
+        ),
+        (
+            Grid(
+                "depth 0", ("2", "8"), ("0.1",), ((GridCell(Interval(0.5, 0.4, 0.6), "higher", "6"), None),), "a", "b"
+            ),
+            [
+                ["panel", "x", "y", "n", "value", "lower", "upper", "side"],
+                ["depth 0", "2", "0.1", "6", "0.5", "0.4", "0.6", "higher"],
+            ],
         ),
         (
             Lines("fog", (POINTS,), (("chance", 0.1),)),

@@ -9,6 +9,8 @@ from muonlab.runs.findings import (
     Figure,
     Forest,
     ForestRow,
+    Grid,
+    GridCell,
     Group,
     Interval,
     Line,
@@ -60,12 +62,28 @@ def line(x, y, series=MUON):
 
 LINES = Lines("add", (line((1, 2, 3, 4), (0.5, None, 0.4, 0.3)), line((1, 4), (0.4, 0.5), ADAMW)), (("chance", 0.1),))
 NO_POINTS = Lines("add", (line((1, 2), (None, None)),), (("chance", 0.1),))
+CELL = GridCell(Interval(0.5, 0.4, 0.6), "higher", "6")
+GRID = Grid("depth 0", ("2", "8"), ("0.1", "0.3"), ((CELL, None), (CELL, CELL)), "AdamW higher", "Muon higher")
 NO_LINES = Lines("add", (), ())
 
 
 @pytest.mark.parametrize(
     "panel",
-    [SURVIVAL, CENSORED, CURVES, EMPTY_RUN, DISTRIBUTION, NOBODY, AT_ZERO, NO_RUNS, FOREST, LINES, NO_POINTS, NO_LINES],
+    [
+        SURVIVAL,
+        CENSORED,
+        CURVES,
+        EMPTY_RUN,
+        DISTRIBUTION,
+        NOBODY,
+        AT_ZERO,
+        NO_RUNS,
+        FOREST,
+        LINES,
+        NO_POINTS,
+        NO_LINES,
+        GRID,
+    ],
 )
 @pytest.mark.parametrize("axis", [STEPS, LOG, Axis("x"), Axis("x", log=True)])
 def test_every_panel_draws_on_every_axis(panel, axis):

@@ -184,7 +184,39 @@ class Lines:
     marks: tuple[tuple[str, float], ...] = ()
 
 
-Panel = Survival | Curves | Distribution | Forest | Lines
+@dataclass(frozen=True)
+class GridCell:
+    """One estimate of a map; `side` is "higher" or "lower" where it is told from no effect, else "undecided"."""
+
+    estimate: Interval
+    side: Literal["higher", "lower", "undecided"]
+    n: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A map: an estimate at every combination of two settings, with the two sides named.
+
+    Attributes:
+        title: of the panel.
+        x: labels of the columns, from the left.
+        y: labels of the rows, from the top.
+        cells: row by row from the top; None where nothing was asked.
+        lower_side: who is higher where the estimate lies below 0.
+        upper_side: who is higher where it lies above.
+        kind: how its numbers read.
+    """
+
+    title: str
+    x: tuple[str, ...]
+    y: tuple[str, ...]
+    cells: tuple[tuple[GridCell | None, ...], ...]
+    lower_side: str
+    upper_side: str
+    kind: Kind = "ratio"
+
+
+Panel = Survival | Curves | Distribution | Forest | Lines | Grid
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,34 @@ def difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Effe
     return _effect(value, standard_error, test.degrees_of_freedom, level, n)
 
 
+def paired(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Effect:
+    """Estimate mean(first - second) of pairs, such as runs of one seed, with Student's interval and test.
+
+    Args:
+        first: (n,) a number for every pair.
+        second: (n,) the other number of the same pairs, in the same unit.
+        level: of confidence.
+
+    Returns:
+        The mean difference, in the unit of the groups; without an interval, with a reason, for fewer than two pairs or
+        where all differences are equal.
+
+    Raises:
+        ValueError: a group is not one-dimensional or not finite, their lengths differ, or level is not in (0, 1).
+    """
+    first, second = finite_group(first), finite_group(second)
+    n = len(first), len(second)
+    if n[0] != n[1]:
+        raise ValueError(f"{n[0]} and {n[1]} runs are no pairs: both groups must have one number for every pair")
+    estimate = mean(first - second, level)
+    if estimate.value is None or estimate.lower is None:
+        reason = (
+            (estimate.reason or "").replace("runs", "pairs").replace("run", "pair").replace("values", "differences")
+        )
+        return _uncertain(estimate.value, level, n, reason)
+    return _effect(estimate.value, math.sqrt(variance_of_mean(first - second)), n[0] - 1, level, n)
+
+
 def pooled(effects: Sequence[Effect], level: float = 0.95) -> Effect:
     """Estimate the mean of several independent differences, each of the same weight.
 

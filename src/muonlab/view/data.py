@@ -4,7 +4,19 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from muonlab.runs.findings import Curves, Distribution, Figure, Forest, Interval, Lines, Panel, Survival, Table, Value
+from muonlab.runs.findings import (
+    Curves,
+    Distribution,
+    Figure,
+    Forest,
+    Grid,
+    Interval,
+    Lines,
+    Panel,
+    Survival,
+    Table,
+    Value,
+)
 
 Row = Sequence[Value]
 
@@ -38,6 +50,7 @@ _HEADERS: dict[type, list[str]] = {
     Distribution: ["panel", "group", "what", "value"],
     Forest: ["panel", "row", "n", "value", "lower", "upper"],
     Lines: ["panel", "series", "n", "x", "y", "lower", "upper"],
+    Grid: ["panel", "x", "y", "n", "value", "lower", "upper", "side"],
 }
 
 
@@ -59,6 +72,12 @@ def _rows(panel: Panel) -> Iterator[Row]:
         for line in panel.lines:
             for x, *heights in zip(line.x, line.y, line.lower, line.upper, strict=True):
                 yield panel.title, line.series.label, line.n, x, *heights
+    elif isinstance(panel, Grid):
+        for y, row in zip(panel.y, panel.cells, strict=True):
+            for x, cell in zip(panel.x, row, strict=True):
+                if cell is not None:
+                    found = cell.estimate
+                    yield panel.title, x, y, cell.n, found.value, found.lower, found.upper, cell.side
     else:
         for row in panel.rows:
             yield panel.title, row.label, row.n, row.estimate.value, row.estimate.lower, row.estimate.upper

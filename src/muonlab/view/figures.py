@@ -12,7 +12,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from muonlab.runs.findings import Axis, Curves, Distribution, Figure, Forest, Lines, Survival, superscript
+from muonlab.runs.findings import Axis, Curves, Distribution, Figure, Forest, Grid, Lines, Panel, Survival, superscript
+from muonlab.view.grids import draw_grid, strongest
 from muonlab.view.panels import (
     draw_curves,
     draw_distribution,
@@ -27,6 +28,7 @@ from muonlab.view.svg import colour, themed
 
 POINTS = 72.0  # a unit of the drawings; sizes below are in points
 
+_NARROWEST = 300.0  # of a map, so that the names of both sides stand beside each other
 _WIDE = 300.0  # from this ratio of its ends on, a log axis has ticks at powers of ten only
 
 _STYLE: dict[Any, Any] = {
@@ -67,11 +69,27 @@ def draw(figure: Figure) -> list[Drawing]:
     with mpl.rc_context(_STYLE):
         for number, panel in enumerate(figure.panels, start=1):
             name = figure.name if len(figure.panels) == 1 else f"{figure.name}-{number}"
-            canvas = _wide(figure, panel) if isinstance(panel, Distribution | Forest) else _small(figure, panel)
+            canvas = _canvas(figure, panel)
             title = f"{figure.title}: {panel.title}" if panel.title else figure.title
             svg = themed(_written(canvas), title, name)
-            drawings.append(Drawing(name, panel.title, svg, isinstance(panel, Distribution | Forest)))
+            drawings.append(Drawing(name, panel.title, svg, isinstance(panel, Distribution | Forest | Grid)))
     return drawings
+
+
+def _canvas(figure: Figure, panel: Panel) -> Canvas:
+    if isinstance(panel, Grid):
+        return _map(figure, panel)
+    return _wide(figure, panel) if isinstance(panel, Distribution | Forest) else _small(figure, panel)
+
+
+def _map(figure: Figure, panel: Grid) -> Canvas:
+    """A panel with room for a number and its interval in every cell; the panels of a figure share their colours."""
+    width = max(_NARROWEST, 42 + 58 * len(panel.x))
+    canvas, axes = _axes(width=width, height=52 + 30 * len(panel.y), left=40, right=2, top=20, bottom=32)
+    draw_grid(axes, panel, strongest([each for each in figure.panels if isinstance(each, Grid)]))
+    axes.set_xlabel(figure.x.label, labelpad=3)
+    axes.set_ylabel(figure.y.label, labelpad=3)
+    return canvas
 
 
 def _small(figure: Figure, panel: Survival | Curves | Lines) -> Canvas:

@@ -18,12 +18,14 @@ _ROLES = {
     "sgd": ("#060606", "var(--sgd, #009e73)"),
     "none": ("#080808", "var(--none, #918f89)"),  # what no optimizer trained
     "other": ("#070707", "var(--other, #a85c88)"),
+    "higher": ("#090909", "var(--higher, #0072b2)"),  # the two sides of a map, whoever they are
+    "lower": ("#0a0a0a", "var(--lower, #d55e00)"),
 }
 
 _STANDALONE_STYLE = (
     "<style>svg{font-family:system-ui,sans-serif;color:#1a1a1a;background:#fff}"
     "@media(prefers-color-scheme:dark){svg{color:#e8e6e1;background:#161614;--muted:#9a9a96;--line:#3a3a3a;--muon:#56b4e9;--adamw:#e69f00;"
-    "--sgd:#4cc9a0;--none:#76736d;--other:#d997bd}}*{stroke-linejoin:round}</style>"
+    "--sgd:#4cc9a0;--none:#76736d;--other:#d997bd;--higher:#56b4e9;--lower:#f09a3c}}*{stroke-linejoin:round}</style>"
 )
 
 

@@ -1,0 +1,211 @@
+"""What the closed forms say of the same problems, and how well simulation agrees with them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from muonlab.runs.components import Components
+from muonlab.runs.findings import Axis, Column, Element, Figure, Line, Lines, Series, Table
+from muonlab.studies.components.comparisons import pair_of
+from muonlab.studies.components.problems import Case, closed_form, problem_of
+from muonlab.studies.components.quantities import MARGIN, RANK
+from muonlab.studies.components.readings import ComponentRuns
+from muonlab.studies.components.rounds import FLOWS
+from muonlab.theory.crossing import at_loss, first_time
+from muonlab.theory.flows import FLOWS as KNOWN
+from muonlab.theory.flows import sign_rates, softmax_on_tree, squared
+from muonlab.theory.problem import Problem
+from muonlab.theory.turning import turning_points
+
+ROLES = {"gradient": "sgd", "spectral": "muon", "sign": "adamw"}  # each flow is the limit of an optimizer
+NUM_POINTS = 60  # of a curve of gains
+SAME = 1e-6  # a difference of measures that counts as none
+
+
+@dataclass(frozen=True)
+class Flows:
+    """Gradient and spectral flow on a problem without noise at one loss.
+
+    Attributes:
+        components: the problem.
+        eps: the loss.
+        gradient, spectral: measures of `muonlab.theory.measures.summary`.
+        turns: losses below which gradient flow has the larger worst margin and the larger rank of the logits.
+    """
+
+    components: Components
+    eps: float
+    gradient: dict[str, float]
+    spectral: dict[str, float]
+    turns: tuple[float | None, float | None]
+
+    def difference(self, measure: str) -> float:
+        """Return spectral less gradient flow; 0 where rounding may explain it."""
+        found = self.spectral[measure] - self.gradient[measure]
+        return found if abs(found) > SAME * abs(self.gradient[measure]) else 0.0
+
+
+def flows(runs: ComponentRuns) -> list[Flows]:
+    """Return the flows at the main loss for every ratio of the first map that has a closed form."""
+    base = runs.asked.base
+    problems = dict.fromkeys(_still(case.components) for case in runs.maps[base.map])
+    found = [_flows_of(components.model_dump_json(), base.loss, runs.main_eps(base)) for components in problems]
+    return sorted((each for each in found if each is not None), key=lambda each: each.components.ratio)
+
+
+def _still(components: Components) -> Components:
+    """Return a problem without noise."""
+    return components.model_copy(update={"noise": 0.0, "spurious": 0})
+
+
+@cache
+def _flows_of(text: str, loss: str, eps: float) -> Flows | None:
+    components = Components.model_validate_json(text)
+    problem = closed_form(components, loss)
+    if problem is None:
+        return None
+    gradient, spectral = (at_loss(problem, flow, eps, loss) for flow in ("gradient", "spectral"))
+    if gradient is None or spectral is None:
+        return None
+    turns = turning_points(problem, loss)
+    return Flows(components, eps, gradient, spectral, (turns["margin_worst"], turns["rank_logits"]))
+
+
+def closed(runs: ComponentRuns, found: Sequence[Flows]) -> tuple[Element, ...]:
+    """Return the gains of every flow, margin and rank at equal loss, and the agreement of simulation."""
+    figure, at_equal_loss, agreed = gains(runs.asked.base, runs), beside(runs, found), agreement(runs)
+    return (
+        *((figure,) if figure else ()),
+        *((at_equal_loss,) if at_equal_loss.rows else ()),
+        *((agreed,) if agreed.rows else ()),
+    )
+
+
+# -- gains against time ----------------------------------------------------------------------------
+
+
+def gains(base: Case, runs: ComponentRuns) -> Figure | None:
+    """Return gains by level against time for every flow on the base problem; None where nothing is known of it."""
+    components = _still(base.components)
+    problem = closed_form(components, base.loss)
+    if problem is None:
+        return None
+    eps = runs.asked.eps_of(base)[-1]
+    panels = []
+    for flow in KNOWN:
+        own = problem if flow != "sign" else _aligned(components)
+        time = first_time(own, flow, eps, base.loss) if own is not None else None
+        if own is not None and time:
+            panels.append(Lines(_title(flow), _gains(own, flow, time, base.loss)))
+    caption = (
+        f"Gain of a component on each level of the tree, strongest first, from the start to the loss {eps:g}, without "
+        f"noise, ratio {components.ratio:g}, by the closed forms (docs/theory.md). A gain is what the component adds "
+        "to the logits along its own pattern. n: components of the level. Time runs differently in every flow: only "
+        "the shares of the levels compare. Sign descent depends on the basis and is known where components lie along "
+        "the axes."
+    )
+    return Figure("gains", "Gains by level against time", caption, Axis("time"), Axis("gain, nats"), tuple(panels))
+
+
+def _aligned(components: Components) -> Problem | None:
+    """Return the problem along the axes, where sign descent has a closed form; None where it has none there."""
+    problem = problem_of(components.model_copy(update={"rotation": 0.0}))
+    try:
+        sign_rates(problem)
+    except ValueError:
+        return None
+    return problem
+
+
+def _title(flow: str) -> str:
+    return f"{FLOWS[flow]}, along the axes" if flow == "sign" else FLOWS[flow]
+
+
+def _gains(problem: Problem, flow: str, time: float, loss: str) -> tuple[Line, ...]:
+    times = np.linspace(0.0, time, NUM_POINTS)
+    learnt = (squared if loss == "squared" else softmax_on_tree)(problem, flow, times) * problem.strengths
+    lines = []
+    for level in np.unique(problem.levels):
+        own = np.flatnonzero(problem.levels == level)
+        label = f"strength {problem.strengths[own[0]]:.3g}"
+        none = (None,) * NUM_POINTS
+        y = tuple(map(float, learnt[:, own[0]]))
+        lines.append(Line(Series(label, ROLES[flow], int(level)), len(own), tuple(map(float, times)), y, none, none))
+    return tuple(lines)
+
+
+# -- margin and rank at equal loss -----------------------------------------------------------------
+
+
+def beside(runs: ComponentRuns, found: Sequence[Flows]) -> Table:
+    """Return margin and rank of both flows at the main loss, beside what simulation found without noise."""
+    rows = [
+        (
+            each.components.ratio,
+            *(flow[measure] for measure in ("margin_worst", "rank_weights") for flow in (each.gradient, each.spectral)),
+            each.difference("margin_worst"),
+            *_simulated(runs, each, MARGIN),
+            each.difference("rank_weights"),
+            *_simulated(runs, each, RANK),
+            *each.turns,
+        )
+        for each in found
+    ]
+    columns = (
+        Column("ratio", "Ratio", "exact"),
+        Column("margin_gradient", "Worst margin, gradient", "number"),
+        Column("margin_spectral", "Worst margin, spectral", "number"),
+        Column("rank_gradient", "Rank of W, gradient", "number"),
+        Column("rank_spectral", "Rank of W, spectral", "number"),
+        Column("margin_difference", "Margin, spectral less gradient", "number"),
+        Column("margin_simulated", "Simulated, Muon less SGD", "number"),
+        Column("rank_difference", "Rank, spectral less gradient", "number"),
+        Column("rank_simulated", "Simulated, Muon less SGD", "number"),
+        Column("margin_turn", "Margin turns at", "number"),
+        Column("rank_turn", "Logits’ rank turns at", "number"),
+    )
+    eps = found[0].eps if found else 0.0
+    note = (
+        f"Flows of infinitely small steps on the class means themselves, no noise, at the loss {eps:g}. Simulated: "
+        "Muon less SGD on the map without noise, where both are compared. Turns at: the loss below which gradient flow "
+        "has the larger one of the two; “–” where it never has."
+    )
+    return Table("flows", "Gradient and spectral flow at equal loss", columns, tuple(rows), note)
+
+
+def _simulated(runs: ComponentRuns, each: Flows, quantity) -> tuple:
+    if runs.first != "muon" or "sgd" not in runs.rivals:
+        return (None,)
+    case = next((c for c in runs.maps[runs.asked.base.map] if c.components == each.components), None)
+    pair = None if case is None else pair_of(runs, case, "sgd", quantity, runs.asked.main)
+    return (None if pair is None else pair.interval,)
+
+
+# -- agreement -------------------------------------------------------------------------------------
+
+
+def agreement(runs: ComponentRuns) -> Table:
+    """Return how far simulation is from the closed forms as its steps become smaller."""
+    rows = []
+    for asked, result in runs.agreements:
+        orders = (None, *result["orders"])
+        for steps, size, error, order in zip(result["steps"], result["sizes"], result["errors"], orders, strict=True):
+            rows.append((FLOWS[asked.flow], asked.loss, asked.time, steps, size, error, order))
+    columns = (
+        Column("flow", "Flow"),
+        Column("loss", "Loss"),
+        Column("time", "Time", "exact"),
+        Column("steps", "Steps", "count"),
+        Column("size", "Size of a step", "exact"),
+        Column("error", "Relative error", "number"),
+        Column("order", "Observed order", "ratio"),
+    )
+    note = (
+        "W trained on the class means by SGD, Muon with exact polar factors and no momentum, or sign descent, against "
+        "the closed form: |W − closed form| / |closed form|. Order: log2 of the last error over this one, 1 where "
+        "halving the steps halves the error, “–” where there is nothing but rounding left. Sign descent is known for "
+        "small logits alone, so its time falls with its steps."
+    )
+    return Table("agreement", "Closed forms against simulation", columns, tuple(rows), note)

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+import synthetic_components as synthetic
+from muonlab.studies.components.closed import agreement, beside, closed, flows, gains
+from muonlab.theory.crossing import at_loss
+from muonlab.theory.problem import build
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return synthetic.runs(synthetic.study(ratio=[1, 4], noise=[0, 0.1]), synthetic.Planted(shift=shift))
+
+
+def shift(field, case, name):
+    return 0.3 * (name == "muon" and field == "margin_worst")
+
+
+def test_flows_are_those_of_the_theory_at_the_main_loss(runs):
+    one, four = flows(runs)
+    assert (one.components.ratio, four.components.ratio, four.components.noise, four.eps) == (1, 4, 0, 0.5)
+    expected = at_loss(build(classes=4, dimension=8, ratio=4.0), "spectral", 0.5)
+    assert four.spectral["margin_worst"] == pytest.approx(expected["margin_worst"])
+    assert four.difference("margin_worst") > 0.1
+    assert one.difference("margin_worst") == one.difference("rank_weights") == 0
+
+
+def test_what_simulation_found_stands_beside_them(runs, rows_of):
+    one, four = rows_of(beside(runs, flows(runs)))
+    assert four["margin_simulated"].value == pytest.approx(0.3, abs=0.02)
+    assert four["margin_difference"] == pytest.approx(four["margin_spectral"] - four["margin_gradient"])
+    assert one["margin_turn"] is None
+    assert 0 < four["margin_turn"] < 0.5
+
+
+def test_gains_of_each_flow_rise_from_zero_to_the_smallest_loss(runs):
+    figure = gains(runs.asked.base, runs)
+    gradient, spectral, sign = figure.panels
+    assert [len(panel.lines) for panel in figure.panels] == [2, 2, 2]
+    for panel in figure.panels:
+        for line in panel.lines:
+            assert line.y[0] == 0
+            assert np.all(np.diff(line.y) > 0)
+    assert spectral.lines[0].series.label == "strength 2"
+    strong, weak = (np.array(line.y) for line in spectral.lines)
+    assert weak[1:] / strong[1:] == pytest.approx(np.full(len(weak) - 1, spectral_ratio(runs)))
+    assert sign.title.endswith("along the axes")
+    assert gradient.lines[0].n == 1
+
+
+def spectral_ratio(runs):
+    return 1 / runs.asked.base.components.ratio
+
+
+def test_agreement_has_errors_sizes_and_orders(runs, rows_of):
+    rows = rows_of(agreement(runs))
+    assert len(rows) == 5 * 2
+    first, second = rows[:2]
+    assert (first["steps"], first["error"], first["order"]) == (10, 0.01, None)
+    assert (second["steps"], second["error"], second["order"]) == (20, 0.005, 1.0)
+
+
+def test_problems_without_closed_forms_have_what_is_known_of_squared_loss_alone():
+    runs = synthetic.runs(synthetic.study(patterns="random"))
+    assert flows(runs) == []
+    assert [table.name for table in closed(runs, [])] == ["agreement"]
+
+
+def test_sign_descent_is_left_out_where_it_has_no_closed_form():
+    asked = synthetic.study(classes=3, variations="none", depth=0)
+    assert len(gains(asked.base, synthetic.runs(asked)).panels) == 2
+
+
+def test_squared_loss_has_flows_too():
+    runs = synthetic.runs(synthetic.study(loss="squared", squared_eps=[0.3, 0.2], depth=0))
+    assert {each.eps for each in flows(runs)} == {0.2}
+    assert len(closed(runs, flows(runs))) == 3

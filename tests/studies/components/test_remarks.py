@@ -1,0 +1,94 @@
+import pytest
+
+import synthetic_components as synthetic
+from muonlab.studies.components.claims import judge
+from muonlab.studies.components.closed import flows
+from muonlab.studies.components.remarks import remarks
+
+
+def said(runs):
+    return remarks(runs, judge(runs), flows(runs))
+
+
+@pytest.fixture(scope="module")
+def found(runs):
+    return said(runs)
+
+
+def about(found, start):
+    return next(sentence for sentence in found if sentence.startswith(start))
+
+
+def test_how_large_the_differences_are(found):
+    sentence = about(found, "Worst-class margin, Muon less AdamW from −0.3")
+    assert "nats" in sentence
+    assert "less SGD" in sentence
+
+
+def test_every_map(found):
+    assert about(found, "At depth 0: ").startswith(
+        "At depth 0: worst-class margin higher in 6, lower in 2, undecided in 0 of 8 cells; effective rank higher in 8"
+    )
+
+
+def test_where_it_is_lower(found):
+    sentence = about(found, "Muon’s worst-class margin is lower at eps 0.5")
+    assert sentence.count("ratio 8, noise 0.3") == 4
+    assert "against SGD (−0.3" in sentence
+    assert not any(each.startswith("Muon’s effective rank is lower") for each in found)
+
+
+def test_many_lower_cells_are_counted():
+    planted = synthetic.Planted(shift=lambda f, case, name: -0.3 * (name == "muon" and f == "margin_worst"))
+    sentence = about(said(synthetic.runs(planted=planted)), "Muon’s worst-class margin is lower")
+    assert sentence.endswith("and 10 more.")
+
+
+def test_other_losses(found):
+    sentence = about(found, "At other losses the worst-class margin")
+    assert "is at 1 higher in 12 and lower in 4 of 16. Lower: ratio 8, noise 0.3, depth" in sentence
+    assert sentence.count("against SGD at 1 (−0.3") + sentence.count("against AdamW at 1 (−0.3") == 3
+    assert sentence.endswith("and 1 more.")
+    assert "Lower:" not in about(found, "At other losses the effective rank")
+
+
+def test_closed_forms(found):
+    sentence = about(found, "By the closed forms")
+    assert "at the loss 0.5 the worst margin of spectral flow is larger at ratio 2, 8" in sentence
+    assert "gradient flow has the larger worst margin" in sentence
+
+
+def test_weak_components_that_are_pure_noise():
+    def shift(field, case, name):
+        return 0.1 * (name == "sgd" and case.map == "spurious" and field == "test_accuracy")
+
+    sentence = about(said(synthetic.runs(planted=synthetic.Planted(shift=shift))), "Where the weakest 2 components")
+    assert "less SGD’s −0.097 [−0.105, −0.089] (lower, n = 6)" in sentence
+    assert "(undecided, n = 6)" in sentence
+
+
+def test_the_basis_is_compared_at_one_rate():
+    runs = synthetic.runs(
+        planted=synthetic.Planted(
+            shift=lambda f, case, name: 1.0 * (name == "adamw" and case.map == "aligned" and f == "rank_weights")
+        )
+    )
+    sentence = about(said(runs), "Components along the axes instead of in a random basis")
+    adamw, muon, sgd = sentence.split(";")
+    assert "of AdamW" in adamw
+    assert "effective rank 1.0" in adamw or "effective rank 0.99" in adamw
+    assert "of Muon" in muon
+    assert "effective rank −0.0" in sgd or "effective rank 0.0" in sgd
+
+
+def test_whether_a_larger_margin_goes_with_accuracy():
+    def shift(field, case, name):
+        return 0.3 * (name == "muon" and field in ("margin_worst", "test_accuracy") and case.components.ratio == 2)
+
+    sentence = about(said(synthetic.runs(planted=synthetic.Planted(shift=shift))), "A larger margin and a better")
+    assert "in the 8 cells" in sentence
+    assert "is higher in 8, lower in 0 and undecided in 0" in sentence
+
+
+def test_nothing_done():
+    assert said(synthetic.runs(undone=lambda step: True))[0].startswith("By the closed forms")
