@@ -30,6 +30,7 @@ class Planted:
         loss: (optimizer, rate, seed) -> validation loss at eps.
         censored: (case, optimizer, rate, seed, place of eps) -> why a run never came there, or None.
         informed: test accuracy where labels say nothing.
+        untrained: effective rank of hidden states before training.
     """
 
     shift: Callable[[str, Case, str], float] = lambda field, case, name: 0.0
@@ -37,6 +38,7 @@ class Planted:
     loss: Callable[[str, float, int], float] = lambda name, rate, seed: 0.6
     censored: Callable[[Case, str, float, int, int], str | None] = lambda case, name, rate, seed, place: None
     informed: float = 0.25
+    untrained: float = 9.0
 
 
 def study(**settings: Any) -> ComponentStudy:
@@ -122,6 +124,7 @@ def simulated(config: Simulate, case: Case, name: str, planted: Planted) -> dict
                     "rate": rate,
                     "seed": seed,
                     "is_search": seed in config.search_seeds,
+                    "start": held | {"rank_hidden": planted.untrained if case.net.depth else None},
                     "diverged_at": 20 if diverged else None,
                     "train_loss": [1.4, 0.8, None if diverged else 0.4],
                     "validation_loss": [1.4, 0.9, None if diverged else 0.5],

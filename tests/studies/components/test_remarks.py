@@ -52,6 +52,12 @@ def test_other_losses(found):
     assert "Lower:" not in about(found, "At other losses the effective rank")
 
 
+def test_the_rank_before_training_stands_beside_that_at_the_loss(found):
+    sentence = about(found, "At depth 1 the effective rank of the hidden states is 9 before training")
+    assert sentence.count(", with ") + sentence.count("loss, with ") >= 3
+    assert not any(each.startswith("At depth 0 the effective rank") for each in found)
+
+
 def test_closed_forms(found):
     sentence = about(found, "By the closed forms")
     assert "at the loss 0.5 the worst margin of spectral flow is larger at ratio 2, 8" in sentence

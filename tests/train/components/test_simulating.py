@@ -78,6 +78,16 @@ def test_with_small_steps_the_measures_at_eps_are_those_of_the_closed_forms(make
         assert at["values"]["test_accuracy"] == 1
 
 
+def test_the_start_is_that_of_the_seed_at_every_rate(make_job, simulate):
+    fields = {"net": {"depth": 1, "width": 8}, "rates": (0.01, 0.1), "seeds": (0, 1)}
+    members = simulate(make_job(**fields, eps=(1e-9,), budget=4, looks=2))["members"]
+    starts = {(member["rate"], member["seed"]): member["start"] for member in members}
+    assert starts[0.01, 1] == starts[0.1, 1] != starts[0.01, 0]
+    assert members[0]["start"]["train_loss"] == members[0]["train_loss"][0]
+    assert 1 < members[0]["start"]["rank_hidden"] <= 8
+    assert members[0]["start"]["weight_norm"] != members[0]["end"]["weight_norm"]
+
+
 def test_what_is_read_at_eps_lies_between_the_looks_around_it(make_job, simulate):
     fields = {"net": {"depth": 1, "width": 8}, "components": {"noise": 0.3}}
     result = simulate(make_job(**fields, eps=(0.9,), budget=100, looks=5))

@@ -9,7 +9,7 @@ from muonlab.studies.components.claims import Judged
 from muonlab.studies.components.closed import Flows
 from muonlab.studies.components.comparisons import ALPHA, Pair, compare
 from muonlab.studies.components.maps import counts
-from muonlab.studies.components.quantities import CLAIMED, TEST
+from muonlab.studies.components.quantities import CLAIMED, RANK, TEST
 from muonlab.studies.components.readings import ComponentRuns
 from muonlab.studies.components.rounds import NAMES
 from muonlab.studies.components.varied import comparisons
@@ -20,7 +20,14 @@ MOST_CELLS = 6  # that are named one by one
 def remarks(runs: ComponentRuns, judged: Sequence[Judged], flows: Sequence[Flows]) -> tuple[str, ...]:
     """Return the findings beside the verdict, those that can be had."""
     found = [*(_sizes(runs, each) for each in judged), *by_map(runs, judged), *where_lower(runs, judged)]
-    found += [*by_eps(runs), *_closed(runs, flows), *_spurious(runs), *_basis(runs), *_accuracy(runs, judged)]
+    found += [
+        *by_eps(runs),
+        *_untrained(runs),
+        *_closed(runs, flows),
+        *_spurious(runs),
+        *_basis(runs),
+        *_accuracy(runs, judged),
+    ]
     return tuple(each for each in found if each)
 
 
@@ -99,6 +106,32 @@ def by_eps(runs: ComponentRuns) -> list[str]:
         if parts:
             where = f" Lower: {_named(lower, MOST_CELLS // 2, with_eps=True)}." if lower else ""
             found.append(f"At other losses the {quantity.name} is {'; '.join(parts)}.{where}")
+    return found
+
+
+def _untrained(runs: ComponentRuns) -> list[str]:
+    """Return the rank of hidden states before training, beside that at the loss: who moves less keeps more of it."""
+    found = []
+    for name, cases in runs.maps.items():
+        cases = [
+            case for case in cases if case.net.depth and all(runs.of(case, each) for each in runs.asked.optimizers)
+        ]
+        start, ends = [], {each: [] for each in runs.asked.optimizers}
+        for case in cases:
+            for each in runs.asked.optimizers:
+                own = runs.of(case, each)
+                assert own is not None
+                values = own.values(runs.asked.main, RANK)
+                ends[each] += values.values()
+                compared = own.compared(runs.asked.main)
+                start += [value for seed in values if (value := RANK.of(compared[seed]["start"], case)) is not None]
+        if start and all(ends.values()):
+            told = ", ".join(f"with {NAMES[each]} {as_text(fmean(values))}" for each, values in ends.items())
+            found.append(
+                f"At {name} the effective rank of the hidden states is {as_text(fmean(start))} before training and, at "
+                f"the loss, {told} (means over the cells): what moves the hidden layers less keeps more of the random "
+                "start."
+            )
     return found
 
 

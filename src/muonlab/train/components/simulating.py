@@ -23,7 +23,7 @@ def run(job: Simulate, clock: Clock, *, device: str, report: Report) -> dict[str
     """Train, and return what result.json holds.
 
     A member ends where it has reached the smallest eps or diverged, or at the budget: its curves are null after that,
-    and "end" has its measures at its last look with a loss.
+    and "end" has its measures at its last look with a loss; "start" has those before training.
     """
     own = streams(job)
     who = [(rate, place) for rate in job.rates for place in range(len(own))]  # members: rate and position of the seed
@@ -41,11 +41,15 @@ def run(job: Simulate, clock: Clock, *, device: str, report: Report) -> dict[str
         lambda parameters, places: measure(forward, loss, parameters, material.of(places), job.components.spurious),
         places,
     )
+    for place in range(len(own)):  # the first members, of one rate: the others of a seed start as they do
+        measured.add(place, 0, population.parameters, place)
     curves = _train(job, population, seen, forward, measured, clock, report)
     members = []
     for member, (rate, place) in enumerate(who):
         label = {"rate": rate, "seed": list(own)[place], "is_search": place < len(job.search_seeds)}
-        members.append(label | _member(job, member, {side: curves[side][member] for side in SIDES}, measured))
+        found = _member(job, member, {side: curves[side][member] for side in SIDES}, measured)
+        first = {f"{side}_loss": curves[side][member][0] for side in SIDES} | measured[place, 0]
+        members.append(label | {"start": first} | found)
     counts = material.test_labels[0].bincount()
     return {
         "steps": list(job.steps),
