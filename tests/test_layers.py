@@ -47,7 +47,7 @@ PACKAGES = {
     "cli": {"cyclopts", "torch"},
 }
 # What a room may ask for by tasks.sources.package, which says what to install where it is missing.
-OPTIONAL = {"tasks": {"numpy", "PIL", "sklearn", "tokenizers"}}
+OPTIONAL = {"tasks": {"numpy", "PIL", "sklearn", "tokenizers"}, "train": {"transformers"}}
 
 
 def imports(path: Path) -> set[str]:

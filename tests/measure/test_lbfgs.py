@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import optimize
 
-from muonlab.measure.lbfgs import MAX_TRIALS, Pairs, minimise
+from muonlab.measure.lbfgs import MAX_TRIALS, NUM_PAIRS, Pairs, minimise
 
 OPTIONS = {"tolerance": 0.0, "floor": 1e-9, "max_iterations": 200, "rounding": 1e-13}
 
@@ -109,14 +109,33 @@ def test_the_last_pair_is_a_secant_at_any_ridge():
     """H maps the last change of gradient, with the ridge's part at its present size, to the step."""
     generator = torch.Generator().manual_seed(0)
     steps, guess = torch.randn(4, 2, 6, generator=generator, dtype=torch.float64), torch.ones(2, 6, dtype=torch.float64)
-    pairs, hessian = Pairs(), torch.diag(torch.arange(1.0, 7.0, dtype=torch.float64))
-    for step in steps:
-        pairs.add(step, step @ hessian)
+    both, first = torch.arange(2), torch.tensor([0])
+    pairs, hessian = Pairs(guess), torch.diag(torch.arange(1.0, 7.0, dtype=torch.float64))
+    for step in steps[:3]:
+        pairs.add(both, step, step @ hessian)
+    pairs.add(first, steps[3, :1], steps[3, :1] @ hessian)  # the other stood still: its last is the one before
+    last = torch.stack([steps[3, 0], steps[2, 1]])
     for ridge in (0 * guess, 3 * guess):
-        change = steps[-1] @ hessian + ridge * steps[-1]
-        torch.testing.assert_close(pairs.direction(change, guess, ridge), -steps[-1])
-    pairs.add(0 * steps[-1], 0 * steps[-1])  # a problem that stood still
-    torch.testing.assert_close(pairs.direction(change, guess, ridge), -steps[-1])
+        change = last @ hessian + ridge * last
+        torch.testing.assert_close(pairs.direction(both, change, guess, ridge), -last)
+
+
+def test_a_problem_that_stands_still_keeps_its_pairs_however_many_the_others_add():
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.randn(3 * NUM_PAIRS, 2, 6, generator=generator, dtype=torch.float64)
+    pairs, alone, guess = Pairs(steps[0]), Pairs(steps[0]), torch.ones(2, 6, dtype=torch.float64)
+    still, other = torch.tensor([0]), torch.tensor([1])
+    for step in steps[:4]:
+        for each in (pairs, alone):
+            each.add(still, step[:1], 2 * step[:1])
+    for step in steps:
+        pairs.add(other, step[1:], 3 * step[1:])
+    gradient = steps[5]
+    found = pairs.direction(torch.arange(2), gradient, guess, guess)
+    assert torch.equal(found[:1], alone.direction(still, gradient[:1], guess[:1], guess[:1]))
+    for step in steps[-NUM_PAIRS:]:  # and of the other no more than the last count
+        alone.add(other, step[1:], 3 * step[1:])
+    assert torch.equal(found[1:], alone.direction(other, gradient[1:], guess[1:], guess[1:]))
 
 
 def test_pairs_of_a_quadratic_hold_for_another_ridge():
@@ -131,7 +150,8 @@ def test_pairs_of_a_quadratic_hold_for_another_ridge():
 
         return function
 
-    pairs, guess = Pairs(), torch.ones(1, 3, dtype=torch.float64)
+    guess = torch.ones(1, 3, dtype=torch.float64)
+    pairs = Pairs(guess)
     first = minimise(function_of(1.0), 0 * b, guess, guess, pairs=pairs, **OPTIONS)
     second = minimise(function_of(0.5), first.point, guess, 0.5 * guess, pairs=pairs, **OPTIONS)
     cold = minimise(function_of(0.5), first.point, guess, 0.5 * guess, **OPTIONS)

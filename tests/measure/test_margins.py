@@ -187,3 +187,17 @@ def test_bad_settings_get_a_message(change):
 def test_sides_of_other_shapes_get_a_message():
     with pytest.raises(ValueError, match="one shape"):
         compare(torch.zeros(1, 3), torch.zeros(1, 4))
+
+
+def test_a_problem_has_the_margins_and_intervals_that_it_has_alone():
+    _, logits, y, W, _ = classifiers(num_problems=7, num_examples=203, num_classes=5, width=9)
+    together = margins(logits, y, W)
+    for p in range(7):
+        alone = margins(logits[[p]], y, W[[p]])
+        for kind in ("raw", "by_norm", "by_distance"):
+            assert torch.equal(getattr(alone, kind)[0], getattr(together, kind)[p])
+        own, all_of_them = summarise(alone.raw, resamples=50), summarise(together.raw, resamples=50)
+        for figure in ("mean", "median", "quantiles", "below_zero"):
+            for end in ("value", "lower", "upper"):
+                mine, theirs = (getattr(getattr(each, figure), end) for each in (own, all_of_them))
+                assert torch.equal(mine[0], theirs[p]), (figure, end)

@@ -209,3 +209,15 @@ def test_bad_examples_get_a_message(change, message):
 def test_bad_settings_get_a_message(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         probe(*make(), **change)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_problem_is_fitted_together_with_others_as_it_is_alone(dtype):
+    """Problems that end soon, late, or go on beyond the grid stand beside each other; each has its own curvature."""
+    splits = make(noises=(0.3, 0.8, 2.0, 8.0, 30.0), num=(300, 150, 150), width=12, num_classes=4)
+    together = probe(*splits, dtype=dtype)
+    for problem in range(5):
+        alone = probe(*(Examples(each.features[[problem]], each.labels) for each in splits), dtype=dtype)
+        for name in ("weights", "biases", "strength", "validation_accuracy", "test_accuracy", "evaluations"):
+            own, other = getattr(alone, name)[0], getattr(together, name)[problem]
+            torch.testing.assert_close(own, other, rtol=0, atol=0, msg=f"{name} of problem {problem}")

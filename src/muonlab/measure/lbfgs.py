@@ -1,6 +1,5 @@
 """Limited-memory BFGS on many functions at once: one program, but each has its own step length and its own end."""
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,41 +34,53 @@ class Minimum:
 
 
 class Pairs:
-    """The last steps and changes of gradient; those of a problem that did not move count for nothing.
+    """The last steps of each of P problems, with the changes of its gradient.
+
+    A problem has its own pairs, whatever the others do, so that its minimum does not hang on what is beside it.
 
     Changes are kept without the ridge's part, which is known (ridge * step), so pairs stay valid, and their products
     positive, when the ridge changes: a next problem that differs in its ridge alone starts with the curvature seen.
+
+    Args:
+        like: (P, n) float64.
     """
 
-    def __init__(self):
-        self._pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=NUM_PAIRS)
+    def __init__(self, like: Tensor):
+        self._steps = like.new_zeros(NUM_PAIRS, *like.shape)
+        self._changes = torch.zeros_like(self._steps)
+        self._next = torch.zeros(len(like), dtype=torch.long, device=like.device)  # place of each problem's next pair
+        self._most = 0  # pairs that a problem may have
 
-    def add(self, step: Tensor, change: Tensor) -> None:
-        """Add steps (P, n) and changes of gradient (P, n), the ridge's part taken off; zeros where none was made."""
-        self._pairs.append((step, change))
+    def add(self, index: Tensor, step: Tensor, change: Tensor) -> None:
+        """Add steps (A, n) and changes of gradient (A, n), the ridge's part taken off, of the problems named (A,)."""
+        place = self._next[index]
+        self._steps[place, index], self._changes[place, index] = step, change
+        self._next[index] = (place + 1) % NUM_PAIRS
+        self._most = min(self._most + 1, NUM_PAIRS)
 
-    def direction(self, gradient: Tensor, curvature: Tensor, ridge: Tensor) -> Tensor:
-        """Return -H gradient, (P, n), by the two loops (Nocedal & Wright 2006, algorithm 7.4).
+    def direction(self, index: Tensor, gradient: Tensor, curvature: Tensor, ridge: Tensor) -> Tensor:
+        """Return -H gradient of the problems named, (A, n), by the two loops (Nocedal & Wright 2006, algorithm 7.4).
 
         H starts from the inverse of the diagonal curvature + ridge, scaled by the last pair (their equation 7.20).
         """
-        known = []
-        result = gradient.clone()
-        for step, change in reversed(self._pairs):
-            change = change + ridge * step
-            product = (step * change).sum(1, keepdim=True)
-            inverse = torch.where(product > 0, 1 / product, 0)
-            along = inverse * (step * result).sum(1, keepdim=True)
-            result -= along * change
-            known.append((step, change, inverse, along))
+        ages = torch.arange(1, self._most + 1, device=index.device)[:, None]
+        place = (self._next[index] - ages) % NUM_PAIRS  # (pairs, A), the last first
+        steps, changes = self._steps[place, index], self._changes[place, index]
+        changes.addcmul_(ridge, steps)
+        products = (steps * changes).sum(2, keepdim=True)
+        inverses = torch.where(products > 0, 1 / products, 0)  # 0 where a problem has no such pair: it changes nothing
+        result, along = gradient.clone(), []
+        for step, change, inverse in zip(steps, changes, inverses, strict=True):
+            along.append(inverse * (step * result).sum(1, keepdim=True))
+            result -= along[-1] * change
         diagonal = 1 / (curvature + ridge)
         result *= diagonal
-        if known:
-            step, change, inverse, _ = known[0]
-            scale = (step * change).sum(1, keepdim=True) / (change * diagonal * change).sum(1, keepdim=True)
-            result *= torch.where(inverse > 0, scale, 1)
-        for step, change, inverse, along in reversed(known):
-            result += (along - inverse * (change * result).sum(1, keepdim=True)) * step
+        if along:
+            scale = products[0] / (changes[0] * diagonal * changes[0]).sum(1, keepdim=True)
+            result *= torch.where(inverses[0] > 0, scale, 1)
+        for age in reversed(range(len(along))):
+            shift = along[age] - inverses[age] * (changes[age] * result).sum(1, keepdim=True)
+            result += shift * steps[age]
         return -result
 
 
@@ -107,7 +118,7 @@ def minimise(
     Returns:
         The minima; `converged` is False where the steps ran out or where rounding ended the search.
     """
-    pairs = Pairs() if pairs is None else pairs
+    pairs = Pairs(start) if pairs is None else pairs
     point = start.clone()
     active = torch.ones(len(start), dtype=torch.bool, device=start.device) if among is None else among.clone()
     value, gradient = torch.zeros_like(start[:, 0]), torch.zeros_like(start)
@@ -122,12 +133,15 @@ def minimise(
         active &= ~is_small(gradient, point)
         if not active.any():
             break
-        direction = pairs.direction(gradient, curvature, ridge)
+        index = active.nonzero()[:, 0]
+        direction = torch.zeros_like(gradient)
+        direction[index] = pairs.direction(index, gradient[index], curvature[index], ridge[index])
         line = _Line(function, point, value, gradient, direction, rounding)
-        lengths = line.search(active.nonzero()[:, 0])
+        lengths = line.search(index)
         step = lengths[:, None] * direction
         point += step
-        pairs.add(step, line.end_gradient - gradient - ridge * step)
+        moved = (lengths > 0).nonzero()[:, 0]
+        pairs.add(moved, step[moved], (line.end_gradient - gradient - ridge * step)[moved])
         value, gradient = line.end_value, line.end_gradient
         evaluations += line.evaluations
         active &= lengths > 0

@@ -240,12 +240,13 @@ def _figures(values: Tensor, counts: Tensor, ranks: Tensor) -> Tensor:
     weights = counts.double() / values.shape[1]
     ordered, order = values.sort(1)
     found = []
-    for line, places in zip(ordered, order, strict=True):
+    # One product a problem: of all together, the last digit would hang on how many there are.
+    for line, rising, places in zip(values, ordered, order, strict=True):
         running = counts[:, places].cumsum(1, dtype=torch.int32)
         first = torch.searchsorted(running, ranks.expand(len(counts), -1).contiguous())
-        found.append(line[first])
-    sums = [weights @ values.mT, weights @ (values < 0).double().mT]
-    return torch.cat([torch.stack(sums, 2), torch.stack(found, 1)], 2)
+        sums = [weights @ line, weights @ (line < 0).double()]
+        found.append(torch.cat([torch.stack(sums, 1), rising[first]], 1))
+    return torch.stack(found, 1)
 
 
 def _summary(

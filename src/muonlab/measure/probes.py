@@ -52,6 +52,7 @@ class Probes:
         converged: (P,) whether the gradient norm of the chosen fit is as small as the tolerance asks (`Logistic.fit`).
         gradient_norm: (P,) of the chosen fit.
         validation_accuracy, test_accuracy: (P,) of the chosen fit.
+        test_hits: (P, N) which test examples it tells right.
         strengths: (G,) all that were tried for any problem, rising.
         losses: (P, G) mean cross-entropy on validation, of fits to ten times the tolerance but for the chosen; not a
             number where not tried, or where the fit was at rest at once, at that of the strength before.
@@ -70,6 +71,7 @@ class Probes:
     gradient_norm: Tensor
     validation_accuracy: Tensor
     test_accuracy: Tensor
+    test_hits: Tensor
     strengths: Tensor
     losses: Tensor
     accuracies: Tensor
@@ -132,12 +134,14 @@ def probe(
     path.finish(tolerance)
     weights, biases = model.weights(path.point)
     tested = _standardised(test.features, mean, scale, dtype)
+    hits = _scores(weights, biases, tested, test.labels)[1]
     return Probes(
         weights=weights,
         biases=biases,
         mean=mean,
         scale=scale,
-        test_accuracy=_scores(weights, biases, tested, test.labels)[1],
+        test_accuracy=hits.double().mean(1),
+        test_hits=hits,
         **path.result(),
     )
 
@@ -148,8 +152,8 @@ class _Path:
     def __init__(self, model: Logistic, validation: Examples, select: str, max_iterations: int):
         self._model, self._validation, self._select = model, validation, select
         self._max_iterations = max_iterations
-        self._pairs = Pairs()
         self.point = model.start()
+        self._pairs = Pairs(self.point)
         everything = self.point[:, 0]
         self._best = torch.full_like(everything, torch.inf)
         self._strength = torch.full_like(everything, torch.nan)
@@ -180,7 +184,7 @@ class _Path:
         """Fit the chosen strengths to the tolerance."""
         self.found = self._fit(self._strength, self.point, tolerance)
         self.point = self.found.point
-        scores = _scores(*self._model.weights(self.point), *self._validation)
+        scores = self._scores(self.point)
         for strength, tried in self._tried.items():
             for kept, new in zip(tried, scores, strict=True):
                 kept[self._strength == strength] = new[self._strength == strength]
@@ -192,6 +196,11 @@ class _Path:
         self._evaluations += found.evaluations
         return found
 
+    def _scores(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean cross-entropy and accuracy on validation, (P,) each."""
+        loss, hits = _scores(*self._model.weights(point), *self._validation)
+        return loss, hits.double().mean(1)
+
     def _score(self, strength: float) -> Tensor:
         loss, accuracy = self._tried[strength]
         return loss if self._select == "loss" else -accuracy
@@ -200,7 +209,7 @@ class _Path:
         """Fit those among at one strength, keep what is better, and return the points."""
         strengths = torch.full_like(self._best, strength)
         found = self._fit(strengths, start, tolerance, among)
-        loss, accuracy = _scores(*self._model.weights(found.point), *self._validation)
+        loss, accuracy = self._scores(found.point)
         # A fit that was at rest at its start, by rounding, is the one before under another name.
         is_new = among & ((found.evaluations > 1) | (len(self._tried) == 0))
         self._tried[strength] = (loss.where(is_new, math.nan), accuracy.where(is_new, math.nan))
@@ -252,15 +261,15 @@ def _standard(X: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scores(weights: Tensor, biases: Tensor, features: Iterable[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean cross-entropy and accuracy, (P,) each, on standardised features."""
-    losses, accuracies = [], []
+    """Return mean cross-entropies (P,) and which answers are right (P, N), on standardised features."""
+    losses, right = [], []
     for number, (X, W, b) in enumerate(zip(features, weights, biases, strict=True)):
         y = labels if labels.ndim == 1 else labels[number]
         logits = torch.addmm(b[:, None].to(X.dtype), W.to(X.dtype), X.mT)  # (C, N)
         hits = logits.gather(0, y[None])[0]
         losses.append((logits.logsumexp(0) - hits).mean(dtype=torch.float64))
-        accuracies.append((logits.argmax(0) == y).double().mean())
-    return torch.stack(losses), torch.stack(accuracies)
+        right.append(logits.argmax(0) == y)
+    return torch.stack(losses), torch.stack(right)
 
 
 def _check(train: Examples, validation: Examples, test: Examples, num_classes: int | None) -> int:

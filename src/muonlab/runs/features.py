@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 from muonlab.runs.config import Count, Decay, Frozen, Rate, Share
 
 # Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 OptimizerName = Literal["muon", "adamw", "sgd"]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]

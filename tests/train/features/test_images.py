@@ -162,7 +162,7 @@ def test_with_a_test_set_of_its_own_limits_are_those_of_the_classes(make, own_te
         known = {image.astype(np.float32).tobytes() for image in held["images"]}
     with np.load(own_test["source"]) as held:
         outside = {image.astype(np.float32).tobytes() for image in held["images"]}
-    mean, deviation = material._scaling
+    mean, deviation = material._pretrained_on.scaling
     for part in PARTS:
         pixels = ((getattr(task, part).inputs * deviation + mean) * 255).round()
         assert {image.numpy().tobytes() for image in pixels} <= (known if part == "test" else outside)

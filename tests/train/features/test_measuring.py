@@ -10,7 +10,9 @@ from muonlab.runs.files import read_json, read_lines
 from muonlab.stats.proportions import chance_limit
 from muonlab.tasks import images
 from muonlab.train.features import job, measuring, weights
+from muonlab.train.features.layers import spectrum
 from muonlab.train.features.measuring import load_models
+from muonlab.train.features.states import subject
 
 SEEDS = (0, 1)
 
@@ -48,6 +50,10 @@ def hidden(net, inputs):
         net(inputs)
     handle.remove()
     return seen[0].mean((2, 3))
+
+
+def as_subject(material, net):
+    return subject(net, material.probing(), material.probing().test.inputs[:1])
 
 
 def of_state(result, name):
@@ -133,8 +139,10 @@ def test_the_path_has_clean_and_corrupted_accuracy_of_every_seed_at_every_look(r
     clean = digits.pretraining().test.first(30)
     spoilt = [digits.corrupted(name, 3, 30)[0] for name in digits.corruptions]
     for net, row in zip(nets, result["path"][2:], strict=True):
-        assert row["clean"] == measuring.judge(net, clean)[1]
-        assert row["corrupted"] == pytest.approx(np.mean([measuring.judge(net, each)[1] for each in spoilt]))
+        assert row["clean"] == measuring.judge(as_subject(digits, net), clean).accuracy
+        assert row["corrupted"] == pytest.approx(
+            np.mean([measuring.judge(as_subject(digits, net), each).accuracy for each in spoilt])
+        )
     assert result["path"][0]["clean"] < result["path"][2]["clean"]
 
 
@@ -273,19 +281,10 @@ def test_a_language_model_is_measured_on_next_tokens_and_probed_on_classes(
     net.get_submodule("blocks.1").register_forward_hook(lambda module, taken, output: seen.append(output))
     net(tested)
     last = torch.stack([own[tokens.ne(256).sum() - 1] for own, tokens in zip(seen[0], tested, strict=True)])
-    expected = measuring.spectrum(last.detach())
+    expected = spectrum(last.detach())
     assert model["layers"][1]["raw"] == pytest.approx(expected["raw"], rel=1e-6)
     assert len(result["sheet"]["lines"]) == 10
     assert result["controls"]["tap"] == "blocks.1"
-
-
-def test_padding_does_not_change_what_is_probed(words):
-    net, probing = words.pretraining().build().eval(), words.probing()
-    short = probing.test.first(3)
-    states = measuring.hidden_states(net, short, probing, "mean_tokens")["blocks.0"]
-    for row, tokens in zip(states, short.inputs, strict=True):
-        alone = short._replace(inputs=tokens[tokens != 256][None])
-        torch.testing.assert_close(row, measuring.hidden_states(net, alone, probing, "mean_tokens")["blocks.0"][0])
 
 
 def test_the_curve_of_the_last_look_is_that_of_the_weights_measured(result, pretrained):
@@ -293,17 +292,3 @@ def test_the_curve_of_the_last_look_is_that_of_the_weights_measured(result, pret
     last = read_lines(pretrained / "metrics.jsonl")[-1]["validation_accuracy"]
     for model, accuracy in zip(of_state(result, "final"), last, strict=True):
         assert abs(model["clean_accuracy"] - accuracy) < 0.2
-
-
-def test_the_rank_of_wide_hidden_states_has_about_the_same_interval_by_the_jackknife(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(400, 16, generator=generator) * torch.linspace(0.2, 2, 16)
-    low, high = measuring.spectrum(hidden)["effective_rank_interval"]
-    monkeypatch.setattr(measuring, "BOOTSTRAPPED", 8)
-    found = measuring.spectrum(hidden)
-    assert found["effective_rank_interval"] != [low, high]
-    # The bootstrap's interval is not around the value: resampled examples repeat, which lowers ranks.
-    width = found["effective_rank_interval"][1] - found["effective_rank_interval"][0]
-    assert width == pytest.approx(high - low, rel=0.35)
-    middle = sum(found["effective_rank_interval"]) / 2
-    assert middle == pytest.approx(found["raw"]["effective_rank"], rel=1e-9)

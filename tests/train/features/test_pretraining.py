@@ -5,8 +5,10 @@ from muonlab.runs.files import read_lines
 from muonlab.train.features import pretraining, weights
 from muonlab.train.features.batches import Batches
 from muonlab.train.features.images import ImageMaterial
-from muonlab.train.features.measuring import judge, load_models
+from muonlab.train.features.measuring import as_subjects, load_models
 from muonlab.train.features.pretraining import build_engine, count_flops, evaluate, streams
+from muonlab.train.features.robustness import judge
+from muonlab.train.features.states import subject
 
 STEPS = [0, 1, 3, 6]  # of three looks at six steps
 BATCHNORM = {"norm": "batch"}
@@ -171,12 +173,13 @@ def test_a_net_with_running_statistics_trains_one_member_after_the_other_and_say
 def test_the_kept_weights_of_a_seed_have_the_accuracy_of_its_curve(pretrained, digits, make_state):
     last = read_lines(pretrained / "metrics.jsonl")[-1]
     task = digits.pretraining()
-    for member, model in enumerate(load_models([make_state()], (0, 1), pretrained, task.build)):
+    models = load_models([make_state()], (0, 1), pretrained, task.build)
+    for member, measured in enumerate(as_subjects(models, task, digits.probing())):
         number = pretraining.LOOK_EXAMPLES["classes"]
         for side, read in (("train", number // 4), ("validation", number)):
-            loss, accuracy = judge(model.net, getattr(task, side).first(read))
-            assert last[f"{side}_loss"][member] == pytest.approx(loss, rel=1e-4)
-            assert last[f"{side}_accuracy"][member] == pytest.approx(accuracy, abs=1e-9)
+            judged = judge(measured, getattr(task, side).first(read))
+            assert last[f"{side}_loss"][member] == pytest.approx(judged.loss, rel=1e-4)
+            assert last[f"{side}_accuracy"][member] == pytest.approx(judged.accuracy, abs=1e-9)
 
 
 def test_a_language_model_is_judged_by_every_token(words, make_pretrain):
@@ -188,9 +191,9 @@ def test_a_language_model_is_judged_by_every_token(words, make_pretrain):
     state = {name: each[1] for name, each in trained.tensors().items() if name.startswith("parameter/")}
     net = task.build()
     weights.put(net, {name.removeprefix("parameter/"): each for name, each in state.items()})
-    loss, accuracy = judge(net.eval(), task.test)
-    assert losses[1].item() == pytest.approx(loss, rel=1e-5)
-    assert accuracies[1].item() == pytest.approx(accuracy, abs=1e-9)
+    judged = judge(subject(net.eval(), words.probing(), task.test.inputs[:1]), task.test)
+    assert losses[1].item() == pytest.approx(judged.loss, rel=1e-5)
+    assert accuracies[1].item() == pytest.approx(judged.accuracy, abs=1e-9)
 
 
 @pytest.mark.parametrize("net", [None, BATCHNORM])

@@ -5,8 +5,11 @@ from muonlab.measure.probes import probe
 from muonlab.runs.features import SGD, AdamW, Muon, Training, Transfer
 from muonlab.train.features import pretraining, transferring, weights
 from muonlab.train.features.images import ImageMaterial
-from muonlab.train.features.measuring import hidden_states, judge, load_models
+from muonlab.train.features.layers import fit
+from muonlab.train.features.measuring import as_subjects, load_models
 from muonlab.train.features.pretraining import build_engine, streams
+from muonlab.train.features.robustness import judge
+from muonlab.train.features.states import hidden_states, subject
 from muonlab.train.features.transferring import load_state, start
 
 SHORT = Training(batch=16, budget=4, looks=2)
@@ -217,10 +220,11 @@ def test_a_language_model_is_transferred_to_another_text_and_to_classes(
     if task == "language":
         # With a rate of zero, the pretrained weights themselves are judged, their head among them.
         models = load_models([make_state(steps=(8, 8))], SEEDS, tmp_path / "text", words.pretraining().build)
-        for model, member in zip(models, result["members"], strict=True):
-            loss, accuracy = judge(model.net, words.transfer("language").test)
-            assert member["test_loss"] == pytest.approx(loss, rel=1e-5)
-            assert member["test_accuracy"] == pytest.approx(accuracy)
+        subjects = as_subjects(models, words.pretraining(), words.probing())
+        for measured, member in zip(subjects, result["members"], strict=True):
+            judged = judge(measured, words.transfer("language").test)
+            assert member["test_loss"] == pytest.approx(judged.loss, rel=1e-5)
+            assert member["test_accuracy"] == pytest.approx(judged.accuracy)
 
 
 # -- a linear probe --------------------------------------------------------------------------------
@@ -238,7 +242,8 @@ def test_a_linear_probe_is_that_of_the_last_hidden_states(make, make_state, run,
     task = digits.transfer("classes")
     sets = task.train.first(few.probe_train), task.validation.first(few.probe_validation), task.test
     models = load_models(states, SEEDS, pretrained, digits.pretraining().build)
-    problems = [[hidden_states(model.net, part, digits.probing(), "mean_pixels") for part in sets] for model in models]
+    subjects = as_subjects(models, digits.pretraining(), digits.probing())
+    problems = [[hidden_states(each, part.inputs, "mean_pixels") for part in sets] for each in subjects]
     fitted = probe(
         *(([own[k]["blocks.0"] for own in problems], part.labels) for k, part in enumerate(sets)),
         num_classes=5,
@@ -255,6 +260,7 @@ def test_a_linear_probe_is_that_of_the_last_hidden_states(make, make_state, run,
 def test_of_several_blocks_the_last_is_probed(make, make_family, make_state, run, tmp_path, few):
     family = make_family(net={"depths": (1, 1)})
     material = ImageMaterial(family)
+    torch.manual_seed(0)
     net = material.pretraining().build().eval()
     (tmp_path / "weights").mkdir()
     weights.save(tmp_path / "weights", 0, {name: each[None] for name, each in _own(net)})
@@ -263,9 +269,10 @@ def test_of_several_blocks_the_last_is_probed(make, make_family, make_state, run
     (found,) = run(config, tmp_path / "job")["members"]
     task = material.transfer("classes")
     sets = task.train.first(few.probe_train), task.validation.first(few.probe_validation), task.test
-    states = [hidden_states(net, part, material.probing(), "mean_pixels") for part in sets]
+    measured = subject(net, material.probing(), task.test.inputs[:1])
+    states = [hidden_states(measured, part.inputs, "mean_pixels") for part in sets]
     accuracies = [
-        probe(*(([own[tap]], part.labels) for own, part in zip(states, sets, strict=True))).test_accuracy.item()
+        fit([[own[tap] for own in states]], [part.labels for part in sets]).test_accuracy.item()
         for tap in net.taps  # type: ignore[union-attr]
     ]
     assert found["test_accuracy"] == pytest.approx(accuracies[1])

@@ -3,9 +3,8 @@
 from functools import cached_property, partial
 
 import torch
-from torch import Tensor
 
-from muonlab.measure.corrupt_images import CORRUPTIONS, contact_sheet, corrupt, image_seeds
+from muonlab.measure.corrupt_images import CORRUPTIONS
 from muonlab.nets.resnet import ResNet
 from muonlab.nets.vit import ViT
 from muonlab.runs.features import CNNConfig, Family, ImageData, ViTConfig
@@ -13,6 +12,7 @@ from muonlab.tasks import images
 from muonlab.tasks.images import Images
 from muonlab.tasks.sources import DataError
 from muonlab.train.features.material import DATA_SEED, Probing, Set, Sheet, Task
+from muonlab.train.features.pictures import Part, Pictures, Scaling
 
 
 class ImageMaterial:
@@ -78,37 +78,16 @@ class ImageMaterial:
         return tuple(name for name in self._all.classes if name not in self._own)
 
     @cached_property
-    def _pretrained_on(self) -> Images:
-        return images.subset(self._all, classes=self._own)
+    def _pretrained_on(self) -> Pictures:
+        return self._pictures(images.subset(self._all, classes=self._own))
 
-    def _parts(self, chosen: Images) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Return (pixels in [0, 1], labels, indices) of train, validation and test, each in a random order."""
+    def _pictures(self, chosen: Images, scaling: Scaling | None = None) -> Pictures:
         data = self._data
-        split = images.split(chosen, validation=data.validation, test=data.test_share, seed=DATA_SEED)
-        generator = torch.Generator().manual_seed(DATA_SEED)
-        parts = []
-        for rows in (split.train, split.validation, split.test):
-            rows = rows[torch.randperm(len(rows), generator=generator)]
-            parts.append((_pixels(chosen.images[rows]), chosen.labels[rows], rows))
-        return parts
-
-    @cached_property
-    def _own_parts(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        return self._parts(self._pretrained_on)
-
-    @cached_property
-    def _scaling(self) -> tuple[Tensor, Tensor]:
-        pixels = self._own_parts[0][0]
-        mean, deviation = pixels.mean((0, 2, 3), keepdim=True), pixels.std((0, 2, 3), keepdim=True)
-        return mean, deviation.clamp(min=1e-3)
-
-    def _inputs(self, pixels: Tensor) -> Tensor:
-        mean, deviation = self._scaling
-        return (pixels - mean) / deviation
+        return Pictures(chosen, validation=data.validation, test_share=data.test_share, scaling=scaling)
 
     def pretraining(self) -> Task:
         """Return the classification of the first half of the classes."""
-        return self._task(self._pretrained_on, self._own_parts)
+        return self._task(self._pretrained_on, self._pretrained_on.parts)
 
     def transfer(self, task: str) -> Task:
         """Return the classification of the other half of the classes."""
@@ -117,9 +96,10 @@ class ImageMaterial:
             if bool(self._all.is_test.any())
             else images.subset(self._all, classes=self._other)
         )
-        return self._task(chosen, self._few(self._parts(chosen)))
+        pictures = self._pictures(chosen, self._pretrained_on.scaling)
+        return self._task(pictures, self._few(pictures.parts))
 
-    def _few(self, parts: list[tuple[Tensor, Tensor, Tensor]]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def _few(self, parts: list[Part]) -> list[Part]:
         """Return the parts with no more training images of a class than asked for, if the source has no test set."""
         limit = self._data.transfer_per_class
         if limit is None or bool(self._all.is_test.any()):
@@ -132,17 +112,12 @@ class ImageMaterial:
             )
         kept = torch.cat([(labels == label).nonzero().squeeze(1)[:limit] for label in labels.unique()])
         kept = kept.sort().values
-        return [(pixels[kept], labels[kept], rows[kept]), *parts[1:]]
+        return [Part(pixels[kept], labels[kept], rows[kept]), *parts[1:]]
 
-    def _task(self, chosen: Images, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Task:
-        train, validation, test = (Set(self._inputs(pixels), labels) for pixels, labels, _ in parts)
-        return Task(
-            train,
-            validation,
-            test,
-            partial(build_net, self._net, len(chosen.classes), tuple(chosen.images.shape[1:])),
-            chance=test.labels.bincount().max().item() / len(test.labels),
-        )
+    def _task(self, pictures: Pictures, parts: list[Part]) -> Task:
+        sets, chosen = pictures.sets(parts), pictures.images
+        build = partial(build_net, self._net, len(chosen.classes), tuple(chosen.images.shape[1:]))
+        return Task(sets.train, sets.validation, sets.test, sets.chance, build)
 
     def probing(self) -> Probing:
         """Return the images of pretraining."""
@@ -155,14 +130,12 @@ class ImageMaterial:
 
     def corrupted(self, name: str, severity: int, number: int) -> tuple[Set, Set]:
         """Return the first test images of pretraining under a corruption, twice: they are probed with too."""
-        pixels, labels, rows = (part[:number] for part in self._own_parts[2])
-        found = Set(self._inputs(corrupt(pixels, name, severity, seeds=image_seeds(DATA_SEED, rows))), labels)
+        found = self._pretrained_on.corrupted(name, severity, number)
         return found, found
 
     def sheet(self) -> Sheet:
         """Return the first test image under every corruption."""
-        columns = tuple(map(str, range(6)))
-        return Sheet(CORRUPTIONS, columns, picture=contact_sheet(self._own_parts[2][0][0], seed=DATA_SEED))
+        return self._pretrained_on.sheet()
 
 
 def build_net(net: CNNConfig | ViTConfig, classes: int, shape: tuple[int, ...]) -> torch.nn.Module:
@@ -171,7 +144,3 @@ def build_net(net: CNNConfig | ViTConfig, classes: int, shape: tuple[int, ...]) 
     fields = net.model_dump(exclude={"kind"})
     make = ResNet if isinstance(net, CNNConfig) else ViT
     return make(classes, channels=channels, image_size=size, **fields)
-
-
-def _pixels(values: Tensor) -> Tensor:
-    return values.float() / 255 if values.dtype == torch.uint8 else values.float()

@@ -27,20 +27,29 @@ class Set(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """What is learnt.
+class Sets:
+    """What is learnt or tested.
 
     Attributes:
         train, validation, test: three sets that share no example.
-        build: returns the net for it, with weights of torch's global generator.
         chance: accuracy of the best constant answer on the test set.
     """
 
     train: Set
     validation: Set
     test: Set
-    build: Callable[[], nn.Module]
     chance: float
+
+
+@dataclass(frozen=True, eq=False)
+class Task(Sets):
+    """What is learnt, and by what.
+
+    Attributes:
+        build: returns the net for it, with weights of torch's global generator.
+    """
+
+    build: Callable[[], nn.Module]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,16 +75,30 @@ class Probing:
         return batch != self.padding
 
 
-class Material(Protocol):
-    """What `images.ImageMaterial` and `texts.TextMaterial` offer.
+class Corruptible(Protocol):
+    """What has examples that can be corrupted.
 
     Attributes:
         corruptions: names, in the order of the report.
-        notes: for the report: what was read, and what was left out.
     """
 
     @property
     def corruptions(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def corrupted(self, name: str, severity: int, number: int) -> tuple[Set, Set]:
+        """Return the first test examples of what is judged, and of what is probed, under a corruption.
+
+        Severity 0 leaves them as they are.
+        """
+        ...
+
+
+class Material(Corruptible, Protocol):
+    """What `images.ImageMaterial` and `texts.TextMaterial` offer.
+
+    Attributes:
+        notes: for the report: what was read, and what was left out.
+    """
 
     @property
     def notes(self) -> tuple[str, ...]: ...  # noqa: D102
@@ -92,8 +115,8 @@ class Material(Protocol):
         """Return what hidden states are probed on."""
         ...
 
-    def corrupted(self, name: str, severity: int, number: int) -> tuple[Set, Set]:
-        """Return the first test examples of pretraining and of probing under a corruption."""
+    def sheet(self) -> "Sheet":
+        """Return an example under every corruption."""
         ...
 
 

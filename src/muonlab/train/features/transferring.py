@@ -1,19 +1,23 @@
 """A transfer job: pretrained weights, or new ones, put to another task, by a probe or by full fine-tuning."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from muonlab.measure.probes import Probes
 from muonlab.measure.transfer import fine_tune
 from muonlab.runs.clock import Clock
-from muonlab.runs.features import Transfer
+from muonlab.runs.features import Measuring, Transfer
 from muonlab.train.features import weights
 from muonlab.train.features.batches import Batches
-from muonlab.train.features.material import Material, Task
-from muonlab.train.features.measuring import fit, hidden_states, load_models
+from muonlab.train.features.layers import fit
+from muonlab.train.features.material import Material, Sets, Task
+from muonlab.train.features.measuring import as_subjects, load_models
 from muonlab.train.features.pretraining import LOOK_EXAMPLES, ROWS, SHARED, build_engine, count_flops, streams
+from muonlab.train.features.states import Subject, hidden_states
 from muonlab.train.preparation import pays, prepare
 from muonlab.train.schedule import pace
 
@@ -40,19 +44,16 @@ def run(job: Transfer, material: Material, folder: Path, clock: Clock, *, device
 def _linear(job: Transfer, material: Material, task: Task, folder: Path, report: Report) -> list[dict[str, Any]]:
     """Return the accuracy of a probe on the last hidden states of each seed, in each state."""
     assert job.weights is not None
-    probing, settings = material.probing(), job.measuring
-    sets = (
-        task.train.first(settings.probe_train),
-        task.validation.first(settings.probe_validation),
-        task.test.first(TEST_EXAMPLES["classes"]),
-    )
-    models = load_models(job.states, job.seeds, folder.parent / job.weights, material.pretraining().build)
-    states = []
-    for number, model in enumerate(models):
-        tap: str = model.net.taps[-1]  # pyright: ignore[reportIndexIssue, reportAssignmentType]
-        states.append([hidden_states(model.net, part, probing, probing.pool)[tap] for part in sets])
-        report({"step": number + 1, "budget": len(models) + 1, "alive": len(models)})
-    fitted = fit(states, [part.labels for part in sets])
+    probing, pretrained = material.probing(), material.pretraining()
+    models = load_models(job.states, job.seeds, folder.parent / job.weights, pretrained.build)
+    done = 0
+
+    def advance(number: int) -> None:
+        nonlocal done
+        done += number
+        report({"step": done, "budget": len(models) + 1, "alive": len(models)})
+
+    fitted = probe_linearly(as_subjects(models, pretrained, probing), task, job.measuring, advance)
     return [
         {
             "state": model.state,
@@ -64,6 +65,30 @@ def _linear(job: Transfer, material: Material, task: Task, folder: Path, report:
         }
         for k, model in enumerate(models)
     ]
+
+
+def probe_linearly(
+    subjects: Sequence[Subject], task: Sets, settings: Measuring, advance: Callable[[int], None] = lambda number: None
+) -> Probes:
+    """Return a probe on the last hidden states of each net.
+
+    Args:
+        subjects: of one width.
+        task: classes that are transferred to.
+        settings: how many examples; of the test set there are TEST_EXAMPLES at most.
+        advance: called with 1 for each net whose states were taken.
+    """
+    parts = (
+        task.train.first(settings.probe_train),
+        task.validation.first(settings.probe_validation),
+        task.test.first(TEST_EXAMPLES["classes"]),
+    )
+    states = []
+    for measured in subjects:
+        last = replace(measured, taps=measured.taps[-1:])
+        states.append([hidden_states(last, part.inputs, last.pool)[last.taps[0]] for part in parts])
+        advance(1)
+    return fit(states, [part.labels for part in parts])
 
 
 def _full(

@@ -52,7 +52,7 @@ def put(net: nn.Module, state: dict[str, Tensor]) -> None:
     """Copy a state dict into a net.
 
     Raises:
-        ValueError: names or shapes that do not fit, with the first three of them.
+        ValueError: names or shapes that do not fit, with the first five of them.
     """
     own = net.state_dict()
     wrong = [
@@ -62,6 +62,6 @@ def put(net: nn.Module, state: dict[str, Tensor]) -> None:
     ]
     wrong += [f"no {name} {tuple(tensor.shape)}" for name, tensor in state.items() if name not in own]
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(f"the weights do not fit the net, which has {'; '.join(wrong[:3])}{more}")
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ValueError(f"the weights do not fit the net, which has {'; '.join(wrong[:5])}{more}")
     net.load_state_dict(state)

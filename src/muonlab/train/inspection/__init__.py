@@ -1,0 +1,1 @@
+"""Measures of checkpoints that a user already has."""

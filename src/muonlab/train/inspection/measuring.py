@@ -1,0 +1,257 @@
+"""The measures of the feature study on any models: robustness, margins, ranks and transfer by a linear probe."""
+
+import gc
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from muonlab.runs.features import Measuring
+from muonlab.runs.inspection import Data
+from muonlab.tasks.sources import DataError
+from muonlab.train.features.controls import controls, sheet
+from muonlab.train.features.layers import MEASURES, layers
+from muonlab.train.features.material import DATA_SEED, Probing, Sets
+from muonlab.train.features.robustness import SEVERITIES, corrupt_all, judge
+from muonlab.train.features.states import Subject
+from muonlab.train.features.transferring import probe_linearly
+from muonlab.train.inspection.candidates import Candidates, Member, plain_call, ready
+from muonlab.train.inspection.material import Given, GivenImages, GivenStudy, GivenTexts
+from muonlab.train.inspection.nets import is_finite
+
+Report = Callable[[dict], None]
+
+
+def inspect_models(
+    groups: Mapping[str, Sequence[nn.Module]],
+    data: Data,
+    *,
+    measures: Collection[str] = ("robustness", "margins", "rank"),
+    measuring: Measuring | None = None,
+    taps: Sequence[str] = (),
+    pool: str | None = None,
+    report: Report = lambda event: None,
+) -> dict[str, Any]:
+    """Measure modules in memory and return what a result.json holds (docs/files.md).
+
+    Args:
+        groups: name -> modules of one architecture. They are put in eval mode.
+        data: `muonlab.runs.inspection.Images`, `Texts` or `StudyData`.
+        measures: some of robustness, margins, rank and transfer.
+        measuring: how much.
+        taps: patterns of the names of the modules whose outputs are hidden states; () chooses.
+        pool: how these become one vector an example; None goes by their shapes.
+        report: called with {"step", "budget", "alive"} as it goes.
+
+    Raises:
+        DataError: modules, data or settings that do not fit; the message says what to do.
+    """
+    given = open_data(data)
+    candidates = [
+        Candidates(
+            name=name,
+            color=None,
+            net=type(nets[0]).__name__,
+            members=[Member(f"{name} {k}", None, lambda net=net: net, 0) for k, net in enumerate(nets)],
+            untrained=None,
+            patterns=tuple(taps),
+            pool=pool,
+            call=plain_call,
+            given=given,
+        )
+        for name, nets in groups.items()
+    ]
+    return inspect(candidates, measures, measuring or Measuring(), report=report)
+
+
+def open_data(data: Data, tokenizer: str | None = None) -> Given:
+    """Return what models are inspected on.
+
+    Args:
+        data: as the config has it.
+        tokenizer: of texts, where they name none.
+
+    Raises:
+        DataError: what is wrong with the files.
+    """
+    if data.kind == "images":
+        return GivenImages(data)
+    if data.kind == "text":
+        return GivenTexts(data, data.tokenizer or tokenizer or "bytes")
+    return GivenStudy(data.family)
+
+
+def inspect(
+    groups: Sequence[Candidates],
+    measures: Collection[str],
+    settings: Measuring,
+    *,
+    device: str = "cpu",
+    notes: Collection[str] = (),
+    report: Report = lambda event: None,
+) -> dict[str, Any]:
+    """Measure groups of models and return what a result holds.
+
+    Args:
+        groups: their data differ in nothing but how a study pools hidden states.
+        measures: some of robustness, margins, rank and transfer.
+        settings: how much.
+        device: a torch device, on which nets run.
+        notes: for the report, beside those of the data.
+        report: called with {"step", "budget", "alive"}.
+
+    Raises:
+        DataError: models that do not fit the data.
+    """
+    given = groups[0].given
+    judged, probed = given.judged(), given.probed()
+    number = min(settings.examples, len(judged.test.labels))
+    work = _Work(groups, measures, settings, device, report)
+    described, models = [], []
+    for group in groups:
+        own, rows = work.group(group)
+        described.append(own)
+        models += rows
+    chance = None if probed is None else probed.test.labels.bincount().max().item() / len(probed.test.labels)
+    found = {
+        "corruptions": list(given.corruptions),
+        "chance": judged.chance,
+        "probe_chance": chance,
+        "num_examples": number,
+        "num_probe_train": 0 if probed is None else min(settings.probe_train, len(probed.train.labels)),
+        "num_probe_test": 0 if probed is None else min(settings.examples, len(probed.test.labels)),
+        "kind": judged.test.kind,
+        "notes": [*given.notes, *notes, *work.notes],
+        "groups": described,
+        "models": models,
+        "controls": work.controls,
+        "sheet": sheet(given.sheet()),
+    }
+    return _finite(found)
+
+
+class _Work:
+    """What is done with each group in turn, and what is seen on the way."""
+
+    def __init__(
+        self, groups: Sequence[Candidates], measures: Collection[str], settings: Measuring, device: str, report: Report
+    ):
+        self._measures, self._settings, self._device, self._report = set(measures), settings, device, report
+        self._layered = [name for name in MEASURES if name in self._measures]
+        self._severities = SEVERITIES if "robustness" in self._measures else ()
+        self.controls: dict[str, Any] | None = None
+        self.notes: list[str] = []
+        self._done = 0
+        num_corrupted = len(self._severities) or int("margins" in self._measures)
+        corruptions = num_corrupted * len(groups[0].given.corruptions) * sum(len([*group.chunks()]) for group in groups)
+        models = sum(len(group.members) for group in groups)
+        self._budget = corruptions + models * (2 * bool(self._layered) + ("transfer" in self._measures)) + 1
+        self._alive = models
+
+    def _advance(self, number: int) -> None:
+        self._done = min(self._done + number, self._budget)
+        self._report({"step": self._done, "budget": self._budget, "alive": self._alive})
+
+    def group(self, group: Candidates) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return what is said of a group, and the rows of its models."""
+        described: dict[str, Any] = {}
+        rows: list[dict[str, Any]] = []
+        for chunk in group.chunks():
+            kept, subjects = self._loaded(group, chunk)
+            if not subjects:
+                continue
+            first = subjects[0]
+            own = {
+                "name": group.name,
+                "color": group.color,
+                "net": group.net,
+                "num_parameters": sum(each.numel() for each in first.net.parameters()),
+                "taps": list(first.taps),
+            }
+            if any(own["taps"] != list(each.taps) for each in subjects) or described not in ({}, own):
+                raise DataError(f"{group.name} has models of several architectures; give each a group of its own")
+            described = own
+            rows += [
+                {"group": group.name, "checkpoint": member.checkpoint, "member": member.member, **row}
+                for member, row in zip(kept, self._measured(group, subjects), strict=True)
+            ]
+            if self.controls is None:
+                self.controls = controls(first, probing_of(group.given), self._settings, self._layered)
+            del first, subjects
+            gc.collect()  # nets may refer to themselves in circles
+        if not described:
+            raise DataError(f"{group.name}: no model has weights that are finite; nothing can be measured")
+        if self.controls is not None and group.untrained is not None and "untrained" not in self.controls:
+            self.controls["untrained"] = self._untrained(group)
+            self._advance(1)
+        return described, rows
+
+    def _loaded(self, group: Candidates, chunk: Sequence[Member]) -> tuple[list[Member], list[Subject]]:
+        kept, subjects = [], []
+        for member in chunk:
+            net = member.load()
+            if is_finite(net):
+                kept.append(member)
+                subjects.append(ready(group, net, self._device))
+                continue
+            place = "" if member.member is None else f", member {member.member}"
+            self.notes.append(f"{group.name}: {member.checkpoint}{place} has weights that are not finite; left out")
+        return kept, subjects
+
+    def _measured(self, group: Candidates, subjects: list[Subject]) -> list[dict[str, Any]]:
+        """Return the rows of models that are in memory together."""
+        given, measures, settings = group.given, self._measures, self._settings
+        has_margins = "margins" in measures
+        found: list[dict[str, Any]] = [{} for _ in subjects]
+        robust = None
+        if self._severities or has_margins:
+            robust = corrupt_all(
+                subjects,
+                given,
+                settings,
+                severities=self._severities,
+                keep_states=has_margins,
+                advance=self._advance,
+            )
+        for k, row in enumerate(found):
+            if robust is not None and self._severities:
+                row.update({**robust[k].row(), **robust[k].by_example()})
+        if self._layered:
+            states = [each.states for each in robust or []]
+            probing, own = probing_of(given), {"measures": self._layered, "by_example": True, "advance": self._advance}
+            for row, each in zip(found, layers(subjects, probing, states, settings, **own), strict=True):
+                row["layers"] = each
+        other = given.transfer() if "transfer" in measures else None
+        if other is not None:
+            fitted = probe_linearly(subjects, other, settings, self._advance)
+            for k, row in enumerate(found):
+                hits, accuracy = fitted.test_hits[k].int().tolist(), fitted.test_accuracy[k].item()
+                row["transfer"] = {"accuracy": accuracy, "by_example": hits, "chance": other.chance}
+        return found
+
+    def _untrained(self, group: Candidates) -> dict[str, Any]:
+        """Return what the net makes of the clean examples before it is trained."""
+        assert group.untrained is not None
+        with torch.random.fork_rng():
+            torch.manual_seed(DATA_SEED)
+            net = group.untrained()
+        clean, _ = group.given.corrupted(group.given.corruptions[0], 0, self._settings.examples)
+        judged = judge(ready(group, net, self._device), clean)
+        return {"clean_accuracy": judged.accuracy, "num_examples": len(judged.hits)}
+
+
+def probing_of(given: Given) -> Probing:
+    """Return what is probed; windows of a text without labels where there is no more, for ranks alone."""
+    sets: Sets = given.probed() or given.judged()
+    return Probing(sets.train, sets.validation, sets.test, pool="", rank_pool="", padding=given.padding)
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON with null where a number is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list) else value
