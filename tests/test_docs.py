@@ -9,15 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
+from torch import nn
 
 from muonlab.cli import EXECUTION_KEYS, app
+from muonlab.inspection import inspect
 from muonlab.runs import jobs
 from muonlab.runs.clock import Clock
 from muonlab.runs.components import Components, Net, Simulate
 from muonlab.runs.features import ImageData, Measuring, TextData, Training
 from muonlab.runs.files import read_json
 from muonlab.runs.result import QUANTITIES, CellResult, Crossing, MemberResult
-from muonlab.studies import components, features, grokking
+from muonlab.studies import components, features, grokking, inspection
 from muonlab.studies.components.plan import OPTIMIZERS as COMPONENT_OPTIMIZERS
 from muonlab.studies.features.plan import NETS, OPTIMIZERS
 from muonlab.train.components import job as component_job
@@ -147,7 +150,7 @@ def test_the_readme_has_code_of_both_kinds():
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
 PYTHON = [
     pytest.param(code, printed, id=f"{name}:{number}")
-    for name in ("README.md", "docs/optimizer.md", "docs/engine.md", "docs/theory.md")
+    for name in ("README.md", "docs/optimizer.md", "docs/engine.md", "docs/theory.md", "docs/inspect.md")
     for number, (code, printed) in enumerate(BLOCK.findall((ROOT / name).read_text()))
 ]
 
@@ -174,7 +177,10 @@ def test_shell_of_the_readme_runs(line, tmp_path):
     if words[0] in ("git", "cd", "pip"):
         return
     assert words[0] == "muonlab", f"no test knows how to run {line!r}"
-    if words[1] == "run":
+    if words[1] == "inspect":
+        place_checkpoints(tmp_path)
+        words += [] if "--taps" in words else ["--dry-run"]  # tests/test_cli_inspect.py measures
+    elif words[1] == "run":
         words += [] if "preset=tiny" in words or "--dry-run" in words else ["--dry-run"]
     else:
         shutil.copytree(ROOT / "records" / "first-light", tmp_path / "runs")  # a report is written anew beside it
@@ -182,6 +188,31 @@ def test_shell_of_the_readme_runs(line, tmp_path):
     command = [sys.executable, "-m", "muonlab.cli", *words[1:]]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "CI": "true"})
     assert done.returncode == 0, done.stderr
+
+
+def place_checkpoints(folder):
+    """Put there what the README's checkpoints and nets are called."""
+    net = "nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.Linear(9, 10))"
+    source = f"from torch import nn\n\n\ndef build():\n    return {net}\n"
+    (folder / "my_nets.py").write_text(source)
+    exec(source, scope := {})
+    for name in ("muon", "adamw"):
+        save_file(scope["build"]().state_dict(), folder / f"{name}.safetensors")
+
+
+def test_every_setting_of_an_inspection_stands_in_its_page():
+    page = (ROOT / "docs" / "inspect.md").read_text()
+    assert [key for key in (*inspection.KEYS, "out", "device") if f"`{key}`" not in page] == []
+
+
+def test_every_key_of_the_result_of_an_inspection_stands_in_their_page(tmp_path):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.Linear(9, 10))
+    few = {"examples": 10, "probe_train": 60, "probe_validation": 30}
+    found = inspect({"A": net}, data="digits", transfer="digits", measure=few, out=tmp_path)
+    page = (ROOT / "docs" / "files.md").read_text()
+    keys = _keys(found.result)
+    assert {"margins_by_example", "corrupted_by_example", "transfer", "groups"} <= keys
+    assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
 
 
 def test_the_engines_table_is_that_of_its_record():

@@ -27,6 +27,7 @@ ROOMS = {
     "view": {"runs", "stats"},
     "work": {"train", "runs", "launch", "view"},
 }
+ROOMS["inspection"] = {"train", "runs", "launch", "studies", "view", "tasks"}
 ROOMS["cli"] = set(ROOMS)
 PACKAGES = {
     "rules": {"torch"},
@@ -44,6 +45,7 @@ PACKAGES = {
     "studies": {"pydantic", "numpy"},
     "view": {"rich", "numpy", "matplotlib", "jinja2", "markupsafe"},
     "work": set(),
+    "inspection": {"torch"},
     "cli": {"cyclopts", "torch"},
 }
 # What a room may ask for by tasks.sources.package, which says what to install where it is missing.
@@ -132,6 +134,7 @@ def test_every_source_file_has_its_test():
             "import muonlab.studies.grokking, muonlab.studies.components, muonlab.view.report, muonlab.view.terminal",
             ["torch"],
         ),
+        ("import muonlab.inspection, muonlab.studies.inspection.analysis", ["torch", "matplotlib"]),
         ("import muonlab.launch.local", ["torch", "scipy"]),
         ("import muonlab.tasks.images, muonlab.tasks.text", ["PIL", "sklearn", "tokenizers", "pydoc_data"]),
     ],
@@ -139,6 +142,10 @@ def test_every_source_file_has_its_test():
 def test_an_import_loads_no_more_than_it_says(statement, absent):
     loaded = f"{statement}\nimport sys\nprint([name for name in {absent} if name in sys.modules])"
     output = subprocess.run(
-        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True, env={"PATH": ""}
+        [sys.executable, "-c", loaded],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "", "PYTHONPATH": str(ROOT.parent)},
     )
     assert output.stdout.strip() == "[]"

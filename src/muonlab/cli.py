@@ -16,7 +16,8 @@ except ImportError:  # the package alone, without its laboratory
 from muonlab import __version__
 
 DEFAULT_ROOT = Path("runs")
-STUDIES = ("grokking", "features", "components")  # packages of muonlab.studies
+STUDIES = ("grokking", "features", "components")  # packages of muonlab.studies that `run` runs
+PACKAGES = {"inspect": "inspection"}  # of studies whose package has another name
 EXECUTION_KEYS = ("out", "device", "workers", "compile")
 
 app = App(
@@ -75,6 +76,11 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     if dry_run:
         work.forecast(device)
         return 0
+    return _run(work, study, folder, device, compile)
+
+
+def _run(work, study: str, folder: Path, device: str, compile: str) -> int:
+    """Do a `muonlab.work.Work`, write its report and return the exit status."""
     failed, unreadable = _do(work, device, compile)
     if failed:
         again = "the same command tries them again"
@@ -91,8 +97,56 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     return 1 if failed or unreadable else 0
 
 
+@app.command
+def inspect(
+    *models: str,
+    taps: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Measure models that you have as the feature study does: robustness, probe margins, ranks, transfer.
+
+    For example:
+
+        muonlab inspect A.safetensors B.safetensors net=package.module:build data=images.zip
+
+        muonlab inspect Muon=muon/*.pt AdamW=adamw/*.pt net=package.module:build data=text.txt examples=labelled.tsv
+
+        muonlab inspect runs/features/ID/weights-240.safetensors runs/features/ID2/weights-240.safetensors
+
+    Parameters
+    ----------
+    models
+        PATH of weights (.safetensors, a state dict of torch.save, a folder of Hugging Face's), or NAME=PATH,PATH for
+        several of one kind; and key=value: net, data, measures, transfer, taps, out (default runs/inspect), device.
+        All keys: docs/inspect.md.
+    taps
+        Print the modules whose outputs may be measured, with their shapes, and measure nothing.
+    dry_run
+        Print what would be measured, and measure nothing.
+    """
+    from muonlab import inspection
+    from muonlab.runs import store
+    from muonlab.view import terminal
+    from muonlab.work import Jobs
+
+    asked, beside = inspection.ask(models, ("out", "device"))
+    folder = Path(",".join(beside.get("out", [str(inspection.OUT)])))
+    device = ",".join(beside.get("device", ["cpu"])).lower()
+    _check_device(device)
+    store.check(folder, "inspect")
+    if taps:
+        terminal.print_taps(inspection.taps(asked))
+        return 0
+    package = _package("inspect")
+    if dry_run:
+        costs = [job.cost for job in package.ready(asked, folder)]
+        terminal.print_groups(asked.job, folder, sum(costs) if costs else None)
+        return 0
+    return _run(Jobs(package, asked, folder, workers=1), "inspect", folder, device, "auto")
+
+
 def _package(study: str) -> ModuleType:
-    return importlib.import_module(f"muonlab.studies.{study}")
+    return importlib.import_module(f"muonlab.studies.{PACKAGES.get(study, study)}")
 
 
 def _do(work, device: str, compile: str) -> tuple[int, int]:
@@ -123,7 +177,9 @@ def _write_report(study: str, folder: Path) -> None:
     findings = _package(study).analyse(folder)
     path = view.write(findings, folder)
     more = () if study == "grokking" else findings.verdict.more  # grokking has many: they are for its report
-    print("", findings.verdict.sentence, *more, "", f"Report: {path}", sep="\n")
+    # What two checkpoints cannot tell must be read with what they do.
+    cautions = ("", *findings.verdict.cautions) if study == "inspect" and findings.verdict.cautions else ()
+    print("", findings.verdict.sentence, *more, *cautions, "", f"Report: {path}", sep="\n")
 
 
 @app.command
@@ -205,8 +261,9 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
     from muonlab.runs.files import StudyError
 
     study = catalogue.read(folder).study
-    if study not in STUDIES:
-        known = f"{', '.join(STUDIES[:-1])} and {STUDIES[-1]}"
+    reported = (*STUDIES, *PACKAGES)
+    if study not in reported:
+        known = f"{', '.join(reported[:-1])} and {reported[-1]}"
         raise StudyError(f"{folder} holds the study {study!r}; this version of muonlab reports {known}")
     if catalogue.report_is_current(folder):
         print(f"Report: {folder / 'report.html'}")

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from muonlab.stats.effects import Effect, difference, linear_fit, logit, mean, paired, pooled
+from muonlab.stats.effects import (
+    Effect,
+    difference,
+    difference_of_estimates,
+    linear_fit,
+    logit,
+    mean,
+    paired,
+    pooled,
+)
 from muonlab.stats.results import Estimate
 
 
@@ -235,3 +244,61 @@ def test_a_logit_is_finite_at_both_ends():
 def test_a_logit_of_no_share_is_refused(p, n):
     with pytest.raises(ValueError, match=r"p must lie within \[0, 1\]"):
         logit(p, n)
+
+
+# ---- of pairs, and of numbers with intervals of their own ----
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_paired_difference_is_the_test_of_scipy(seed):
+    first, second = normal(seed, 9, 9)
+    effect, oracle = paired(first, second), stats.ttest_rel(first, second)
+    bounds = oracle.confidence_interval(0.95)
+    assert (effect.estimate.lower, effect.estimate.upper) == (pytest.approx(bounds.low), pytest.approx(bounds.high))
+    assert (effect.p, effect.n) == (pytest.approx(oracle.pvalue), (9, 9))
+    assert effect.estimate.value / effect.standard_error == pytest.approx(oracle.statistic)
+
+
+def test_pairs_that_say_nothing():
+    assert unsure(paired([1.0], [0.0])) == NOTHING
+    assert unsure(paired([1.0, 2.0], [0.0, 1.0])) == NOTHING
+    assert paired([], []).estimate.value is None
+    with pytest.raises(ValueError, match="3 and 2 numbers are no pairs"):
+        paired([1, 2, 3], [1, 2])
+
+
+def estimate(value, lower, upper, level=0.95):
+    return Estimate(value, lower, upper, level, 50)
+
+
+def test_of_symmetric_normal_intervals_the_difference_is_that_of_independent_normals():
+    z = stats.norm.ppf(0.975)
+    effect = difference_of_estimates(estimate(3, 3 - 3 * z, 3 + 3 * z), estimate(1, 1 - 4 * z, 1 + 4 * z))
+    assert (effect.estimate.lower, effect.estimate.upper) == pytest.approx((2 - 5 * z, 2 + 5 * z))
+    assert (effect.standard_error, effect.p) == pytest.approx((5, 2 * stats.norm.sf(2 / 5)))
+
+
+@pytest.mark.parametrize(("value", "is_sure"), [(0.9, False), (1.1, True), (-0.9, False), (-1.1, True)])
+def test_p_agrees_with_the_interval_on_either_side_of_zero(value, is_sure):
+    effect = difference_of_estimates(estimate(value, value - 1, value + 1), estimate(0, 0, 0))
+    assert (effect.p < 0.05) == is_sure
+    assert (effect.estimate.lower > 0 or effect.estimate.upper < 0) == is_sure
+
+
+def test_intervals_that_take_a_bias_off_may_leave_their_numbers_out():
+    effect = difference_of_estimates(estimate(5.0, 5.1, 6.1), estimate(3.0, 3.1, 3.3))
+    found = effect.estimate
+    assert (found.value, (found.lower + found.upper) / 2) == pytest.approx((2.0, 2.4))
+    assert found.upper - found.lower == pytest.approx(np.hypot(1.0, 0.2))
+    turned = difference_of_estimates(estimate(5.0, 6.0, 6.2), estimate(5.1, 5.1, 5.3))
+    assert (turned.estimate.value < 0 < turned.estimate.lower, turned.p) == (True, 1.0)
+
+
+def test_numbers_without_intervals_have_no_sure_difference():
+    sure = estimate(1, 0, 2)
+    assert difference_of_estimates(sure, estimate(3, None, None)).estimate.value == -2
+    assert unsure(difference_of_estimates(sure, estimate(3, None, None))) == NOTHING
+    assert unsure(difference_of_estimates(estimate(1, 1, 1), estimate(3, 3, 3))) == NOTHING
+    assert difference_of_estimates(estimate(None, None, None), sure).estimate.value is None
+    with pytest.raises(ValueError, match=r"levels .* differ"):
+        difference_of_estimates(sure, estimate(1, 0, 2, 0.9))

@@ -194,6 +194,15 @@ def test_lines_are_on_the_page_with_their_data_and_drawing_beside_it(tmp_path):
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"severity.csv", "severity.svg"}
 
 
+def test_a_colour_of_a_readers_own_is_on_the_page_for_light_and_for_dark(tmp_path):
+    line = Line(Series("mine", "#222222"), 1, (1, 2), (0.5, 0.6), (None, None), (None, None))
+    figure = Figure("own", "Own", "", Axis("x"), Axis("y"), (Lines("", (line,)),))
+    page = write(with_elements(figure), tmp_path).read_text()
+    light, dark = re.findall("--own-222222:(#[0-9a-f]{6})", page)
+    assert (light, dark > light) == ("#222222", True)
+    assert "var(--own-222222, #222222)" in page
+
+
 @pytest.mark.parametrize("budget", [50, 2000])
 def test_degenerate_axes_warn_of_nothing(tmp_path, budget):
     # parity with one bit is learnt before the first step; budget = cadence leaves one evaluation after it

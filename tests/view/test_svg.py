@@ -3,9 +3,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from muonlab.view import svg as module
-from muonlab.view.svg import colour, standalone, themed
+from muonlab.view.svg import colour, own_style, readable, standalone, themed
 
 RAW = f"""<?xml version="1.0"?>
 <!DOCTYPE svg>
@@ -28,6 +30,41 @@ def test_a_drawing_takes_its_colours_from_the_page():
 
 def test_unknown_roles_share_a_colour():
     assert colour("lion") == colour("shampoo") != colour("muon")
+
+
+def test_a_colour_that_a_reader_gave_stands_and_is_seen_on_dark_pages_too():
+    svg = themed(RAW.replace(colour("muon"), colour("#112233")), "t", "t")
+    assert "stroke: var(--own-112233, #112233)" in svg
+    style = own_style(svg)
+    light, dark = re.findall("--own-112233:(#[0-9a-f]{6})", style)
+    assert light == "#112233"
+    assert contrast(dark, "#161615") >= 3
+    assert style in standalone(svg)
+    assert own_style(themed(RAW, "t", "t")) == ""
+
+
+def test_a_given_colour_that_is_a_stand_in_is_not_taken_for_a_role():
+    assert colour("#040404") == colour("other")  # the stand-in of muon
+
+
+def contrast(one, other):
+    """As WCAG 2 defines it."""
+
+    def luminance(color):
+        parts = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@given(st.integers(0, 2**24 - 1), st.sampled_from(["#fdfcfa", "#161615"]))
+def test_every_colour_can_be_seen_on_its_paper(number, paper):
+    color = f"#{number:06x}"
+    found = readable(color, paper)
+    assert contrast(found, paper) >= 3
+    assert found == color or contrast(color, paper) < 3
 
 
 def test_numbers_are_rounded_in_tags_and_never_in_text():

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+import synthetic_inspection as inspection
 from muonlab.runs.jobs import JobRecord
 from muonlab.runs.store import CellRecord
 from muonlab.train.probe import Cost
@@ -70,3 +71,20 @@ def test_jobs_show_their_seconds_and_their_reason(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["0" * 16, "digits:", "muon,", "final", "done", "3.2"]
     assert lines[-1] == f"{'1' * 16} failed: its worker died"
+
+
+def test_an_inspection_is_a_line_a_group_and_how_long_it_takes(capsys):
+    asked = inspection.asked(A=2, B=1)
+    terminal.print_groups(asked.job, Path("runs/inspect"), 90.0)
+    text = capsys.readouterr().out
+    assert "A-0.safetensors, A-1.safetensors" in text
+    assert "robustness, margins, rank, transfer, on digits (images), 500 test examples at most" in text
+    assert "time: about 1 min 30 s, into runs/inspect" in text
+    terminal.print_groups(asked.job, Path("runs/inspect"), None)
+    assert "it is done already in runs/inspect" in capsys.readouterr().out
+
+
+def test_taps_are_a_line_a_module(capsys):
+    terminal.print_taps([("A", "blocks.0", (1, 16, 4), True), ("A", "head", (1, 10), False)])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:] == [["A", "blocks.0", "1", "x", "16", "x", "4", "tap"], ["A", "head", "1", "x", "10"]]

@@ -22,14 +22,14 @@ class Effect:
     """A difference of means and how sure it is: all that `pooled` needs of it.
 
     `p` is of no difference, two-sided. It, the standard error and its degrees of freedom are None together, where
-    `estimate` has no interval and says why.
+    `estimate` has no interval and says why; the degrees of freedom are None, too, where the interval is a normal one.
     """
 
     estimate: Estimate
     p: float | None
     standard_error: float | None
     degrees_of_freedom: float | None
-    n: tuple[int, int]  # runs in the first and in the second group
+    n: tuple[int, int]  # runs, or test examples, in the first and in the second group
 
 
 def difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Effect:
@@ -78,7 +78,7 @@ def paired(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Effect:
     first, second = finite_group(first), finite_group(second)
     n = len(first), len(second)
     if n[0] != n[1]:
-        raise ValueError(f"{n[0]} and {n[1]} runs are no pairs: both groups must have one number for every pair")
+        raise ValueError(f"{n[0]} and {n[1]} numbers are no pairs: both groups must have one number for every pair")
     estimate = mean(first - second, level)
     if estimate.value is None or estimate.lower is None:
         reason = (
@@ -86,6 +86,38 @@ def paired(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Effect:
         )
         return _uncertain(estimate.value, level, n, reason)
     return _effect(estimate.value, math.sqrt(variance_of_mean(first - second)), n[0] - 1, level, n)
+
+
+def difference_of_estimates(first: Estimate, second: Estimate) -> Effect:
+    """Estimate first - second of two numbers that have intervals of their own, of one level.
+
+    The interval is the difference of the intervals' middles, give or take the root of their summed squared half-widths,
+    as of independent normal errors; so is p. An interval that takes a bias off has its middle beside its number, and
+    may leave it out: the difference of the numbers then lies beside the middle, too. Where both rest on the same
+    examples and move together the interval is too wide.
+
+    Returns:
+        The difference; without an interval, with a reason, where one of the two has none. p is 1 where the difference
+        and the middle of its interval lie on either side of zero.
+
+    Raises:
+        ValueError: the levels differ.
+    """
+    if first.level != second.level:
+        raise ValueError(f"levels {first.level} and {second.level} differ")
+    n, level = (first.n, second.n), first.level
+    if first.value is None or second.value is None:
+        return _uncertain(None, level, n, first.reason or second.reason or "a number is missing")
+    value = first.value - second.value
+    if first.lower is None or first.upper is None or second.lower is None or second.upper is None:
+        return _uncertain(value, level, n, "one of the two numbers has no interval")
+    middle = (first.lower + first.upper - second.lower - second.upper) / 2
+    margin = math.hypot(first.upper - first.lower, second.upper - second.lower) / 2
+    if margin == 0:
+        return _uncertain(value, level, n, "the intervals of both numbers have no width: no interval")
+    error = margin / float(stats.norm.ppf(upper_probability(level)))
+    p = float(2 * stats.norm.sf(abs(middle) / error)) if value * middle > 0 else 1.0
+    return Effect(Estimate(value, middle - margin, middle + margin, level, sum(n)), p, error, None, n)
 
 
 def pooled(effects: Sequence[Effect], level: float = 0.95) -> Effect:

@@ -14,7 +14,7 @@ from muonlab.runs.store import explain
 from muonlab.view.data import figure_csv, table_csv
 from muonlab.view.figures import Drawing, draw
 from muonlab.view.picture import enlargement, png
-from muonlab.view.svg import standalone
+from muonlab.view.svg import own_style, standalone
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -51,10 +51,12 @@ def write(findings: Findings, folder: Path) -> Path:
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"csv_uri": _csv_uri, "png_uri": _png_uri, "markup": Markup}
+    drawn = "".join(drawing.svg for section in shown for item in section for drawing in item.drawings)
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8") + own_style(drawn)
     page = environment.get_template("report.html").render(
         findings=findings,
         sections=list(zip(findings.sections, shown, strict=True)),
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        style=Markup(style),
     )
     place = folder / "report"
     try:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from muonlab.runs.config import CellConfig
+from muonlab.runs.inspection import Inspect
 from muonlab.runs.jobs import JobRecord
 from muonlab.runs.result import Crossing, MemberResult
 from muonlab.runs.store import CellRecord
@@ -68,6 +69,29 @@ def print_outline(left: Sequence[tuple[str, float]], workers: int, folder: Path,
     print(f"{len(left)} jobs, into {folder}; {num_done} jobs more are done already")
     print(f"time: about {duration(seconds)} with {workers} {'worker' if workers == 1 else 'workers'};")
     print("      later jobs follow from the results of earlier ones, so there may be more of them, or fewer")
+
+
+def print_groups(job: Inspect, folder: Path, seconds: float | None) -> None:
+    """Print what an inspection measures of which checkpoints, on what, and how long it takes; None where it is done."""
+    table = _table("group", "checkpoints", "net")
+    for group in job.groups:
+        table.add_row(group.name, ", ".join(each.path for each in group.checkpoints), group.net or "of the file")
+    _print(table)
+    data = job.data
+    if data.kind == "study":
+        source = data.family.data.name
+    else:
+        source = data.source or (data.examples if data.kind == "text" else None)
+    print(f"{', '.join(job.measures)}, on {source} ({data.kind}), {job.measuring.examples} test examples at most")
+    print(f"it is done already in {folder}" if seconds is None else f"time: about {duration(seconds)}, into {folder}")
+
+
+def print_taps(rows: Sequence[tuple[str, str, tuple[int, ...], bool]]) -> None:
+    """Print the group, name and output for one example of every module, and whether it is measured."""
+    table = _table("group", "module", "output", "tap")
+    for group, name, shape, is_tap in rows:
+        table.add_row(group, name, " x ".join(map(str, shape)), "tap" if is_tap else "")
+    _print(table)
 
 
 def print_studies(studies: Iterable[dict[str, Any]], folder: Path) -> None:

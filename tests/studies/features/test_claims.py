@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 import synthetic_features as synthetic
-from muonlab.studies.features.claims import CLAIMS, adjusted, compare, effective_robustness, fine_tuned, judge
+from muonlab.studies.features.claims import CLAIMS, compare, effective_robustness, fine_tuned, judge
 from muonlab.studies.features.readings import read
 
 CLAIM = {claim.letter: claim for claim in CLAIMS}
@@ -117,11 +117,7 @@ def test_fine_tuning_waits_for_all_of_its_ways(tmp_path):
 def test_effective_robustness_has_blocks_of_its_own(tmp_path):
     planted = synthetic.Planted(shift=lambda what, net, name: 0.1 * (what == "path" and name == "muon"))
     blocks = effective_robustness(read(synthetic.write(tmp_path, planted=planted)))
-    assert [(block.family, block.side) for block in blocks] == [
+    assert [(block.place, block.side) for block in blocks] == [
         ("cnn on digits", "higher"),
         ("gpt on sources", "higher"),
     ]
-
-
-def test_nothing_to_adjust():
-    assert adjusted([]) == ()

@@ -2,8 +2,9 @@ import pytest
 from scipy import stats
 
 import synthetic_features as synthetic
-from muonlab.studies.features.controls import ERROR, failed, judge_controls
+from muonlab.studies.features.controls import judge_controls
 from muonlab.studies.features.readings import read
+from muonlab.studies.measures.controls import ERROR, failed
 
 
 def controls(folder, **planted):

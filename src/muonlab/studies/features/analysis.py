@@ -7,20 +7,23 @@ from pathlib import Path
 
 from muonlab.runs.findings import Findings, Section, Text
 from muonlab.studies.features import readings
-from muonlab.studies.features.checks import checks
 from muonlab.studies.features.comparisons import claims
-from muonlab.studies.features.controls import failed, judge_controls
+from muonlab.studies.features.controls import judge_controls
 from muonlab.studies.features.definitions import definitions
-from muonlab.studies.features.layers import margins, ranks
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
-from muonlab.studies.features.robustness import robustness
+from muonlab.studies.features.robustness import beyond_clean
 from muonlab.studies.features.rounds import FINAL, NAMES
+from muonlab.studies.features.seeds import at_the_end
 from muonlab.studies.features.sheets import sheets
 from muonlab.studies.features.sources import sources
 from muonlab.studies.features.states import states
 from muonlab.studies.features.transfer import transfer
 from muonlab.studies.features.tuning import learning_curves, tuning
 from muonlab.studies.features.verdict import verdict, verdicts
+from muonlab.studies.measures.checks import checks
+from muonlab.studies.measures.controls import failed
+from muonlab.studies.measures.layers import margins, ranks
+from muonlab.studies.measures.robustness import robustness
 
 MOST_FAILURES = 5  # that are named one by one
 
@@ -34,11 +37,12 @@ def analyse(folder: Path) -> Findings:
     runs = readings.read(folder)
     judged = verdicts(runs)
     controls = judge_controls(runs)
+    ends = at_the_end(runs)
     sections = (
         Section("Claims", claims(runs, judged)),
-        Section("Robustness", robustness(runs)),
-        Section("Margins by layer", margins(runs)),
-        Section("Ranks by layer", ranks(runs)),
+        Section("Robustness", (*robustness(ends), *beyond_clean(runs))),
+        Section("Margins by layer", margins(ends)),
+        Section("Ranks by layer", ranks(ends)),
         Section("Transfer", transfer(runs)),
         Section("Equal budget next to matched loss", states(runs)),
         Section("Tuning", tuning(runs)),

@@ -5,11 +5,12 @@ from statistics import fmean
 
 from muonlab.runs.features import ImageData
 from muonlab.runs.findings import as_text
-from muonlab.studies.features.claims import LABELS, OTHERS, Judged, compare
+from muonlab.studies.features.claims import OTHERS, Judged, compare
 from muonlab.studies.features.controls import judge_controls
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
 from muonlab.studies.features.rounds import FINAL, NAMES, UNTRAINED
 from muonlab.studies.features.states import validation_loss
+from muonlab.studies.measures.claims import LABELS
 
 ALIKE = 0.1  # share of the larger by which losses that pass as matched may differ
 WORSE, NOTABLE = 1.5, 0.05  # times the search's loss, and nats above it, from which final runs break its promise
@@ -171,11 +172,11 @@ def _annealed(runs: FeatureRuns) -> list[str]:
 
 def _other_counts(runs: FeatureRuns, equal: Judged) -> list[str]:
     """Return a sentence where other ways to count lie on the other side of zero than the claim's own."""
-    own = {(b.family, b.rival): b for b in equal.blocks if b.side != "undecided"}
+    own = {(b.place, b.rival): b for b in equal.blocks if b.side != "undecided"}
     turned: dict[str, int] = {}
     others = OTHERS[equal.claim.letter]
     for block in compare(runs, others, is_matched=False):
-        mine = own.get((block.family, block.rival))
+        mine = own.get((block.place, block.rival))
         value = block.effect.estimate.value
         if mine is not None and value is not None and value * (mine.effect.estimate.value or 0) < 0:
             turned[block.quantity] = turned.get(block.quantity, 0) + 1
@@ -187,8 +188,8 @@ def _other_counts(runs: FeatureRuns, equal: Judged) -> list[str]:
 
 def _uncontrolled(runs: FeatureRuns, judged: Sequence[tuple[Judged, Judged]]) -> list[str]:
     """Return which families are compared, such as in transfer, before their controls are measured."""
-    compared = dict.fromkeys(block.family for equal, _ in judged for block in equal.blocks)
-    controlled = {control.family for control in judge_controls(runs)}
+    compared = dict.fromkeys(block.place for equal, _ in judged for block in equal.blocks)
+    controlled = {control.place for control in judge_controls(runs)}
     places = [name for name in compared if name not in controlled]
     return (
         [f"No control is measured yet of {', '.join(places)}: nothing shows that measures can fail."] if places else []

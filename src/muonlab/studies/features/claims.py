@@ -2,35 +2,25 @@
 
 A claim is judged in its blocks: every family with every rival, and for transfer every kind of it. In a block the first
 optimizer is "higher" or "lower" where Welch's test, adjusted by Holm over the blocks of the claim, has p <= ALPHA and
-both have MIN_RUNS runs, else it is undecided; so is a block that is lost or not measured yet. A claim is
-
-- mixed where it is higher in some block and lower in another;
-- yes where it is higher in more than half of the blocks, against every rival, and lower in none; no likewise, if lower;
-- inconclusive otherwise, and wherever a control fails (controls.py): then no measure can be trusted.
+both have MIN_RUNS runs, else it is undecided; so is a block that is lost or not measured yet. What all blocks of a
+claim say together is a rule of measures/claims.py; where a control fails (controls.py) no measure can be trusted, and
+the claim is inconclusive.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
 
-from muonlab.runs.findings import Answer, Interval, Kind
-from muonlab.stats.effects import Effect, difference
-from muonlab.stats.multiplicity import holm
-from muonlab.studies.features.controls import failed, judge_controls
-from muonlab.studies.features.readings import CLEAN, FamilyRuns, FeatureRuns, Model
+from muonlab.runs.findings import Answer
+from muonlab.stats.effects import difference
+from muonlab.studies.features.controls import judge_controls
+from muonlab.studies.features.readings import FamilyRuns, FeatureRuns, Model
 from muonlab.studies.features.rounds import FINAL, matched
+from muonlab.studies.measures.claims import Block, Side, adjusted
+from muonlab.studies.measures.claims import answer as rule
+from muonlab.studies.measures.controls import failed
+from muonlab.studies.measures.models import CLEAN
 
-LABELS: dict[Answer, str] = {
-    "yes": "Yes",
-    "no": "No: the opposite",
-    "mixed": "It depends",
-    "inconclusive": "Inconclusive",
-}
-ALPHA = 0.05
-MIN_RUNS = 3  # of each side of a block: two runs may agree by luck
-
-Side = Literal["higher", "lower", "undecided"]
 Values = tuple[list[float], list[float]]  # of the first optimizer and of a rival, one for each seed
 
 
@@ -65,43 +55,6 @@ class Claim:
     title: str
     words: str
     quantities: tuple[Quantity, ...]
-
-
-@dataclass(frozen=True)
-class Block:
-    """One family with one rival."""
-
-    family: str
-    rival: str
-    quantity: str
-    unit: str
-    effect: Effect
-    means: tuple[float, float]
-    adjusted_p: float | None = None
-
-    @property
-    def interval(self) -> Interval:
-        """The difference as the report shows it."""
-        estimate = self.effect.estimate
-        return Interval(estimate.value, estimate.lower, estimate.upper, estimate.reason)
-
-    @property
-    def kind(self) -> Kind:
-        """How its numbers read."""
-        return "accuracy" if self.unit == "accuracy" else "ratio"
-
-    @property
-    def n(self) -> str:
-        """Runs of the first optimizer and of the rival."""
-        return f"{self.effect.n[0]} + {self.effect.n[1]}"
-
-    @property
-    def side(self) -> Side:
-        """Where the first optimizer lies."""
-        value = self.effect.estimate.value
-        if self.adjusted_p is None or self.adjusted_p > ALPHA or not value:
-            return "undecided"
-        return "higher" if value > 0 else "lower"
 
 
 @dataclass(frozen=True)
@@ -256,7 +209,7 @@ def judge(runs: FeatureRuns, claim: Claim, *, is_matched: bool) -> Judged:
     ]
     num_asked = len(asked) * len(runs.rivals)
     is_blind = bool(failed(judge_controls(runs)))
-    answer: Answer = "inconclusive" if is_blind else _answer(blocks, runs.rivals, num_asked)
+    answer: Answer = "inconclusive" if is_blind else rule(blocks, runs.rivals, num_asked)
     return Judged(claim, is_matched, blocks, answer, num_asked)
 
 
@@ -272,24 +225,6 @@ def compare(runs: FeatureRuns, quantities: Sequence[Quantity], *, is_matched: bo
                     effect = difference(own, other)
                     found.append(Block(family.name, rival, quantity.name, quantity.unit, effect, means))
     return found
-
-
-def adjusted(blocks: Sequence[Block]) -> tuple[Block, ...]:
-    """Return blocks with p adjusted over all of them (Holm 1979)."""
-    p = holm({str(n): block.effect.p if min(block.effect.n) >= MIN_RUNS else None for n, block in enumerate(blocks)})
-    return tuple(replace(block, adjusted_p=p[str(number)]) for number, block in enumerate(blocks))
-
-
-def _answer(blocks: Sequence[Block], rivals: Sequence[str], num_asked: int) -> Answer:
-    sides = [block.side for block in blocks]
-    higher, lower = sides.count("higher"), sides.count("lower")
-    if higher and lower:
-        return "mixed"
-    for side in ("higher", "lower"):
-        against = {block.rival for block in blocks if block.side == side}
-        if blocks and 2 * sides.count(side) > num_asked and against == set(rivals):
-            return "yes" if side == "higher" else "no"
-    return "inconclusive"
 
 
 def effective_robustness(runs: FeatureRuns) -> list[Block]:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from muonlab.runs.findings import Axis, Column, Element, Figure, Forest, ForestRow, Table, Text, Value
-from muonlab.studies.features.claims import ALPHA, OTHERS, Block, Judged, adjusted, compare
+from muonlab.studies.features.claims import OTHERS, Judged, compare
 from muonlab.studies.features.readings import FeatureRuns
 from muonlab.studies.features.rounds import NAMES
+from muonlab.studies.measures.claims import ALPHA, Block, adjusted
 
 EQUAL, MATCHED = "equal budget", "matched loss"
 MOST_ROWS = 20  # that stand open
@@ -51,7 +52,7 @@ def forests(runs: FeatureRuns, equal: Judged, at_loss: Judged) -> list[Figure]:
 
 
 def _forest(runs: FeatureRuns, blocks: Sequence[Block], title: str) -> Forest:
-    rows = tuple(ForestRow(f"{block.family}, {NAMES[block.rival]}", block.interval, block.n) for block in blocks)
+    rows = tuple(ForestRow(f"{block.place}, {NAMES[block.rival]}", block.interval, block.n) for block in blocks)
     other = NAMES[runs.rivals[0]] if len(runs.rivals) == 1 else "rival"
     return Forest(title, rows, 0.0, f"{other} higher", f"{NAMES[runs.first]} higher", blocks[0].kind)
 
@@ -97,7 +98,7 @@ def other_counts(runs: FeatureRuns) -> Table:
         for is_matched in (False, True):
             for block in adjusted(compare(runs, quantities, is_matched=is_matched)):
                 where = MATCHED if is_matched else EQUAL
-                place = f"({letter}) {block.quantity}", where, block.family, NAMES[block.rival]
+                place = f"({letter}) {block.quantity}", where, block.place, NAMES[block.rival]
                 rows.append((*place, *_numbers(block), block.effect.p, block.n))
     note = "These do not enter the verdict; p is not adjusted."
     columns = _columns(runs, Column("p", "p", "p"))
@@ -106,7 +107,7 @@ def other_counts(runs: FeatureRuns) -> Table:
 
 def _places(judged: Judged, block: Block) -> tuple[Value, ...]:
     where = MATCHED if judged.is_matched else EQUAL
-    return f"({judged.claim.letter}) {_SHORT[block.quantity]}", where, block.family, NAMES[block.rival]
+    return f"({judged.claim.letter}) {_SHORT[block.quantity]}", where, block.place, NAMES[block.rival]
 
 
 def _numbers(block: Block) -> tuple[Value, ...]:

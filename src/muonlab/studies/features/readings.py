@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from muonlab.runs import jobs
@@ -22,37 +21,19 @@ from muonlab.studies.features.rounds import (
     mean_losses,
     steps,
 )
-
-CLEAN = "clean"
-ZEROS: dict[str, Any] = {"mean": 0.0, "mean_interval": [0.0, 0.0], "median": 0.0, "median_interval": [0.0, 0.0]}
+from muonlab.studies.measures.models import Measured, is_sighted, with_zeros
 
 
 @dataclass(frozen=True)
-class Model:
-    """One run in one state, as measured; see `muonlab.train.features.measuring`."""
+class Model(Measured):
+    """One run in one state, as measured."""
 
+    clean_loss: float
+    clean_accuracy: float
     optimizer: str
     state: str
     seed: int
     step: int
-    clean_loss: float
-    clean_accuracy: float
-    accuracy: dict[str, list[float]]
-    layers: list[dict[str, Any]]
-
-    @property
-    def corrupted_accuracy(self) -> float:
-        """Mean over all corruptions and severities."""
-        return fmean(value for values in self.accuracy.values() for value in values)
-
-    def margin(self, kind: str, where: str = CLEAN, layers: Sequence[int] | None = None) -> float:
-        """Median margin of the probes, mean over those layers or all; kind is "raw", "by_norm" or "by_distance"."""
-        chosen = self.layers if layers is None else [self.layers[layer] for layer in layers]
-        return fmean(layer["margins"][where][kind]["median"] for layer in chosen)
-
-    def rank(self, count: str = "effective_rank", form: str = "raw") -> float:
-        """Rank of the hidden states, mean over layers; form is "raw" or "centred"."""
-        return fmean(layer[form][count] for layer in self.layers)
 
 
 @dataclass(frozen=True)
@@ -125,9 +106,8 @@ class FamilyRuns:
         return sorted(found, key=lambda model: model.seed)
 
     def is_sighted(self, models: Sequence[Model], layer: int) -> bool:
-        """Return whether the probes of a layer find something: on average they misjudge fewer than chance does."""
-        wrong = fmean(model.layers[layer]["margins"][CLEAN]["below_zero"] for model in models)
-        return wrong < 1 - self.sizes["probe_chance"]
+        """Return whether the probes of a layer find something."""
+        return is_sighted(models, layer, self.sizes["probe_chance"])
 
     def pair(self, rival: str, *, is_matched: bool) -> tuple[list[Model], list[Model]]:
         """Return the models of the first optimizer and of a rival: at the end, or at the loss that all reached."""
@@ -250,21 +230,7 @@ def _finite(path: list[dict[str, Any]], final: dict[str, Any]) -> list[dict[str,
 
 def _models(optimizer: str, result: dict[str, Any]) -> Iterator[Model]:
     for row in result["models"]:
-        yield Model(optimizer=optimizer, **{**row, "layers": [_with_zeros(layer) for layer in row["layers"]]})
-
-
-def _with_zeros(layer: dict[str, Any]) -> dict[str, Any]:
-    """Return a layer whose margins are numbers: a probe without weights tells nothing apart, so 0 / 0 counts as 0."""
-    margins = {
-        where: {
-            kind: {key: ZEROS[key] if value is None else value for key, value in found.items()}
-            if isinstance(found, dict)
-            else found
-            for kind, found in kinds.items()
-        }
-        for where, kinds in layer["margins"].items()
-    }
-    return {**layer, "margins": margins}
+        yield Model(optimizer=optimizer, **{**row, "layers": [with_zeros(layer) for layer in row["layers"]]})
 
 
 def _searched(results: list[dict[str, Any]], *, best: bool = False) -> Searched:

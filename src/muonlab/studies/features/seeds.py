@@ -1,18 +1,14 @@
-"""What the runs of one optimizer say together: means over seeds with 95% intervals, for tables and figures."""
+"""The optimizers of a study of features as the sides of a report: names, colours, means over seeds."""
 
 from collections.abc import Iterable, Sequence
 
-from muonlab.runs.findings import Column, Interval, Kind, Line, Series
-from muonlab.stats.effects import mean
-from muonlab.studies.features.rounds import NAMES, UNTRAINED
+from muonlab.runs.findings import Column, Kind, Line, Series
+from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
+from muonlab.studies.features.rounds import FINAL, NAMES, UNTRAINED
+from muonlab.studies.measures import compared
+from muonlab.studies.measures.compared import Compared, Place, Side
 
 UNTRAINED_NAME = "untrained"
-
-
-def over_seeds(values: Iterable[float]) -> Interval:
-    """Return the mean with Student's interval; without one, with a reason, where it cannot be had."""
-    estimate = mean(list(values))
-    return Interval(estimate.value, estimate.lower, estimate.upper, estimate.reason)
 
 
 def series_of(name: str) -> Series:
@@ -21,24 +17,29 @@ def series_of(name: str) -> Series:
 
 
 def line(name: str, x: Sequence[float], values: Sequence[Sequence[float]]) -> Line:
-    """Return the means over seeds as a line; a point without runs is a gap.
-
-    Args:
-        name: of the optimizer.
-        x: where the points are.
-        values: at every point, one for each run.
-    """
-    points = [over_seeds(each) for each in values]
-    return Line(
-        series=series_of(name),
-        n=max((len(each) for each in values), default=0),
-        x=tuple(x),
-        y=tuple(point.value for point in points),
-        lower=tuple(point.lower for point in points),
-        upper=tuple(point.upper for point in points),
-    )
+    """Return an optimizer's means over seeds as a line; `values` has at every point one number for each run."""
+    return compared.line(series_of(name), x, values)
 
 
 def columns_of(names: Iterable[str], kind: Kind) -> tuple[Column, ...]:
     """Return a column for each optimizer."""
     return tuple(Column(name, series_of(name).label, kind) for name in names)
+
+
+def at_the_end(runs: FeatureRuns) -> Compared:
+    """Return every optimizer at the end of training, and the nets before it, as sections of a report take them."""
+    names = (runs.first, *runs.rivals)
+    return Compared(
+        sides=tuple(Side(name, series_of(name)) for name in names),
+        places=tuple(_place(family) for family in runs.families),
+        baseline=Side(UNTRAINED, series_of(UNTRAINED)),
+        when="at the end of training",
+        accuracy_note="Of a text, accuracy is that of the next token.",
+    )
+
+
+def _place(family: FamilyRuns) -> Place:
+    models = {name: family.of(name, FINAL) for name in family.optimizers}
+    models[UNTRAINED] = family.of(family.optimizers[0], UNTRAINED)
+    severity = family.plan.measuring.margin_severity
+    return Place(family.name, models, family.sizes.get("chance"), severity)

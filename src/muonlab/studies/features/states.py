@@ -5,7 +5,7 @@ from statistics import fmean
 from muonlab.runs.findings import Column, Element, Table, Value
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns, Model
 from muonlab.studies.features.rounds import FINAL, NAMES, matched
-from muonlab.studies.features.seeds import over_seeds
+from muonlab.studies.measures.compared import over_runs
 
 
 def states(runs: FeatureRuns) -> tuple[Element, ...]:
@@ -49,10 +49,10 @@ def _row(family: FamilyRuns, name: str, models: list[Model]) -> tuple[Value, ...
         fmean(model.step for model in models),
         fmean(met) if met else None,
         fmean(model.clean_loss for model in models),
-        over_seeds([model.clean_accuracy for model in models]),
-        over_seeds([model.corrupted_accuracy for model in models]),
-        over_seeds([model.margin("by_norm") for model in models]),
-        over_seeds([model.rank() for model in models]),
+        over_runs([model.clean_accuracy for model in models]),
+        over_runs([model.corrupted_accuracy for model in models]),
+        over_runs([model.margin("by_norm") for model in models]),
+        over_runs([model.rank() for model in models]),
         len(models),
     )
 

@@ -3,7 +3,8 @@
 from muonlab.runs.findings import Column, Element, Interval, Table, Value
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns, Transferred
 from muonlab.studies.features.rounds import LINEAR, NAMES
-from muonlab.studies.features.seeds import columns_of, over_seeds
+from muonlab.studies.features.seeds import columns_of
+from muonlab.studies.measures.compared import over_runs
 
 NEW = "none"  # as `Transferred.weights`
 NEW_WEIGHTS = "new weights"
@@ -55,7 +56,7 @@ def matrix(runs: FeatureRuns) -> Table:
 
 
 def _cell(found: Transferred | None) -> Interval | None:
-    return over_seeds(found.accuracies.values()) if found and found.accuracies else None
+    return over_runs(found.accuracies.values()) if found and found.accuracies else None
 
 
 def ways(runs: FeatureRuns) -> Table:

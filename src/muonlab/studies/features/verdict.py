@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from muonlab.runs.findings import Answer, Verdict, as_text
 from muonlab.studies.features.cautions import cautions
-from muonlab.studies.features.claims import ALPHA, CLAIMS, LABELS, MIN_RUNS, Block, Judged, judge
-from muonlab.studies.features.controls import failed, judge_controls
+from muonlab.studies.features.claims import CLAIMS, Judged, judge
+from muonlab.studies.features.controls import judge_controls
 from muonlab.studies.features.readings import FeatureRuns
 from muonlab.studies.features.rounds import NAMES
+from muonlab.studies.measures.claims import ALPHA, LABELS, MIN_RUNS, Block
+from muonlab.studies.measures.controls import failed
 
 
 def verdicts(runs: FeatureRuns) -> list[tuple[Judged, Judged]]:
@@ -104,7 +106,7 @@ def _by_rival(blocks: Sequence[Block], quantity: str) -> dict[str, list[Block]]:
 
 def _differences(blocks: Sequence[Block], *, with_n: bool) -> str:
     return ", ".join(
-        f"{block.family} {as_text(block.interval, block.kind)}" + (f" (n = {block.n})" if with_n else "")
+        f"{block.place} {as_text(block.interval, block.kind)}" + (f" (n = {block.n})" if with_n else "")
         for block in blocks
     )
 

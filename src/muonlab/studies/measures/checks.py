@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from muonlab.runs.findings import Column, Element, Table, Text
-from muonlab.studies.features.controls import ERROR, Control, failed
+from muonlab.studies.measures.controls import ERROR, Control, failed
 
 _MUST = {
     "untrained net": "stay at chance",
@@ -12,8 +12,8 @@ _MUST = {
 }
 
 
-def checks(controls: Sequence[Control]) -> tuple[Element, ...]:
-    """Return a line for every control, and the numbers."""
+def checks(controls: Sequence[Control], place: Column = Column("family", "Net and data")) -> tuple[Element, ...]:  # noqa: B008
+    """Return a line for every control, and the numbers; `place` is the column that says of what they are."""
     if not controls:
         return (Text("No control is measured yet: nothing shows that the measures can fail.", "warning"),)
     said = [
@@ -21,13 +21,13 @@ def checks(controls: Sequence[Control]) -> tuple[Element, ...]:
         for each in failed(controls)
     ]
     blind = [each for each in controls if each.state == "cannot tell"]
-    said += [Text(f"{each.name} of {each.family} cannot tell: it has too few examples.", "warning") for each in blind]
+    said += [Text(f"{each.name} of {each.place} cannot tell: it has too few examples.", "warning") for each in blind]
     if not said:
         said = [
             Text(f"All {len(controls)} controls passed: where there is nothing to find, nothing was found.", "good")
         ]
     columns = (
-        Column("family", "Net and data"),
+        place,
         Column("control", "Control"),
         Column("what", "Measured"),
         Column("must", "Must"),
@@ -39,7 +39,7 @@ def checks(controls: Sequence[Control]) -> tuple[Element, ...]:
         Column("state", "Result"),
     )
     rows = tuple(
-        (c.family, c.name, c.what, _MUST[c.name], c.value, c.expected, c.limit, c.n, c.examples, c.state)
+        (c.place, c.name, c.what, _MUST[c.name], c.value, c.expected, c.limit, c.n, c.examples, c.state)
         for c in controls
     )
     note = (

@@ -1,7 +1,7 @@
 import synthetic_features as synthetic
-from muonlab.studies.features.checks import checks
 from muonlab.studies.features.controls import judge_controls
 from muonlab.studies.features.readings import read
+from muonlab.studies.measures.checks import checks
 
 
 def test_all_passed(runs, rows_of):
