@@ -12,7 +12,7 @@ demo: $(VENV)/.lab
 	$(BIN)/muonlab run grokking preset=laptop tasks=add,mul out=runs/demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses=auto
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadgroup
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Cells small enough to train in a moment."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,18 @@ def make_cell() -> Callable[..., CellConfig]:
         )
 
     return make
+
+
+def pytest_collection_modifyitems(items):
+    """Give the tests that compile to one worker (--dist=loadgroup), where they share programs."""
+    for item in items:
+        if "compiled_programs" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("compiled"))
+
+
+def pytest_collection_finish():
+    """Let the garbage collector leave alone what is there by now: seven thousand tests and all that they import."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

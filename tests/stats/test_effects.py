@@ -183,7 +183,7 @@ def test_pairs_without_an_interval_say_why(first, second, value, reason):
 
 
 def test_groups_of_different_size_are_no_pairs():
-    with pytest.raises(ValueError, match="2 and 1 runs are no pairs"):
+    with pytest.raises(ValueError, match="2 and 1 numbers are no pairs"):
         paired([1.0, 2.0], [1.0])
 
 
