@@ -82,7 +82,7 @@ def result(
         "models": models,
         "controls": {
             "tap": "blocks.1",
-            "untrained": {"clean_accuracy": 0.2, "num_examples": 200},
+            "untrained": {"clean_accuracies": [0.15, 0.2, 0.22], "num_examples": 200},
             "shuffled_labels": {"test_accuracy": shuffled, "num_test": 200, "below_zero": 0.8},
             "rank_one": {"width": 8, "num_examples": 200, **ranks},
         },

@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from muonlab.stats.proportions import chance_limit, wilson
+from muonlab.stats.proportions import chance_limit, chance_limit_of_mean, wilson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 5), (5, 5), (3, 7), (199, 200), (1, 1), (0, 21), (16, 16)])
@@ -51,3 +52,16 @@ def test_chance_limit_rises_with_looks_and_falls_with_examples():
 def test_impossible_limits_are_refused(bad):
     with pytest.raises(ValueError, match="must"):
         chance_limit(*bad)
+
+
+def test_the_mean_of_guessers_exceeds_its_limit_as_seldom_as_it_says():
+    accuracies = np.random.default_rng(0).normal(0.1, 0.04, (4000, 10))
+    exceeded = [each.mean() > chance_limit_of_mean(0.1, each, 0.05) for each in accuracies]
+    assert np.mean(exceeded) == pytest.approx(0.05, abs=0.015)
+
+
+def test_of_two_guessers_nothing_can_be_told_and_equal_ones_may_not_exceed_chance():
+    assert chance_limit_of_mean(0.1, [0.5, 0.6]) == 1
+    assert chance_limit_of_mean(0.1, [0.3, 0.3, 0.3]) == 0.1
+    with pytest.raises(ValueError, match="chance 2 must lie"):
+        chance_limit_of_mean(2, [0.1, 0.2, 0.3])

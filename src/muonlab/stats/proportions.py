@@ -2,8 +2,10 @@
 
 import math
 
+from numpy.typing import ArrayLike
 from scipy import stats
 
+from muonlab.stats.groups import finite_group, variance_of_mean
 from muonlab.stats.results import Estimate, upper_probability
 
 
@@ -54,3 +56,29 @@ def chance_limit(chance: float, num_examples: int, num_looks: int, error: float 
     if num_examples < 1 or num_looks < 1:
         raise ValueError(f"num_examples {num_examples} and num_looks {num_looks} must be at least 1")
     return float(stats.binom.isf(error / num_looks, num_examples, chance)) / num_examples
+
+
+def chance_limit_of_mean(chance: float, accuracies: ArrayLike, error: float = 1e-3) -> float:
+    """Return the mean accuracy that guessers of independent draws exceed with a probability of at most `error`.
+
+    One net with random weights is no coin for each example: it puts like examples into one class, and may be far above
+    chance by luck. So the spread between nets decides (Student's t), not the number of examples.
+
+    Args:
+        chance: accuracy that their mean is at most, such as that of the best constant answer.
+        accuracies: (n,) one of each guesser.
+        error: probability, if accuracies are about normal.
+
+    Returns:
+        An accuracy; 1 for fewer than three guessers, of which nothing can be told.
+
+    Raises:
+        ValueError: accuracies are not one-dimensional or not finite, chance not in [0, 1], or error not in (0, 1).
+    """
+    values = finite_group(accuracies)
+    if not 0 <= chance <= 1 or not 0 < error < 1:
+        raise ValueError(f"chance {chance} must lie within [0, 1] and error {error} within (0, 1)")
+    if len(values) < 3:
+        return 1.0
+    spread = math.sqrt(variance_of_mean(values))
+    return min(1.0, chance + float(stats.t.isf(error, len(values) - 1)) * spread)

@@ -19,8 +19,8 @@ def test_all_pass_at_chance(tmp_path):
         ("shuffled labels", "passed"),
         ("rank one", "passed"),
     ]
-    limits = [stats.binom.isf(ERROR / looks, 200, 0.2) / 200 for looks in (4, 1)]
-    assert [c.limit for c in found[:2]] == pytest.approx(limits)
+    limit = stats.binom.isf(ERROR, 200, 0.2) / 200  # all untrained nets are alike
+    assert [c.limit for c in found[:2]] == pytest.approx([limit, limit])
     assert failed(found) == []
 
 
@@ -31,7 +31,7 @@ def test_all_pass_at_chance(tmp_path):
             {"shuffled": 0.4},
             "shuffled labels of cnn on digits: test accuracy of the probe is 0.400, more",
         ),
-        ({"untrained": 0.4}, "untrained net of cnn on digits: test accuracy before training is 0.400, more"),
+        ({"untrained": 0.4}, "untrained net of cnn on digits: mean test accuracy before training is 0.400, more"),
         ({"line": 2.0}, "rank one of cnn on digits: largest count of directions is 2.000, more"),
     ],
 )

@@ -16,7 +16,7 @@ def test_failed_and_blind_are_said(tmp_path, monkeypatch):
     assert [text.text.split(":")[0] for text in failed[:-1]] == ["FAILED", "FAILED"]
     monkeypatch.setattr(synthetic, "NUM_TEST", 2)
     blind = checks(judge_controls(read(synthetic.write(tmp_path / "b"))))
-    assert blind[0].text == "untrained net of cnn on digits cannot tell: it has too few examples."
+    assert blind[0].text == "untrained net of cnn on digits cannot tell: it has too few nets or examples."
 
 
 def test_none_yet():

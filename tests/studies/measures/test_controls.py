@@ -6,12 +6,16 @@ from muonlab.studies.measures.controls import ERROR, failed, of_probes, untraine
 RANKS = dict.fromkeys(("effective_rank", "effective_rank_sigma", "stable_rank", "participation_ratio"), 1.0)
 
 
-def test_a_net_that_was_never_trained_must_guess():
-    found = untrained("net", [0.2, 0.25], 0.2, 100)
-    assert (found.state, found.value, found.n) == ("passed", 0.25, 2)
-    assert found.limit == pytest.approx(stats.binom.isf(ERROR / 2, 100, 0.2) / 100)
-    assert failed([found, untrained("net", [0.9], 0.2, 100)])[0].value == 0.9
-    assert untrained("net", [1.0], 0.5, 3).state == "cannot tell"
+# Bug: one net of random weights that was above chance by luck made a control fail, as if it guessed anew each time.
+def test_nets_that_were_never_trained_must_guess_in_the_mean():
+    lucky = [0.05, 0.17, 0.08, 0.12, 0.09]
+    found = untrained("net", lucky, 0.1, 450)
+    assert (found.state, found.value, found.n) == ("passed", pytest.approx(0.102), 5)
+    assert found.limit == pytest.approx(0.1 + stats.t.isf(ERROR, 4) * stats.sem(lucky))
+    alike = untrained("net", [0.1, 0.1, 0.1], 0.1, 100)
+    assert alike.limit == pytest.approx(stats.binom.isf(ERROR, 100, 0.1) / 100)
+    assert failed([found, untrained("net", [0.5, 0.51, 0.49, 0.5], 0.1, 100)])[0].value == 0.5
+    assert untrained("net", [0.17], 0.1, 450).state == "cannot tell"
 
 
 def test_controls_of_probes_are_those_that_were_made():

@@ -189,10 +189,23 @@ def test_the_controls_find_nothing(save, package, group, images, little, inspect
     chance = 1 / 3
     assert controls["tap"] == "2.1"
     assert controls["untrained"]["num_examples"] == 24
-    assert abs(controls["untrained"]["clean_accuracy"] - chance) < 0.3
+    assert len(set(controls["untrained"]["clean_accuracies"])) > 1  # of nets of their own
+    assert abs(np.mean(controls["untrained"]["clean_accuracies"]) - chance) < 0.3
     number = controls["shuffled_labels"]["num_test"]
     assert abs(controls["shuffled_labels"]["test_accuracy"] - chance) < 3 * np.sqrt(chance * (1 - chance) / number)
     assert controls["rank_one"]["raw"]["effective_rank"] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_function_that_gives_trained_nets_has_no_untrained_one(
+    save, package, group, images, little, inspect, tmp_path
+):
+    own = group("g", [save("a.safetensors")], net=f"{package}trained:build")
+    (tmp_path / f"{package}trained.py").write_text(
+        f"import torch\nimport {package}\n\n\ndef build():\n    torch.manual_seed(0)\n    return {package}.build()\n"
+    )
+    result = inspect(Inspect(groups=(own,), data=images, measures=("margins",), measuring=little))
+    assert "untrained" not in result["controls"]
+    assert "g: a new net has the weights of the one before, so none is untrained" in result["notes"]
 
 
 def test_the_same_command_gives_the_same_bytes_and_a_finished_one_is_read(

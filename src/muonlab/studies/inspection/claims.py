@@ -183,5 +183,5 @@ def controls(found: Inspected) -> list[Control]:
     made = of_probes(found.data, held, found.result.get("probe_chance") or 0.0)
     new, chance = held.get("untrained"), found.result.get("chance")
     if new and chance is not None:
-        made.insert(0, untrained(found.data, [new["clean_accuracy"]], chance, new["num_examples"]))
+        made.insert(0, untrained(found.data, new["clean_accuracies"], chance, new["num_examples"]))
     return made

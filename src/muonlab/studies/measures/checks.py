@@ -21,7 +21,8 @@ def checks(controls: Sequence[Control], place: Column = Column("family", "Net an
         for each in failed(controls)
     ]
     blind = [each for each in controls if each.state == "cannot tell"]
-    said += [Text(f"{each.name} of {each.place} cannot tell: it has too few examples.", "warning") for each in blind]
+    few = "cannot tell: it has too few nets or examples."
+    said += [Text(f"{each.name} of {each.place} {few}", "warning") for each in blind]
     if not said:
         said = [
             Text(f"All {len(controls)} controls passed: where there is nothing to find, nothing was found.", "good")
@@ -43,8 +44,9 @@ def checks(controls: Sequence[Control], place: Column = Column("family", "Net an
         for c in controls
     )
     note = (
-        f"Limit: the accuracy that guessing exceeds with a probability of at most {ERROR:g}; of several nets the best "
-        "is shown. Shuffled labels: a probe of the last layer fitted to labels dealt anew. Rank one: hidden states put "
-        "on one line, of which every count of directions must find one."
+        f"Limit: what guessing exceeds with a probability of at most {ERROR:g}. Untrained net: the mean over nets of "
+        "new weights, whose spread sets the limit, as one such net may be far from chance by luck. Shuffled labels: a "
+        "probe of the last layer fitted to labels dealt anew. Rank one: hidden states put on one line, of which every "
+        "count of directions must find one."
     )
     return *said, Table("controls", "Controls", columns, rows, note)

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 from muonlab.runs.findings import as_text
-from muonlab.stats.proportions import chance_limit
+from muonlab.stats.proportions import chance_limit, chance_limit_of_mean
 
 ERROR = 1e-3  # probability that guessing alone exceeds the limit of one control
 ROUNDING = 0.01  # by which a count of directions of a representation of rank one may miss 1
@@ -22,7 +23,7 @@ class Control:
         place: the net and data.
         name: "untrained net", "shuffled labels" or "rank one".
         what: that was measured.
-        value: the largest that was seen.
+        value: that was seen: the mean of several nets, the largest of several counts.
         expected: chance, or 1 direction.
         limit: largest value that chance, or rounding, explains.
         n: runs behind it.
@@ -40,7 +41,7 @@ class Control:
 
     @property
     def state(self) -> State:
-        """Whether it says what it must; with few examples guessing may get all of them right."""
+        """Whether it says what it must; with few examples, or few nets, guessing may get all of them right."""
         if self.name != "rank one" and self.limit >= 1:
             return "cannot tell"
         return "passed" if self.value <= self.limit else "failed"
@@ -61,14 +62,13 @@ def failed(controls: Sequence[Control]) -> list[Control]:
 
 
 def untrained(place: str, accuracies: Sequence[float], chance: float, examples: int) -> Control:
-    """Return the control of nets that were never trained, given their accuracies: they must guess.
+    """Return the control of nets that were never trained, given their accuracies: their mean must be at chance.
 
-    A text has many tokens to an example, which depend on each other: an example counts once, so the limit errs to the
-    high side.
+    The limit is the larger one of two: what the spread between nets explains, and what one guess an example does.
     """
-    limit = chance_limit(chance, examples, len(accuracies), ERROR)
-    what = "test accuracy before training"
-    return Control(place, "untrained net", what, max(accuracies), chance, limit, len(accuracies), examples)
+    limit = max(chance_limit_of_mean(chance, accuracies, ERROR), chance_limit(chance, examples, 1, ERROR))
+    what = "mean test accuracy before training"
+    return Control(place, "untrained net", what, fmean(accuracies), chance, limit, len(accuracies), examples)
 
 
 def of_probes(place: str, found: Mapping[str, Any], chance: float) -> list[Control]:

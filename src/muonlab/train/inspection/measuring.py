@@ -21,6 +21,9 @@ from muonlab.train.inspection.candidates import Candidates, Member, plain_call, 
 from muonlab.train.inspection.material import Given, GivenImages, GivenStudy, GivenTexts
 from muonlab.train.inspection.nets import is_finite
 
+NEW_NETS, FEW_NEW_NETS = 10, 3  # of the control before training: of small nets, and of others
+SMALL_BYTES = 64 * 2**20  # of weights
+
 Report = Callable[[dict], None]
 
 
@@ -184,7 +187,8 @@ class _Work:
         if not described:
             raise DataError(f"{group.name}: no model has weights that are finite; nothing can be measured")
         if self.controls is not None and group.untrained is not None and "untrained" not in self.controls:
-            self.controls["untrained"] = self._untrained(group)
+            if (untrained := self._untrained(group)) is not None:
+                self.controls["untrained"] = untrained
             self._advance(1)
         return described, rows
 
@@ -231,15 +235,30 @@ class _Work:
                 row["transfer"] = {"accuracy": accuracy, "by_example": hits, "chance": other.chance}
         return found
 
-    def _untrained(self, group: Candidates) -> dict[str, Any]:
-        """Return what the net makes of the clean examples before it is trained."""
-        assert group.untrained is not None
-        with torch.random.fork_rng():
-            torch.manual_seed(DATA_SEED)
-            net = group.untrained()
+    def _untrained(self, group: Candidates) -> dict[str, Any] | None:
+        """Return what nets of new weights make of the clean examples; None where every new net has the same weights."""
         clean, _ = group.given.corrupted(group.given.corruptions[0], 0, self._settings.examples)
-        judged = judge(ready(group, net, self._device), clean)
-        return {"clean_accuracy": judged.accuracy, "num_examples": len(judged.hits)}
+        first: nn.Module | None = None
+        accuracies = []
+        for number in range(NEW_NETS if group.members[0].num_bytes <= SMALL_BYTES else FEW_NEW_NETS):
+            net = _new(group, number)
+            if first is not None and _are_equal(first, net):
+                self.notes.append(f"{group.name}: a new net has the weights of the one before, so none is untrained")
+                return None
+            first = net if number == 0 else None
+            accuracies.append(judge(ready(group, net, self._device), clean).accuracy)
+        return {"clean_accuracies": accuracies, "num_examples": min(self._settings.examples, len(clean.labels))}
+
+
+def _new(group: Candidates, number: int) -> nn.Module:
+    assert group.untrained is not None
+    with torch.random.fork_rng():
+        torch.manual_seed(DATA_SEED + number)
+        return group.untrained()
+
+
+def _are_equal(first: nn.Module, second: nn.Module) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True))
 
 
 def probing_of(given: Given) -> Probing:
