@@ -5,7 +5,6 @@ Example:
     >>> print(found.verdict.sentence, found.report)  # doctest: +SKIP
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -177,18 +176,11 @@ def _plan_modules(groups: Mapping[str, Sequence["nn.Module"]], given: dict[str, 
     for key in given:
         if key.partition(".")[0] in ("net", "names") or key.startswith(("taps.", "pool.")):
             raise UsageError(f"{key} has no effect on modules in memory; leave it out")
+    from muonlab.train.inspection.nets import digest
+
     modules = {f"{name} {k}": net for name, group in groups.items() for k, net in enumerate(group)}
     named = [Named(name, tuple(f"{name} {k}" for k in range(len(group)))) for name, group in groups.items()]
-    return study.plan(named, given, lambda path: _Module(_digest(modules[path])))
-
-
-def _digest(net: "nn.Module") -> str:
-    """Return the SHA-256 of what a module is called and of its parameters and buffers."""
-    found = hashlib.sha256(type(net).__qualname__.encode())
-    for name, tensor in net.state_dict().items():
-        found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        found.update(tensor.detach().cpu().double().numpy().tobytes())
-    return found.hexdigest()
+    return study.plan(named, given, lambda path: _Module(digest(modules[path])))
 
 
 def _measure_modules(asked: Asked, groups: Mapping[str, Sequence["nn.Module"]], folder: Path) -> None:

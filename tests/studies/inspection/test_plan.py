@@ -60,6 +60,7 @@ def test_paths_groups_and_settings_are_told_apart():
         (["c.pt"], r"there is no checkpoint 'c.pt'; expected a file or a folder of weights, NAME=PATH,PATH for"),
         (["S=seeds/9.pt"], r"there is no checkpoint 'seeds/9.pt'"),
         (["a.pt", "dat=digits"], r"unknown setting 'dat'; did you mean 'data'\?"),
+        (["a.pt", "dta=seeds"], r"unknown setting 'dta'; did you mean 'data'\?"),  # and no group, though it is there
         (["a.pt", "data=x", "data=y"], r"data is given twice"),
         (["a.pt", "data="], r"data= has an empty value"),
     ],

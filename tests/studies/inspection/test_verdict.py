@@ -110,3 +110,12 @@ def test_what_it_holds_for_says_what_is_not_known(pair):
     scope = dict(verdict_of(pair).scope)
     assert scope["nets"] == "A nets:build, 5,000 parameters; B nets:build, 5,000 parameters"
     assert "whether they have seen the test examples" in scope["not known here"]
+    assert "seeds alone" not in scope["not known here"]
+
+
+def test_that_a_group_may_differ_in_more_than_seeds_is_not_known(tmp_path):
+    several = read(synthetic.write(tmp_path, synthetic.asked(A=3, B=3)))
+    assert (
+        "whether the checkpoints of a group differ in their seeds alone"
+        in dict(verdict_of(several).scope)["not known here"]
+    )

@@ -6,6 +6,7 @@ from torch import nn
 
 from muonlab.runs.inspection import Inspect, Texts
 from muonlab.tasks.sources import DataError
+from muonlab.train.inspection.material import GivenImages
 from muonlab.train.inspection.measuring import inspect_models
 
 MEASURES = ("robustness", "rank")
@@ -33,8 +34,6 @@ def test_modules_in_memory_have_the_numbers_of_their_files(make_net, save, packa
 
 
 def test_a_net_that_learnt_is_told_from_one_that_did_not(make_net, images, little):
-    from muonlab.train.inspection.material import GivenImages
-
     trained = make_net(0)
     train = GivenImages(images).judged().train
     optimizer = torch.optim.Adam(trained.parameters(), lr=0.01)
@@ -76,3 +75,10 @@ def test_a_text_without_labelled_ones_has_robustness_and_ranks(texts, little):
     (row,) = found["models"]
     assert len(row["clean_by_example"]) == len(row["corrupted_by_example"]) == found["num_examples"]
     assert row["layers"][0]["raw"]["effective_rank"] > 1
+
+
+def test_copies_of_weights_are_left_out(make_net, images, little):
+    nets = [make_net(0), copy.deepcopy(make_net(0)), make_net(1)]
+    found = inspect_models({"g": nets, "h": [make_net(0)]}, images, measures=["rank"], measuring=little)
+    assert [row["checkpoint"] for row in found["models"]] == ["g 0", "g 2", "h 0"]
+    assert "g: g 1 has the weights of g 0; left out" in found["notes"]

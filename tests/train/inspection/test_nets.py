@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from muonlab.tasks.sources import DataError
-from muonlab.train.inspection.nets import builder, fill, is_finite, logits
+from muonlab.train.inspection.nets import builder, digest, fill, is_finite, logits
 
 
 def test_a_function_of_a_module_in_the_current_folder_makes_the_net(package, make_net):
@@ -83,3 +83,15 @@ def test_logits_are_found_in_what_nets_return():
     for output in (None, {"loss": expected}, torch.ones(3), ()):
         with pytest.raises(DataError, match=r"the net returned a .*expected logits"):
             logits(output)
+
+
+def test_a_digest_is_that_of_the_modules_and_of_all_weights():
+    def made(between: nn.Module) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(2, 2), between, nn.BatchNorm1d(2)).bfloat16()
+
+    net = made(nn.ReLU())
+    assert digest(net) == digest(made(nn.ReLU()))
+    assert digest(net) != digest(made(nn.Tanh()))
+    net[2].num_batches_tracked += 1
+    assert digest(net) != digest(made(nn.ReLU()))

@@ -1,5 +1,6 @@
 """What is asked of an inspection: which checkpoints, in which groups, on what data and how much."""
 
+import difflib
 import glob
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -99,11 +100,19 @@ def split(words: Sequence[str], also: Iterable[str] = ()) -> tuple[list[Named], 
             if key in settings:
                 raise UsageError(f"{key} is given twice; give its values once, as {key}=A,B")
             settings[key] = as_texts(key, text.split(","))
-        elif any(_is_there(path) or path.endswith(SAVED) or "/" in path for path in text.split(",")):
+        elif _is_group(key, text.split(",")):
             groups.append(Named(key, expanded(as_texts(key, text.split(",")))))
         else:
             check_name("setting", key, (*also, *KEYS, *(f"{owner}.NAME" for owner in OF_GROUPS)))
     return groups, settings
+
+
+def _is_group(key: str, paths: Sequence[str]) -> bool:
+    """Return whether a word names a group; paths of another ending may be of a misspelt setting."""
+    if any(path.endswith(SAVED) for path in paths):
+        return True
+    is_near = bool(difflib.get_close_matches(key.lower(), KEYS, n=1, cutoff=0.75))
+    return not is_near and any(_is_there(path) or "/" in path for path in paths)
 
 
 def is_setting(key: str) -> bool:

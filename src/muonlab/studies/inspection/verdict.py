@@ -151,12 +151,14 @@ def scope(found: Inspected) -> tuple[tuple[str, str], ...]:
     if found.result.get("num_probe_train"):
         sizes.append(f"{found.result['num_probe_train']:,} to fit probes on")
     counts = [f"{name} {len(nets)}" for name, nets in found.nets.items()]
+    is_several = any(len(nets) > 1 for nets in found.nets.values())
+    alike = ", whether the checkpoints of a group differ in their seeds alone" if is_several else ""
     return (
         ("nets", "; ".join(nets)),
         ("data", ", ".join(sizes)),
         ("checkpoints", ", ".join(counts)),
         (
             "not known here",
-            "how the nets were trained and tuned, for how long, and whether they have seen the test examples",
+            f"how the nets were trained and tuned, for how long{alike}, and whether they have seen the test examples",
         ),
     )

@@ -36,6 +36,11 @@ class Member:
     load: Callable[[], nn.Module]
     num_bytes: int
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return self.checkpoint if self.member is None else f"{self.checkpoint}, member {self.member}"
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -192,8 +193,8 @@ def _torch_state(place: Path) -> tuple[dict[str, Tensor], list[str]]:
             held = torch.load(place, map_location="cpu", weights_only=True, mmap=start == b"PK")
     except pickle.UnpicklingError as error:
         raise DataError(
-            f"{place} holds more than tensors and plain values, or is no file of torch.save; code in it is never run: "
-            f"save model.state_dict() ({_first_line(error)})"
+            f"{place} holds more than tensors and plain values{_global(error)}, or is no file of torch.save; code in "
+            "it is never run: save model.state_dict()"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise DataError(f"{place} is no checkpoint that can be read ({_first_line(error)}); {EXPECTED}") from error
@@ -214,5 +215,11 @@ def _kind(held: Any) -> str:
     return f"a {type(held).__name__}"
 
 
+def _global(error: Exception) -> str:
+    """Return what a pickle asks for, where torch says it; its advice to load the file all the same is left out."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f" ({found[1]})" if found else ""
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].split(" In PyTorch ")[0][:200]

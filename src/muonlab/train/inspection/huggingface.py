@@ -1,6 +1,7 @@
 """Models in folders as Hugging Face's transformers saves them. Nothing is downloaded, and no code of theirs is run."""
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ def load(folder: Path) -> nn.Module:
         net, found = make.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, weights_only=True, output_loading_info=True
         )
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{folder}: its .bin files hold more than tensors and plain values; code in them is never run"
+        ) from error
     except Exception as error:  # the package raises what it likes
         raise DataError(f"{folder} cannot be loaded by transformers: {one_line(error)}") from error
     missing = sorted(found["missing_keys"])

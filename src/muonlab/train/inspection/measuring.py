@@ -19,7 +19,7 @@ from muonlab.train.features.states import Subject
 from muonlab.train.features.transferring import probe_linearly
 from muonlab.train.inspection.candidates import Candidates, Member, plain_call, ready
 from muonlab.train.inspection.material import Given, GivenImages, GivenStudy, GivenTexts
-from muonlab.train.inspection.nets import is_finite
+from muonlab.train.inspection.nets import digest, is_finite
 
 NEW_NETS, FEW_NEW_NETS = 10, 3  # of the control before training: of small nets, and of others
 SMALL_BYTES = 64 * 2**20  # of weights
@@ -146,6 +146,7 @@ class _Work:
         self._severities = SEVERITIES if "robustness" in self._measures else ()
         self.controls: dict[str, Any] | None = None
         self.notes: list[str] = []
+        self._seen: dict[tuple[str, str], Member] = {}  # group and digest -> the member that had these weights first
         self._done = 0
         num_corrupted = len(self._severities) or int("margins" in self._measures)
         corruptions = num_corrupted * len(groups[0].given.corruptions) * sum(len([*group.chunks()]) for group in groups)
@@ -196,12 +197,14 @@ class _Work:
         kept, subjects = [], []
         for member in chunk:
             net = member.load()
-            if is_finite(net):
+            first = member if len(group.members) == 1 else self._seen.setdefault((group.name, digest(net)), member)
+            if not is_finite(net):
+                self.notes.append(f"{group.name}: {member.place} has weights that are not finite; left out")
+            elif first is not member:  # copies are no seeds: intervals over checkpoints would be too narrow
+                self.notes.append(f"{group.name}: {member.place} has the weights of {first.place}; left out")
+            else:
                 kept.append(member)
                 subjects.append(ready(group, net, self._device))
-                continue
-            place = "" if member.member is None else f", member {member.member}"
-            self.notes.append(f"{group.name}: {member.checkpoint}{place} has weights that are not finite; left out")
         return kept, subjects
 
     def _measured(self, group: Candidates, subjects: list[Subject]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Nets from a user's own functions, and weights put into them."""
 
 import difflib
+import hashlib
 import importlib
 import inspect
 import os
@@ -104,6 +105,16 @@ def fill(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
 def is_finite(net: nn.Module) -> bool:
     """Return whether all weights are."""
     return all(bool(each.isfinite().all()) for each in net.state_dict().values() if each.is_floating_point())
+
+
+def digest(net: nn.Module) -> str:
+    """Return the SHA-256 of the classes of a net's modules and of its parameters and buffers."""
+    kinds = [(name, type(module).__qualname__) for name, module in net.named_modules()]
+    found = hashlib.sha256(repr(kinds).encode())
+    for name, tensor in net.state_dict().items():
+        found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def logits(output: Any) -> Tensor:
