@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import schur
 
 from muonlab.theory.patterns import Floats, Ints, check_patterns, default_tree, random_patterns, tree_patterns
@@ -81,7 +81,7 @@ def build(
     classes: int = 8,
     dimension: int = 32,
     rank: int | None = None,
-    patterns: str | NDArray = "tree",
+    patterns: str | ArrayLike = "tree",
     tree: Sequence[int] | None = None,
     strengths: str | Sequence[float] = "geometric",
     ratio: float = 4.0,
@@ -121,7 +121,8 @@ def build(
         if not math.isfinite(value):
             raise ValueError(f"{name}={value}: expected a finite number")
     of_patterns, of_rotation, of_priors = (int(each) for each in np.random.SeedSequence(seed).generate_state(3))
-    columns, levels, branching = _patterns(patterns, classes, rank, tree, of_patterns)
+    kind = patterns if isinstance(patterns, str) else _given(patterns)
+    columns, levels, branching = _patterns(kind, classes, rank, tree, of_patterns)
     if columns.shape[1] > dimension:
         raise ValueError(
             f"{columns.shape[1]} components in {dimension} inputs: directions are orthonormal, so raise dimension to "
@@ -137,13 +138,22 @@ def build(
     )
 
 
+def _given(patterns: ArrayLike) -> Floats:
+    found = np.asarray(patterns)
+    if found.dtype.kind not in "fiub":
+        raise ValueError(f"patterns of {found.dtype}: expected real numbers")
+    return found.astype(np.float64)
+
+
 def _patterns(
-    kind: str | NDArray, classes: int, rank: int | None, tree: Sequence[int] | None, seed: int
+    kind: str | Floats, classes: int, rank: int | None, tree: Sequence[int] | None, seed: int
 ) -> tuple[Floats, Ints, tuple[int, ...] | None]:
     """Return patterns (K, r), their levels (r,) and the tree they come from, if any."""
     given = not isinstance(kind, str)
-    if given and (kind.ndim != 2 or kind.shape[0] != classes):
+    if given and (kind.ndim != 2 or kind.shape[0] != classes or not kind.size):
         raise ValueError(f"patterns of shape {kind.shape} for {classes} classes: expected ({classes}, components)")
+    if given and rank is not None and kind.shape[1] < rank < classes:
+        raise ValueError(f"rank={rank} of {kind.shape[1]} given patterns: expected 1 to {kind.shape[1]}")
     if tree is not None and (given or kind != "tree"):
         raise ValueError(f"tree={tuple(tree)} without patterns='tree': leave it out")
     most = min(kind.shape[1], classes - 1) if given else classes - 1
@@ -154,7 +164,7 @@ def _patterns(
             f"zero span {classes - 1} dimensions at most"
         )
     if given:
-        columns = np.asarray(kind, dtype=np.float64)[:, :number]
+        columns = kind[:, :number]
         check_patterns(columns)
         return columns, np.arange(number), None
     if kind == "random":
@@ -181,8 +191,8 @@ def _strengths(given: str | Sequence[float], levels: Ints, ratio: float, scale: 
     by_level = np.array(given, dtype=np.float64)
     if by_level.shape != (number,):
         raise ValueError(
-            f"strengths={list(given)}: expected {number} numbers, one for each level of the tree (or, without a tree, "
-            "for each component)"
+            f"strengths={np.atleast_1d(by_level).tolist()}: expected {number} numbers, one for each level of the "
+            "tree (or, without a tree, for each component)"
         )
     _check_strengths(by_level)
     return by_level[levels]

@@ -30,7 +30,25 @@ def test_what_simulation_found_stands_beside_them(runs, rows_of):
     assert four["margin_simulated"].value == pytest.approx(0.3, abs=0.02)
     assert four["margin_difference"] == pytest.approx(four["margin_spectral"] - four["margin_gradient"])
     assert one["margin_turn"] is None
-    assert 0 < four["margin_turn"] < 0.5
+    eps, ahead = four["margin_turn"].split(" ")
+    assert 0 < float(eps) < 0.5
+    assert ahead == "(gradient)"
+
+
+def test_every_turn_is_told_where_the_order_turns_more_than_once(rows_of):
+    asked = synthetic.study(loss="squared", patterns="random", classes=8, dimension=8, ratio=4, depth=0)
+    (row,) = rows_of(beside(runs := synthetic.runs(asked), flows(runs)))
+    assert row["margin_turn"] == "0.0248 (gradient), 0.00879 (spectral)"
+
+
+def test_a_net_with_hidden_layers_does_not_stand_beside_flows_of_a_linear_one(rows_of):
+    runs = synthetic.runs(synthetic.study(depth=1, noise=0))
+    assert [row["margin_simulated"] for row in rows_of(beside(runs, flows(runs)))] == [None, None]
+
+
+def test_a_loss_that_no_flow_reaches_leaves_no_figure():
+    asked = synthetic.study(rank=1, depth=0, variations="none")  # classes 1 and 2 look alike, log 2 is left
+    assert gains(asked.base, synthetic.runs(asked)) is None
 
 
 def test_gains_of_each_flow_rise_from_zero_to_the_smallest_loss(runs):

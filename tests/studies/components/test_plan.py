@@ -175,6 +175,8 @@ def test_extensions_and_the_main_loss_change_the_study():
         ({"width": 32}, "width has no effect: depth=0 has no hidden layers"),
         ({"main_eps": 0.3}, "main_eps=0.3 is not valid; expected one of eps: 1 or 0.5"),
         ({"eps": [1, 0]}, "eps=1,0 is not valid; expected numbers above 0"),
+        ({"eps": [3, 2.5]}, "the main softmax loss 3 is no loss to come down to: at W = 0, with 4 classes, it is 1.39"),
+        ({"loss": "squared", "eps": 0.1, "squared_eps": 0.4}, "it is 0.375; give a smaller squared_eps"),
         ({"squared_eps": 0.3, "loss": "squared"}, "eps has 2 values and squared_eps 1"),
         ({"squared_eps": [0.3, 0.2]}, "squared_eps has no effect: no problem has squared loss"),
         ({"agree_steps": [10, 30]}, "expected whole numbers, each twice the last"),

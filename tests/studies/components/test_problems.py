@@ -51,4 +51,4 @@ def test_a_variation_that_cannot_be_is_named_with_what_to_do():
     wrong = base.components.model_copy(update={"dimension": 2})
     case = base.model_copy(update={"role": "variation", "map": "random", "components": wrong})
     with pytest.raises(UsageError, match=r"variation random: 3 components in 2 inputs.*leave it out of variations"):
-        check(case, (0.5,), 10, 5)
+        check(case, (0.5,), 0, 10, 5)

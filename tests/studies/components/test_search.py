@@ -46,6 +46,8 @@ def test_where_all_diverged_there_is_no_best_and_the_search_goes_down():
 
 def test_of_equals_the_smaller_rate_is_the_best():
     assert best_rate({0.3: (0, 0.5), 0.1: (0, 0.5)}) == 0.1
+    assert best_rate({1.0: (0, 0.4998), 0.3: (0, 0.5), 0.1: (0, 0.5001), 0.03: (0, 0.51)}) == 0.1
+    assert best_rate({0.3: (0, 0.5), 0.1: (1, 0.5)}) == 0.3
 
 
 @pytest.mark.parametrize(

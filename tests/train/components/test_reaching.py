@@ -33,6 +33,15 @@ def test_a_loss_of_zero_has_been_reached_somewhere_on_the_way():
     assert 0 < place.share < 0.01
 
 
+def test_a_loss_on_other_examples_that_falls_as_that_of_training_is_eps_where_that_is():
+    before, after = {"validation_loss": 0.8, "test_loss": 1.6}, {"validation_loss": 0.2, "test_loss": 0.4}
+    place = reached([0.8, 0.2], 0.5)
+    assert place is not None
+    assert between(before, after, place.share) == pytest.approx({"validation_loss": 0.5, "test_loss": 1.0})
+    assert between({"test_loss": 0.8}, {"test_loss": 0.0}, 0.5) == {"test_loss": 0.4}
+    assert between({"test_loss": None}, {"test_loss": 0.1}, 0.5) == {"test_loss": 0.1}
+
+
 def test_values_are_read_between_two_looks_one_by_one():
     before = {"a": 1.0, "b": [0.0, 10.0], "c": None, "d": 1.0}
     after = {"a": 3.0, "b": [1.0, 20.0], "c": 1.0, "d": None}

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from muonlab.runs.components import Components
-from muonlab.runs.findings import Axis, Column, Element, Figure, Line, Lines, Series, Table
+from muonlab.runs.findings import Axis, Column, Element, Figure, Line, Lines, Series, Table, as_text
 from muonlab.studies.components.comparisons import pair_of
 from muonlab.studies.components.problems import Case, closed_form, problem_of
 from muonlab.studies.components.quantities import MARGIN, RANK
@@ -17,7 +17,7 @@ from muonlab.theory.crossing import at_loss, first_time
 from muonlab.theory.flows import FLOWS as KNOWN
 from muonlab.theory.flows import sign_rates, softmax_on_tree, squared
 from muonlab.theory.problem import Problem
-from muonlab.theory.turning import turning_points
+from muonlab.theory.turning import Turn, turns
 
 ROLES = {"gradient": "sgd", "spectral": "muon", "sign": "adamw"}  # each flow is the limit of an optimizer
 NUM_POINTS = 60  # of a curve of gains
@@ -32,14 +32,16 @@ class Flows:
         components: the problem.
         eps: the loss.
         gradient, spectral: measures of `muonlab.theory.measures.summary`.
-        turns: losses below which gradient flow has the larger worst margin and the larger rank of the logits.
+        margin_turns, rank_turns: losses at which the order of both turns, of the worst margin and of the rank of the
+            logits, the largest first.
     """
 
     components: Components
     eps: float
     gradient: dict[str, float]
     spectral: dict[str, float]
-    turns: tuple[float | None, float | None]
+    margin_turns: tuple[Turn, ...]
+    rank_turns: tuple[Turn, ...]
 
     def difference(self, measure: str) -> float:
         """Return spectral less gradient flow; 0 where rounding may explain it."""
@@ -69,8 +71,8 @@ def _flows_of(text: str, loss: str, eps: float) -> Flows | None:
     gradient, spectral = (at_loss(problem, flow, eps, loss) for flow in ("gradient", "spectral"))
     if gradient is None or spectral is None:
         return None
-    turns = turning_points(problem, loss)
-    return Flows(components, eps, gradient, spectral, (turns["margin_worst"], turns["rank_logits"]))
+    found = turns(problem, loss)
+    return Flows(components, eps, gradient, spectral, tuple(found["margin_worst"]), tuple(found["rank_logits"]))
 
 
 def closed(runs: ComponentRuns, found: Sequence[Flows]) -> tuple[Element, ...]:
@@ -87,7 +89,7 @@ def closed(runs: ComponentRuns, found: Sequence[Flows]) -> tuple[Element, ...]:
 
 
 def gains(base: Case, runs: ComponentRuns) -> Figure | None:
-    """Return gains by level against time for every flow on the base problem; None where nothing is known of it."""
+    """Return gains by level against time for every flow on the base problem; None where none is known to its end."""
     components = _still(base.components)
     problem = closed_form(components, base.loss)
     if problem is None:
@@ -99,6 +101,8 @@ def gains(base: Case, runs: ComponentRuns) -> Figure | None:
         time = first_time(own, flow, eps, base.loss) if own is not None else None
         if own is not None and time:
             panels.append(Lines(_title(flow), _gains(own, flow, time, base.loss)))
+    if not panels:  # the smallest loss is one that no flow reaches
+        return None
     caption = (
         f"Gain of a component on each level of the tree, strongest first, from the start to the loss {eps:g}, without "
         f"noise, ratio {components.ratio:g}, by the closed forms (docs/theory.md). A gain is what the component adds "
@@ -149,7 +153,7 @@ def beside(runs: ComponentRuns, found: Sequence[Flows]) -> Table:
             *_simulated(runs, each, MARGIN),
             each.difference("rank_weights"),
             *_simulated(runs, each, RANK),
-            *each.turns,
+            *(_turned(found) for found in (each.margin_turns, each.rank_turns)),
         )
         for each in found
     ]
@@ -163,20 +167,26 @@ def beside(runs: ComponentRuns, found: Sequence[Flows]) -> Table:
         Column("margin_simulated", "Simulated, Muon less SGD", "number"),
         Column("rank_difference", "Rank, spectral less gradient", "number"),
         Column("rank_simulated", "Simulated, Muon less SGD", "number"),
-        Column("margin_turn", "Margin turns at", "number"),
-        Column("rank_turn", "Logits’ rank turns at", "number"),
+        Column("margin_turn", "Margin turns at"),
+        Column("rank_turn", "Logits’ rank turns at"),
     )
     eps = found[0].eps if found else 0.0
     note = (
-        f"Flows of infinitely small steps on the class means themselves, no noise, at the loss {eps:g}. Simulated: "
-        "Muon less SGD on the map without noise, where both are compared. Turns at: the loss below which gradient flow "
-        "has the larger one of the two; “–” where it never has."
+        f"Flows of infinitely small steps of a linear classifier on the class means themselves, no noise, at the loss "
+        f"{eps:g}. Simulated: Muon less SGD on the map at depth 0 without noise, where both are compared; its steps "
+        "are finite, SGD has momentum, and five Newton-Schulz steps leave singular values around one. Turns at: the "
+        "losses at which the order of the two turns, the largest first, and the flow that is ahead below each; “–” "
+        "where it does not turn."
     )
     return Table("flows", "Gradient and spectral flow at equal loss", columns, tuple(rows), note)
 
 
+def _turned(found: Sequence[Turn]) -> str | None:
+    return ", ".join(f"{as_text(turn.eps)} ({turn.ahead_below})" for turn in found) or None
+
+
 def _simulated(runs: ComponentRuns, each: Flows, quantity) -> tuple:
-    if runs.first != "muon" or "sgd" not in runs.rivals:
+    if runs.first != "muon" or "sgd" not in runs.rivals or runs.asked.base.net.depth:
         return (None,)
     case = next((c for c in runs.maps[runs.asked.base.map] if c.components == each.components), None)
     pair = None if case is None else pair_of(runs, case, "sgd", quantity, runs.asked.main)
@@ -205,7 +215,7 @@ def agreement(runs: ComponentRuns) -> Table:
     note = (
         "W trained on the class means by SGD, Muon with exact polar factors and no momentum, or sign descent, against "
         "the closed form: |W − closed form| / |closed form|. Order: log2 of the last error over this one, 1 where "
-        "halving the steps halves the error, “–” where there is nothing but rounding left. Sign descent is known for "
-        "small logits alone, so its time falls with its steps."
+        "halving the steps halves the error, “–” at the first and where there is nothing but rounding left. Sign "
+        "descent is known for small logits alone, so its time falls with its steps."
     )
     return Table("agreement", "Closed forms against simulation", columns, tuple(rows), note)

@@ -38,9 +38,9 @@ false alarm among them stays as rare as {alpha:g}.
 Higher, lower: The adjusted p is at most {alpha:g}, at least {pairs} pairs remain, and the difference is at least
 {negligible:.0%} of the larger mean, for a smaller one means little however sure it is. All else is undecided.
 
-Yes: The first optimizer is higher in more than half of all cells of the map, against every rival, and lower in none, in
-margin and in rank. No: the same, lower. It depends: higher in some cells and lower in others. Inconclusive: all else,
-and wherever a control failed.
+Yes: The first optimizer is higher in more than half of all cells of the map, in some against every rival, and lower in
+none, in margin and in rank. No: the same, lower. It depends: in margin or in rank higher in some cells and lower in
+others, or yes in one and no in the other. Inconclusive: all else, and wherever a control failed.
 
 Worst-class margin: The smallest over classes of z_y − max z_j, of the logits z at the mean of the class, in nats. By
 norm: divided by the product of the spectral norms of the layers.

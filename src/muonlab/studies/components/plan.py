@@ -160,7 +160,7 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> C
         agreements=agreements(base.components, _steps(merged)),
     )
     for case in cases:
-        check(case, study.eps_of(case), study.budget, study.looks)
+        check(case, study.eps_of(case), study.main, study.budget, study.looks)
     return study
 
 

@@ -16,7 +16,7 @@ EVERYTHING: Settings = {
     "squared_eps": ["0.3", "0.2", "0.15", "0.1", "0.08", "0.06"],
     "main_eps": ["0.5"],
     "variations": list(VARIATIONS),
-    "agree_steps": ["20", "40", "80", "160"],
+    "agree_steps": ["40", "80", "160", "320"],
 }
 
 PRESETS: dict[str, Settings] = {

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel
 
 from muonlab.runs.components import Agree, Components, Net, Optimizer, Simulate
 from muonlab.runs.config import Count, Frozen
 from muonlab.studies.settings import UsageError, make
 from muonlab.theory.flows import check_priors, check_tree
+from muonlab.theory.measures import loss
 from muonlab.theory.problem import Problem, build
 
 CONTROL = "labels without information"
+EPS = {"softmax": "main_eps", "squared": "squared_eps"}  # the setting that has the main loss
 # Of the closed forms that simulation is held against: (loss, flow, time). At these times gains are of the order of one,
 # and with the default scale the strongest component of squared loss has come to rest within a step, not at its end.
 # Sign descent is known for small logits alone.
@@ -59,14 +62,27 @@ def problem_of(components: Components) -> Problem:
     return build(**components.model_dump(exclude=without))
 
 
-def check(case: Case, eps: Sequence[float], budget: int, looks: int) -> None:
-    """Raise UsageError where a problem cannot be, with what the theory or the schema says."""
+def check(case: Case, eps: Sequence[float], main: int, budget: int, looks: int) -> None:
+    """Raise UsageError where a problem cannot be, with what the theory or the schema says.
+
+    Args:
+        case: the problem.
+        eps: the losses at which runs are compared on it.
+        main: the place of the main one, which must lie below the loss at W = 0.
+        budget, looks: of every run.
+    """
     where = f"variation {case.map}: " if case.role == "variation" else ""
     try:
-        problem_of(case.components)
+        problem = problem_of(case.components)
     except ValueError as error:
         rest = "; leave it out of variations, or give variations=none" if where else ""
         raise UsageError(f"{where}{error}{rest}") from None
+    start = loss(problem, np.zeros((problem.num_classes, problem.dimension)), case.loss)
+    if eps[main] >= start:
+        raise UsageError(
+            f"{where}the main {case.loss} loss {eps[main]:g} is no loss to come down to: at W = 0, with "
+            f"{problem.num_classes} classes, it is {start:.3g}; give a smaller {EPS[case.loss]}"
+        )
     job: dict[str, Any] = {
         **case.model_dump(include={"components", "net", "loss", "batch"}),
         "optimizer": case.optimizers[0],
@@ -86,11 +102,11 @@ def shuffled(base: Case) -> Case:
     return base.model_copy(update={"name": CONTROL, "role": "control", "map": "labels", "components": components})
 
 
-def closed_form(components: Components, loss: str = "softmax") -> Problem | None:
+def closed_form(components: Components, kind: str = "softmax") -> Problem | None:
     """Return the problem without noise where gradient and spectral flow are known at all times; None elsewhere."""
     problem = problem_of(components)
     try:
-        check_priors(problem) if loss == "squared" else check_tree(problem)
+        check_priors(problem) if kind == "squared" else check_tree(problem)
     except ValueError:
         return None
     return problem
@@ -101,9 +117,9 @@ def agreements(base: Components, steps: tuple[int, ...]) -> tuple[Agree, ...]:
     components = base.model_copy(update={"noise": 0.0, "spurious": 0, "imbalance": 1.0})
     try:
         return tuple(
-            make(Agree, {"components": components, "loss": loss, "flow": flow, "time": time, "steps": steps})
-            for loss, flow, time in AGREED
-            if closed_form(components, loss) is not None
+            make(Agree, {"components": components, "loss": kind, "flow": flow, "time": time, "steps": steps})
+            for kind, flow, time in AGREED
+            if closed_form(components, kind) is not None
         )
     except ValueError as error:
         raise UsageError(str(error)) from None

@@ -9,18 +9,20 @@ from muonlab.studies.components.claims import Judged
 from muonlab.studies.components.closed import Flows
 from muonlab.studies.components.comparisons import ALPHA, Pair, compare
 from muonlab.studies.components.maps import counts
-from muonlab.studies.components.quantities import CLAIMED, RANK, TEST
+from muonlab.studies.components.quantities import BESIDE, CLAIMED, RANK, TEST
 from muonlab.studies.components.readings import ComponentRuns
 from muonlab.studies.components.rounds import NAMES
 from muonlab.studies.components.varied import comparisons
+from muonlab.theory.turning import Turn
 
-MOST_CELLS = 6  # that are named one by one
+MOST_CELLS = 3  # that are named one by one
 
 
 def remarks(runs: ComponentRuns, judged: Sequence[Judged], flows: Sequence[Flows]) -> tuple[str, ...]:
     """Return the findings beside the verdict, those that can be had."""
     found = [*(_sizes(runs, each) for each in judged), *by_map(runs, judged), *where_lower(runs, judged)]
     found += [
+        *_beside(runs),
         *by_eps(runs),
         *_untrained(runs),
         *_closed(runs, flows),
@@ -74,7 +76,7 @@ def by_map(runs: ComponentRuns, judged: Sequence[Judged]) -> list[str]:
 def where_lower(runs: ComponentRuns, judged: Sequence[Judged]) -> list[str]:
     """Return the cells in which the first optimizer is lower, by name."""
     return [
-        f"{NAMES[runs.first]}’s {each.quantity.name} is lower at eps {lower[0].eps:g}, the largest first: "
+        f"{NAMES[runs.first]}’s {each.quantity.name} is lower in {len(lower)} of {each.num_asked} cells, by most in "
         f"{_named(lower, MOST_CELLS)}."
         for each in judged
         if (lower := each.on("lower"))
@@ -92,6 +94,16 @@ def _named(pairs: Sequence[Pair], most: int, *, with_eps: bool = False) -> str:
     return named + (f" and {len(pairs) - most} more" if len(pairs) > most else "")
 
 
+def _beside(runs: ComponentRuns) -> list[str]:
+    """Return the counts of the margin by norm and of the rank of the logits."""
+    # Neither rises by noise of W outside the components.
+    parts = []
+    for quantity in (each for each in BESIDE if each.key in ("margin-by-norm", "rank-logits")):
+        if pairs := compare(runs, runs.mapped, runs.rivals, quantity, runs.asked.main):
+            parts.append(f"the {quantity.name} is {in_counts(pairs)}")
+    return [f"Measured otherwise, {'; '.join(parts)}."] if parts else []
+
+
 def by_eps(runs: ComponentRuns) -> list[str]:
     """Return the counts at the other losses, and where the first optimizer is lower there."""
     found = []
@@ -101,11 +113,11 @@ def by_eps(runs: ComponentRuns) -> list[str]:
             pairs = compare(runs, runs.mapped, runs.rivals, quantity, place)
             if place != runs.asked.main and pairs:
                 own = [pair for pair in pairs if pair.side == "lower"]
-                parts.append(f"at {eps:g} higher in {counts(pairs)[0]} and lower in {len(own)} of {len(pairs)}")
+                parts.append(f"{counts(pairs)[0]} and {len(own)} of {len(pairs)} at {eps:g}")
                 lower += own
         if parts:
-            where = f" Lower: {_named(lower, MOST_CELLS // 2, with_eps=True)}." if lower else ""
-            found.append(f"At other losses the {quantity.name} is {'; '.join(parts)}.{where}")
+            where = f" Lowest: {_named(lower, 1, with_eps=True)}." if lower else ""
+            found.append(f"At other losses the {quantity.name} is higher and lower in {', '.join(parts)}.{where}")
     return found
 
 
@@ -129,8 +141,8 @@ def _untrained(runs: ComponentRuns) -> list[str]:
             told = ", ".join(f"with {NAMES[each]} {as_text(fmean(values))}" for each, values in ends.items())
             found.append(
                 f"At {name} the effective rank of the hidden states is {as_text(fmean(start))} before training and, at "
-                f"the loss, {told} (means over the cells): what moves the hidden layers less keeps more of the random "
-                "start."
+                f"the loss, {told} (means over the cells). So it counts the random start as well as what was learnt: "
+                "whatever moves the hidden layers less keeps more of that start."
             )
     return found
 
@@ -151,13 +163,26 @@ def _closed(runs: ComponentRuns, flows: Sequence[Flows]) -> list[str]:
         }
         told = [f"{words} at ratio {', '.join(f'{r:g}' for r in own)}" for words, own in sides.items() if own]
         parts.append(f"the {name} of spectral flow is {' and '.join(told)}")
-    turns = [(each.components.ratio, each.turns[0]) for each in flows if each.turns[0] is not None]
-    turned = ", ".join(f"{as_text(eps)} at ratio {ratio:g}" for ratio, eps in turns)
-    late = f" Below a loss of {turned} gradient flow has the larger worst margin." if turns else ""
+    leads = ", ".join(
+        f"{_lead(each.margin_turns)} at ratio {each.components.ratio:g}" for each in flows if each.margin_turns
+    )
+    late = f" At losses {leads} gradient flow has the larger worst margin." if leads else ""
     return [
-        f"By the closed forms, without noise and with infinitely small steps, at the loss {flows[0].eps:g} "
-        f"{'; '.join(parts)}, each beside gradient flow.{late}"
+        "By the closed forms (a linear classifier, no noise, infinitely small steps), beside gradient flow at the loss "
+        f"{flows[0].eps:g}, {'; '.join(parts)}.{late}"
     ]
+
+
+def _lead(turns: Sequence[Turn]) -> str:
+    """Return the losses at which gradient flow is ahead: "below 0.04", or "of 0.03 to 0.01"."""
+    parts, upper = [], None
+    for turn in turns:
+        if turn.ahead_below == "gradient":
+            upper = as_text(turn.eps)
+        else:
+            parts.append(f"above {as_text(turn.eps)}" if upper is None else f"of {upper} to {as_text(turn.eps)}")
+            upper = None
+    return " and ".join([*parts, f"below {upper}"] if upper else parts)
 
 
 def _spurious(runs: ComponentRuns) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 Edge = Literal["low", "high"]
 Score = tuple[int, float]
 CLEAR = 0.01  # share of its loss by which a rate on an edge must be better than all inside for the search to go on
+SAME = 1e-3  # share of a loss that looks and rounding make of it: rates that differ by less are equals
 NUM_BEYOND = 2  # rates of a job that extends a grid
 
 
@@ -46,9 +47,15 @@ def reached(member: Mapping[str, Any], place: int) -> bool:
 
 
 def best_rate(found: Mapping[float, Score]) -> float | None:
-    """Return the rate of the smallest score, the smaller of equals; None where every one diverged."""
-    rate = min(sorted(found), key=lambda each: found[each], default=None)
-    return rate if rate is not None and found[rate][1] < math.inf else None
+    """Return the rate of the smallest score, the smallest of equals; None where every one diverged.
+
+    Equals have as many seeds that came down, and losses that differ by a share of `SAME` at most. Without noise all
+    rates are equals, and the smallest is the nearest to the flows; without this rounding would choose.
+    """
+    missed, loss = min(found.values(), default=(0, math.inf))
+    if loss == math.inf:
+        return None
+    return min(rate for rate, own in found.items() if own[0] == missed and own[1] <= (1 + SAME) * loss)
 
 
 def as_good(found: Mapping[float, Score]) -> list[float]:

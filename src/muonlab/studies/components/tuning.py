@@ -8,7 +8,7 @@ from muonlab.studies.components import sensitivity
 from muonlab.studies.components.plan import middle
 from muonlab.studies.components.readings import ComponentRuns, OwnRuns
 from muonlab.studies.components.rounds import NAMES
-from muonlab.studies.components.search import reached
+from muonlab.studies.components.search import SAME, reached
 from muonlab.studies.components.seeds import line, over_seeds
 from muonlab.studies.components.sensitivity import Spread
 
@@ -109,8 +109,9 @@ def table(runs: ComponentRuns) -> Table:
     )
     note = (
         "The best has the smallest mean validation loss at the first time the train loss is at most the main eps, over "
-        "seeds that are not compared; rates at which such a seed never came there come after all that did. Where none "
-        "did, the one with the smallest train loss at the end."
+        f"seeds that are not compared, the smallest rate of those that differ by less than {SAME:.1%}; rates at "
+        "which such a seed never came there come after all that did. Where none did, the one with the smallest train "
+        "loss at the end."
     )
     return Table("tuning-rates", "Learning rates", columns, rows, note, folded=True)
 

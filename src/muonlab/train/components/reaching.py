@@ -38,10 +38,22 @@ def reached(losses: Sequence[float | None], eps: float) -> Reached | None:
 def between(before: Values, after: Values, share: float) -> Values:
     """Return values a share of the way from one look to the next; None where the next has none.
 
+    Losses are read on the straight line of their logarithms, as the training loss is, and all else on that of the
+    values: without noise a loss on other examples falls as that of training does, and is eps where that is.
+
     Where the look before has none, the next one's stand for both: at W = 0 there is no direction, and on the straight
     way from there to the next W it is the same all along.
     """
-    return {name: _between(value, after[name], share) for name, value in before.items()}
+    return {
+        name: (_between_losses if name.endswith("_loss") else _between)(value, after[name], share)
+        for name, value in before.items()
+    }
+
+
+def _between_losses(before: float | None, after: float | None, share: float) -> float | None:
+    if before is None or after is None or min(before, after) <= 0:  # a loss of zero has no logarithm
+        return _between(before, after, share)
+    return math.exp(_between(math.log(before), math.log(after), share))
 
 
 def _between(before: Any, after: Any, share: float) -> Any:
