@@ -1,10 +1,11 @@
+import hashlib
 import subprocess
 import sys
 
 import pytest
 
 from muonlab.runs import files
-from muonlab.runs.files import StudyError, lock, read_json, read_lines, write_bytes, write_json, write_text
+from muonlab.runs.files import StudyError, fingerprint, lock, read_json, read_lines, write_bytes, write_json, write_text
 
 
 def test_json_comes_back_and_nothing_else_is_left(tmp_path):
@@ -86,3 +87,14 @@ def test_a_process_that_dies_frees_its_lock(tmp_path):
         process.kill()
     with lock(path, wait=False):
         pass
+
+
+def test_a_fingerprint_is_of_content_and_of_a_folders_files(tmp_path):
+    (tmp_path / "a").mkdir()
+    path = tmp_path / "a" / "x.txt"
+    path.write_bytes(b"one")
+    assert fingerprint(path) == hashlib.sha256(b"one").hexdigest()
+    first = fingerprint(tmp_path)
+    assert first == fingerprint(tmp_path) != fingerprint(tmp_path / "a")
+    path.write_bytes(b"other")
+    assert fingerprint(tmp_path) != first

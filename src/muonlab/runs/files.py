@@ -1,6 +1,7 @@
 """Reading and writing the files of a study so that a kill at any moment leaves each of them old or new, never torn."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -87,3 +88,13 @@ def lock(path: Path, *, wait: bool) -> Iterator[None]:
                 f"another muonlab run is writing to {path.parent}; wait for it or stop it first"
             ) from error
         yield
+
+
+def fingerprint(path: Path) -> str:
+    """Return 64 hexadecimal digits that change with a file's content, or with names, sizes and times in a folder."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        told = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -139,6 +139,19 @@ class StudyData(BaseModel):
 Data = Annotated[Images | Texts | StudyData, Field(discriminator="kind")]
 
 
+class Read(BaseModel):
+    """A file or folder of data, or the source of a net.
+
+    Attributes:
+        path: where it is.
+        sha256: of what is there (`muonlab.runs.files.fingerprint`). An inspection of other content is another job.
+    """
+
+    model_config = Frozen
+    path: str
+    sha256: Digest
+
+
 class Inspect(BaseModel):
     """Measure checkpoints.
 
@@ -147,6 +160,7 @@ class Inspect(BaseModel):
         data: on which.
         measures: which; "transfer" needs data to transfer to, and "margins" of texts labelled ones.
         measuring: how much; path_examples and path_severity have no part in it.
+        read: what else decides the result.
     """
 
     model_config = Frozen
@@ -157,6 +171,7 @@ class Inspect(BaseModel):
     data: Data
     measures: Annotated[tuple[Measure, ...], Field(min_length=1)] = ("robustness", "margins", "rank")
     measuring: Measuring = Measuring()
+    read: tuple[Read, ...] = ()
 
     @model_validator(mode="after")
     def _names_differ(self):

@@ -230,3 +230,22 @@ def test_every_key_is_there_once():
     assert len(set(KEYS)) == len(KEYS)
     assert {"data", "net", "measure.examples", "tokenizer", "size"} <= set(KEYS)
     assert "measure.path_examples" not in KEYS
+
+
+# Bug: data or a net's source that had changed under its name gave the numbers of before.
+@pytest.mark.usefixtures("here")
+def test_other_content_under_the_same_name_is_another_job():
+    def read():
+        job = asked("a.pt", data="words.txt", net="nets:build").job
+        return {each.path: each.sha256 for each in job.read}
+
+    Path("words.txt").write_text("one")
+    Path("nets.py").write_text("def build(): ...")
+    first = read()
+    assert first.keys() == {"words.txt", "nets.py"}
+    Path("words.txt").write_text("two")
+    second = read()
+    assert (second["words.txt"] == first["words.txt"], second["nets.py"] == first["nets.py"]) == (False, True)
+    Path("nets.py").write_text("def build(): pass")
+    assert read()["nets.py"] != first["nets.py"]
+    assert asked("a.pt", data="digits", net="elsewhere:build").job.read == ()

@@ -11,13 +11,14 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from muonlab.runs.features import Family, Measuring
-from muonlab.runs.files import StudyError, read_json
-from muonlab.runs.inspection import Checkpoint, Group, Images, Inspect, StudyData, Texts
+from muonlab.runs.files import StudyError, fingerprint, read_json
+from muonlab.runs.inspection import Checkpoint, Group, Images, Inspect, Read, StudyData, Texts
 from muonlab.studies.features.rounds import NAMES
 from muonlab.studies.settings import Settings, UsageError, as_texts, check_name, make
 
 STUDY = "inspect"
 MEASURES = ("robustness", "margins", "rank", "transfer")
+SOURCES = {"source", "test", "transfer_source", "examples", "examples_test", "tokenizer"}  # that may be paths
 OF_GROUPS = ("net", "taps", "pool")  # for all groups or, as net.NAME, for one
 
 
@@ -172,6 +173,7 @@ def plan(groups: Sequence[Named], settings: Mapping[str, Any], describe: Describ
         _check_owner(key, [group.name for group in named])
     checkpoints = [_group(each, color, given, known) for each, color in zip(named, colors, strict=True)]
     fields = {"groups": checkpoints, "data": data, "measures": _measures(given, data), "measuring": measuring}
+    fields["read"] = _read(data, checkpoints)
     num_nets = sum(known[path].num_members for group in groups for path in group.paths)
     return Asked(make(Inspect, fields), {"models": models, **given}, num_nets)
 
@@ -292,6 +294,17 @@ def _data(given: Settings, known: Sequence[Described]) -> Images | Texts | Study
     if "transfer" in given:
         fields["transfer_source"] = _one("transfer", given["transfer"])
     return make(model, fields)
+
+
+def _read(data: Images | Texts | StudyData, groups: Iterable[Group]) -> list[Read]:
+    """Return the files and folders of the data, and of nets that stand in the current folder, as they are now."""
+    held = (data.family.data if isinstance(data, StudyData) else data).model_dump(include=SOURCES)
+    places = [place for place in held.values() if place is not None]
+    for module in dict.fromkeys(group.net.partition(":")[0] for group in groups if group.net):
+        own = Path(*module.split("."))
+        places += [str(own.with_suffix(".py")), str(own / "__init__.py")]
+    found = {place: Path(place).expanduser() for place in places}
+    return [Read(path=place, sha256=fingerprint(path)) for place, path in found.items() if path.exists()]
 
 
 def _study_data(of_data: list[str], families: Sequence[Family | None]) -> StudyData:
