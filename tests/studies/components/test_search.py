@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from muonlab.studies.components.search import best_rate, beyond, edge_of, reached, scores
 
 
-def member(rate, seed, loss, *, is_search=True, end=0.7, diverged=None):
+def member(rate, seed, loss, *, is_search=True, end=0.7, diverged=None, step=20.0):
     values = None if loss is None else {"validation_loss": loss}
     return {
         "rate": rate,
@@ -15,7 +15,7 @@ def member(rate, seed, loss, *, is_search=True, end=0.7, diverged=None):
         "is_search": is_search,
         "diverged_at": diverged,
         "train_loss": [1.0, None if diverged else end],
-        "at": [{"values": values}],
+        "at": [{"values": values, "step": None if loss is None else step}],
     }
 
 
@@ -28,6 +28,14 @@ def test_rates_that_a_seed_does_not_come_down_with_are_after_all_that_do():
     members = [member(0.1, 0, 0.9), member(0.1, 1, 0.9), member(0.3, 0, 0.1), member(0.3, 1, None)]
     found = scores(members, 0)
     assert found[0.3] == (1, 0.1)
+    assert best_rate(found) == 0.1
+
+
+# Bug: a rate that leapt from a loss of 2 to 0.2 and to 1e-7 was the best, by a validation loss read between the leaps.
+def test_rates_that_leap_over_the_loss_are_after_all_that_step_down_to_it():
+    members = [member(0.1, 0, 0.5), member(0.1, 1, 0.5), member(1.0, 0, 0.4, step=4.9), member(1.0, 1, 0.4, step=5.0)]
+    found = scores(members, 0)
+    assert found == {0.1: (0, 0.5), 1.0: (1, 0.4)}
     assert best_rate(found) == 0.1
 
 

@@ -1,7 +1,7 @@
 """Further findings of a study of components, a sentence each: by depth, where it is lower, noise, bases, accuracy."""
 
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 
 from muonlab.runs.findings import Interval, Kind, as_text
 from muonlab.stats.effects import difference
@@ -49,8 +49,8 @@ def _sizes(runs: ComponentRuns, judged: Judged) -> str:
         if values:
             kind = judged.quantity.kind
             spread = f"{as_text(min(values), kind)} to {as_text(max(values), kind)}"
-            mean = as_text(fmean(values), kind)
-            parts.append(f"less {NAMES[rival]} from {spread} {judged.quantity.unit}, {mean} in the mean of cells")
+            middle = as_text(median(values), kind)
+            parts.append(f"less {NAMES[rival]} from {spread} {judged.quantity.unit}, {middle} in the median of cells")
     if not parts:
         return ""
     name = judged.quantity.name

@@ -9,13 +9,15 @@ Edge = Literal["low", "high"]
 Score = tuple[int, float]
 CLEAR = 0.01  # share of its loss by which a rate on an edge must be better than all inside for the search to go on
 SAME = 1e-3  # share of a loss that looks and rounding make of it: rates that differ by less are equals
+FEWEST = 5  # steps to the loss: in fewer a run leaps over it, and what is read between two looks is of no run
 NUM_BEYOND = 2  # rates of a job that extends a grid
 
 
 def scores(members: Iterable[Mapping[str, Any]], place: int) -> dict[float, Score]:
-    """Return rate -> how it did on the search's seeds: (seeds that never came down to the loss, a loss).
+    """Return rate -> how it did on the search's seeds: (seeds that did not come down to the loss step by step, a loss).
 
-    The second is the mean validation loss at the first time at which the train loss is down to eps, over the seeds that
+    The first counts those that never came there, and those that did so in fewer than `FEWEST` steps. The second is the
+    mean validation loss at the first time at which the train loss is down to eps, over the seeds that
     came there; where none did, the mean train loss at the end, infinite where a run diverged.
 
     Args:
@@ -31,7 +33,7 @@ def scores(members: Iterable[Mapping[str, Any]], place: int) -> dict[float, Scor
 
 def _score(members: list[Mapping[str, Any]], place: int) -> Score:
     losses = [member["at"][place]["values"]["validation_loss"] for member in members if reached(member, place)]
-    missed = len(members) - len(losses)
+    missed = sum(not reached(member, place) or member["at"][place]["step"] < FEWEST for member in members)
     if losses:
         return missed, fmean(losses)
     ends = [member["train_loss"][-1] for member in members]
