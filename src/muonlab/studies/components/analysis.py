@@ -24,8 +24,7 @@ from muonlab.studies.components.thresholds import thresholds
 from muonlab.studies.components.tuning import tuning
 from muonlab.studies.components.varied import varied
 from muonlab.studies.components.verdict import verdict
-
-MOST_FAILURES = 5  # that are named one by one
+from muonlab.studies.missing import missing
 
 
 def analyse(folder: Path) -> Findings:
@@ -61,19 +60,4 @@ def analyse(folder: Path) -> Findings:
 def notices(runs: ComponentRuns) -> list[Text]:
     """Return what comes before all else: controls and jobs that failed, and what is missing."""
     found = [Text(f"A CONTROL FAILED: {each.in_words}.", "warning") for each in failed(judge_controls(runs))]
-    done = sum(record.status == "done" for record in runs.records)
-    if done < runs.expected:
-        found.append(
-            Text(
-                f"This study is not finished: {done} of the {runs.expected} jobs known so far are done; more may "
-                "follow from their results. What follows speaks of those.",
-                "warning",
-            )
-        )
-    lost = [record for record in runs.records if record.status in ("failed", "unreadable")]
-    for record in lost[:MOST_FAILURES]:
-        what = "failed" if record.status == "failed" else "cannot be read"
-        found.append(Text(f"{record.name or record.id} {what}: {record.reason}.", "warning"))
-    if len(lost) > MOST_FAILURES:
-        found.append(Text(f"{len(lost) - MOST_FAILURES} more jobs failed: see “Every job”.", "warning"))
-    return found
+    return [*found, *missing(runs.records, runs.expected)]
