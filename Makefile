@@ -33,6 +33,7 @@ bench: $(VENV)/.dev
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/engine.py --save records/engine/engine.json | tee records/engine/engine.txt
 	$(BIN)/python benchmarks/agreement.py | tee records/engine/agreement.txt
 	$(BIN)/python benchmarks/readme.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/heights.py --save records/engine/heights.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/inspection.py --save records/inspection/gpt2-small.json
 	$(INSTALL) --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/optim.py

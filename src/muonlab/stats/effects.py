@@ -81,9 +81,7 @@ def paired(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Effect:
         raise ValueError(f"{n[0]} and {n[1]} numbers are no pairs: both groups must have one number for every pair")
     estimate = mean(first - second, level)
     if estimate.value is None or estimate.lower is None:
-        reason = (
-            (estimate.reason or "").replace("runs", "pairs").replace("run", "pair").replace("values", "differences")
-        )
+        reason = {0: "no pairs", 1: "one pair: no interval"}.get(n[0], "all differences are equal: no interval")
         return _uncertain(estimate.value, level, n, reason)
     return _effect(estimate.value, math.sqrt(variance_of_mean(first - second)), n[0] - 1, level, n)
 

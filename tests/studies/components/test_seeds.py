@@ -1,19 +1,5 @@
-import pytest
-from scipy import stats
-
 from muonlab.runs.findings import Interval
-from muonlab.studies.components.seeds import line, over_seeds
-
-
-def test_means_have_students_interval():
-    values = [0.1, 0.4, 0.3]
-    expected = stats.ttest_1samp(values, 0).confidence_interval()
-    found = over_seeds(values)
-    assert (found.lower, found.upper) == pytest.approx((expected.low, expected.high))
-
-
-def test_a_mean_of_one_has_no_interval_and_says_why():
-    assert over_seeds([0.5]) == Interval(0.5, None, None, "one run: no interval")
+from muonlab.studies.components.seeds import line
 
 
 def test_a_line_has_the_colour_of_its_optimizer():

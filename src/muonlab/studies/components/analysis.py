@@ -24,7 +24,7 @@ from muonlab.studies.components.thresholds import thresholds
 from muonlab.studies.components.tuning import tuning
 from muonlab.studies.components.varied import varied
 from muonlab.studies.components.verdict import verdict
-from muonlab.studies.missing import missing
+from muonlab.studies.of_jobs import missing
 
 
 def analyse(folder: Path) -> Findings:

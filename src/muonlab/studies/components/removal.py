@@ -7,7 +7,7 @@ from muonlab.studies.components.plan import middle
 from muonlab.studies.components.quantities import REMOVED, ROBUST, SWAPPED
 from muonlab.studies.components.readings import ComponentRuns
 from muonlab.studies.components.rounds import NAMES
-from muonlab.studies.components.seeds import over_seeds
+from muonlab.studies.measures.compared import over_runs
 
 
 def removal(runs: ComponentRuns) -> tuple[Element, ...]:
@@ -29,7 +29,7 @@ def accuracies(runs: ComponentRuns) -> Table:
         for optimizer in runs.asked.optimizers:
             own = runs.of(case, optimizer)
             if own is not None:
-                values = [over_seeds(own.values(runs.asked.main, quantity).values()) for quantity in ROBUST]
+                values = [over_runs(own.values(runs.asked.main, quantity).values()) for quantity in ROBUST]
                 rows.append((name, NAMES[optimizer], *values, own.chance))
     columns = (
         Column("map", "Map"),

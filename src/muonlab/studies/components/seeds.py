@@ -1,16 +1,10 @@
-"""What the runs of one optimizer say together: means over seeds with 95% intervals, for tables and figures."""
+"""What the runs of one optimizer say together, for figures."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from muonlab.runs.findings import Interval, Line, Series
-from muonlab.stats.effects import mean
 from muonlab.studies.components.rounds import NAMES
-
-
-def over_seeds(values: Iterable[float]) -> Interval:
-    """Return the mean with Student's interval; without one, with a reason, where it cannot be had."""
-    estimate = mean(list(values))
-    return Interval(estimate.value, estimate.lower, estimate.upper, estimate.reason)
+from muonlab.studies.measures.compared import line_of
 
 
 def line(name: str, x: Sequence[float], points: Sequence[Interval], n: int, *, label: str = "") -> Line:
@@ -23,11 +17,4 @@ def line(name: str, x: Sequence[float], points: Sequence[Interval], n: int, *, l
         n: runs behind a point, at most.
         label: by default the optimizer's name.
     """
-    return Line(
-        series=Series(label or NAMES[name], name),
-        n=n,
-        x=tuple(x),
-        y=tuple(point.value for point in points),
-        lower=tuple(point.lower for point in points),
-        upper=tuple(point.upper for point in points),
-    )
+    return line_of(Series(label or NAMES[name], name), n, x, points)

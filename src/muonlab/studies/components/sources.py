@@ -1,24 +1,20 @@
 """What a study of components asked, and what became of every job."""
 
-import json
 from typing import Any
 
-from muonlab.runs.findings import Column, Element, Record, Table
+from muonlab.runs.findings import Column, Element, Table
 from muonlab.studies.components.readings import ComponentRuns
 from muonlab.studies.components.rounds import NAMES
+from muonlab.studies.of_jobs import every_job, in_full
 
 
 def sources(runs: ComponentRuns) -> tuple[Element, ...]:
     """Return the problem, the settings of the optimizers, the jobs and the config in full."""
-    asked = runs.asked
-    settings = " ".join(f"{key}={','.join(values)}" for key, values in asked.settings.items())
-    command = f"muonlab run components preset={asked.preset} {settings}".rstrip()
     return (
         problem(runs),
         optimizers(runs),
-        jobs(runs),
-        Record(f"Config in full: {command}", _pretty(asked.model_dump(mode="json"))),
-        *_environment(runs),
+        every_job(runs.records),
+        *in_full("components", runs.asked, runs.records),
     )
 
 
@@ -67,30 +63,3 @@ def optimizers(runs: ComponentRuns) -> Table:
     )
     note = "One value each, not tuned, the variations aside; the learning rate is searched (see Tuning)."
     return Table("optimizers", "Settings of the optimizers", columns, rows, note)
-
-
-def jobs(runs: ComponentRuns) -> Table:
-    """Return every job of this study and what became of it."""
-    columns = (
-        Column("job", "Job"),
-        Column("name", "What"),
-        Column("status", "Status"),
-        Column("seconds", "Seconds", "number"),
-        Column("reason", "Remark"),
-    )
-    rows = tuple((r.id, r.name, r.status, r.seconds, r.reason or "") for r in runs.records)
-    return Table("jobs", "Every job", columns, rows, folded=True)
-
-
-def _environment(runs: ComponentRuns) -> tuple[Record, ...]:
-    found = [record.environment for record in runs.records if record.environment]
-    if not found:
-        return ()
-    shared = {key: value for key, value in found[0].items() if all(each.get(key) == value for each in found)}
-    diff = shared.pop("uncommitted_diff", None)
-    records = [Record(f"Environment of all {len(found)} jobs that have begun", _pretty(shared))]
-    return (*records, *((Record("Uncommitted changes of the source", str(diff)),) if diff else ()))
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False)

@@ -9,8 +9,9 @@ from muonlab.studies.components.plan import middle
 from muonlab.studies.components.readings import ComponentRuns, OwnRuns
 from muonlab.studies.components.rounds import NAMES
 from muonlab.studies.components.search import SAME, reached
-from muonlab.studies.components.seeds import line, over_seeds
+from muonlab.studies.components.seeds import line
 from muonlab.studies.components.sensitivity import Spread
+from muonlab.studies.measures.compared import over_runs
 
 
 def tuning(runs: ComponentRuns, spreads: Sequence[Spread]) -> tuple[Element, ...]:
@@ -53,7 +54,7 @@ def _curve(runs: ComponentRuns, cases, optimizer: str):
 def _line(curve):
     name, points = curve
     n = max(len(losses) for _, losses in points)
-    return line(name, [rate for rate, _ in points], [over_seeds(losses) for _, losses in points], n)
+    return line(name, [rate for rate, _ in points], [over_runs(losses) for _, losses in points], n)
 
 
 def summary(runs: ComponentRuns) -> Table:

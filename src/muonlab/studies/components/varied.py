@@ -7,7 +7,7 @@ from muonlab.studies.components.problems import Case
 from muonlab.studies.components.quantities import CLAIMED, ROBUST, TEST, Quantity
 from muonlab.studies.components.readings import ComponentRuns
 from muonlab.studies.components.rounds import NAMES
-from muonlab.studies.components.seeds import over_seeds
+from muonlab.studies.measures.compared import over_runs
 
 BASE = "the middle of the map"
 
@@ -77,7 +77,7 @@ def means(runs: ComponentRuns) -> Table:
             if own is not None:
                 values = [own.values(runs.asked.main, quantity) for quantity in quantities]
                 best = own.best(runs.asked.main)
-                numbers = [over_seeds(each.values()) for each in values]
+                numbers = [over_runs(each.values()) for each in values]
                 rows.append((_name(case), NAMES[name], *numbers, best, _decay(case, name, best), len(values[0])))
     columns = (
         Column("case", "Problem"),

@@ -24,7 +24,7 @@ from muonlab.studies.measures.checks import checks
 from muonlab.studies.measures.controls import failed
 from muonlab.studies.measures.layers import margins, ranks
 from muonlab.studies.measures.robustness import robustness
-from muonlab.studies.missing import missing
+from muonlab.studies.of_jobs import missing
 
 
 def analyse(folder: Path) -> Findings:

@@ -3,24 +3,20 @@
 import json
 from typing import Any
 
-from muonlab.runs.findings import Column, Element, Record, Table
-from muonlab.runs.jobs import JobRecord
+from muonlab.runs.findings import Column, Element, Table
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
 from muonlab.studies.features.rounds import NAMES
+from muonlab.studies.of_jobs import every_job, in_full
 
 
 def sources(runs: FeatureRuns) -> tuple[Element, ...]:
     """Return the data, the settings, the jobs and the config in full."""
-    asked = runs.asked
-    settings = " ".join(f"{key}={','.join(values)}" for key, values in asked.settings.items())
-    command = f"muonlab run features preset={asked.preset} {settings}".rstrip()
     return (
         *((data(runs),) if any(family.finals for family in runs.families) else ()),
         *((read(runs),) if any(_notes(family) for family in runs.families) else ()),
         optimizers(runs),
-        jobs(runs),
-        Record(f"Config in full: {command}", _pretty(asked.model_dump(mode="json"))),
-        *_environment(runs),
+        every_job(runs.records),
+        *in_full("features", runs.asked, runs.records),
     )
 
 
@@ -90,34 +86,3 @@ def optimizers(runs: FeatureRuns) -> Table:
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else json.dumps(value)
-
-
-def jobs(runs: FeatureRuns) -> Table:
-    """Return every job of this study and what became of it."""
-    columns = (
-        Column("job", "Job"),
-        Column("name", "What"),
-        Column("status", "Status"),
-        Column("seconds", "Seconds", "number"),
-        Column("reason", "Remark"),
-    )
-    rows = tuple((r.id, r.name, r.status, r.seconds, r.reason or "") for r in runs.records)
-    return Table("jobs", "Every job", columns, rows, folded=True)
-
-
-def _environment(runs: FeatureRuns) -> tuple[Record, ...]:
-    found = [record for record in runs.records if record.environment]
-    if not found:
-        return ()
-    shared = {key: value for key, value in found[0].environment.items() if _is_shared(key, value, found)}
-    diff = shared.pop("uncommitted_diff", None)
-    records = [Record(f"Environment of all {len(found)} jobs that have begun", _pretty(shared))]
-    return (*records, *((Record("Uncommitted changes of the source", str(diff)),) if diff else ()))
-
-
-def _is_shared(key: str, value: Any, found: list[JobRecord]) -> bool:
-    return all(record.environment.get(key) == value for record in found)
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False)

@@ -1,6 +1,7 @@
 """What a path holds: a file of weights of one model or of several, or a folder of Hugging Face's. No code is run."""
 
 import hashlib
+import json
 import pickle
 import re
 import warnings
@@ -16,14 +17,13 @@ from torch import Tensor
 
 from muonlab.runs import features, jobs
 from muonlab.runs.features import Family, Measuring, Pretrain
-from muonlab.runs.files import StudyError, read_json
+from muonlab.runs.files import StudyError, fingerprint, read_json
 from muonlab.tasks.sources import DataError, existing
 from muonlab.train.features.weights import PREFIXES
 
 Kind = Literal["model", "population", "torch", "huggingface"]
 INSIDE = ("state_dict", "model_state_dict", "model")  # keys of a dict of torch.save under which training loops keep it
 WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
-BLOCK_BYTES = 2**20
 EXPECTED = "expected a .safetensors, a state dict of torch.save, or a folder with config.json as Hugging Face's"
 
 
@@ -83,14 +83,10 @@ def _describe(path: str) -> Described:
 
 def digest(place: Path) -> str:
     """Return the SHA-256 of a file, or of the config.json and the weight files of a folder."""
-    found = hashlib.sha256()
-    for file in [place / "config.json", *weight_files(place)] if place.is_dir() else [place]:
-        if place.is_dir():
-            found.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as held:
-            while block := held.read(BLOCK_BYTES):
-                found.update(block)
-    return found.hexdigest()
+    if not place.is_dir():
+        return fingerprint(place)
+    told = [(file.name, fingerprint(file)) for file in (place / "config.json", *weight_files(place))]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def weight_files(folder: Path) -> list[Path]:

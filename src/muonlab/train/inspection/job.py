@@ -1,6 +1,5 @@
 """The job of an inspection, from its config to its result.json."""
 
-import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from torch import nn
 from muonlab.runs import inspection
 from muonlab.runs.clock import Clock
 from muonlab.runs.features import Family
-from muonlab.runs.files import read_json
+from muonlab.runs.files import fingerprint, read_json
 from muonlab.runs.inspection import Data, Group, Images, Inspect, StudyData
 from muonlab.tasks.sources import DataError
 from muonlab.train.inspection import checkpoints, huggingface, nets, taps
@@ -138,7 +137,7 @@ def _tokenizer(described: list[Described]) -> str | None:
     """
     folders = [own.place for own in described if own.kind == "huggingface"]
     paths = [path for path in map(huggingface.tokenizer, folders) if path is not None]
-    if len({hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}) > 1:
+    if len({fingerprint(path) for path in paths}) > 1:
         raise DataError(f"{paths[0]} and that of another folder differ; give tokenizer=PATH, one for all")
     return str(paths[0]) if paths else None
 
