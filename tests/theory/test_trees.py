@@ -67,7 +67,7 @@ def test_at_one_loss_the_worst_margin_varies_by_the_rivals_at_most(case):
     assert (np.diff(falling) <= 1e-9).all()
     assert falling[-1] == pytest.approx(gains.min(), abs=1e-12)
     equal = trees.margins_by_level(tree, np.full(len(tree), gains[0]))
-    np.testing.assert_allclose(equal, gains[0])
+    np.testing.assert_allclose(equal, gains[0], atol=1e-12)  # gains may be denormal
 
 
 @given(trees_with_gains())
