@@ -12,12 +12,12 @@ import json
 import torch
 from optimizer.machine import machine
 
+from muonlab.jobs.cell_config import CellConfig
 from muonlab.losses import LOSSES
-from muonlab.runs.config import CellConfig
 from muonlab.studies import grokking
-from muonlab.train.cell import build_net, build_population, build_rows, build_task, streams
+from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams
+from muonlab.studies.grokking.work.treatments import treatments
 from muonlab.train.sequential import Sequential
-from muonlab.train.treatments import treatments
 
 ENGINES = ("plain module", "whole stack", "members", "compiled")
 

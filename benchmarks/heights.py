@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from optimizer.machine import machine
 
-from muonlab.runs.features import CNNConfig, Family, GPTConfig, ImageData, Muon, TextData, ViTConfig
-from muonlab.train.features.batches import Batches
-from muonlab.train.features.job import build_material
-from muonlab.train.features.pretraining import build_engine, count_flops
+from muonlab.studies.features.config import CNNConfig, Family, GPTConfig, ImageData, Muon, TextData, ViTConfig
+from muonlab.studies.features.work.batches import Batches
+from muonlab.studies.features.work.job import build_material
+from muonlab.studies.features.work.pretraining import build_engine, count_flops
 
 DIGITS = ImageData(name="digits", source="digits")
 TEXTS = {"name": "sources", "source": "sources", "transfer_source": "documentation", "examples": "packages"}

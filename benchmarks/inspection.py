@@ -19,12 +19,12 @@ from optimizer.machine import machine
 from safetensors.torch import save_file
 from torch import nn
 
+from muonlab.data import text
+from muonlab.jobs.files import read_json
 from muonlab.nets.gpt import GPT
-from muonlab.runs.features import Measuring
-from muonlab.runs.files import read_json
-from muonlab.runs.inspection import Checkpoint, Group, Inspect, Texts
-from muonlab.tasks import text
-from muonlab.train.inspection import checkpoints, job
+from muonlab.studies.checkpoints.config import Checkpoint, Group, Inspect, Texts
+from muonlab.studies.checkpoints.work import checkpoints, job
+from muonlab.studies.features.config import Measuring
 
 NET = "inspection:build"  # this file
 NAMES = ("first", "second")

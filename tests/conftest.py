@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from muonlab.runs.config import AdamWConfig, CellConfig, MuonConfig, NetConfig, ProtocolConfig, SGDConfig, TaskConfig
+from muonlab.jobs.cell_config import (
+    AdamWConfig,
+    CellConfig,
+    MuonConfig,
+    NetConfig,
+    ProtocolConfig,
+    SGDConfig,
+    TaskConfig,
+)
 
 OPTIMIZERS = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
 

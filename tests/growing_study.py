@@ -5,16 +5,16 @@ from types import ModuleType
 
 from pydantic import BaseModel, ConfigDict
 
-from muonlab.runs import jobs
-from muonlab.runs.findings import Findings, Verdict
-from muonlab.runs.jobs import Job
-from muonlab.studies.settings import check_name, whole_number
+from muonlab.jobs import job as jobs
+from muonlab.jobs.job import Job
+from muonlab.report.findings import Findings, Verdict
+from muonlab.study.settings import check_name, whole_number
 
 WORK = """
 import json
 from pathlib import Path
 
-from muonlab.runs.clock import Clock
+from muonlab.jobs.clock import Clock
 
 def square(*, config, folder, device, compile, environment, report):
     clock = Clock(Path(folder), environment, device)

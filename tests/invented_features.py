@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from muonlab.runs.features import Measure, Pretrain
+from muonlab.studies.features.config import Measure, Pretrain
 from muonlab.studies.features.rounds import Step, steps
 
 Losses = Callable[[Step, float, int], list[float | None]]  # (step, rate, seed) -> validation loss at every look

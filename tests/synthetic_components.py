@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from muonlab.runs import jobs
-from muonlab.runs.components import Agree, Simulate
-from muonlab.runs.files import write_json
-from muonlab.runs.jobs import Job, JobRecord
+from muonlab.jobs import job as jobs
+from muonlab.jobs.files import write_json
+from muonlab.jobs.job import Job, JobRecord
+from muonlab.studies.components.config import Agree, Simulate
 from muonlab.studies.components.plan import ComponentStudy, begin, plan
 from muonlab.studies.components.problems import Case
 from muonlab.studies.components.readings import ComponentRuns, gather

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from muonlab.runs import jobs
-from muonlab.runs.features import Measure, Pretrain
-from muonlab.runs.files import write_json
+from muonlab.jobs import job as jobs
+from muonlab.jobs.files import write_json
+from muonlab.studies.features.config import Measure, Pretrain
 from muonlab.studies.features.plan import FeatureStudy, plan
 from muonlab.studies.features.rounds import SEARCH_FROM, Step, steps
 

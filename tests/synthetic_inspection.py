@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import synthetic_features as synthetic
-from muonlab.runs import jobs
-from muonlab.runs.features import Measuring
-from muonlab.runs.files import write_json
-from muonlab.runs.inspection import Checkpoint, Group, Images, Inspect
-from muonlab.studies import inspection
-from muonlab.studies.inspection.plan import Asked
+from muonlab.jobs import job as jobs
+from muonlab.jobs.files import write_json
+from muonlab.studies import checkpoints as inspection
+from muonlab.studies.checkpoints.config import Checkpoint, Group, Images, Inspect
+from muonlab.studies.checkpoints.plan import Asked
+from muonlab.studies.features.config import Measuring
 
 EVERY = ("robustness", "margins", "rank", "transfer")
 CORRUPTIONS = ("fog", "gaussian_noise")

@@ -8,9 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from muonlab.runs.config import AdamWConfig, CellConfig, MuonConfig, NetConfig, ProtocolConfig, SGDConfig, TaskConfig
-from muonlab.runs.result import CellResult, Crossing, MemberResult
-from muonlab.runs.store import Plan, create
+from muonlab.jobs.cell_config import (
+    AdamWConfig,
+    CellConfig,
+    MuonConfig,
+    NetConfig,
+    ProtocolConfig,
+    SGDConfig,
+    TaskConfig,
+)
+from muonlab.jobs.cell_result import CellResult, Crossing, MemberResult
+from muonlab.jobs.store import Plan, create
 
 OPTIMIZERS = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
 FLOPS = {"muon": 1.3e9, "adamw": 1e9, "sgd": 1e9}

@@ -189,7 +189,7 @@ def test_a_disk_that_fills_while_the_report_is_written_is_explained(study, muonl
 
     folder, _ = study
     (folder / "report.html").unlink(missing_ok=True)
-    monkeypatch.setattr("muonlab.view.report.write", full)
+    monkeypatch.setattr("muonlab.report.page.write", full)
     status, _, errors = muonlab("report", folder)
     assert status == 1
     assert errors.startswith("muonlab: the disk that holds report.html is full; free some space")

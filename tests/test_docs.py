@@ -14,17 +14,18 @@ from torch import nn
 
 from muonlab.cli import EXECUTION_KEYS, app
 from muonlab.inspection import inspect
-from muonlab.runs import jobs
-from muonlab.runs.clock import Clock
-from muonlab.runs.components import Components, Net, Simulate
-from muonlab.runs.features import ImageData, Measuring, TextData, Training
-from muonlab.runs.files import read_json
-from muonlab.runs.result import QUANTITIES, CellResult, Crossing, MemberResult
-from muonlab.studies import components, features, grokking, inspection
+from muonlab.jobs import job as jobs
+from muonlab.jobs.cell_result import QUANTITIES, CellResult, Crossing, MemberResult
+from muonlab.jobs.clock import Clock
+from muonlab.jobs.files import read_json
+from muonlab.studies import checkpoints as inspection
+from muonlab.studies import components, features, grokking
+from muonlab.studies.components.config import Components, Net, Simulate
 from muonlab.studies.components.plan import OPTIMIZERS as COMPONENT_OPTIMIZERS
+from muonlab.studies.components.work import job as component_job
+from muonlab.studies.features.config import ImageData, Measuring, TextData, Training
 from muonlab.studies.features.plan import NETS, OPTIMIZERS
-from muonlab.train.components import job as component_job
-from muonlab.train.features import job
+from muonlab.studies.features.work import job
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

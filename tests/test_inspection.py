@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from muonlab.inspection import ask, describe, inspect, taps
-from muonlab.launch.pool import Event
-from muonlab.runs.files import StudyError
-from muonlab.studies.settings import UsageError
+from muonlab.jobs.files import StudyError
+from muonlab.jobs.pool import Event
+from muonlab.study.settings import UsageError
 
 FEW = {"examples": 10, "probe_train": 80, "probe_validation": 40}
 
@@ -38,7 +38,9 @@ def test_modules_in_memory(tmp_path, monkeypatch):
         ("B", "B 1"),
     ]
     # The same models again are read; others are measured.
-    monkeypatch.setattr("muonlab.train.inspection.measuring.inspect_models", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(
+        "muonlab.studies.checkpoints.work.measuring.inspect_models", lambda *_, **__: pytest.fail("measured")
+    )
     assert inspect(models, **settings).result == found.result
     with pytest.raises(pytest.fail.Exception, match="measured"):
         inspect({**models, "A": net(3)}, **settings)
@@ -57,7 +59,7 @@ def test_checkpoints_that_fail_say_why(folder, tmp_path, monkeypatch):
         begin()
         yield Event("failed", ready()[0].id, {"reason": "DataError: net=no_such_module:build"})
 
-    monkeypatch.setattr("muonlab.launch.local.run_jobs", run_jobs)
+    monkeypatch.setattr("muonlab.jobs.local.run_jobs", run_jobs)
     with pytest.raises(StudyError, match="DataError: net=no_such_module:build"):
         inspect({"A": folder / "0.pt"}, net="no_such_module:build", data="digits", out=tmp_path / "out")
 

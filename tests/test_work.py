@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import pytest
 
 import growing_study
-from muonlab.runs import jobs, store
+from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.work import Cells, Jobs
 
 

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from muonlab.runs.environment import record
+from muonlab.jobs.environment import record
 
 PEER_PACKAGES = ("timm", "pytorch_optimizer", "heavyball", "torchvision")
 SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}

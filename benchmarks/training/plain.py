@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from muonlab.jobs.cell_config import CellConfig
 from muonlab.nets.transformer import rotate
-from muonlab.runs.config import CellConfig
-from muonlab.train.cell import build_net, build_rows, build_task
+from muonlab.studies.grokking.work.cell import build_net, build_rows, build_task
 
 
 class Block(nn.Module):

@@ -4,8 +4,15 @@ import time
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from muonlab.runs.config import AdamWConfig, CellConfig, MuonConfig, NetConfig, ProtocolConfig, TaskConfig
-from muonlab.train.cell import build_population, build_rows, build_task
+from muonlab.jobs.cell_config import (
+    AdamWConfig,
+    CellConfig,
+    MuonConfig,
+    NetConfig,
+    ProtocolConfig,
+    TaskConfig,
+)
+from muonlab.studies.grokking.work.cell import build_population, build_rows, build_task
 
 
 def cell(optimizer: str, depth: int, count: int) -> CellConfig:

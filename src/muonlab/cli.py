@@ -17,7 +17,7 @@ from muonlab import __version__
 
 DEFAULT_ROOT = Path("runs")
 STUDIES = ("grokking", "features", "components")  # packages of muonlab.studies that `run` runs
-PACKAGES = {"inspect": "inspection"}  # of studies whose package has another name
+PACKAGES = {"inspect": "checkpoints"}  # of studies whose package has another name
 EXECUTION_KEYS = ("out", "device", "workers", "compile")
 
 app = App(
@@ -56,8 +56,8 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     dry_run
         Print the cells or jobs, their number, the estimated time and, for cells, disk, and run nothing.
     """
-    from muonlab.runs import store
-    from muonlab.studies.settings import check_name, parse, whole_number
+    from muonlab.jobs import store
+    from muonlab.study.settings import check_name, parse, whole_number
     from muonlab.work import Cells, Jobs
 
     check_name("study", study, STUDIES)
@@ -125,8 +125,8 @@ def inspect(
         Print what would be measured, and measure nothing.
     """
     from muonlab import inspection
-    from muonlab.runs import store
-    from muonlab.view import terminal
+    from muonlab.jobs import store
+    from muonlab.report import terminal
     from muonlab.work import Jobs
 
     asked, beside = inspection.ask(models, ("out", "device"))
@@ -172,7 +172,7 @@ def _do(work, device: str, compile: str) -> tuple[int, int]:
 
 
 def _write_report(study: str, folder: Path) -> None:
-    from muonlab.view import report as view
+    from muonlab.report import page as view
 
     findings = _package(study).analyse(folder)
     path = view.write(findings, folder)
@@ -197,8 +197,8 @@ def ls(folder: Path = DEFAULT_ROOT, *, as_json: Annotated[bool, Parameter(name="
     as_json
         Print JSON instead of a table.
     """
-    from muonlab.runs.catalogue import list_studies
-    from muonlab.view import terminal
+    from muonlab.jobs.catalogue import list_studies
+    from muonlab.report import terminal
 
     studies = list_studies(folder)
     if as_json:
@@ -230,9 +230,9 @@ def show(
     as_json
         Print a JSON list with an object a cell or job (its keys: docs/files.md) instead of a table.
     """
-    from muonlab.runs import catalogue
-    from muonlab.runs.files import StudyError
-    from muonlab.view import terminal
+    from muonlab.jobs import catalogue
+    from muonlab.jobs.files import StudyError
+    from muonlab.report import terminal
 
     records = [record for record in catalogue.records(folder) if record.id.startswith(cell or "")]
     if cell is not None and not records:
@@ -257,8 +257,8 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
     folder
         The study's folder.
     """
-    from muonlab.runs import catalogue
-    from muonlab.runs.files import StudyError
+    from muonlab.jobs import catalogue
+    from muonlab.jobs.files import StudyError
 
     study = catalogue.read(folder).study
     reported = (*STUDIES, *PACKAGES)
@@ -289,9 +289,9 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
 
     import torch
 
+    from muonlab.jobs.environment import record
+    from muonlab.report import terminal
     from muonlab.rules import choice
-    from muonlab.runs.environment import record
-    from muonlab.view import terminal
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     found = {
@@ -308,8 +308,8 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit status 0, 1 for a failure, 2 for a mistake in the command, 130 for Ctrl-C."""
-    from muonlab.runs.files import StudyError
-    from muonlab.runs.store import explain
+    from muonlab.jobs.files import StudyError
+    from muonlab.jobs.store import explain
 
     words = sys.argv[1:] if arguments is None else arguments
     try:
@@ -339,7 +339,7 @@ def _stop(error: Exception, status: int) -> None:
 
 
 def _cores() -> int:
-    from muonlab.launch.local import available_cores
+    from muonlab.jobs.local import available_cores
 
     return available_cores()
 
@@ -347,8 +347,8 @@ def _cores() -> int:
 def _check_device(name: str) -> None:
     if name == "cpu":
         return
-    from muonlab.studies.settings import UsageError
-    from muonlab.train.probe import check_device
+    from muonlab.studies.grokking.work.probe import check_device
+    from muonlab.study.settings import UsageError
 
     try:
         check_device(name)

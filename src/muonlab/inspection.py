@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from muonlab.launch import local
-from muonlab.runs import jobs, store
-from muonlab.runs.files import StudyError, write_json
-from muonlab.runs.findings import Verdict
-from muonlab.runs.inspection import Data
-from muonlab.studies import inspection as study
-from muonlab.studies.inspection.plan import Asked, Described, Named, expanded, split
-from muonlab.studies.settings import UsageError
-from muonlab.tasks.sources import existing
+from muonlab.data.sources import existing
+from muonlab.jobs import job as jobs
+from muonlab.jobs import local, store
+from muonlab.jobs.files import StudyError, write_json
+from muonlab.report.findings import Verdict
+from muonlab.studies import checkpoints as study
+from muonlab.studies.checkpoints.config import Data
+from muonlab.studies.checkpoints.plan import Asked, Described, Named, expanded, split
+from muonlab.study.settings import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -118,7 +118,7 @@ def describe(path: str) -> Described:
     Raises:
         ValueError: it is none.
     """
-    from muonlab.train.inspection import checkpoints
+    from muonlab.studies.checkpoints.work import checkpoints
 
     return checkpoints.describe(path)[0]
 
@@ -139,7 +139,7 @@ def taps(asked: Asked) -> list[tuple[str, str, tuple[int, ...], bool]]:
     Raises:
         UsageError: nets or data that do not fit.
     """
-    from muonlab.train.inspection.job import tap_table
+    from muonlab.studies.checkpoints.work.job import tap_table
 
     try:
         return tap_table(asked.job)
@@ -176,7 +176,7 @@ def _plan_modules(groups: Mapping[str, Sequence["nn.Module"]], given: dict[str, 
     for key in given:
         if key.partition(".")[0] in ("net", "names") or key.startswith(("taps.", "pool.")):
             raise UsageError(f"{key} has no effect on modules in memory; leave it out")
-    from muonlab.train.inspection.nets import digest
+    from muonlab.studies.checkpoints.work.nets import digest
 
     modules = {f"{name} {k}": net for name, group in groups.items() for k, net in enumerate(group)}
     named = [Named(name, tuple(f"{name} {k}" for k in range(len(group)))) for name, group in groups.items()]
@@ -185,7 +185,7 @@ def _plan_modules(groups: Mapping[str, Sequence["nn.Module"]], given: dict[str, 
 
 def _measure_modules(asked: Asked, groups: Mapping[str, Sequence["nn.Module"]], folder: Path) -> None:
     """Measure in this process and keep the result as a job's; one that is there is kept."""
-    from muonlab.train.inspection.measuring import inspect_models
+    from muonlab.studies.checkpoints.work.measuring import inspect_models
 
     ready = study.ready(asked, folder)
     study.begin(asked, folder)
@@ -222,7 +222,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reported(asked: Asked, folder: Path) -> Inspection:
-    from muonlab.view import report
+    from muonlab.report import page as report
 
     findings = study.analyse(folder)
     result = jobs.results(folder)[study.job(asked).id]

@@ -6,16 +6,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol, TextIO
 
-from muonlab.launch import local
-from muonlab.launch.pool import Event
-from muonlab.launch.worker import import_string
-from muonlab.runs import jobs, store
-from muonlab.runs.files import StudyError
-from muonlab.runs.jobs import Job, JobRecord
-from muonlab.runs.store import CellRecord, Plan
-from muonlab.view import terminal
-from muonlab.view.job_progress import JobProgress
-from muonlab.view.progress import ProgressView
+from muonlab.jobs import job as jobs
+from muonlab.jobs import local, store
+from muonlab.jobs.files import StudyError
+from muonlab.jobs.job import Job, JobRecord
+from muonlab.jobs.pool import Event
+from muonlab.jobs.store import CellRecord, Plan
+from muonlab.jobs.worker import import_string
+from muonlab.report import terminal
+from muonlab.report.job_progress import JobProgress
+from muonlab.report.progress import ProgressView
 
 Compile = Literal["auto", "always", "never"]
 
@@ -64,7 +64,7 @@ class Cells:
 
     def forecast(self, device: str) -> None:
         """Print what a run would do; it trains each kind of cell for a moment."""
-        from muonlab.train.probe import Prober
+        from muonlab.studies.grokking.work.probe import Prober
 
         cells = [record.config for record in self.records() if record.status != "done"]
         prober = Prober(device)

@@ -1,6 +1,6 @@
 import pytest
 
-from muonlab.runs.files import read_json
+from muonlab.jobs.files import read_json
 from muonlab.train import jobs
 from muonlab.train.jobs import finish
 

@@ -5,15 +5,15 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from muonlab.data.algorithmic import TASKS
 from muonlab.losses import LOSSES, softmax
 from muonlab.nets.resnet import ResNet
 from muonlab.rules import adamw, muon
-from muonlab.tasks.algorithmic import TASKS
+from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams
+from muonlab.studies.grokking.work.treatments import treatments
 from muonlab.train.by_rule import Treatment
-from muonlab.train.cell import build_net, build_population, build_rows, build_task, streams
 from muonlab.train.population import Population
 from muonlab.train.sequential import Sequential
-from muonlab.train.treatments import treatments
 
 # In float64 a member differs from itself alone by rounding only: a batched matrix product may sum in another order when
 # the stack has another height. Eight steps let that grow to well under this.

@@ -8,12 +8,12 @@ from torch import nn
 
 from muonlab.losses import LOSSES, softmax
 from muonlab.rules import adamw, muon
+from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams
+from muonlab.studies.grokking.work.treatments import treatments
 from muonlab.train import checkpoint
 from muonlab.train.by_rule import Treatment
-from muonlab.train.cell import build_net, build_population, build_rows, build_task, streams
 from muonlab.train.population import Population
 from muonlab.train.sequential import Sequential
-from muonlab.train.treatments import treatments
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}  # as in test_population: sums in another order
 EXACT = {"rtol": 0, "atol": 0}

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from muonlab.runs.clock import Clock
-from muonlab.runs.files import lock, read_json, write_json
+from muonlab.jobs.clock import Clock
+from muonlab.jobs.files import lock, read_json, write_json
 
 Report = Callable[[dict], None]
 

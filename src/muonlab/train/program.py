@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from muonlab.runs.files import lock
+from muonlab.jobs.files import lock
 
 Function = Callable[..., Sequence[Tensor]]
 

@@ -1,10 +1,10 @@
 import pytest
 
 import synthetic_components as synthetic
-from muonlab.runs.files import StudyError
+from muonlab.jobs.files import StudyError
+from muonlab.report import page as report
 from muonlab.studies.components import analyse
 from muonlab.studies.components.analysis import notices
-from muonlab.view import report
 
 SECTIONS = [
     "Claim (e): margin and rank at equal loss",

@@ -3,8 +3,8 @@ import pytest
 
 import synthetic_components as synthetic
 from muonlab.studies.components.closed import agreement, beside, closed, flows, gains
-from muonlab.theory.crossing import at_loss
-from muonlab.theory.problem import build
+from muonlab.studies.components.theory.crossing import at_loss
+from muonlab.studies.components.theory.problem import build
 
 
 @pytest.fixture(scope="module")

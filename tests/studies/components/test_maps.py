@@ -1,7 +1,7 @@
 import pytest
 
 import synthetic_components as synthetic
-from muonlab.runs.findings import Grid
+from muonlab.report.findings import Grid
 from muonlab.studies.components.claims import judge
 from muonlab.studies.components.comparisons import compare
 from muonlab.studies.components.maps import figure, maps

@@ -2,12 +2,12 @@ import math
 
 import pytest
 
-from muonlab.runs import jobs
-from muonlab.runs.components import Agree, Simulate
+from muonlab.jobs import job as jobs
 from muonlab.studies.components import KEYS, PRESETS, ComponentStudy, begin, plan
+from muonlab.studies.components.config import Agree, Simulate
 from muonlab.studies.components.plan import middle
 from muonlab.studies.components.rounds import steps
-from muonlab.studies.settings import UsageError
+from muonlab.study.settings import UsageError
 
 
 def mapped(study):

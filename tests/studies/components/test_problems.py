@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from muonlab.runs.components import Components
 from muonlab.studies.components import plan
+from muonlab.studies.components.config import Components
 from muonlab.studies.components.problems import agreements, check, closed_form, problem_of, shuffled
-from muonlab.studies.settings import UsageError
+from muonlab.study.settings import UsageError
 
 
 def test_a_problem_has_the_strengths_and_patterns_that_its_config_says():

@@ -3,7 +3,7 @@ import pytest
 import synthetic_components as synthetic
 from muonlab.studies.components.quantities import EVERY, MARGIN, RANK
 from muonlab.studies.components.rounds import steps
-from muonlab.train.components import job
+from muonlab.studies.components.work import job
 
 
 def test_every_problem_has_the_runs_of_every_optimizer(runs):

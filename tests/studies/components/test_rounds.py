@@ -1,7 +1,7 @@
 import synthetic_components as synthetic
-from muonlab.runs import jobs
-from muonlab.runs.components import Agree, read
+from muonlab.jobs import job as jobs
 from muonlab.studies.components import begin, outline, plan, ready, trials
+from muonlab.studies.components.config import Agree, read
 from muonlab.studies.components.rounds import SEARCH_FROM, cost, steps
 
 

@@ -1,4 +1,4 @@
-from muonlab.runs.findings import Interval
+from muonlab.report.findings import Interval
 from muonlab.studies.components.seeds import line
 
 

@@ -1,7 +1,7 @@
 import json
 
 import synthetic_components as synthetic
-from muonlab.runs.findings import Record
+from muonlab.report.findings import Record
 from muonlab.studies.components.sources import sources
 
 

@@ -1,9 +1,9 @@
 import pytest
 
-from muonlab.runs.components import Components
 from muonlab.studies.components import plan
+from muonlab.studies.components.config import Components
 from muonlab.studies.components.variations import VARIATIONS, vary, weakest
-from muonlab.studies.settings import UsageError
+from muonlab.study.settings import UsageError
 
 BASE = plan("laptop").base
 

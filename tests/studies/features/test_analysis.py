@@ -6,10 +6,10 @@ import sys
 import pytest
 
 import synthetic_features as synthetic
-from muonlab.runs.files import StudyError
-from muonlab.runs.findings import Figure, Picture, Table
+from muonlab.jobs.files import StudyError
+from muonlab.report.findings import Figure, Picture, Table
+from muonlab.report.page import write
 from muonlab.studies.features.analysis import analyse
-from muonlab.view.report import write
 
 SECTIONS = [
     "Claims",

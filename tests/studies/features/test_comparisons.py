@@ -1,6 +1,6 @@
 import pytest
 
-from muonlab.runs.findings import Figure, Text
+from muonlab.report.findings import Figure, Text
 from muonlab.studies.features import comparisons
 from muonlab.studies.features.readings import FeatureRuns
 from muonlab.studies.features.verdict import verdicts

@@ -4,7 +4,7 @@ from scipy import stats
 import synthetic_features as synthetic
 from muonlab.studies.features.controls import judge_controls
 from muonlab.studies.features.readings import read
-from muonlab.studies.measures.controls import ERROR, failed
+from muonlab.study.measures.controls import ERROR, failed
 
 
 def controls(folder, **planted):

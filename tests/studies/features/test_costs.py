@@ -2,7 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muonlab.runs.features import CNNConfig, Family, GPTConfig, ImageData, Measure, Measuring, State, Training
+from muonlab.studies.features.config import (
+    CNNConfig,
+    Family,
+    GPTConfig,
+    ImageData,
+    Measure,
+    Measuring,
+    State,
+    Training,
+)
 from muonlab.studies.features.costs import measuring_cost, products, training_cost
 from muonlab.studies.features.plan import plan
 from muonlab.studies.features.rounds import outline

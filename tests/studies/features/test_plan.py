@@ -1,9 +1,9 @@
 import pytest
 
-from muonlab.runs import jobs
-from muonlab.runs.features import AdamW, ImageData, Muon, TextData
+from muonlab.jobs import job as jobs
 from muonlab.studies.features import KEYS, PRESETS, FeatureStudy, begin, plan
-from muonlab.studies.settings import UsageError
+from muonlab.studies.features.config import AdamW, ImageData, Muon, TextData
+from muonlab.study.settings import UsageError
 
 FILES = {
     "images": "data/mnist",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import synthetic_features as synthetic
-from muonlab.runs.files import StudyError
+from muonlab.jobs.files import StudyError
 from muonlab.studies.features.readings import read
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from muonlab.runs.findings import Text
+from muonlab.report.findings import Text
 from muonlab.studies.features import robustness
 from muonlab.studies.features.claims import effective_robustness
 from muonlab.studies.features.readings import FeatureRuns

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invented_features import bowl, drive, looks
-from muonlab.runs import jobs
-from muonlab.runs.features import Measure, Pretrain, Transfer
-from muonlab.runs.files import write_json
+from muonlab.jobs import job as jobs
+from muonlab.jobs.files import write_json
+from muonlab.studies.features.config import Measure, Pretrain, Transfer
 from muonlab.studies.features.plan import Search, plan
 from muonlab.studies.features.rounds import (
     FINAL,

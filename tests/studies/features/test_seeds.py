@@ -1,4 +1,4 @@
-from muonlab.runs.findings import Series
+from muonlab.report.findings import Series
 from muonlab.studies.features.seeds import at_the_end, columns_of, line, series_of
 
 

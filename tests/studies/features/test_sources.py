@@ -1,6 +1,6 @@
 import json
 
-from muonlab.runs.findings import Record
+from muonlab.report.findings import Record
 from muonlab.studies.features import sources
 
 

@@ -3,7 +3,7 @@ import pytest
 import synthetic_features as synthetic
 from muonlab.studies.features.readings import FeatureRuns, read
 from muonlab.studies.features.states import states, validation_loss
-from muonlab.train.features.pretraining import LOOK_EXAMPLES
+from muonlab.studies.features.work.pretraining import LOOK_EXAMPLES
 
 
 def test_the_end_and_matched_loss(tmp_path, rows_of):

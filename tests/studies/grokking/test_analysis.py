@@ -4,8 +4,8 @@ import json
 import pytest
 
 import synthetic_study as synthetic
-from muonlab.runs.files import StudyError
-from muonlab.runs.findings import Definitions, Figure, Table, Text
+from muonlab.jobs.files import StudyError
+from muonlab.report.findings import Definitions, Figure, Table, Text
 from muonlab.studies.grokking.analysis import analyse
 
 

@@ -1,11 +1,11 @@
 import pytest
 
-from muonlab.launch import local
-from muonlab.runs.config import AdamWConfig, MuonConfig
+from muonlab.data.algorithmic import TASKS
+from muonlab.jobs import local
+from muonlab.jobs.cell_config import AdamWConfig, MuonConfig
 from muonlab.studies import grokking
 from muonlab.studies.grokking import KEYS, PRESETS, plan
-from muonlab.studies.settings import UsageError
-from muonlab.tasks.algorithmic import TASKS
+from muonlab.study.settings import UsageError
 
 
 def conditions(made):

@@ -6,7 +6,7 @@ of the report has a file of its own.
 
 from pathlib import Path
 
-from muonlab.runs.findings import Findings, Section, Text
+from muonlab.report.findings import Findings, Section, Text
 from muonlab.studies.components import readings
 from muonlab.studies.components.censored import censored
 from muonlab.studies.components.checks import checks
@@ -24,7 +24,7 @@ from muonlab.studies.components.thresholds import thresholds
 from muonlab.studies.components.tuning import tuning
 from muonlab.studies.components.varied import varied
 from muonlab.studies.components.verdict import verdict
-from muonlab.studies.of_jobs import missing
+from muonlab.study.of_jobs import missing
 
 
 def analyse(folder: Path) -> Findings:

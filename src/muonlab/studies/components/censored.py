@@ -1,6 +1,6 @@
 """Runs that never came down to a loss, in the report: counted, never dropped in silence."""
 
-from muonlab.runs.findings import Column, Element, Table, Text
+from muonlab.report.findings import Column, Element, Table, Text
 from muonlab.studies.components.readings import ComponentRuns
 from muonlab.studies.components.rounds import NAMES
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from muonlab.runs.findings import Column, Element, Table, Text
+from muonlab.report.findings import Column, Element, Table, Text
 from muonlab.studies.components.controls import ERROR, MIN_HALF, Control, failed
 
 

@@ -14,7 +14,7 @@ other, and inconclusive otherwise.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from muonlab.runs.findings import Answer
+from muonlab.report.findings import Answer
 from muonlab.studies.components.comparisons import Pair, Side, compare
 from muonlab.studies.components.controls import failed, judge_controls
 from muonlab.studies.components.quantities import CLAIMED, Quantity

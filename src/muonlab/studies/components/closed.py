@@ -6,18 +6,18 @@ from functools import cache
 
 import numpy as np
 
-from muonlab.runs.components import Components
-from muonlab.runs.findings import Axis, Column, Element, Figure, Line, Lines, Series, Table, as_text
+from muonlab.report.findings import Axis, Column, Element, Figure, Line, Lines, Series, Table, as_text
 from muonlab.studies.components.comparisons import pair_of
+from muonlab.studies.components.config import Components
 from muonlab.studies.components.problems import Case, closed_form, problem_of
 from muonlab.studies.components.quantities import MARGIN, RANK
 from muonlab.studies.components.readings import ComponentRuns
 from muonlab.studies.components.rounds import FLOWS
-from muonlab.theory.crossing import at_loss, first_time
-from muonlab.theory.flows import FLOWS as KNOWN
-from muonlab.theory.flows import sign_rates, softmax_on_tree, squared
-from muonlab.theory.problem import Problem
-from muonlab.theory.turning import Turn, turns
+from muonlab.studies.components.theory.crossing import at_loss, first_time
+from muonlab.studies.components.theory.flows import FLOWS as KNOWN
+from muonlab.studies.components.theory.flows import sign_rates, softmax_on_tree, squared
+from muonlab.studies.components.theory.problem import Problem
+from muonlab.studies.components.theory.turning import Turn, turns
 
 ROLES = {"gradient": "sgd", "spectral": "muon", "sign": "adamw"}  # each flow is the limit of an optimizer
 NUM_POINTS = 60  # of a curve of gains
@@ -31,7 +31,7 @@ class Flows:
     Attributes:
         components: the problem.
         eps: the loss.
-        gradient, spectral: measures of `muonlab.theory.measures.summary`.
+        gradient, spectral: measures of `muonlab.studies.components.theory.measures.summary`.
         margin_turns, rank_turns: losses at which the order of both turns, of the worst margin and of the rank of the
             logits, the largest first.
     """

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
-from muonlab.runs.findings import Interval
+from muonlab.report.findings import Interval
 from muonlab.stats.effects import Effect, paired
 from muonlab.stats.multiplicity import holm
 from muonlab.studies.components.problems import Case

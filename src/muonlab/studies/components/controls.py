@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from muonlab.runs.findings import as_text
+from muonlab.report.findings import as_text
 from muonlab.stats.effects import difference
 from muonlab.stats.proportions import chance_limit
 from muonlab.studies.components.comparisons import ALPHA

@@ -1,6 +1,6 @@
 """What each term of the components report means."""
 
-from muonlab.runs.findings import Definitions
+from muonlab.report.findings import Definitions
 from muonlab.studies.components.comparisons import ALPHA, MIN_PAIRS, NEGLIGIBLE
 from muonlab.studies.components.controls import ERROR
 from muonlab.studies.components.readings import ComponentRuns

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from muonlab.runs.findings import Axis, Column, Element, Figure, Grid, GridCell, Table, Text, Value
+from muonlab.report.findings import Axis, Column, Element, Figure, Grid, GridCell, Table, Text, Value
 from muonlab.studies.components.claims import Judged
 from muonlab.studies.components.comparisons import ALPHA, MIN_PAIRS, NEGLIGIBLE, Pair, compare
 from muonlab.studies.components.quantities import BESIDE, TEST, Quantity

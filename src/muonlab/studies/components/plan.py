@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from muonlab.runs import jobs
-from muonlab.runs.components import SGD, AdamW, Agree, Components, Muon, Net, Optimizer
-from muonlab.runs.config import Count, Frozen, Rate
+from muonlab.jobs import job as jobs
+from muonlab.jobs.cell_config import Count, Frozen, Rate
+from muonlab.studies.components.config import SGD, AdamW, Agree, Components, Muon, Net, Optimizer
 from muonlab.studies.components.presets import PRESETS
 from muonlab.studies.components.problems import Case, agreements, check, shuffled
 from muonlab.studies.components.variations import VARIATIONS, vary
-from muonlab.studies.settings import Settings, UsageError, as_texts, check_name, make, whole_number
+from muonlab.study.settings import Settings, UsageError, as_texts, check_name, make, whole_number
 
 STUDY = "components"
 OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": Muon, "adamw": AdamW, "sgd": SGD}

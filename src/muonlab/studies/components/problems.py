@@ -6,12 +6,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from muonlab.runs.components import Agree, Components, Net, Optimizer, Simulate
-from muonlab.runs.config import Count, Frozen
-from muonlab.studies.settings import UsageError, make
-from muonlab.theory.flows import check_priors, check_tree
-from muonlab.theory.measures import loss
-from muonlab.theory.problem import Problem, build
+from muonlab.jobs.cell_config import Count, Frozen
+from muonlab.studies.components.config import Agree, Components, Net, Optimizer, Simulate
+from muonlab.studies.components.theory.flows import check_priors, check_tree
+from muonlab.studies.components.theory.measures import loss
+from muonlab.studies.components.theory.problem import Problem, build
+from muonlab.study.settings import UsageError, make
 
 CONTROL = "labels without information"
 EPS = {"softmax": "main_eps", "squared": "squared_eps"}  # the setting that has the main loss

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from muonlab.runs.findings import Kind
+from muonlab.report.findings import Kind
 from muonlab.studies.components.problems import Case
 
 

@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from muonlab.runs import jobs
-from muonlab.runs.components import Agree
-from muonlab.runs.jobs import JobRecord
+from muonlab.jobs import job as jobs
+from muonlab.jobs.job import JobRecord
+from muonlab.studies.components.config import Agree
 from muonlab.studies.components.plan import ComponentStudy
 from muonlab.studies.components.problems import Case
 from muonlab.studies.components.quantities import Quantity

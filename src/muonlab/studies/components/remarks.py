@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from muonlab.runs.findings import Interval, Kind, as_text
+from muonlab.report.findings import Interval, Kind, as_text
 from muonlab.stats.effects import difference
 from muonlab.studies.components.claims import Judged
 from muonlab.studies.components.closed import Flows
@@ -12,8 +12,8 @@ from muonlab.studies.components.maps import counts
 from muonlab.studies.components.quantities import BESIDE, CLAIMED, RANK, TEST
 from muonlab.studies.components.readings import ComponentRuns
 from muonlab.studies.components.rounds import NAMES
+from muonlab.studies.components.theory.turning import Turn
 from muonlab.studies.components.varied import comparisons
-from muonlab.theory.turning import Turn
 
 MOST_CELLS = 3  # that are named one by one
 

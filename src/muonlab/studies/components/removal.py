@@ -1,13 +1,13 @@
 """What is left of the accuracy when the strongest components are taken away, or those of another class."""
 
-from muonlab.runs.findings import Column, Element, Table
+from muonlab.report.findings import Column, Element, Table
 from muonlab.studies.components.comparisons import compare
 from muonlab.studies.components.maps import figure
 from muonlab.studies.components.plan import middle
 from muonlab.studies.components.quantities import REMOVED, ROBUST, SWAPPED
 from muonlab.studies.components.readings import ComponentRuns
 from muonlab.studies.components.rounds import NAMES
-from muonlab.studies.measures.compared import over_runs
+from muonlab.study.measures.compared import over_runs
 
 
 def removal(runs: ComponentRuns) -> tuple[Element, ...]:

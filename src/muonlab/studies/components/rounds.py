@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from muonlab.runs import jobs
-from muonlab.runs.components import Agree, Simulate
-from muonlab.runs.jobs import Job
+from muonlab.jobs import job as jobs
+from muonlab.jobs.job import Job
+from muonlab.studies.components.config import Agree, Simulate
 from muonlab.studies.components.plan import ComponentStudy
 from muonlab.studies.components.problems import Case
 from muonlab.studies.components.search import beyond, scores
 
-TARGET = "muonlab.train.components.job:run"
+TARGET = "muonlab.studies.components.work.job:run"
 NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
 FLOWS = {"gradient": "gradient flow", "spectral": "spectral flow", "sign": "sign descent"}
 SEARCH_FROM = 1000  # the first seed of a search: a rate is not chosen on the runs that it is judged by

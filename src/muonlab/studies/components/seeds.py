@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from muonlab.runs.findings import Interval, Line, Series
+from muonlab.report.findings import Interval, Line, Series
 from muonlab.studies.components.rounds import NAMES
-from muonlab.studies.measures.compared import line_of
+from muonlab.study.measures.compared import line_of
 
 
 def line(name: str, x: Sequence[float], points: Sequence[Interval], n: int, *, label: str = "") -> Line:

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from muonlab.runs.findings import Column, Table
+from muonlab.report.findings import Column, Table
 from muonlab.studies.components.claims import Judged
 from muonlab.studies.components.comparisons import NEGLIGIBLE, Pair, pair_of
 from muonlab.studies.components.readings import ComponentRuns

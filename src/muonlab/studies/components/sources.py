@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from muonlab.runs.findings import Column, Element, Table
+from muonlab.report.findings import Column, Element, Table
 from muonlab.studies.components.readings import ComponentRuns
 from muonlab.studies.components.rounds import NAMES
-from muonlab.studies.of_jobs import every_job, in_full
+from muonlab.study.of_jobs import every_job, in_full
 
 
 def sources(runs: ComponentRuns) -> tuple[Element, ...]:

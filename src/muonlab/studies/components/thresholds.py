@@ -1,6 +1,6 @@
 """How the differences depend on the loss at which runs are compared."""
 
-from muonlab.runs.findings import Axis, Column, Element, Figure, Lines, Table
+from muonlab.report.findings import Axis, Column, Element, Figure, Lines, Table
 from muonlab.studies.components.comparisons import compare, pair_of
 from muonlab.studies.components.maps import count_columns, counts
 from muonlab.studies.components.plan import middle

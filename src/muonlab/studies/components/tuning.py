@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from muonlab.runs.findings import Axis, Column, Element, Figure, Lines, Table, as_text
+from muonlab.report.findings import Axis, Column, Element, Figure, Lines, Table, as_text
 from muonlab.studies.components import sensitivity
 from muonlab.studies.components.plan import middle
 from muonlab.studies.components.readings import ComponentRuns, OwnRuns
@@ -11,7 +11,7 @@ from muonlab.studies.components.rounds import NAMES
 from muonlab.studies.components.search import SAME, reached
 from muonlab.studies.components.seeds import line
 from muonlab.studies.components.sensitivity import Spread
-from muonlab.studies.measures.compared import over_runs
+from muonlab.study.measures.compared import over_runs
 
 
 def tuning(runs: ComponentRuns, spreads: Sequence[Spread]) -> tuple[Element, ...]:

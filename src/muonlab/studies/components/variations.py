@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from muonlab.runs.components import Components, Optimizer
+from muonlab.studies.components.config import Components, Optimizer
 from muonlab.studies.components.problems import Case, problem_of
-from muonlab.studies.settings import UsageError
+from muonlab.study.settings import UsageError
 
 IMBALANCE = 10.0
 FEWER = 8  # times fewer examples, or examples of a batch

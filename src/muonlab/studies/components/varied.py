@@ -1,13 +1,13 @@
 """The variations in the report: the middle of the map with one factor changed, the base beside each."""
 
-from muonlab.runs.findings import Axis, Column, Element, Figure, Forest, ForestRow, Table
+from muonlab.report.findings import Axis, Column, Element, Figure, Forest, ForestRow, Table
 from muonlab.studies.components.comparisons import Pair, compare
 from muonlab.studies.components.maps import pair_columns, pair_values
 from muonlab.studies.components.problems import Case
 from muonlab.studies.components.quantities import CLAIMED, ROBUST, TEST, Quantity
 from muonlab.studies.components.readings import ComponentRuns
 from muonlab.studies.components.rounds import NAMES
-from muonlab.studies.measures.compared import over_runs
+from muonlab.study.measures.compared import over_runs
 
 BASE = "the middle of the map"
 

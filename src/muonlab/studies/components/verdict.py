@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from muonlab.runs.findings import Verdict
+from muonlab.report.findings import Verdict
 from muonlab.studies.components.cautions import cautions
 from muonlab.studies.components.claims import LABELS, WORDS, Judged, whole
 from muonlab.studies.components.closed import Flows

@@ -5,7 +5,7 @@ Which numbers are compared is in claims.py, the answer in verdict.py; each secti
 
 from pathlib import Path
 
-from muonlab.runs.findings import Findings, Section, Text
+from muonlab.report.findings import Findings, Section, Text
 from muonlab.studies.features import readings
 from muonlab.studies.features.comparisons import claims
 from muonlab.studies.features.controls import judge_controls
@@ -20,11 +20,11 @@ from muonlab.studies.features.states import states
 from muonlab.studies.features.transfer import transfer
 from muonlab.studies.features.tuning import learning_curves, tuning
 from muonlab.studies.features.verdict import verdict, verdicts
-from muonlab.studies.measures.checks import checks
-from muonlab.studies.measures.controls import failed
-from muonlab.studies.measures.layers import margins, ranks
-from muonlab.studies.measures.robustness import robustness
-from muonlab.studies.of_jobs import missing
+from muonlab.study.measures.checks import checks
+from muonlab.study.measures.controls import failed
+from muonlab.study.measures.layers import margins, ranks
+from muonlab.study.measures.robustness import robustness
+from muonlab.study.of_jobs import missing
 
 
 def analyse(folder: Path) -> Findings:

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from muonlab.runs.features import ImageData
-from muonlab.runs.findings import as_text
+from muonlab.report.findings import as_text
 from muonlab.studies.features.claims import OTHERS, Judged, compare
+from muonlab.studies.features.config import ImageData
 from muonlab.studies.features.controls import judge_controls
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
 from muonlab.studies.features.rounds import FINAL, NAMES, UNTRAINED
 from muonlab.studies.features.states import validation_loss
-from muonlab.studies.measures.claims import LABELS
+from muonlab.study.measures.claims import LABELS
 
 ALIKE = 0.1  # share of the larger by which losses that pass as matched may differ
 WORSE, NOTABLE = 1.5, 0.05  # times the search's loss, and nats above it, from which final runs break its promise

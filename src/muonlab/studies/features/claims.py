@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from muonlab.runs.findings import Answer
+from muonlab.report.findings import Answer
 from muonlab.stats.effects import difference
 from muonlab.studies.features.controls import judge_controls
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns, Model
 from muonlab.studies.features.rounds import FINAL, matched
-from muonlab.studies.measures.claims import Block, Side, adjusted
-from muonlab.studies.measures.claims import answer as rule
-from muonlab.studies.measures.controls import failed
-from muonlab.studies.measures.models import CLEAN
+from muonlab.study.measures.claims import Block, Side, adjusted
+from muonlab.study.measures.claims import answer as rule
+from muonlab.study.measures.controls import failed
+from muonlab.study.measures.models import CLEAN
 
 Values = tuple[list[float], list[float]]  # of the first optimizer and of a rival, one for each seed
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from muonlab.runs.findings import Axis, Column, Element, Figure, Forest, ForestRow, Table, Text, Value
+from muonlab.report.findings import Axis, Column, Element, Figure, Forest, ForestRow, Table, Text, Value
 from muonlab.studies.features.claims import OTHERS, Judged, compare
 from muonlab.studies.features.readings import FeatureRuns
 from muonlab.studies.features.rounds import NAMES
-from muonlab.studies.measures.claims import ALPHA, Block, adjusted
+from muonlab.study.measures.claims import ALPHA, Block, adjusted
 
 EQUAL, MATCHED = "equal budget", "matched loss"
 MOST_ROWS = 20  # that stand open

@@ -2,7 +2,7 @@
 
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
 from muonlab.studies.features.rounds import UNTRAINED
-from muonlab.studies.measures.controls import Control, of_probes, untrained
+from muonlab.study.measures.controls import Control, of_probes, untrained
 
 
 def judge_controls(runs: FeatureRuns) -> list[Control]:

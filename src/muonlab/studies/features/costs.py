@@ -3,7 +3,7 @@
 These are for orders of magnitude and for shares of the whole; what is left of a running study follows from its clock.
 """
 
-from muonlab.runs.features import CNNConfig, Family, GPTConfig, ImageData, Measure, Training, ViTConfig
+from muonlab.studies.features.config import CNNConfig, Family, GPTConfig, ImageData, Measure, Training, ViTConfig
 
 PRODUCTS_A_SECOND = 16e9  # multiplications and additions of one core, small nets, forward and backward
 STEP_SECONDS = 5e-4  # of one member's step, whatever its size

@@ -1,8 +1,8 @@
 """What each term of the features report means."""
 
-from muonlab.runs.findings import Definitions
+from muonlab.report.findings import Definitions
 from muonlab.studies.features.readings import FeatureRuns
-from muonlab.studies.measures.definitions import terms
+from muonlab.study.measures.definitions import terms
 
 _TEXT = """
 Equal budget: Every optimizer trains the same net for the same number of steps on the same batches, at the learning

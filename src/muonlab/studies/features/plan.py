@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from muonlab.runs import jobs
-from muonlab.runs.config import Frozen, Rate
-from muonlab.runs.features import (
+from muonlab.jobs import job as jobs
+from muonlab.jobs.cell_config import Frozen, Rate
+from muonlab.studies.features.config import (
     SGD,
     AdamW,
     CNNConfig,
@@ -27,7 +27,7 @@ from muonlab.runs.features import (
     ViTConfig,
 )
 from muonlab.studies.features.presets import PRESETS
-from muonlab.studies.settings import Settings, UsageError, as_texts, check_name, make, whole_number
+from muonlab.study.settings import Settings, UsageError, as_texts, check_name, make, whole_number
 
 STUDY = "features"
 NETS: dict[str, type[BaseModel]] = {"cnn": CNNConfig, "vit": ViTConfig, "gpt": GPTConfig}

@@ -1,6 +1,6 @@
 """The presets of the feature study: settings under the names that a user types; what is left out has its default."""
 
-from muonlab.studies.settings import Settings
+from muonlab.study.settings import Settings
 
 # Four rates, each about three times the last; the search goes on where the best lies on an edge.
 RATES: Settings = {

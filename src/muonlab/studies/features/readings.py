@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from muonlab.runs import jobs
-from muonlab.runs.features import Transfer
-from muonlab.runs.jobs import JobRecord
+from muonlab.jobs import job as jobs
+from muonlab.jobs.job import JobRecord
 from muonlab.stats.effects import linear_fit, logit
+from muonlab.studies.features.config import Transfer
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.studies.features.rounds import (
     FINAL,
@@ -21,7 +21,7 @@ from muonlab.studies.features.rounds import (
     mean_losses,
     steps,
 )
-from muonlab.studies.measures.models import Measured, is_sighted, with_zeros
+from muonlab.study.measures.models import Measured, is_sighted, with_zeros
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """What clean accuracy does not explain of robustness, in the report."""
 
-from muonlab.runs.findings import Column, Element, Table, Text
+from muonlab.report.findings import Column, Element, Table, Text
 from muonlab.studies.features.claims import effective_robustness
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
 from muonlab.studies.features.rounds import NAMES
-from muonlab.studies.measures.compared import over_runs
+from muonlab.study.measures.compared import over_runs
 
 
 def beyond_clean(runs: FeatureRuns) -> tuple[Element, ...]:

@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from muonlab.runs import jobs
-from muonlab.runs.features import Measure, Optimizer, Pretrain, State, Transfer
-from muonlab.runs.jobs import Job
+from muonlab.jobs import job as jobs
+from muonlab.jobs.job import Job
+from muonlab.studies.features.config import Measure, Optimizer, Pretrain, State, Transfer
 from muonlab.studies.features.costs import measuring_cost, training_cost
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy, Search
 
-TARGET = "muonlab.train.features.job:run"
-TRIAL = "muonlab.train.features.trial:check"
+TARGET = "muonlab.studies.features.work.job:run"
+TRIAL = "muonlab.studies.features.work.trial:check"
 NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
 SEARCH_FROM = 1000  # the first seed of a search: a rate is not chosen on the runs that it is judged by
 FINAL, UNTRAINED, LINEAR = "final", "untrained", "linear"

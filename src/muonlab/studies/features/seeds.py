@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from muonlab.runs.findings import Column, Kind, Line, Series
+from muonlab.report.findings import Column, Kind, Line, Series
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
 from muonlab.studies.features.rounds import FINAL, NAMES, UNTRAINED
-from muonlab.studies.measures import compared
-from muonlab.studies.measures.compared import Compared, Place, Side
+from muonlab.study.measures import compared
+from muonlab.study.measures.compared import Compared, Place, Side
 
 UNTRAINED_NAME = "untrained"
 

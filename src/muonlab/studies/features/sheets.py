@@ -1,8 +1,8 @@
 """What the corruptions look like on every data set of a study of features."""
 
-from muonlab.runs.findings import Element
+from muonlab.report.findings import Element
 from muonlab.studies.features.readings import FeatureRuns
-from muonlab.studies.measures.sheets import sheet_of
+from muonlab.study.measures.sheets import sheet_of
 
 
 def sheets(runs: FeatureRuns) -> tuple[Element, ...]:

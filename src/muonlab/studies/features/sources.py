@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from muonlab.runs.findings import Column, Element, Table
+from muonlab.report.findings import Column, Element, Table
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
 from muonlab.studies.features.rounds import NAMES
-from muonlab.studies.of_jobs import every_job, in_full
+from muonlab.study.of_jobs import every_job, in_full
 
 
 def sources(runs: FeatureRuns) -> tuple[Element, ...]:

@@ -2,10 +2,10 @@
 
 from statistics import fmean
 
-from muonlab.runs.findings import Column, Element, Table, Value
+from muonlab.report.findings import Column, Element, Table, Value
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns, Model
 from muonlab.studies.features.rounds import FINAL, NAMES, matched
-from muonlab.studies.measures.compared import over_runs
+from muonlab.study.measures.compared import over_runs
 
 
 def states(runs: FeatureRuns) -> tuple[Element, ...]:

@@ -1,10 +1,10 @@
 """Transfer in the report: whose weights, fine-tuned by whom, reach what on another task."""
 
-from muonlab.runs.findings import Column, Element, Interval, Table, Value
+from muonlab.report.findings import Column, Element, Interval, Table, Value
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns, Transferred
 from muonlab.studies.features.rounds import LINEAR, NAMES
 from muonlab.studies.features.seeds import columns_of
-from muonlab.studies.measures.compared import over_runs
+from muonlab.study.measures.compared import over_runs
 
 NEW = "none"  # as `Transferred.weights`
 NEW_WEIGHTS = "new weights"

@@ -2,7 +2,7 @@
 
 import math
 
-from muonlab.runs.findings import Axis, Column, Element, Figure, Lines, Table, as_text
+from muonlab.report.findings import Axis, Column, Element, Figure, Lines, Table, as_text
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns, Searched
 from muonlab.studies.features.rounds import NAMES
 from muonlab.studies.features.seeds import line

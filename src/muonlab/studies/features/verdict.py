@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from muonlab.runs.findings import Answer, Verdict, as_text
+from muonlab.report.findings import Answer, Verdict, as_text
 from muonlab.studies.features.cautions import cautions
 from muonlab.studies.features.claims import CLAIMS, Judged, judge
 from muonlab.studies.features.controls import judge_controls
 from muonlab.studies.features.readings import FeatureRuns
 from muonlab.studies.features.rounds import NAMES
-from muonlab.studies.measures.claims import ALPHA, LABELS, MIN_RUNS, Block
-from muonlab.studies.measures.controls import failed
+from muonlab.study.measures.claims import ALPHA, LABELS, MIN_RUNS, Block
+from muonlab.study.measures.controls import failed
 
 
 def verdicts(runs: FeatureRuns) -> list[tuple[Judged, Judged]]:

@@ -1,6 +1,6 @@
 """Does Muon make a Transformer grok sooner than AdamW? (Tveit et al. 2025, arXiv 2504.16041)
 
-`plan` says which cells answer it, `muonlab.launch.local.run` runs them, `analyse` says what they mean and `rows` gives
+`plan` says which cells answer it, `muonlab.jobs.local.run` runs them, `analyse` says what they mean and `rows` gives
 their members as plain rows.
 """
 

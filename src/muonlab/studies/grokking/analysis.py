@@ -6,8 +6,8 @@ The verdict and its rules are in verdict.py, the choice of the runs that enter i
 from collections import Counter
 from pathlib import Path
 
-from muonlab.runs.files import StudyError
-from muonlab.runs.findings import Element, Findings, Section, Text
+from muonlab.jobs.files import StudyError
+from muonlab.report.findings import Element, Findings, Section, Text
 from muonlab.studies.grokking import figures, paper, records, tables
 from muonlab.studies.grokking.comparison import Comparison, compare, comparisons_of, family_of_tests
 from muonlab.studies.grokking.conditions import GrokkingRuns, read

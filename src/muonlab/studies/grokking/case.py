@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from muonlab.runs.findings import as_text
+from muonlab.report.findings import as_text
 from muonlab.stats.proportions import wilson
 from muonlab.stats.results import Estimate, TestResult
 from muonlab.studies.grokking.comparison import Comparison, primary_test

@@ -1,6 +1,6 @@
 """Does Muon make a Transformer grok sooner than AdamW? (arXiv 2504.16041)
 
-This file says which cells answer the question. `muonlab.launch.local` runs them, `analysis.py` says what they mean.
+This file says which cells answer the question. `muonlab.jobs.local` runs them, `analysis.py` says what they mean.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,9 +9,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from muonlab.runs.config import AdamWConfig, CellConfig, MuonConfig, NetConfig, ProtocolConfig, SGDConfig, TaskConfig
-from muonlab.runs.store import Plan, read_cells
-from muonlab.studies.settings import Settings, UsageError, as_texts, check_name, combinations, make, whole_number
+from muonlab.jobs.cell_config import (
+    AdamWConfig,
+    CellConfig,
+    MuonConfig,
+    NetConfig,
+    ProtocolConfig,
+    SGDConfig,
+    TaskConfig,
+)
+from muonlab.jobs.store import Plan, read_cells
+from muonlab.study.settings import Settings, UsageError, as_texts, check_name, combinations, make, whole_number
 
 STUDY = "grokking"
 TASKS = ("add", "sub", "mul", "div", "exp", "gcd", "parity")
@@ -163,7 +171,7 @@ def _cell(task: str, loss: str, optimizer: str, values: dict[str, str], seeds: t
 
 
 def _task(name: str, values: dict[str, str]) -> TaskConfig:
-    from muonlab.tasks import algorithmic
+    from muonlab.data import algorithmic
 
     check_name("task", name, algorithmic.TASKS)
     config = make(TaskConfig, {"name": name, "train_share": algorithmic.TRAIN_SHARES[name], **values})

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from muonlab.runs.findings import Interval
+from muonlab.report.findings import Interval
 from muonlab.stats import blocked, comparison, multiplicity, survival
 from muonlab.stats.results import Estimate, TestResult
 from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns

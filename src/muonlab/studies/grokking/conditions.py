@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from muonlab.runs.config import CellConfig
-from muonlab.runs.files import StudyError
-from muonlab.runs.findings import Run, Series
-from muonlab.runs.result import CellResult, Crossing, MemberResult
-from muonlab.runs.store import CellRecord, Plan, read_cells, read_plan
+from muonlab.jobs.cell_config import CellConfig
+from muonlab.jobs.cell_result import CellResult, Crossing, MemberResult
+from muonlab.jobs.files import StudyError
+from muonlab.jobs.store import CellRecord, Plan, read_cells, read_plan
+from muonlab.report.findings import Run, Series
 
 NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
 T = TypeVar("T")

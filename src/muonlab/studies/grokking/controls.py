@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from muonlab.runs.findings import as_text
+from muonlab.report.findings import as_text
 from muonlab.stats.proportions import chance_limit
 from muonlab.studies.grokking.conditions import Condition, GrokkingRuns
 

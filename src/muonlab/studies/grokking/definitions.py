@@ -1,6 +1,6 @@
 """What every number in the report of a grokking study means, for that study's own settings."""
 
-from muonlab.runs.findings import Definitions
+from muonlab.report.findings import Definitions
 from muonlab.studies.grokking.case import ALPHA
 from muonlab.studies.grokking.comparison import MIN_RUNS
 from muonlab.studies.grokking.conditions import GrokkingRuns

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from muonlab.runs.findings import (
+from muonlab.report.findings import (
     Axis,
     Curves,
     Distribution,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from muonlab.runs.findings import Column, Table, Text, Value, as_text
+from muonlab.report.findings import Column, Table, Text, Value, as_text
 from muonlab.stats.comparison import welch
 from muonlab.stats.recomputation import smallest_two_sided_p
 

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from muonlab.runs.findings import Column, Record, Table, Value
-from muonlab.runs.result import MemberResult
-from muonlab.runs.store import CellRecord
+from muonlab.jobs.cell_result import MemberResult
+from muonlab.jobs.store import CellRecord
+from muonlab.report.findings import Column, Record, Table, Value
 from muonlab.studies.grokking.conditions import NAMES, GrokkingRuns, recorded, recorded_number
 from muonlab.studies.grokking.tables import place_columns, place_of
 

@@ -1,6 +1,6 @@
 """What is said beside the answer of a grokking study: further findings, and what weakens it."""
 
-from muonlab.runs.findings import as_text
+from muonlab.report.findings import as_text
 from muonlab.stats.results import Estimate
 from muonlab.studies.grokking.case import Case, measured, share, side
 from muonlab.studies.grokking.comparison import MIN_RUNS, every_pair, interval, levels

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from muonlab.runs.findings import as_text
+from muonlab.report.findings import as_text
 from muonlab.studies.grokking.comparison import Comparison
 from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns, recorded, recorded_number
 

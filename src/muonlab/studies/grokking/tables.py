@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import median
 
-from muonlab.runs.findings import Column, Table, Value
+from muonlab.report.findings import Column, Table, Value
 from muonlab.stats import survival
 from muonlab.stats.proportions import wilson
 from muonlab.stats.results import TestResult

@@ -15,7 +15,7 @@ the opposite there. What is said beside the answer, and what weakens it, is in r
 
 from collections.abc import Sequence
 
-from muonlab.runs.findings import Answer, Verdict, as_text
+from muonlab.report.findings import Answer, Verdict, as_text
 from muonlab.studies.grokking.case import ALPHA, Case, measured
 from muonlab.studies.grokking.comparison import MIN_RUNS, Comparison, interval, levels
 from muonlab.studies.grokking.conditions import NAMES, GrokkingRuns

@@ -1,0 +1,267 @@
+"""Images as arrays in files: IDX (the format of MNIST, plain or .gz) and NumPy's .npz. Labels are whole numbers.
+
+IDX, after http://yann.lecun.com/exdb/mnist: two zero bytes, a byte for the type, a byte for the number of axes, four
+bytes for the length of each axis, then the numbers; all big-endian.
+"""
+
+import gzip
+import math
+import re
+import sys
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muonlab.data.examples import Skipped, check_classes
+from muonlab.data.image_set import Images
+from muonlab.data.sources import DataError, existing, package, read_bytes
+
+IDX_TYPES = {
+    0x08: torch.uint8,
+    0x09: torch.int8,
+    0x0B: torch.int16,
+    0x0C: torch.int32,
+    0x0D: torch.float32,
+    0x0E: torch.float64,
+}
+IDX_IMAGES = re.compile(r"images[-.]idx\d", re.IGNORECASE)
+# Keys of .npz files: train images, train labels, test images, test labels; as Keras and MedMNIST have them, or one set.
+NPZ_KEYS = (
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("images", "labels"),
+)
+
+
+def is_idx(name: str) -> bool:
+    """Return whether a file of that name would hold images as IDX, such as train-images-idx3-ubyte.gz."""
+    return IDX_IMAGES.search(name) is not None
+
+
+def read_idx(path: str | Path, class_names: Sequence[str] | None = None) -> Images:
+    """Return the images of IDX files, whose labels are in the file of that name with "labels" for "images".
+
+    Args:
+        path: a file of images, or a folder with train-images... and, for a test set, t10k-images... or test-images...
+        class_names: names of the labels 0, 1, ...; None names each label by its number.
+
+    Raises:
+        DataError: a file that is missing, torn or no IDX, labels that do not fit the images or the names.
+    """
+    place = existing(path)
+    if not place.is_dir():
+        return from_arrays(str(path), *_idx_pair(place), class_names=class_names)
+    files = {file.name.removesuffix(".gz"): file for file in sorted(place.iterdir(), reverse=True) if is_idx(file.name)}
+    tests = [file for name, file in sorted(files.items()) if re.search("t10k|test", name, re.IGNORECASE)]
+    trains = [file for _, file in sorted(files.items()) if file not in tests]
+    if len(trains) != 1 or len(tests) > 1:
+        raise DataError(
+            f"{path} has the IDX images {', '.join(sorted(files)) or '(none)'}; expected one train-images... and at "
+            "most one t10k-images... or test-images...; give the path of one file"
+        )
+    test = _idx_pair(tests[0]) if tests else (None, None)
+    return from_arrays(str(path), *_idx_pair(trains[0]), *test, class_names=class_names)
+
+
+def _idx_pair(images: Path) -> tuple[Tensor, Tensor]:
+    name = IDX_IMAGES.sub(lambda match: f"labels{match[0][6]}idx1", images.name.removesuffix(".gz"))
+    places = [images.with_name(name), images.with_name(f"{name}.gz")]
+    labels = next((file for file in places if file.exists()), None)
+    if labels is None or labels == images:
+        raise DataError(
+            f"{images} has no labels beside it; expected a file of images named ...images-idx3-ubyte, and in the same "
+            f"folder {places[0].name} (or with .gz)"
+        )
+    return read_idx_array(images), read_idx_array(labels)
+
+
+def read_idx_array(path: str | Path) -> Tensor:
+    """Return the array of one IDX file, plain or gzipped, with the shape and type it says.
+
+    Raises:
+        DataError: missing, torn, no gzip where the first bytes say so, no IDX, or shorter or longer than it says.
+    """
+    data = read_bytes(path)
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} is a torn .gz ({error}); expected the whole file: fetch it again") from error
+    dtype = IDX_TYPES.get(data[2]) if len(data) >= 4 and data[:2] == b"\0\0" else None
+    if dtype is None:
+        raise DataError(
+            f"{path} is no IDX file: it begins with {data[:4].hex(' ')}; expected 00 00, a type "
+            f"({', '.join(f'{code:02x}' for code in IDX_TYPES)}) and the number of axes, such as 00 00 08 03"
+        )
+    start = 4 + 4 * data[3]
+    shape = [int.from_bytes(data[place : place + 4], "big") for place in range(4, start, 4)]
+    expected, found = math.prod(shape) * dtype.itemsize, len(data) - start
+    if found != expected or not shape:
+        state = "torn" if found < expected else "too long"
+        raise DataError(
+            f"{path} is {state}: it says it holds {' x '.join(map(str, shape)) or 'no'} numbers, {expected} bytes, but "
+            f"has {max(found, 0)}; fetch it again"
+        )
+    if not expected:
+        raise DataError(f"{path} holds no numbers ({' x '.join(map(str, shape))}); expected at least one example")
+    raw = torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).view(-1, dtype.itemsize)
+    raw = raw.flip(1) if sys.byteorder == "little" else raw
+    return raw.contiguous().view(dtype).view(shape)
+
+
+def read_npz(path: str | Path, class_names: Sequence[str] | None = None) -> Images:
+    """Return the images of a .npz file. Needs NumPy.
+
+    Args:
+        path: a file with the keys x_train, y_train, x_test, y_test (the last two may be absent), or train_images,
+            train_labels, ..., or images, labels. Other keys are named in `skipped`.
+        class_names: names of the labels 0, 1, ...; None names each label by its number.
+
+    Raises:
+        DataError: missing, torn, no such keys, arrays of Python objects, of a wrong shape or type, labels that do not
+            fit.
+    """
+    numpy = package("numpy", "numpy", "reading .npz files")
+    place = existing(path)
+    read_bytes(place)  # missing, empty or a folder: said as everywhere
+    try:
+        # Opened here: NumPy leaves a file that it cannot read open.
+        with place.open("rb") as file, numpy.load(file, allow_pickle=False) as archive:
+            keys = list(archive.files)
+            used = _npz_keys(keys, str(path))
+            arrays = [_tensor(archive[key], f"{path}: {key}", numpy) for key in used]
+    except DataError:
+        raise
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} cannot be read as .npz ({error}); expected arrays of numbers saved by numpy.savez, without Python "
+            "objects: save or fetch it again"
+        ) from error
+    images = from_arrays(str(path), *arrays, class_names=class_names)
+    skipped = tuple(Skipped(key, f"not one of the keys {', '.join(used)}") for key in keys if key not in used)
+    return Images(images.images, images.labels, images.classes, images.is_test, images.source, skipped)
+
+
+def _npz_keys(keys: list[str], source: str) -> list[str]:
+    for names in NPZ_KEYS:
+        if set(names[:2]) <= set(keys):
+            return list(names if set(names) <= set(keys) else names[:2])
+    expected = "; or ".join(", ".join(names) for names in NPZ_KEYS)
+    raise DataError(f"{source} has the keys {', '.join(keys) or '(none)'}; expected {expected}: save it with such keys")
+
+
+def _tensor(array: Any, what: str, numpy: Any) -> Tensor:
+    if array.dtype.kind not in "buif":
+        raise DataError(f"{what} has the type {array.dtype}; expected numbers")
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(numpy.int64)
+    return torch.from_numpy(numpy.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
+
+
+def from_arrays(
+    source: str,
+    images: Tensor,
+    labels: Tensor,
+    test_images: Tensor | None = None,
+    test_labels: Tensor | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+) -> Images:
+    """Return labelled images of arrays.
+
+    Args:
+        source: what the arrays are of, for messages.
+        images: (N, H, W), (N, C, H, W) or (N, H, W, C), C of 1 or 3, uint8 or any float.
+        labels: (N,) or (N, 1), whole numbers from 0.
+        test_images: the same of a test set.
+        test_labels: the same of a test set.
+        class_names: names of the labels 0, 1, ...; None makes each number among the labels a class.
+
+    Raises:
+        DataError: wrong shapes or types, values that are not finite, labels out of range, one class only.
+    """
+    sides = [(images, labels, source)]
+    if test_images is not None and test_labels is not None:
+        sides.append((test_images, test_labels, f"the test set of {source}"))
+    pixels = [_pixels(array, name) for array, _, name in sides]
+    numbers = [_numbers(array, len(array_of_images), name) for array_of_images, array, name in sides]
+    if len({(array.shape[1:], array.dtype) for array in pixels}) > 1:
+        kinds = " and ".join(f"{list(array.shape[1:])} {str(array.dtype).removeprefix('torch.')}" for array in pixels)
+        raise DataError(
+            f"{source} has images to train on and test images of {kinds}; expected one number of channels, height, "
+            "width and type"
+        )
+    if class_names is None:
+        values = numbers[0].unique()
+        names = tuple(str(value) for value in values.tolist())
+        expected = f"one of {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}, the labels of its training set"
+    else:
+        values, names = torch.arange(len(class_names)), tuple(class_names)
+        expected = f"0 to {len(names) - 1}, for the {len(names)} class names"
+    check_classes(names, source)
+    for array, (_, _, name) in zip(numbers, sides, strict=True):
+        strange = ~torch.isin(array, values)
+        if bool(strange.any()):
+            place = int(strange.nonzero()[0])
+            raise DataError(f"{name} has the label {int(array[place])} at {place}, out of range; expected {expected}")
+    return Images(
+        images=torch.cat(pixels),
+        labels=torch.searchsorted(values, torch.cat(numbers)),
+        classes=names,
+        is_test=torch.cat([torch.full((len(array),), side > 0) for side, array in enumerate(numbers)]),
+        source=source,
+    )
+
+
+def _pixels(images: Tensor, source: str) -> Tensor:
+    shape = list(images.shape)
+    if images.dim() == 3:
+        images = images.unsqueeze(1)
+    elif images.dim() == 4 and shape[3] in (1, 3):
+        images = images.permute(0, 3, 1, 2)
+    if images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise DataError(
+            f"{source} has images of the shape {shape}; expected (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 "
+            "channels"
+        )
+    if not images.numel():
+        raise DataError(f"{source} has no images (shape {shape}); expected at least one")
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise DataError(
+            f"{source} has images of {str(images.dtype).removeprefix('torch.')}; expected uint8 (0 to 255) or a float "
+            "type"
+        )
+    finite = images.isfinite().flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        place = int((~finite).nonzero()[0])
+        raise DataError(f"{source} has a value in image {place} that is not finite; mend it or leave the image out")
+    return images.float()
+
+
+def _numbers(labels: Tensor, num_images: int, source: str) -> Tensor:
+    shape = list(labels.shape)
+    if labels.dim() == 2 and shape[1] == 1:
+        labels = labels.squeeze(1)
+    if labels.shape != (num_images,):
+        raise DataError(f"{source} has {num_images} images but labels of the shape {shape}; expected ({num_images},)")
+    if labels.is_floating_point():
+        raise DataError(f"{source} has labels of a float type; expected whole numbers from 0")
+    labels = labels.long()
+    if bool((labels < 0).any()):
+        place = int((labels < 0).nonzero()[0])
+        raise DataError(f"{source} has the label {int(labels[place])} at {place}, out of range; expected 0 or more")
+    return labels
+
+
+def check_class_names(class_names: Sequence[str] | None) -> None:
+    """Raise DataError where a name of a class is given twice."""
+    for name in class_names or ():
+        if list(class_names or ()).count(name) > 1:
+            raise DataError(f"class_names has {name!r} twice; give every class a name of its own")

@@ -1,0 +1,256 @@
+"""Images in class folders, on disk or in a zip that is read without unpacking it. Needs Pillow.
+
+- pictures/cat/1.jpg: class folders, or
+- pictures/train/cat/1.jpg: with a test set, train/ and test/ (or val/ or validation/ where there is no test/);
+- pictures.zip: either of them. Folders around the whole are passed over.
+"""
+
+import io
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muonlab.data.examples import Skipped, check_limit, class_order, wanted_classes
+from muonlab.data.image_set import Images, size_of
+from muonlab.data.sources import DataError, check_name, existing, package
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+TRAIN = "train"
+TESTS = ("test", "val", "validation")  # the first that is there is the test set
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image file: its name in the folder or zip, its class and whether it is of the test set."""
+
+    name: str
+    label: str
+    is_test: bool
+
+
+def read(
+    path: str | Path,
+    *,
+    size: int | tuple[int, int] | None = None,
+    classes: Iterable[object] | None = None,
+    per_class: int | None = None,
+    test_per_class: int | None = None,
+    seed: int = 0,
+) -> Images:
+    """Return the images of a folder or zip of class folders.
+
+    A file that is no image or a broken one is skipped and named. Where any image has colour, all are RGB. Images of
+    16 bits keep the upper 8, and transparency is dropped.
+
+    Args:
+        path: the folder or the .zip.
+        size: side, or (height, width), that every image is stretched to (bilinear, antialiased).
+        classes: the classes whose files are opened; None opens all. Labels and `Images.classes` count all of them.
+        per_class: number of images of each class outside the test set after which no more are opened; None opens all.
+        test_per_class: the same within the test set.
+        seed: which images a limit opens.
+
+    Raises:
+        DataError: nothing there, no zip, no images, no class folders, one class only, a test class that train lacks,
+            a class of which no image can be read, images of different sizes without `size`, or Pillow is not installed.
+    """
+    pillow = package("PIL.Image", "pillow", "reading JPEG and PNG files")
+    sides = None if size is None else size_of(size)
+    limits = {False: per_class, True: test_per_class}
+    check_limit("per_class", per_class)
+    check_limit("test_per_class", test_per_class)
+    with _opened(existing(path)) as (names, read_file):
+        entries, skipped = layout(names, str(path))
+        known = class_order(entry.label for entry in entries if not entry.is_test)
+        wanted = wanted_classes(classes, known, str(path))
+        groups: dict[tuple[bool, str], list[Entry]] = {}
+        for entry in entries:
+            groups.setdefault((entry.is_test, entry.label), []).append(entry)
+        for (_, label), group in groups.items():
+            check_name("class", label, known, f"it has {group[0].name}, but its training folder has")
+        taken: list[tuple[Entry, Tensor]] = []
+        generator = torch.Generator().manual_seed(seed)
+        for is_test in (False, True):
+            for label in (name for name in known if name in wanted):
+                group = groups.get((is_test, label), [])
+                if limits[is_test] is not None:
+                    group = [group[place] for place in torch.randperm(len(group), generator=generator)]
+                images = _decode_some(group, limits[is_test], read_file, pillow, sides, skipped, taken[:1])
+                if group and not images:
+                    raise DataError(
+                        f"{path} has no image of class {label!r} that can be read: of its {len(group)} files the first "
+                        f"is {group[0].name}: {skipped[-len(group)].reason}"
+                    )
+                taken += sorted(images, key=lambda item: item[0].name)
+    channels = max(pixels.shape[0] for _, pixels in taken)
+    number = {label: place for place, label in enumerate(known)}
+    return Images(
+        images=torch.stack([pixels.expand(channels, -1, -1) for _, pixels in taken]),
+        labels=torch.tensor([number[entry.label] for entry, _ in taken]),
+        classes=known,
+        is_test=torch.tensor([entry.is_test for entry, _ in taken]),
+        source=str(path),
+        skipped=tuple(skipped),
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
+    """Yield the names in a folder or zip, folders with "/" at their end, and what reads a file by its name."""
+    if path.is_dir():
+        names = []
+        for folder, folders, files in os.walk(path, followlinks=True):
+            place = Path(folder).relative_to(path)
+            names += [f"{(place / name).as_posix()}/" for name in folders]
+            names += [(place / name).as_posix() for name in files]
+        yield sorted(names), lambda name: (path / name).read_bytes()
+        return
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(
+            f"{path} is no zip that can be read ({error}); expected a folder, or a .zip that is whole: fetch it again"
+        ) from error
+    with archive:
+        yield sorted(archive.namelist()), archive.read
+
+
+def layout(names: Sequence[str], source: str) -> tuple[list[Entry], list[Skipped]]:
+    """Return what the files of a folder are by their names alone, and those that are no images.
+
+    Args:
+        names: paths with "/", relative to the folder; those of folders end with "/".
+        source: the folder, for messages.
+
+    Raises:
+        DataError: no files, no images, no class folders, a test set without a train set.
+    """
+    paths = {name: PurePosixPath(name.replace("\\", "/")).parts for name in names}  # some zips of Windows have "\\"
+    paths = {name: parts for name, parts in paths.items() if parts and not any(map(_is_hidden, parts))}
+    files = [name for name in paths if not name.endswith("/")]
+    images = [name for name in files if name.lower().endswith(SUFFIXES)]
+    if not images:
+        found = f"{len(files)} files, the first of them {files[0]}, but no image" if files else "no image"
+        raise DataError(
+            f"{source} holds {found}; expected class folders of {', '.join(SUFFIXES)} files, such as "
+            f"{source}/cat/1.jpg (a zip within a folder is given by its own path)"
+        )
+    skipped = [
+        Skipped(name, f"not a {', '.join(SUFFIXES)} file") for name in files if not name.lower().endswith(SUFFIXES)
+    ]
+    start = _depth_of_wrapping([paths[name] for name in images])
+    heads = {paths[name][start].lower() for name in images if len(paths[name]) > start + 1}
+    if heads and heads <= set(TESTS):
+        raise DataError(f"{source} has {' and '.join(sorted(heads))}/ but no {TRAIN}/; expected both, or class folders")
+    test = next((name for name in TESTS if name in heads), None) if TRAIN in heads else None
+    entries = []
+    for name in images:
+        parts = paths[name][start:]
+        head = parts[0].lower()
+        if TRAIN in heads and head not in (TRAIN, test):
+            skipped.append(Skipped(name, f"stands beside {TRAIN}/ and is not read"))
+            continue
+        inner = parts[1:] if TRAIN in heads else parts
+        if len(inner) < 2:
+            skipped.append(Skipped(name, "stands in no class folder"))
+            continue
+        entries.append(Entry(name, inner[0], TRAIN in heads and head == test))
+    if not entries:
+        raise DataError(
+            f"{source} has {len(images)} images but no class folders; expected one folder per class, such as "
+            f"{source}/cat/{PurePosixPath(images[0]).name}"
+        )
+    depth = start + 1 + (TRAIN in heads)
+    filled = {paths[entry.name][:depth] for entry in entries}
+    empty = [name for name in paths if name.endswith("/") and len(paths[name]) == depth and paths[name] not in filled]
+    outside = [name for name in empty if TRAIN in heads and paths[name][start].lower() not in (TRAIN, test)]
+    return entries, skipped + [Skipped(name, "a folder without images") for name in empty if name not in outside]
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part == "__MACOSX"  # the second is what macOS puts into its zips
+
+
+def _depth_of_wrapping(paths: list[tuple[str, ...]]) -> int:
+    """Return how many folders stand around all images without being a class, train/ or test/."""
+    depth = 0
+    while all(len(parts) > depth + 2 for parts in paths):
+        heads = {parts[depth].lower() for parts in paths}
+        if len(heads) > 1 or heads & {TRAIN, *TESTS}:
+            break
+        depth += 1
+    return depth
+
+
+def _decode_some(
+    group: list[Entry],
+    limit: int | None,
+    read_file: Callable[[str], bytes],
+    pillow: Any,
+    sides: tuple[int, int] | None,
+    skipped: list[Skipped],
+    first: list[tuple[Entry, Tensor]],
+) -> list[tuple[Entry, Tensor]]:
+    """Return the first `limit` images that can be read; name the others in `skipped`."""
+    taken: list[tuple[Entry, Tensor]] = []
+    for entry in group:
+        if limit is not None and len(taken) == limit:
+            break
+        try:
+            pixels = decode(read_file(entry.name), pillow, sides)
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow and zipfile raise a dozen kinds for broken files
+            skipped.append(Skipped(entry.name, _reason(error)))
+            continue
+        other, seen = (first or taken or [(entry, pixels)])[0]
+        if pixels.shape[1:] != seen.shape[1:]:
+            raise DataError(
+                f"images of different sizes: {other.name} has {seen.shape[1]} x {seen.shape[2]} pixels, {entry.name} "
+                f"has {pixels.shape[1]} x {pixels.shape[2]} (height x width); give size=, such as "
+                f"size={seen.shape[1]}, to resize every image"
+            )
+        taken.append((entry, pixels))
+    return taken
+
+
+def _reason(error: Exception) -> str:
+    # The message of an unidentified image holds an address of memory, which differs from run to run.
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "no JPEG or PNG image"
+    return str(error) or type(error).__name__
+
+
+def decode(data: bytes, pillow: Any, sides: tuple[int, int] | None = None) -> Tensor:
+    """Return the pixels of a JPEG or PNG: (1, H, W) of a grey image, (3, H, W) of any other, uint8.
+
+    Args:
+        data: the file.
+        pillow: the module PIL.Image.
+        sides: (height, width) to stretch it to.
+
+    Raises:
+        Exception: whatever Pillow raises for a broken file.
+    """
+    with pillow.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+        if image.mode.startswith("I"):  # 16 bits: Pillow would clip them at 255, so keep the upper byte of each
+            image.load()
+            place, step = {"I;16": (1, 2), "I;16B": (0, 2)}.get(image.mode, (1, 4))
+            image = pillow.frombytes("L", image.size, image.tobytes()[place::step])
+        elif image.mode in ("1", "L", "LA"):
+            image = image.convert("L")
+        else:
+            # By way of RGBA: Pillow warns of a palette with transparency otherwise.
+            image = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
+        if sides is not None and image.size != (sides[1], sides[0]):
+            image = image.resize((sides[1], sides[0]), pillow.Resampling.BILINEAR)
+        channels = len(image.getbands())
+        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        return pixels.view(image.height, image.width, channels).permute(2, 0, 1)

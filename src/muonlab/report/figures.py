@@ -1,0 +1,236 @@
+"""Draws the panels of a figure, each as an SVG of its own, so that a narrow page can put them below each other."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from muonlab.report.findings import (
+    Axis,
+    Curves,
+    Distribution,
+    Figure,
+    Forest,
+    Grid,
+    Lines,
+    Panel,
+    Survival,
+    superscript,
+)
+from muonlab.report.grids import draw_grid, strongest
+from muonlab.report.panels import (
+    draw_curves,
+    draw_distribution,
+    draw_forest,
+    draw_key,
+    draw_lines,
+    draw_survival,
+    key_columns,
+    key_labels,
+)
+from muonlab.report.svg import colour, themed
+
+POINTS = 72.0  # a unit of the drawings; sizes below are in points
+
+_NARROWEST = 300.0  # of a map, so that the names of both sides stand beside each other
+_WIDE = 300.0  # from this ratio of its ends on, a log axis has ticks at powers of ten only
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "muonlab",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.parse_math": False,
+    "text.color": colour("ink"),
+    "axes.edgecolor": colour("line"),
+    "axes.labelcolor": colour("muted"),
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": colour("line"),
+    "ytick.color": colour("line"),
+    "xtick.labelcolor": colour("muted"),
+    "ytick.labelcolor": colour("muted"),
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "path.simplify_threshold": 0.2,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One panel as an SVG element; `is_wide` for one that wants a line of the page for itself."""
+
+    name: str
+    title: str
+    svg: str
+    is_wide: bool
+
+
+def draw(figure: Figure) -> list[Drawing]:
+    """Return a drawing of every panel of a figure."""
+    drawings = []
+    with mpl.rc_context(_STYLE):
+        for number, panel in enumerate(figure.panels, start=1):
+            name = figure.name if len(figure.panels) == 1 else f"{figure.name}-{number}"
+            canvas = _canvas(figure, panel)
+            title = f"{figure.title}: {panel.title}" if panel.title else figure.title
+            svg = themed(_written(canvas), title, name)
+            drawings.append(Drawing(name, panel.title, svg, isinstance(panel, Distribution | Forest | Grid)))
+    return drawings
+
+
+def _canvas(figure: Figure, panel: Panel) -> Canvas:
+    if isinstance(panel, Grid):
+        return _map(figure, panel)
+    return _wide(figure, panel) if isinstance(panel, Distribution | Forest) else _small(figure, panel)
+
+
+def _map(figure: Figure, panel: Grid) -> Canvas:
+    """A panel with room for a number and its interval in every cell; the panels of a figure share their colours."""
+    width = max(_NARROWEST, 42 + 58 * len(panel.x))
+    canvas, axes = _axes(width=width, height=52 + 30 * len(panel.y), left=40, right=2, top=20, bottom=32)
+    draw_grid(axes, panel, strongest([each for each in figure.panels if isinstance(each, Grid)]))
+    axes.set_xlabel(figure.x.label, labelpad=3)
+    axes.set_ylabel(figure.y.label, labelpad=3)
+    return canvas
+
+
+def _small(figure: Figure, panel: Survival | Curves | Lines) -> Canvas:
+    """A panel about as wide as a phone's page, its key above it."""
+    labels = key_labels(panel)
+    key = 14 * -(-len(labels) // key_columns(labels))
+    canvas, axes = _axes(width=260, height=165 + key, left=46, right=17, top=key + 6, bottom=33)
+    if isinstance(panel, Survival):
+        draw_survival(axes, panel, figure.x)
+        _set_y(axes, figure.y, lambda share, _: f"{share:.0%}")
+        _set_x(axes, figure.x)
+    elif isinstance(panel, Curves):
+        draw_curves(axes, panel)
+        _set_y(axes, figure.y, lambda accuracy, _: f"{accuracy:g}")
+        _set_x(axes, figure.x)
+    else:
+        draw_lines(axes, panel, figure.y)
+        _set_both(axes, panel, figure)
+    draw_key(axes, labels)
+    return canvas
+
+
+def _wide(figure: Figure, panel: Distribution | Forest) -> Canvas:
+    """A panel whose rows need room for their words."""
+    if isinstance(panel, Distribution):
+        height = 32 * len(panel.groups)
+        canvas, axes = _axes(width=300, height=height + 38, left=4, right=12, top=4, bottom=34)
+        draw_distribution(axes, panel, figure.x)
+    else:
+        height = 30 * len(panel.rows)
+        canvas, axes = _axes(width=300, height=height + 54, left=4, right=4, top=20, bottom=34)
+        draw_forest(axes, panel)
+    _set_x(axes, figure.x)
+    return canvas
+
+
+def _axes(*, width: float, height: float, left: float, right: float, top: float, bottom: float) -> tuple[Canvas, Axes]:
+    """A canvas with one pair of axes, margins in points."""
+    canvas = Canvas(figsize=(width / POINTS, height / POINTS), dpi=POINTS)
+    canvas.patch.set_visible(False)
+    inside = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
+    axes = canvas.add_axes(inside)
+    axes.patch.set_visible(False)
+    return canvas, axes
+
+
+def _set_x(axes: Axes, axis: Axis) -> None:
+    axes.set_xlabel(axis.label, labelpad=3)
+    if axis.log:
+        axes.set_xscale("log")
+    if axis.limits:
+        axes.set_xlim(*axis.limits)
+    if axis.log:
+        _set_log_ticks(axes)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
+
+
+def _set_log_ticks(axes: Axes) -> None:
+    """Ticks at 1, 2 and 5, or at powers of ten only where those would crowd."""
+    low, high = axes.get_xlim()
+    decades = high / low
+    if decades < 4:  # a forest of ratios about 1
+        steps = (0.1, 0.125, 0.2, 0.25, 0.33, 0.5, 0.67, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 8, 10)
+        inside = [step for step in steps if low <= step <= high]
+        axes.xaxis.set_major_locator(FixedLocator(inside if len(inside) < 7 else inside[::2]))
+    else:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 100 else (1,)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _set_y(axes: Axes, axis: Axis, text: Callable[[float, int | None], str]) -> None:
+    axes.set_ylabel(axis.label, labelpad=2)
+    if axis.limits:
+        axes.set_ylim(*_with_margin(axis.limits))
+    axes.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
+    axes.yaxis.set_major_formatter(FuncFormatter(text))
+
+
+def _set_both(axes: Axes, panel: Lines, figure: Figure) -> None:
+    """Set up the axes of lines; where x are few whole numbers, such as those of layers, each has its tick."""
+    axes.set_xlabel(figure.x.label, labelpad=3)
+    axes.set_ylabel(figure.y.label, labelpad=2)
+    if figure.x.log:
+        axes.set_xscale("log")
+    if figure.x.limits:
+        axes.set_xlim(*_with_margin(figure.x.limits, log=figure.x.log))
+    if figure.y.limits:
+        axes.set_ylim(*_with_margin(figure.y.limits, log=figure.y.log))
+    sides = (axes.xaxis, axes.get_xlim(), figure.x.log), (axes.yaxis, axes.get_ylim(), figure.y.log)
+    for side, (low, high), log in sides:
+        side.set_major_locator(_locator(low, high, log=log))
+        side.set_minor_locator(NullLocator())
+        smallest = 1e-2 if log and high / low >= _WIDE else 1e-4
+        side.set_major_formatter(FuncFormatter(partial(_tick_text, smallest)))
+    low, high = axes.get_xlim()
+    if not figure.x.log and all(float(x).is_integer() for line in panel.lines for x in line.x):
+        axes.xaxis.set_major_locator(MaxNLocator(14 if high - low < 14 else 6, steps=[1, 2, 5, 10], integer=True))
+
+
+def _with_margin(limits: tuple[float, float], *, log: bool = False) -> tuple[float, float]:
+    """Limits a little apart, so that a line along an edge keeps its width."""
+    low, high = limits
+    if log:
+        ratio = (high / low) ** 0.03
+        return low / ratio, high * ratio
+    margin = 0.03 * (high - low)
+    return low - margin, high + margin
+
+
+def _locator(low: float, high: float, *, log: bool) -> Locator:
+    """Ticks at round numbers; on a log axis they thin out as it spans more, so that their labels do not crowd."""
+    if not log or high / low < 4:
+        return MaxNLocator(6, steps=[1, 2, 5, 10])
+    if high / low < _WIDE:
+        return LogLocator(subs=(1, 2, 5) if high / low < 20 else (1, 3))
+    return LogLocator()
+
+
+def _tick_text(smallest: float, value: float, _: int | None) -> str:
+    """Return a number in full, or with a power of ten where it is below `smallest` or about as long above 1."""
+    if value != 0 and not 0.99 * smallest < abs(value) < 100 / smallest:
+        mantissa, exponent = f"{value:.5e}".split("e")
+        return superscript(f"{float(mantissa):g}e{exponent}").removeprefix("1 × ").replace("-", "−")
+    return f"{value:,.6g}".replace("-", "−")
+
+
+def _written(canvas: Canvas) -> str:
+    file = io.StringIO()
+    FigureCanvasSVG(canvas).print_svg(file, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return file.getvalue()

@@ -1,0 +1,150 @@
+"""Writes findings as one self-contained page, report.html, and every table and figure as a file beside it."""
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from muonlab.jobs.files import StudyError, write_bytes, write_text
+from muonlab.jobs.store import explain
+from muonlab.report.data import figure_csv, table_csv
+from muonlab.report.figures import Drawing, draw
+from muonlab.report.findings import (
+    Column,
+    Element,
+    Figure,
+    Findings,
+    Interval,
+    Kind,
+    Picture,
+    Table,
+    Value,
+    as_text,
+)
+from muonlab.report.picture import enlargement, png
+from muonlab.report.svg import own_style, standalone
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """An element with all that the template needs to show it; columns without any value are left to the CSV."""
+
+    kind: str
+    element: Element
+    csv: str = ""
+    drawings: tuple[Drawing, ...] = ()
+    columns: tuple[Column, ...] = ()
+    rows: tuple[tuple[dict[str, Any], ...], ...] = ()
+    png: bytes = b""
+    enlargement: int = 1
+
+
+def write(findings: Findings, folder: Path) -> Path:
+    """Write <folder>/report.html, and its data (.csv), figures (.svg) and pictures (.png) into <folder>/report/.
+
+    The page needs no network and no other file. What an earlier report left in <folder>/report/ under other names,
+    .csv, .svg and .png, is removed, so that old figures do not pass for new ones.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StudyError: a file cannot be written.
+    """
+    shown = [[_show(element) for element in section.elements] for section in findings.sections]
+    files = _files([element for section in shown for element in section])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"csv_uri": _csv_uri, "png_uri": _png_uri, "markup": Markup}
+    drawn = "".join(drawing.svg for section in shown for item in section for drawing in item.drawings)
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8") + own_style(drawn)
+    page = environment.get_template("report.html").render(
+        findings=findings,
+        sections=list(zip(findings.sections, shown, strict=True)),
+        style=Markup(style),
+    )
+    place = folder / "report"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_bytes(place / name, content)
+        for path in (*place.glob("*.csv"), *place.glob("*.svg"), *place.glob("*.png")):
+            if path.name not in files:
+                path.unlink()
+        write_text(folder / "report.html", page)  # last, for its age tells whether the report is current
+    except OSError as error:
+        raise StudyError(explain(error, folder)) from error
+    return folder / "report.html"
+
+
+def _files(shown: list[_Shown]) -> dict[str, bytes]:
+    """File name -> content of all that stands beside the page."""
+    files: dict[str, bytes] = {}
+    for item in shown:
+        if isinstance(item.element, Table | Figure):
+            assert f"{item.element.name}.csv" not in files, f"two elements are named {item.element.name!r}"
+            files[f"{item.element.name}.csv"] = item.csv.encode()
+        if isinstance(item.element, Picture):
+            assert f"{item.element.name}.png" not in files, f"two pictures are named {item.element.name!r}"
+            files[f"{item.element.name}.png"] = item.png
+        files |= {f"{drawing.name}.svg": standalone(drawing.svg).encode() for drawing in item.drawings}
+    return files
+
+
+def _show(element: Element) -> _Shown:
+    kind = type(element).__name__.lower()
+    if isinstance(element, Table):
+        seen = [i for i in range(len(element.columns)) if any(row[i] not in (None, "") for row in element.rows)]
+        return _Shown(
+            kind,
+            element,
+            table_csv(element),
+            columns=tuple(element.columns[i] for i in seen),
+            rows=_cells([element.columns[i] for i in seen], [[row[i] for i in seen] for row in element.rows]),
+        )
+    if isinstance(element, Figure):
+        return _Shown(kind, element, figure_csv(element), drawings=tuple(draw(element)))
+    if isinstance(element, Picture):
+        return _Shown(kind, element, png=png(element), enlargement=enlargement(element))
+    return _Shown(kind, element)
+
+
+def _cells(columns: list[Column], table: list[list[Value]]) -> tuple[tuple[dict[str, Any], ...], ...]:
+    """What the template shows of each cell; a text that repeats the row above, as all before it do, is set back."""
+    rows, above = [], None
+    for row in table:
+        cells, repeats = [], above is not None
+        for i, value in enumerate(row):
+            repeats = repeats and isinstance(value, str) and above is not None and value == above[i]
+            cells.append(_cell(value, columns[i].kind) | {"repeats": repeats})
+        rows.append(tuple(cells))
+        above = row
+    return tuple(rows)
+
+
+def _cell(value: Value, kind: Kind) -> dict[str, Any]:
+    text, _, bounds = as_text(value, kind).partition(" [")
+    reason = (value.reason or "") if isinstance(value, Interval) else ""
+    return {
+        "text": text,
+        "bounds": f"[{bounds}" if bounds else "",
+        "is_number": kind != "text",
+        "is_long": len(text) > 28,
+        "reason": reason,
+    }
+
+
+def _csv_uri(text: str) -> str:
+    """Return a link that holds a CSV itself."""
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
+
+
+def _png_uri(content: bytes) -> str:
+    """Return a link that holds a PNG itself."""
+    return "data:image/png;base64," + base64.b64encode(content).decode()

@@ -1,0 +1,225 @@
+"""What stands inside the axes of each kind of panel."""
+
+import math
+from collections import Counter
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from muonlab.report.findings import (
+    Axis,
+    Curves,
+    Distribution,
+    Forest,
+    ForestRow,
+    Group,
+    Kind,
+    Line,
+    Lines,
+    Series,
+    Survival,
+    as_text,
+)
+from muonlab.report.svg import colour
+
+_LONGEST_IN_HALF = 22  # letters of a name that leaves room for another beside it
+_DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+
+
+def dashes(series: Series):
+    """Return the line style of a series, which tells series of one colour apart."""
+    return _DASHES[series.style % len(_DASHES)]
+
+
+def draw_survival(axes: Axes, panel: Survival, axis: Axis) -> None:
+    """Draw the share not crossed yet of every series, with its band and a tick for those censored."""
+    for line in panel.lines:
+        own = colour(line.series.role)
+        # Where all have crossed the curve has ended; else it goes on, flat, to the horizon.
+        end = axis.limits[1] if axis.limits and line.survival[-1] > 0 else line.times[-1]
+        times = np.append(line.times, max(end, line.times[-1]))
+        heights, lower, upper = (np.append(side, side[-1]) for side in (line.survival, line.lower, line.upper))
+        axes.fill_between(times, lower, upper, step="post", color=own, alpha=0.3 / (1 + len(panel.lines)), linewidth=0)
+        axes.plot(times, heights, drawstyle="steps-post", color=own, linestyle=dashes(line.series), linewidth=1.8)
+        for time in sorted(set(line.censored)):
+            height = line.survival[max(i for i, t in enumerate(line.times) if t <= time)]
+            axes.plot([time], [height], marker="|", markersize=9, markeredgewidth=1.8, color=own, clip_on=False)
+
+
+def draw_curves(axes: Axes, panel: Curves) -> None:
+    """Draw two lines for every run: validation, and thin and dotted train."""
+    for label, height in panel.marks:
+        _draw_mark(axes, f"{label} {height:.2g}", height, is_high=height > 0.5)
+    for run in panel.runs:
+        own = colour(run.series.role)
+        train, validation = (np.array(side, dtype=float) for side in (run.train, run.validation))  # None becomes nan
+        axes.plot(run.steps, train, color=own, linestyle=(0, (1, 1.6)), linewidth=0.8, alpha=0.7)
+        axes.plot(run.steps, validation, color=own, linestyle=dashes(run.series), linewidth=1.1, alpha=0.85)
+
+
+def draw_lines(axes: Axes, panel: Lines, axis: Axis) -> None:
+    """Draw every line with its points and intervals, on the y axis given."""
+    axes.set_yscale("log" if axis.log else "linear")
+    for line in panel.lines:
+        _draw_line(axes, line, opacity=0.6 / (1 + len(panel.lines)))
+    low, high = axis.limits or axes.get_ylim()
+    middle = math.sqrt(low * high) if axis.log else (low + high) / 2
+    for label, height in panel.marks:
+        text = f"{label} {as_text(float(f'{height:.3g}'), 'exact')}"
+        _draw_mark(axes, text, height, is_high=height > middle, is_right=_is_clearer_at_right(axes, panel, height))
+
+
+def _draw_line(axes: Axes, line: Line, opacity: float) -> None:
+    own = colour(line.series.role)
+    y, lower, upper = (np.array(side, dtype=float) for side in (line.y, line.lower, line.upper))  # None becomes nan
+    axes.fill_between(line.x, lower, upper, color=own, alpha=opacity, linewidth=0)
+    axes.plot(line.x, y, "o", color=own, linestyle=dashes(line.series), linewidth=1.5, markersize=4, markeredgewidth=0)
+    is_known = np.pad(np.isfinite(lower) & np.isfinite(upper), 1)
+    for i in np.flatnonzero(is_known[1:-1] & ~is_known[:-2] & ~is_known[2:]):  # alone, where a band has no width
+        axes.plot([line.x[i]] * 2, [lower[i], upper[i]], color=own, linewidth=1.2)
+
+
+def _is_clearer_at_right(axes: Axes, panel: Lines, height: float) -> bool:
+    """Whether lines keep farther from a height at their right ends than at their left ones."""
+    place = axes.transScale.transform  # as far apart as they look, on a log axis too
+    ends = [[h for h in line.y if h is not None] for line in panel.lines]
+    left, right = ([abs(place((1, h[i]))[1] - place((1, height))[1]) for h in ends if h] for i in (0, -1))
+    return min(right, default=0) > min(left, default=0)
+
+
+def _draw_mark(axes: Axes, text: str, height: float, *, is_high: bool, is_right: bool = False) -> None:
+    """Draw a horizontal line with its name: above it, or below where it is high and the name might leave the axes."""
+    axes.axhline(height, color=colour("muted"), linewidth=0.7, linestyle=(0, (3, 3)))
+    end, side = (1, "right") if is_right else (0, "left")
+    offset = (-2 if is_right else 2, -2 if is_high else 3)
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "color": colour("muted")}
+    axes.annotate(text, (end, height), offset, ha=side, va="top" if is_high else "bottom", fontsize=7.5, **place)
+
+
+def key_labels(panel: Survival | Curves | Lines) -> dict[Series, str]:
+    """Return the name of every series of a panel, with its number of runs."""
+    if isinstance(panel, Survival):
+        return {line.series: f"{line.series.label} {line.crossed}/{line.n}" for line in panel.lines}
+    if isinstance(panel, Lines):
+        return {line.series: f"{line.series.label} n={line.n}" for line in panel.lines}
+    numbers = Counter(run.series for run in panel.runs)
+    return {series: f"{series.label} n={number}" for series, number in numbers.items()}
+
+
+def key_columns(labels: dict[Series, str]) -> int:
+    """Return how many names of a key stand side by side."""
+    return 2 if all(len(label) <= _LONGEST_IN_HALF for label in labels.values()) else 1
+
+
+def draw_key(axes: Axes, labels: dict[Series, str]) -> None:
+    """Name the series above the axes, each in its colour."""
+    handles = [Line2D([], [], color=colour(s.role), linestyle=dashes(s), linewidth=1.8) for s in labels]
+    key = axes.legend(
+        handles,
+        list(labels.values()),
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=key_columns(labels),
+        frameon=False,
+        borderpad=0,
+        borderaxespad=0.3,
+        handlelength=1.5,
+        handletextpad=0.5,
+        columnspacing=1.5,
+        labelspacing=0.25,
+        fontsize=9,
+    )
+    for text, series in zip(key.get_texts(), labels, strict=True):
+        text.set_color(colour("muted" if series.role == "none" else series.role))  # its grey is too light to read
+
+
+def draw_distribution(axes: Axes, panel: Distribution, axis: Axis) -> None:
+    """Draw a box and every run for each group, the first on top, its name above it."""
+    numbers = [x for g in panel.groups for x in (*g.values, *g.censored, *(g.quartiles or ()))]
+    positive = [x for x in numbers if x > 0]  # where all are 0, any axis shows them
+    low, high = min(positive, default=1.0), max(positive, default=1.0)
+    axes.set_xlim((low / 1.3, high * 1.25) if axis.log else (0, high * 1.05))
+    for row, group in enumerate(panel.groups):
+        _draw_group(axes, group, -row)
+    axes.set_ylim(-len(panel.groups) + 0.6, 0.72)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+
+
+def _draw_group(axes: Axes, group: Group, y: float) -> None:
+    own = colour(group.series.role)
+    n = f"n = {len(group.values) + len(group.censored)}" if group.quartiles is None else "n not stated"
+    left = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center", "fontsize": 9}
+    axes.annotate(f"{group.label}, {n}", (0, y + 0.44), (0, 0), color=own, **left)
+    quartiles = group.quartiles or _quartiles(group)
+    if quartiles is not None:
+        lower, middle, upper = (min(q, axes.get_xlim()[1]) for q in quartiles)
+        style = "-" if group.quartiles is None else (0, (3, 2))
+        box = axes.barh(y, upper - lower, 0.42, lower, color="none", edgecolor=own, linewidth=1, linestyle=style)
+        box[0].set_zorder(1)
+        axes.plot([middle, middle], [y - 0.21, y + 0.21], color=own, linewidth=2.2, solid_capstyle="butt")
+    heights = y + 0.15 * np.sin(2.4 * np.arange(len(group.values) + len(group.censored)))  # spread, the same each time
+    num = len(group.values)
+    axes.plot(group.values, heights[:num], "o", color=own, markersize=3.4, markeredgewidth=0, alpha=0.65)
+    axes.plot(group.censored, heights[num:], ">", color="none", markeredgecolor=own, markersize=4.6, clip_on=False)
+
+
+def _quartiles(group: Group) -> tuple[float, float, float] | None:
+    """Quartiles of all runs, a censored one being later than any other; None for no runs."""
+    values = sorted(group.values) + [math.inf] * len(group.censored)
+    if not values:
+        return None
+    return _quantile(values, 0.25), _quantile(values, 0.5), _quantile(values, 0.75)
+
+
+def _quantile(values: list[float], probability: float) -> float:
+    """Interpolate as numpy does by default, but where a neighbour is infinite: numpy then says nan."""
+    below, part = divmod(probability * (len(values) - 1), 1)
+    lower = values[int(below)]
+    if part == 0:
+        return lower
+    upper = values[int(below) + 1]
+    return upper if math.isinf(upper) else lower + part * (upper - lower)
+
+
+def draw_forest(axes: Axes, panel: Forest) -> None:
+    """Draw every estimate with its interval beside the mark of no effect, its name and numbers above it."""
+    axes.set_xlim(*_forest_limits(panel))
+    for row, item in enumerate(panel.rows):
+        axes.plot([panel.no_effect] * 2, [-row - 0.42, -row + 0.12], color=colour("muted"), linewidth=0.9)
+        _draw_estimate(axes, item, -row, panel.kind)
+    axes.set_ylim(-len(panel.rows) + 0.45, 0.6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    side = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "color": colour("muted")}
+    axes.annotate(f"← {panel.lower_side}", (panel.no_effect, 1), (-5, 5), ha="right", fontsize=8, **side)
+    axes.annotate(f"{panel.upper_side} →", (panel.no_effect, 1), (5, 5), ha="left", fontsize=8, **side)
+
+
+def _forest_limits(panel: Forest) -> tuple[float, float]:
+    """Limits that hold every interval and leave room for the names of both sides."""
+    bounds = [x for r in panel.rows for x in (r.estimate.value, r.estimate.lower, r.estimate.upper) if x is not None]
+    if panel.no_effect:
+        return min([*bounds, panel.no_effect / 1.3]) / 1.06, max([*bounds, panel.no_effect * 1.3]) * 1.06
+    room = 0.45 * max((abs(x) for x in bounds), default=1.0) or 1.0  # where all are 0, any axis shows them
+    low, high = min([*bounds, -room]), max([*bounds, room])
+    margin = 0.04 * (high - low)
+    return low - margin, high + margin
+
+
+def _draw_estimate(axes: Axes, item: ForestRow, y: float, kind: Kind) -> None:
+    ink, estimate = colour("ink"), item.estimate
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center", "color": ink}
+    weight = "bold" if item.emphasis else "normal"
+    axes.annotate(item.label, (0, y + 0.33), (0, 0), ha="left", weight=weight, **place)
+    numbers = f"{as_text(estimate, kind)}\u2002 n = {item.n}"
+    axes.annotate(numbers, (1, y + 0.33), (0, 0), ha="right", weight=weight, **place)
+    if estimate.value is None:
+        return
+    if estimate.lower is not None and estimate.upper is not None:
+        thickness = 2.8 if item.emphasis else 1.5
+        bounds = [estimate.lower, estimate.upper]
+        axes.plot(bounds, [y - 0.15] * 2, color=ink, linewidth=thickness, solid_capstyle="butt")
+    marker = {"marker": "D", "markersize": 6.5} if item.emphasis else {"marker": "o", "markersize": 5}
+    axes.plot([estimate.value], [y - 0.15], color=ink, **marker)

@@ -1,0 +1,180 @@
+"""The models of a group: how each is loaded, called and made ready to be measured."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from muonlab.data.sources import DataError
+from muonlab.studies.checkpoints.work import taps
+from muonlab.studies.checkpoints.work.material import Given, GivenStudy
+from muonlab.studies.checkpoints.work.nets import logits, one_line
+from muonlab.studies.features.work.states import Pools, Subject, rows
+
+TOGETHER_BYTES = 2**30  # of models that are in memory together
+TRIED = 2  # examples by which shapes are seen
+
+# From net, inputs (B, ...) and which tokens are real, (B, T) or None, to what the net returns.
+Call = Callable[[nn.Module, Tensor, Tensor | None], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One model of a group.
+
+    Attributes:
+        checkpoint: the path it is from, or a name.
+        member: its place among those of the file; None where the file has one.
+        load: returns the net.
+        num_bytes: of its weights.
+    """
+
+    checkpoint: str
+    member: int | None
+    load: Callable[[], nn.Module]
+    num_bytes: int
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return self.checkpoint if self.member is None else f"{self.checkpoint}, member {self.member}"
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Models of one architecture.
+
+    Attributes:
+        name, color: for people.
+        net: what the architecture is called.
+        members: at least one.
+        untrained: makes the net anew, with weights of torch's global generator; None where nothing can.
+        patterns: of taps; () chooses.
+        pool: of `muonlab.measure.features`; None goes by shapes.
+        call: the net.
+        given: what the models are inspected on.
+    """
+
+    name: str
+    color: str | None
+    net: str
+    members: Sequence[Member]
+    untrained: Callable[[], nn.Module] | None
+    patterns: tuple[str, ...]
+    pool: str | None
+    call: Call
+    given: Given
+
+    def chunks(self) -> Iterator[list[Member]]:
+        """Yield members that are in memory together: as many as are small, at least one."""
+        chunk: list[Member] = []
+        for member in self.members:
+            if chunk and sum(each.num_bytes for each in (*chunk, member)) > TOGETHER_BYTES:
+                yield chunk
+                chunk = []
+            chunk.append(member)
+        yield chunk
+
+
+def plain_call(net: nn.Module, inputs: Tensor, mask: Tensor | None) -> Any:
+    """Call a net with inputs alone."""
+    return net(inputs)
+
+
+def ready(candidates: Candidates, net: nn.Module, device: str) -> Subject:
+    """Return a net as what is measured, after a trial on two examples.
+
+    Raises:
+        DataError: what the net raises of such inputs; outputs that do not fit the data; taps or pools that do not fit.
+    """
+    given = candidates.given
+    examples = given.judged().test.inputs[:TRIED]
+    net = net.to(device).eval()
+    answer = _answer(candidates.call, given.padding, _table(net), device)
+    try:
+        with torch.no_grad():
+            found = answer(net, examples)
+    except DataError:
+        raise
+    except Exception as error:  # a user's net may raise anything
+        raise DataError(
+            f"{candidates.name}: the net does not take {_words(examples)}; it raised {one_line(error)}"
+        ) from error
+    _check(candidates, found, examples)
+    shapes = taps.tap_shapes(net, examples, answer)
+    chosen = taps.choose(net, candidates.patterns)
+    pool, rank_pool = _pools(candidates, shapes, chosen, len(examples))
+    mask = None if given.padding is None else _mask_of(given.padding)
+    return Subject(net, chosen, pool, rank_pool, mask, answer, rows(found[:1]))
+
+
+def _table(net: nn.Module) -> int | None:
+    """Return how many token ids the net has a vector for; None without a table."""
+    if hasattr(net, "get_input_embeddings"):  # as models of Hugging Face's have it
+        first = net.get_input_embeddings()  # pyright: ignore[reportCallIssue]
+    else:
+        first = next((module for module in net.modules() if isinstance(module, nn.Embedding)), None)
+    return first.num_embeddings if isinstance(first, nn.Embedding) else None
+
+
+def _mask_of(padding: int) -> Callable[[Tensor], Tensor]:
+    return lambda tokens: tokens != padding
+
+
+def _answer(call: Call, padding: int | None, table: int | None, device: str) -> Callable[[nn.Module, Tensor], Tensor]:
+    def answer(net: nn.Module, inputs: Tensor) -> Tensor:
+        mask = None if padding is None else inputs != padding
+        if mask is not None and padding is not None and table is not None and padding >= table:
+            inputs = inputs.where(mask, 0)  # no id of the net's stands for padding; any does, as it is masked
+        mask = mask if mask is None else mask.to(device)
+        return logits(call(net, inputs.to(device), mask)).cpu()
+
+    return answer
+
+
+def _words(examples: Tensor) -> str:
+    shape = tuple(examples.shape)
+    return f"images {shape}" if examples.is_floating_point() else f"token ids {shape} up to {int(examples.max())}"
+
+
+def _check(candidates: Candidates, found: Tensor, examples: Tensor) -> None:
+    """Raise DataError where logits do not fit the labels."""
+    given, labels = candidates.given, candidates.given.judged().test.labels
+    if labels.ndim > 1:
+        if tuple(found.shape[:2]) != tuple(examples.shape):
+            raise DataError(
+                f"{candidates.name}: the net gave {tuple(found.shape)} for token ids {tuple(examples.shape)}; a source "
+                "of text expects logits (B, T, tokens) of the next token: give examples= alone to judge classes"
+            )
+        if given.vocabulary is not None and found.shape[2] < given.vocabulary:
+            raise DataError(
+                f"{candidates.name}: the net has {found.shape[2]} tokens and the tokenizer {given.vocabulary}; give "
+                "tokenizer=PATH, the tokenizer.json that the net was trained with"
+            )
+        return
+    if found.ndim != 2 or len(found) != len(examples):
+        raise DataError(
+            f"{candidates.name}: the net gave {tuple(found.shape)} for {_words(examples)}; expected logits "
+            f"({len(examples)}, classes)"
+        )
+    if given.classes is not None and found.shape[1] != len(given.classes):
+        listed = ", ".join(given.classes[:10]) + (", ..." if len(given.classes) > 10 else "")
+        raise DataError(
+            f"{candidates.name}: the net has {found.shape[1]} outputs and the data {len(given.classes)} classes "
+            f"({listed}); give data of the classes that the net tells apart, and classes= in the order of its outputs"
+        )
+
+
+def _pools(
+    candidates: Candidates, shapes: Sequence[tuple[str, tuple[int, ...]]], chosen: Sequence[str], num_examples: int
+) -> tuple[Pools, Pools]:
+    """Return how states are pooled for probes and for ranks: of texts, ranks are those of the last token."""
+    given = candidates.given
+    if isinstance(given, GivenStudy) and candidates.pool is None:
+        return given.probing.pool, given.probing.rank_pool
+    pool = taps.pools(shapes, chosen, candidates.pool, num_examples=num_examples)
+    if given.padding is None or candidates.pool is not None:
+        return pool, pool
+    return pool, {name: "last_token" if each == "mean_tokens" else each for name, each in pool.items()}

@@ -1,0 +1,107 @@
+"""Models in folders as Hugging Face's transformers saves them. Nothing is downloaded, and no code of theirs is run."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from muonlab.data.sources import DataError, package
+from muonlab.jobs.files import StudyError, read_json
+from muonlab.studies.checkpoints.work.nets import one_line
+
+PURPOSE = "a folder of Hugging Face's"
+
+
+def load(folder: Path) -> nn.Module:
+    """Return the model of a folder, in float32.
+
+    Raises:
+        DataError: transformers is not installed, does not know the architecture without code of the folder's, or the
+            weights do not fit.
+    """
+    make, _ = _classes(folder)
+    try:
+        net, found = make.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, weights_only=True, output_loading_info=True
+        )
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{folder}: its .bin files hold more than tensors and plain values; code in them is never run"
+        ) from error
+    except Exception as error:  # the package raises what it likes
+        raise DataError(f"{folder} cannot be loaded by transformers: {one_line(error)}") from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise DataError(
+            f"{folder}: its weights lack {', '.join(missing[:5])}{more} of {type(net).__name__}; a model without its "
+            "head cannot be judged: save the whole"
+        )
+    return _settled(net)
+
+
+def untrained(folder: Path) -> Callable[[], nn.Module]:
+    """Return a function that makes the model of a folder anew, with weights of torch's global generator."""
+
+    def build() -> nn.Module:
+        make, config = _classes(folder)
+        return _settled(make(config))
+
+    return build
+
+
+def _settled(net: Any) -> nn.Module:
+    if hasattr(net.config, "use_cache"):
+        net.config.use_cache = False  # keys and values that only generation needs
+    return net.float().eval()
+
+
+def _classes(folder: Path) -> tuple[Any, Any]:
+    """Return the class of the model and its config."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    transformers = package("transformers", "transformers", PURPOSE)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise DataError(
+            f"{folder}/config.json is of no architecture that transformers {transformers.__version__} knows without "
+            f"code of the folder's, which is never run ({one_line(error)})"
+        ) from error
+    names = config.architectures or []
+    make = getattr(transformers, names[0], None) if names else None
+    if make is None:
+        raise DataError(
+            f"{folder}/config.json has architectures={names}; expected the name of a class of transformers "
+            f"{transformers.__version__}, such as GPT2LMHeadModel"
+        )
+    return make, config
+
+
+def call(net: nn.Module, inputs: Tensor, mask: Tensor | None) -> Any:
+    """Return what the model makes of images, or of tokens of which a mask (B, T) says which are real."""
+    if mask is None or bool(mask.all()):
+        return net(inputs)
+    return net(inputs, attention_mask=mask.long())
+
+
+def tokenizer(folder: Path) -> Path | None:
+    """Return the tokenizer.json of a folder, if it has one."""
+    path = folder / "tokenizer.json"
+    return path if path.is_file() else None
+
+
+def levels(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and deviation of each channel as preprocessor_config.json says them; None where it does not."""
+    try:
+        held = read_json(folder / "preprocessor_config.json")
+    except (OSError, StudyError):
+        return None
+    found = [held.get(key) for key in ("image_mean", "image_std")]
+    if not held.get("do_normalize", True) or not all(isinstance(each, list) for each in found):
+        return None
+    return tuple(found[0]), tuple(found[1])

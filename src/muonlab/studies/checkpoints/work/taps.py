@@ -1,0 +1,156 @@
+"""Taps of any net: the modules whose outputs are its hidden states, listed, named by patterns or chosen."""
+
+import difflib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from muonlab.data.sources import DataError
+from muonlab.measure.features import taps
+
+POOL_OF_AXES = {2: "flatten", 3: "mean_tokens", 4: "mean_pixels"}
+
+
+def choose(net: nn.Module, patterns: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of the taps, in the order of the net's modules.
+
+    Without patterns: `net.taps` if the net has it; else its blocks, the children of one class in its lists (ModuleList,
+    Sequential), of the class that has most; else all children with parameters but the last, which is the head.
+
+    Args:
+        net: any module.
+        patterns: as of file names (fnmatch), part by part between the dots: "layer?.*" has "layer1.0" and not
+            "layer1.0.conv1".
+
+    Raises:
+        DataError: a pattern that matches nothing, with the nearest names; a net without modules.
+    """
+    names = taps(net)
+    if not patterns:
+        return _own(net) or _blocks(net) or _children(net)
+    chosen = set()
+    for pattern in patterns:
+        found = [name for name in names if _matches(name, pattern)]
+        if not found:
+            near = difflib.get_close_matches(pattern, names, n=5, cutoff=0.3) or names[:5]
+            raise DataError(f"taps={pattern!r} matches no module of the net; nearest: {', '.join(near)}")
+        chosen.update(found)
+    return tuple(name for name in names if name in chosen)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    parts, wanted = name.split("."), pattern.split(".")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
+def _own(net: nn.Module) -> tuple[str, ...]:
+    found = getattr(net, "taps", ())
+    is_names = isinstance(found, Iterable) and not isinstance(found, str)
+    known = set(taps(net))
+    names = tuple(found) if is_names else ()
+    return names if all(name in known for name in names) else ()
+
+
+def _blocks(net: nn.Module) -> tuple[str, ...]:
+    """Return the children of the outermost lists whose children are of one class: of the class that has most."""
+    by_class: dict[type, list[str]] = defaultdict(list)
+    lists: list[str] = []
+    for name, module in net.named_modules():
+        children = dict(module.named_children())
+        kinds = {type(child) for child in children.values()}
+        if not isinstance(module, (nn.ModuleList, nn.Sequential)) or len(kinds) != 1:
+            continue
+        is_inside = any(outer == "" or name.startswith(f"{outer}.") for outer in lists)
+        if is_inside or kinds & {nn.ModuleList, nn.Sequential}:
+            continue
+        lists.append(name)
+        by_class[kinds.pop()] += [f"{name}.{child}" if name else child for child in children]
+    most = max(by_class.values(), key=len, default=[])
+    return tuple(most) if len(most) > 1 else ()
+
+
+def _children(net: nn.Module) -> tuple[str, ...]:
+    """Return the children with parameters of the net, or of the one child that holds them all, but the last."""
+    prefix, module = "", net
+    while True:
+        held = [name for name, child in module.named_children() if any(True for _ in child.parameters())]
+        if len(held) != 1:
+            break
+        prefix, module = f"{prefix}{held[0]}.", module.get_submodule(held[0])
+    if not held:
+        raise DataError("the net has no two modules with parameters, so none before its head; give taps=NAME")
+    return tuple(prefix + name for name in held[:-1])
+
+
+def tap_shapes(
+    net: nn.Module, inputs: Tensor, call: Callable[[nn.Module, Tensor], Any] | None = None
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the name of every module that the net calls, with the shape of its output for these inputs.
+
+    Modules whose output has no tensor are left out, as are those that the net does not call.
+
+    Args:
+        net: any module.
+        inputs: of an example or more.
+        call: calls the net with them, where net(inputs) does not.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    handles = [module.register_forward_hook(_keeper(found, name)) for name, module in net.named_modules() if name]
+    modes = [(module, module.training) for module in net.modules()]
+    try:
+        net.eval()
+        with torch.no_grad():
+            net(inputs) if call is None else call(net, inputs)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for handle in handles:
+            handle.remove()
+    return [(name, found[name]) for name in taps(net) if name in found]
+
+
+def _keeper(found: dict[str, tuple[int, ...]], name: str) -> Callable[..., None]:
+    def keep(module: nn.Module, taken: Any, output: Any) -> None:
+        while not isinstance(output, Tensor):
+            values = list(output.values() if isinstance(output, Mapping) else output) if output is not None else []
+            values = [value for value in values if isinstance(value, (Tensor, tuple, list, Mapping))]
+            if not values:
+                return
+            output = values[0]
+        found[name] = tuple(output.shape)
+
+    return keep
+
+
+def pools(
+    shapes: Sequence[tuple[str, tuple[int, ...]]], chosen: Sequence[str], pool: str | None, *, num_examples: int
+) -> dict[str, str]:
+    """Return how the output of each tap becomes one vector an example, by its shape.
+
+    Args:
+        shapes: of `tap_shapes`.
+        chosen: the taps.
+        pool: for all of them; None goes by the number of axes.
+        num_examples: B of the shapes.
+
+    Raises:
+        DataError: a tap that the net does not call, or a shape that no pool is for.
+    """
+    known, found = dict(shapes), {}
+    for name in chosen:
+        if name not in known:
+            raise DataError(f"tap {name!r}: the net does not call it, or it returns no tensor; give other taps")
+        shape = known[name]
+        if shape[:1] != (num_examples,):
+            raise DataError(
+                f"tap {name!r} gave {shape} for {num_examples} examples; expected these along the first axis "
+                "(batch_first=True)"
+            )
+        if pool is None and len(shape) not in POOL_OF_AXES:
+            raise DataError(f"tap {name!r} gave {shape}; expected 2, 3 or 4 axes, or give pool=flatten")
+        found[name] = pool or POOL_OF_AXES[len(shape)]
+    return found

@@ -1,0 +1,140 @@
+"""The measures of trained members, many at once. Letters: M models, N examples, K classes, D width, r components."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from muonlab.measure.margins import logit_margins
+from muonlab.measure.spectra import ranks, singular_values
+from muonlab.studies.components.work.material import Material
+
+Parameters = Mapping[str, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+FORMS = ("", "_sigma")  # of effective ranks: the first two columns of `muonlab.measure.spectra.ranks`
+# Measures that a linear classifier at zero does not have, as they do not change when W is multiplied by a number.
+OF_DIRECTION = ("margin_worst_by_norm", *(f"rank_{what}{form}" for what in ("weights", "logits") for form in FORMS))
+
+
+class Forward:
+    """The net's answers, of many models at once.
+
+    Args:
+        net: the module that all are copies of; its own parameters are not read.
+    """
+
+    def __init__(self, net: nn.Module):
+        self._net = net.eval()
+        self._kept: dict[str, Tensor] = {}
+        self.has_hidden = bool(getattr(net, "taps", ()))
+        if self.has_hidden:
+            net.get_submodule(net.taps[-1]).register_forward_hook(self._keep)  # pyright: ignore
+        self._stacked = vmap(self._one)
+
+    @torch.no_grad()
+    def __call__(self, parameters: Parameters, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (M, N, K) in float64 and last hidden states (M, N, D), of width zero where there are none.
+
+        Args:
+            parameters: name -> (M, ...).
+            inputs: (M, N, d).
+        """
+        logits, hidden = self._stacked(dict(parameters), inputs)
+        return logits.double(), hidden
+
+    def _one(self, parameters: dict[str, Tensor], inputs: Tensor) -> tuple[Tensor, Tensor]:
+        logits = functional_call(self._net, parameters, (inputs,))
+        return logits, self._kept.pop("hidden", logits[:, :0])
+
+    def _keep(self, module: nn.Module, arguments: object, output: Tensor) -> None:
+        self._kept["hidden"] = output
+
+
+def losses(forward: Forward, loss: Loss, parameters: Parameters, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return each model's mean loss on its own examples, (M,) in float64; arguments as of `Forward`, labels (M, N)."""
+    return vmap(loss)(forward(parameters, inputs)[0], labels).mean(1)
+
+
+@torch.no_grad()
+def measure(
+    forward: Forward, loss: Loss, parameters: Parameters, seen: Material, num_spurious: int
+) -> dict[str, Tensor]:
+    """Return the measures of M models, (M,) each, (M, r) for component margins, in float64; NaN where there is none.
+
+    Margins are z_y - max_{j != y} z_j. Component k's is v_k' Z v_k with Z (K, K) the logits at the class means as they
+    would be if no component were spurious; the worst is that among components that are not. Effective ranks are those
+    of `muonlab.measure.spectra.Ranks`, with squared singular values and ("_sigma") with singular values: of the weight
+    matrices, their mean; of the logits at class means, less their mean over the K logits, which no softmax sees; of
+    the last hidden states at the test inputs, as they are. `margin_worst_by_norm` is over the product of the spectral
+    norms of the matrices, `weight_norm` the Frobenius norm of all of them together; biases are in neither.
+
+    Args:
+        forward: of the net.
+        loss: logits (N, K), labels (N,) -> (N,).
+        parameters: name -> (M, ...).
+        seen: what each model sees, its own seed's.
+        num_spurious: of the components, the last ones.
+    """
+    matrices = [p.double() for p in parameters.values() if p.ndim == 3]
+    finite = torch.stack([matrix.flatten(1).isfinite().all(1) for matrix in matrices]).all(0)
+    test_logits, hidden = forward(parameters, seen.test)
+    at_means = forward(parameters, seen.means)[0]
+    for answers in (test_logits, hidden, at_means):
+        finite &= answers.flatten(1).isfinite().all(1)
+
+    spectra = [torch.linalg.svdvals(_cleaned(matrix, finite)) for matrix in matrices]
+    values = _margins(forward, parameters, seen, test_logits, at_means, num_spurious)
+    norm = torch.stack([spectrum[:, 0] for spectrum in spectra]).prod(0)
+    values["margin_worst_by_norm"] = values["margin_worst"] / norm
+    values |= _accuracies(forward, parameters, seen, test_logits)
+    values["test_loss"] = vmap(loss)(test_logits, seen.test_labels).mean(1)
+    centred = _cleaned(at_means - at_means.mean(-1, keepdim=True), finite)
+    found = {
+        "rank_weights": torch.stack([ranks(spectrum, 0.0) for spectrum in spectra]).mean(0),
+        "rank_logits": ranks(torch.linalg.svdvals(centred), 0.0),
+        "rank_hidden": torch.full((len(norm), len(FORMS)), torch.nan),
+    }
+    if forward.has_hidden:
+        states = _cleaned(hidden.double(), finite)
+        found["rank_hidden"] = ranks(singular_values(states.mT @ states), 0.0)
+    values |= {f"{name}{form}": counts[:, k] for name, counts in found.items() for k, form in enumerate(FORMS)}
+    values["weight_norm"] = torch.stack([spectrum.square().sum(1) for spectrum in spectra]).sum(0).sqrt()
+    lost, still = ~finite, values["weight_norm"] == 0
+    return {
+        name: value.double().masked_fill(
+            (lost | still if name in OF_DIRECTION else lost).view(-1, *[1] * (value.ndim - 1)), torch.nan
+        )
+        for name, value in values.items()
+    }
+
+
+def _margins(
+    forward: Forward, parameters: Parameters, seen: Material, test_logits: Tensor, at_means: Tensor, num_spurious: int
+) -> dict[str, Tensor]:
+    of_classes = logit_margins(at_means, torch.arange(at_means.shape[1], device=at_means.device))  # (M, K)
+    at_marked = forward(parameters, seen.marked)[0]
+    components = torch.einsum("mkr,mkj,mjr->mr", seen.patterns, at_marked, seen.patterns)
+    telling = components[:, : components.shape[1] - num_spurious]
+    return {
+        "margin_worst": of_classes.amin(1),
+        "margin_mean": of_classes.mean(1),
+        "margin_test_median": logit_margins(test_logits, seen.test_labels).quantile(0.5, dim=1),
+        "component_margins": components,
+        "component_margin_worst": telling.amin(1) if telling.shape[1] else torch.full_like(of_classes[:, 0], torch.nan),
+    }
+
+
+def _accuracies(forward: Forward, parameters: Parameters, seen: Material, test_logits: Tensor) -> dict[str, Tensor]:
+    answers = {
+        "validation_accuracy": (forward(parameters, seen.validation)[0], seen.validation_labels),
+        "test_accuracy": (test_logits, seen.test_labels),
+        "accuracy_removed": (forward(parameters, seen.removed)[0], seen.test_labels),
+        "accuracy_swapped": (forward(parameters, seen.swapped)[0], seen.test_labels),
+    }
+    return {name: (logits.argmax(-1) == labels).double().mean(1) for name, (logits, labels) in answers.items()}
+
+
+def _cleaned(matrices: Tensor, finite: Tensor) -> Tensor:
+    """Return matrices (M, ...) with zeros in the place of those that are not finite, which LAPACK does not take."""
+    return torch.where(finite.view(-1, *[1] * (matrices.ndim - 1)), matrices, 0.0)

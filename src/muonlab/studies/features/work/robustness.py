@@ -1,0 +1,112 @@
+"""Robustness: accuracy of nets on clean examples, and under every corruption at every severity."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muonlab.studies.features.config import Measuring
+from muonlab.studies.features.work.material import Corruptible, Set, example_loss
+from muonlab.studies.features.work.states import Subject, hidden_states
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What a net makes of some examples.
+
+    Attributes:
+        loss: mean cross-entropy.
+        hits: (N,) float64, share of right answers of each example: 0 or 1 of classes, between of tokens.
+    """
+
+    loss: float
+    hits: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over examples."""
+        return self.hits.mean().item()
+
+
+@dataclass(frozen=True, eq=False)
+class Robustness:
+    """What one net makes of clean and corrupted examples.
+
+    Attributes:
+        clean: of examples as they are.
+        corrupted: by corruption, of each severity.
+        states: by tap, hidden states (N, D) of the probed examples under every corruption at the margins' severity;
+            empty where they were not asked for.
+    """
+
+    clean: Judged
+    corrupted: dict[str, list[Judged]] = field(default_factory=dict)
+    states: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """Return what a result holds."""
+        accuracy = {name: [each.accuracy for each in severities] for name, severities in self.corrupted.items()}
+        return {"clean_loss": self.clean.loss, "clean_accuracy": self.clean.accuracy, "accuracy": accuracy}
+
+    def by_example(self) -> dict[str, list[float]]:
+        """Return the accuracy of each example, clean, and as a mean over corruptions and severities.
+
+        Of texts, an example is a place in the text. A corruption may leave fewer places; the mean is then over those
+        that have it.
+        """
+        hits = [each.hits for severities in self.corrupted.values() for each in severities]
+        found = torch.nn.utils.rnn.pad_sequence(hits, batch_first=True, padding_value=torch.nan)
+        return {"clean_by_example": self.clean.hits.tolist(), "corrupted_by_example": found.nanmean(0).tolist()}
+
+
+def corrupt_all(
+    subjects: Sequence[Subject],
+    material: Corruptible,
+    settings: Measuring,
+    *,
+    severities: Sequence[int] = SEVERITIES,
+    keep_states: bool = True,
+    advance: Callable[[int], None] = lambda number: None,
+) -> list[Robustness]:
+    """Return what each net makes of the first test examples.
+
+    Args:
+        subjects: all see the same examples, which are corrupted once.
+        material: what corrupts.
+        settings: how many examples, and at which severity hidden states are kept.
+        severities: at which accuracy is measured.
+        keep_states: whether hidden states are kept.
+        advance: called with 1 after each corruption and severity.
+    """
+    number = settings.examples
+    clean, _ = material.corrupted(material.corruptions[0], 0, number)
+    found = [Robustness(judge(each, clean)) for each in subjects]
+    kept = [settings.margin_severity] if keep_states else []
+    wanted: list[int] = sorted({*severities, *kept})
+    for name in material.corruptions:
+        for severity in wanted:
+            examples, probed = material.corrupted(name, severity, number)
+            for measured, own in zip(subjects, found, strict=True):
+                if severity in severities:
+                    own.corrupted.setdefault(name, []).append(judge(measured, examples))
+                if severity in kept:
+                    for tap, hidden in hidden_states(measured, probed.inputs, measured.pool).items():
+                        own.states.setdefault(tap, []).append(hidden)
+            advance(1)
+    return found
+
+
+@torch.no_grad()
+def judge(measured: Subject, examples: Set) -> Judged:
+    """Return loss and hits."""
+    losses, hits = [], []
+    batches = (part.split(measured.rows) for part in examples)
+    for inputs, labels in zip(*batches, strict=True):
+        logits = measured.logits(inputs)
+        losses.append(example_loss(logits, labels))
+        hits.append((logits.argmax(-1) == labels).double().reshape(len(labels), -1).mean(1))
+    return Judged(torch.cat(losses).double().mean().item(), torch.cat(hits))

@@ -1,0 +1,199 @@
+"""A transfer job: pretrained weights, or new ones, put to another task, by a probe or by full fine-tuning."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from muonlab.jobs.clock import Clock
+from muonlab.measure.probes import Probes
+from muonlab.measure.transfer import fine_tune
+from muonlab.studies.features.config import Measuring, Transfer
+from muonlab.studies.features.work import weights
+from muonlab.studies.features.work.batches import Batches
+from muonlab.studies.features.work.layers import fit
+from muonlab.studies.features.work.material import Material, Sets, Task
+from muonlab.studies.features.work.measuring import as_subjects, load_models
+from muonlab.studies.features.work.pretraining import (
+    LOOK_EXAMPLES,
+    ROWS,
+    SHARED,
+    build_engine,
+    count_flops,
+    streams,
+)
+from muonlab.studies.features.work.states import Subject, hidden_states
+from muonlab.studies.grokking.work.preparation import pays, prepare
+from muonlab.train.schedule import pace
+
+TEST_EXAMPLES = {"classes": 1000, "tokens": 250}  # at most
+HEAD = "head"  # a new task has new classes, so its head is drawn anew
+
+Report = Callable[[dict], None]
+
+
+def run(job: Transfer, material: Material, folder: Path, clock: Clock, *, device: str, compile: str, report: Report):
+    """Transfer and return what result.json holds."""
+    task = material.transfer(job.task)
+    found = {
+        "chance": task.chance,
+        "num_train": len(task.train.labels),
+        "num_validation": len(task.validation.labels),
+        "num_test": min(TEST_EXAMPLES[task.test.kind], len(task.test.labels)),
+    }
+    if job.mode == "linear":
+        return {**found, "members": _linear(job, material, task, folder, report)}
+    return {**found, **_full(job, task, folder, clock, device=device, compile=compile, report=report)}
+
+
+def _linear(job: Transfer, material: Material, task: Task, folder: Path, report: Report) -> list[dict[str, Any]]:
+    """Return the accuracy of a probe on the last hidden states of each seed, in each state."""
+    assert job.weights is not None
+    probing, pretrained = material.probing(), material.pretraining()
+    models = load_models(job.states, job.seeds, folder.parent / job.weights, pretrained.build)
+    done = 0
+
+    def advance(number: int) -> None:
+        nonlocal done
+        done += number
+        report({"step": done, "budget": len(models) + 1, "alive": len(models)})
+
+    fitted = probe_linearly(as_subjects(models, pretrained, probing), task, job.measuring, advance)
+    return [
+        {
+            "state": model.state,
+            "seed": model.seed,
+            "step": model.step,
+            "validation_accuracy": fitted.validation_accuracy[k].item(),
+            "test_accuracy": fitted.test_accuracy[k].item(),
+            "is_edge": bool(fitted.is_edge[k]),
+        }
+        for k, model in enumerate(models)
+    ]
+
+
+def probe_linearly(
+    subjects: Sequence[Subject], task: Sets, settings: Measuring, advance: Callable[[int], None] = lambda number: None
+) -> Probes:
+    """Return a probe on the last hidden states of each net.
+
+    Args:
+        subjects: of one width.
+        task: classes that are transferred to.
+        settings: how many examples; of the test set there are TEST_EXAMPLES at most.
+        advance: called with 1 for each net whose states were taken.
+    """
+    parts = (
+        task.train.first(settings.probe_train),
+        task.validation.first(settings.probe_validation),
+        task.test.first(TEST_EXAMPLES["classes"]),
+    )
+    states = []
+    for measured in subjects:
+        last = replace(measured, taps=measured.taps[-1:])
+        states.append([hidden_states(last, part.inputs, last.pool)[last.taps[0]] for part in parts])
+        advance(1)
+    return fit(states, [part.labels for part in parts])
+
+
+def _full(
+    job: Transfer, task: Task, folder: Path, clock: Clock, *, device: str, compile: str, report: Report
+) -> dict[str, Any]:
+    training = job.training
+    assert training is not None
+    assert job.optimizer is not None
+    who = [(rate, position) for rate in job.rates for position in range(len(job.fine_tuned))]
+    own = streams(job.family, job.fine_tuned)
+    seeds = [own[position] for _, position in who]
+    trained, reason = build_engine(task, job.optimizer, [rate for rate, _ in who], seeds, device)
+    if job.weights is not None:
+        kept = load_state(job, folder.parent / job.weights)
+        trained.load(start(trained.tensors(), kept, [position for _, position in who], job.task))
+    batches = Batches(task.train, seeds, training.batch, device)
+    flops = count_flops(trained, batches)
+    prepare(
+        trained,
+        batches(0),
+        clock,
+        is_compiled=pays(compile, flops * training.budget, device, num_jobs=SHARED),
+        height=None,
+    )
+
+    def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if step % 20 == 0:
+            report({"step": step, "budget": training.budget, "alive": len(who)})
+        return batches(step)
+
+    tuned = fine_tune(
+        trained,
+        draw,
+        task.validation.first(LOOK_EXAMPLES[task.validation.kind]),
+        task.test.first(TEST_EXAMPLES[task.test.kind]) if job.is_final else None,
+        budget=training.budget,
+        looks=training.steps[1:],
+        patience=training.patience,
+        pace=lambda step: pace(step, training.budget, warmup=training.warmup, kind=training.schedule),
+        rows=ROWS[task.test.kind],
+    )
+    return {
+        "flops_per_step": flops / len(who),
+        "why_sequential": reason,
+        "steps": tuned.steps.tolist(),
+        "members": [
+            {
+                "rate": rate,
+                "seed": job.fine_tuned[position],
+                "validation_loss": _numbers(tuned.validation_loss[k]),
+                "validation_accuracy": _numbers(tuned.validation_accuracy[k]),
+                "best_step": int(tuned.best_step[k]),
+                "is_last": bool(tuned.is_last[k]),
+                "test_loss": _number(tuned.test_loss[k]),
+                "test_accuracy": _number(tuned.test_accuracy[k]),
+            }
+            for k, (rate, position) in enumerate(who)
+        ],
+    }
+
+
+def load_state(job: Transfer, folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of the one state that is fine-tuned, by name, with a row for each of its seeds."""
+    (state,) = job.states
+    kept = {step: weights.load(folder, step) for step in sorted(set(state.steps))}
+    rows = [(kept[step], job.seeds.index(seed)) for seed, step in zip(state.seeds, state.steps, strict=True)]
+    return {name: torch.stack([tensors[name][member] for tensors, member in rows]) for name in rows[0][0]}
+
+
+def start(
+    new: dict[str, torch.Tensor], kept: dict[str, torch.Tensor], positions: list[int], task: str
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of an engine with the pretrained weights in place of the new ones.
+
+    Args:
+        new: of the engine, members first.
+        kept: pretrained, seeds first.
+        positions: of every member's seed among those.
+        task: for "classes" the head stays new.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    index = torch.tensor(positions)
+    found = dict(new)
+    for name in sorted({*kept, *(name for name in new if name.startswith(weights.PREFIXES))}):
+        if name.split("/", 1)[1].startswith(f"{HEAD}.") and task == "classes":
+            continue
+        own, there = (tuple(side[name].shape[1:]) if name in side else "nothing" for side in (kept, new))
+        if own != there:
+            raise ValueError(f"the weights do not fit the net: {name} is {own}, expected {there}")
+        found[name] = kept[name][index].to(new[name])
+    return found
+
+
+def _number(value: torch.Tensor) -> float | None:
+    return value.item() if value.isfinite() else None
+
+
+def _numbers(values: torch.Tensor) -> list[float | None]:
+    return [_number(value) for value in values]

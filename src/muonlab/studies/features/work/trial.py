@@ -1,0 +1,40 @@
+"""A trial of a family before any of its jobs: what its files do not allow is said before minutes are spent on it."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from muonlab.studies.features import config as features
+from muonlab.studies.features.work.job import build_material
+
+SEVEREST = 5
+
+
+def check(*, family: dict[str, Any], tasks: Sequence[str]) -> None:
+    """Read all data of a family, and make each set, net and corruption that its jobs will ask for.
+
+    Args:
+        family: a `muonlab.studies.features.config.Family`, as JSON.
+        tasks: that are transferred to.
+
+    Raises:
+        ValueError: files, nets or settings that do not fit, with the name of the family; the message says what to do.
+    """
+    held = features.Family.model_validate(family)
+    try:
+        material = build_material(held)
+        material.probing()
+        for task in (material.pretraining(), *map(material.transfer, tasks)):
+            task.build()
+        for corruption in material.corruptions:
+            material.corrupted(corruption, SEVEREST, 1)
+    except ValueError as error:
+        raise ValueError(f"{held.name}: {_as_given(str(error), held)}") from error
+
+
+def _as_given(message: str, family: features.Family) -> str:
+    """Return a message with every setting in it under the name that a user types: "images.size=", not "size="."""
+    for prefix, config in ((family.data.kind, family.data), (family.net.kind, family.net)):
+        fields = "|".join(type(config).model_fields)
+        message = re.sub(rf"(?<![\w.])({fields})=", rf"{prefix}.\1=", message)
+    return message

@@ -1,0 +1,80 @@
+"""Which rows each member of a population trains on, in which order, with which labels."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from muonlab.data.algorithmic import Task, split
+from muonlab.train.seeds import generator
+
+
+class Rows:
+    """The rows of a task as S members see them.
+
+    Attributes:
+        inputs: (rows, T) token ids, shared by all members.
+        labels: (S, rows); the true ones, or for each member its own permutation of them.
+        train: (S, num_train) row indices.
+        validation: (S, num_validation) row indices.
+
+    Args:
+        task: the task.
+        seeds: seed of each member.
+        train_share: share of the rows that is trained on.
+        batch: rows in a batch, or "full"; at most num_train.
+        pairs_together: keep (a, b) and (b, a) on the same side of the split.
+        random_labels: permute each member's labels over all rows, the control that nothing can generalise on.
+        device: where the tensors live.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        seeds: Sequence[int],
+        *,
+        train_share: float,
+        batch: int | str,
+        pairs_together: bool = False,
+        random_labels: bool = False,
+        device: str | torch.device = "cpu",
+    ):
+        sides = [split(task, train_share, generator(seed, "split"), pairs_together=pairs_together) for seed in seeds]
+        self.inputs = task.inputs.to(device)
+        self.train = torch.stack([train for train, _ in sides]).to(device)
+        self.validation = torch.stack([validation for _, validation in sides]).to(device)
+        labels = [
+            task.labels[torch.randperm(len(task.labels), generator=generator(seed, "labels"))]
+            if random_labels
+            else task.labels
+            for seed in seeds
+        ]
+        self.labels = torch.stack(labels).to(device)
+        self.num_train, self.num_validation = self.train.shape[1], self.validation.shape[1]
+        self.batch = self.num_train if batch == "full" else min(int(batch), self.num_train)
+        # Batches have one size: what is left of a permutation after the last whole batch waits for the next one.
+        self.steps_per_permutation = self.num_train // self.batch
+        self._seeds = list(seeds)
+        self._order: tuple[int, Tensor] | None = None
+
+    def take(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the batch of that step, for every member: tokens (S, B, T) and labels (S, B)."""
+        permutation, position = divmod(step, self.steps_per_permutation)
+        if self._order is None or self._order[0] != permutation:
+            orders = [
+                torch.randperm(self.num_train, generator=generator(s, "batches", permutation)) for s in self._seeds
+            ]
+            self._order = permutation, self.train.gather(1, torch.stack(orders).to(self.train.device))
+        rows = self._order[1][:, position * self.batch : (position + 1) * self.batch]  # (S, B)
+        return self.inputs[rows], self.labels.gather(1, rows)
+
+    def epoch(self, step: int) -> float:
+        """Return the examples drawn in that many steps, divided by the size of the train set."""
+        return step * self.batch / self.num_train
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Drop all members but those, given by their positions."""
+        index = torch.tensor(members, device=self.train.device)
+        self.train, self.validation, self.labels = (rows[index] for rows in (self.train, self.validation, self.labels))
+        self._seeds = [self._seeds[member] for member in members]
+        self._order = None

@@ -1,0 +1,1 @@
+"""The engine of studies: settings, comparisons, controls, verdicts. No torch."""

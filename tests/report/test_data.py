@@ -1,0 +1,107 @@
+import csv
+import io
+
+import pytest
+
+from muonlab.report.data import figure_csv, table_csv
+from muonlab.report.findings import (
+    Axis,
+    Column,
+    Curves,
+    Distribution,
+    Figure,
+    Forest,
+    ForestRow,
+    Grid,
+    GridCell,
+    Group,
+    Interval,
+    Line,
+    Lines,
+    Run,
+    Series,
+    Survival,
+    SurvivalLine,
+    Table,
+)
+
+MUON = Series("Muon, tuned", "muon")
+
+
+def parsed(text):
+    return list(csv.reader(io.StringIO(text)))
+
+
+def test_an_interval_takes_three_columns_and_a_comma_is_quoted():
+    columns = (Column("name", "Name"), Column("ratio", "Ratio", "ratio"), Column("ok", "OK"))
+    rows = (("a, b", Interval(0.5, 0.25, None), True), ('say "x"', None, False))
+    assert parsed(table_csv(Table("t", "T", columns, rows))) == [
+        ["name", "ratio", "ratio_lower", "ratio_upper", "ok"],
+        ["a, b", "0.5", "0.25", "", "yes"],
+        ['say "x"', "", "", "", "no"],
+    ]
+
+
+LINE = SurvivalLine(
+    MUON, 2, 1, (0, 50, 100), (1, 0.5, 0.5), (1, 0.01, 0.01), (1, 0.91, 0.91), (2, 2, 1), (0, 1, 0), (100,)
+)
+RUN = Run(MUON, 3, (0, 50), (0.1, None), (0.0, 0.25))
+GROUP = Group(MUON, "Muon here", (40.0,), (100.0,))
+POINTS = Line(MUON, 5, (0, 1), (0.9, None), (0.85, None), (0.95, None))
+PRINTED = Group(MUON, "Muon there", (), (), (40, 79, 106))
+
+
+@pytest.mark.parametrize(
+    ("panel", "rows"),
+    [
+        (
+            Survival("add", (LINE,)),
+            [
+                ["panel", "series", "time", "at_risk", "events", "censored", "survival", "lower", "upper"],
+                ["add", "Muon, tuned", "0", "2", "0", "0", "1", "1", "1"],
+                ["add", "Muon, tuned", "50", "2", "1", "0", "0.5", "0.01", "0.91"],
+                ["add", "Muon, tuned", "100", "1", "0", "1", "0.5", "0.01", "0.91"],
+            ],
+        ),
+        (
+            Curves("add", (RUN,)),
+            [
+                ["panel", "series", "seed", "step", "train", "validation"],
+                ["add", "Muon, tuned", "3", "0", "0.1", "0.0"],
+                ["add", "Muon, tuned", "3", "50", "", "0.25"],
+            ],
+        ),
+        (
+            Distribution("", (GROUP, PRINTED)),
+            [
+                ["panel", "group", "what", "value"],
+                ["", "Muon here", "crossed", "40.0"],
+                ["", "Muon here", "censored", "100.0"],
+                *[["", "Muon there", "quartile", value] for value in ("40", "79", "106")],
+            ],
+        ),
+        (
+            Forest("", (ForestRow("all", Interval(0.6, 0.5, 0.7), "5 + 5"),), 1.0, "a", "b"),
+            [["panel", "row", "n", "value", "lower", "upper"], ["", "all", "5 + 5", "0.6", "0.5", "0.7"]],
+        ),
+        (
+            Grid(
+                "depth 0", ("2", "8"), ("0.1",), ((GridCell(Interval(0.5, 0.4, 0.6), "higher", "6"), None),), "a", "b"
+            ),
+            [
+                ["panel", "x", "y", "n", "value", "lower", "upper", "side"],
+                ["depth 0", "2", "0.1", "6", "0.5", "0.4", "0.6", "higher"],
+            ],
+        ),
+        (
+            Lines("fog", (POINTS,), (("chance", 0.1),)),
+            [
+                ["panel", "series", "n", "x", "y", "lower", "upper"],
+                ["fog", "Muon, tuned", "5", "0", "0.9", "0.85", "0.95"],
+                ["fog", "Muon, tuned", "5", "1", "", "", ""],
+            ],
+        ),
+    ],
+)
+def test_a_figure_writes_all_that_it_draws(panel, rows):
+    assert parsed(figure_csv(Figure("f", "F", "", Axis("x"), Axis("y"), (panel,)))) == rows

@@ -1,0 +1,173 @@
+import io
+
+import pytest
+
+from muonlab.report import job_progress
+from muonlab.report.job_progress import JobProgress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time, in a list of one."""
+    now = [0.0]
+    monkeypatch.setattr(job_progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def stream():
+    return io.StringIO()
+
+
+def start(view, id, cost, name=None):
+    view.show("started", id, {"name": name or f"job {id}", "cost": cost})
+
+
+def report(view, id, step, budget=100):
+    view.show("progress", id, {"step": step, "budget": budget})
+
+
+def finish(view, id, cost):
+    start(view, id, cost)
+    view.show("finished", id, {})
+
+
+def last_line(stream):
+    return stream.getvalue().splitlines()[-1]
+
+
+def test_an_end_is_a_line_with_the_share_and_the_time_left(clock, stream):
+    with JobProgress(100.0, 2, stream) as view:
+        start(view, "a", 34.0, "vit on digits: adamw, search")
+        clock[0] = 155
+        view.show("finished", "a", {})
+    first, last = stream.getvalue().splitlines()
+    assert first == "[1 done] vit on digits: adamw, search: done in 2 min 35 s; 34% of the work, about 5 min left"
+    assert last == "1 job done in 2 min 35 s"
+
+
+def test_the_time_left_is_not_shown_before_a_twentieth_is_done(clock, stream):
+    with JobProgress(100.0, 1, stream) as view:
+        clock[0] = 4
+        finish(view, "a", 4.0)
+        assert last_line(stream).endswith("; 4% of the work, time left not known yet")
+        clock[0] = 5
+        finish(view, "b", 1.0)
+        assert last_line(stream).endswith("; 5% of the work, about 1 min 40 s left")  # 95 s
+
+
+def test_a_running_job_counts_by_what_it_has_reported(clock, stream):
+    with JobProgress(100.0, 2, stream) as view:
+        start(view, "a", 40.0)
+        start(view, "b", 20.0)
+        report(view, "a", 0)
+        clock[0] = 30
+        report(view, "a", 50)
+        expected = (
+            "30 s: 0 done; 20% of the work, about 2 min 00 s left; 2 of 2 workers busy: job a at 50%, job b at 0%"
+        )
+        assert last_line(stream) == expected
+
+
+def test_what_a_checkpoint_had_is_done_but_says_nothing_of_the_pace(clock, stream):
+    with JobProgress(100.0, 1, stream) as view:
+        start(view, "a", 100.0)
+        report(view, "a", 60)
+        clock[0] = 30
+        report(view, "a", 80)
+        assert "80% of the work, about 30 s left" in last_line(stream)
+
+
+def test_the_only_report_of_a_job_may_be_that_of_its_end(clock, stream):
+    with JobProgress(20.0, 1, stream) as view:
+        start(view, "a", 10.0)
+        clock[0] = 50
+        report(view, "a", 1, budget=1)
+        view.show("finished", "a", {})
+        assert last_line(stream).endswith("50% of the work, about 50 s left")
+
+
+def test_the_last_job_is_not_done_sooner_than_one_worker_can(clock, stream):
+    with JobProgress(200.0, 2, stream) as view:
+        start(view, "a", 80.0)
+        start(view, "b", 120.0)
+        clock[0] = 80
+        report(view, "b", 0)
+        report(view, "b", 80 / 1.2)
+        view.show("finished", "a", {})
+        assert last_line(stream).endswith("80% of the work, about 40 s left")
+
+
+def test_a_search_that_goes_on_leaves_no_negative_time_and_no_full_share(clock, stream):
+    with JobProgress(10.0, 1, stream) as view:
+        for number in range(3):
+            clock[0] += 10
+            finish(view, str(number), 10.0)
+            assert last_line(stream).endswith("; 99% of the work")
+        start(view, "more", 10.0)
+        clock[0] += 40
+        view.show("tick", "", {})
+        assert "99% of the work, about 20 s left" in last_line(stream)
+
+
+def test_without_an_outline_nothing_breaks(clock, stream):
+    with JobProgress(0.0, 1, stream) as view:
+        view.show("tick", "", {})
+        finish(view, "a", 0.0)
+    assert stream.getvalue().splitlines()[0] == "[1 done] job a: done in 0 s; 99% of the work"
+
+
+def test_where_nothing_has_ended_for_a_while_there_is_a_line(clock, stream):
+    with JobProgress(10.0, 3, stream) as view:
+        for clock[0] in (10, 29):
+            view.show("tick", "", {})
+        assert stream.getvalue() == ""
+        clock[0] = 31
+        view.show("tick", "", {})
+        view.show("tick", "", {})
+        unknown = "0% of the work, time left not known yet"
+        assert stream.getvalue() == f"31 s: 0 done; {unknown}; 0 of 3 workers busy\n"
+
+
+def test_failures_are_told_with_their_reason(clock, stream):
+    with JobProgress(10.0, 1, stream) as view:
+        start(view, "a", 5.0)
+        view.show("retried", "a", {"reason": "its worker died"})
+        start(view, "a", 5.0)
+        view.show("failed", "a", {"reason": "[red]its worker died[/red]"})
+        view.show("failed", "b", {"reason": "b/result.json is empty", "name": "job b", "cost": 1.0})
+    unknown = "of the work, time left not known yet"
+    assert stream.getvalue().splitlines() == [
+        "job a: its worker died; tried once more",
+        f"[0 done] job a: FAILED: [red]its worker died[/red]; 50% {unknown}",
+        f"[0 done] job b: FAILED: b/result.json is empty; 60% {unknown}",
+    ]
+
+
+def test_a_run_that_is_stopped_says_no_end(clock, stream):
+    view = JobProgress(10.0, 1, stream)
+    finish(view, "a", 5.0)
+    view.__exit__(KeyboardInterrupt)
+    assert last_line(stream).startswith("[1 done] job a: done in")
+
+
+def test_on_a_terminal_a_bar_shows_the_share_and_the_time_left(clock, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with JobProgress(100.0, 2, stream) as view:
+        (bar,) = view._bar.tasks
+        assert (bar.completed, bar.fields["left"]) == (0, "time left not known yet")
+        start(view, "a", 50.0)
+        report(view, "a", 0)
+        clock[0] = 60
+        report(view, "a", 50)
+        assert (bar.completed, bar.fields["left"]) == (0.25, "about 3 min 00 s left")
+        view.show("finished", "a", {})
+        assert (bar.completed, bar.description) == (0.5, "1 job done")
+    assert (bar.completed, bar.fields["left"]) == (1.0, "")
+    assert "[1 done] job a: done in 60 s\n" in stream.getvalue().replace("\r", "")

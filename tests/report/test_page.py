@@ -1,0 +1,237 @@
+import base64
+import dataclasses
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import synthetic_study as synthetic
+from muonlab.jobs import files
+from muonlab.jobs.files import StudyError
+from muonlab.report import page as report
+from muonlab.report.findings import Axis, Figure, Findings, Line, Lines, Picture, Section, Series, Text, Verdict
+from muonlab.report.page import write
+from muonlab.studies.grokking.analysis import analyse
+
+VOID = {"meta", "link", "br", "img", "path", "use", "rect", "circle"}
+
+
+class Page(HTMLParser):
+    """Collects what a page links to and checks that its tags close."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.links, self.ids, self.downloads = [], [], [], {}
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.ids += [values["id"]] if "id" in values else []
+        for key in ("src", "href", "xlink:href", "srcset", "action"):
+            if key in values:
+                self.links.append((tag, values[key]))
+        if "download" in values:
+            self.downloads[values["download"]] = values["href"]
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    def fate(config, seed):
+        if config.task.name == "mul" and seed == 0:
+            return {"muon": "diverged", "adamw": None}[config.optimizer.name]
+        return synthetic.usual_fate(config, seed)
+
+    folder = synthetic.write(
+        tmp_path_factory.mktemp("study"), synthetic.usual_cells(["add", "mul", "gcd"]), fate, failed=[5]
+    )
+    assert write(analyse(folder), folder) == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return Page((folder / "report.html").read_text())
+
+
+def test_the_page_loads_nothing_from_elsewhere(folder, page):
+    for tag, link in page.links:
+        assert link.startswith(("#", "data:")) or (tag == "a" and link == "https://arxiv.org/abs/2504.16041")
+    text = (folder / "report.html").read_text()
+    assert not re.search(r"@import|<script|<iframe|url\((?!#)", text)
+
+
+def test_ids_are_unique(page):
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_the_verdict_and_its_scope_are_on_the_page(folder):
+    text = (folder / "report.html").read_text()
+    for part in ("Does Muon make a Transformer grok sooner than AdamW?", "Sooner", "neither optimizer was tuned here"):
+        assert part in text
+
+
+def test_what_comes_from_files_is_escaped(folder):
+    text = (folder / "report.html").read_text()
+    assert "&lt;b&gt;old&lt;/b&gt;" in text
+    assert "<b>old" not in text
+
+
+def test_every_link_to_data_holds_the_file_beside_the_page(folder, page):
+    assert {"survival.csv", "curves.csv", "distribution.csv", "ratios-muon-adamw.csv", "times.csv"} <= set(
+        page.downloads
+    )
+    for name, link in page.downloads.items():
+        held = base64.b64decode(link.removeprefix("data:text/csv;charset=utf-8;base64,")).decode()
+        assert held == (folder / "report" / name).read_text()
+    assert {path.name for path in (folder / "report").glob("*.csv")} == set(page.downloads)
+
+
+def test_every_drawing_is_a_file_that_stands_alone(folder):
+    names = sorted(path.name for path in (folder / "report").glob("*.svg"))
+    assert {"survival-1.svg", "survival-3.svg", "curves-1.svg", "distribution.svg", "control-curves.svg"} <= set(names)
+    for name in names:
+        ElementTree.parse(folder / "report" / name)
+
+
+def test_the_same_findings_give_the_same_bytes(folder, tmp_path):
+    again = write(analyse(folder), tmp_path)
+    assert again.read_bytes() == (folder / "report.html").read_bytes()
+
+
+def test_figures_of_an_earlier_report_are_removed_and_other_files_stay(folder):
+    for name in ("survival-99.svg", "old.png", "notes.txt"):
+        (folder / "report" / name).write_text("old")
+    write(analyse(folder), folder)
+    assert not (folder / "report" / "survival-99.svg").exists()
+    assert not (folder / "report" / "old.png").exists()
+    assert (folder / "report" / "notes.txt").read_text() == "old"
+
+
+def test_a_report_that_cannot_be_written_is_explained(tmp_path):
+    (tmp_path / "report").write_text("in the way")
+    verdict = Verdict("inconclusive", "Inconclusive", "No.", None, (), (), ())
+    with pytest.raises(StudyError, match="is in the way"):
+        write(Findings("t", "q?", verdict, (Text("n"),), ()), tmp_path)
+
+
+def test_every_file_is_renamed_into_its_place_and_the_page_last(tmp_path, monkeypatch):
+    synthetic.write(tmp_path, synthetic.usual_cells(["add"]))
+    written = []
+
+    def recorded(write_file):
+        def put(path, content):
+            written.append(path.relative_to(tmp_path).as_posix())
+            write_file(path, content)
+
+        return put
+
+    for name in ("write_text", "write_bytes"):
+        monkeypatch.setattr(report, name, recorded(getattr(files, name)))
+    write(analyse(tmp_path), tmp_path)
+    assert written[-1] == "report.html"
+    assert sorted(written[:-1]) == sorted(f"report/{path.name}" for path in (tmp_path / "report").iterdir())
+
+
+SHEET = Picture(
+    "sheet", "Fifteen <corruptions>", "By severity.", 2, 2, 1, "AEB/wA==", ("fog & frost", "snow"), ("0", "5")
+)
+
+
+def with_elements(*elements):
+    verdict = Verdict("inconclusive", "Inconclusive", "No.", None, (), (), ())
+    return Findings("t", "q?", verdict, (), (Section("s", elements),))
+
+
+def test_a_picture_is_on_the_page_with_its_words_and_beside_it(tmp_path):
+    path = write(with_elements(SHEET), tmp_path)
+    page, text = Page(path.read_text()), path.read_text()
+    (link,) = [link for tag, link in page.links if tag == "img"]
+    held = base64.b64decode(link.removeprefix("data:image/png;base64,"))
+    assert held == (tmp_path / "report" / "sheet.png").read_bytes()
+    assert held.startswith(b"\x89PNG")
+    for part in (
+        'alt="Fifteen &lt;corruptions&gt;"',
+        "<span>fog &amp; frost</span><span>snow</span>",
+        "<span>5</span>",
+    ):
+        assert part in text
+    assert "By severity." in text
+
+
+def test_a_picture_without_labels_has_none(tmp_path):
+    bare = dataclasses.replace(SHEET, row_labels=(), column_labels=())
+    text = write(with_elements(bare), tmp_path).read_text()
+    assert 'class="rows"' not in text
+    assert 'columns"' not in text
+
+
+def test_two_pictures_of_one_name_are_a_mistake(tmp_path):
+    with pytest.raises(AssertionError, match="two pictures are named 'sheet'"):
+        write(with_elements(SHEET, SHEET), tmp_path)
+
+
+def test_lines_are_on_the_page_with_their_data_and_drawing_beside_it(tmp_path):
+    line = Line(Series("Muon", "muon"), 5, (0, 1), (0.9, 0.8), (0.85, 0.7), (0.95, 0.9))
+    figure = Figure("severity", "By severity", "", Axis("severity"), Axis("accuracy"), (Lines("", (line,)),))
+    text = write(with_elements(figure), tmp_path).read_text()
+    assert "Muon n=5" in text
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"severity.csv", "severity.svg"}
+
+
+def test_a_colour_of_a_readers_own_is_on_the_page_for_light_and_for_dark(tmp_path):
+    line = Line(Series("mine", "#222222"), 1, (1, 2), (0.5, 0.6), (None, None), (None, None))
+    figure = Figure("own", "Own", "", Axis("x"), Axis("y"), (Lines("", (line,)),))
+    page = write(with_elements(figure), tmp_path).read_text()
+    light, dark = re.findall("--own-222222:(#[0-9a-f]{6})", page)
+    assert (light, dark > light) == ("#222222", True)
+    assert "var(--own-222222, #222222)" in page
+
+
+@pytest.mark.parametrize("budget", [50, 2000])
+def test_degenerate_axes_warn_of_nothing(tmp_path, budget):
+    # parity with one bit is learnt before the first step; budget = cadence leaves one evaluation after it
+    cells = [
+        synthetic.cell("parity", "softmax", optimizer, [0], labels=labels, task__bits=1, protocol__budget=budget)
+        for labels in ("true", "random")
+        for optimizer in ("muon", "adamw")
+    ]
+    for number, step in enumerate((0, 50, None)):
+        folder = synthetic.write(tmp_path / str(number), cells, lambda config, _, step=step: step)
+        write(analyse(folder), folder)
+    more = [synthetic.cell("parity", "softmax", o, range(3), task__bits=1) for o in ("muon", "adamw")]
+    folder = synthetic.write(tmp_path / "all at once", more, lambda *_: 0)
+    write(analyse(folder), folder)
+
+
+def test_curves_that_cannot_be_read_leave_the_rest_of_the_page(tmp_path):
+    folder = synthetic.write(tmp_path, synthetic.usual_cells(["add"]))
+    for path in folder.glob("*/metrics.jsonl"):
+        path.unlink()
+    write(analyse(folder), folder)
+    assert (folder / "report.html").read_text().count("are left out") == 4
+
+
+def test_analysing_and_writing_never_import_torch(folder, tmp_path):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from muonlab.studies.grokking.analysis import analyse; from muonlab.report.page import write\n"
+        f"write(analyse(Path({str(folder)!r})), Path({str(tmp_path)!r}))\n"
+        "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)

@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from muonlab.report.findings import (
+    Axis,
+    Curves,
+    Distribution,
+    Forest,
+    ForestRow,
+    Group,
+    Interval,
+    Line,
+    Lines,
+    Run,
+    Series,
+    Survival,
+    SurvivalLine,
+)
+from muonlab.report.panels import (
+    dashes,
+    draw_distribution,
+    draw_forest,
+    draw_key,
+    draw_lines,
+    draw_survival,
+    key_columns,
+    key_labels,
+)
+from muonlab.report.svg import colour
+
+MUON = Series("Muon", "muon")
+
+
+@pytest.fixture
+def axes():
+    return Figure().add_subplot()
+
+
+def test_styles_tell_series_of_one_colour_apart():
+    assert len({str(dashes(Series("Muon", "muon", style))) for style in range(4)}) == 4
+
+
+@pytest.mark.parametrize(("heights", "end"), [((1, 0.5), 1000), ((1, 0), 50)])
+def test_a_survival_curve_goes_on_to_the_horizon_while_some_have_not_crossed(axes, heights, end):
+    line = SurvivalLine(MUON, 2, 1, (0, 50), heights, heights, heights, (2, 2), (0, 1), ())
+    draw_survival(axes, Survival("add", (line,)), Axis("steps", (0, 1000)))
+    assert max(axes.lines[0].get_xdata()) == end
+
+
+def test_censored_runs_are_ticks_on_the_curve(axes):
+    line = SurvivalLine(MUON, 3, 1, (0, 50, 100), (1, 0.6, 0.6), (0,) * 3, (1,) * 3, (3, 3, 2), (0, 1, 0), (100, 100))
+    draw_survival(axes, Survival("add", (line,)), Axis("steps", (0, 100)))
+    (tick,) = [drawn for drawn in axes.lines if drawn.get_marker() == "|"]
+    assert (tick.get_xdata()[0], tick.get_ydata()[0]) == (100, 0.6)
+
+
+def test_every_run_of_a_distribution_is_drawn(axes):
+    group = Group(MUON, "Muon here", (10.0, 20.0, 30.0), (100.0, 100.0))
+    draw_distribution(axes, Distribution("", (group,)), Axis("epochs"))
+    drawn = {line.get_marker(): list(line.get_xdata()) for line in axes.lines}
+    assert drawn["o"] == [10, 20, 30]
+    assert drawn[">"] == [100, 100]
+
+
+def test_censored_runs_count_in_the_box_as_later_than_all_others(axes):
+    group = Group(MUON, "Muon here", (10.0, 20.0, 30.0), (40.0, 40.0))
+    draw_distribution(axes, Distribution("", (group,)), Axis("epochs"))
+    (box,) = axes.patches
+    assert box.get_x() == 20
+    assert box.get_x() + box.get_width() == pytest.approx(axes.get_xlim()[1])  # the upper quartile was not reached
+    (middle,) = [line for line in axes.lines if line.get_marker() == "None"]
+    assert np.unique(middle.get_xdata()).tolist() == [30]
+
+
+# ---- lines ----
+
+
+def line(y, lower, upper, series=MUON):
+    return Line(series, 5, tuple(range(len(y))), y, lower, upper)
+
+
+def test_a_line_has_a_point_at_every_value_and_a_gap_where_there_is_none(axes):
+    heights = (0.9, None, 0.7, 0.6)
+    draw_lines(axes, Lines("", (line(heights, (None,) * 4, (None,) * 4),)), Axis("accuracy"))
+    (drawn,) = axes.lines
+    np.testing.assert_array_equal(drawn.get_ydata(), [0.9, np.nan, 0.7, 0.6])
+    assert drawn.get_marker() == "o"
+
+
+def test_intervals_are_a_band_and_a_bar_where_a_point_stands_alone(axes):
+    one = line((0.9, 0.8, None, 0.6, 0.5), (0.85, 0.7, None, 0.55, None), (0.95, 0.9, None, 0.65, 0.6))
+    draw_lines(axes, Lines("", (one,)), Axis("accuracy"))
+    (band,) = axes.collections
+    (corners,) = [path.vertices for path in band.get_paths() if np.ptp(path.vertices[:, 0]) > 0]
+    assert set(map(tuple, corners)) == {(0, 0.85), (1, 0.7), (1, 0.9), (0, 0.95)}
+    _, bar = axes.lines
+    assert (list(bar.get_xdata()), list(bar.get_ydata())) == ([3, 3], [0.55, 0.65])
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(
+    ("heights", "mark", "end", "below"),
+    [((0.9, 0.5, 0.2), 0.1, 0, False), ((0.2, 0.5, 0.9), 0.1, 1, False), ((0.9, 0.5, 0.2), 0.95, 1, True)],
+)
+def test_a_mark_is_named_where_lines_are_far_and_within_the_axes(axes, log, heights, mark, end, below):
+    panel = Lines("", (line(heights, (None,) * 3, (None,) * 3),), (("chance", mark),))
+    draw_lines(axes, panel, Axis("accuracy", log=log))
+    (name,) = axes.texts
+    assert name.get_text() == f"chance {mark}"
+    assert name.xy == (end, mark)
+    assert (name.get_va() == "top") is below
+    assert axes.get_ylim()[0] <= mark <= axes.get_ylim()[1]
+    assert axes.get_yscale() == ("log" if log else "linear")
+
+
+# ---- the key ----
+
+
+def test_the_key_tells_how_many_runs_each_series_has():
+    adamw = Series("AdamW", "adamw")
+    runs = tuple(Run(series, seed, (0,), (0.0,), (0.0,)) for series, seed in ((MUON, 0), (MUON, 1), (adamw, 0)))
+    survival = SurvivalLine(MUON, 3, 1, (0,), (1,), (1,), (1,), (3,), (0,), ())
+    assert key_labels(Curves("", runs)) == {MUON: "Muon n=2", adamw: "AdamW n=1"}
+    assert key_labels(Survival("", (survival,))) == {MUON: "Muon 1/3"}
+    assert key_labels(Lines("", (line((), (), ()),))) == {MUON: "Muon n=5"}
+
+
+def test_names_stand_side_by_side_where_all_are_short():
+    assert key_columns({MUON: "Muon n=5"}) == 2
+    assert key_columns({MUON: "Muon n=5", Series("x", "other"): "Muon without orthogonalization n=5"}) == 1
+
+
+def test_names_have_the_colours_of_their_series_but_for_the_grey_one(axes):
+    scratch = Series("from scratch", "none")
+    draw_key(axes, {MUON: "Muon n=5", scratch: "from scratch n=5"})
+    colours = [text.get_color() for text in axes.get_legend().get_texts()]
+    assert colours == [colour("muon"), colour("muted")]
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.5, -0.4), (0.4, 0.5), (-0.001, 0.002), (0.0, 0.0)])
+def test_a_forest_of_differences_holds_its_intervals_and_leaves_room_on_both_sides_of_zero(low, high):
+    rows = (ForestRow("a", Interval((low + high) / 2, low, high), "5 + 5"),)
+    axes = Figure().subplots()
+    draw_forest(axes, Forest("", rows, 0.0, "lower", "higher", "accuracy"))
+    left, right = axes.get_xlim()
+    assert left < min(low, 0)
+    assert right > max(high, 0)
+    assert min(-left, right) > 0.2 * (right - left)
+    assert any("[" in text.get_text() and "n = 5 + 5" in text.get_text() for text in axes.texts)

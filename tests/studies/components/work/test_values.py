@@ -1,0 +1,160 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from muonlab.studies.components.config import Components, Net
+from muonlab.studies.components.theory import measures
+from muonlab.studies.components.theory.flows import weights
+from muonlab.studies.components.work.learners import LOSSES, build_net
+from muonlab.studies.components.work.material import build_material, build_problem
+from muonlab.studies.components.work.values import Forward, losses, measure
+
+PROBLEM = Components(classes=4, dimension=6, train=24, validation=20, test=28, noise=0.3, imbalance=2, spurious=1)
+SEEDS = (3, 4)
+PLACES = torch.tensor([1, 0, 1])
+
+
+def drawn(depth, scale=1.0):
+    """A net, and the parameters (M, ...) of three models of it."""
+    generator = torch.Generator().manual_seed(depth)
+    net = build_net(PROBLEM, Net(depth=depth, width=5))
+    return net, {name: scale * torch.randn(3, *p.shape, generator=generator) for name, p in net.state_dict().items()}
+
+
+def measured(net, parameters, loss="softmax", spurious=1):
+    seen = build_material(PROBLEM, SEEDS, "cpu").of(PLACES)
+    return measure(Forward(net), LOSSES[loss], parameters, seen, spurious)
+
+
+def effective_ranks(matrix):
+    values = np.linalg.svd(matrix, compute_uv=False)
+    found = []
+    for each in (values**2, values):
+        shares = each[each > 0] / each.sum()
+        found.append(math.exp(-(shares * np.log(shares)).sum()))
+    return found
+
+
+def margins(logits, labels):
+    behind = np.where(np.eye(logits.shape[1], dtype=bool)[labels], -np.inf, logits).max(1)
+    return logits[np.arange(len(labels)), labels] - behind
+
+
+def by_hand(net, parameters, model):
+    """Every measure of one model, with numpy, from the net's own answers."""
+    net.load_state_dict({name: p[model] for name, p in parameters.items()})
+    material = build_material(PROBLEM, SEEDS, "cpu")
+    place = int(PLACES[model])
+    numbers = {name: tensor[place] for name, tensor in vars(material).items()}
+    with torch.no_grad():
+        answers = {name: net(x.float()).double().numpy() for name, x in numbers.items() if x.shape[-1] == 6}
+        hidden = numbers["test"]
+        for block in getattr(net, "blocks", ()):
+            hidden = block(hidden)
+    labels = {name: numbers[f"{name}_labels"].numpy() for name in ("validation", "test")}
+    matrices = [p[model].double().numpy() for p in parameters.values() if p.ndim == 3]
+    patterns = numbers["patterns"].numpy()
+    components = np.array([v @ answers["marked"] @ v for v in patterns.T])
+    of_classes, test = margins(answers["means"], np.arange(4)), answers["test"]
+    spectral = math.prod(np.linalg.norm(matrix, 2) for matrix in matrices)
+    weight_ranks = np.mean([effective_ranks(matrix) for matrix in matrices], 0)
+    logit_ranks = effective_ranks(answers["means"] - answers["means"].mean(1, keepdims=True))
+    hidden_ranks = effective_ranks(hidden.double().numpy()) if len(matrices) > 1 else (math.nan, math.nan)
+    return {
+        "validation_accuracy": (answers["validation"].argmax(1) == labels["validation"]).mean(),
+        "test_loss": (np.log(np.exp(test).sum(1)) - test[np.arange(28), labels["test"]]).mean(),
+        "test_accuracy": (test.argmax(1) == labels["test"]).mean(),
+        "accuracy_removed": (answers["removed"].argmax(1) == labels["test"]).mean(),
+        "accuracy_swapped": (answers["swapped"].argmax(1) == labels["test"]).mean(),
+        "margin_worst": of_classes.min(),
+        "margin_mean": of_classes.mean(),
+        "margin_worst_by_norm": of_classes.min() / spectral,
+        "margin_test_median": np.median(margins(test, labels["test"])),
+        "component_margins": components,
+        "component_margin_worst": components[:2].min(),
+        "rank_weights": weight_ranks[0],
+        "rank_weights_sigma": weight_ranks[1],
+        "rank_logits": logit_ranks[0],
+        "rank_logits_sigma": logit_ranks[1],
+        "rank_hidden": hidden_ranks[0],
+        "rank_hidden_sigma": hidden_ranks[1],
+        "weight_norm": math.sqrt(sum((matrix**2).sum() for matrix in matrices)),
+    }
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_every_measure_of_every_model_is_that_of_numpy(depth):
+    net, parameters = drawn(depth)
+    found = measured(net, parameters)
+    for model in range(3):
+        expected = by_hand(build_net(PROBLEM, Net(depth=depth, width=5)), parameters, model)
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name][model], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_without_noise_the_measures_of_a_linear_classifier_are_those_of_the_theory():
+    given = Components(classes=8, dimension=16, noise=0, train=8, validation=8, test=8)
+    problem = build_problem(given, 5)
+    W = weights(problem, np.linspace(1.5, 0.5, 7))
+    net = build_net(given, Net())
+    found = measure(
+        Forward(net),
+        LOSSES["softmax"],
+        {"linear.weight": torch.from_numpy(W)[None].float()},
+        build_material(given, (5,), "cpu").of(torch.tensor([0])),
+        0,
+    )
+    expected = measures.summary(problem, W)
+    assert float(found["test_loss"]) == pytest.approx(expected.pop("loss"), rel=1e-5)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name][0], value, rtol=1e-4, err_msg=name)
+
+
+def test_weights_of_zero_have_a_margin_and_neither_margin_by_norm_nor_rank():
+    net, parameters = drawn(0, scale=0.0)
+    found = measured(net, parameters)
+    for name in ("margin_worst_by_norm", "rank_weights", "rank_weights_sigma", "rank_logits", "rank_logits_sigma"):
+        assert found[name].isnan().all()
+    for name in ("margin_worst", "component_margins", "weight_norm"):
+        assert not found[name].any()
+
+
+def test_where_all_components_are_spurious_there_is_no_worst_one():
+    net, parameters = drawn(0)
+    assert measured(net, parameters, spurious=3)["component_margin_worst"].isnan().all()
+
+
+@pytest.mark.parametrize(("depth", "value"), [(0, math.nan), (0, math.inf), (2, math.nan), (2, math.inf), (2, 1e38)])
+def test_a_model_that_is_not_finite_has_no_measures_and_the_others_theirs(depth, value):
+    net, parameters = drawn(depth)
+    sound = measured(net, parameters)
+    next(iter(parameters.values()))[1] = value  # at 1e38 the logits overflow
+    found = measured(net, parameters)
+    for name, values in found.items():
+        assert values[1].isnan().all()
+        torch.testing.assert_close(values[[0, 2]], sound[name][[0, 2]], equal_nan=True)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_are_means_over_a_models_own_examples(loss):
+    net, parameters = drawn(1)
+    seen = build_material(PROBLEM, SEEDS, "cpu").of(PLACES)
+    found = losses(Forward(net), LOSSES[loss], parameters, seen.train, seen.train_labels)
+    assert found.dtype == torch.float64
+    for model in range(3):
+        net.load_state_dict({name: p[model] for name, p in parameters.items()})
+        with torch.no_grad():
+            expected = LOSSES[loss](net(seen.train[model]), seen.train_labels[model]).mean()
+        torch.testing.assert_close(found[model], expected.double(), rtol=1e-5, atol=1e-7)
+
+
+def test_a_net_is_read_without_changing_it():
+    net, parameters = drawn(1)
+    before = {name: p.clone() for name, p in net.state_dict().items()}
+    forward = Forward(net)
+    forward(parameters, build_material(PROBLEM, SEEDS, "cpu").of(PLACES).test)
+    for name, p in net.state_dict().items():
+        assert p.equal(before[name])

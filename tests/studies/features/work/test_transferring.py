@@ -1,0 +1,279 @@
+import pytest
+import torch
+
+from muonlab.measure.probes import probe
+from muonlab.studies.features.config import SGD, AdamW, Muon, Training, Transfer
+from muonlab.studies.features.work import pretraining, transferring, weights
+from muonlab.studies.features.work.images import ImageMaterial
+from muonlab.studies.features.work.layers import fit
+from muonlab.studies.features.work.measuring import as_subjects, load_models
+from muonlab.studies.features.work.pretraining import build_engine, streams
+from muonlab.studies.features.work.robustness import judge
+from muonlab.studies.features.work.states import hidden_states, subject
+from muonlab.studies.features.work.transferring import load_state, start
+
+SHORT = Training(batch=16, budget=4, looks=2)
+SEEDS = (0, 1)
+
+
+@pytest.fixture(scope="module")
+def make(make_family, make_state, pretrained):
+    """A function that makes a transfer of the pretrained digits to the others; keywords replace fields."""
+
+    def make(**fields):
+        own = {"task": "classes", "weights": pretrained.name, "states": (make_state(),), "seeds": SEEDS}
+        own |= {"is_final": True}
+        if fields.get("mode") != "linear":
+            own |= {"optimizer": SGD(), "training": SHORT, "rates": (0.01,)}
+        return Transfer(**{"family": make_family()} | own | fields)
+
+    return make
+
+
+@pytest.fixture
+def folder(pretrained, request):
+    """A folder beside the weights, one for each test."""
+    return pretrained.parent / request.node.name
+
+
+@pytest.fixture
+def by_hand(digits, tmp_path):
+    """A folder "weights" with looks 0 and 5 of three members, each of values that say which they are."""
+    net = digits.pretraining().build()
+    (tmp_path / "weights").mkdir()
+    for step in (0, 5):
+        rows = {name: torch.stack([each * 0 + step + member / 10 for member in range(3)]) for name, each in _own(net)}
+        weights.save(tmp_path / "weights", step, rows)
+    return tmp_path
+
+
+def _own(net):
+    return [(f"parameter/{name}", each.detach()) for name, each in net.named_parameters()]
+
+
+# -- from which weights ----------------------------------------------------------------------------
+
+
+def test_a_new_task_has_a_new_head_and_all_else_is_pretrained(pretrained, digits):
+    kept = weights.load(pretrained, 40)
+    new = build_engine(digits.transfer("classes"), SGD(), [0.1] * 3, [7, 8, 9], "cpu")[0].tensors()
+    found = start(new, kept, [1, 0, 1], "classes")
+    assert found.keys() == new.keys()
+    for name, tensor in found.items():
+        if name.startswith("parameter/head."):
+            assert tensor.equal(new[name]), name
+        elif name.startswith("parameter/"):
+            assert tensor.equal(kept[name][[1, 0, 1]]), name
+        else:
+            assert tensor.equal(new[name]), name
+    assert not found["parameter/head.weight"].equal(kept["parameter/head.weight"][[1, 0, 1]])
+
+
+def test_another_text_keeps_the_head_too():
+    new = {"parameter/head.weight": torch.zeros(2, 3), "parameter/a": torch.zeros(2, 1), "state/a/m": torch.ones(2, 1)}
+    kept = {"parameter/head.weight": torch.ones(2, 3), "parameter/a": torch.ones(2, 1)}
+    found = start(new, kept, [0, 1], "language")
+    assert found["parameter/head.weight"].eq(1).all()
+    assert start(new, kept, [0, 1], "classes")["parameter/head.weight"].eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        ({"parameter/a": torch.ones(2, 3), "parameter/b": torch.ones(2, 1)}, r"parameter/a is \(3,\), expected \(4,\)"),
+        ({"parameter/a": torch.ones(2, 4)}, r"parameter/b is nothing, expected \(1,\)"),
+        (
+            {"parameter/a": torch.ones(2, 4), "parameter/b": torch.ones(2, 1), "buffer/c": torch.ones(2, 5)},
+            r"buffer/c is \(5,\), expected nothing",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(kept, words):
+    new = {"parameter/a": torch.zeros(2, 4), "parameter/b": torch.zeros(2, 1), "state/a/m": torch.zeros(2, 4)}
+    with pytest.raises(ValueError, match=f"the weights do not fit the net: {words}"):
+        start(new, kept, [0, 1], "classes")
+
+
+def test_weights_of_another_width_are_refused_by_a_job(make, make_family, run, folder):
+    with pytest.raises(ValueError, match=r"the weights do not fit the net: parameter/blocks\.0"):
+        run(make(family=make_family(net={"width": 16})), folder)
+    assert not (folder / "result.json").exists()
+
+
+def test_a_state_has_a_step_for_each_of_its_seeds(make, make_state, by_hand):
+    job = make(seeds=(4, 2, 9), states=(make_state(seeds=(9, 4), steps=(0, 5)),))
+    for name, tensor in load_state(job, by_hand / "weights").items():
+        assert tensor[0].flatten()[0].item() == pytest.approx(0.2), name
+        assert tensor[1].flatten()[0].item() == pytest.approx(5.0), name
+
+
+def test_a_member_goes_on_from_the_weights_of_its_own_seed(make, make_state, run, by_hand, monkeypatch):
+    # Seed 2 has no weights, as it diverged; those after it must not take its place.
+    state = make_state(seeds=(4, 9), steps=(0, 5))
+    job = make(weights="weights", seeds=(4, 2, 9), states=(state,), rates=(0.01, 0.03))
+    seen = {}
+
+    def stop(engine, *_, **__):
+        seen.update(engine.tensors())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(transferring, "fine_tune", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(job, by_hand / "job")
+    values = [0, 5.2, 0, 5.2]  # rates, and seeds in each
+    for name, tensor in seen.items():
+        if name.startswith("parameter/") and not name.startswith("parameter/head."):
+            assert tensor.flatten(1)[:, 0].tolist() == pytest.approx(values), name
+    head = seen["parameter/head.weight"]
+    assert head[0].equal(head[2])
+    assert not head[0].equal(head[1])
+
+
+def test_each_seed_of_the_state_has_its_results(make, make_state, run, folder):
+    result = run(make(states=(make_state(seeds=(1,), steps=(40,)),), rates=(0.01, 0.03)), folder)
+    assert [(member["rate"], member["seed"]) for member in result["members"]] == [(0.01, 1), (0.03, 1)]
+
+
+def test_new_weights_are_those_of_the_seed_whoever_trains_them(make, make_family, run, folder, digits):
+    results = [
+        run(make(weights=None, states=(), optimizer=optimizer), folder / optimizer.name)
+        for optimizer in (SGD(), AdamW())
+    ]
+    first, second = ([member["validation_loss"][0] for member in result["members"]] for result in results)
+    assert first == second
+    assert first[0] != first[1]
+    task = digits.transfer("classes")
+    fresh, _ = build_engine(task, SGD(), [0.1, 0.1], list(streams(make_family(), SEEDS)), "cpu")
+    assert pretraining.evaluate(fresh, task.validation)[0].tolist() == pytest.approx(first, rel=1e-5)
+
+
+# -- fine-tuning -----------------------------------------------------------------------------------
+
+
+def test_the_result_says_what_was_seen_and_the_test_set_is_read_at_the_best_look(make, run, folder, digits):
+    seen = []
+    training = Training(batch=32, budget=40, looks=4, patience=None)
+    result = run(make(optimizer=Muon(), training=training, rates=(0.01, 0.02)), folder, report=seen.append)
+    assert result["steps"] == list(training.steps)
+    assert (result["num_train"], result["num_validation"], result["num_test"]) == (537, 134, 225)
+    assert [(member["rate"], member["seed"]) for member in result["members"]] == [
+        (0.01, 0),
+        (0.01, 1),
+        (0.02, 0),
+        (0.02, 1),
+    ]
+    for member in result["members"]:
+        losses = member["validation_loss"]
+        assert result["steps"][losses.index(min(losses))] == member["best_step"]
+        assert member["is_last"] == (member["best_step"] == 40)
+        assert min(losses) < losses[0]
+        assert member["test_accuracy"] > result["chance"] + 0.1
+    assert all(event["budget"] == 40 for event in seen)
+    assert result["chance"] == digits.transfer("classes").chance
+
+
+def test_a_rate_that_diverges_is_a_result(make, run, folder):
+    result = run(make(rates=(1e6,)), folder)
+    for member in result["members"]:
+        assert None in member["validation_loss"]
+        assert member["best_step"] == 0
+        assert member["test_loss"] is not None
+
+
+def test_weights_that_are_no_better_by_any_look_are_left_as_they_were(make, run, folder, digits, pretrained):
+    result = run(make(rates=(0.0,)), folder)
+    task = digits.transfer("classes")
+    for member in result["members"]:
+        assert len(set(member["validation_loss"])) == 1
+        assert member["best_step"] == 0
+        assert member["validation_accuracy"][0] == pytest.approx(member["validation_accuracy"][-1])
+    assert result["num_test"] == len(task.test.labels)
+
+
+def test_running_statistics_are_transferred_too(make, make_family, make_pretrain, make_state, run, tmp_path):
+    family = make_family(net={"norm": "batch"})
+    run(make_pretrain(family), tmp_path / "batch")
+    state = make_state(steps=(6, 6))
+    result = run(make(family=family, weights="batch", states=(state,)), tmp_path / "transferred")
+    assert "changes its buffers" in result["why_sequential"]
+    new, _ = build_engine(ImageMaterial(family).transfer("classes"), SGD(), [0.1, 0.1], [0, 1], "cpu")
+    kept = weights.load(tmp_path / "batch", 6)
+    found = start(new.tensors(), kept, [0, 1], "classes")
+    for name, tensor in kept.items():
+        if name.startswith("buffer/"):
+            assert found[name].equal(tensor), name
+            assert found[name].dtype == tensor.dtype, name
+            assert not tensor.equal(new.tensors()[name]), name
+
+
+@pytest.mark.parametrize("task", ["language", "classes"])
+def test_a_language_model_is_transferred_to_another_text_and_to_classes(
+    make, make_family, make_pretrain, make_state, run, tmp_path, words, task
+):
+    family = make_family("gpt")
+    run(make_pretrain(family, training={"budget": 8, "looks": 2}), tmp_path / "text")
+    result = run(
+        make(family=family, task=task, weights="text", states=(make_state(steps=(8, 8)),), rates=(0.0,)),
+        tmp_path / "transferred",
+    )
+    assert result["num_test"] == len(words.transfer(task).test.labels)
+    if task == "language":
+        # With a rate of zero, the pretrained weights themselves are judged, their head among them.
+        models = load_models([make_state(steps=(8, 8))], SEEDS, tmp_path / "text", words.pretraining().build)
+        subjects = as_subjects(models, words.pretraining(), words.probing())
+        for measured, member in zip(subjects, result["members"], strict=True):
+            judged = judge(measured, words.transfer("language").test)
+            assert member["test_loss"] == pytest.approx(judged.loss, rel=1e-5)
+            assert member["test_accuracy"] == pytest.approx(judged.accuracy)
+
+
+# -- a linear probe --------------------------------------------------------------------------------
+
+
+def test_a_linear_probe_is_that_of_the_last_hidden_states(make, make_state, run, folder, digits, few, pretrained):
+    states = (make_state(), make_state("matched", seeds=(1,), steps=(0,)))
+    seen = []
+    result = run(make(mode="linear", states=states, measuring=few), folder, report=seen.append)
+    assert [(own["state"], own["seed"], own["step"]) for own in result["members"]] == [
+        ("final", 0, 40),
+        ("final", 1, 40),
+        ("matched", 1, 0),
+    ]
+    task = digits.transfer("classes")
+    sets = task.train.first(few.probe_train), task.validation.first(few.probe_validation), task.test
+    models = load_models(states, SEEDS, pretrained, digits.pretraining().build)
+    subjects = as_subjects(models, digits.pretraining(), digits.probing())
+    problems = [[hidden_states(each, part.inputs, "mean_pixels") for part in sets] for each in subjects]
+    fitted = probe(
+        *(([own[k]["blocks.0"] for own in problems], part.labels) for k, part in enumerate(sets)),
+        num_classes=5,
+    )
+    for k, own in enumerate(result["members"]):
+        assert own["validation_accuracy"] == pytest.approx(fitted.validation_accuracy[k].item())
+        assert own["test_accuracy"] == pytest.approx(fitted.test_accuracy[k].item())
+        assert own["is_edge"] == fitted.is_edge[k].item()
+        assert own["test_accuracy"] > result["chance"] + 0.2
+    assert result["num_test"] == 225
+    assert seen[-1]["alive"] == 3
+
+
+def test_of_several_blocks_the_last_is_probed(make, make_family, make_state, run, tmp_path, few):
+    family = make_family(net={"depths": (1, 1)})
+    material = ImageMaterial(family)
+    torch.manual_seed(0)
+    net = material.pretraining().build().eval()
+    (tmp_path / "weights").mkdir()
+    weights.save(tmp_path / "weights", 0, {name: each[None] for name, each in _own(net)})
+    state = make_state(seeds=(3,), steps=(0,))
+    config = make(family=family, mode="linear", weights="weights", states=(state,), seeds=(3,), measuring=few)
+    (found,) = run(config, tmp_path / "job")["members"]
+    task = material.transfer("classes")
+    sets = task.train.first(few.probe_train), task.validation.first(few.probe_validation), task.test
+    measured = subject(net, material.probing(), task.test.inputs[:1])
+    states = [hidden_states(measured, part.inputs, "mean_pixels") for part in sets]
+    accuracies = [
+        fit([[own[tap] for own in states]], [part.labels for part in sets]).test_accuracy.item()
+        for tap in net.taps  # type: ignore[union-attr]
+    ]
+    assert found["test_accuracy"] == pytest.approx(accuracies[1])
+    assert accuracies[0] != pytest.approx(accuracies[1])

@@ -1,0 +1,215 @@
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from muonlab.data.algorithmic import TASKS, TRAIN_SHARES
+from muonlab.jobs.files import read_json, read_lines
+from muonlab.measure import crossing
+from muonlab.stats.proportions import chance_limit
+from muonlab.studies.grokking.work import cell as cell_room
+from muonlab.studies.grokking.work.cell import run
+
+# A cell that groks in about a second: its seeds cross at different times, so the stack shrinks on the way.
+GROKS = {
+    "task": {"modulus": 23, "train_share": 0.8},
+    "net": {"depth": 1, "width": 32, "ff_width": 64, "dropout": 0.1},
+    "protocol": {"batch": 128, "budget": 200, "cadence": 10, "threshold": 0.6, "follow": 2, "dtype": "float32"},
+    "seeds": (0, 1, 2, 3),
+}
+
+
+def test_the_result_says_what_the_curves_show(make_cell, tmp_path):
+    config = make_cell(**GROKS)
+    seen = []
+    result = run(config, tmp_path, report=seen.append)
+    rows = read_lines(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(0, rows[-1]["step"] + 1, 10))
+    assert [event["step"] for event in seen] == [row["step"] for row in rows]
+    assert (result.num_train, result.num_validation) == (423, 106)
+    for number, member in enumerate(result.members):
+        curves = [[row[key][number] for row in rows] for key in ("train_accuracy", "validation_accuracy")]
+        alive = sum(value is not None for value in curves[0])
+        times = crossing.times(curves[0][:alive], curves[1][:alive], crossing.Criterion(0.6, 0.99, 2))
+        assert times.first is not None
+        first = member.first_crossing
+        assert first is not None
+        assert (first.step, first.after_step) == (10 * times.first, 10 * (times.first - 1))
+        assert first.epoch == pytest.approx(first.step * 128 / 423)
+        assert first.flops == first.step * result.flops_per_step
+        assert member.minimum_after_crossing == times.minimum_after
+        assert member.last_step == 10 * (alive - 1)
+
+
+def test_members_leave_when_they_are_decided(make_cell, tmp_path):
+    result = run(make_cell(**GROKS), tmp_path)
+    for member in result.members:
+        assert member.sustained_crossing is not None
+        assert member.last_step == member.sustained_crossing.step + 2 * 10
+    assert len({member.last_step for member in result.members}) > 1
+
+
+def test_a_finished_cell_is_not_trained_again(make_cell, tmp_path, monkeypatch):
+    config = make_cell(protocol={"budget": 5})
+    first = run(config, tmp_path)
+    monkeypatch.setattr(cell_room, "_train", None)
+    assert run(config, tmp_path) == first
+    assert not (tmp_path / "state.safetensors").exists()
+
+
+def test_flops_are_those_of_the_matrix_products(make_cell, tmp_path):
+    # One layer, no gate, plain SGD: every product is forward, and backward once for its input and once for its weight.
+    net = {"depth": 1, "width": 16, "heads": 2, "ff_width": 16, "gated": False, "causal": False}
+    result = run(make_cell(net=net, optimizer="sgd", protocol={"budget": 5}), tmp_path)
+    B, T, D, C = 8, 4, 16, 7
+    projections, feed_forward = 4 * B * T * D * D, 2 * B * T * D * 16
+    attention, head = 2 * B * T * T * D, B * D * C
+    # The head is applied to the last position, all else to every one.
+    assert result.flops_per_step == 2 * 3 * (projections + attention + feed_forward + head)
+
+
+def test_how_a_cell_trains_is_recorded_and_compiling_changes_its_numbers_by_rounding(
+    make_cell, tmp_path, compiled_programs
+):
+    config = make_cell(net={"dropout": 0.2}, seeds=(3, 4))
+    eager, other = run(config, tmp_path / "a", compile="never"), run(config, tmp_path / "b", compile="always")
+    sessions = [read_json(tmp_path / each / "env.json")["sessions"][0] for each in "ab"]
+    assert [(each["is_compiled"], each["height"]) for each in sessions] == [(False, 2), (True, 1)]
+    assert "compiled program" in (tmp_path / "b" / "log.txt").read_text()
+    rows = [read_lines(tmp_path / each / "metrics.jsonl") for each in "ab"]
+    for first, second in zip(*rows, strict=True):
+        assert second["train_loss"] == pytest.approx(first["train_loss"], rel=1e-9)
+    assert eager.flops_per_step == other.flops_per_step
+
+
+def test_a_half_done_cell_goes_on_as_it_began(make_cell, tmp_path, monkeypatch):
+    config, prepared = make_cell(), []
+
+    def stop(event):
+        if event["step"] == 10:
+            raise KeyboardInterrupt
+
+    def compile(population, inputs, labels):
+        prepared.append("compiled")
+        return True
+
+    monkeypatch.setattr(cell_room.Population, "compile", compile)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path, compile="always", checkpoint_seconds=0, report=stop)
+    run(config, tmp_path, compile="never")
+    assert prepared == ["compiled", "compiled"]
+
+
+def test_a_half_done_cell_keeps_the_height_of_its_stacks(make_cell, tmp_path, monkeypatch):
+    def stop(event):
+        if event["step"] == 10:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cell_room.Population, "choose_height", lambda *_: 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(make_cell(), tmp_path, checkpoint_seconds=0, report=stop)
+    monkeypatch.setattr(cell_room.Population, "choose_height", lambda *_: pytest.fail("chosen anew"))
+    run(make_cell(), tmp_path)
+    assert [each["height"] for each in read_json(tmp_path / "env.json")["sessions"]] == [2, 2]
+
+
+def test_an_unknown_way_to_compile_is_named(make_cell, tmp_path):
+    with pytest.raises(ValueError, match="compile='allways'; expected auto, always or never"):
+        run(make_cell(), tmp_path, compile="allways")
+
+
+def test_where_compiling_fails_the_log_says_so_and_the_cell_is_trained(make_cell, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MUONLAB_CACHE", str(tmp_path / "file" / "programs"))
+    result = run(make_cell(protocol={"budget": 10}), tmp_path / "cell", compile="always")
+    assert result.members[0].last_step == 10
+    log = (tmp_path / "cell" / "log.txt").read_text()
+    assert "not compiled, and so slower" in log
+    assert "stacks of" in log
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_random_labels_stay_at_chance(make_cell, tmp_path, task):
+    config = make_cell(
+        task={"name": task, "modulus": 23, "bits": 7, "train_share": TRAIN_SHARES[task], "labels": "random"},
+        net={"depth": 1, "width": 32, "ff_width": 64, "dropout": 0},
+        protocol={"batch": 128, "budget": 400, "cadence": 100, "dtype": "float32"},
+        seeds=(0, 1),
+    )
+    result = run(config, tmp_path)
+    limit = chance_limit(result.chance, result.num_validation, num_looks=2 * result.num_evaluations)
+    for member in result.members:
+        assert member.first_crossing is None
+        assert member.best_validation_accuracy is not None
+        assert member.best_validation_accuracy < limit
+        assert member.last_train_accuracy is not None
+        assert member.last_train_accuracy > limit  # it was learning its rows by heart
+
+
+def test_every_loss_makes_curves_of_its_own(make_cell, tmp_path):
+    curves = []
+    for loss in ("softmax", "stablemax", "sparsemax"):
+        run(make_cell(loss=loss), tmp_path / loss)
+        curves.append(tuple(tuple(row["validation_loss"]) for row in read_lines(tmp_path / loss / "metrics.jsonl")))
+    assert len(set(curves)) == 3
+
+
+def test_a_member_that_diverges_is_a_result_and_the_others_go_on(make_cell, tmp_path):
+    config = make_cell(optimizer="sgd", hyper={"lr": 1e30}, protocol={"dtype": "float32"})
+    result = run(config, tmp_path)
+    for member in result.members:
+        assert member.diverged_at == 5
+        assert member.first_crossing_reason == "diverged before crossing"
+    assert read_lines(tmp_path / "metrics.jsonl")[-1]["train_loss"] == [None] * 3
+
+
+def test_a_foreign_checkpoint_is_not_used(make_cell, tmp_path):
+    config = make_cell(protocol={"budget": 10})
+    run(config, tmp_path / "alone")
+    (tmp_path / "cell").mkdir()
+    (tmp_path / "cell" / "state.safetensors").write_bytes(b"not a checkpoint")
+    (tmp_path / "cell" / "metrics.jsonl").write_bytes(b"{}\n")
+    run(config, tmp_path / "cell")
+    for name in ("metrics.jsonl", "result.json"):
+        assert (tmp_path / "cell" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+RUN_IN_A_PROCESS = """
+import sys
+from pathlib import Path
+from muonlab.jobs.cell_config import CellConfig
+from muonlab.studies.grokking.work.cell import run
+config = CellConfig.model_validate_json(sys.argv[1])
+run(config, Path(sys.argv[2]), report=lambda event: print(event, flush=True), checkpoint_seconds=0)
+"""
+
+
+def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(make_cell, tmp_path):
+    longer = {"cadence": 4, "budget": 400, "threshold": 0.85, "follow": 3}
+    settings = GROKS | {"protocol": GROKS["protocol"] | longer}
+    config = make_cell(**settings)
+    command = [sys.executable, "-c", RUN_IN_A_PROCESS, config.model_dump_json()]
+    environment = {"OMP_NUM_THREADS": "1", "PATH": ""}
+    subprocess.run([*command, str(tmp_path / "alone")], check=True, env=environment, stdout=subprocess.DEVNULL)
+    rng, folder = random.Random(0), tmp_path / "killed"
+    for _ in range(10):
+        process = subprocess.Popen([*command, str(folder)], env=environment, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        for _ in range(rng.randint(4, 7)):  # it has said where it starts, and has come three to six evaluations on
+            process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    subprocess.run([*command, str(folder)], check=True, env=environment, stdout=subprocess.DEVNULL)
+    for name in ("metrics.jsonl", "result.json"):
+        assert (folder / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    lines = [line.split(" ", 1)[1] for line in (folder / "log.txt").read_text().splitlines()[:-1]]
+    starts = [line for line in lines if not line.startswith("trains with")]
+    assert starts[0] == "starts with 4 members"
+    assert len(starts) == 11
+    assert all(start.startswith("goes on from step") for start in starts[1:])
+    assert not starts[-1].endswith("4 members"), "some kill should have come after a member had left"
