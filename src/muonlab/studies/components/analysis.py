@@ -6,6 +6,7 @@ of the report has a file of its own.
 
 from pathlib import Path
 
+from muonlab.runs.components import RESULTS_VERSION
 from muonlab.runs.findings import Findings, Section, Text
 from muonlab.studies.components import readings
 from muonlab.studies.components.censored import censored
@@ -24,7 +25,7 @@ from muonlab.studies.components.thresholds import thresholds
 from muonlab.studies.components.tuning import tuning
 from muonlab.studies.components.varied import varied
 from muonlab.studies.components.verdict import verdict
-from muonlab.studies.of_jobs import missing
+from muonlab.studies.of_jobs import missing, version
 
 
 def analyse(folder: Path) -> Findings:
@@ -60,4 +61,4 @@ def analyse(folder: Path) -> Findings:
 def notices(runs: ComponentRuns) -> list[Text]:
     """Return what comes before all else: controls and jobs that failed, and what is missing."""
     found = [Text(f"A CONTROL FAILED: {each.in_words}.", "warning") for each in failed(judge_controls(runs))]
-    return [*found, *missing(runs.records, runs.expected)]
+    return [*found, *version(runs.records, RESULTS_VERSION), *missing(runs.records, runs.expected)]

@@ -5,6 +5,7 @@ Which numbers are compared is in claims.py, the answer in verdict.py; each secti
 
 from pathlib import Path
 
+from muonlab.runs.features import RESULTS_VERSION
 from muonlab.runs.findings import Findings, Section, Text
 from muonlab.studies.features import readings
 from muonlab.studies.features.comparisons import claims
@@ -24,7 +25,7 @@ from muonlab.studies.measures.checks import checks
 from muonlab.studies.measures.controls import failed
 from muonlab.studies.measures.layers import margins, ranks
 from muonlab.studies.measures.robustness import robustness
-from muonlab.studies.of_jobs import missing
+from muonlab.studies.of_jobs import missing, version
 
 
 def analyse(folder: Path) -> Findings:
@@ -63,7 +64,8 @@ def analyse(folder: Path) -> Findings:
 def notices(runs: FeatureRuns) -> list[Text]:
     """Return what comes before all else: controls and jobs that failed, what is missing, what diverged."""
     found = [Text(f"A CONTROL FAILED: {each.in_words}.", "warning") for each in failed(judge_controls(runs))]
-    return [*found, *missing(runs.records, runs.expected), *_diverged(runs), *_unmeasured(runs)]
+    found += [*version(runs.records, RESULTS_VERSION), *missing(runs.records, runs.expected)]
+    return [*found, *_diverged(runs), *_unmeasured(runs)]
 
 
 def _diverged(runs: FeatureRuns) -> list[Text]:
