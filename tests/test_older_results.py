@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from muonlab.runs.files import read_json, write_json
 
 import synthetic_components
 import synthetic_features
-from muonlab.runs import jobs
+from muonlab.jobs import job as jobs
+from muonlab.jobs.files import read_json, write_json
 from muonlab.studies import components, features
 
 RECORDS = Path(__file__).parents[1] / "records"
