@@ -9,7 +9,7 @@ from typing import Any
 from muonlab.jobs import job as jobs
 from muonlab.jobs.job import JobRecord
 from muonlab.stats.effects import linear_fit, logit
-from muonlab.studies.features.config import Transfer
+from muonlab.studies.features.config import RESULTS_VERSION, Transfer
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.studies.features.rounds import (
     FINAL,
@@ -183,13 +183,13 @@ def read(folder: Path) -> FeatureRuns:
     """
     file = jobs.read(folder)
     asked = FeatureStudy.model_validate({**file.config, "preset": file.preset, "settings": file.settings})
-    results = jobs.results(folder)
-    known = steps(asked, results)
+    records, results = jobs.records(folder), jobs.results(folder)
+    known = steps(asked, results, jobs.results_version(records, RESULTS_VERSION))
     ids = {step.job.id for step in known}
     return FeatureRuns(
         asked,
         tuple(_family(asked, plan, [step for step in known if step.plan is plan], results) for plan in asked.families),
-        tuple(record for record in jobs.records(folder) if record.id in ids),
+        tuple(record for record in records if record.id in ids),
         len(known),
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from muonlab.jobs import job as jobs
 from muonlab.jobs.job import Job
-from muonlab.studies.features.config import Measure, Optimizer, Pretrain, State, Transfer
+from muonlab.studies.features.config import RESULTS_VERSION, Measure, Optimizer, Pretrain, State, Transfer
 from muonlab.studies.features.costs import measuring_cost, training_cost
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy, Search
 
@@ -50,11 +50,17 @@ class Step:
     by: str = ""  # whose fine-tuning
 
 
-def steps(study: FeatureStudy, results: Results) -> list[Step]:
-    """Return every job that is done or can be done, in the order in which they are to be run."""
+def steps(study: FeatureStudy, results: Results, version: int = RESULTS_VERSION) -> list[Step]:
+    """Return every job that is done or can be done, in the order in which they are to be run.
+
+    Args:
+        study: what is asked.
+        results: id -> result of every job that is done.
+        version: results version of the jobs; another one only to read what an older muonlab has computed.
+    """
     found: list[Step] = []
     for plan in study.families:
-        found += FamilySteps(study, plan, results).all()
+        found += FamilySteps(study, plan, results, version).all()
     order = ("search", "final", "transfer search", "measure", "transfer")
     return sorted(found, key=lambda step: order.index(step.role))
 
@@ -62,8 +68,8 @@ def steps(study: FeatureStudy, results: Results) -> list[Step]:
 class FamilySteps:
     """The jobs of one family."""
 
-    def __init__(self, study: FeatureStudy, plan: FamilyPlan, results: Results):
-        self._study, self._plan, self._results = study, plan, results
+    def __init__(self, study: FeatureStudy, plan: FamilyPlan, results: Results, version: int = RESULTS_VERSION):
+        self._study, self._plan, self._results, self._version = study, plan, results, version
 
     def all(self) -> list[Step]:
         """Return every job of the family that is done or can be done."""
@@ -220,6 +226,7 @@ class FamilySteps:
         return found
 
     def _step(self, config: JobConfig, role: str, optimizer: str, words: str, by: str = "") -> Step:
+        config = config.model_copy(update={"results_version": self._version})
         plain = config.model_dump(mode="json")
         job = Job(jobs.identity(plain), f"{self._plan.family.name}: {words}", TARGET, plain, cost(self._plan, config))
         return Step(job, config, self._plan, role, optimizer, by)
