@@ -40,8 +40,7 @@ def listed(ranks):
     return [getattr(ranks, name) for name in NAMES]
 
 
-@pytest.mark.parametrize("shape", [(200, 12), (9, 12), (1, 12)])
-@pytest.mark.parametrize("mean", [0.0, 4.0])
+@pytest.mark.parametrize(("shape", "mean"), [((200, 12), 4.0), ((9, 12), 0.0), ((1, 12), 4.0)])
 def test_all_counts_are_those_of_numpys_svd(shape, mean):
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(*shape, generator=generator, dtype=torch.float64) * torch.logspace(0, -2, 12) + mean
@@ -111,20 +110,12 @@ def test_batches_and_merges_in_any_order_are_the_whole(seed, cuts):
         merged.merge(part)
     found = merged.result()
     assert found.num_examples == 60
+    assert [part.result().num_examples for part in parts] == np.diff([0, *sorted(cuts), 60]).tolist()
     assert listed(found.raw.ranks) == pytest.approx(listed(whole.raw.ranks), rel=1e-6)
     assert listed(found.centred.ranks) == pytest.approx(listed(whole.centred.ranks), rel=1e-6)
 
 
-def test_a_merged_accumulator_keeps_nothing_of_the_other():
-    first, second, matrix = Spectrum(), Spectrum(), torch.randn(9, 3)
-    second.update(matrix)
-    first.merge(second)
-    first.update(matrix)
-    assert second.result().num_examples == 9
-    assert listed(second.result().raw.ranks) == listed(spectrum_of(matrix).raw.ranks)
-
-
-@pytest.mark.parametrize("ratio", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("ratio", [1e-2, 1e-6])
 def test_what_the_gram_costs_small_singular_values(ratio):
     """Relative error at most eps (sigma_1 / sigma)^2 times a small factor, and none left below sqrt(D eps)."""
     matrix = with_singular_values([1.0, 0.5, ratio, 1e-9], 500)
