@@ -130,15 +130,6 @@ def test_a_split_has_the_exact_size_and_keeps_pairs_together_when_asked(
         assert not set(task.pairs[train].tolist()) & set(task.pairs[validation].tolist())
 
 
-def test_pairs_stay_together_at_every_size_of_the_train_side():
-    task = build("mul", modulus=7)
-    for num_train in range(1, 49):
-        for seed in range(3):
-            train, validation = split(task, num_train / 49, generator(seed), pairs_together=True)
-            assert len(train) == num_train
-            assert not set(task.pairs[train].tolist()) & set(task.pairs[validation].tolist())
-
-
 @pytest.mark.parametrize("pairs_together", [False, True])
 def test_a_split_is_that_of_its_generator_and_takes_every_row_about_as_often(pairs_together):
     task, num_seeds, before = build("mul", modulus=5), 600, torch.get_rng_state()

@@ -149,13 +149,6 @@ def test_a_subset_keeps_pixels_with_their_label():
     assert len(subset(whole, per_class=1, test_per_class=1).labels) == 6
 
 
-def test_validation_is_cut_from_train_where_there_is_a_test_set():
-    parts = split(images_of([0, 1] * 20, num_test=10), validation=0.2)
-    assert parts.test.tolist() == list(range(30, 40))
-    assert len(parts.validation) == 6
-    assert max(parts.validation.tolist() + parts.train.tolist()) == 29
-
-
 def test_joined_sets_keep_their_classes_by_name():
     train = images_of([0, 1, 2], classes=("ant", "bee", "cat"), skipped=(Skipped("a", "torn"),))
     test = images_of([0, 1], classes=("cat", "ant"), source="other", skipped=(Skipped("b", "torn"),), seed=1)

@@ -141,16 +141,6 @@ def test_the_same_text_again_goes_to_the_same_part(tmp_path):
             assert sum(map(len, sides)) == 20
 
 
-def test_a_split_takes_its_shares_and_its_seed():
-    passages = examples()
-    one, same, other, more = (
-        split(passages, validation=validation, test=0.2, seed=seed).validation.tolist()
-        for validation, seed in ((0.1, 0), (0.1, 0), (0.1, 1), (0.3, 0))
-    )
-    assert one == same != other
-    assert len(more) > 2 * len(one)
-
-
 def test_packages_are_told_apart_by_modules_that_no_other_part_has():
     passages = examples()
     for seed in range(3):

@@ -166,6 +166,17 @@ def test_zoom_blur_is_the_mean_of_scipys_enlargements(size, severity):
     np.testing.assert_allclose(found, total / (factors + 1), atol=1e-12)
 
 
+def test_glass_moves_the_share_it_says_to_the_pixels_it_says():
+    place = torch.arange(32.0 * 32, dtype=torch.float64).view(1, 1, 32, 32).expand(3, -1, -1, -1)
+    found = blur.glass_blur(place, 1, KEYS)  # its sigma is too small to smooth anything
+    away = place - found
+    inside = away[..., 1:, 1:]
+    assert set(inside.unique().tolist()) == {0.0, 1.0, 32.0, 33.0}
+    share, num = 0.4 / 4, inside.numel()
+    for offset in (1, 32, 33):
+        assert abs((inside == offset).double().mean() - share) < 5 * (share / num) ** 0.5
+
+
 def test_glass_is_smoothing_then_copies_then_smoothing():
     picture = images(3, 2, 32, 32)
     wanted = scipy.ndimage.gaussian_filter(picture.numpy(), 0.4, axes=(2, 3), mode="nearest")
