@@ -36,6 +36,12 @@ def test_real_dtypes_see_the_same_numbers():
     assert torch.equal(make(torch.float64).draw((4, 4), 0).float(), make().draw((4, 4), 0))
 
 
+def test_no_two_gradients_of_a_history_are_alike():
+    history = make().history(3)
+    flat = [tuple(gradient.flatten()[:4].tolist()) for gradients in history for gradient in gradients]
+    assert len(set(flat)) == 3 * len(SHAPES)
+
+
 def test_parameters_are_copies_of_their_starts():
     start = torch.ones(2, 2)
     (p,) = make().parameters([start])

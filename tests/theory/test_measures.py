@@ -57,6 +57,11 @@ def test_the_worst_margin_is_bounded_by_the_loss_for_any_weights(seed, imbalance
     assert worst >= -math.log(math.expm1(loss / problem.priors.min())) - 1e-9
 
 
+def test_margins_are_the_gap_to_the_best_other_class():
+    logits = np.array([[3.0, 1, 2], [0, -1, -5], [7, 7, 7]])
+    assert measures.margins(logits).tolist() == [1, -1, 0]
+
+
 @given(st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
 def test_components_make_the_mean_margin_of_a_pair(seed):
