@@ -38,7 +38,7 @@ def test_minima_are_scipys(problems):
         torch.testing.assert_close(found.point[problem], torch.tensor(theirs.x), rtol=1e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize("factor", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("factor", [1e-4, 1e4])
 def test_a_bad_guess_of_the_curvature_costs_steps_and_not_the_answer(problems, factor):
     """A guess too small makes the first steps too long by that factor, one too large too short."""
     function, curvature, ridge = problems
