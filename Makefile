@@ -1,11 +1,11 @@
-# make setup | demo | test | lint | type | bare | bench. Each makes .venv and installs what it needs.
+# make setup | demo | test | kernels | lint | type | bare | bench. Each makes .venv and installs what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The pin comes first and alone: with it, nothing later pulls another build of torch.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test lint type bare bench
+.PHONY: setup demo test kernels lint type bare bench
 setup: $(VENV)/.dev
 
 demo: $(VENV)/.lab
@@ -13,6 +13,13 @@ demo: $(VENV)/.lab
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadgroup
+
+# The tests that compare runs, with the kernels of other processors and with two threads (docs/design/same-bytes.md).
+KERNELS := $(BIN)/python -m pytest --numprocesses=auto -m kernels -k 'not compiled'
+kernels: $(VENV)/.dev
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(KERNELS)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(KERNELS)
+	OMP_NUM_THREADS=2 $(KERNELS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

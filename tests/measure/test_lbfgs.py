@@ -4,6 +4,8 @@ from scipy import optimize
 
 from muonlab.measure.lbfgs import MAX_TRIALS, NUM_PAIRS, Pairs, minimise
 
+pytestmark = pytest.mark.kernels
+
 OPTIONS = {"tolerance": 0.0, "floor": 1e-9, "max_iterations": 200, "rounding": 1e-13}
 
 

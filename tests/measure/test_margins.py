@@ -9,6 +9,8 @@ from scipy import optimize, stats
 
 from muonlab.measure.margins import compare, logit_margins, margins, summarise
 
+pytestmark = pytest.mark.kernels
+
 # Sums of 203 numbers of about one in another order, in float64: 203 * 1.1e-16, with room.
 ROUNDING = {"rtol": 1e-12, "atol": 1e-12}
 

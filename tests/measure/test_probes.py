@@ -211,6 +211,7 @@ def test_bad_settings_get_a_message(change):
         probe(*make(), **change)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.float64, 1e-11)])
 def test_a_problem_is_fitted_together_with_others_as_it_is_alone(dtype, tolerance):
     """Problems that end soon, late, or go on beyond the grid are fitted together; each has its own curvature.

@@ -169,6 +169,7 @@ CASES = [(name, kind) for name in MAKE if name not in BATCHED for kind in ("adam
 CASES = [case for case in CASES if not (case[0].startswith("resnet") and case[1] == "muon")]
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_members_of_a_population_are_the_nets_alone(name, kind):
     net, (inputs, labels), seeds = MAKE[name](), data(name), (3, 4)

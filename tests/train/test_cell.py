@@ -183,6 +183,8 @@ import sys
 from pathlib import Path
 from muonlab.runs.config import CellConfig
 from muonlab.train.cell import run
+from muonlab.train.population import Population
+Population.choose_height = lambda *_: 3  # of four members: as they leave, stacks of 3 and 1, then one of 3, 2, 1
 config = CellConfig.model_validate_json(sys.argv[1])
 run(config, Path(sys.argv[2]), report=lambda event: print(event, flush=True), checkpoint_seconds=0)
 """

@@ -15,6 +15,8 @@ from muonlab.train.population import Population
 from muonlab.train.sequential import Sequential
 from muonlab.train.treatments import treatments
 
+pytestmark = pytest.mark.kernels
+
 # In float64 a member differs from itself alone by rounding only: a matrix product may sum in another order when the
 # stack has another height (docs/design/same-bytes.md). Eight steps let that grow to well under this.
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}

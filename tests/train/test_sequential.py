@@ -15,6 +15,8 @@ from muonlab.train.population import Population
 from muonlab.train.sequential import Sequential
 from muonlab.train.treatments import treatments
 
+pytestmark = pytest.mark.kernels
+
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}  # as in test_population: sums in another order
 IN_FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}  # over some steps: alone, a member's batch lies elsewhere in memory
 EXACT = {"rtol": 0, "atol": 0}

@@ -24,6 +24,7 @@ def states(subjects, digits, few):
     return [each.states for each in corrupt_all(subjects, digits, few)]
 
 
+@pytest.mark.kernels
 def test_the_rows_of_a_net_are_those_that_it_has_alone(subjects, states, digits, few):
     # To what a fit leaves open, which rounding may use up (tests/measure/test_probes.py).
     together = layers.layers(subjects, digits.probing(), states, few, by_example=True)

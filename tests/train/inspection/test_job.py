@@ -85,6 +85,7 @@ def test_the_studys_numbers_come_back(kind, study, two, make_family, group, insp
     assert described_group["taps"] == ["blocks.0", "blocks.1"]
 
 
+@pytest.mark.kernels
 def test_nets_of_two_architectures_are_measured_as_each_is_alone(study, two, make_family, group, inspect, little):
     one = make_family()
     data = StudyData(family=one)
@@ -194,6 +195,7 @@ def test_a_function_that_gives_trained_nets_has_no_untrained_one(
     assert "g: a new net has the weights of the one before, so none is untrained" in result["notes"]
 
 
+@pytest.mark.kernels
 def test_the_same_command_gives_the_same_bytes_and_a_finished_one_is_read(
     save, package, group, images, little, inspect, tmp_path, monkeypatch
 ):
@@ -212,6 +214,7 @@ def test_the_same_command_gives_the_same_bytes_and_a_finished_one_is_read(
     assert read_json(tmp_path / "first/env.json")["peak_memory_mb"] > 10
 
 
+@pytest.mark.kernels
 def test_checkpoints_one_by_one_are_measured_as_together(save, package, group, images, little, inspect, monkeypatch):
     own = group("g", [save("a.safetensors"), save("b.pt", seed=1)], net=f"{package}:build")
     config = Inspect(groups=(own,), data=images, measures=("robustness", "rank"), measuring=little)
