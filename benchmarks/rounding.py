@@ -1,6 +1,6 @@
 """How far rounding takes a run: at another height, with two threads, with the kernels of other processors.
 
-    python benchmarks/rounding.py [--members 4] [--save FILE]
+    python benchmarks/rounding.py [--save FILE]
 
 Prints, for each optimizer and dtype, by how much the weights of a member differ from those of the first run, as a share
 of the way that they have come: the largest over members, after 1, 8 and 64 steps.
@@ -22,6 +22,7 @@ from muonlab.runs.config import AdamWConfig, CellConfig, MuonConfig, NetConfig, 
 from muonlab.train.cell import build_population, build_rows, build_task
 
 OPTIMIZERS = {"muon": MuonConfig(), "adamw": AdamWConfig(), "sgd": SGDConfig()}
+MEMBERS = 4
 STEPS = (0, 1, 8, 64)
 BASELINE = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
 VARIANTS = {  # name -> height (0: all members), environment
@@ -33,7 +34,7 @@ VARIANTS = {  # name -> height (0: all members), environment
 }
 
 
-def train(members: int, height: int) -> dict[str, torch.Tensor]:
+def train(height: int) -> dict[str, torch.Tensor]:
     """Return the weights of all members, (S, all), by optimizer, dtype and step."""
     found = {}
     for name, optimizer in OPTIMIZERS.items():
@@ -45,12 +46,12 @@ def train(members: int, height: int) -> dict[str, torch.Tensor]:
                 loss="softmax",
                 optimizer=optimizer,
                 protocol=ProtocolConfig(batch=32, dtype=dtype),
-                seeds=tuple(range(members)),
+                seeds=tuple(range(MEMBERS)),
             )
             task = build_task(config)
             population = build_population(config, task, config.seeds, "cpu")
             rows = build_rows(config, task, config.seeds, "cpu")
-            population.gradients.height = height or members
+            population.gradients.height = height or MEMBERS
             for step in range(STEPS[-1] + 1):
                 if step in STEPS:
                     weights = [p.flatten(1) for p in population.parameters.values()]
@@ -62,34 +63,25 @@ def train(members: int, height: int) -> dict[str, torch.Tensor]:
 def distances(first: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> dict[str, float]:
     """Return the largest |W - W'| / |W - W_0| over members; of step 0 there is none."""
     found = {}
-    for key, weights in first.items():
-        run, step = key.rsplit(" ", 1)
-        if step != "0":
-            way = (weights - first[f"{run} 0"]).norm(dim=1)
-            found[key] = ((weights - other[key]).norm(dim=1) / way).max().item()
+    for run in sorted({key.rsplit(" ", 1)[0] for key in first}):
+        for key in (f"{run} {step}" for step in STEPS[1:]):
+            way = (first[key] - first[f"{run} 0"]).norm(dim=1)
+            found[key] = ((first[key] - other[key]).norm(dim=1) / way).max().item()
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--members", type=int, default=4)
     parser.add_argument("--save", type=Path)
     parser.add_argument("--train", nargs=2, help=argparse.SUPPRESS)  # a height, and the file for the weights
     asked = parser.parse_args()
     if asked.train:
-        save_file(train(asked.members, int(asked.train[0])), asked.train[1])
+        save_file(train(int(asked.train[0])), asked.train[1])
         return
     runs = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, (height, environment) in {"first": (0, {}), **VARIANTS}.items():
-            command = [
-                sys.executable,
-                __file__,
-                f"--members={asked.members}",
-                "--train",
-                str(height),
-                f"{folder}/weights",
-            ]
+            command = [sys.executable, __file__, "--train", str(height), f"{folder}/weights"]
             subprocess.run(command, check=True, env={"OMP_NUM_THREADS": "1"} | os.environ | environment)
             runs[name] = {key: tensor.clone() for key, tensor in load_file(f"{folder}/weights").items()}
     found = {name: distances(runs["first"], runs[name]) for name in VARIANTS}

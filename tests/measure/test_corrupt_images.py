@@ -74,7 +74,6 @@ def test_severity_0_is_a_copy_bit_for_bit(name, photos):
     assert same.data_ptr() != photos.data_ptr()
 
 
-@pytest.mark.kernels
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("severity", [1, 5])
 def test_an_image_is_corrupted_alike_in_every_batch(name, severity, photos):

@@ -9,8 +9,6 @@ from scipy import optimize, stats
 
 from muonlab.measure.margins import compare, logit_margins, margins, summarise
 
-pytestmark = pytest.mark.kernels
-
 # Sums of 203 numbers of about one in another order, in float64: 203 * 1.1e-16, with room.
 ROUNDING = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -194,6 +192,7 @@ def test_sides_of_other_shapes_get_a_message():
         compare(torch.zeros(1, 3), torch.zeros(1, 4))
 
 
+@pytest.mark.kernels
 def test_a_problem_has_the_margins_and_intervals_that_it_has_alone():
     _, logits, y, W, _ = classifiers(num_problems=7, num_examples=203, num_classes=5, width=9)
     together = margins(logits, y, W)

@@ -118,7 +118,6 @@ torch.save({"params": ends, "optimizer": optimizer.state_dict()}, sys.argv[2])
 """
 
 
-@pytest.mark.kernels
 def test_another_process_goes_on_bit_for_bit(tmp_path):
     dtypes = [torch.float32, torch.bfloat16, torch.complex64, torch.bfloat16]
     params = [

@@ -3,8 +3,6 @@ import torch
 
 from muonlab.rules import adamw
 
-pytestmark = pytest.mark.kernels
-
 SETTINGS = {
     "defaults": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
     "grokking": {"lr": 1e-2, "betas": (0.9, 0.98), "eps": 1e-8, "weight_decay": 1.0},

@@ -304,7 +304,6 @@ def test_a_member_of_a_stack_is_the_run_alone(shape, nesterov, cautious, option)
         torch.testing.assert_close(together[k], alone, rtol=0, atol=1e-10)
 
 
-@pytest.mark.kernels
 @pytest.mark.parametrize("cautious", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @each_variant

@@ -3,8 +3,6 @@ import torch
 
 from muonlab.rules import sgd
 
-pytestmark = pytest.mark.kernels
-
 SETTINGS = {
     "plain": {"lr": 0.1},
     "decay": {"lr": 0.1, "weight_decay": 0.1},
