@@ -24,6 +24,7 @@ kernels-baseline: export ATEN_CPU_CAPABILITY = default
 kernels-baseline: export ONEDNN_MAX_CPU_ISA = SSE41
 kernels-baseline: export MKL_CBWR = COMPATIBLE
 kernels-threads: export OMP_NUM_THREADS = 2
+kernels-threads: export OMP_WAIT_POLICY = passive
 kernels-avx2 kernels-baseline kernels-threads: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/train tests/measure tests/nets -m kernels -k 'not compiled and not program'
 
