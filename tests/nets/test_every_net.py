@@ -178,6 +178,7 @@ CASES = [
 ]
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_members_of_a_population_are_the_nets_alone(name, kind):
     net, (inputs, labels), seeds = MAKE[name](), data(name), (3, 4)
