@@ -26,7 +26,7 @@ kernels-baseline: export MKL_CBWR = COMPATIBLE
 kernels-threads: export OMP_NUM_THREADS = 2
 kernels-threads: export OMP_WAIT_POLICY = passive
 kernels-avx2 kernels-baseline kernels-threads: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/train tests/measure tests/nets -m kernels -k 'not compiled and not program'
+	$(BIN)/python -m pytest tests/train tests/measure tests/nets tests/studies -m kernels -k 'not compiled and not program'
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
