@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
-from muonlab.report.findings import Interval
 from muonlab.stats.effects import Effect, paired
 from muonlab.stats.multiplicity import holm
+from muonlab.stats.results import Estimate
 from muonlab.studies.components.problems import Case
 from muonlab.studies.components.quantities import Quantity
 from muonlab.studies.components.readings import ComponentRuns
@@ -55,10 +55,9 @@ class Pair:
         return self.effect.n[0]
 
     @property
-    def interval(self) -> Interval:
+    def interval(self) -> Estimate:
         """The difference as the report shows it."""
-        estimate = self.effect.estimate
-        return Interval(estimate.value, estimate.lower, estimate.upper, estimate.reason)
+        return self.effect.estimate
 
     @property
     def n(self) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from muonlab.report.findings import Interval, Kind, as_text
+from muonlab.report.findings import Kind, as_text
 from muonlab.stats.effects import difference
 from muonlab.studies.components.claims import Judged
 from muonlab.studies.components.closed import Flows
@@ -220,7 +220,7 @@ def _basis(runs: ComponentRuns) -> list[str]:
             effect = difference(here, there)
             estimate = effect.estimate
             if estimate.value is not None:
-                interval = Interval(estimate.value, estimate.lower, estimate.upper, estimate.reason)
+                interval = estimate
                 told.append(f"{quantity.name} {as_text(interval, quantity.kind)}{_p(effect.p)}")
         if told:
             parts.append(f"of {NAMES[name]} by {', '.join(told)}")

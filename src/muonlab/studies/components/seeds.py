@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from muonlab.report.findings import Interval, Line, Series
+from muonlab.report.findings import Line, Series
+from muonlab.stats.results import Estimate
 from muonlab.studies.components.rounds import NAMES
 from muonlab.study.measures.compared import line_of
 
 
-def line(name: str, x: Sequence[float], points: Sequence[Interval], n: int, *, label: str = "") -> Line:
+def line(name: str, x: Sequence[float], points: Sequence[Estimate], n: int, *, label: str = "") -> Line:
     """Return intervals as the line of an optimizer.
 
     Args:

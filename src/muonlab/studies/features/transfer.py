@@ -1,6 +1,7 @@
 """Transfer in the report: whose weights, fine-tuned by whom, reach what on another task."""
 
-from muonlab.report.findings import Column, Element, Interval, Table, Value
+from muonlab.report.findings import Column, Element, Table, Value
+from muonlab.stats.results import Estimate
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns, Transferred
 from muonlab.studies.features.rounds import LINEAR, NAMES
 from muonlab.studies.features.seeds import columns_of
@@ -55,7 +56,7 @@ def matrix(runs: FeatureRuns) -> Table:
     return Table("transfer", "Test accuracy after transfer", columns, tuple(rows), note)
 
 
-def _cell(found: Transferred | None) -> Interval | None:
+def _cell(found: Transferred | None) -> Estimate | None:
     return over_runs(found.accuracies.values()) if found and found.accuracies else None
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from muonlab.report.findings import Column, Interval, Kind, Line, Series
+from muonlab.report.findings import Column, Kind, Line, Series
 from muonlab.stats.effects import mean
+from muonlab.stats.results import Estimate
 from muonlab.study.measures.models import Measured
 
 
@@ -98,10 +99,9 @@ class Compared:
         return tuple(Column(side.key, side.series.label, kind) for side in sides)
 
 
-def over_runs(values: Iterable[float]) -> Interval:
+def over_runs(values: Iterable[float]) -> Estimate:
     """Return the mean with Student's interval; without one, with a reason, where it cannot be had."""
-    estimate = mean(list(values))
-    return Interval(estimate.value, estimate.lower, estimate.upper, estimate.reason)
+    return mean(list(values))
 
 
 def line(series: Series, x: Sequence[float], values: Sequence[Sequence[float]]) -> Line:
@@ -115,7 +115,7 @@ def line(series: Series, x: Sequence[float], values: Sequence[Sequence[float]]) 
     return line_of(series, max((len(each) for each in values), default=0), x, [over_runs(each) for each in values])
 
 
-def line_of(series: Series, n: int, x: Sequence[float], points: Sequence[Interval]) -> Line:
+def line_of(series: Series, n: int, x: Sequence[float], points: Sequence[Estimate]) -> Line:
     """Return points with intervals as a line; n is the number of runs behind each."""
     return Line(
         series=series,

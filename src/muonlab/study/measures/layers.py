@@ -5,7 +5,8 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from muonlab.report.findings import Axis, Column, Element, Figure, Interval, Lines, Table, Value
+from muonlab.report.findings import Axis, Column, Element, Figure, Lines, Table, Value
+from muonlab.stats.results import Estimate
 from muonlab.study.measures.compared import Compared, Place, Side, line_of, over_runs
 from muonlab.study.measures.models import CLEAN, CORRUPTED, Measured
 
@@ -132,24 +133,24 @@ def _panel(
     return Lines(title, tuple(lines))
 
 
-def _point(compared: Compared, found: list[tuple[float, list[float]]]) -> Interval:
+def _point(compared: Compared, found: list[tuple[float, list[float]]]) -> Estimate:
     """Return the mean over runs; of one run, where that is all, its own interval over examples."""
     if compared.of_examples:
         value, (lower, upper) = found[0]
-        return Interval(value, lower, upper)
+        return Estimate(value, lower, upper)
     return over_runs([value for value, _ in found])
 
 
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _mean(values: list[float]) -> Interval | None:
+def _mean(values: list[float]) -> Estimate | None:
     return over_runs(values) if values else None
 
 
-def _over_examples(values: list[float], intervals: list[list[float]]) -> Interval:
+def _over_examples(values: list[float], intervals: list[list[float]]) -> Estimate:
     """Return the mean over runs of a value and of the bounds of its interval over examples."""
-    return Interval(fmean(values), fmean(each[0] for each in intervals), fmean(each[1] for each in intervals))
+    return Estimate(fmean(values), fmean(each[0] for each in intervals), fmean(each[1] for each in intervals))
 
 
 def below_zero(compared: Compared) -> Table:
