@@ -46,7 +46,8 @@ def compare_one(found: Found, quantity: Quantity, case: Case, rival: str, state:
     own, other = quantity.values(found, case, first, rival, state), quantity.values(found, case, rival, first, state)
     if own is None or other is None:
         return None
-    test = found.rule.test if isinstance(found.rule.test, str) else found.rule.test(found, case, rival)
+    rule = found.rule.test
+    test: Test = rule(found, case, rival) if callable(rule) else rule
     effect, means = _effect(own, other, test)
     missing = (0, 0)
     if test == "paired" and not isinstance(own, Estimate) and not isinstance(other, Estimate):

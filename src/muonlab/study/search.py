@@ -1,7 +1,7 @@
 """The search for a learning rate: which rate is the best of those tried, and where to look next.
 
-A search tries a grid, and goes on beyond an edge while the best rate lies there, a limited number of times. It has seeds
-of its own, so that a rate is not judged by the runs that chose it.
+A search tries a grid, and goes on beyond an edge while the best rate lies there, a limited number of times. It has
+seeds of its own, so that a rate is not judged by the runs that chose it.
 """
 
 import math

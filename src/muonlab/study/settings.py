@@ -89,7 +89,7 @@ def check_keys(settings: Settings, known: Iterable[str]) -> None:
 
 
 def _near(key: str, names: Sequence[str]) -> list[str]:
-    """Return the settings that a key may mean: of its name or meaning after a dot, such as muon.lr, or of a like name."""
+    """Return the settings that a key may mean: one of a like name, or of its meaning after a dot, such as muon.lr."""
     owner, _, field = key.rpartition(".")
     meant = (field, *SYNONYMS.get(field.lower(), ()))
     same = [name for name in names if name.rpartition(".")[2] in meant and (not owner or name.startswith(f"{owner}."))]

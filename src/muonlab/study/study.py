@@ -1,8 +1,8 @@
 """The nouns of a study: who is compared, where, in what, and what has been found.
 
-A study asks whether one arm (the first) differs from its rivals. Runs are compared within a case only. What a comparison
-is made of is a `Quantity`: numbers of one arm, by seed. Everything after that, from the test to the verdict, is the same
-for every study and takes a `Found`.
+A study asks whether one arm, the first, differs from its rivals. Runs are compared within a case only. A comparison is
+made of a `Quantity`: numbers of one arm, by seed. Everything after that, from the test to the verdict, is the same for
+every study and takes a `Found`.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
