@@ -4,7 +4,7 @@ A study's job holds only the fields that it had when its results were made: fiel
 while they have their defaults, so that ids and results stand.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -28,29 +28,45 @@ class Growing(BaseModel):
         return {name: value for name, value in dump(self).items() if name not in idle}
 
 
+# The hyper-parameters, each described once: a study's own class gives a default of its own to one of them.
+Momentum = Annotated[Decay, Field(description="momentum")]
+WeightDecay = Annotated[Rate, Field(description="weight decay; of SGD added to the gradient, else decoupled")]
+Nesterov = Annotated[bool, Field(description="Nesterov's momentum")]
+Beta1 = Annotated[Decay, Field(description="decay of AdamW's mean of gradients")]
+Beta2 = Annotated[Decay, Field(description="decay of AdamW's mean of squared gradients")]
+Eps = Annotated[Rate, Field(description="added to the root of AdamW's second mean")]
+Iterations = Annotated[
+    Annotated[int, Field(ge=1, le=1000)] | None, Field(description="iterations of the orthogonalisation")
+]
+
+
 class SGD(Growing):
     """SGD with momentum, for every parameter."""
 
     name: Literal["sgd"] = "sgd"
-    momentum: Decay = Field(0.9, description="momentum of SGD")
-    weight_decay: Rate = Field(0.0, description="added to the gradient, times the weights")
-    nesterov: bool = Field(False, description="Nesterov's momentum")
+    momentum: Momentum = 0.9
+    weight_decay: WeightDecay = 0.0
+    nesterov: Nesterov = False
 
 
 class AdamW(Growing):
     """AdamW for every parameter."""
 
     name: Literal["adamw"] = "adamw"
-    weight_decay: Rate = Field(0.0, description="decoupled weight decay")
-    beta1: Decay = Field(0.9, description="decay of the mean of gradients")
-    beta2: Decay = Field(0.98, description="decay of the mean of squared gradients")
-    eps: Rate = Field(1e-8, description="added to the root of the second mean")
+    weight_decay: WeightDecay = 0.0
+    beta1: Beta1 = 0.9
+    beta2: Beta2 = 0.98
+    eps: Eps = 1e-8
 
 
 class Muon(Growing):
-    """Muon for matrices; what else it takes, and which rule takes the rest, each study says."""
+    """Muon for matrices. Which of them it takes, and what becomes of the other parameters, a study says.
+
+    `steps` is None for as many as the method has (5 of the quintic).
+    """
 
     name: Literal["muon"] = "muon"
-    momentum: Decay = Field(0.95, description="momentum of Muon")
-    nesterov: bool = Field(True, description="Nesterov's momentum")
-    weight_decay: Rate = Field(0.0, description="decoupled weight decay")
+    momentum: Momentum = 0.95
+    nesterov: Nesterov = True
+    weight_decay: WeightDecay = 0.0
+    steps: Iterations = None

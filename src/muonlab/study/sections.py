@@ -1,7 +1,7 @@
 """Parts of a report that studies share: means as lines and columns, comparisons, tuning, jobs, settings in full."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from muonlab.jobs.job import JobRecord
@@ -24,7 +24,7 @@ from muonlab.report.findings import (
 from muonlab.stats.effects import mean
 from muonlab.stats.results import Estimate
 from muonlab.study import controls
-from muonlab.study.study import NAMES, Arm, Comparison, Found
+from muonlab.study.study import Arm, Comparison, Found
 
 MOST_FAILURES = 5  # that are named one by one
 
@@ -114,15 +114,15 @@ def forest(found: Found, title: str, rows: Sequence[tuple[str, Comparison]], emp
 # -- settings and jobs -----------------------------------------------------------------------------
 
 
-def optimizer_settings(optimizers: Mapping[str, Any], note: str) -> Table:
-    """Return the settings of every optimizer that are not searched; by label."""
-    held = {label: optimizer.model_dump(mode="json", exclude={"name"}) for label, optimizer in optimizers.items()}
+def optimizer_settings(arms: Iterable[Arm], note: str) -> Table:
+    """Return the settings of every arm's optimizer that are not searched."""
+    held = {arm.name: arm.optimizer.model_dump(mode="json", exclude={"name"}) for arm in arms}
     keys = list(dict.fromkeys(key for values in held.values() for key in values))
     columns = (
         Column("optimizer", "Optimizer"),
         *(Column(key, key.replace("_", " ").capitalize(), "exact") for key in keys),
     )
-    rows = tuple((NAMES.get(label, label), *(_plain(own.get(key)) for key in keys)) for label, own in held.items())
+    rows = tuple((name, *(_plain(own.get(key)) for key in keys)) for name, own in held.items())
     return Table("optimizers", "Settings of the optimizers", columns, rows, note)
 
 

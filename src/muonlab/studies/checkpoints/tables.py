@@ -22,7 +22,7 @@ from muonlab.studies.checkpoints.config import StudyData
 from muonlab.studies.checkpoints.readings import DATA, GROUP, Inspected, Net
 from muonlab.studies.checkpoints.verdict import over
 from muonlab.study.measures.claims import ALPHA, Block
-from muonlab.study.measures.compared import over_runs
+from muonlab.study.sections import over_runs
 
 SHORT = {
     "a": "corrupted accuracy",
