@@ -8,6 +8,7 @@ from muonlab.report.findings import Findings
 from muonlab.studies.components import readings
 from muonlab.studies.components.claims import CONTROL_NOTE, RULE, controls_of
 from muonlab.studies.components.closed import closed, flows
+from muonlab.studies.components.config import RESULTS_VERSION
 from muonlab.studies.components.readings import ComponentRuns, ComponentsFound
 from muonlab.studies.components.sections import by_loss, censored, maps, removal, sources, variations
 from muonlab.studies.components.tuning import spreads, tuning
@@ -58,7 +59,7 @@ def analyse(folder: Path) -> Findings:
     )
     title = f"components, preset {asked.preset}"
     question = f"Is {found.first.name}’s margin and rank larger at equal loss, and where is it not?"
-    return findings(title, question, verdict(found, judged, known, near_ties), found, (), sections)
+    return findings(title, question, verdict(found, judged, known, near_ties), found, (), sections, RESULTS_VERSION)
 
 
 TERMS = """

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from muonlab.studies.components.cases import Case
-from muonlab.studies.components.config import Agree, Simulate
+from muonlab.studies.components.config import RESULTS_VERSION, Agree, Simulate
 from muonlab.studies.components.plan import ComponentStudy
 from muonlab.study import search
 from muonlab.study.folder import Results, make_job
@@ -42,15 +42,21 @@ def outline(study: ComponentStudy) -> list[tuple[str, float]]:
     return [(job.name, job.cost) for job in found.values()]
 
 
-def steps(study: ComponentStudy, results: Results) -> list[Step]:
+def steps(study: ComponentStudy, results: Results, version: int = RESULTS_VERSION) -> list[Step]:
     """Return every job that is done or can be done: agreements, then problem by problem, searches that go on last.
 
     Two cases may ask for one job, such as a depth that is a variation and on the map; it is named after the first.
+
+    Args:
+        study: what is asked.
+        results: id -> result of every job that is done.
+        version: results version of the simulations; another one only to read what an older muonlab has computed.
+            Agreements have the version with which they were asked for.
     """
     found = [_agreement(config) for config in study.agreements]
     for case in study.cases:
         for number, arm in enumerate(study.arms):
-            make = partial(_simulation, study, case, arm, case.optimizers[number])
+            make = partial(_simulation, study, version, case, arm, case.optimizers[number])
             found += search.run(study.searches[arm.label], POLICY, make, partial(_read, study, results))[0]
     return sorted(found, key=lambda step: step.extension)
 
@@ -61,9 +67,16 @@ def _agreement(config: Agree) -> Step:
 
 
 def _simulation(
-    study: ComponentStudy, case: Case, arm: Arm, optimizer: Any, rates: tuple[float, ...], extension: int
+    study: ComponentStudy,
+    version: int,
+    case: Case,
+    arm: Arm,
+    optimizer: Any,
+    rates: tuple[float, ...],
+    extension: int,
 ) -> Step:
     config = Simulate(
+        results_version=version,
         components=case.components,
         net=case.net,
         loss=case.loss,

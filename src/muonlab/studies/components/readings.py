@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from muonlab.studies.components.cases import Case
-from muonlab.studies.components.config import Agree
+from muonlab.studies.components.config import RESULTS_VERSION, Agree
 from muonlab.studies.components.jobs import POLICY, reached, scores, steps
 from muonlab.studies.components.plan import ComponentStudy
 from muonlab.study import folder as folders
@@ -128,7 +128,7 @@ def read(folder: Path) -> tuple[ComponentRuns, list[folders.JobRecord], int]:
     Raises:
         StudyError: there is no study of components in the folder.
     """
-    asked, known, results, records = folders.read(ComponentStudy, steps, folder)
+    asked, known, results, records = folders.read(ComponentStudy, steps, folder, RESULTS_VERSION)
     return gather(asked, known, results), records, len({step.job.id for step in known})
 
 
