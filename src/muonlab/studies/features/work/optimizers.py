@@ -22,7 +22,8 @@ def treatments(net: nn.Module, optimizer: SGD | AdamW | Muon, rates: Sequence[fl
         one = Treatment(adamw if isinstance(optimizer, AdamW) else sgd, {"lr": lr, **fields})
         return {name: one for name, _ in net.named_parameters()}
     decay = fields["weight_decay"]
-    hidden = {"lr": lr, "momentum": fields.pop("momentum"), "weight_decay": decay, "adjust_lr_fn": "match_rms_adamw"}
+    own = {key: fields.pop(key) for key in ("momentum", "nesterov", "steps") if key in fields}
+    hidden = {"lr": lr, **own, "weight_decay": decay, "adjust_lr_fn": "match_rms_adamw"}
     by_muon, by_adamw = Treatment(muon, hidden, flatten=True), Treatment(adamw, {"lr": lr, **fields})
     return {
         name: by_muon if role == "hidden" and not name.startswith(f"{STEM}.") else by_adamw

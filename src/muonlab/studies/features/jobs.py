@@ -1,53 +1,45 @@
-"""Which jobs a study of features consists of, as far as its results tell: a search, final runs, measures, transfer.
+"""The jobs of a study of features, as far as its results tell: searches, final runs, measures, transfer.
 
-What is ready follows from the study and from the results that are there, and from nothing else: so a study that was
-stopped goes on where it stood.
+Which jobs can run follows from what was asked and from the results that are there, and from nothing else: so a study
+that was stopped goes on where it stood.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from muonlab.jobs import job as jobs
-from muonlab.jobs.job import Job
-from muonlab.studies.features.config import RESULTS_VERSION, Measure, Optimizer, Pretrain, State, Transfer
-from muonlab.studies.features.costs import measuring_cost, training_cost
-from muonlab.studies.features.plan import FamilyPlan, FeatureStudy, Search
+from muonlab.studies.features.config import (
+    RESULTS_VERSION,
+    CNNConfig,
+    Family,
+    GPTConfig,
+    ImageData,
+    Measure,
+    Pretrain,
+    State,
+    Training,
+    Transfer,
+    ViTConfig,
+)
+from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
+from muonlab.study import search
+from muonlab.study.folder import Results, make_job
+from muonlab.study.search import SEARCH_FROM, Policy, Score
+from muonlab.study.study import Arm, Step
 
 TARGET = "muonlab.studies.features.work.job:run"
 TRIAL = "muonlab.studies.features.work.trial:check"
-NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
-SEARCH_FROM = 1000  # the first seed of a search: a rate is not chosen on the runs that it is judged by
-FINAL, UNTRAINED, LINEAR = "final", "untrained", "linear"
-Results = Mapping[str, dict[str, Any]]
+FINAL, UNTRAINED, LINEAR, NEW = "final", "untrained", "linear", "none"
+ORDER = ("search", "final", "transfer search", "measure", "transfer")
+POLICY = Policy()  # one rate beyond an edge at a time, however little better it is
 JobConfig = Pretrain | Measure | Transfer
 
 
-def ready(study: FeatureStudy, folder: Path) -> list[Job]:
-    """Return the jobs that are not done and whose inputs are there, those that others wait for first."""
-    results = jobs.results(folder)
-    return [each.job for each in steps(study, results) if each.job.id not in results]
-
-
 def trials(study: FeatureStudy) -> list[tuple[str, dict[str, Any]]]:
-    """Return target and arguments of what finds beforehand that files or nets do not fit, one for each family."""
+    """Return target and arguments of what finds beforehand that files or nets do not fit, one per family."""
     return [
         (TRIAL, {"family": plan.family.model_dump(mode="json"), "tasks": list(plan.tasks)}) for plan in study.families
     ]
-
-
-@dataclass(frozen=True)
-class Step:
-    """A job that is done or can be done, with its config and its place in the study."""
-
-    job: Job
-    config: JobConfig
-    plan: FamilyPlan
-    role: str
-    optimizer: str  # whose weights
-    by: str = ""  # whose fine-tuning
 
 
 def steps(study: FeatureStudy, results: Results, version: int = RESULTS_VERSION) -> list[Step]:
@@ -58,11 +50,8 @@ def steps(study: FeatureStudy, results: Results, version: int = RESULTS_VERSION)
         results: id -> result of every job that is done.
         version: results version of the jobs; another one only to read what an older muonlab has computed.
     """
-    found: list[Step] = []
-    for plan in study.families:
-        found += FamilySteps(study, plan, results, version).all()
-    order = ("search", "final", "transfer search", "measure", "transfer")
-    return sorted(found, key=lambda step: order.index(step.role))
+    found = [step for plan in study.families for step in FamilySteps(study, plan, results, version).all()]
+    return sorted(found, key=lambda step: ORDER.index(step.role))
 
 
 class FamilySteps:
@@ -76,12 +65,12 @@ class FamilySteps:
         found: list[Step] = []
         finals: dict[str, Step] = {}
         is_searched = True
-        for optimizer in self._study.optimizers:
-            searched, rate = self._searched(optimizer, "search", self._search_job(optimizer))
+        for arm in self._study.arms:
+            searched, rate = self._searched(arm, "search", partial(self._pretraining, arm))
             found += searched
             is_searched &= searched[-1].job.id in self._results
             if rate is not None:
-                finals[optimizer.name] = self._final(optimizer, rate)
+                finals[arm.label] = self._final(arm, rate)
         found += finals.values()
         done = {name: step for name, step in finals.items() if step.job.id in self._results}
         # The states of each depend on the runs of all. Where every rate or run of one diverged, the others go on.
@@ -93,49 +82,40 @@ class FamilySteps:
                 found += self._fine_tunings(task, weights, done)
         return found
 
-    # -- a search, for pretraining or for fine-tuning ----------------------------------------------
+    # -- training, and the search for its rate -----------------------------------------------------
 
     def _searched(
-        self, optimizer: Optimizer, role: str, make: Callable[[tuple[float, ...]], Step]
+        self, arm: Arm, role: str, make: Callable[[tuple[float, ...]], Step]
     ) -> tuple[list[Step], float | None]:
         """Return the jobs of a search so far, and its best rate once it is known."""
-        search = self._study.searches[optimizer.name]
-        found = [make(search.rates)]
-        losses: dict[float, float] = {}
-        for extension in range(search.extensions + 1):
-            result = self._results.get(found[-1].job.id)
-            if result is None:
-                return found, None
-            losses |= mean_losses(result, best=role == "transfer search")
-            beyond = next_rate(losses, search)
-            if beyond is None or extension == search.extensions:
-                break
-            found.append(make((beyond,)))
-        return found, best_rate(losses)
 
-    def _search_job(self, optimizer: Optimizer) -> Callable[[tuple[float, ...]], Step]:
-        def make(rates: tuple[float, ...]) -> Step:
-            config = Pretrain(
-                family=self._plan.family,
-                optimizer=optimizer,
-                training=self._plan.training,
-                rates=rates,
-                seeds=tuple(range(SEARCH_FROM, SEARCH_FROM + self._study.search_seeds)),
-            )
-            return self._step(config, "search", optimizer.name, f"{NAMES[optimizer.name]}, search")
+        def read(step: Step) -> dict[float, Score] | None:
+            result = self._results.get(step.job.id)
+            return None if result is None else scores(result, best=role == "transfer search")
 
-        return make
+        found, known = search.run(self._study.searches[arm.label], POLICY, lambda rates, _: make(rates), read)
+        return found, None if known is None else search.best(known, POLICY)
 
-    def _final(self, optimizer: Optimizer, rate: float) -> Step:
+    def _pretraining(self, arm: Arm, rates: tuple[float, ...]) -> Step:
         config = Pretrain(
             family=self._plan.family,
-            optimizer=optimizer,
+            optimizer=arm.optimizer,
+            training=self._plan.training,
+            rates=rates,
+            seeds=tuple(range(SEARCH_FROM, SEARCH_FROM + self._study.search_seeds)),
+        )
+        return self._step(config, "search", arm.label, f"{arm.name}, search")
+
+    def _final(self, arm: Arm, rate: float) -> Step:
+        config = Pretrain(
+            family=self._plan.family,
+            optimizer=arm.optimizer,
             training=self._plan.training,
             rates=(rate,),
             seeds=tuple(range(self._study.seeds)),
             keep=True,
         )
-        return self._step(config, "final", optimizer.name, f"{NAMES[optimizer.name]}, final runs")
+        return self._step(config, "final", arm.label, f"{arm.name}, final runs")
 
     # -- what is done with the weights -------------------------------------------------------------
 
@@ -152,7 +132,7 @@ class FamilySteps:
             return ()
         curves = {other: self._results[step.job.id]["members"] for other, step in finals.items()}
         looks = self._results[finals[name].job.id]["steps"]
-        first, states = self._study.optimizers[0].name, [end]
+        first, states = self._study.arms[0].label, [end]
         for rival in [other for other in curves if other != name and first in (name, other)]:
             target = common_loss(curves[name], curves[rival])
             if target is not None:
@@ -162,7 +142,7 @@ class FamilySteps:
 
     def _measure(self, name: str, finals: Mapping[str, Step]) -> Step:
         every = tuple(range(self._study.seeds))
-        is_first = name == self._study.optimizers[0].name
+        is_first = name == self._study.arms[0].label
         control = (State(name=UNTRAINED, seeds=every, steps=(0,) * len(every)),) if is_first else ()
         config = Measure(
             family=self._plan.family,
@@ -173,7 +153,7 @@ class FamilySteps:
             measuring=self._plan.measuring,
             control=is_first,
         )
-        return self._step(config, "measure", name, f"{NAMES[name]}, measures")
+        return self._step(config, "measure", name, f"{self._name(name)}, measures")
 
     def _linear(self, name: str, finals: Mapping[str, Step]) -> Step:
         config = Transfer(
@@ -186,7 +166,7 @@ class FamilySteps:
             is_final=True,
             measuring=self._plan.measuring,
         )
-        return self._step(config, "transfer", name, f"{NAMES[name]} weights, linear probe on classes", LINEAR)
+        return self._step(config, "transfer", name, f"{self._name(name)} weights, linear probe on classes", LINEAR)
 
     def _fine_tunings(self, task: str, weights: str | None, finals: Mapping[str, Step]) -> list[Step]:
         """Return each optimizer's search for a rate and its final runs, from the last weights that are finite."""
@@ -196,11 +176,11 @@ class FamilySteps:
         # Weights are found by the place of a seed among all that were trained; new ones have no such place.
         every = tuple(range(self._study.seeds))
         num_runs = len(every) if end is None else len(end.seeds)
-        whose = "new weights" if weights is None else f"{NAMES[weights]} weights"
+        whose = "new weights" if weights is None else f"{self._name(weights)} weights"
         found: list[Step] = []
-        for optimizer in self._study.optimizers:
+        for arm in self._study.arms:
 
-            def make(rates: tuple[float, ...], number: int, role: str, optimizer: Optimizer = optimizer) -> Step:
+            def make(rates: tuple[float, ...], number: int, role: str, arm: Arm = arm) -> Step:
                 config = Transfer(
                     family=self._plan.family,
                     task=task,  # type: ignore[arg-type]
@@ -209,33 +189,35 @@ class FamilySteps:
                     if end is None
                     else (State(name=FINAL, seeds=end.seeds[:number], steps=end.steps[:number]),),
                     seeds=every if end is not None else every[:number],
-                    optimizer=optimizer,
+                    optimizer=arm.optimizer,
                     training=self._plan.transfer,
                     rates=rates,
                     is_final=role == "transfer",
                 )
-                words = f"{whose}, fine-tuned on {task} by {NAMES[optimizer.name]}"
+                words = f"{whose}, fine-tuned on {task} by {arm.name}"
                 words += ", search" if role == "transfer search" else ""
-                return self._step(config, role, weights or "none", words, optimizer.name)
+                return self._step(config, role, weights or NEW, words, arm.label)
 
-            search = partial(make, number=self._study.search_seeds, role="transfer search")
-            searched, rate = self._searched(optimizer, "transfer search", search)
+            tried = partial(make, number=self._study.search_seeds, role="transfer search")
+            searched, rate = self._searched(arm, "transfer search", tried)
             found += searched
             if rate is not None:
                 found.append(make((rate,), num_runs, "transfer"))
         return found
 
-    def _step(self, config: JobConfig, role: str, optimizer: str, words: str, by: str = "") -> Step:
+    def _name(self, label: str) -> str:
+        return next(arm.name for arm in self._study.arms if arm.label == label)
+
+    def _step(self, config: JobConfig, role: str, label: str, words: str, by: str = "") -> Step:
         config = config.model_copy(update={"results_version": self._version})
-        plain = config.model_dump(mode="json")
-        job = Job(jobs.identity(plain), f"{self._plan.family.name}: {words}", TARGET, plain, cost(self._plan, config))
-        return Step(job, config, self._plan, role, optimizer, by)
+        job = make_job(f"{self._plan.name}: {words}", TARGET, config, cost(self._plan, config))
+        return Step(job, config, role, self._plan, label, by)
 
 
 # -- rules of the search and of the match ----------------------------------------------------------
 
 
-def mean_losses(result: Mapping[str, Any], *, best: bool) -> dict[float, float]:
+def scores(result: Mapping[str, Any], *, best: bool) -> dict[float, Score]:
     """Return rate -> mean validation loss over seeds, the last one or the best; infinite where a run diverged."""
     losses: dict[float, list[float]] = {}
     for member in result["members"]:
@@ -244,42 +226,16 @@ def mean_losses(result: Mapping[str, Any], *, best: bool) -> dict[float, float]:
         is_whole = len(finite) == len(seen) and member.get("diverged_at") is None
         last = (min(finite) if best else finite[-1]) if finite and (is_whole or best) else float("inf")
         losses.setdefault(member["rate"], []).append(last)
-    return {rate: sum(each) / len(each) for rate, each in losses.items()}
-
-
-def best_rate(losses: Mapping[float, float]) -> float | None:
-    """Return the rate of the smallest loss, the smaller of equals; None where every one diverged."""
-    rate = min(sorted(losses), key=lambda rate: losses[rate])
-    return rate if losses[rate] < float("inf") else None
-
-
-def next_rate(losses: Mapping[float, float], search: Search) -> float | None:
-    """Return the rate beyond the edge on which the best lies, in the ratio of the grid; None where it lies inside.
-
-    Where every rate diverged the best lies below them all.
-    """
-    tried = sorted(losses)
-    best = best_rate(losses)
-    if best is None or best == tried[0]:
-        return _beyond(tried[0], search.rates[0] / search.rates[1])
-    if best == tried[-1]:
-        return _beyond(tried[-1], search.rates[-1] / search.rates[-2])
-    return None
-
-
-def _beyond(edge: float, ratio: float) -> float:
-    """Return edge * ratio in two significant digits, 0.09 for 0.08999; in all where two do not lead beyond the edge."""
-    rate = float(f"{edge * ratio:.2g}")
-    return rate if (rate < edge) == (ratio < 1) and rate != edge else edge * ratio
+    return {rate: (0, sum(each) / len(each)) for rate, each in losses.items()}
 
 
 def matched(rival: str) -> str:
-    """Return the name of the state at the first look at the loss that every run of both optimizers reached."""
+    """Return the name of the state at the first evaluation at the loss that every run of both optimizers reached."""
     return f"matched to {rival}"
 
 
 def common_loss(*groups: list[dict[str, Any]]) -> float | None:
-    """Return the smallest validation loss that every run reached at some look, diverged ones aside.
+    """Return the smallest validation loss that every run reached at some evaluation, diverged ones aside.
 
     None where all runs of a group diverged.
     """
@@ -295,13 +251,59 @@ def common_loss(*groups: list[dict[str, Any]]) -> float | None:
 
 
 def first_at(member: Mapping[str, Any], looks: list[int], target: float) -> int:
-    """Return the step of the first look at which a run had reached that validation loss."""
+    """Return the step of the first evaluation at which a run had reached that validation loss."""
     return next(
         step for step, loss in zip(looks, member["validation_loss"], strict=True) if loss is not None and loss <= target
     )
 
 
-# -- what all of it will cost ----------------------------------------------------------------------
+# -- about what a job costs: products of matrices at a rate, and a time per step --------------------
+
+PRODUCTS_A_SECOND = 16e9  # multiplications and additions of one core, small nets, forward and backward
+STEP_SECONDS = 5e-4  # of one member's step, whatever its size
+CORRUPTIONS = {"images": 15, "text": 10}
+UNKNOWN_SIDE = 32  # of images whose size is that of their files
+
+
+def products(family: Family) -> float:
+    """Return the multiplications of matrix products in the forward pass of one example."""
+    net, data = family.net, family.data
+    if isinstance(data, ImageData):
+        side = data.side or UNKNOWN_SIDE
+        if isinstance(net, CNNConfig):
+            return _cnn(net, side)
+        assert isinstance(net, ViTConfig)
+        tokens = (side // net.patch) ** 2
+        return tokens * net.depth * (12 * net.width**2 + 2 * tokens * net.width)
+    assert isinstance(net, GPTConfig)
+    share = 16 if net.feed_forward == "swiglu" else 12
+    vocabulary = 257 if data.tokenizer == "bytes" else 50_000
+    return data.length * (net.depth * (share * net.width**2 + 2 * data.length * net.width) + vocabulary * net.width)
+
+
+def _cnn(net: CNNConfig, side: int) -> float:
+    total, inputs = 0.0, net.width
+    for stage, depth in enumerate(net.depths):
+        outputs = net.width * 2**stage
+        side = side if not stage else (side + 1) // 2
+        total += side**2 * 9 * (inputs * outputs + (2 * depth - 1) * outputs**2)
+        inputs = outputs
+    return total
+
+
+def training_cost(family: Family, training: Training, members: int) -> float:
+    """Return about the seconds of one core that training takes; a backward pass is two forward ones."""
+    steps = training.budget * members
+    return steps * (STEP_SECONDS + 6 * products(family) * training.batch / PRODUCTS_A_SECOND)
+
+
+def measuring_cost(family: Family, job: Measure) -> float:
+    """Return about the seconds of one core that the measures take."""
+    kinds = CORRUPTIONS[family.data.kind]
+    models = sum(len(state.seeds) for state in job.states)
+    forward = 5 * kinds * models * job.measuring.examples
+    forward += kinds * len(job.looks) * len(job.seeds) * job.measuring.path_examples
+    return 5.0 + 0.2 * models + 2 * products(family) * forward / PRODUCTS_A_SECOND
 
 
 def cost(plan: FamilyPlan, config: JobConfig) -> float:
@@ -319,26 +321,24 @@ def outline(study: FeatureStudy) -> list[tuple[str, float]]:
     """Return names and costs of the jobs from the beginning to the end, if no search has to go on."""
     found: list[tuple[str, float]] = []
     for plan in study.families:
-        name, optimizers, seeds = plan.family.name, study.optimizers, study.seeds
-        for optimizer in optimizers:
-            words = f"{name}: {NAMES[optimizer.name]}"
-            rates = len(study.searches[optimizer.name].rates)
+        for arm in study.arms:
+            rates = len(study.searches[arm.label].rates)
+            words = f"{plan.name}: {arm.name}"
+            states = len(study.arms) + 1 if arm is study.arms[0] else 2
             found += [
                 (f"{words}, search", training_cost(plan.family, plan.training, rates * study.search_seeds)),
-                (f"{words}, final runs", training_cost(plan.family, plan.training, seeds)),
+                (f"{words}, final runs", training_cost(plan.family, plan.training, study.seeds)),
+                (f"{words}, measures", _measures(plan, study.seeds, states)),
             ]
-            states = len(optimizers) + 1 if optimizer is optimizers[0] else 2
-            found.append((f"{words}, measures", _measures(plan, seeds, states)))
         for task in plan.tasks:
-            for weights in (*(NAMES[optimizer.name] for optimizer in optimizers), "new"):
+            for weights in (*(arm.name for arm in study.arms), "new"):
                 if task == "classes" and weights != "new":
-                    found.append((f"{name}: {weights} weights, linear probe on {task}", 1.0))
-                for optimizer in optimizers:
-                    rates = len(study.searches[optimizer.name].rates)
-                    words = f"{name}: {weights} weights, fine-tuned on {task} by {NAMES[optimizer.name]}"
-                    members = rates * study.search_seeds
+                    found.append((f"{plan.name}: {weights} weights, linear probe on {task}", 1.0))
+                for arm in study.arms:
+                    members = len(study.searches[arm.label].rates) * study.search_seeds
+                    words = f"{plan.name}: {weights} weights, fine-tuned on {task} by {arm.name}"
                     found.append((f"{words}, search", training_cost(plan.family, plan.transfer, members)))
-                    found.append((words, training_cost(plan.family, plan.transfer, seeds)))
+                    found.append((words, training_cost(plan.family, plan.transfer, study.seeds)))
     return found
 
 

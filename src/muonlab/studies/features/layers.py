@@ -5,9 +5,11 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from muonlab.report.findings import Axis, Column, Element, Figure, Interval, Lines, Table, Value
-from muonlab.study.measures.compared import Compared, Place, Side, line_of, over_runs
-from muonlab.study.measures.models import CLEAN, CORRUPTED, Measured
+from muonlab.report.findings import Axis, Column, Element, Figure, Lines, Table, Value
+from muonlab.stats.results import Estimate
+from muonlab.studies.features.nets import CLEAN, CORRUPTED, Compared, Measured, Place
+from muonlab.study.sections import line_of, over_runs
+from muonlab.study.study import Arm
 
 KINDS = {"by_norm": "by norm", "raw": "raw", "by_distance": "by distance"}
 COUNTS = (
@@ -63,20 +65,20 @@ def ranks(compared: Compared) -> tuple[Element, ...]:
 # -- who has what ----------------------------------------------------------------------------------
 
 
-def _whose(compared: Compared, place: Place, key: str) -> list[Side]:
-    """Return the sides whose layers have "margins", or ranks ("raw")."""
-    return [side for side in compared.everyone if any(layer.get(key) for m in place.of(side) for layer in m.layers)]
+def _whose(compared: Compared, place: Place, key: str) -> list[Arm]:
+    """Return the arms whose layers have "margins", or ranks ("raw")."""
+    return [arm for arm in compared.everyone if any(layer.get(key) for m in place.of(arm) for layer in m.layers)]
 
 
 def _inputs(compared: Compared, place: Place) -> list[str]:
     """Return the inputs on which there are margins: clean ones, corrupted ones, both or none."""
-    layers = [side.key for side in _whose(compared, place, "margins")]
+    layers = [arm.label for arm in _whose(compared, place, "margins")]
     found = {where for key in layers for model in place.models[key] for where in model.layers[0]["margins"]}
     return [where for where in (CLEAN, CORRUPTED) if where in found]
 
 
-def _with_layer(place: Place, side: Side, number: int) -> list[Measured]:
-    return [model for model in place.of(side) if number < len(model.layers)]
+def _with_layer(place: Place, arm: Arm, number: int) -> list[Measured]:
+    return [model for model in place.of(arm) if number < len(model.layers)]
 
 
 def _grey(compared: Compared) -> str:
@@ -86,7 +88,7 @@ def _grey(compared: Compared) -> str:
 def _repeated(compared: Compared) -> str:
     if not compared.of_examples:
         return ""
-    return " On corrupted inputs an example counts anew under every corruption, so those intervals are too narrow."
+    return " On corrupted inputs an example counts again under every corruption, so those intervals are too narrow."
 
 
 def _is_alike(compared: Compared) -> bool:
@@ -119,37 +121,37 @@ def _panel(
     compared: Compared, place: Place, key: str, title: str, measure: Callable[[Layer], tuple[float, list[float]]]
 ) -> Lines:
     lines = []
-    for side in _whose(compared, place, key):
-        models = place.of(side)
+    for arm in _whose(compared, place, key):
+        models = place.of(arm)
         depth = range(len(models[0].layers))
         places = [number + 1 if _is_alike(compared) else (number + 1) / len(depth) for number in depth]
         found = [[measure(model.layers[layer]) for model in models] for layer in depth]
         points = [_point(compared, each) for each in found]
-        drawn = line_of(side.series, len(models), places, points)
-        if side == compared.baseline:  # its band may be so wide that nothing else is seen; the tables have it
+        drawn = line_of(arm.series, len(models), places, points)
+        if arm == compared.baseline:  # its band may be so wide that nothing else is seen; the tables have it
             drawn = replace(drawn, lower=(None,) * len(depth), upper=(None,) * len(depth))
         lines.append(drawn)
     return Lines(title, tuple(lines))
 
 
-def _point(compared: Compared, found: list[tuple[float, list[float]]]) -> Interval:
+def _point(compared: Compared, found: list[tuple[float, list[float]]]) -> Estimate:
     """Return the mean over runs; of one run, where that is all, its own interval over examples."""
     if compared.of_examples:
         value, (lower, upper) = found[0]
-        return Interval(value, lower, upper)
+        return Estimate(value, lower, upper)
     return over_runs([value for value, _ in found])
 
 
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _mean(values: list[float]) -> Interval | None:
+def _mean(values: list[float]) -> Estimate | None:
     return over_runs(values) if values else None
 
 
-def _over_examples(values: list[float], intervals: list[list[float]]) -> Interval:
+def _over_examples(values: list[float], intervals: list[list[float]]) -> Estimate:
     """Return the mean over runs of a value and of the bounds of its interval over examples."""
-    return Interval(fmean(values), fmean(each[0] for each in intervals), fmean(each[1] for each in intervals))
+    return Estimate(fmean(values), fmean(each[0] for each in intervals), fmean(each[1] for each in intervals))
 
 
 def below_zero(compared: Compared) -> Table:
@@ -159,8 +161,8 @@ def below_zero(compared: Compared) -> Table:
         for where in _inputs(compared, place):
             for number in range(place.depth):
                 cells = [
-                    _mean([m.layers[number]["margins"][where]["below_zero"] for m in _with_layer(place, side, number)])
-                    for side in compared.everyone
+                    _mean([m.layers[number]["margins"][where]["below_zero"] for m in _with_layer(place, arm, number)])
+                    for arm in compared.everyone
                 ]
                 rows.append((place.name, where, number + 1, *cells))
     columns = (
@@ -178,13 +180,13 @@ def below_zero(compared: Compared) -> Table:
 def every_margin(compared: Compared) -> Table:
     """Return every kind of margin of every layer, with intervals over runs and over examples."""
     rows = tuple(
-        (place.name, where, words, number + 1, *_margin(place, side, number, where, kind))
+        (place.name, where, words, number + 1, *_margin(place, arm, number, where, kind))
         for place in compared.places
         for where in _inputs(compared, place)
         for kind, words in KINDS.items()
         for number in range(place.depth)
-        for side in _whose(compared, place, "margins")
-        if _with_layer(place, side, number)
+        for arm in _whose(compared, place, "margins")
+        if _with_layer(place, arm, number)
     )
     columns = (
         compared.place,
@@ -192,7 +194,7 @@ def every_margin(compared: Compared) -> Table:
         Column("margin", "Margin"),
         Column("layer", "Layer", "count"),
         Column("tap", "Tap"),
-        compared.side,
+        compared.arm,
         Column("median", "Median", "number"),
         Column("median_examples", "Median, over examples", "number"),
         Column("mean", "Mean", "number"),
@@ -207,9 +209,9 @@ def every_margin(compared: Compared) -> Table:
     return Table("margins-by-layer", "Every margin of every layer", columns, rows, note, folded=True)
 
 
-def _margin(place: Place, side: Side, number: int, where: str, kind: str) -> tuple[Value, ...]:
-    models = _with_layer(place, side, number)
-    cells: list[Value] = [models[0].layers[number]["tap"], side.series.label]
+def _margin(place: Place, arm: Arm, number: int, where: str, kind: str) -> tuple[Value, ...]:
+    models = _with_layer(place, arm, number)
+    cells: list[Value] = [models[0].layers[number]["tap"], arm.name]
     for what in ("median", "mean"):
         own = [model.layers[number]["margins"][where][kind] for model in models]
         values = [each[what] for each in own]
@@ -223,7 +225,7 @@ def mean_ranks(compared: Compared) -> Table:
         (
             place.name,
             words,
-            *(_mean([model.rank(count, form) for model in place.of(side)]) for side in compared.everyone),
+            *(_mean([model.rank(count, form) for model in place.of(arm)]) for arm in compared.everyone),
         )
         for place in compared.places
         if _whose(compared, place, "raw")
@@ -237,17 +239,17 @@ def mean_ranks(compared: Compared) -> Table:
 def every_rank(compared: Compared) -> Table:
     """Return every count of directions of every layer."""
     rows = tuple(
-        (place.name, number + 1, *_rank(place, side, number))
+        (place.name, number + 1, *_rank(place, arm, number))
         for place in compared.places
         for number in range(place.depth)
-        for side in _whose(compared, place, "raw")
-        if _with_layer(place, side, number)
+        for arm in _whose(compared, place, "raw")
+        if _with_layer(place, arm, number)
     )
     columns = (
         compared.place,
         Column("layer", "Layer", "count"),
         Column("tap", "Tap"),
-        compared.side,
+        compared.arm,
         *(Column(f"{count}_{form}", words.capitalize(), "ratio") for form, count, words in COUNTS),
         Column("effective_rank_examples", "Effective rank, over examples", "ratio"),
         Column("examples", "Examples", "count"),
@@ -262,13 +264,13 @@ def every_rank(compared: Compared) -> Table:
     return Table("ranks-by-layer", "Every rank of every layer", columns, rows, note, folded=True)
 
 
-def _rank(place: Place, side: Side, number: int) -> tuple[Value, ...]:
-    own = [model.layers[number] for model in _with_layer(place, side, number)]
+def _rank(place: Place, arm: Arm, number: int) -> tuple[Value, ...]:
+    own = [model.layers[number] for model in _with_layer(place, arm, number)]
     values = [each["raw"]["effective_rank"] for each in own]
     examples, width = own[0]["num_examples"], own[0]["width"]
     return (
         own[0]["tap"],
-        side.series.label,
+        arm.name,
         *(over_runs([each[form][count] for each in own]) for form, count, _ in COUNTS),
         _over_examples(values, [_rank_bounds(each) for each in own]),
         examples,
