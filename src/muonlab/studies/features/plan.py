@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.jobs.cell_config import Frozen, Rate
 from muonlab.studies.features.config import (
     SGD,
@@ -158,13 +158,13 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> F
 
 
 def begin(study: FeatureStudy, folder: Path) -> None:
-    """Make the folder hold the study: its study.json. Jobs of what was asked before stay where they are.
+    """Make the folder hold the request: its study.json. Earlier requests and their jobs stay.
 
     Raises:
         StudyError: the folder holds something else, or cannot be written.
     """
     config = study.model_dump(mode="json", exclude={"preset", "settings"})
-    jobs.create(folder, STUDY, study.preset, study.settings, config)
+    store.create(folder, STUDY, study.preset, study.settings, config)
 
 
 def _merged(preset: Settings, given: Settings) -> Settings:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.jobs.job import JobRecord
 from muonlab.stats.effects import linear_fit, logit
 from muonlab.studies.features.config import Transfer
@@ -181,15 +181,15 @@ def read(folder: Path) -> FeatureRuns:
     Raises:
         StudyError: there is no study of features in the folder.
     """
-    file = jobs.read(folder)
+    file = store.read(folder)
     asked = FeatureStudy.model_validate({**file.config, "preset": file.preset, "settings": file.settings})
-    results = jobs.results(folder)
+    results = store.Results(folder)
     known = steps(asked, results)
     ids = {step.job.id for step in known}
     return FeatureRuns(
         asked,
         tuple(_family(asked, plan, [step for step in known if step.plan is plan], results) for plan in asked.families),
-        tuple(record for record in jobs.records(folder) if record.id in ids),
+        tuple(record for record in store.records(folder) if record.id in ids),
         len(known),
     )
 

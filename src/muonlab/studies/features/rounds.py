@@ -7,11 +7,9 @@ stopped goes on where it stood.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from muonlab.jobs import job as jobs
-from muonlab.jobs.job import Job
+from muonlab.jobs.job import Job, identity
 from muonlab.studies.features.config import Measure, Optimizer, Pretrain, State, Transfer
 from muonlab.studies.features.costs import measuring_cost, training_cost
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy, Search
@@ -25,10 +23,9 @@ Results = Mapping[str, dict[str, Any]]
 JobConfig = Pretrain | Measure | Transfer
 
 
-def ready(study: FeatureStudy, folder: Path) -> list[Job]:
-    """Return the jobs that are not done and whose inputs are there, those that others wait for first."""
-    results = jobs.results(folder)
-    return [each.job for each in steps(study, results) if each.job.id not in results]
+def jobs_of(study: FeatureStudy, results: Results) -> list[Job]:
+    """Return the jobs that are done or whose inputs are there, those that others wait for first."""
+    return [each.job for each in steps(study, results)]
 
 
 def trials(study: FeatureStudy) -> list[tuple[str, dict[str, Any]]]:
@@ -221,7 +218,8 @@ class FamilySteps:
 
     def _step(self, config: JobConfig, role: str, optimizer: str, words: str, by: str = "") -> Step:
         plain = config.model_dump(mode="json")
-        job = Job(jobs.identity(plain), f"{self._plan.family.name}: {words}", TARGET, plain, cost(self._plan, config))
+        case = self._plan.family.name
+        job = Job(identity(plain), f"{case}: {words}", TARGET, plain, cost(self._plan, config), case, optimizer, role)
         return Step(job, config, self._plan, role, optimizer, by)
 
 
