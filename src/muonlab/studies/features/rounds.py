@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from muonlab.jobs.job import Job, identity
-from muonlab.studies.features.config import Measure, Optimizer, Pretrain, State, Transfer
+from muonlab.studies.features.config import Measure, Optimizer, Pretrain, State, Training, Transfer
 from muonlab.studies.features.costs import measuring_cost, training_cost
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy, Search
 
@@ -19,6 +19,7 @@ TRIAL = "muonlab.studies.features.work.trial:check"
 NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
 SEARCH_FROM = 1000  # the first seed of a search: a rate is not chosen on the runs that it is judged by
 FINAL, UNTRAINED, LINEAR = "final", "untrained", "linear"
+JOB_SECONDS = 1.5  # of any job that trains: its data are read, its nets built
 Results = Mapping[str, dict[str, Any]]
 JobConfig = Pretrain | Measure | Transfer
 
@@ -300,10 +301,14 @@ def cost(plan: FamilyPlan, config: JobConfig) -> float:
     if isinstance(config, Measure):
         return measuring_cost(plan.family, config)
     if isinstance(config, Pretrain):
-        return training_cost(plan.family, config.training, len(config.rates) * len(config.seeds))
+        return _training(plan, config.training, len(config.rates) * len(config.seeds))
     if config.mode == "linear" or config.training is None:
-        return 1.0
-    return training_cost(plan.family, config.training, len(config.rates) * len(config.fine_tuned))
+        return JOB_SECONDS
+    return _training(plan, config.training, len(config.rates) * len(config.fine_tuned))
+
+
+def _training(plan: FamilyPlan, training: Training, members: int) -> float:
+    return JOB_SECONDS + training_cost(plan.family, training, members)
 
 
 def outline(study: FeatureStudy) -> list[tuple[str, float]]:
@@ -315,21 +320,21 @@ def outline(study: FeatureStudy) -> list[tuple[str, float]]:
             words = f"{name}: {NAMES[optimizer.name]}"
             rates = len(study.searches[optimizer.name].rates)
             found += [
-                (f"{words}, search", training_cost(plan.family, plan.training, rates * study.search_seeds)),
-                (f"{words}, final runs", training_cost(plan.family, plan.training, seeds)),
+                (f"{words}, search", _training(plan, plan.training, rates * study.search_seeds)),
+                (f"{words}, final runs", _training(plan, plan.training, seeds)),
             ]
             states = len(optimizers) + 1 if optimizer is optimizers[0] else 2
             found.append((f"{words}, measures", _measures(plan, seeds, states)))
         for task in plan.tasks:
             for weights in (*(NAMES[optimizer.name] for optimizer in optimizers), "new"):
                 if task == "classes" and weights != "new":
-                    found.append((f"{name}: {weights} weights, linear probe on {task}", 1.0))
+                    found.append((f"{name}: {weights} weights, linear probe on {task}", JOB_SECONDS))
                 for optimizer in optimizers:
                     rates = len(study.searches[optimizer.name].rates)
                     words = f"{name}: {weights} weights, fine-tuned on {task} by {NAMES[optimizer.name]}"
                     members = rates * study.search_seeds
-                    found.append((f"{words}, search", training_cost(plan.family, plan.transfer, members)))
-                    found.append((words, training_cost(plan.family, plan.transfer, seeds)))
+                    found.append((f"{words}, search", _training(plan, plan.transfer, members)))
+                    found.append((words, _training(plan, plan.transfer, seeds)))
     return found
 
 
