@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from muonlab.jobs.job import JobRecord
+from muonlab.jobs.job import JobRecord, results_version
 from muonlab.report.findings import Column, Record, Table, Text
 
 MOST_FAILURES = 5  # that are named one by one
@@ -34,6 +34,23 @@ def missing(records: Sequence[JobRecord], expected: int) -> list[Text]:
     if len(lost) > MOST_FAILURES:
         found.append(Text(f"{len(lost) - MOST_FAILURES} more jobs failed: see “Every job”.", "warning"))
     return found
+
+
+def version(records: Sequence[JobRecord], current: int) -> list[Text]:
+    """Return a note if the study's jobs were computed by a muonlab of another results version.
+
+    Args:
+        records: of the study's jobs.
+        current: results version of the jobs that a run would compute now.
+    """
+    found = results_version(records, current)
+    if found == current:
+        return []
+    words = (
+        f"These results have results version {found}; this muonlab computes version {current}: running the study again "
+        "in this folder computes every job again."
+    )
+    return [Text(words, "note")]
 
 
 def every_job(records: Sequence[JobRecord]) -> Table:

@@ -12,6 +12,7 @@ from muonlab.studies.components.censored import censored
 from muonlab.studies.components.checks import checks
 from muonlab.studies.components.claims import judge
 from muonlab.studies.components.closed import closed, flows
+from muonlab.studies.components.config import RESULTS_VERSION
 from muonlab.studies.components.controls import failed, judge_controls
 from muonlab.studies.components.definitions import definitions
 from muonlab.studies.components.maps import maps
@@ -24,7 +25,7 @@ from muonlab.studies.components.thresholds import thresholds
 from muonlab.studies.components.tuning import tuning
 from muonlab.studies.components.varied import varied
 from muonlab.studies.components.verdict import verdict
-from muonlab.study.of_jobs import missing
+from muonlab.study.of_jobs import missing, version
 
 
 def analyse(folder: Path) -> Findings:
@@ -60,4 +61,4 @@ def analyse(folder: Path) -> Findings:
 def notices(runs: ComponentRuns) -> list[Text]:
     """Return what comes before all else: controls and jobs that failed, and what is missing."""
     found = [Text(f"A CONTROL FAILED: {each.in_words}.", "warning") for each in failed(judge_controls(runs))]
-    return [*found, *missing(runs.records, runs.expected)]
+    return [*found, *version(runs.records, RESULTS_VERSION), *missing(runs.records, runs.expected)]

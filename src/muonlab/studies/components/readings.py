@@ -1,14 +1,14 @@
 """What the results of a study of components hold, as numbers by problem, optimizer, loss and seed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from muonlab.jobs import store
-from muonlab.jobs.job import JobRecord
-from muonlab.studies.components.config import Agree
+from muonlab.jobs.job import JobRecord, results_version
+from muonlab.studies.components.config import RESULTS_VERSION, Agree
 from muonlab.studies.components.plan import ComponentStudy
 from muonlab.studies.components.problems import Case
 from muonlab.studies.components.quantities import Quantity
@@ -145,7 +145,7 @@ def read(folder: Path) -> ComponentRuns:
     return gather(asked, store.Results(folder), store.records(folder))
 
 
-def gather(asked: ComponentStudy, results: Mapping[str, dict[str, Any]], records: Iterable[JobRecord]) -> ComponentRuns:
+def gather(asked: ComponentStudy, results: Mapping[str, dict[str, Any]], records: Sequence[JobRecord]) -> ComponentRuns:
     """Return what results say of a study.
 
     Args:
@@ -153,7 +153,7 @@ def gather(asked: ComponentStudy, results: Mapping[str, dict[str, Any]], records
         results: id -> result of every job that is done.
         records: of every job that is there, of what was asked before too.
     """
-    known = steps(asked, results)
+    known = steps(asked, results, results_version(records, RESULTS_VERSION))
     ids = {step.job.id for step in known}
     return ComponentRuns(
         asked,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from muonlab.jobs.job import Job, identity
-from muonlab.studies.components.config import Agree, Simulate
+from muonlab.studies.components.config import RESULTS_VERSION, Agree, Simulate
 from muonlab.studies.components.plan import ComponentStudy
 from muonlab.studies.components.problems import Case
 from muonlab.studies.components.search import beyond, scores
@@ -55,15 +55,21 @@ def outline(study: ComponentStudy) -> list[tuple[str, float]]:
     return [(job.name, job.cost) for job in found.values()]
 
 
-def steps(study: ComponentStudy, results: Results) -> list[Step]:
+def steps(study: ComponentStudy, results: Results, version: int = RESULTS_VERSION) -> list[Step]:
     """Return every job that is done or can be done: agreements, then problem by problem, searches that go on last.
 
     Two cases may ask for one job, such as a depth that is a variation and on the map; it is named after the first.
+
+    Args:
+        study: what is asked.
+        results: id -> result of every job that is done.
+        version: results version of the simulations; another one only to read what an older muonlab has computed.
+            Agreements have the version with which they were asked for.
     """
     found = [_agreement(config) for config in study.agreements]
     for case in study.cases:
         for name in study.optimizers:
-            found += _search(study, case, name, results)
+            found += _search(study, case, name, results, version)
     return sorted(found, key=lambda step: step.extension)
 
 
@@ -74,9 +80,17 @@ def _agreement(config: Agree) -> Step:
     return Step(Job(identity(plain), name, TARGET, plain, cost, case=FLOWS[config.flow], role="agreement"), config)
 
 
-def _search(study: ComponentStudy, case: Case, name: str, results: Results) -> list[Step]:
+def _search(study: ComponentStudy, case: Case, name: str, results: Results, version: int) -> list[Step]:
     search = study.searches[name]
-    found = [_simulation(study, case, name, search.rates, 0)]
+
+    def simulation(rates: tuple[float, ...], extension: int) -> Step:
+        config = _simulation(study, case, name, rates).model_copy(update={"results_version": version})
+        words = f"{case.name}: {NAMES[name]}" + (", rates beyond the edge" if extension else "")
+        plain = config.model_dump(mode="json")
+        job = Job(identity(plain), words, TARGET, plain, cost(config), case.name, name, case.role)
+        return Step(job, config, case, name, extension)
+
+    found = [simulation(search.rates, 0)]
     members: list[dict[str, Any]] = []
     for extension in range(1, search.extensions + 1):
         result = results.get(found[-1].job.id)
@@ -86,12 +100,12 @@ def _search(study: ComponentStudy, case: Case, name: str, results: Results) -> l
         rates = beyond(scores(members, study.main), search.rates)
         if not rates:
             break
-        found.append(_simulation(study, case, name, rates, extension))
+        found.append(simulation(rates, extension))
     return found
 
 
-def _simulation(study: ComponentStudy, case: Case, name: str, rates: tuple[float, ...], extension: int) -> Step:
-    config = Simulate(
+def _simulation(study: ComponentStudy, case: Case, name: str, rates: tuple[float, ...]) -> Simulate:
+    return Simulate(
         components=case.components,
         net=case.net,
         loss=case.loss,
@@ -104,10 +118,6 @@ def _simulation(study: ComponentStudy, case: Case, name: str, rates: tuple[float
         seeds=tuple(range(study.seeds)),
         search_seeds=tuple(range(SEARCH_FROM, SEARCH_FROM + study.search_seeds)),
     )
-    words = f"{case.name}: {NAMES[name]}" + (", rates beyond the edge" if extension else "")
-    plain = config.model_dump(mode="json")
-    job = Job(identity(plain), words, TARGET, plain, cost(config), case.name, name, case.role)
-    return Step(job, config, case, name, extension)
 
 
 def cost(config: Simulate) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from muonlab.report.findings import Findings, Section, Text
 from muonlab.studies.features import readings
 from muonlab.studies.features.comparisons import claims
+from muonlab.studies.features.config import RESULTS_VERSION
 from muonlab.studies.features.controls import judge_controls
 from muonlab.studies.features.definitions import definitions
 from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
@@ -24,7 +25,7 @@ from muonlab.study.measures.checks import checks
 from muonlab.study.measures.controls import failed
 from muonlab.study.measures.layers import margins, ranks
 from muonlab.study.measures.robustness import robustness
-from muonlab.study.of_jobs import missing
+from muonlab.study.of_jobs import missing, version
 
 
 def analyse(folder: Path) -> Findings:
@@ -63,7 +64,8 @@ def analyse(folder: Path) -> Findings:
 def notices(runs: FeatureRuns) -> list[Text]:
     """Return what comes before all else: controls and jobs that failed, what is missing, what diverged."""
     found = [Text(f"A CONTROL FAILED: {each.in_words}.", "warning") for each in failed(judge_controls(runs))]
-    return [*found, *missing(runs.records, runs.expected), *_diverged(runs), *_unmeasured(runs)]
+    found += [*version(runs.records, RESULTS_VERSION), *missing(runs.records, runs.expected)]
+    return [*found, *_diverged(runs), *_unmeasured(runs)]
 
 
 def _diverged(runs: FeatureRuns) -> list[Text]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from muonlab.jobs import store
-from muonlab.jobs.job import JobRecord
+from muonlab.jobs.job import JobRecord, results_version
 from muonlab.stats.effects import linear_fit, logit
-from muonlab.studies.features.config import Transfer
+from muonlab.studies.features.config import RESULTS_VERSION, Transfer
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.studies.features.rounds import (
     FINAL,
@@ -183,13 +183,13 @@ def read(folder: Path) -> FeatureRuns:
     """
     file = store.read(folder)
     asked = FeatureStudy.model_validate({**file.config, "preset": file.preset, "settings": file.settings})
-    results = store.Results(folder)
-    known = steps(asked, results)
+    records, results = store.records(folder), store.Results(folder)
+    known = steps(asked, results, results_version(records, RESULTS_VERSION))
     ids = {step.job.id for step in known}
     return FeatureRuns(
         asked,
         tuple(_family(asked, plan, [step for step in known if step.plan is plan], results) for plan in asked.families),
-        tuple(record for record in store.records(folder) if record.id in ids),
+        tuple(record for record in records if record.id in ids),
         len(known),
     )
 

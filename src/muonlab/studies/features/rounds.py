@@ -10,7 +10,15 @@ from functools import partial
 from typing import Any
 
 from muonlab.jobs.job import Job, identity
-from muonlab.studies.features.config import Measure, Optimizer, Pretrain, State, Training, Transfer
+from muonlab.studies.features.config import (
+    RESULTS_VERSION,
+    Measure,
+    Optimizer,
+    Pretrain,
+    State,
+    Training,
+    Transfer,
+)
 from muonlab.studies.features.costs import measuring_cost, training_cost
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy, Search
 
@@ -48,11 +56,17 @@ class Step:
     by: str = ""  # whose fine-tuning
 
 
-def steps(study: FeatureStudy, results: Results) -> list[Step]:
-    """Return every job that is done or can be done, in the order in which they are to be run."""
+def steps(study: FeatureStudy, results: Results, version: int = RESULTS_VERSION) -> list[Step]:
+    """Return every job that is done or can be done, in the order in which they are to be run.
+
+    Args:
+        study: what is asked.
+        results: id -> result of every job that is done.
+        version: results version of the jobs; another one only to read what an older muonlab has computed.
+    """
     found: list[Step] = []
     for plan in study.families:
-        found += FamilySteps(study, plan, results).all()
+        found += FamilySteps(study, plan, results, version).all()
     order = ("search", "final", "transfer search", "measure", "transfer")
     return sorted(found, key=lambda step: order.index(step.role))
 
@@ -60,8 +74,8 @@ def steps(study: FeatureStudy, results: Results) -> list[Step]:
 class FamilySteps:
     """The jobs of one family."""
 
-    def __init__(self, study: FeatureStudy, plan: FamilyPlan, results: Results):
-        self._study, self._plan, self._results = study, plan, results
+    def __init__(self, study: FeatureStudy, plan: FamilyPlan, results: Results, version: int = RESULTS_VERSION):
+        self._study, self._plan, self._results, self._version = study, plan, results, version
 
     def all(self) -> list[Step]:
         """Return every job of the family that is done or can be done."""
@@ -218,6 +232,7 @@ class FamilySteps:
         return found
 
     def _step(self, config: JobConfig, role: str, optimizer: str, words: str, by: str = "") -> Step:
+        config = config.model_copy(update={"results_version": self._version})
         plain = config.model_dump(mode="json")
         case = self._plan.family.name
         job = Job(identity(plain), f"{case}: {words}", TARGET, plain, cost(self._plan, config), case, optimizer, role)
