@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muonlab.jobs.cell_config import MuonConfig, NetConfig, ProtocolConfig
+from muonlab.studies.grokking.config import MuonConfig, NetConfig, ProtocolConfig
 from muonlab.study.settings import UsageError, as_texts, check_name, combinations, make, parse, whole_number
 
 KEYS = ("tasks", "seeds", "muon.lr")

@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from muonlab.jobs import store
-from muonlab.jobs.cell_config import Count, Frozen, Rate
 from muonlab.studies.components.config import SGD, AdamW, Agree, Components, Muon, Net, Optimizer
 from muonlab.studies.components.presets import PRESETS
 from muonlab.studies.components.problems import Case, agreements, check, shuffled
 from muonlab.studies.components.variations import VARIATIONS, vary
+from muonlab.study.fields import Count, Frozen, Rate
 from muonlab.study.settings import Settings, UsageError, as_texts, check_name, make, whole_number
 
 STUDY = "components"

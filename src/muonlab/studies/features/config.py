@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from muonlab.jobs.cell_config import Count, Decay, Frozen, Rate, Share
+from muonlab.study.fields import Count, Decay, Frozen, Rate, Share
 
 # Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
 RESULTS_VERSION = 2

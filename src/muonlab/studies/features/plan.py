@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from muonlab.jobs import store
-from muonlab.jobs.cell_config import Frozen, Rate
 from muonlab.studies.features.config import (
     SGD,
     AdamW,
@@ -27,6 +26,7 @@ from muonlab.studies.features.config import (
     ViTConfig,
 )
 from muonlab.studies.features.presets import PRESETS
+from muonlab.study.fields import Frozen, Rate
 from muonlab.study.settings import Settings, UsageError, as_texts, check_name, make, whole_number
 
 STUDY = "features"

@@ -180,7 +180,7 @@ def test_a_foreign_checkpoint_is_not_used(make_cell, tmp_path):
 RUN_IN_A_PROCESS = """
 import sys
 from pathlib import Path
-from muonlab.jobs.cell_config import CellConfig
+from muonlab.studies.grokking.config import CellConfig
 from muonlab.studies.grokking.work.cell import run
 config = CellConfig.model_validate_json(sys.argv[1])
 run(config, Path(sys.argv[2]), report=lambda event: print(event, flush=True), checkpoint_seconds=0)

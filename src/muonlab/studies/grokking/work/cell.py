@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.data import algorithmic
-from muonlab.jobs.cell_config import CellConfig, canonical_json
-from muonlab.jobs.cell_result import CellResult, Crossing, MemberResult
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import lock, read_json, write_text
+from muonlab.jobs.job import canonical_json
 from muonlab.losses import LOSSES
 from muonlab.measure import crossing
 from muonlab.nets.transformer import Transformer
+from muonlab.studies.grokking.config import CellConfig
+from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
 from muonlab.studies.grokking.work.metrics import Metrics
 from muonlab.studies.grokking.work.preparation import pays, prepare
 from muonlab.studies.grokking.work.rows import Rows
