@@ -1,6 +1,6 @@
 """What the results of a study of features hold, as numbers by family, optimizer, state and seed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -194,7 +194,9 @@ def read(folder: Path) -> FeatureRuns:
     )
 
 
-def _family(asked: FeatureStudy, plan: FamilyPlan, known: list[Step], results: dict[str, dict[str, Any]]) -> FamilyRuns:
+def _family(
+    asked: FeatureStudy, plan: FamilyPlan, known: list[Step], results: Mapping[str, dict[str, Any]]
+) -> FamilyRuns:
     names = tuple(optimizer.name for optimizer in asked.optimizers)
     done = [(step, results[step.job.id]) for step in known if step.job.id in results]
     measures = {step.optimizer: result for step, result in done if step.role == "measure"}
