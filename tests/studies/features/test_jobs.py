@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invented_features import bowl, drive, looks
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.jobs.files import write_json
-from muonlab.studies.features import ready
+from muonlab.studies.features import jobs_of
 from muonlab.studies.features.config import (
     CNNConfig,
     Family,
@@ -268,7 +268,7 @@ def test_what_is_ready_is_what_the_folder_has_no_result_of(tmp_path):
         )
     ]
     _, results = drive(study, roles=("search",))
-    jobs.add(tmp_path, first[0])
+    store.add(tmp_path, first[0])
     write_json(tmp_path / first[0].id / "result.json", results[first[0].id])
     assert "Muon, final runs" in ready(study, tmp_path)[1].name
 
