@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from muonlab.losses import LOSSES, softmax, sparsemax, stablemax
+from muonlab.losses import LOSSES, softmax, softmax_per_example, sparsemax, stablemax
 
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
@@ -182,3 +182,10 @@ def test_a_stack_of_members_has_the_gradients_of_each_alone(loss):
     together = torch.func.vmap(total)(torch.stack(logits), torch.stack(labels))
     for k in range(3):
         torch.testing.assert_close(together[k], gradient(loss, logits[k], labels[k]) / 6, rtol=0, atol=1e-14)
+
+
+def test_the_loss_of_a_text_is_the_mean_over_its_tokens_and_that_of_a_class_is_as_it_is():
+    logits, labels = draw(batch=15)
+    assert softmax_per_example(logits, labels).equal(softmax(logits, labels))
+    found = softmax_per_example(logits.view(3, 5, 5), labels.view(3, 5))
+    torch.testing.assert_close(found, softmax(logits, labels).view(3, 5).mean(1))

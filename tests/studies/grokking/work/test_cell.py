@@ -1,3 +1,4 @@
+import os
 import random
 import signal
 import subprocess
@@ -141,7 +142,7 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(make_cell, tmp
     settings = GROKS | {"protocol": GROKS["protocol"] | longer}
     config = make_cell(**settings)
     command = [sys.executable, "-c", RUN_IN_A_PROCESS, config.model_dump_json()]
-    environment = {"OMP_NUM_THREADS": "1", "PATH": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, str(tmp_path / "alone")], check=True, env=environment, stdout=subprocess.DEVNULL)
     rng, folder = random.Random(0), tmp_path / "killed"
     for _ in range(10):

@@ -10,8 +10,7 @@ import torch
 
 from muonlab.data import algorithmic
 from muonlab.jobs.cell_config import CellConfig
-from muonlab.nets.transformer import Transformer
-from muonlab.studies.grokking.work.cell import build_population, build_rows, build_task
+from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task
 
 METRICS_BYTES = 80  # a member's four numbers in a line of metrics.jsonl
 NUM_STEPS = 3  # that are timed, after one that pays for more than itself
@@ -93,8 +92,7 @@ class Prober:
 
 def _check_memory(config: CellConfig, task: algorithmic.Task) -> None:
     """Raise MemoryError where parameters, states and gradients alone would not fit: asking the system can be fatal."""
-    with torch.device("meta"):
-        net = Transformer(task.vocabulary, task.classes, **config.net.model_dump())
+    net = build_net(config, task, device="meta")
     itemsize = 8 if config.protocol.dtype == "float64" else 4
     needed = sum(p.numel() for p in net.parameters()) * itemsize * len(config.seeds) * TRAINING_COPIES
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
