@@ -15,7 +15,6 @@ from muonlab.report.findings import (
     Grid,
     GridCell,
     Group,
-    Interval,
     Line,
     Lines,
     Run,
@@ -24,6 +23,7 @@ from muonlab.report.findings import (
     SurvivalLine,
     Table,
 )
+from muonlab.stats.results import Estimate
 
 MUON = Series("Muon, tuned", "muon")
 
@@ -34,7 +34,7 @@ def parsed(text):
 
 def test_an_interval_takes_three_columns_and_a_comma_is_quoted():
     columns = (Column("name", "Name"), Column("ratio", "Ratio", "ratio"), Column("ok", "OK"))
-    rows = (("a, b", Interval(0.5, 0.25, None), True), ('say "x"', None, False))
+    rows = (("a, b", Estimate(0.5, 0.25, None), True), ('say "x"', None, False))
     assert parsed(table_csv(Table("t", "T", columns, rows))) == [
         ["name", "ratio", "ratio_lower", "ratio_upper", "ok"],
         ["a, b", "0.5", "0.25", "", "yes"],
@@ -81,12 +81,12 @@ PRINTED = Group(MUON, "Muon there", (), (), (40, 79, 106))
             ],
         ),
         (
-            Forest("", (ForestRow("all", Interval(0.6, 0.5, 0.7), "5 + 5"),), 1.0, "a", "b"),
+            Forest("", (ForestRow("all", Estimate(0.6, 0.5, 0.7), "5 + 5"),), 1.0, "a", "b"),
             [["panel", "row", "n", "value", "lower", "upper"], ["", "all", "5 + 5", "0.6", "0.5", "0.7"]],
         ),
         (
             Grid(
-                "depth 0", ("2", "8"), ("0.1",), ((GridCell(Interval(0.5, 0.4, 0.6), "higher", "6"), None),), "a", "b"
+                "depth 0", ("2", "8"), ("0.1",), ((GridCell(Estimate(0.5, 0.4, 0.6), "higher", "6"), None),), "a", "b"
             ),
             [
                 ["panel", "x", "y", "n", "value", "lower", "upper", "side"],

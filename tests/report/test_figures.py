@@ -13,7 +13,6 @@ from muonlab.report.findings import (
     Grid,
     GridCell,
     Group,
-    Interval,
     Line,
     Lines,
     Run,
@@ -21,6 +20,7 @@ from muonlab.report.findings import (
     Survival,
     SurvivalLine,
 )
+from muonlab.stats.results import Estimate
 
 MUON, ADAMW, OTHER = Series("Muon $lr$=0.001", "muon"), Series("AdamW", "adamw", 1), Series("Lion", "lion", 7)
 STEPS = Axis("steps", (0, 1000))
@@ -46,9 +46,9 @@ NO_RUNS = Curves("add", (), (("threshold", 0.95),))
 FOREST = Forest(
     "",
     (
-        ForestRow("all", Interval(0.6, 0.5, 0.7), "10 + 10", emphasis=True),
-        ForestRow("add", Interval(0.6, None, None, "one run"), "1 + 1"),
-        ForestRow("mul", Interval(None, None, None, "no runs"), "0 + 1"),
+        ForestRow("all", Estimate(0.6, 0.5, 0.7), "10 + 10", emphasis=True),
+        ForestRow("add", Estimate(0.6, None, None, reason="one run"), "1 + 1"),
+        ForestRow("mul", Estimate(None, None, None, reason="no runs"), "0 + 1"),
     ),
     1.0,
     "Muon sooner",
@@ -62,7 +62,7 @@ def line(x, y, series=MUON):
 
 LINES = Lines("add", (line((1, 2, 3, 4), (0.5, None, 0.4, 0.3)), line((1, 4), (0.4, 0.5), ADAMW)), (("chance", 0.1),))
 NO_POINTS = Lines("add", (line((1, 2), (None, None)),), (("chance", 0.1),))
-CELL = GridCell(Interval(0.5, 0.4, 0.6), "higher", "6")
+CELL = GridCell(Estimate(0.5, 0.4, 0.6), "higher", "6")
 GRID = Grid("depth 0", ("2", "8"), ("0.1", "0.3"), ((CELL, None), (CELL, CELL)), "AdamW higher", "Muon higher")
 NO_LINES = Lines("add", (), ())
 

@@ -7,7 +7,6 @@ from muonlab.report.findings import (
     Axis,
     Figure,
     Findings,
-    Interval,
     Line,
     Lines,
     Picture,
@@ -17,6 +16,7 @@ from muonlab.report.findings import (
     as_text,
     superscript,
 )
+from muonlab.stats.results import Estimate
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,11 @@ from muonlab.report.findings import (
         (43.94, "number", "43.9"),
         (1234.5, "number", "1,234"),
         (1.3e9, "number", "1.30 × 10⁹"),
-        (Interval(0.6, 0.5, 0.75), "ratio", "0.60 [0.50, 0.75]"),
-        (Interval(600, 500, None), "count", "600 [500, –]"),
-        (Interval(None, 1100, None, "fewer than half crossed"), "count", "not reached [1,100, –]"),
-        (Interval(0.6, None, None, "one run"), "ratio", "0.60"),
-        (Interval(None, None, None, "no runs"), "ratio", "–"),
+        (Estimate(0.6, 0.5, 0.75), "ratio", "0.60 [0.50, 0.75]"),
+        (Estimate(600, 500, None), "count", "600 [500, –]"),
+        (Estimate(None, 1100, None, reason="fewer than half crossed"), "count", "not reached [1,100, –]"),
+        (Estimate(0.6, None, None, reason="one run"), "ratio", "0.60"),
+        (Estimate(None, None, None, reason="no runs"), "ratio", "–"),
     ],
 )
 def test_a_value_reads_as_its_kind_says(value, kind, text):

@@ -3,14 +3,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from muonlab.report.figures import draw
-from muonlab.report.findings import Axis, Grid, GridCell, Interval
+from muonlab.report.findings import Axis, Grid, GridCell
 from muonlab.report.findings import Figure as Shown
 from muonlab.report.grids import draw_grid, strongest
 from muonlab.report.svg import colour
+from muonlab.stats.results import Estimate
 
 
 def cell(value, side="undecided", *, lower=None, upper=None, n="6"):
-    return GridCell(Interval(value, lower, upper), side, n)
+    return GridCell(Estimate(value, lower, upper), side, n)
 
 
 def grid(*rows):

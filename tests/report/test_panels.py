@@ -9,7 +9,6 @@ from muonlab.report.findings import (
     Forest,
     ForestRow,
     Group,
-    Interval,
     Line,
     Lines,
     Run,
@@ -28,6 +27,7 @@ from muonlab.report.panels import (
     key_labels,
 )
 from muonlab.report.svg import colour
+from muonlab.stats.results import Estimate
 
 MUON = Series("Muon", "muon")
 
@@ -140,7 +140,7 @@ def test_names_have_the_colours_of_their_series_but_for_the_grey_one(axes):
 
 @pytest.mark.parametrize(("low", "high"), [(-0.5, -0.4), (0.4, 0.5), (-0.001, 0.002), (0.0, 0.0)])
 def test_a_forest_of_differences_holds_its_intervals_and_leaves_room_on_both_sides_of_zero(low, high):
-    rows = (ForestRow("a", Interval((low + high) / 2, low, high), "5 + 5"),)
+    rows = (ForestRow("a", Estimate((low + high) / 2, low, high), "5 + 5"),)
     axes = Figure().subplots()
     draw_forest(axes, Forest("", rows, 0.0, "lower", "higher", "accuracy"))
     left, right = axes.get_xlim()

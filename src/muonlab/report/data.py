@@ -10,20 +10,20 @@ from muonlab.report.findings import (
     Figure,
     Forest,
     Grid,
-    Interval,
     Lines,
     Panel,
     Survival,
     Table,
     Value,
 )
+from muonlab.stats.results import Estimate
 
 Row = Sequence[Value]
 
 
 def table_csv(table: Table) -> str:
     """Return a table as CSV: an interval takes the columns <key>, <key>_lower and <key>_upper."""
-    wide = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
+    wide = [any(isinstance(row[i], Estimate) for row in table.rows) for i in range(len(table.columns))]
     header: list[str] = []
     for column, is_interval in zip(table.columns, wide, strict=True):
         header += [column.key, f"{column.key}_lower", f"{column.key}_upper"] if is_interval else [column.key]
@@ -31,7 +31,7 @@ def table_csv(table: Table) -> str:
     for row in table.rows:
         flat: list[Value] = []
         for value, is_interval in zip(row, wide, strict=True):
-            if isinstance(value, Interval):
+            if isinstance(value, Estimate):
                 flat += [value.value, value.lower, value.upper]
             else:
                 flat += [value, None, None] if is_interval else [value]

@@ -9,22 +9,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from muonlab.stats.results import Estimate
+
 Kind = Literal["text", "count", "number", "exact", "percent", "accuracy", "ratio", "p"]
 Answer = Literal["yes", "no", "mixed", "inconclusive"]
 Tone = Literal["plain", "note", "good", "warning"]
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A number with its confidence interval. A bound or value that is None is not known; `reason` says why."""
-
-    value: float | None
-    lower: float | None
-    upper: float | None
-    reason: str | None = None
-
-
-Value = str | int | float | bool | Interval | None
+Value = str | int | float | bool | Estimate | None
 
 
 @dataclass(frozen=True)
@@ -134,7 +126,7 @@ class ForestRow:
     """One estimate; `emphasis` for one over several others."""
 
     label: str
-    estimate: Interval
+    estimate: Estimate
     n: str
     emphasis: bool = False
 
@@ -188,7 +180,7 @@ class Lines:
 class GridCell:
     """One estimate of a map; `side` is "higher" or "lower" where it is told from no effect, else "undecided"."""
 
-    estimate: Interval
+    estimate: Estimate
     side: Literal["higher", "lower", "undecided"]
     n: str
 
@@ -310,7 +302,7 @@ class Verdict:
     answer: Answer
     label: str
     sentence: str
-    interval: Interval | None
+    interval: Estimate | None
     more: tuple[str, ...]
     scope: tuple[tuple[str, str], ...]
     cautions: tuple[str, ...]
@@ -335,7 +327,7 @@ def as_text(value: Value, kind: Kind = "number") -> str:
 
     In an interval, "–" for an upper bound says that the data set none.
     """
-    if isinstance(value, Interval):
+    if isinstance(value, Estimate):
         return _interval_as_text(value, kind)
     if value is None:
         return "–"
@@ -346,7 +338,7 @@ def as_text(value: Value, kind: Kind = "number") -> str:
     return _number_as_text(value, kind).replace("-", "−")
 
 
-def _interval_as_text(interval: Interval, kind: Kind) -> str:
+def _interval_as_text(interval: Estimate, kind: Kind) -> str:
     if interval.value is None and interval.lower is None:
         return "–"
     value = "not reached" if interval.value is None else as_text(interval.value, kind)

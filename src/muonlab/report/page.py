@@ -17,7 +17,6 @@ from muonlab.report.findings import (
     Element,
     Figure,
     Findings,
-    Interval,
     Kind,
     Picture,
     Table,
@@ -26,6 +25,7 @@ from muonlab.report.findings import (
 )
 from muonlab.report.picture import enlargement, png
 from muonlab.report.svg import own_style, standalone
+from muonlab.stats.results import Estimate
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -130,7 +130,7 @@ def _cells(columns: list[Column], table: list[list[Value]]) -> tuple[tuple[dict[
 
 def _cell(value: Value, kind: Kind) -> dict[str, Any]:
     text, _, bounds = as_text(value, kind).partition(" [")
-    reason = (value.reason or "") if isinstance(value, Interval) else ""
+    reason = (value.reason or "") if isinstance(value, Estimate) else ""
     return {
         "text": text,
         "bounds": f"[{bounds}" if bounds else "",

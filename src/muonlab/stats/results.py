@@ -18,8 +18,8 @@ class Estimate:
     value: float | None
     lower: float | None
     upper: float | None
-    level: float  # of confidence, .95 for a 95% interval
-    n: int  # number of runs, or of trials, behind the value
+    level: float = 0.95  # of confidence
+    n: int = 0  # number of runs, or of trials, behind the value
     reason: str | None = None
 
 

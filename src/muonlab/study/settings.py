@@ -1,8 +1,13 @@
-"""Settings as a user gives them, `key=value,value`, and how they become configs: commas are axes."""
+"""Settings as a user gives them, `key=value,value`, and the configs that they make.
+
+The settings of a study are the fields of its configs, under the names of the fields; `muon.lr` is the field `lr` of the
+optimizer muon.
+"""
 
 import difflib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -26,10 +31,10 @@ def parse(words: Sequence[str], known: Iterable[str]) -> Settings:
         key, equals, text = word.partition("=")
         if not equals:
             raise UsageError(f"{word!r} is not a setting; expected key=value, such as tasks=add,mul")
-        check_name("setting", key, known)
         if key in settings:
-            raise UsageError(f"{key} is given twice; give its values once, as {key}=A,B")
+            raise UsageError(f"{key} is given twice; give it once, as {word} or {key}={','.join(settings[key])}")
         settings[key] = as_texts(key, text.split(","))
+    check_keys(settings, known)
     return settings
 
 
@@ -46,12 +51,58 @@ def as_texts(key: str, value: Any) -> list[str]:
     return texts
 
 
+# What a setting may be called elsewhere -> what it is called in some study.
+SYNONYMS = {
+    "lr": ("lr", "rates"),
+    "learning_rate": ("lr", "rates"),
+    "wd": ("weight_decay",),
+    "net": ("families", "depth", "width"),
+    "model": ("families", "depth", "width"),
+    "data": ("images", "text", "tasks"),
+    "dataset": ("images", "text", "tasks"),
+    "steps": ("budget", "steps"),
+    "epochs": ("budget",),
+    "max_steps": ("budget",),
+    "batch_size": ("batch",),
+    "optimizer": ("optimizers",),
+    "optim": ("optimizers",),
+    "hidden": ("width",),
+    "layers": ("depth",),
+    "num_seeds": ("seeds",),
+}
+MOST_NEAR = 5  # settings that a message suggests
+
+
+def check_keys(settings: Settings, known: Iterable[str]) -> None:
+    """Raise UsageError for a key that is not known, with those that may be meant.
+
+    Where optimizers are given, settings of other optimizers are not suggested.
+    """
+    names = list(known)
+    owners = {name.partition(".")[0] for name in names if "." in name} - set(settings.get("optimizers", ()))
+    foreign = owners & {"muon", "adamw", "sgd"} if "optimizers" in settings else set()
+    for key in settings:
+        if key not in names:
+            near = _near(key, [name for name in names if name.partition(".")[0] not in foreign])
+            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+            raise UsageError(f"unknown setting {key!r}; {hint}`docs/settings.md` lists every setting")
+
+
+def _near(key: str, names: Sequence[str]) -> list[str]:
+    """Return the settings that a key may mean: one of a like name, or of its meaning after a dot, such as muon.lr."""
+    owner, _, field = key.rpartition(".")
+    meant = (field, *SYNONYMS.get(field.lower(), ()))
+    same = [name for name in names if name.rpartition(".")[2] in meant and (not owner or name.startswith(f"{owner}."))]
+    near = difflib.get_close_matches(key, names, n=2, cutoff=0.7)
+    return list(dict.fromkeys([*near, *same]))[:MOST_NEAR]
+
+
 def check_name(kind: str, name: str, known: Iterable[str]) -> None:
     """Raise UsageError where the name is not a known one, with the nearest that is."""
     names = list(known)
     if name in names:
         return
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UsageError(f"unknown {kind} {name!r}; {hint}expected one of {', '.join(names)}")
 
@@ -106,3 +157,122 @@ def _expectation(error: Any) -> str:
     text = str(error["msg"]).removeprefix("Input should be ")
     text = text.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
     return EXPECTATIONS.get(error["type"]) or text
+
+
+def fields(model: type[BaseModel], *without: str) -> tuple[str, ...]:
+    """Return the names of a config's fields but some."""
+    return tuple(name for name in model.model_fields if name not in without)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The settings of a preset, changed by those that a user gives.
+
+    Attributes:
+        preset: its name.
+        given: by the user alone.
+        merged: all of them.
+    """
+
+    preset: str
+    given: Settings
+    merged: Settings
+
+    def one(self, key: str) -> str:
+        """Return the text of a setting that has one value.
+
+        Raises:
+            UsageError: it has several.
+        """
+        if len(self.merged[key]) != 1:
+            raise self.wrong(key, f"one value, not {len(self.merged[key])}")
+        return self.merged[key][0]
+
+    def whole(self, key: str, *, at_least: int, at_most: int) -> int:
+        """Return the whole number that a setting holds."""
+        return whole_number(key, self.merged[key], at_least=at_least, at_most=at_most)
+
+    def numbers(self, key: str, at_least: int = 1) -> tuple[float, ...]:
+        """Return the numbers of a setting, rising and each once.
+
+        Raises:
+            UsageError: one of them is not a number above 0, or there are too few.
+        """
+        try:
+            found = sorted({float(text) for text in self.merged[key]})
+        except ValueError:
+            found = []
+        if len(found) < at_least or not all(0 < number < float("inf") for number in found):
+            raise self.wrong(key, "numbers above 0" if at_least == 1 else "two numbers or more, all above 0")
+        return tuple(found)
+
+    def fields(self, model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+        """Return field -> value of those that are set: a list for a field of several values, else one text.
+
+        "all" stands for None where a field may be None.
+        """
+        found: dict[str, Any] = {}
+        for name, field in model.model_fields.items():
+            key = f"{prefix}{name}"
+            if key in self.merged:
+                annotation = str(field.annotation)
+                value = self.merged[key] if "tuple" in annotation else self.one(key)
+                found[name] = None if value in ("all", ["all"]) and "None" in annotation else value
+        return found
+
+    def build(self, model: type[Model], prefix: str = "") -> Model:
+        """Return the config of the settings under a prefix, such as "muon."."""
+        return make(model, self.fields(model, prefix), prefix)
+
+    def names(self, key: str, known: Iterable[str], kind: str) -> tuple[str, ...]:
+        """Return the names that a setting holds, each a known one and given once.
+
+        Raises:
+            UsageError: a name is not known, or given twice.
+        """
+        options = tuple(known)
+        for name in self.merged[key]:
+            check_name(kind, name, options)
+        return self.once(key)
+
+    def once(self, key: str) -> tuple[str, ...]:
+        """Return the values of a setting, each of which may be given once."""
+        values = self.merged.get(key, [])
+        for value in values:
+            if values.count(value) > 1:
+                raise UsageError(f"{key}={','.join(values)} names {value} twice; give each once")
+        return tuple(values)
+
+    def wrong(self, key: str, expected: str) -> UsageError:
+        """Return the error of a setting that is not what was expected."""
+        return UsageError(f"{key}={','.join(self.merged[key])} is not valid; expected {expected}")
+
+    def refuse_unused(self, used: Mapping[str, bool]) -> None:
+        """Raise UsageError for a setting of an owner that is not in the study: it was meant to change something.
+
+        Args:
+            used: owner, such as "muon" of muon.lr, -> whether the study has it.
+        """
+        for key in self.given:
+            owner = key.partition(".")[0]
+            if not used.get(owner, True):
+                asked = [
+                    f"{name}={','.join(self.merged[name])}"
+                    for name in ("families", "optimizers")
+                    if name in self.merged
+                ]
+                raise UsageError(f"{key} has no effect: the study has {' and '.join(asked)}; leave it out")
+
+
+def choose(
+    presets: Mapping[str, Settings], preset: str, settings: Mapping[str, Any] | None, known: Iterable[str]
+) -> Chosen:
+    """Return the settings of a preset, changed by those that are given.
+
+    Raises:
+        UsageError: the preset or a setting is not known, or a setting is empty.
+    """
+    check_name("preset", preset, presets)
+    given = {key: as_texts(key, value) for key, value in (settings or {}).items()}
+    check_keys(given, known)
+    return Chosen(preset, given, presets[preset] | given)

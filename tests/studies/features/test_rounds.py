@@ -4,12 +4,6 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from invented_features import bowl, drive, looks
-from muonlab.jobs import job as jobs
-from muonlab.jobs.files import write_json
-from muonlab.studies.features.config import Measure, Pretrain, Transfer
-from muonlab.studies.features.plan import Search, plan
 from muonlab.studies.features.rounds import (
     FINAL,
     UNTRAINED,
@@ -22,6 +16,12 @@ from muonlab.studies.features.rounds import (
     ready,
     steps,
 )
+
+from invented_features import bowl, drive, looks
+from muonlab.jobs import job as jobs
+from muonlab.jobs.files import write_json
+from muonlab.studies.features.config import Measure, Pretrain, Transfer
+from muonlab.studies.features.plan import Search, plan
 
 DIVERGED = [5.0, None, None, None, None]
 

@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from muonlab.study.measures.compared import line, over_runs
 from scipy import stats
 
-from muonlab.report.findings import Interval, Series
-from muonlab.study.measures.compared import line, over_runs
+from muonlab.report.findings import Series
+from muonlab.stats.results import Estimate
 
 
 def test_mean_and_interval_over_runs():
@@ -13,7 +14,7 @@ def test_mean_and_interval_over_runs():
     found = over_runs(values)
     bounds = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert (found.value, found.lower, found.upper) == pytest.approx((np.mean(values), *bounds))
-    assert over_runs([0.5]) == Interval(0.5, None, None, "one run: no interval")
+    assert over_runs([0.5]) == Estimate(0.5, None, None, 0.95, 1, "one run: no interval")
 
 
 def test_a_line_has_gaps_where_no_run_is():

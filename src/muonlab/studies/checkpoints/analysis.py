@@ -9,11 +9,10 @@ from muonlab.studies.checkpoints.definitions import definitions
 from muonlab.studies.checkpoints.readings import DATA, Inspected
 from muonlab.studies.checkpoints.tables import checkpoints, claims, sources, transfer
 from muonlab.studies.checkpoints.verdict import verdict
+from muonlab.studies.features.layers import margins, ranks
+from muonlab.studies.features.robustness import robustness, sheet_of
 from muonlab.study.measures.checks import checks
 from muonlab.study.measures.controls import failed
-from muonlab.study.measures.layers import margins, ranks
-from muonlab.study.measures.robustness import robustness
-from muonlab.study.measures.sheets import sheet_of
 
 
 def analyse(folder: Path) -> Findings:

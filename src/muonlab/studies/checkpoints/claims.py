@@ -13,9 +13,9 @@ from muonlab.report.findings import Answer
 from muonlab.stats.effects import Effect, difference, difference_of_estimates, paired
 from muonlab.stats.results import Estimate
 from muonlab.studies.checkpoints.readings import Inspected, Net
+from muonlab.studies.features.nets import CLEAN
 from muonlab.study.measures.claims import Block, Side, adjusted, answer
 from muonlab.study.measures.controls import Control, failed, of_probes, untrained
-from muonlab.study.measures.models import CLEAN
 
 Layers = list[int]  # over which a mean is taken
 

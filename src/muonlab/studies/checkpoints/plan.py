@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from muonlab.jobs.files import StudyError, fingerprint, read_json
 from muonlab.studies.checkpoints.config import Checkpoint, Group, Images, Inspect, Read, StudyData, Texts
 from muonlab.studies.features.config import Family, Measuring
-from muonlab.studies.features.rounds import NAMES
 from muonlab.study.settings import Settings, UsageError, as_texts, check_name, make
+from muonlab.study.study import NAMES
 
 STUDY = "inspect"
 MEASURES = ("robustness", "margins", "rank", "transfer")

@@ -14,8 +14,8 @@ from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Column, Series
 from muonlab.studies.checkpoints import config as inspection
 from muonlab.studies.checkpoints.config import Inspect, StudyData
-from muonlab.study.measures.compared import Compared, Place, Side
-from muonlab.study.measures.models import Measured, is_sighted, with_zeros
+from muonlab.studies.features.nets import Compared, Measured, Place, is_sighted, with_zeros
+from muonlab.study.study import Arm
 
 ROLES = ("muon", "adamw", "sgd", "other", "ink")  # of the view: colours in the order in which groups get them
 DATA, GROUP = Column("data", "Data"), Column("group", "Group")
@@ -113,13 +113,13 @@ class Inspected:
         place = Place(self.data, self.nets, self.result.get("chance"), self.asked.measuring.margin_severity)
         note = "Accuracy is that of the next token." if self.is_of_tokens else ""
         return Compared(
-            sides=tuple(Side(name, self.series(name)) for name in (self.first, *self.rivals)),
+            arms=tuple(Arm(name, self.series(name)) for name in (self.first, *self.rivals)),
             places=(place,) if self.nets else (),
             runs="checkpoints",
             of_examples=counts == {1},
             accuracy_note=note,
             place=DATA,
-            side=GROUP,
+            arm=GROUP,
         )
 
     def series(self, group: str) -> Series:

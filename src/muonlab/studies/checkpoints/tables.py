@@ -11,18 +11,18 @@ from muonlab.report.findings import (
     Figure,
     Forest,
     ForestRow,
-    Interval,
     Record,
     Table,
     Value,
 )
 from muonlab.stats.effects import mean
+from muonlab.stats.results import Estimate
 from muonlab.studies.checkpoints.claims import Judged
 from muonlab.studies.checkpoints.config import StudyData
 from muonlab.studies.checkpoints.readings import DATA, GROUP, Inspected, Net
 from muonlab.studies.checkpoints.verdict import over
 from muonlab.study.measures.claims import ALPHA, Block
-from muonlab.study.measures.compared import over_runs
+from muonlab.study.sections import over_runs
 
 SHORT = {
     "a": "corrupted accuracy",
@@ -130,7 +130,7 @@ def _probed(net: Net) -> tuple[float | None, list[float]]:
     return (net.transfer["accuracy"], net.transfer.get("by_example") or []) if net.transfer else (None, [])
 
 
-def _accuracy(found: Inspected, values: Sequence[tuple[float | None, list[float]]]) -> Interval | None:
+def _accuracy(found: Inspected, values: Sequence[tuple[float | None, list[float]]]) -> Estimate | None:
     """Return the mean over checkpoints; of one each, with its own interval over examples."""
     known = [(value, examples) for value, examples in values if value is not None]
     if not known:
@@ -180,14 +180,14 @@ def _checkpoint(net: Net) -> tuple[Value, ...]:
     )
 
 
-def _of_examples(accuracy: float | None, examples: list[float]) -> Interval | None:
+def _of_examples(accuracy: float | None, examples: list[float]) -> Estimate | None:
     """Return an accuracy with the interval of the examples' hit rates, which ends where accuracies end."""
     if accuracy is None:
         return None
     found = mean(examples)
     if found.lower is None or found.upper is None:
-        return Interval(accuracy, None, None, found.reason)
-    return Interval(accuracy, max(found.lower, 0.0), min(found.upper, 1.0))
+        return Estimate(accuracy, None, None, reason=found.reason)
+    return Estimate(accuracy, max(found.lower, 0.0), min(found.upper, 1.0))
 
 
 def sources(found: Inspected) -> tuple[Element, ...]:

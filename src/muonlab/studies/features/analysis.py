@@ -1,30 +1,51 @@
-"""From the results of a study of features to its findings. No torch.
+"""From the results of a study of features to its findings. No torch."""
 
-Which numbers are compared is in claims.py, the answer in verdict.py; each section of the report has a file of its own.
-"""
-
+from collections.abc import Sequence
 from pathlib import Path
 
-from muonlab.report.findings import Findings, Section, Text
+from muonlab.jobs.job import JobRecord
+from muonlab.report.findings import Definitions, Findings, Text
 from muonlab.studies.features import readings
-from muonlab.studies.features.comparisons import claims
-from muonlab.studies.features.controls import judge_controls
-from muonlab.studies.features.definitions import definitions
-from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
-from muonlab.studies.features.robustness import beyond_clean
-from muonlab.studies.features.rounds import FINAL, NAMES
-from muonlab.studies.features.seeds import at_the_end
-from muonlab.studies.features.sheets import sheets
-from muonlab.studies.features.sources import sources
-from muonlab.studies.features.states import states
-from muonlab.studies.features.transfer import transfer
+from muonlab.studies.features.claims import CONTROL_NOTE, controls_of
+from muonlab.studies.features.config import RESULTS_VERSION
+from muonlab.studies.features.jobs import FINAL
+from muonlab.studies.features.layers import margins, ranks
+from muonlab.studies.features.readings import FeatureRuns, FeaturesFound
+from muonlab.studies.features.robustness import robustness
+from muonlab.studies.features.sections import (
+    FAMILY,
+    at_the_end,
+    beyond_clean,
+    claims,
+    sheets,
+    sources,
+    states,
+    transfer,
+)
+from muonlab.studies.features.terms import MEASURES, OWN
 from muonlab.studies.features.tuning import learning_curves, tuning
-from muonlab.studies.features.verdict import verdict, verdicts
-from muonlab.study.measures.checks import checks
-from muonlab.study.measures.controls import failed
-from muonlab.study.measures.layers import margins, ranks
-from muonlab.study.measures.robustness import robustness
-from muonlab.study.of_jobs import missing
+from muonlab.studies.features.verdict import judge_all, verdict
+from muonlab.study.controls import checks
+from muonlab.study.sections import findings
+from muonlab.study.study import Found, Rule
+from muonlab.study.words import definitions
+
+RULE = Rule(test="welch")
+
+
+def find(runs: FeatureRuns, records: Sequence[JobRecord] = (), expected: int = 0) -> FeaturesFound:
+    """Return all that follows from the results of a study."""
+    families = tuple(runs.families.values())
+    return Found(
+        runs=runs,
+        arms=runs.asked.arms,
+        cases=tuple(family.plan for family in families),
+        num_runs=runs.asked.seeds,
+        rule=RULE,
+        controls=tuple(control for family in families for control in controls_of(family)),
+        records=tuple(records),
+        expected=expected,
+    )
 
 
 def analyse(folder: Path) -> Findings:
@@ -33,64 +54,53 @@ def analyse(folder: Path) -> Findings:
     Raises:
         StudyError: there is no study of features in the folder.
     """
-    runs = readings.read(folder)
-    judged = verdicts(runs)
-    controls = judge_controls(runs)
-    ends = at_the_end(runs)
+    found = find(*readings.read(folder))
+    judged, ends = judge_all(found), at_the_end(found)
     sections = (
-        Section("Claims", claims(runs, judged)),
-        Section("Robustness", (*robustness(ends), *beyond_clean(runs))),
-        Section("Margins by layer", margins(ends)),
-        Section("Ranks by layer", ranks(ends)),
-        Section("Transfer", transfer(runs)),
-        Section("Equal budget next to matched loss", states(runs)),
-        Section("Tuning", tuning(runs)),
-        Section("Learning curves", learning_curves(runs)),
-        Section("Controls", checks(controls)),
-        Section("Corruptions", sheets(runs)),
-        Section("Data and settings", sources(runs)),
-        Section("What the words mean", (definitions(runs),)),
+        ("Claims", claims(found, judged)),
+        ("Robustness", (*robustness(ends), *beyond_clean(found))),
+        ("Margins by layer", margins(ends)),
+        ("Ranks by layer", ranks(ends)),
+        ("Transfer", transfer(found)),
+        ("Equal budget next to matched loss", states(found)),
+        ("Tuning", tuning(found)),
+        ("Learning curves", learning_curves(found)),
+        ("Controls", checks(found.controls, CONTROL_NOTE, FAMILY)),
+        ("Corruptions", sheets(found)),
+        ("Data and settings", sources(found)),
+        ("What the words mean", (_definitions(found),)),
     )
-    return Findings(
-        title=f"features, preset {runs.asked.preset}",
-        question=f"Are features trained with {NAMES[runs.first]} more robust and more transferable, and why?",
-        verdict=verdict(runs, judged),
-        notices=tuple(notices(runs)),
-        sections=tuple(section for section in sections if section.elements),
+    title = f"features, preset {found.runs.asked.preset}"
+    question = f"Are features trained with {found.first.name} more robust and more transferable, and why?"
+    return findings(title, question, verdict(found, judged), found, _notices(found), sections, RESULTS_VERSION)
+
+
+def _notices(found: FeaturesFound) -> list[Text]:
+    """Return which arms have no run left on a family, and what is still to be measured."""
+    said, open_ones = [], []
+    for family in found.runs.families.values():
+        for arm in found.arms:
+            search = family.searches[arm.label]
+            if family.has_diverged(arm.label):
+                words = f"All {arm.name} runs of {family.name} diverged: no measure includes them."
+                said.append(Text(words, "warning"))
+            elif arm.label not in family.finals and search.scores and search.best is None:
+                said.append(Text(f"{arm.name} on {family.name} diverged at every learning rate tried.", "warning"))
+        lacking = [
+            arm.name for arm in found.arms if not family.of(arm.label, FINAL) and not family.has_diverged(arm.label)
+        ]
+        waits = [arm.name for arm in found.arms if arm.label not in family.finals]
+        if lacking:
+            wait = f" (final runs of {', '.join(waits)} first)" if waits else ""
+            open_ones.append(f"{', '.join(lacking)} on {family.name}{wait}")
+    return [*said, *([Text(f"Not measured yet: {'; '.join(open_ones)}.", "note")] if open_ones else [])]
+
+
+def _definitions(found: FeaturesFound) -> Definitions:
+    numbers = " or ".join(map(str, sorted({len(case.training.steps) for case in found.cases})))
+    order = (
+        *("Equal budget", "Matched loss", "Evaluation", "n", "Interval", "p", "Holm", "Higher, lower", "Yes"),
+        *("Corruption", "Severity", "Effective robustness", "Linear probe", "Margin", "Blind layer", "Layer"),
+        *("Effective rank", "Stable rank", "Participation ratio", "Untrained", "Transfer", "Chance", "Limit", "Edge"),
     )
-
-
-def notices(runs: FeatureRuns) -> list[Text]:
-    """Return what comes before all else: controls and jobs that failed, what is missing, what diverged."""
-    found = [Text(f"A CONTROL FAILED: {each.in_words}.", "warning") for each in failed(judge_controls(runs))]
-    return [*found, *missing(runs.records, runs.expected), *_diverged(runs), *_unmeasured(runs)]
-
-
-def _diverged(runs: FeatureRuns) -> list[Text]:
-    """Return which optimizers have no run left on a family."""
-    found = []
-    for family in runs.families:
-        for name, search in family.searches.items():
-            if name in family.finals and _all_diverged(family, name):
-                words = f"All {NAMES[name]} runs of {family.name} diverged: no measure speaks of them."
-                found.append(Text(words, "warning"))
-            elif search.losses and search.best is None:
-                found.append(Text(f"{NAMES[name]} on {family.name} diverged at every learning rate tried.", "warning"))
-    return found
-
-
-def _unmeasured(runs: FeatureRuns) -> list[Text]:
-    """Return what of the families is still to be measured, and what that waits for."""
-    places = []
-    for family in runs.families:
-        missing = [n for n in family.optimizers if not family.of(n, FINAL) and not _all_diverged(family, n)]
-        waits = [NAMES[name] for name in family.optimizers if name not in family.finals]
-        if missing:
-            names = ", ".join(NAMES[name] for name in missing)
-            places.append(f"{names} on {family.name}" + (f" (final runs of {', '.join(waits)} first)" if waits else ""))
-    return [Text(f"Not measured yet: {'; '.join(places)}.", "note")] if places else []
-
-
-def _all_diverged(family: FamilyRuns, name: str) -> bool:
-    members = family.finals[name]["members"] if name in family.finals else ()
-    return bool(members) and all(member["diverged_at"] is not None for member in members)
+    return definitions(f"{OWN}\n{MEASURES}", order, {"evaluations": numbers})

@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
-from muonlab.jobs.cell_config import Count, Decay, Frozen, Rate, Share
+from muonlab.jobs.cell_config import Count, Frozen, Rate, Share
+from muonlab.study import optimizers
+from muonlab.study.optimizers import Beta1, Beta2, Eps, WeightDecay
 
-# Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
+# Raised by hand when a change of the code alters results. The commit is recorded next to a result, not hashed.
 RESULTS_VERSION = 2
 
 OptimizerName = Literal["muon", "adamw", "sgd"]
@@ -175,41 +177,30 @@ class Family(BaseModel):
         return f"{self.net.kind} on {self.data.name}"
 
 
-class SGD(BaseModel):
+class SGD(optimizers.SGD):
     """SGD with momentum, for every parameter; the learning rate is searched."""
 
-    model_config = Frozen
-    name: Literal["sgd"] = "sgd"
-    momentum: Decay = 0.9
-    weight_decay: Rate = 5e-4
-    nesterov: bool = False
+    weight_decay: WeightDecay = 5e-4
 
 
-class AdamW(BaseModel):
+class AdamW(optimizers.AdamW):
     """AdamW for every parameter; the learning rate is searched."""
 
-    model_config = Frozen
-    name: Literal["adamw"] = "adamw"
-    weight_decay: Rate = 0.05
-    beta1: Decay = 0.9
-    beta2: Decay = 0.98
-    eps: Rate = 1e-8
+    weight_decay: WeightDecay = 0.05
 
 
-class Muon(BaseModel):
+class Muon(optimizers.Muon):
     """Muon for the hidden matrices and AdamW for all else, of one learning rate, which is searched.
 
     Steps of Muon are scaled to the root mean square of AdamW's (arXiv 2502.16982), so that one learning rate serves
     both and the search has one dimension for every optimizer.
     """
 
-    model_config = Frozen
-    name: Literal["muon"] = "muon"
-    momentum: Decay = 0.95
-    weight_decay: Rate = 0.05
-    beta1: Decay = 0.9
-    beta2: Decay = 0.98
-    eps: Rate = 1e-8
+    added = frozenset({"nesterov", "steps"})
+    weight_decay: WeightDecay = 0.05
+    beta1: Beta1 = 0.9
+    beta2: Beta2 = 0.98
+    eps: Eps = 1e-8
 
 
 Optimizer = Annotated[SGD | AdamW | Muon, Field(discriminator="name")]
@@ -340,13 +331,9 @@ class Transfer(_Job):
 JobConfig = Annotated[Pretrain | Measure | Transfer, Field(discriminator="kind")]
 
 
-class AnyJob(BaseModel):
-    """A job of any kind, to read one from JSON."""
-
-    model_config = Frozen
-    job: JobConfig
+_JOB: TypeAdapter[Pretrain | Measure | Transfer] = TypeAdapter(JobConfig)
 
 
 def read(config: dict[str, Any]) -> Pretrain | Measure | Transfer:
     """Return the job of a config."""
-    return AnyJob.model_validate({"job": config}).job
+    return _JOB.validate_python(config)

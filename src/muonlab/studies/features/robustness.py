@@ -1,53 +1,145 @@
-"""What clean accuracy does not explain of robustness, in the report."""
+"""Robustness in a report: accuracy by corruption and severity, and a sheet of what the corruptions do."""
 
-from muonlab.report.findings import Column, Element, Table, Text
-from muonlab.studies.features.claims import effective_robustness
-from muonlab.studies.features.readings import FamilyRuns, FeatureRuns
-from muonlab.studies.features.rounds import NAMES
-from muonlab.study.measures.compared import over_runs
+from collections.abc import Callable
+from statistics import fmean
+from typing import Any
+
+from muonlab.report.findings import Axis, Column, Element, Figure, Lines, Picture, Table, Value
+from muonlab.studies.features.nets import Compared, Measured, Place
+from muonlab.study.sections import line, over_runs
+from muonlab.study.study import Arm
+
+SEVERITIES = (0, 1, 2, 3, 4, 5)  # 0 is clean
 
 
-def beyond_clean(runs: FeatureRuns) -> tuple[Element, ...]:
-    """Return what is left of robustness once clean accuracy is allowed for; none where it cannot be told."""
-    blocks = effective_robustness(runs)
-    if not blocks:
+def robustness(compared: Compared) -> tuple[Element, ...]:
+    """Return figures and tables; none where nothing is measured."""
+    if not any(_arms(compared, place) for place in compared.places):
         return ()
-    first = NAMES[runs.first]
+    return by_severity(compared), by_corruption(compared), by_corruption_and_severity(compared)
+
+
+def _arms(compared: Compared, place: Place) -> list[Arm]:
+    return [arm for arm in compared.arms if any(model.accuracy for model in place.of(arm))]
+
+
+def at_severity(model: Measured, severity: int) -> float:
+    """Return accuracy, mean over corruptions; 0 is clean."""
+    if severity == 0:
+        return _clean(model)
+    return fmean(values[severity - 1] for values in model.accuracy.values())
+
+
+def _clean(model: Measured) -> float:
+    assert model.clean_accuracy is not None, "where there are corruptions, clean accuracy is measured too"
+    return model.clean_accuracy
+
+
+def by_severity(compared: Compared) -> Figure:
+    """Return accuracy by severity, a panel per place."""
+    panels = []
+    for place in compared.places:
+        lines = tuple(
+            line(arm.series, SEVERITIES, [[at_severity(m, s) for m in place.of(arm)] for s in SEVERITIES])
+            for arm in _arms(compared, place)
+        )
+        marks = () if place.chance is None else (("chance", place.chance),)
+        if lines:
+            panels.append(Lines(place.name, lines, marks))
+    when = f" {compared.when}" if compared.when else ""
+    caption = (
+        f"Test accuracy{when}, mean over all corruptions, with {compared.spread}. Severity 0 is the clean test set. "
+        f"{compared.accuracy_note}"
+    ).rstrip()
+    return Figure(
+        "severity", "Accuracy by severity", caption, Axis("severity of corruption"), Axis("accuracy"), tuple(panels)
+    )
+
+
+def by_corruption(compared: Compared) -> Table:
+    """Return accuracy under every corruption, mean over severities."""
+
+    def mean_of(corruption: str) -> Callable[[Measured], float]:
+        return lambda model: fmean(model.accuracy[corruption])
+
     rows = []
-    for block in blocks:
-        family = next(each for each in runs.families if each.name == block.place)
-        own, other = (over_runs(family.effective_robustness(name).values()) for name in (runs.first, block.rival))
-        p = block.effect.p, block.adjusted_p, block.side
-        rows.append((family.name, NAMES[block.rival], own, other, block.interval, *p, block.n, _line(family)))
+    for place in compared.places:
+        rows.append(_row(compared, place, ("none (clean)",), _clean))
+        rows += [_row(compared, place, (_plain(name),), mean_of(name)) for name in _corruptions(compared, place)]
+    columns = compared.place, Column("corruption", "Corruption"), *compared.columns(compared.arms, "accuracy")
+    rows = tuple(row for row in rows if any(row[2:]))
+    when = f" {compared.when}," if compared.when else ""
+    note = f"Mean over the five severities,{when} with {compared.spread}."
+    return Table("corruptions", "Accuracy by corruption", columns, rows, note)
+
+
+def by_corruption_and_severity(compared: Compared) -> Table:
+    """Return accuracy under every corruption at every severity."""
+
+    def at(corruption: str, severity: int) -> Callable[[Measured], float]:
+        return lambda model: model.accuracy[corruption][severity - 1]
+
+    rows = tuple(
+        _row(compared, place, (_plain(name), severity), at(name, severity))
+        for place in compared.places
+        for name in _corruptions(compared, place)
+        for severity in SEVERITIES[1:]
+    )
     columns = (
-        Column("family", "Net and data"),
-        Column("rival", "Rival"),
-        Column("first", first, "ratio"),
-        Column("rival_value", "Rival’s", "ratio"),
-        Column("difference", "Difference", "ratio"),
-        Column("p", "p", "p"),
-        Column("p_holm", "p, Holm", "p"),
-        Column("side", f"{first} is"),
-        Column("n", "n"),
-        Column("line", "Rivals’ line"),
+        compared.place,
+        Column("corruption", "Corruption"),
+        Column("severity", "Severity", "count"),
+        *compared.columns(compared.arms, "accuracy"),
     )
-    severities = {family.plan.measuring.path_severity for family in runs.families}
-    note = (
-        f"In log-odds, at severity {' and '.join(map(str, sorted(severities)))}; 95% intervals over seeds, which do "
-        "not hold that the fit itself is uncertain. The rivals’ own looks made the fit, so theirs are near 0 by "
-        "construction where they follow a line."
-    )
-    words = (
-        "Nets that are better on clean inputs are mostly better on corrupted ones too. Effective robustness is what is "
-        "left: how far corrupted accuracy at the end lies above what clean accuracy leads to expect, on the line "
-        f"through all looks of {' and '.join(NAMES[rival] for rival in runs.rivals)} while they were trained. Above 0, "
-        "a net is more robust than its clean accuracy explains."
-    )
-    return Text(words), Table("effective-robustness", "Effective robustness", columns, tuple(rows), note)
+    title = "Accuracy by corruption and severity"
+    note = f"{compared.spread[0].upper()}{compared.spread[1:]}."
+    return Table("corruptions-and-severities", title, columns, rows, note, folded=True)
 
 
-def _line(family: FamilyRuns) -> str:
-    if family.fit is None:
-        return ""
-    slope, intercept = family.fit
-    return f"{slope:.2f} x {'+' if intercept >= 0 else '−'} {abs(intercept):.2f}"
+def _corruptions(compared: Compared, place: Place) -> list[str]:
+    models = [model for arm in _arms(compared, place) for model in place.of(arm)]
+    return list(models[0].accuracy) if models else []
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _row(
+    compared: Compared, place: Place, words: tuple[Value, ...], measure: Callable[[Measured], float]
+) -> tuple[Value, ...]:
+    cells = [[measure(model) for model in place.of(arm) if model.accuracy] for arm in compared.arms]
+    return place.name, *words, *(over_runs(values) if values else None for values in cells)
+
+
+# -- what the corruptions look like ----------------------------------------------------------------
+
+
+def sheet_of(data: str, sheet: dict[str, Any], name: str) -> Picture | Table:
+    """Return the sheet of a data set, as a measuring job drew it; `name` is that of its file."""
+    return _picture(data, sheet, name) if "pixels" in sheet else _passages(data, sheet, name)
+
+
+def _picture(data: str, sheet: dict[str, Any], name: str) -> Picture:
+    return Picture(
+        name=name,
+        title=f"One image of {data} under every corruption",
+        caption="Columns: severity; 0 is the image itself.",
+        width=sheet["width"],
+        height=sheet["height"],
+        channels=sheet["channels"],
+        pixels=sheet["pixels"],
+        row_labels=tuple(map(_plain, sheet["rows"])),
+        column_labels=tuple(sheet["columns"]),
+    )
+
+
+def _passages(data: str, sheet: dict[str, Any], name: str) -> Table:
+    rows = tuple(
+        (_plain(row), int(severity), text)
+        for row, texts in zip(sheet["rows"], sheet["lines"], strict=True)
+        for severity, text in zip(sheet["columns"], texts, strict=True)
+    )
+    columns = Column("corruption", "Corruption"), Column("severity", "Severity", "count"), Column("text", "Text")
+    title = f"A passage of {data} under every corruption"
+    return Table(name, title, columns, rows, "Severity 0 is the text itself.", folded=True)

@@ -1,23 +1,26 @@
-"""The search for learning rates, and the learning curves of the runs that followed, in the report."""
+"""The searches for learning rates, and the learning curves of the runs that followed, in the features report."""
 
 import math
 
-from muonlab.report.findings import Axis, Column, Element, Figure, Lines, Table, as_text
-from muonlab.studies.features.readings import FamilyRuns, FeatureRuns, Searched
-from muonlab.studies.features.rounds import NAMES
-from muonlab.studies.features.seeds import line
+from muonlab.report.findings import Axis, Column, Element, Figure, Line, Lines, Table
+from muonlab.studies.features.readings import FamilyRuns, FeaturesFound
+from muonlab.study.search import Searched
+from muonlab.study.sections import line
+from muonlab.study.study import Arm
 
 _LOG_FROM = 10  # an axis of losses is logarithmic where the largest is this many times the smallest
 
 
-def tuning(runs: FeatureRuns) -> tuple[Element, ...]:
+def tuning(found: FeaturesFound) -> tuple[Element, ...]:
     """Return the figure and table of the searches; none where nothing is tried."""
-    searched = [family for family in runs.families if any(search.losses for search in family.searches.values())]
-    if not searched:
-        return ()
+    families = list(found.runs.families.values())
     panels = [
-        Lines(family.name, tuple(_curve(n, s) for n, s in family.searches.items() if s.losses)) for family in searched
+        Lines(family.name, tuple(_curve(arm, own) for arm in found.arms if (own := family.searches[arm.label]).scores))
+        for family in families
+        if any(search.scores for search in family.searches.values())
     ]
+    if not panels:
+        return ()
     heights = [y for panel in panels for each in panel.lines for y in each.y if y is not None]
     is_log = bool(heights) and max(heights) > _LOG_FROM * min(heights) > 0
     caption = (
@@ -32,40 +35,36 @@ def tuning(runs: FeatureRuns) -> tuple[Element, ...]:
         Axis("validation loss", log=is_log),
         tuple(panel for panel in panels if any(y is not None for each in panel.lines for y in each.y)),
     )
-    return (*((figure,) if figure.panels else ()), table(runs))
+    return (*((figure,) if figure.panels else ()), _table(found))
 
 
-def _curve(name: str, search: Searched):
-    rates = sorted(search.losses)
-    return line(name, rates, [_finite(search, rate) for rate in rates])
+def _curve(arm: Arm, search: Searched) -> Line:
+    rates = sorted(search.scores)
+    return line(arm.series, rates, [_finite(search, rate) for rate in rates])
 
 
 def _finite(search: Searched, rate: float) -> list[float]:
     """Return the losses of a rate by seed; none where a run diverged."""
-    return [loss for loss in search.members[rate] if loss is not None] if math.isfinite(search.losses[rate]) else []
+    _, loss = search.scores[rate]
+    return [each for each in search.losses[rate] if each is not None] if math.isfinite(loss) else []
 
 
-def table(runs: FeatureRuns) -> Table:
-    """Return the chosen learning rate of every optimizer, and what was tried."""
-    rows = []
-    for family in runs.families:
-        for name, search in family.searches.items():
-            if not search.losses:
-                continue
-            rates = sorted(search.losses)
-            diverged = [rate for rate in rates if not math.isfinite(search.losses[rate])]
-            rows.append(
-                (
-                    family.name,
-                    NAMES[name],
-                    search.best,
-                    search.losses[search.best] if search.best is not None else None,
-                    search.edge or "no",
-                    ", ".join(as_text(rate, "exact") for rate in rates),
-                    ", ".join(as_text(rate, "exact") for rate in diverged) or "none",
-                    search.num_runs,
-                )
-            )
+def _table(found: FeaturesFound) -> Table:
+    rows = tuple(
+        (
+            family.name,
+            arm.name,
+            search.best,
+            search.loss,
+            search.edge or "no",
+            search.tried,
+            search.lost,
+            search.num_runs,
+        )
+        for family in found.runs.families.values()
+        for arm in found.arms
+        if (search := family.searches[arm.label]).scores
+    )
     columns = (
         Column("family", "Net and data"),
         Column("optimizer", "Optimizer"),
@@ -77,16 +76,18 @@ def table(runs: FeatureRuns) -> Table:
         Column("num_runs", "Runs", "count"),
     )
     note = (
-        "The best is chosen by clean validation loss, which no measure of the report is taken on. The final runs have "
+        "The best is chosen by clean validation loss, on which no measure of the report is taken. The final runs have "
         "seeds of their own, so that a rate is not judged by the runs that chose it. A search goes on beyond an edge "
         "of its grid, up to a limit; “low” or “high” says that it still ended on one."
     )
-    return Table("tuning-rates", "Learning rates", columns, tuple(rows), note)
+    return Table("tuning-rates", "Learning rates", columns, rows, note)
 
 
-def learning_curves(runs: FeatureRuns) -> tuple[Element, ...]:
+def learning_curves(found: FeaturesFound) -> tuple[Element, ...]:
     """Return the validation loss of the final runs; none where none is done."""
-    panels = [Lines(family.name, _learning(family)) for family in runs.families if _learning(family)]
+    panels = [
+        Lines(family.name, lines) for family in found.runs.families.values() if (lines := _learning(found, family))
+    ]
     if not panels:
         return ()
     caption = (
@@ -96,12 +97,12 @@ def learning_curves(runs: FeatureRuns) -> tuple[Element, ...]:
     return (Figure("learning", "Validation loss of the final runs", caption, *axes, tuple(panels)),)
 
 
-def _learning(family: FamilyRuns) -> tuple:
+def _learning(found: FeaturesFound, family: FamilyRuns) -> tuple[Line, ...]:
     lines = []
-    for name in family.optimizers:
-        final = family.finals.get(name, {"members": (), "steps": ()})
-        whole = [member["validation_loss"] for member in final["members"] if member["diverged_at"] is None]
+    for arm in found.arms:
+        whole = [run["validation_loss"] for run in family.ended(arm.label)] if arm.label in family.finals else []
         if whole:
-            values = [[curve[i] for curve in whole if curve[i] is not None] for i in range(len(final["steps"]))]
-            lines.append(line(name, final["steps"], values))
+            steps = family.finals[arm.label]["steps"]
+            values = [[curve[i] for curve in whole if curve[i] is not None] for i in range(len(steps))]
+            lines.append(line(arm.series, steps, values))
     return tuple(lines)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from muonlab.report.findings import Interval
 from muonlab.stats import blocked, comparison, multiplicity, survival
 from muonlab.stats.results import Estimate, TestResult
 from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns
@@ -209,8 +208,3 @@ def effect_sizes(pair: Comparison, block: str) -> tuple[Estimate, Estimate]:
     end = max(first.max(), second.max()) + 1
     delta = comparison.cliffs_delta(np.where(first_crossed, first, end), np.where(second_crossed, second, end))
     return shift, delta
-
-
-def interval(estimate: Estimate) -> Interval:
-    """Return an estimate as findings hold it."""
-    return Interval(estimate.value, estimate.lower, estimate.upper, estimate.reason)

@@ -15,7 +15,7 @@ from muonlab.report.findings import (
     SurvivalLine,
 )
 from muonlab.stats import survival
-from muonlab.studies.grokking.comparison import Comparison, interval, levels
+from muonlab.studies.grokking.comparison import Comparison, levels
 from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns
 from muonlab.studies.grokking.controls import Control
 from muonlab.studies.grokking.paper import PRINTED
@@ -44,7 +44,7 @@ def ratios(pair: Comparison) -> Figure:
 def _ratio_row(pair: Comparison, label: str, blocks: list[str], *, emphasis: bool = False) -> ForestRow:
     part = pair.only(blocks)
     n = " + ".join(str(number) for number in part.num_runs)
-    return ForestRow(label, interval(part.ratio()), n, emphasis)
+    return ForestRow(label, part.ratio(), n, emphasis)
 
 
 def survival_curves(runs: GrokkingRuns) -> Figure:

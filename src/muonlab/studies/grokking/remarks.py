@@ -3,7 +3,7 @@
 from muonlab.report.findings import as_text
 from muonlab.stats.results import Estimate
 from muonlab.studies.grokking.case import Case, measured, share, side
-from muonlab.studies.grokking.comparison import MIN_RUNS, every_pair, interval, levels
+from muonlab.studies.grokking.comparison import MIN_RUNS, every_pair, levels
 from muonlab.studies.grokking.conditions import was_followed
 from muonlab.studies.grokking.controls import Control
 from muonlab.studies.grokking.scope import several
@@ -51,7 +51,7 @@ def _per_level(case: Case, level: str) -> str:
     found: dict[str, list[str]] = {"sooner": [], "later": [], "undecided": []}
     for group, blocks in groups.items():
         part = Case.of(case.runs, case.pair.only(blocks))
-        number = as_text(interval(part.ratio), "ratio") if part.ratio.value is not None else f"({part.ratio.reason})"
+        number = as_text(part.ratio, "ratio") if part.ratio.value is not None else f"({part.ratio.reason})"
         torn = " (the ranks of the test point the other way)" if part.side != side(part.ratio) else ""
         found[part.side].append(f"{group} {number}{torn}")
     preposition = {"task": "on", "loss": "with"}[level]
@@ -71,7 +71,7 @@ def _in_flops(case: Case) -> Estimate | None:
 def _cost(case: Case) -> str:
     flops, seconds, parts = _in_flops(case), case.pair.cost_factor("seconds"), []
     if flops:
-        parts.append(f"{as_text(interval(flops), 'ratio')} in {_FLOPS} ({side(flops)})")
+        parts.append(f"{as_text(flops, 'ratio')} in {_FLOPS} ({side(flops)})")
     if seconds and case.ratio.value is not None:
         number = as_text(case.ratio.value * seconds, "ratio")
         parts.append(f"{number} in seconds on this machine (without an interval: the timing has an error of its own)")
@@ -120,7 +120,7 @@ def _stays(case: Case) -> str:
     )
     lasting = case.pair.ratio(sustained=True)
     if lasting.value is not None:
-        text += f" Counting only crossings that last, the ratio is {as_text(interval(lasting), 'ratio')}."
+        text += f" Counting only crossings that last, the ratio is {as_text(lasting, 'ratio')}."
     return text
 
 
@@ -165,12 +165,12 @@ def _horizon(case: Case) -> str:
     text = (
         f"The ratio depends on the budget, which is our own choice: {' and '.join(counts)} did not cross, and each "
         f"counts as if it had at the very end. Were the budget {LONGER} times as long and these runs still did not "
-        f"cross, the ratio would be {as_text(interval(longer), 'ratio')}{_other_answer(ratio, longer)}."
+        f"cross, the ratio would be {as_text(longer, 'ratio')}{_other_answer(ratio, longer)}."
     )
     whole = [block for block in case.pair.pairs if runs.crossed[runs.blocks == block].all()]
     if whole:
         where = f"the {len(whole)} blocks" if len(whole) > 1 else "the one block"
-        within = interval(case.pair.only(whole).ratio())
+        within = case.pair.only(whole).ratio()
         text += f" Within {where} where every run crossed, it is {as_text(within, 'ratio')}."
     return text
 
@@ -192,7 +192,7 @@ def _does_not_last(case: Case) -> str:
         return ""
     return (
         "Counting only crossings that are known to last the answer would not stand: the ratio is "
-        f"{as_text(interval(lasting), 'ratio')}."
+        f"{as_text(lasting, 'ratio')}."
     )
 
 
@@ -200,7 +200,7 @@ def _turned_by_cost(case: Case) -> str:
     flops = _in_flops(case)
     if flops is None or "undecided" in (case.side, side(flops)) or side(flops) == case.side:
         return ""
-    return f"Counted in {_FLOPS} the answer turns round: the ratio is {as_text(interval(flops), 'ratio')}."
+    return f"Counted in {_FLOPS} the answer turns round: the ratio is {as_text(flops, 'ratio')}."
 
 
 def no_control(controls: list[Control]) -> str:

@@ -7,7 +7,7 @@ from muonlab.report.findings import Column, Table, Value
 from muonlab.stats import survival
 from muonlab.stats.proportions import wilson
 from muonlab.stats.results import TestResult
-from muonlab.studies.grokking.comparison import Comparison, effect_sizes, every_pair, interval
+from muonlab.studies.grokking.comparison import Comparison, effect_sizes, every_pair
 from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns, was_followed
 from muonlab.studies.grokking.controls import Control
 from muonlab.studies.grokking.scope import several
@@ -63,13 +63,13 @@ def times(runs: GrokkingRuns) -> Table:
 
 def _times_of(condition: Condition) -> tuple[Value, ...]:
     steps, crossed = condition.times()
-    middle = interval(survival.median_time(survival.kaplan_meier(steps, crossed)))
-    mean = interval(survival.restricted_mean(steps, crossed, condition.budget))
+    middle = survival.median_time(survival.kaplan_meier(steps, crossed))
+    mean = survival.restricted_mean(steps, crossed, condition.budget)
     seconds = condition.seconds_per_step
     return (
         len(steps),
         int(crossed.sum()),
-        interval(wilson(int(crossed.sum()), len(steps))),
+        wilson(int(crossed.sum()), len(steps)),
         middle,
         mean,
         _scaled(middle.value, condition.epochs_per_step),
@@ -117,8 +117,8 @@ def _lasting_of(condition: Condition) -> tuple[Value, ...]:
         len(crossed),
         int(sustained.sum()),
         len(crossed) - num_followed or None,
-        interval(wilson(int(sustained.sum()), num_followed)),
-        interval(survival.median_time(survival.kaplan_meier(steps, sustained))),
+        wilson(int(sustained.sum()), num_followed),
+        survival.median_time(survival.kaplan_meier(steps, sustained)),
         min(lowest, default=None),
         float(median(lowest)) if lowest else None,
         sum(member.diverged_at is not None for member in condition.members),
@@ -148,9 +148,9 @@ def blocks(pair: Comparison, tests: Tests) -> Table:
     for block, both in pair.pairs.items():
         crossed = [int(condition.times()[1].sum()) for condition in both]
         shift, delta = effect_sizes(pair, block)
-        ratio = interval(pair.only([block]).ratio())
+        ratio = pair.only([block]).ratio()
         sizes = (len(both[0].members), len(both[1].members), *crossed)
-        rows.append((block, ratio, *sizes, interval(shift), interval(delta), *p_values[block]))
+        rows.append((block, ratio, *sizes, shift, delta, *p_values[block]))
     note = (
         f"{first} over {second}, or minus it: a ratio below 1, a negative shift and a negative delta say that {first} "
         "is sooner. The shift is Hodges and Lehmann’s, in steps, of the runs that crossed; Cliff’s delta takes all "
@@ -213,7 +213,7 @@ def pairs_of_settings(runs: GrokkingRuns, pair: Comparison) -> Table:
             *other.variants,
             len(other.pairs),
             *other.num_runs,
-            interval(other.ratio()) if other.pairs else None,
+            other.ratio() if other.pairs else None,
             other.variants == pair.variants,
         )
         for other in every_pair(runs, *pair.optimizers)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from muonlab.report.findings import Answer, Verdict, as_text
 from muonlab.studies.grokking.case import ALPHA, Case, measured
-from muonlab.studies.grokking.comparison import MIN_RUNS, Comparison, interval, levels
+from muonlab.studies.grokking.comparison import MIN_RUNS, Comparison, levels
 from muonlab.studies.grokking.conditions import NAMES, GrokkingRuns
 from muonlab.studies.grokking.controls import Control, leaking
 from muonlab.studies.grokking.remarks import beside, cautions, no_control, remarks
@@ -47,7 +47,7 @@ def judge(
         if case.ratio.value is not None:
             claim += f": {measured(case, case.names[0])}"
     sentence = f"{claim}, {scope_in_words(runs, pair)}."
-    shown = interval(case.ratio) if case.ratio.value is not None else None
+    shown = case.ratio if case.ratio.value is not None else None
     more = (*remarks(case), *further)
     return Verdict(answer, label, sentence, shown, more, scope_of(runs, pair), tuple(cautions(case, controls)))
 

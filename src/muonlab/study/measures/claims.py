@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from muonlab.report.findings import Answer, Interval, Kind
+from muonlab.report.findings import Answer, Kind
 from muonlab.stats.effects import Effect
 from muonlab.stats.multiplicity import holm
+from muonlab.stats.results import Estimate
 
 LABELS: dict[Answer, str] = {
     "yes": "Yes",
@@ -33,10 +34,9 @@ class Block:
     adjusted_p: float | None = None
 
     @property
-    def interval(self) -> Interval:
+    def interval(self) -> Estimate:
         """The difference as the report shows it."""
-        estimate = self.effect.estimate
-        return Interval(estimate.value, estimate.lower, estimate.upper, estimate.reason)
+        return self.effect.estimate
 
     @property
     def kind(self) -> Kind:

@@ -50,8 +50,10 @@ def build_engine(
     lr = rates[0] if len(set(rates)) == 1 else optimizers.by_member(rates)
     hyper, others = {"lr": lr, **optimizer.model_dump(exclude={"name"})}, None
     if isinstance(optimizer, Muon):
-        others = {key: value for key, value in hyper.items() if key != "momentum"}
-        hyper = {key: hyper[key] for key in ("lr", "momentum", "weight_decay")} | {"adjust_lr_fn": "match_rms_adamw"}
+        names = ("momentum", "nesterov", "steps")
+        others = {key: value for key, value in hyper.items() if key not in names}
+        hyper = {key: hyper[key] for key in ("lr", "weight_decay", *names) if key in hyper}
+        hyper["adjust_lr_fn"] = "match_rms_adamw"
     treated = optimizers.treatments(build(), optimizer.name, hyper, others=others, stems=STEMS, flatten=True)
     rows = data.train.first(engine.TRIAL_ROWS)
     return engine.build(build, softmax_per_example, treated, own, rows.inputs, rows.labels, device=device)

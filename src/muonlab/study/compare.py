@@ -1,0 +1,105 @@
+"""Comparisons of the first arm with its rivals, case by case, with p adjusted over those that are judged together."""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from muonlab.stats.effects import Effect, difference, difference_of_estimates, paired
+from muonlab.stats.multiplicity import holm
+from muonlab.stats.results import Estimate
+from muonlab.study.study import Case, Comparison, Found, Quantity, Rule, Test
+
+Numbers = Mapping[int, float]
+
+
+def compare(
+    found: Found,
+    quantities: Sequence[Quantity],
+    state: Hashable = None,
+    cases: Sequence[Case] | None = None,
+) -> tuple[Comparison, ...]:
+    """Return every case with every rival in every quantity where both have runs, p adjusted over all of them.
+
+    Args:
+        found: the study. What was compared before is not computed again.
+        quantities: what is compared.
+        state: of the runs, such as "end".
+        cases: by default those that the claims are about.
+    """
+    chosen = found.cases if cases is None else tuple(cases)
+    key = (tuple(quantity.key for quantity in quantities), state, tuple(case.name for case in chosen))
+    if key not in found.compared:
+        pairs = [
+            compare_one(found, quantity, case, rival.label, state)
+            for case in chosen
+            for rival in found.rivals
+            for quantity in quantities
+            if quantity.is_asked(case, state)
+        ]
+        found.compared[key] = adjusted([pair for pair in pairs if pair is not None])
+    return found.compared[key]
+
+
+def compare_one(found: Found, quantity: Quantity, case: Case, rival: str, state: Hashable = None) -> Comparison | None:
+    """Return one comparison, its p not adjusted; None where one side is not measured."""
+    first = found.first.label
+    own, other = quantity.values(found, case, first, rival, state), quantity.values(found, case, rival, first, state)
+    if own is None or other is None:
+        return None
+    rule = found.rule.test
+    test: Test = rule(found, case, rival) if callable(rule) else rule
+    effect, means = _effect(own, other, test)
+    missing = (0, 0)
+    if test == "paired" and not isinstance(own, Estimate) and not isinstance(other, Estimate):
+        missing = found.num_runs - len(own), found.num_runs - len(other)
+    return Comparison(case, rival, quantity, state, effect, means, missing, test, found.rule)
+
+
+def _effect(
+    own: Numbers | Estimate, other: Numbers | Estimate, test: Test
+) -> tuple[Effect, tuple[float | None, float | None]]:
+    if isinstance(own, Estimate) or isinstance(other, Estimate):
+        assert isinstance(own, Estimate), "a quantity returns estimates of both sides, or of none"
+        assert isinstance(other, Estimate), "a quantity returns estimates of both sides, or of none"
+        return difference_of_estimates(own, other), (own.value, other.value)
+    first, second = TESTS[test](own, other)
+    effect = (difference if test == "welch" or len(first) != len(second) else paired)(first, second)
+    return effect, (fmean(first) if first else None, fmean(second) if second else None)
+
+
+def _all(own: Numbers, other: Numbers) -> tuple[list[float], list[float]]:
+    return list(own.values()), list(other.values())
+
+
+def _in_pairs(own: Numbers, other: Numbers) -> tuple[list[float], list[float]]:
+    seeds = sorted(set(own) & set(other))
+    return [own[seed] for seed in seeds], [other[seed] for seed in seeds]
+
+
+# Which numbers of both sides a test takes. Examples are paired where there are as many: then they are the same ones.
+TESTS: dict[Test, Callable[[Numbers, Numbers], tuple[list[float], list[float]]]] = {
+    "welch": _all,
+    "paired": _in_pairs,
+    "examples": _all,
+}
+
+
+def adjusted(comparisons: Iterable[Comparison]) -> tuple[Comparison, ...]:
+    """Return comparisons with p adjusted over all of them (Holm 1979); those of too few runs are not counted."""
+    known = list(comparisons)
+    p = holm({str(number): each.effect.p if _has_runs(each) else None for number, each in enumerate(known)})
+    return tuple(replace(each, adjusted_p=p[str(number)]) for number, each in enumerate(known))
+
+
+def _has_runs(comparison: Comparison) -> bool:
+    return min(comparison.effect.n) >= comparison.rule.min_runs
+
+
+def by_seed(values: Iterable[float]) -> dict[int, float] | None:
+    """Return numbers as `Quantity.values` takes them where seeds do not matter; None where there are none."""
+    return dict(enumerate(values)) or None
+
+
+def with_rule(found: Found, rule: Rule) -> Found:
+    """Return the same study under another rule, with nothing compared yet."""
+    return replace(found, rule=rule, compared={})

@@ -1,0 +1,114 @@
+"""Controls: what a measure says where there is nothing to find, and whether that is what it must say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from muonlab.report.findings import Column, Element, Table, Text, as_text
+
+ERROR = 1e-3  # probability that chance alone exceeds the limit of one control
+
+State = Literal["passed", "failed", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control.
+
+    Attributes:
+        name: such as "shuffled labels".
+        what: was measured.
+        value: that was obtained, which must not exceed `limit`.
+        expected: value where there is nothing to find.
+        limit: largest value that chance, or rounding, explains.
+        n: runs or cases behind it.
+        place: case that it was made in; empty for one of the whole study.
+        examples: test examples behind it.
+        must: what the value must do.
+        why: what the limit allows for.
+        is_share: whether no value exceeds 1. A limit of 1 then says that there is too little to tell.
+    """
+
+    name: str
+    what: str
+    value: float
+    expected: float
+    limit: float
+    n: int
+    place: str = ""
+    examples: int = 0
+    must: str = "stay at chance"
+    why: str = "guessing"
+    is_share: bool = True
+
+    @property
+    def state(self) -> State:
+        """Whether it says what it must."""
+        if self.is_share and self.limit >= 1:
+            return "cannot tell"
+        return "passed" if self.value <= self.limit else "failed"
+
+    @property
+    def title(self) -> str:
+        """Name, and place where it has one."""
+        return f"{self.name} of {self.place}" if self.place else self.name
+
+    @property
+    def in_words(self) -> str:
+        """What it did, if it failed."""
+        return (
+            f"{self.title}: {self.what} is {as_text(self.value, 'accuracy')}, "
+            f"more than the {as_text(self.limit, 'accuracy')} that {self.why} explains"
+        )
+
+
+def failed(controls: Sequence[Control]) -> list[Control]:
+    """Return the controls that do not say what they must."""
+    return [control for control in controls if control.state == "failed"]
+
+
+def notices(controls: Sequence[Control]) -> list[Text]:
+    """Return a warning for each control that failed."""
+    return [Text(f"A CONTROL FAILED: {each.in_words}.", "warning") for each in failed(controls)]
+
+
+def checks(controls: Sequence[Control], note: str, place: Column | None = None) -> tuple[Element, ...]:
+    """Return what the controls say, in a line or more, and a table of them.
+
+    Args:
+        controls: of the study.
+        note: what the study's own controls are.
+        place: column of the cases; None for a study whose controls are of no case and count no examples.
+    """
+    if not controls:
+        return (Text("No control is measured yet: nothing shows that the measures can fail.", "warning"),)
+    said = [
+        Text(f"FAILED: {each.in_words}. No measure of this report can be trusted.", "warning")
+        for each in failed(controls)
+    ]
+    said += [
+        Text(f"{each.title} cannot tell: there is too little for “{each.what}”.", "warning")
+        for each in controls
+        if each.state == "cannot tell"
+    ]
+    if not said:
+        said = [
+            Text(f"All {len(controls)} controls passed: where there is nothing to find, nothing was found.", "good")
+        ]
+    columns = {
+        "place": place or Column("place", "Case"),
+        "name": Column("control", "Control"),
+        "what": Column("what", "Measured"),
+        "must": Column("must", "Must"),
+        "value": Column("value", "Value", "accuracy"),
+        "expected": Column("expected", "Chance, or 1" if place else "Chance", "accuracy"),
+        "limit": Column("limit", "Limit", "accuracy"),
+        "n": Column("n", "n", "count"),
+        "examples": Column("examples", "Test examples", "count"),
+        "state": Column("state", "Result"),
+    }
+    if place is None:
+        columns = {key: column for key, column in columns.items() if key not in ("place", "must", "examples")}
+    rows = tuple(tuple(getattr(control, key) for key in columns) for control in controls)
+    note = f"Limit: what chance exceeds with a probability of at most {ERROR:g}. {note}"
+    return *said, Table("controls", "Controls", tuple(columns.values()), rows, note)

@@ -1,0 +1,61 @@
+"""A study in its folder: what was asked, and the jobs that follow from the results that are there."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from muonlab.jobs import job as jobs
+from muonlab.jobs.job import Job, JobRecord
+from muonlab.study.study import Step
+
+Results = Mapping[str, dict[str, Any]]  # by id of a job
+Asked = TypeVar("Asked", bound=BaseModel)
+Steps = Callable[..., list[Step]]  # (asked, results, results version, by default that of today)
+
+
+def begin(study: str, asked: Any, folder: Path) -> None:
+    """Make the folder hold what is asked, a model with `preset` and `settings`. Jobs of earlier requests stay there.
+
+    Raises:
+        StudyError: the folder holds something else, or cannot be written.
+    """
+    config = asked.model_dump(mode="json", exclude={"preset", "settings"})
+    jobs.create(folder, study, asked.preset, asked.settings, config)
+
+
+def ready(steps: Steps, asked: Any, folder: Path) -> list[Job]:
+    """Return the jobs that are not done and whose inputs are there, each once, those that others wait for first."""
+    results = jobs.results(folder)
+    return list({step.job.id: step.job for step in steps(asked, results) if step.job.id not in results}.values())
+
+
+def read(
+    model: type[Asked], steps: Steps, folder: Path, current: int
+) -> tuple[Asked, list[Step], Results, list[JobRecord]]:
+    """Return what was asked, the jobs known by now, results by id, and the records of those jobs.
+
+    A job's id contains its results version, so jobs of an older version are found under that version.
+
+    Args:
+        model: of what is asked.
+        steps: of the study.
+        folder: the study's.
+        current: results version of the jobs that a run would compute now.
+
+    Raises:
+        StudyError: there is no such study in the folder.
+    """
+    file = jobs.read(folder)
+    asked = model.model_validate({**file.config, "preset": file.preset, "settings": file.settings})
+    records, results = jobs.records(folder), jobs.results(folder)
+    known = steps(asked, results, jobs.results_version(records, current))
+    ids = {step.job.id for step in known}  # a folder may hold other jobs, of earlier requests
+    return asked, known, results, [record for record in records if record.id in ids]
+
+
+def make_job(name: str, target: str, config: BaseModel, cost: float) -> Job:
+    """Return the job of a config; its id is the config's hash."""
+    plain = config.model_dump(mode="json")
+    return Job(jobs.identity(plain), name, target, plain, cost)

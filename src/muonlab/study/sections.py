@@ -1,0 +1,237 @@
+"""Parts of a report that studies share: means as lines and columns, comparisons, tuning, jobs, settings in full."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from muonlab.jobs.job import JobRecord, results_version
+from muonlab.report.findings import (
+    Column,
+    Element,
+    Findings,
+    Forest,
+    ForestRow,
+    Kind,
+    Line,
+    Record,
+    Section,
+    Series,
+    Table,
+    Text,
+    Value,
+    Verdict,
+)
+from muonlab.stats.effects import mean
+from muonlab.stats.results import Estimate
+from muonlab.study import controls
+from muonlab.study.study import Arm, Comparison, Found
+
+MOST_FAILURES = 5  # that are named one by one
+
+# -- means over runs -------------------------------------------------------------------------------
+
+
+def over_runs(values: Iterable[float]) -> Estimate:
+    """Return the mean with Student's interval; without one, with a reason, where there can be none."""
+    return mean(list(values))
+
+
+def line(series: Series, x: Sequence[float], values: Sequence[Sequence[float]]) -> Line:
+    """Return the means over runs as a line; a point without runs is a gap.
+
+    Args:
+        series: whose it is.
+        x: where the points are.
+        values: at every point, one per run.
+    """
+    return line_of(series, max((len(each) for each in values), default=0), x, [over_runs(each) for each in values])
+
+
+def line_of(series: Series, n: int, x: Sequence[float], points: Sequence[Estimate]) -> Line:
+    """Return points with intervals as a line; n is the number of runs behind each."""
+    return Line(
+        series=series,
+        n=n,
+        x=tuple(x),
+        y=tuple(point.value for point in points),
+        lower=tuple(point.lower for point in points),
+        upper=tuple(point.upper for point in points),
+    )
+
+
+def columns_of(arms: Iterable[Arm], kind: Kind) -> tuple[Column, ...]:
+    """Return a column for each arm."""
+    return tuple(Column(arm.label, arm.name, kind) for arm in arms)
+
+
+# -- comparisons -----------------------------------------------------------------------------------
+
+
+def comparison_columns(found: Found, n: str = "n") -> tuple[Column, ...]:
+    """Return the columns of `comparison_values`; `n` is the heading of the number of runs."""
+    first = found.first.name
+    return (
+        Column("mean_first", first, "number"),
+        Column("mean_rival", "Rival’s", "number"),
+        Column("difference", "Difference", "number"),
+        Column("p", "p", "p"),
+        Column("p_holm", "p, Holm", "p"),
+        Column("side", f"{first} is"),
+        Column("n", n),
+    )
+
+
+def comparison_values(pair: Comparison) -> tuple[Value, ...]:
+    """Return the numbers of a comparison for a table."""
+    return *pair.means, pair.estimate, pair.effect.p, pair.adjusted_p, pair.side, pair.n
+
+
+def count_columns(found: Found) -> tuple[Column, ...]:
+    """Return the columns of `muonlab.study.judge.counts`."""
+    return (
+        Column("higher", f"{found.first.name} higher", "count"),
+        Column("lower", "Lower", "count"),
+        Column("undecided", "Undecided", "count"),
+        Column("cells", "Comparisons", "count"),
+    )
+
+
+def forest(found: Found, title: str, rows: Sequence[tuple[str, Comparison]], emphasis: str = "") -> Forest:
+    """Return comparisons of one quantity as a panel.
+
+    Args:
+        found: the study.
+        title: of the panel.
+        rows: label and comparison.
+        emphasis: label of the row that stands out.
+    """
+    shown = tuple(ForestRow(label, pair.estimate, pair.n, bool(emphasis) and label == emphasis) for label, pair in rows)
+    rivals = {pair.rival for _, pair in rows}
+    other = found.name(rivals.pop()) if len(rivals) == 1 else "rival"
+    return Forest(title, shown, 0.0, f"{other} higher", f"{found.first.name} higher", rows[0][1].kind)
+
+
+# -- settings and jobs -----------------------------------------------------------------------------
+
+
+def optimizer_settings(arms: Iterable[Arm], note: str) -> Table:
+    """Return the settings of every arm's optimizer that are not searched."""
+    held = {arm.name: arm.optimizer.model_dump(mode="json", exclude={"name"}) for arm in arms}
+    keys = list(dict.fromkeys(key for values in held.values() for key in values))
+    columns = (
+        Column("optimizer", "Optimizer"),
+        *(Column(key, key.replace("_", " ").capitalize(), "exact") for key in keys),
+    )
+    rows = tuple((name, *(_plain(own.get(key)) for key in keys)) for name, own in held.items())
+    return Table("optimizers", "Settings of the optimizers", columns, rows, note)
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else json.dumps(value)
+
+
+def missing(records: Sequence[JobRecord], expected: int) -> list[Text]:
+    """Return how far a study is, and which of its jobs failed and why.
+
+    Args:
+        records: of the study's jobs.
+        expected: number of jobs that are known by now.
+    """
+    found = []
+    done = sum(record.status == "done" for record in records)
+    if done < expected:
+        found.append(
+            Text(
+                f"This study is not finished: {done} of the {expected} jobs known so far are done; more may "
+                "follow from their results. This report is about those.",
+                "warning",
+            )
+        )
+    lost = [record for record in records if record.status in ("failed", "unreadable")]
+    for record in lost[:MOST_FAILURES]:
+        what = "failed" if record.status == "failed" else "cannot be read"
+        found.append(Text(f"{record.name or record.id} {what}: {record.reason}.", "warning"))
+    if len(lost) > MOST_FAILURES:
+        found.append(Text(f"{len(lost) - MOST_FAILURES} more jobs failed: see “Every job”.", "warning"))
+    return found
+
+
+def version(records: Sequence[JobRecord], current: int) -> list[Text]:
+    """Return a note if the study's jobs were computed by a muonlab of another results version.
+
+    Args:
+        records: of the study's jobs.
+        current: results version of the jobs that a run would compute now.
+    """
+    found = results_version(records, current)
+    if found == current:
+        return []
+    words = (
+        f"These results have results version {found}; this muonlab computes version {current}: running the study again "
+        "in this folder computes every job again."
+    )
+    return [Text(words, "note")]
+
+
+def every_job(records: Sequence[JobRecord]) -> Table:
+    """Return every job of a study and its state."""
+    columns = (
+        Column("job", "Job"),
+        Column("name", "What"),
+        Column("status", "Status"),
+        Column("seconds", "Seconds", "number"),
+        Column("reason", "Remark"),
+    )
+    rows = tuple((r.id, r.name, r.status, r.seconds, r.reason or "") for r in records)
+    return Table("jobs", "Every job", columns, rows, folded=True)
+
+
+def in_full(study: str, asked: Any, records: Sequence[JobRecord]) -> tuple[Record, ...]:
+    """Return the config under its command, and the environment that all jobs share.
+
+    Args:
+        study: its name.
+        asked: a pydantic model with `preset` and `settings`.
+        records: of its jobs.
+    """
+    settings = " ".join(f"{key}={','.join(values)}" for key, values in asked.settings.items())
+    command = f"muonlab run {study} preset={asked.preset} {settings}".rstrip()
+    config = Record(f"Config in full: {command}", _pretty(asked.model_dump(mode="json")))
+    found = [record.environment for record in records if record.environment]
+    if not found:
+        return (config,)
+    shared = {key: value for key, value in found[0].items() if all(each.get(key) == value for each in found)}
+    diff = shared.pop("uncommitted_diff", None)
+    environment = Record(f"Environment of all {len(found)} jobs that have begun", _pretty(shared))
+    return config, environment, *((Record("Uncommitted changes of the source", str(diff)),) if diff else ())
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)
+
+
+# -- the whole report ------------------------------------------------------------------------------
+
+
+def findings(
+    title: str,
+    question: str,
+    verdict: Verdict,
+    found: Found,
+    notices: Iterable[Text],
+    sections: Iterable[tuple[str, Sequence[Element]]],
+    current: int,
+) -> Findings:
+    """Return a report: what failed and is missing comes first, and sections without elements are left out.
+
+    Args:
+        title, question, verdict: of the study.
+        found: the study.
+        notices: of the study's own, after those on controls and jobs.
+        sections: heading and elements.
+        current: results version of the jobs that a run would compute now.
+    """
+    of_jobs = *version(found.records, current), *missing(found.records, found.expected)
+    first = (*controls.notices(found.controls), *of_jobs, *notices)
+    held = tuple(Section(heading, tuple(elements)) for heading, elements in sections)
+    return Findings(title, question, verdict, first, tuple(section for section in held if section.elements))

@@ -1,0 +1,250 @@
+"""The nouns of a study: who is compared, where, in what, and what has been found.
+
+A study asks whether one arm, the first, differs from its rivals. Runs are compared within a case only. A comparison is
+made of a `Quantity`: numbers of one arm, by seed. Everything after that, from the test to the verdict, is the same for
+every study and takes a `Found`.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from muonlab.jobs.job import Job, JobRecord
+from muonlab.report.findings import Kind, Series
+from muonlab.stats.effects import Effect
+from muonlab.stats.results import Estimate
+from muonlab.study.controls import Control
+
+NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}  # optimizers as people write them
+ALPHA = 0.05
+MIN_RUNS = 3  # of each side of a comparison: two runs may agree by luck
+
+Side = Literal["higher", "lower", "undecided"]
+Test = Literal["welch", "paired", "examples"]
+Values = Mapping[int, float] | Estimate | None
+Runs = TypeVar("Runs")
+
+
+class Case(Protocol):
+    """Where arms are compared, such as a net and its data. A study's own class; the engine knows its name alone."""
+
+    @property
+    def name(self) -> str:
+        """For people, and unique in a study."""
+        ...
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Who is compared, such as an optimizer with its settings.
+
+    Attributes:
+        label: unique in a study; settings, columns of a CSV and results name the arm by it.
+        series: its name for people, its colour and its style of line.
+        optimizer: its recipe; None where an arm is something else.
+    """
+
+    label: str
+    series: Series
+    optimizer: Any = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.series.label
+
+
+def arms_of(optimizers: Mapping[str, Any]) -> tuple[Arm, ...]:
+    """Return an arm for each label and optimizer. Arms of one optimizer share its colour and differ in style."""
+    found: list[Arm] = []
+    for label, optimizer in optimizers.items():
+        role = optimizer.name if optimizer.name in NAMES else "other"
+        style = sum(arm.series.role == role for arm in found)
+        name = NAMES.get(label, label) if label == optimizer.name else label
+        found.append(Arm(label, Series(name, role, style), optimizer))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is compared.
+
+    Attributes:
+        key: name in files.
+        name: for people; `short` where there is little room.
+        unit: of a difference; `kind` is how its numbers read.
+        values: (found, case, arm, rival, state) -> one number per seed of the arm where it is compared with that rival;
+            an `Estimate` where there is one number with an interval of its own; None where nothing is measured yet.
+            A quantity is given the rival since it may depend on it: margins are means over the layers that the probes
+            of both can read.
+        is_asked: (case, state) -> whether the study means to measure it there.
+    """
+
+    key: str
+    name: str
+    unit: str
+    values: Callable[[Any, Any, str, str, Any], Values]
+    kind: Kind = "ratio"
+    short: str = ""
+    is_asked: Callable[[Any, Any], bool] = lambda case, state: True
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is to be decided: a letter or key, a title, the claim's own words, and the quantities that it is about.
+
+    `others` are further ways to measure the same. They are shown next to the claim and decide nothing.
+    """
+
+    letter: str
+    title: str
+    words: str
+    quantities: tuple[Quantity, ...]
+    others: tuple[Quantity, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How comparisons are tested, and when one is decided.
+
+    Attributes:
+        test: "welch" takes runs as independent; "paired" takes runs of one seed together; "examples" takes test
+            examples in place of runs, in pairs where both sides saw the same. Or (found, case, rival) -> one of them.
+        min_runs: of each side, or pairs, below which nothing is decided.
+        negligible: share of the larger mean below which a difference means nothing, however sure it is.
+    """
+
+    test: Test | Callable[[Any, Any, str], Test] = "welch"
+    min_runs: int = MIN_RUNS
+    negligible: float = 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first arm minus a rival in one case and state.
+
+    Attributes:
+        effect: the difference and its test.
+        means: of both sides; None where a side has no runs.
+        missing: runs of both sides that have no value, such as censored ones.
+        test: that was made.
+        rule: by which it is decided.
+        adjusted_p: by Holm, over the comparisons that are judged together; None where there are too few runs.
+    """
+
+    case: Any
+    rival: str
+    quantity: Quantity
+    state: Hashable
+    effect: Effect
+    means: tuple[float | None, float | None]
+    missing: tuple[int, int]
+    test: Test
+    rule: Rule
+    adjusted_p: float | None = None
+
+    @property
+    def estimate(self) -> Estimate:
+        """The difference with its interval."""
+        return self.effect.estimate
+
+    @property
+    def kind(self) -> Kind:
+        """How its numbers read."""
+        return self.quantity.kind
+
+    @property
+    def n(self) -> str:
+        """Runs of both sides; or pairs, and the runs that are in none."""
+        if self.test == "welch":
+            return f"{self.effect.n[0]} + {self.effect.n[1]}"
+        lost = f" ({self.missing[0]} + {self.missing[1]} censored)" if any(self.missing) else ""
+        return f"{self.effect.n[0]}{lost}"
+
+    @property
+    def negligible(self) -> float:
+        """Size below which the difference means nothing."""
+        return self.rule.negligible * max((abs(mean) for mean in self.means if mean is not None), default=0.0)
+
+    @property
+    def side(self) -> Side:
+        """Where the first arm lies."""
+        value = self.estimate.value
+        if self.adjusted_p is None or self.adjusted_p > ALPHA or not value or abs(value) < self.negligible:
+            return "undecided"
+        return "higher" if value > 0 else "lower"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A job with its place in the study, so that nobody has to derive it again to read the result.
+
+    Attributes:
+        job, config: what a worker does, as it is stored and as the study's own config.
+        role: what it is for, such as "search" or "final".
+        case: where; None for a job of no case.
+        arm: label of the arm whose weights or runs it is about; `by` of another arm that has a part in it.
+        extension: number of times that a search had gone on before it.
+    """
+
+    job: Job
+    config: Any
+    role: str
+    case: Any = None
+    arm: str = ""
+    by: str = ""
+    extension: int = 0
+
+
+@dataclass(frozen=True)
+class Found(Generic[Runs]):
+    """All that is known of a study. What is in it, or follows from it, is computed once and passed down.
+
+    Attributes:
+        runs: what the results hold, as the study reads them.
+        arms: the first is compared with each of the others.
+        cases: those that the claims are about.
+        num_runs: that each arm should have in each case.
+        rule: of every comparison.
+        controls: every control that can be judged yet.
+        records: of the study's jobs; `expected` is the number of jobs that are known by now.
+        compared: what `compare` has computed, by its arguments.
+    """
+
+    runs: Runs
+    arms: tuple[Arm, ...]
+    cases: tuple[Any, ...]
+    num_runs: int
+    rule: Rule
+    controls: tuple[Control, ...] = ()
+    records: tuple[JobRecord, ...] = ()
+    expected: int = 0
+    compared: dict[Hashable, tuple[Comparison, ...]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def first(self) -> Arm:
+        """The arm that the claims are about."""
+        return self.arms[0]
+
+    @property
+    def rivals(self) -> tuple[Arm, ...]:
+        """The other arms."""
+        return self.arms[1:]
+
+    def arm(self, label: str) -> Arm:
+        """Return the arm of a label."""
+        return next(arm for arm in self.arms if arm.label == label)
+
+    def name(self, label: str) -> str:
+        """Return what people call the arm of a label."""
+        return self.arm(label).name
+
+    def names(self, labels: Iterable[str] | None = None) -> str:
+        """Return the names of some arms, or of all rivals, as "AdamW and SGD"."""
+        chosen = [self.name(label) for label in labels] if labels is not None else [arm.name for arm in self.rivals]
+        return " and ".join(chosen) or "nothing"
+
+
+def of_case(comparisons: Sequence[Comparison], case: Case, rival: str) -> Comparison | None:
+    """Return the comparison with a rival in a case, if there is one."""
+    return next((each for each in comparisons if each.case.name == case.name and each.rival == rival), None)

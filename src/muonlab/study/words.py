@@ -1,0 +1,74 @@
+"""Sentences and definitions that all studies share."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from muonlab.jobs.job import JobRecord
+from muonlab.report.findings import Definitions
+from muonlab.study.controls import ERROR
+from muonlab.study.study import ALPHA, MIN_RUNS
+
+# -- cautions: what weakens an answer --------------------------------------------------------------
+
+
+def missing_jobs(records: Sequence[JobRecord], expected: int) -> list[str]:
+    """Return a caution where jobs of the study are not done."""
+    done = sum(record.status == "done" for record in records)
+    if done == expected:
+        return []
+    failed = sum(record.status == "failed" for record in records)
+    return [
+        f"{expected - done} of {expected} jobs known so far are not done, {failed} of them failed: numbers may change."
+    ]
+
+
+def on_edges(places: Iterable[str]) -> list[str]:
+    """Return a caution where a search ended on an edge; `places` says where."""
+    if not (named := "; ".join(places)):
+        return []
+    return [f"A best learning rate lies on the edge of what was tried, so a better one may lie beyond: {named}."]
+
+
+def uncontrolled(places: Iterable[str]) -> list[str]:
+    """Return a caution where comparisons have no control yet; `places` says which."""
+    if not (named := ", ".join(places)):
+        return []
+    return [f"No control is measured yet of {named}: nothing shows that measures can fail."]
+
+
+# -- definitions -----------------------------------------------------------------------------------
+
+_SHARED = """
+Holm: p adjusted over all comparisons of a claim, so that any false alarm among them stays as rare as {alpha:g}.
+
+Interval: 95%, each for itself: of twenty, one misses by chance. Of a mean: Student’s t over seeds.
+
+Higher, lower: The adjusted p is at most {alpha:g} and both have at least {min_runs} runs. All else is undecided.
+
+Yes: The first arm is higher in more than half of a claim’s comparisons, against every rival, and lower in none. No: the
+same, lower. It depends: higher in some and lower in others. Inconclusive: all else, and wherever a control failed.
+
+Chance: Accuracy of the best constant answer.
+
+Limit: What chance exceeds with a probability of at most {error:g}.
+
+Edge: The best learning rate is the smallest or the largest that was tried, so a better one may lie beyond.
+"""
+
+
+def definitions(own: str, order: Sequence[str] = (), values: Mapping[str, object] | None = None) -> Definitions:
+    """Return terms with their meanings.
+
+    Args:
+        own: a paragraph per term of the study, "Term: meaning". It may define a shared term in its own way.
+        order: of the terms in the report, own and shared; by default the study's own as they stand.
+        values: what is put into braces in the text, further to alpha, min_runs and error.
+    """
+    put = {"alpha": ALPHA, "min_runs": MIN_RUNS, "error": ERROR, **(values or {})}
+    mine = _terms(own.format(**put))
+    known = _terms(_SHARED.format(**put)) | mine
+    return Definitions(tuple((term, known[term]) for term in order or mine))
+
+
+def _terms(text: str) -> dict[str, str]:
+    paragraphs = [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]
+    return {term: meaning for term, _, meaning in (paragraph.partition(": ") for paragraph in paragraphs)}
