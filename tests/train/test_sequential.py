@@ -8,8 +8,7 @@ from torch import nn
 
 from muonlab.losses import LOSSES, softmax
 from muonlab.rules import adamw, muon
-from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams
-from muonlab.studies.grokking.work.treatments import treatments
+from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams, treatments
 from muonlab.train import checkpoint
 from muonlab.train.by_rule import Treatment
 from muonlab.train.population import Population
@@ -64,9 +63,7 @@ def test_a_population_is_its_members_trained_one_after_the_other(make_cell, opti
     task, seeds = build_task(config), (3, 4, 5)
     net = build_net(config, task)
     together = build_population(config, task, seeds, "cpu")
-    one_by_one = Sequential(
-        net, LOSSES[loss], treatments(net, config.optimizer), streams(config, seeds), dtype=torch.float64
-    )
+    one_by_one = Sequential(net, LOSSES[loss], treatments(net, config), streams(config, seeds), dtype=torch.float64)
     rows = build_rows(config, task, seeds, "cpu")
     assert_same(one_by_one.parameters, together.parameters, **EXACT)
     for step in range(8):
@@ -74,7 +71,7 @@ def test_a_population_is_its_members_trained_one_after_the_other(make_cell, opti
             for each in (rows, together, one_by_one):
                 each.keep([0, 2])
         for engine in (together, one_by_one):
-            engine.step(*rows.take(step), step)
+            engine.step(*rows(step), step)
     assert len(one_by_one) == len(together) == 2
     assert_same(one_by_one.parameters, together.parameters, **TOLERANCE)
     for found, expected in zip(
@@ -92,7 +89,7 @@ def test_a_population_of_learning_rates_is_its_members_trained_one_after_the_oth
     engines = [kind(net, LOSSES["softmax"], by_name, (4, 4), dtype=torch.float64) for kind in (Population, Sequential)]
     for step in range(4):
         for engine in engines:
-            engine.step(*rows.take(step), step)
+            engine.step(*rows(step), step)
     assert_same(engines[1].parameters, engines[0].parameters, **TOLERANCE)
     assert not torch.allclose(engines[1].parameters["head.weight"][0], engines[1].parameters["head.weight"][1])
 
@@ -201,11 +198,6 @@ def test_frozen_parameters_stay_and_the_users_net_is_not_touched():
     assert_same(net.state_dict(), before, **EXACT)
 
 
-def test_an_optimizer_that_needs_a_closure_is_refused():
-    with pytest.raises(ValueError, match=r"LBFGS needs a closure .*; expected an optimizer whose step"):
-        Sequential(make_net(), softmax, lambda named: torch.optim.LBFGS([p for _, p in named]), (0,))
-
-
 def test_it_has_no_program_and_says_so_and_computes_one_member_at_once():
     engine = Sequential(make_net(), softmax, factory_of("sgd"), (3, 4))
     with pytest.warns(UserWarning, match="not compiled"):
@@ -230,12 +222,3 @@ def test_a_paced_population_of_kernels_is_its_members_one_after_the_other_over_a
             engine.step(inputs, labels, step, (1.0, 0.5, 0.0, 0.25, 1.0, 0.7)[step])
     assert_same(alone.parameters, together.parameters, **TOLERANCE)
     assert_same(again.tensors(), alone.tensors(), **EXACT)
-
-
-def test_a_pace_multiplies_the_learning_rate():
-    engine = Sequential(make_net, softmax, factory_of("sgd"), (3, 4, 5))
-    slowed = Sequential(make_net, softmax, lambda named: torch.optim.SGD(named, lr=0.0125, momentum=0.9), (3, 4, 5))
-    inputs, labels = batch(0)
-    engine.step(inputs, labels, 0, 0.25)
-    slowed.step(inputs, labels, 0)
-    assert_same(engine.parameters, slowed.parameters, **EXACT)

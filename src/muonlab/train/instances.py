@@ -1,4 +1,4 @@
-"""Any torch.optim.Optimizer, one instance a member: what makes, steps, drops, saves and restores the instances."""
+"""Any torch.optim.Optimizer, one instance per member: made, stepped, dropped, saved and restored."""
 
 import inspect
 import math
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from muonlab.train.packing import pack, unpack
+from muonlab.train.checkpoint import pack, unpack
 from muonlab.train.seeds import forked
 
 Named = list[tuple[str, nn.Parameter]]

@@ -2,13 +2,12 @@ import pytest
 import torch
 
 from muonlab.jobs.files import read_lines
-from muonlab.studies.features.work import pretraining, weights
-from muonlab.studies.features.work.batches import Batches
-from muonlab.studies.features.work.images import ImageMaterial
-from muonlab.studies.features.work.measuring import as_subjects, load_models
-from muonlab.studies.features.work.pretraining import build_engine, count_flops, evaluate, streams
+from muonlab.studies.features.work import material, pretraining, weights
+from muonlab.studies.features.work.pretraining import build_engine, count_flops, evaluate
 from muonlab.studies.features.work.robustness import judge
 from muonlab.studies.features.work.states import subject
+from muonlab.train import loop
+from muonlab.train.batches import Batches
 
 STEPS = [0, 1, 3, 6]  # of three looks at six steps
 BATCHNORM = {"norm": "batch"}
@@ -55,11 +54,11 @@ def test_weights_are_kept_at_every_look_or_not_at_all(make_pretrain, run, tmp_pa
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize(("net", "step"), [(None, 3), (None, 6), (BATCHNORM, 3)])
+@pytest.mark.parametrize(("net", "step"), [(None, 6), (BATCHNORM, 3)])
 def test_killed_and_resumed_it_ends_with_the_same_bytes(
     make_pretrain, make_family, run, tmp_path, monkeypatch, net, step
 ):
-    monkeypatch.setattr(pretraining, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     config = make_pretrain(make_family(net=net), rates=(0.01, 0.003))
 
     def stop(event):
@@ -77,25 +76,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
 
 
-def test_a_torn_checkpoint_is_not_used(make_pretrain, run, tmp_path):
-    config = make_pretrain()
-    alone = run(config, tmp_path / "alone")
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "state.safetensors").write_bytes(b"torn")
-    (tmp_path / "torn" / "metrics.jsonl").write_bytes(b'{"step":0}\n')
-    assert run(config, tmp_path / "torn") == alone
-
-
 # -- what members share ----------------------------------------------------------------------------
-
-
-def test_random_streams_follow_from_seed_net_and_data(make_family):
-    family = make_family()
-    own = streams(family, (0, 1, 2))
-    assert len(set(own)) == 3
-    assert streams(make_family(), (2, 0)) == (own[2], own[0])
-    for other in (make_family(net={"width": 16}), make_family(data={"per_class": 100})):
-        assert not set(own) & set(streams(other, (0, 1, 2)))
 
 
 def test_a_seed_starts_from_the_same_weights_and_takes_the_same_batches_at_every_rate_and_under_every_optimizer(
@@ -175,38 +156,38 @@ def test_a_net_with_running_statistics_trains_one_member_after_the_other_and_say
 
 def test_the_kept_weights_of_a_seed_have_the_accuracy_of_its_curve(pretrained, digits, make_state):
     last = read_lines(pretrained / "metrics.jsonl")[-1]
-    task = digits.pretraining()
-    models = load_models([make_state()], (0, 1), pretrained, task.build)
-    for member, measured in enumerate(as_subjects(models, task, digits.probing())):
-        number = pretraining.LOOK_EXAMPLES["classes"]
+    models = weights.load_models([make_state()], (0, 1), pretrained, digits.builder(digits.judged))
+    for member, measured in enumerate([subject(each.net, digits) for each in models]):
+        number = pretraining.EVALUATED["classes"]
         for side, read in (("train", number // 4), ("validation", number)):
-            judged = judge(measured, getattr(task, side).first(read))
+            judged = judge(measured, getattr(digits.judged, side).first(read))
             assert last[f"{side}_loss"][member] == pytest.approx(judged.loss, rel=1e-4)
             assert last[f"{side}_accuracy"][member] == pytest.approx(judged.accuracy, abs=1e-9)
 
 
 def test_a_language_model_is_judged_by_every_token(words, make_pretrain):
-    task = words.pretraining()
-    trained, reason = build_engine(task, make_pretrain().optimizer, [0.1, 0.1], [0, 1], "cpu")
+    task = words.judged
+    trained, reason = build_engine(words, task, make_pretrain().optimizer, [0.1, 0.1], [0, 1], "cpu")
     assert reason is None
     losses, accuracies = evaluate(trained, task.test)
     assert losses.shape == accuracies.shape == (2,)
     state = {name: each[1] for name, each in trained.tensors().items() if name.startswith("parameter/")}
-    net = task.build()
+    net = words.build(task)
     weights.put(net, {name.removeprefix("parameter/"): each for name, each in state.items()})
-    judged = judge(subject(net.eval(), words.probing(), task.test.inputs[:1]), task.test)
+    judged = judge(subject(net.eval(), words), task.test)
     assert losses[1].item() == pytest.approx(judged.loss, rel=1e-5)
     assert accuracies[1].item() == pytest.approx(judged.accuracy, abs=1e-9)
 
 
 @pytest.mark.parametrize("net", [None, BATCHNORM])
 def test_counting_operations_changes_nothing_and_counts_those_of_all_members(digits, make_family, make_pretrain, net):
-    task = digits.pretraining() if net is None else ImageMaterial(make_family(net=net)).pretraining()
+    found = digits if net is None else material.read(make_family(net=net))
+    task = found.judged
     counts = []
     for seeds in ([0], [0, 1, 2]):
-        trained, _ = build_engine(task, make_pretrain().optimizer, [0.1] * len(seeds), seeds, "cpu")
+        trained, _ = build_engine(found, task, make_pretrain().optimizer, [0.1] * len(seeds), seeds, "cpu")
         before = trained.tensors()
-        counts.append(count_flops(trained, Batches(task.train, seeds, 16)))
+        counts.append(count_flops(trained, Batches(*task.train, seeds, 16)))
         for name, tensor in trained.tensors().items():
             assert tensor.equal(before[name]), name
     assert counts[1] == 3 * counts[0]
