@@ -1,6 +1,7 @@
 import math
 
 import pytest
+from muonlab.studies.components.rounds import steps
 
 from muonlab.jobs import job as jobs
 from muonlab.studies.components import KEYS, PRESETS, ComponentStudy, begin, plan
