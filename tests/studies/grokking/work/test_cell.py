@@ -181,7 +181,7 @@ def test_a_foreign_checkpoint_is_not_used(make_cell, tmp_path):
 RUN_IN_A_PROCESS = """
 import sys
 from pathlib import Path
-from muonlab.jobs.cell_config import CellConfig
+from muonlab.studies.grokking.config import CellConfig
 from muonlab.studies.grokking.work.cell import run
 from muonlab.train.population import Population
 Population.choose_height = lambda *_: 3  # of four members: as they leave, stacks of 3 and 1, then one of 3, 2, 1

@@ -2,7 +2,7 @@ import json
 
 import torch
 
-from muonlab.jobs.cell_result import QUANTITIES
+from muonlab.studies.grokking.result import QUANTITIES
 from muonlab.studies.grokking.work.metrics import Metrics
 
 

@@ -1,10 +1,10 @@
 import torch
 
 from matrices import draw
-from muonlab.jobs.cell_config import AdamWConfig, MuonConfig, SGDConfig
 from muonlab.nets.transformer import Transformer
 from muonlab.rules import adamw, muon, sgd
 from muonlab.rules.polar import orthogonalize
+from muonlab.studies.grokking.config import AdamWConfig, MuonConfig, SGDConfig
 from muonlab.studies.grokking.work.treatments import treatments
 
 NET = Transformer(9, 7, depth=1, width=16, heads=2, ff_width=16)

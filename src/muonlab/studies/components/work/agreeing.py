@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.jobs.cell_config import canonical_json
 from muonlab.jobs.clock import Clock
+from muonlab.jobs.job import canonical_json
 from muonlab.rules import adamw, muon, sgd
 from muonlab.studies.components.config import Agree, Net
 from muonlab.studies.components.theory import flows

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from muonlab.jobs.cell_config import canonical_json
+from muonlab.jobs.job import canonical_json
 from muonlab.studies.components.config import Components, Simulate
 from muonlab.studies.components.theory.problem import Problem, build
 from muonlab.studies.components.work.examples import draw, means, removed, strongest, swapped

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from muonlab.jobs.cell_config import canonical_json
 from muonlab.jobs.clock import Clock
+from muonlab.jobs.job import canonical_json
 from muonlab.studies.features.config import Family, Pretrain
 from muonlab.studies.features.work import weights
 from muonlab.studies.features.work.batches import Batches

@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.data import algorithmic
-from muonlab.jobs.cell_config import CellConfig, canonical_json
-from muonlab.jobs.cell_result import CellResult, Crossing, MemberResult
 from muonlab.jobs.clock import Clock
-from muonlab.jobs.files import lock, read_json, write_json, write_text
+from muonlab.jobs.files import lock, read_json, write_text
+from muonlab.jobs.job import canonical_json
 from muonlab.losses import LOSSES
 from muonlab.measure import crossing
 from muonlab.nets.transformer import Transformer
+from muonlab.studies.grokking.config import CellConfig
+from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
 from muonlab.studies.grokking.work.metrics import Metrics
 from muonlab.studies.grokking.work.preparation import pays, prepare
 from muonlab.studies.grokking.work.rows import Rows
@@ -41,7 +42,7 @@ def run(
 ) -> CellResult:
     """Train the members of a cell and return what was seen; a finished cell is read, a half-done one goes on.
 
-    Writes config.json, env.json, metrics.jsonl, log.txt, state.safetensors (while it trains) and result.json (last).
+    Writes env.json, metrics.jsonl, log.txt, state.safetensors (while it trains) and result.json (last).
 
     Args:
         config: the cell.
@@ -63,7 +64,6 @@ def run(
     with lock(folder / ".lock", wait=True):
         if (folder / "result.json").exists():
             return CellResult.model_validate(read_json(folder / "result.json"))
-        write_json(folder / "config.json", config.model_dump(mode="json"))
         clock = Clock(folder, _environment(config, environment or {}, device), device)
         result = _train(config, folder, device, compile, clock, report, checkpoint_seconds)
         clock.stop()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from muonlab.jobs.cell_result import QUANTITIES
 from muonlab.jobs.files import read_lines
+from muonlab.studies.grokking.result import QUANTITIES
 
 
 class Metrics:

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from muonlab.jobs.cell_config import AdamWConfig, MuonConfig, SGDConfig
 from muonlab.optim.routing import TAKES, roles
 from muonlab.rules import adamw, muon, sgd
+from muonlab.studies.grokking.config import AdamWConfig, MuonConfig, SGDConfig
 from muonlab.train.by_rule import Treatment
 
 

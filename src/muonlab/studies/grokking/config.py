@@ -1,20 +1,14 @@
 """The schema of a cell: everything that decides its result, as plain frozen data, and the id that follows from it."""
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
+
+from muonlab.jobs.job import identity
+from muonlab.study.fields import Count, Decay, Frozen, Rate, Share
 
 # Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
 RESULTS_VERSION = 3
-
-Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-
-Frozen = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TaskConfig(BaseModel):
@@ -137,9 +131,4 @@ class CellConfig(BaseModel):
     @property
     def id(self) -> str:
         """Sixteen hexadecimal digits that name this cell: equal configs, equal ids."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()[:16]
-
-
-def canonical_json(value: Any) -> str:
-    """Return JSON with sorted keys, no spaces and no NaN: one text for one value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return identity(self.model_dump(mode="json"))
