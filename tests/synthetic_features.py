@@ -10,8 +10,10 @@ from typing import Any
 from muonlab.jobs import job as jobs
 from muonlab.jobs.files import write_json
 from muonlab.studies.features.config import Measure, Pretrain
+from muonlab.studies.features.jobs import steps
 from muonlab.studies.features.plan import FeatureStudy, plan
-from muonlab.studies.features.rounds import SEARCH_FROM, Step, steps
+from muonlab.study.search import SEARCH_FROM
+from muonlab.study.study import Step
 
 CORRUPTIONS = {"images": ["fog", "gaussian_noise"], "text": ["swap", "word_drop"]}
 CHANCE, NUM_TEST, WIDTH, NUM_EXAMPLES = 0.2, 200, 8, 40
@@ -93,7 +95,7 @@ def pretrained(step: Step, config: Pretrain, planted: Planted) -> dict[str, Any]
     members = []
     for rate in config.rates:
         for seed in config.seeds:
-            losses = [planted.loss(step.optimizer, rate, seed % SEARCH_FROM, look / budget) for look in looks]
+            losses = [planted.loss(step.arm, rate, seed % SEARCH_FROM, look / budget) for look in looks]
             diverged = next((look for look, loss in zip(looks, losses, strict=True) if loss is None), None)
             curves = {"train_loss": losses, "validation_loss": losses, "validation_accuracy": [0.5] * len(looks)}
             members.append({"rate": rate, "seed": seed, "diverged_at": diverged, **curves})
@@ -149,22 +151,22 @@ def sheet(kind: str) -> dict[str, Any]:
 
 def look(step: Step, config: Measure, planted: Planted, seed: int, at: int) -> dict[str, Any]:
     net, part = config.family.net.kind, at / config.looks[-1]
-    clean = 0.3 + 0.4 * part + noise(planted, seed, step.optimizer)
+    clean = 0.3 + 0.4 * part + noise(planted, seed, step.arm)
     return {
         "seed": seed,
         "step": at,
         "clean": clean,
-        "corrupted": clean - 0.1 + planted.shift("path", net, step.optimizer) + 0.1 * planted.noise * (seed % 3),
+        "corrupted": clean - 0.1 + planted.shift("path", net, step.arm) + 0.1 * planted.noise * (seed % 3),
     }
 
 
 def model(step: Step, planted: Planted, state: str, seed: int, at: int) -> dict[str, Any]:
-    net, kind = step.plan.family.net.kind, step.plan.family.data.kind
+    net, kind = step.case.family.net.kind, step.case.family.data.kind
     is_new = state == "untrained"
-    own = noise(planted, seed, step.optimizer)
+    own = noise(planted, seed, step.arm)
 
     def value(quantity: str, base: float) -> float:
-        return base + own + (0 if is_new else planted.shift(quantity, net, step.optimizer))
+        return base + own + (0 if is_new else planted.shift(quantity, net, step.arm))
 
     clean = planted.untrained if is_new else 0.7 + own
     corrupted = value("corrupted", 0.6)
@@ -211,12 +213,12 @@ def layer(tap: str, margin: float, rank: float) -> dict[str, Any]:
 
 
 def transferred(step: Step, planted: Planted) -> dict[str, Any]:
-    config, net = step.config, step.plan.family.net.kind
+    config, net = step.config, step.case.family.net.kind
     assert not isinstance(config, Pretrain | Measure)
     quantity = "probe" if config.mode == "linear" else "tuned"
 
     def accuracy(seed: int) -> float:
-        return 0.5 + noise(planted, seed, step.optimizer) + planted.shift(quantity, net, step.optimizer)
+        return 0.5 + noise(planted, seed, step.arm) + planted.shift(quantity, net, step.arm)
 
     found = {"chance": 0.25, "num_train": 90, "num_validation": 30, "num_test": 80}
     if config.mode == "linear":

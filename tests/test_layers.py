@@ -28,7 +28,6 @@ ROOMS = {
 }
 # What a worker of a study does, with torch.
 ROOMS["studies/work"] = ROOMS["studies"] | ROOMS["train"] | {"train"}
-ROOMS["inspection"] = {"train", "jobs", "study", "studies", "report", "data"}
 ROOMS["cli"] = set(ROOMS)
 PACKAGES = {
     "rules": {"torch"},
@@ -46,7 +45,6 @@ PACKAGES = {
     "studies/work": {"torch", "safetensors", "numpy", "pydantic"},
     "report": {"rich", "numpy", "matplotlib", "jinja2", "markupsafe"},
     "work": set(),
-    "inspection": {"torch"},
     "cli": {"cyclopts", "torch"},
 }
 # What a room may ask for by tasks.sources.package, which says what to install where it is missing.
@@ -123,7 +121,7 @@ def test_no_source_file_is_longer_than_400_lines():
             "import muonlab.studies.grokking, muonlab.studies.components, muonlab.report.page, muonlab.report.terminal",
             ["torch"],
         ),
-        ("import muonlab.inspection, muonlab.studies.checkpoints.analysis", ["torch", "matplotlib"]),
+        ("import muonlab.studies.checkpoints", ["torch", "matplotlib"]),
         ("import muonlab.jobs.local", ["torch", "scipy"]),
         ("import muonlab.data.images, muonlab.data.text", ["PIL", "sklearn", "tokenizers", "pydoc_data"]),
     ],

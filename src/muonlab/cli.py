@@ -124,20 +124,20 @@ def inspect(
     dry_run
         Print what would be measured, and measure nothing.
     """
-    from muonlab import inspection
     from muonlab.jobs import store
     from muonlab.report import terminal
+    from muonlab.studies import checkpoints as package
     from muonlab.work import Jobs
 
-    asked, beside = inspection.ask(models, ("out", "device"))
-    folder = Path(",".join(beside.get("out", [str(inspection.OUT)])))
+    asked, beside = package.ask(models, ("out", "device"))
+    folder = Path(",".join(beside.get("out", [str(package.OUT)])))
     device = ",".join(beside.get("device", ["cpu"])).lower()
     _check_device(device)
     store.check(folder, "inspect")
     if taps:
-        terminal.print_taps(inspection.taps(asked))
+        terminal.print_taps(package.taps(asked))
         return 0
-    package = _package("inspect")
+    package.check(asked, folder)
     if dry_run:
         costs = [job.cost for job in package.ready(asked, folder)]
         terminal.print_groups(asked.job, folder, sum(costs) if costs else None)

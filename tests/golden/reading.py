@@ -10,10 +10,10 @@ import io
 from pathlib import Path
 from typing import Any
 
-from muonlab.runs.findings import Figure, Table
-from muonlab.view.data import figure_csv, table_csv
+from muonlab.report.data import figure_csv, table_csv
+from muonlab.report.findings import Figure, Table
 
-PACKAGES = {"inspect": "inspection"}  # studies whose package has another name
+PACKAGES = {"inspect": "checkpoints"}  # studies whose package has another name
 Rows = list[dict[str, str]]
 
 
@@ -39,9 +39,10 @@ def plan_ids(study: str, preset: str, settings: dict[str, Any]) -> list[str]:
 
 def inspect_id(words: list[str]) -> str:
     """Return the id of the job of `muonlab inspect WORDS`."""
-    from muonlab import inspection
+    from muonlab.studies.checkpoints import models, plan
 
-    return _package("inspect").job(inspection.ask(words)[0]).id
+    groups, given = models.split(words)  # `ask` without the trial of the nets, which these words do not fit
+    return plan.job(plan.plan(groups, given, models.describe)).id
 
 
 def _package(study: str) -> Any:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import synthetic_features as synthetic
-from muonlab.studies.checkpoints.plan import KEYS, Named, expanded, is_images, plan, split
+from muonlab.studies.checkpoints.models import expanded, split
+from muonlab.studies.checkpoints.plan import KEYS, Named, is_images, plan
 from muonlab.studies.features.config import Family, Measuring
 from muonlab.study.settings import UsageError
 
@@ -16,6 +17,7 @@ class Known:
     """What is known of a checkpoint."""
 
     sha256: str
+    kind: str = "torch"
     num_members: int = 1
     family: Family | None = None
     measuring: Measuring | None = None
@@ -162,7 +164,7 @@ def test_lists_of_numbers_and_of_names():
             r"unknown setting 'measure.exampels'; did you mean 'measure.examples'",
         ),
         ({"data": "digits", "size": 4}, r"size=4 is not valid; expected at least 8"),
-        ({"data": "digits", "size": [8, 9]}, r"size=8,9 has 2 values; expected one"),
+        ({"data": "digits", "size": [8, 9]}, r"size=8,9 is not valid; expected one value, not 2"),
         ({"data": "digits", "pool": "max"}, r"pool=max is not valid"),
         ({"data": "x.txt", "measures": "margins"}, r"measures has margins, which needs examples=PATH: labelled texts"),
         ({"data": "digits", "mean": 0.5}, r"mean and deviation go together"),
@@ -179,6 +181,27 @@ def test_no_checkpoint_and_one_twice():
         plan([], {"data": "digits"}, known)
     with pytest.raises(UsageError, match="one checkpoint is given twice"):
         asked("a.pt", "a.pt", data="digits")
+
+
+# Bug: weights compared with themselves were "undecided".
+def test_the_same_weights_in_two_groups_are_one_model():
+    twice = [Named("A", ("a.pt", "b.pt")), Named("B", ("a.pt",))]
+    with pytest.raises(UsageError, match=r"a\.pt of A and a\.pt of B have the same weights: they are one model"):
+        asked(*twice, data="digits")
+    assert len(asked(*twice, data="digits", **{"pool.B": "flatten"}).job.groups) == 2
+
+
+# Bug: a language model without its tokenizer was measured on bytes.
+def test_a_folder_without_tokenizer_is_refused_unless_bytes_are_asked_for(tmp_path):
+    def folder(**settings):
+        return plan([Named("", (str(tmp_path),))], settings, lambda path: known(path, kind="huggingface"))
+
+    with pytest.raises(UsageError, match=r"has no tokenizer\.json; give tokenizer=PATH.*or tokenizer=bytes"):
+        folder(data="war.txt")
+    assert folder(data="war.txt", tokenizer="bytes").job.data.tokenizer == "bytes"
+    assert folder(data="digits").job.data.kind == "images"
+    (tmp_path / "tokenizer.json").touch()
+    assert folder(data="war.txt").job.data.tokenizer is None
 
 
 # ---- weights that a study of features kept ----

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from muonlab.inspection import ask, describe, inspect, taps
 from muonlab.jobs.files import StudyError
 from muonlab.jobs.pool import Event
+from muonlab.studies.checkpoints import ask, describe, inspect, taps
 from muonlab.study.settings import UsageError
 
 FEW = {"examples": 10, "probe_train": 80, "probe_validation": 40}
@@ -60,6 +60,7 @@ def test_checkpoints_that_fail_say_why(folder, tmp_path, monkeypatch):
         yield Event("failed", ready()[0].id, {"reason": "DataError: net=no_such_module:build"})
 
     monkeypatch.setattr("muonlab.jobs.local.run_jobs", run_jobs)
+    monkeypatch.setattr("muonlab.studies.checkpoints.models.check", lambda asked, folder: None)
     with pytest.raises(StudyError, match="DataError: net=no_such_module:build"):
         inspect({"A": folder / "0.pt"}, net="no_such_module:build", data="digits", out=tmp_path / "out")
 
