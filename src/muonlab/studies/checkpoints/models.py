@@ -25,7 +25,7 @@ from muonlab.studies.checkpoints.plan import (
     OF_GROUPS,
     STUDY,
     Asked,
-    Described,
+    Known,
     Named,
     begin,
     is_setting,
@@ -129,7 +129,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 # -- checkpoints -----------------------------------------------------------------------------------
 
 
-def describe(path: str) -> Described:
+def describe(path: str) -> Known:
     """Return what a checkpoint holds.
 
     Raises:
@@ -137,7 +137,8 @@ def describe(path: str) -> Described:
     """
     from muonlab.studies.checkpoints.work import checkpoints
 
-    return checkpoints.describe(path)[0]
+    found = checkpoints.describe(path)[0]
+    return Known(found.sha256, found.num_members, found.kind, found.family, found.measuring)
 
 
 def _plan(groups: Sequence[Named], given: Mapping[str, Any]) -> Asked:
@@ -199,17 +200,6 @@ def _run(asked: Asked, folder: Path, device: str) -> None:
 # -- modules in memory -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Module:
-    """A module as if it were a checkpoint; see `plan.Described`."""
-
-    sha256: str
-    kind: str = "module"
-    num_members: int = 1
-    family: None = None
-    measuring: None = None
-
-
 def _plan_modules(groups: Mapping[str, Sequence[Any]], given: dict[str, Any]) -> Asked:
     for key in given:
         if key.partition(".")[0] in ("net", "names") or key.startswith(("taps.", "pool.")):
@@ -218,7 +208,7 @@ def _plan_modules(groups: Mapping[str, Sequence[Any]], given: dict[str, Any]) ->
 
     modules = {f"{name} {k}": net for name, group in groups.items() for k, net in enumerate(group)}
     named = [Named(name, tuple(f"{name} {k}" for k in range(len(group)))) for name, group in groups.items()]
-    return plan(named, given, lambda path: _Module(digest(modules[path])))
+    return plan(named, given, lambda path: Known(digest(modules[path])))
 
 
 def _measure_modules(asked: Asked, groups: Mapping[str, Sequence[Any]], folder: Path) -> None:

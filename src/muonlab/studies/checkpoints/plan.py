@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 from muonlab.jobs import job as jobs
 from muonlab.jobs.files import StudyError, fingerprint, read_json
@@ -37,26 +37,22 @@ KEYS = tuple(dict.fromkeys((*_WHAT, *OF_GROUPS, *OF_IMAGES, *OF_TEXTS, *_MEASURE
 ARRAYS = (".zip", ".npz", ".gz")  # endings of files of images
 
 
-class Described(Protocol):
-    """What is known of a checkpoint without its net; see `muonlab.studies.checkpoints.work.checkpoints`."""
+@dataclass(frozen=True)
+class Known:
+    """What is known of a checkpoint without its net.
 
-    @property
-    def kind(self) -> str: ...  # noqa: D102
+    Attributes:
+        sha256, num_members, kind, family, measuring: see `muonlab.studies.checkpoints.work.checkpoints.Described`.
+    """
 
-    @property
-    def sha256(self) -> str: ...  # noqa: D102
-
-    @property
-    def num_members(self) -> int: ...  # noqa: D102
-
-    @property
-    def family(self) -> Family | None: ...  # noqa: D102
-
-    @property
-    def measuring(self) -> Measuring | None: ...  # noqa: D102
+    sha256: str
+    num_members: int = 1
+    kind: str = "model"
+    family: Family | None = None
+    measuring: Measuring | None = None
 
 
-Known = Mapping[str, Described]  # by path
+Described = Mapping[str, Known]  # by path
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ class Named:
 # -- what is asked ---------------------------------------------------------------------------------
 
 
-def plan(groups: Sequence[Named], settings: Mapping[str, Any], describe: Callable[[str], Described]) -> Asked:
+def plan(groups: Sequence[Named], settings: Mapping[str, Any], describe: Callable[[str], Known]) -> Asked:
     """Return the inspection of checkpoints.
 
     Args:
@@ -144,7 +140,7 @@ def _measures(chosen: Chosen, data: Images | Texts | StudyData) -> Sequence[str]
     return chosen.once("measures") or [name for name in MEASURES if name not in lacks]
 
 
-def _measuring(chosen: Chosen, known: Known) -> Measuring:
+def _measuring(chosen: Chosen, known: Described) -> Measuring:
     """Return how much is measured: as much as the study of the weights did, but for what is given."""
     of_study = None if "data" in chosen.given else next((e.measuring for e in known.values() if e.measuring), None)
     start = of_study.model_dump() if of_study else {}
@@ -154,7 +150,7 @@ def _measuring(chosen: Chosen, known: Known) -> Measuring:
 # -- groups ----------------------------------------------------------------------------------------
 
 
-def _group(named: Named, color: str | None, chosen: Chosen, known: Known) -> Group:
+def _group(named: Named, color: str | None, chosen: Chosen, known: Described) -> Group:
     config: dict[str, Any] = {
         "name": named.name,
         "color": color,
@@ -239,7 +235,7 @@ def is_images(source: str) -> bool:
     return source == "digits" or path.expanduser().is_dir() or is_array
 
 
-def _data(chosen: Chosen, known: Known) -> Images | Texts | StudyData:
+def _data(chosen: Chosen, known: Described) -> Images | Texts | StudyData:
     of_data = [key for key in chosen.given if key in (*OF_IMAGES, *OF_TEXTS, "transfer")]
     if "data" not in chosen.given and "examples" not in chosen.given:
         return _study_data(of_data, [each.family for each in known.values()])
@@ -256,7 +252,7 @@ def _data(chosen: Chosen, known: Known) -> Images | Texts | StudyData:
     return data
 
 
-def _check_tokenizer(known: Known) -> None:
+def _check_tokenizer(known: Described) -> None:
     """Raise UsageError where language models of Hugging Face's would silently read bytes."""
     folders = [path for path, each in known.items() if each.kind == "huggingface"]
     if folders and not any((Path(path).expanduser() / "tokenizer.json").is_file() for path in folders):

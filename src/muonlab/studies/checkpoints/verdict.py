@@ -55,29 +55,22 @@ def _together(found: Found[Inspected], judged: Sequence[Judged]) -> str:
     """Return one sentence about every claim."""
     counts = [len(nets) for nets in found.runs.nets.values()]
     number = "one checkpoint each" if set(counts) == {1} else f"{' and '.join(map(str, counts))} checkpoints"
-    said = _tally if single_rivals(found) else _answer
-    parts = "; ".join(f"({each.claim.letter}) {each.claim.title.lower()}: {said(found, each)}" for each in judged)
+    parts = "; ".join(f"({each.claim.letter}) {each.claim.title.lower()}: {_said(found, each)}" for each in judged)
     return f"{found.first.name} against {found.names()}, {number}, on {found.runs.data}: {parts}."
 
 
-def _answer(found: Found[Inspected], judged: Judged) -> str:
-    return LABELS[judged.answer].lower()
-
-
-def _tally(found: Found[Inspected], judged: Judged) -> str:
-    """Return where the first checkpoint lies, without an answer to the question."""
+def _said(found: Found[Inspected], judged: Judged) -> str:
+    """Return the answer to a claim; of single checkpoints where the first lies, which is no answer to the question."""
+    if not single_rivals(found):
+        return LABELS[judged.answer].lower()
     if failed(found.controls):
         return "nothing, because a control failed"
     if not judged.comparisons:
         return "not compared"
     if len(found.rivals) == 1:
         return judged.comparisons[0].side
-    return ", ".join(
-        f"undecided against {found.name(each.rival)}"
-        if each.side == "undecided"
-        else f"{each.side} than {found.name(each.rival)}"
-        for each in judged.comparisons
-    )
+    word = {"higher": "than", "lower": "than", "undecided": "against"}
+    return ", ".join(f"{each.side} {word[each.side]} {found.name(each.rival)}" for each in judged.comparisons)
 
 
 def described(nets: Sequence[Net]) -> str:
@@ -109,8 +102,8 @@ def sentence_of(found: Found[Inspected], judged: Judged) -> str:
     """Return the finding on a claim, with its intervals."""
     claim, why = judged.claim, judged.why
     is_single = bool(single_rivals(found))
-    head = f"({claim.letter}) {claim.title}, “{claim.words}”: "
-    head += f"of these checkpoints, {_tally(found, judged)}" if is_single else _answer(found, judged)
+    whose = "of these checkpoints, " if is_single else ""
+    head = f"({claim.letter}) {claim.title}, “{claim.words}”: {whose}{_said(found, judged)}"
     if not judged.comparisons and not failed(found.controls):
         is_margins = claim.letter == "b"
         why = "no layer has probes that do better than chance in both" if is_margins else "it was not measured in both"
