@@ -215,6 +215,15 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def results_version(records: Iterable[JobRecord], current: int) -> int:
+    """Return the results version that a folder is read at: the newest of its jobs, or `current` if it has none.
+
+    A job's id contains the version, so the jobs of an older muonlab are found only under the version they have.
+    """
+    found = [record.config.get("results_version") for record in records]
+    return max((version for version in found if isinstance(version, int)), default=current)
+
+
 def left(outline: Iterable[tuple[str, float]], records: Iterable[JobRecord]) -> list[tuple[str, float]]:
     """Return what of an outline is not done yet. An outline knows names, no ids: it was made before the jobs were.
 

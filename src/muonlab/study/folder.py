@@ -1,6 +1,6 @@
 """A study in its folder: what was asked, and the jobs that follow from the results that are there."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from muonlab.study.study import Step
 
 Results = Mapping[str, dict[str, Any]]  # by id of a job
 Asked = TypeVar("Asked", bound=BaseModel)
-Steps = Callable[[Asked, Results], list[Step]]
+Steps = Callable[..., list[Step]]  # (asked, results, results version, by default that of today)
 
 
 def begin(study: str, asked: Any, folder: Path) -> None:
@@ -31,26 +31,31 @@ def ready(steps: Steps, asked: Any, folder: Path) -> list[Job]:
     return list({step.job.id: step.job for step in steps(asked, results) if step.job.id not in results}.values())
 
 
-def read(model: type[Asked], steps: Steps, folder: Path) -> tuple[Asked, list[Step], Results, list[JobRecord]]:
+def read(
+    model: type[Asked], steps: Steps, folder: Path, current: int
+) -> tuple[Asked, list[Step], Results, list[JobRecord]]:
     """Return what was asked, the jobs known by now, results by id, and the records of those jobs.
+
+    A job's id contains its results version, so jobs of an older version are found under that version.
+
+    Args:
+        model: of what is asked.
+        steps: of the study.
+        folder: the study's.
+        current: results version of the jobs that a run would compute now.
 
     Raises:
         StudyError: there is no such study in the folder.
     """
     file = jobs.read(folder)
     asked = model.model_validate({**file.config, "preset": file.preset, "settings": file.settings})
-    results = jobs.results(folder)
-    known = steps(asked, results)
-    return asked, known, results, of_steps(known, jobs.records(folder))
-
-
-def of_steps(steps: Sequence[Step], records: Sequence[JobRecord]) -> list[JobRecord]:
-    """Return the records of the jobs of a study; a folder may hold others, of earlier requests."""
-    ids = {step.job.id for step in steps}
-    return [record for record in records if record.id in ids]
+    records, results = jobs.records(folder), jobs.results(folder)
+    known = steps(asked, results, jobs.results_version(records, current))
+    ids = {step.job.id for step in known}  # a folder may hold other jobs, of earlier requests
+    return asked, known, results, [record for record in records if record.id in ids]
 
 
 def make_job(name: str, target: str, config: BaseModel, cost: float) -> Job:
-    """Return a job of a config, which its id follows from."""
+    """Return the job of a config; its id is the config's hash."""
     plain = config.model_dump(mode="json")
     return Job(jobs.identity(plain), name, target, plain, cost)

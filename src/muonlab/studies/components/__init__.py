@@ -4,8 +4,14 @@
 `trials` what is tried out before, and `analyse` what the results mean.
 """
 
+from functools import partial
+
 from muonlab.studies.components.analysis import analyse
-from muonlab.studies.components.plan import KEYS, PRESETS, STUDY, ComponentStudy, begin, plan
-from muonlab.studies.components.rounds import outline, ready, trials
+from muonlab.studies.components.jobs import outline, steps, trials
+from muonlab.studies.components.plan import KEYS, PRESETS, STUDY, ComponentStudy, plan
+from muonlab.study import folder
+
+begin = partial(folder.begin, STUDY)
+ready = partial(folder.ready, steps)
 
 __all__ = ["KEYS", "PRESETS", "STUDY", "ComponentStudy", "analyse", "begin", "outline", "plan", "ready", "trials"]
