@@ -29,11 +29,14 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
     (folder / "some_nets.py").write_text(NETS)
     (folder / "pictures").mkdir()
+    (folder / "torn").mkdir()
+    (folder / "torn" / "config.json").write_text("{")
     scope = {}
     exec(NETS, scope)
     torch.manual_seed(0)
     save_file(scope["build"]().state_dict(), folder / "first.safetensors")
     torch.save(scope["build"]().state_dict(), folder / "second.pt")
+    save_file(scope["of_three"]().state_dict(), folder / "torn" / "model.safetensors")
     save_file(scope["of_three"]().state_dict(), folder / "three.safetensors")
     (folder / "words.txt").write_text("To be, or not to be, that is the question. " * 200)
     command = [sys.executable, "-m", "muonlab.cli", *WORDS]
@@ -109,6 +112,7 @@ def test_a_dry_run_says_what_would_be_measured_and_writes_nothing(place, muonlab
         (["first.safetensors", "data=picturs"], "there is no file or folder 'picturs'; did you mean 'pictures'?"),
         ([], "no checkpoint is given"),
         (["some_nets.py", "data=digits"], "some_nets.py is no checkpoint"),
+        (["torn", "data=digits"], "torn/config.json is not JSON; expected the config.json that save_pretrained writes"),
         (["first.safetensors", "data=digits", "net=some_nets:bild", "--taps"], "net=some_nets:bild"),
         (["first.safetensors", "data=digits", "device=gpu"], ""),
     ],

@@ -5,6 +5,7 @@ from pathlib import Path
 from muonlab.report.findings import Findings, Text
 from muonlab.studies.checkpoints import readings
 from muonlab.studies.checkpoints.claims import judged
+from muonlab.studies.checkpoints.config import RESULTS_VERSION
 from muonlab.studies.checkpoints.readings import DATA
 from muonlab.studies.checkpoints.tables import checkpoints, claims, sources, transfer
 from muonlab.studies.checkpoints.verdict import verdict
@@ -67,4 +68,4 @@ def analyse(folder: Path) -> Findings:
     if not found.cases:
         why = runs.record.reason if runs.record is not None and runs.record.reason else "run the same command"
         notices.append(Text(f"The measures are not done: {why}.", "warning"))
-    return findings("inspect", question, verdict(found, claimed), found, notices, sections)
+    return findings("inspect", question, verdict(found, claimed), found, notices, sections, RESULTS_VERSION)

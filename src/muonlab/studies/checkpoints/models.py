@@ -17,7 +17,7 @@ from typing import Any
 from muonlab.data.sources import existing
 from muonlab.jobs import job as jobs
 from muonlab.jobs import local, store
-from muonlab.jobs.files import StudyError, write_json
+from muonlab.jobs.files import StudyError, read_json, write_json
 from muonlab.report.findings import Verdict
 from muonlab.studies.checkpoints.analysis import analyse
 from muonlab.studies.checkpoints.plan import (
@@ -133,11 +133,18 @@ def describe(path: str) -> Known:
     """Return what a checkpoint holds.
 
     Raises:
-        ValueError: the file is no checkpoint.
+        ValueError: the file is no checkpoint, or the folder's config.json is broken.
     """
     from muonlab.studies.checkpoints.work import checkpoints
 
     found = checkpoints.describe(path)[0]
+    if found.kind == "huggingface":
+        try:
+            held = read_json(found.place / "config.json")
+        except StudyError as error:
+            raise UsageError(f"{error}; expected the config.json that save_pretrained writes") from error
+        if not isinstance(held, dict):
+            raise UsageError(f"{path}/config.json is not a JSON object; expected what save_pretrained writes")
     return Known(found.sha256, found.num_members, found.kind, found.family, found.measuring)
 
 

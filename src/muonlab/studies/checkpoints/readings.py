@@ -132,8 +132,17 @@ def read(folder: Path) -> Found[Inspected]:
 def found_of(runs: Inspected) -> Found[Inspected]:
     """Return what the engine compares."""
     num_runs = max((len(nets) for nets in runs.nets.values()), default=0)
-    cases = (runs.place,) if runs.nets else ()
-    return Found(runs, arms_of(runs.asked.groups), cases, num_runs, Rule(_test), tuple(_controls(runs)))
+    done = (runs.record,) if runs.record is not None and runs.nets else ()  # what is not has a notice of its own
+    return Found(
+        runs=runs,
+        arms=arms_of(runs.asked.groups),
+        cases=(runs.place,) if runs.nets else (),
+        num_runs=num_runs,
+        rule=Rule(_test),
+        controls=tuple(_controls(runs)),
+        records=done,
+        expected=len(done),
+    )
 
 
 def _test(found: Found[Inspected], case: Place, rival: str) -> Test:
