@@ -39,10 +39,8 @@ def plan_ids(study: str, preset: str, settings: dict[str, Any]) -> list[str]:
 
 def inspect_id(words: list[str]) -> str:
     """Return the id of the job of `muonlab inspect WORDS`."""
-    from muonlab.studies.checkpoints import models, plan
-
-    groups, given = models.split(words)  # `ask` without the trial of the nets, which these words do not fit
-    return plan.job(plan.plan(groups, given, models.describe)).id
+    package = _package("inspect")
+    return package.job(package.ask(words)[0]).id
 
 
 def _package(study: str) -> Any:
