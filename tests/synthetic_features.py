@@ -9,9 +9,13 @@ from typing import Any
 
 from muonlab.jobs import job as jobs
 from muonlab.jobs.files import write_json
+from muonlab.jobs.job import Job, JobRecord
+from muonlab.studies.features import begin
+from muonlab.studies.features.analysis import find
 from muonlab.studies.features.config import Measure, Pretrain
-from muonlab.studies.features.jobs import steps
+from muonlab.studies.features.jobs import TARGET, steps
 from muonlab.studies.features.plan import FeatureStudy, plan
+from muonlab.studies.features.readings import FeaturesFound, gather
 from muonlab.study.search import SEARCH_FROM
 from muonlab.study.study import Step
 
@@ -46,33 +50,45 @@ def study(**settings: Any) -> FeatureStudy:
     return plan("tiny", {**DEFAULT, **settings})
 
 
-def write(
-    folder: Path,
+def found(
     asked: FeatureStudy | None = None,
     planted: Planted | None = None,
     *,
     undone: Callable[[Step], bool] = lambda step: False,
     failed: Callable[[Step], bool] = lambda step: False,
-) -> Path:
-    """Write a study with the results of all of its jobs but those that are undone or failed, and what follows them."""
+) -> FeaturesFound:
+    """Return a study with the results of all of its jobs but those that are undone or failed, and what follows them."""
     asked = asked or study()
-    config = asked.model_dump(mode="json", exclude={"preset", "settings"})
-    jobs.create(folder, "features", asked.preset, asked.settings, config)
     results: dict[str, dict[str, Any]] = {}
-    while True:
-        known = [step for step in steps(asked, results) if step.job.id not in results]
-        for step in known:
-            jobs.add(folder, step.job)
-            if failed(step):
-                write_json(folder / step.job.id / "failed.json", {"reason": "out of memory"})
-        todo = [step for step in known if not undone(step) and not failed(step)]
-        if not todo:
-            return folder
+    while todo := [
+        step for step in steps(asked, results) if step.job.id not in results and not undone(step) and not failed(step)
+    ]:
         for step in todo:
             results[step.job.id] = result(step, results, planted or Planted())
-            write_json(folder / step.job.id / "result.json", results[step.job.id])
-            environment = {"device": "cpu", "sessions": [{"seconds": 2.0}], "id": step.job.id}
-            write_json(folder / step.job.id / "env.json", environment)
+    known = steps(asked, results)
+    records = [record(step, results.get(step.job.id), is_failed=failed(step)) for step in known]
+    return find(gather(asked, known, results), records, len(known))
+
+
+def record(step: Step, found: dict[str, Any] | None, *, is_failed: bool) -> JobRecord:
+    job, status = step.job, "failed" if is_failed else "waiting" if found is None else "done"
+    environment = {} if found is None else {"device": "cpu", "sessions": [{"seconds": 2.0}], "id": job.id}
+    reason = "out of memory" if is_failed else None
+    return JobRecord(job.id, job.name, job.config, Path(job.id), status, reason, found, environment)
+
+
+def write(folder: Path, asked: FeatureStudy | None = None, planted: Planted | None = None, **lost: Any) -> Path:
+    """Write a study into a folder as a run leaves it."""
+    asked = asked or study()
+    begin(asked, folder)
+    for each in found(asked, planted, **lost).records:
+        jobs.add(folder, Job(each.id, each.name, TARGET, each.config, 1.0))
+        if each.reason:
+            write_json(folder / each.id / "failed.json", {"reason": each.reason})
+        if each.result is not None:
+            write_json(folder / each.id / "result.json", each.result)
+            write_json(folder / each.id / "env.json", each.environment)
+    return folder
 
 
 def noise(planted: Planted, seed: int, optimizer: str) -> float:

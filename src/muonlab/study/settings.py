@@ -84,7 +84,7 @@ def check_keys(settings: Settings, known: Iterable[str]) -> None:
     for key in settings:
         if key not in names:
             near = _near(key, [name for name in names if name.partition(".")[0] not in foreign])
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
             raise UsageError(f"unknown setting {key!r}; {hint}`docs/settings.md` lists every setting")
 
 
@@ -93,7 +93,7 @@ def _near(key: str, names: Sequence[str]) -> list[str]:
     owner, _, field = key.rpartition(".")
     meant = (field, *SYNONYMS.get(field.lower(), ()))
     same = [name for name in names if name.rpartition(".")[2] in meant and (not owner or name.startswith(f"{owner}."))]
-    near = difflib.get_close_matches(key, names, n=2, cutoff=0.7)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.7)
     return list(dict.fromkeys([*near, *same]))[:MOST_NEAR]
 
 

@@ -151,11 +151,16 @@ def read(folder: Path) -> tuple[FeatureRuns, list[folders.JobRecord], int]:
         StudyError: there is no study of features in the folder.
     """
     asked, known, results, records = folders.read(FeatureStudy, steps, folder, RESULTS_VERSION)
+    return gather(asked, known, results), records, len(known)
+
+
+def gather(asked: FeatureStudy, known: Sequence[Step], results: Results) -> FeatureRuns:
+    """Return what the results of the known jobs hold."""
     families = {
         plan.name: _family(asked, plan, [step for step in known if step.case is plan], results)
         for plan in asked.families
     }
-    return FeatureRuns(asked, families), records, len(known)
+    return FeatureRuns(asked, families)
 
 
 def _family(asked: FeatureStudy, plan: FamilyPlan, known: Sequence[Step], results: Results) -> FamilyRuns:

@@ -10,7 +10,7 @@ from muonlab.train.population import Population
 from muonlab.train.sequential import Sequential
 
 # Compiling takes 12 to 30 seconds and halves the time of a step; this is about a minute of eager steps on one core.
-# FLOPs decide and no clock, so that the same command gives the same bytes again.
+# FLOPs decide, not a clock (docs/design/same-bytes.md).
 COMPILED_FROM = 1e13
 
 
