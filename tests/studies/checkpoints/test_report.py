@@ -14,7 +14,7 @@ from muonlab.jobs import job as jobs
 from muonlab.jobs.files import StudyError, write_json
 from muonlab.report.findings import Table
 from muonlab.report.page import write
-from muonlab.studies.checkpoints import analyse, outline, ready, tables
+from muonlab.studies.checkpoints import analyse, jobs_of, outline, tables
 from muonlab.studies.checkpoints.claims import judged
 from muonlab.studies.checkpoints.config import StudyData, Texts
 from muonlab.studies.checkpoints.readings import Inspected, arms_of, read
@@ -95,13 +95,12 @@ def test_an_inspection_that_is_not_done_or_failed(tmp_path):
     what = synthetic.asked(A=1, B=2)
     assert [name for name, _ in outline(what)] == ["measures of A and B"]
     synthetic.inspection.begin(what, tmp_path)
-    (one,) = ready(what, tmp_path)
+    (one,) = jobs_of(what, {})
     assert said(read(tmp_path)).label == "Not measured yet"
     jobs.add(tmp_path, one)
     write_json(tmp_path / one.id / "failed.json", {"reason": "DataError: no such net"})
     assert analysed(tmp_path).notices[0].text == "The measures are not done: DataError: no such net."
     synthetic.write(tmp_path, what)
-    assert ready(what, tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_read(tmp_path):
