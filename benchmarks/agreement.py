@@ -15,8 +15,7 @@ from optimizer.machine import machine
 from muonlab.jobs.cell_config import CellConfig
 from muonlab.losses import LOSSES
 from muonlab.studies import grokking
-from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams
-from muonlab.studies.grokking.work.treatments import treatments
+from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams, treatments
 from muonlab.train.sequential import Sequential
 
 ENGINES = ("plain module", "whole stack", "members", "compiled")
@@ -28,10 +27,10 @@ def build(engine: str, config: CellConfig, rows):
     if engine == "plain module":
         net = build_net(config, task)
         net.shortcuts = False
-        given = (LOSSES[config.loss], treatments(net, config.optimizer), streams(config, config.seeds))
+        given = (LOSSES[config.loss], treatments(net, config), streams(config, config.seeds))
         return Sequential(net, *given, dtype=torch.float32)
     population = build_population(config, task, config.seeds, "cpu")
-    if engine == "compiled" and not population.compile(*rows.take(0)):
+    if engine == "compiled" and not population.compile(*rows(0)):
         raise SystemExit("there is no compiler on this machine")
     if engine == "members":
         population.gradients.height = 1
@@ -51,7 +50,7 @@ def crossings(engine: str, config: CellConfig) -> list[int | None]:
                 if found[member] is None and accuracy >= protocol.threshold:
                     found[member] = step
         if step < protocol.budget:
-            members.step(*rows.take(step), step)
+            members.step(*rows(step), step)
     return found
 
 

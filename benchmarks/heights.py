@@ -16,9 +16,9 @@ import torch
 from optimizer.machine import machine
 
 from muonlab.studies.features.config import CNNConfig, Family, GPTConfig, ImageData, Muon, TextData, ViTConfig
-from muonlab.studies.features.work.batches import Batches
 from muonlab.studies.features.work.job import build_material
 from muonlab.studies.features.work.pretraining import build_engine, count_flops
+from muonlab.train.batches import Batches
 
 DIGITS = ImageData(name="digits", source="digits")
 TEXTS = {"name": "sources", "source": "sources", "transfer_source": "documentation", "examples": "packages"}
@@ -40,7 +40,7 @@ def measure(family: Family, batch: int, members: int, repeats: int) -> dict:
     """Return FLOPs of a member, seconds by height, and the height that is taken."""
     task = build_material(family).pretraining()
     engine, _ = build_engine(task, Muon(), [0.01] * members, list(range(members)), "cpu")
-    batches = Batches(task.train, list(range(members)), batch, "cpu")
+    batches = Batches(*task.train, list(range(members)), batch)
     flops = count_flops(engine, batches) / members
     arguments = engine.parameters, *engine._batch(*batches(0), 0)
     chosen = engine.choose_height(*batches(0))

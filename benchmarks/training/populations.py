@@ -38,7 +38,7 @@ class Variant:
         self._population = build_population(config, task, config.seeds, "cpu")
         self._in_optimizer: list[float] = []
         self.compile_seconds: float | None = None
-        batch = self._rows.take(0)
+        batch = self._rows(0)
         if compiled:
             start = time.perf_counter()
             if not self._population.compile(*batch):
@@ -58,7 +58,7 @@ class Variant:
 
     def step(self, number: int) -> None:
         start = time.perf_counter()
-        self._population.step(*self._rows.take(number), number)
+        self._population.step(*self._rows(number), number)
         self._times.append(time.perf_counter() - start)
 
     def evaluate(self) -> float:
@@ -96,6 +96,6 @@ def flops(config: CellConfig) -> dict[str, float]:
 
     population.optimizer.step_stacked = counted
     with FlopCounterMode(display=False) as whole:
-        population.step(*rows.take(0), 0)
+        population.step(*rows(0), 0)
     orthogonalization = float(inside.get_total_flops())
     return {"net": float(whole.get_total_flops()) - orthogonalization, "orthogonalization": orthogonalization}

@@ -5,13 +5,13 @@ from muonlab.train import jobs
 from muonlab.train.jobs import finish
 
 
-def done(place, clock):
-    clock.add(member_steps=6, step=3)
+def done(context):
+    context.clock.add(member_steps=6, step=3)
     return {"answer": 42}
 
 
 def run(folder, work=done, environment=None):
-    return finish(str(folder), work, environment=environment, device="cpu")
+    return finish(str(folder), work, environment=environment)
 
 
 def test_the_result_is_written_and_read_the_next_time(tmp_path):
@@ -48,3 +48,13 @@ def test_work_that_raises_leaves_no_result(tmp_path):
         run(tmp_path, lambda *_: 1 / 0)
     assert not (tmp_path / "result.json").exists()
     assert run(tmp_path) == {"answer": 42}
+
+
+def test_a_result_may_be_its_text(tmp_path):
+    assert run(tmp_path, lambda context: '{"answer": 1e-05}') == {"answer": 1e-5}
+    assert (tmp_path / "result.json").read_text() == '{"answer": 1e-05}'
+
+
+def test_an_unknown_way_to_compile_is_named(tmp_path):
+    with pytest.raises(ValueError, match="compile='allways'; expected auto, always or never"):
+        finish(tmp_path, done, compile="allways")

@@ -9,8 +9,7 @@ from muonlab.data.algorithmic import TASKS
 from muonlab.losses import LOSSES, softmax
 from muonlab.nets.resnet import ResNet
 from muonlab.rules import adamw, muon
-from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams
-from muonlab.studies.grokking.work.treatments import treatments
+from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams, treatments
 from muonlab.train.by_rule import Treatment
 from muonlab.train.population import Population
 from muonlab.train.sequential import Sequential
@@ -25,7 +24,7 @@ def train(config, seeds, num_steps=NUM_STEPS) -> Population:
     task = build_task(config)
     rows, population = build_rows(config, task, seeds, "cpu"), build_population(config, task, seeds, "cpu")
     for step in range(num_steps):
-        population.step(*rows.take(step), step)
+        population.step(*rows(step), step)
     return population
 
 
@@ -65,7 +64,7 @@ def test_members_with_learning_rates_of_their_own_equal_runs_made_alone(make_cel
         made = Population(net, LOSSES["softmax"], treatments, seeds, dtype=torch.float64)
         rows = build_rows(config, task, seeds, "cpu")
         for step in range(NUM_STEPS):
-            made.step(*rows.take(step), step)
+            made.step(*rows(step), step)
         return made
 
     together = population((4, 4), torch.tensor(rates, dtype=torch.float64))
@@ -88,7 +87,7 @@ def test_a_member_equals_a_plain_loop_with_torch_optim(make_cell, optimizer, los
         peer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     rows = build_rows(config, task, (3, 4), "cpu")
     for step in range(NUM_STEPS):
-        inputs, labels = rows.take(step)
+        inputs, labels = rows(step)
         population.step(inputs, labels, step)
         peer.zero_grad()
         LOSSES[loss](net(inputs[1]), labels[1]).mean().backward()
@@ -133,7 +132,7 @@ def test_members_that_stay_go_on_as_if_nobody_had_left(make_cell):
         if step == 3:
             rows.keep([0, 2])
             population.keep([0, 2])
-        population.step(*rows.take(step), step)
+        population.step(*rows(step), step)
     assert len(population) == 2
     assert_member_is(population, 1, train(config, (5,)))
 
@@ -145,11 +144,11 @@ def test_a_population_goes_on_from_its_tensors_bit_for_bit(make_cell, optimizer)
     rows = build_rows(config, task, (3, 4), "cpu")
     first, second = (build_population(config, task, (3, 4), "cpu") for _ in range(2))
     for step in range(3):
-        first.step(*rows.take(step), step)
+        first.step(*rows(step), step)
     second.load({name: t.clone() for name, t in first.tensors().items()})
     for population in (first, second):
         for step in range(3, 6):
-            population.step(*rows.take(step), step)
+            population.step(*rows(step), step)
     assert all(torch.equal(first.parameters[name], second.parameters[name]) for name in first.parameters)
 
 
@@ -166,7 +165,7 @@ def test_the_height_of_a_stack_changes_no_result(make_cell, height):
     rows, population = build_rows(config, task, (3, 4, 5), "cpu"), build_population(config, task, (3, 4, 5), "cpu")
     population.gradients.height = height
     for step in range(NUM_STEPS):
-        population.step(*rows.take(step), step)
+        population.step(*rows(step), step)
     whole = train(config, (3, 4, 5))
     assert all(torch.equal(p, whole.parameters[name]) for name, p in population.parameters.items())
 
@@ -177,10 +176,10 @@ def assert_fifty_steps_are_those_of_the_plain_module(config, prepare) -> None:
     prepare(population, rows)
     plain = build_net(config, task)
     plain.shortcuts = False
-    given = (LOSSES[config.loss], treatments(plain, config.optimizer), streams(config, seeds))
+    given = (LOSSES[config.loss], treatments(plain, config), streams(config, seeds))
     reference = Sequential(plain, *given, dtype=torch.float64)
     for step in range(50):
-        batch = rows.take(step)
+        batch = rows(step)
         population.step(*batch, step)
         reference.step(*batch, step)
     for name, p in reference.parameters.items():
@@ -198,7 +197,7 @@ def test_fifty_steps_are_those_of_the_plain_module(make_cell, height, optimizer)
 
 def test_fifty_compiled_steps_are_those_of_the_plain_module(make_cell, compiled_programs):
     def prepare(population, rows):
-        assert population.compile(*rows.take(0))
+        assert population.compile(*rows(0))
         assert population.gradients.is_compiled
 
     found = []

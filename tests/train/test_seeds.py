@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from muonlab.train.seeds import fold_in, forked, generator
+from muonlab.train.seeds import fold_in, forked, generator, streams
 
 
 def test_streams_differ_by_seed_purpose_and_index():
@@ -41,3 +41,10 @@ def test_a_lent_generator_repeats_by_seed_purpose_and_index_and_is_given_back():
     with pytest.raises(ZeroDivisionError), forked(3, "forward", 7):
         torch.rand(1).div(1 // 0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_streams_of_seeds_follow_from_what_is_trained():
+    own = streams({"task": "add", "net": [1, 2]}, (0, 1, 2))
+    assert len(set(own)) == 3
+    assert streams({"net": [1, 2], "task": "add"}, (2, 0)) == (own[2], own[0])
+    assert not set(own) & set(streams({"task": "sub", "net": [1, 2]}, (0, 1, 2)))

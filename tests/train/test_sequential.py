@@ -8,8 +8,7 @@ from torch import nn
 
 from muonlab.losses import LOSSES, softmax
 from muonlab.rules import adamw, muon
-from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams
-from muonlab.studies.grokking.work.treatments import treatments
+from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams, treatments
 from muonlab.train import checkpoint
 from muonlab.train.by_rule import Treatment
 from muonlab.train.population import Population
@@ -61,9 +60,7 @@ def test_a_population_is_its_members_trained_one_after_the_other(make_cell, opti
     task, seeds = build_task(config), (3, 4, 5)
     net = build_net(config, task)
     together = build_population(config, task, seeds, "cpu")
-    one_by_one = Sequential(
-        net, LOSSES[loss], treatments(net, config.optimizer), streams(config, seeds), dtype=torch.float64
-    )
+    one_by_one = Sequential(net, LOSSES[loss], treatments(net, config), streams(config, seeds), dtype=torch.float64)
     rows = build_rows(config, task, seeds, "cpu")
     assert_same(one_by_one.parameters, together.parameters, **EXACT)
     for step in range(8):
@@ -71,7 +68,7 @@ def test_a_population_is_its_members_trained_one_after_the_other(make_cell, opti
             for each in (rows, together, one_by_one):
                 each.keep([0, 2])
         for engine in (together, one_by_one):
-            engine.step(*rows.take(step), step)
+            engine.step(*rows(step), step)
     assert len(one_by_one) == len(together) == 2
     assert_same(one_by_one.parameters, together.parameters, **TOLERANCE)
     for found, expected in zip(
@@ -89,7 +86,7 @@ def test_a_population_of_learning_rates_is_its_members_trained_one_after_the_oth
     engines = [kind(net, LOSSES["softmax"], by_name, (4, 4), dtype=torch.float64) for kind in (Population, Sequential)]
     for step in range(4):
         for engine in engines:
-            engine.step(*rows.take(step), step)
+            engine.step(*rows(step), step)
     assert_same(engines[1].parameters, engines[0].parameters, **TOLERANCE)
     assert not torch.allclose(engines[1].parameters["head.weight"][0], engines[1].parameters["head.weight"][1])
 

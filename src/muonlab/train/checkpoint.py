@@ -1,21 +1,26 @@
-"""The state of a half-done cell on disk: safetensors and a few words of JSON, never pickle."""
+"""The state of a half-done job on disk: safetensors and a few words of JSON, never pickle."""
 
+import errno
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+STRUCTURE = "structure"  # name of the tensor that holds a packed tree as JSON; in it a tensor is named
+
 
 class Progress(NamedTuple):
-    """Where a cell stands, right after an evaluation.
+    """Where a job stands, right after an evaluation.
 
     Attributes:
         step: optimizer steps done.
-        alive: positions, in the config's seeds, of the members that still train.
+        alive: the members that still train, by their positions at the start.
         metrics_bytes: length of metrics.jsonl; what was written after the checkpoint is cut off.
         is_compiled: whether its gradient is computed by a compiled program.
         height: members in one forward and backward pass; None where none was chosen.
@@ -45,16 +50,16 @@ def save(path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
 
 
 def load(path: Path, device: str, like: dict[str, Tensor], metrics: Path) -> tuple[dict[str, Tensor], Progress] | None:
-    """Return the tensors and the progress of a checkpoint, or None where the cell must start anew.
+    """Return the tensors and the progress of a checkpoint, or None where the job must start again.
 
-    That is so where there is no checkpoint, where it is torn or of another cell, and where metrics.jsonl has lost what
+    That is so where there is no checkpoint, where it is torn or of another job, and where metrics.jsonl has lost what
     was seen before it.
 
     Args:
         path: the checkpoint.
         device: where the tensors go.
         like: the tensors of the whole population: their names, and their shapes after the member axis, must fit.
-        metrics: the cell's metrics.jsonl.
+        metrics: the job's metrics.jsonl.
     """
     try:
         with safe_open(path, framework="pt", device=device) as file:
@@ -73,7 +78,64 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _errno_of(error: SafetensorError) -> int:
-    import errno
-
     text = str(error)
     return errno.ENOSPC if "os error 28" in text or "No space left" in text else errno.EIO
+
+
+# -- trees, such as the state dicts of optimizers, as tensors -----------------------------------------
+
+
+def pack(tree: Any, prefix: str) -> dict[str, Tensor]:
+    """Return tensors that hold a tree of dicts, lists and tuples with tensors, numbers, strings, booleans and None.
+
+    Args:
+        tree: what is to be held; a state_dict, say.
+        prefix: what the names of the tensors begin with.
+
+    Returns:
+        Copies of the tree's tensors, contiguous, and all else as JSON in one tensor of bytes (characters,).
+
+    Raises:
+        ValueError: the tree holds a value of another type.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def written(value: Any, place: tuple[str, ...]) -> Any:
+        if isinstance(value, Tensor):
+            name = "/".join((prefix, *place))
+            tensors[name] = value.detach().clone(memory_format=torch.contiguous_format)
+            return {"tensor": name, "on_cpu": value.device.type == "cpu"}
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        if type(value) in (list, tuple):
+            return {type(value).__name__: [written(each, (*place, str(i))) for i, each in enumerate(value)]}
+        if type(value) is dict:
+            return {"dict": [[written(key, place), written(each, (*place, str(key)))] for key, each in value.items()]}
+        raise ValueError(
+            f"{'/'.join(place)} is a {type(value).__name__}, which a checkpoint cannot hold; expected tensors, "
+            "numbers, strings, booleans and None, in dicts, lists and tuples"
+        )
+
+    text = json.dumps(written(tree, ("values",)))
+    return tensors | {f"{prefix}/{STRUCTURE}": torch.tensor(list(text.encode()), dtype=torch.uint8)}
+
+
+def unpack(tensors: Mapping[str, Tensor], prefix: str, device: str | torch.device) -> Any:
+    """Return the tree that `pack` was given, its tensors copied.
+
+    Args:
+        tensors: what `pack` returned, among others and on any device.
+        prefix: as of `pack`.
+        device: where those tensors go that were not on the CPU.
+    """
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if "tensor" in value:
+            return tensors[value["tensor"]].clone().to("cpu" if value["on_cpu"] else device)
+        if "dict" in value:
+            return {read(key): read(each) for key, each in value["dict"]}
+        return [read(each) for each in value["list"]] if "list" in value else tuple(map(read, value["tuple"]))
+
+    return read(json.loads(bytes(tensors[f"{prefix}/{STRUCTURE}"].tolist()).decode()))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from muonlab.train.packing import pack, unpack
+from muonlab.train.checkpoint import pack, unpack
 from muonlab.train.seeds import forked
 
 Named = list[tuple[str, nn.Parameter]]

@@ -1,10 +1,13 @@
-"""Every random stream of a member follows from its seed by a fixed fold-in; the global generator stays as it was."""
+"""Random streams of the members, each from its seed by a fixed fold-in; the global generator stays as it was."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+
+from muonlab.jobs.cell_config import canonical_json
 
 
 def fold_in(seed: int, purpose: str, index: int = 0) -> int:
@@ -37,3 +40,17 @@ def forked(seed: int, purpose: str, index: int = 0, device: str | torch.device =
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(fold_in(seed, purpose, index))
         yield
+
+
+def streams(trained: Any, seeds: Sequence[int]) -> tuple[int, ...]:
+    """Return the seeds of the members' random streams: they follow from the seed and from what is trained.
+
+    So two optimizers, or two learning rates, start a seed from the same weights and take the same batches, while runs
+    of other tasks, nets or losses have nothing in common: statistics may treat them as independent.
+
+    Args:
+        trained: what the streams depend on, such as task, net and loss, as JSON.
+        seeds: of the members.
+    """
+    text = canonical_json(trained)
+    return tuple(fold_in(seed, text) for seed in seeds)

@@ -1,27 +1,32 @@
 """Jobs of the components study that are small enough to train in a moment."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from muonlab.studies.components.config import Components, Simulate
-from muonlab.studies.components.work import simulating
+from muonlab.studies.components.config import Agree, Components, Simulate
+from muonlab.studies.components.work import agreeing, simulating
+from muonlab.train.jobs import Context
 
 SMALL = {"classes": 4, "dimension": 6, "train": 24, "validation": 20, "test": 28}
 
 
 class NoClock:
-    """A clock that writes no file, and counts the member-steps."""
+    """A clock that writes no file."""
 
-    def __init__(self):
-        self.member_steps = 0
-
-    def add(self, *, member_steps: int, step: int) -> None:
-        self.member_steps += member_steps
+    def add(self, **done: Any) -> None:
+        pass
 
     def note(self, **how: Any) -> None:
         pass
+
+    def log(self, line: str) -> None:
+        pass
+
+
+CONTEXT = Context(Path(), NoClock(), "cpu", "never", lambda event: None)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
@@ -48,13 +53,16 @@ def make_job() -> Callable[..., Simulate]:
 def simulate() -> Callable[[Simulate], dict[str, Any]]:
     """A function that runs a simulation."""
 
-    def run(job: Simulate) -> dict[str, Any]:
-        return simulating.run(job, NoClock(), device="cpu", report=lambda event: None)  # type: ignore[arg-type]
+    return lambda job: simulating.run(job, CONTEXT)
+
+
+@pytest.fixture(scope="session")
+def agree() -> Callable[..., dict[str, Any]]:
+    """A function that holds a flow to its closed form; keywords replace fields."""
+
+    def run(**fields: Any) -> dict[str, Any]:
+        given = {"loss": "softmax", "time": 2.0, "steps": (200, 400, 800)} | fields
+        given["components"] = {"noise": 0, "classes": 8, "dimension": 9} | given.pop("components", {})
+        return agreeing.run(Agree.model_validate(given), CONTEXT)
 
     return run
-
-
-@pytest.fixture
-def clock() -> NoClock:
-    """A clock that writes no file."""
-    return NoClock()

@@ -9,16 +9,6 @@ from muonlab.studies.components.work import agreeing
 STEPS = (200, 400, 800)
 
 
-@pytest.fixture
-def agree(clock):
-    def run(**fields):
-        given = {"loss": "softmax", "time": 2.0, "steps": STEPS} | fields
-        given["components"] = {"noise": 0, "classes": 8, "dimension": 9} | given.pop("components", {})
-        return agreeing.run(Agree.model_validate(given), clock, device="cpu", report=lambda event: None)
-
-    return run
-
-
 @pytest.mark.parametrize(
     "fields",
     [

@@ -7,9 +7,9 @@ import torch
 from muonlab.studies.components.config import Components, Net
 from muonlab.studies.components.theory import measures
 from muonlab.studies.components.theory.flows import weights
-from muonlab.studies.components.work.learners import LOSSES, build_net
-from muonlab.studies.components.work.material import build_material, build_problem
-from muonlab.studies.components.work.values import Forward, losses, measure
+from muonlab.studies.components.work import values
+from muonlab.studies.components.work.material import LOSSES, build_material, build_net, build_problem
+from muonlab.studies.components.work.values import Forward, Measured, losses, measure, plain
 
 PROBLEM = Components(classes=4, dimension=6, train=24, validation=20, test=28, noise=0.3, imbalance=2, spurious=1)
 SEEDS = (3, 4)
@@ -133,9 +133,9 @@ def test_a_model_that_is_not_finite_has_no_measures_and_the_others_theirs(depth,
     sound = measured(net, parameters)
     next(iter(parameters.values()))[1] = value  # at 1e38 the logits overflow
     found = measured(net, parameters)
-    for name, values in found.items():
-        assert values[1].isnan().all()
-        torch.testing.assert_close(values[[0, 2]], sound[name][[0, 2]], equal_nan=True)
+    for name, wrong in found.items():
+        assert wrong[1].isnan().all()
+        torch.testing.assert_close(wrong[[0, 2]], sound[name][[0, 2]], equal_nan=True)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -158,3 +158,50 @@ def test_a_net_is_read_without_changing_it():
     forward(parameters, build_material(PROBLEM, SEEDS, "cpu").of(PLACES).test)
     for name, p in net.state_dict().items():
         assert p.equal(before[name])
+
+
+# -- many at once ----------------------------------------------------------------------------------------
+
+
+def make_measured(calls):
+    def read(parameters, places):
+        calls.append(len(places))
+        total = parameters["w"].flatten(1).sum(1)
+        return {"total": total, "both": torch.stack([total, places.float()], 1), "none": total / 0 * 0}
+
+    return Measured(read, places=[5, 6, 7])
+
+
+def stacks(*values):
+    return {"w": torch.tensor(values)[:, None].repeat(1, 2)}
+
+
+def test_measures_are_those_of_the_member_at_that_look():
+    found = make_measured([])
+    found.add(2, 0, stacks(1.0, 2.0), row=1)
+    found.add(0, 3, stacks(4.0), row=0)
+    assert found[2, 0] == {"total": 4.0, "both": [4.0, 7.0], "none": None}
+    assert found[0, 3]["both"] == [8.0, 5.0]
+
+
+def test_many_are_measured_at_once_and_each_only_once(monkeypatch):
+    monkeypatch.setattr(values, "MODELS", 3)
+    calls = []
+    found = make_measured(calls)
+    for look in range(5):
+        found.add(0, look, stacks(float(look)), row=0)
+    found.add(0, 1, stacks(9.0), row=0)  # it is known
+    assert calls == [3]
+    assert [found[0, look]["total"] for look in range(5)] == [0, 2, 4, 6, 8]
+    assert calls == [3, 2]
+
+
+def test_later_steps_do_not_change_what_waits():
+    found, parameters = make_measured([]), stacks(1.0)
+    found.add(0, 0, parameters, row=0)
+    parameters["w"] += 1
+    assert found[0, 0]["total"] == 2.0
+
+
+def test_what_is_not_finite_is_none():
+    assert plain([1.0, math.nan, [math.inf]]) == [1.0, None, [None]]

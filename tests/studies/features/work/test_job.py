@@ -3,10 +3,10 @@ import pytest
 from muonlab.data.sources import DataError
 from muonlab.jobs.files import read_json
 from muonlab.studies.features.config import AdamW, Measure, Training, Transfer
-from muonlab.studies.features.work import job, pretraining
+from muonlab.studies.features.work import job
 from muonlab.studies.features.work.images import ImageMaterial
 from muonlab.studies.features.work.texts import TextMaterial
-from muonlab.train import jobs
+from muonlab.train import jobs, loop
 
 
 def test_a_finished_job_is_read_and_not_done_again(make_pretrain, run, tmp_path, monkeypatch):
@@ -72,7 +72,7 @@ def test_the_material_is_that_of_the_family(make_family):
 
 
 def test_a_checkpoint_outlives_a_kill_before_the_result_is_written(make_pretrain, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretraining, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     config = make_pretrain(training={"budget": 4, "looks": 2})
     write = jobs.write_json
     monkeypatch.setattr(jobs, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

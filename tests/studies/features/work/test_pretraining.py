@@ -3,12 +3,13 @@ import torch
 
 from muonlab.jobs.files import read_lines
 from muonlab.studies.features.work import pretraining, weights
-from muonlab.studies.features.work.batches import Batches
 from muonlab.studies.features.work.images import ImageMaterial
 from muonlab.studies.features.work.measuring import as_subjects, load_models
 from muonlab.studies.features.work.pretraining import build_engine, count_flops, evaluate, streams
 from muonlab.studies.features.work.robustness import judge
 from muonlab.studies.features.work.states import subject
+from muonlab.train import loop
+from muonlab.train.batches import Batches
 
 STEPS = [0, 1, 3, 6]  # of three looks at six steps
 BATCHNORM = {"norm": "batch"}
@@ -58,7 +59,7 @@ def test_weights_are_kept_at_every_look_or_not_at_all(make_pretrain, run, tmp_pa
 def test_killed_and_resumed_it_ends_with_the_same_bytes(
     make_pretrain, make_family, run, tmp_path, monkeypatch, net, step
 ):
-    monkeypatch.setattr(pretraining, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     config = make_pretrain(make_family(net=net), rates=(0.01, 0.003))
 
     def stop(event):
@@ -74,15 +75,6 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
     names = ["metrics.jsonl", "result.json", *(f"weights-{each}.safetensors" for each in STEPS)]
     for name in names:
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
-
-
-def test_a_torn_checkpoint_is_not_used(make_pretrain, run, tmp_path):
-    config = make_pretrain()
-    alone = run(config, tmp_path / "alone")
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "state.safetensors").write_bytes(b"torn")
-    (tmp_path / "torn" / "metrics.jsonl").write_bytes(b'{"step":0}\n')
-    assert run(config, tmp_path / "torn") == alone
 
 
 # -- what members share ----------------------------------------------------------------------------
@@ -175,7 +167,7 @@ def test_the_kept_weights_of_a_seed_have_the_accuracy_of_its_curve(pretrained, d
     task = digits.pretraining()
     models = load_models([make_state()], (0, 1), pretrained, task.build)
     for member, measured in enumerate(as_subjects(models, task, digits.probing())):
-        number = pretraining.LOOK_EXAMPLES["classes"]
+        number = pretraining.EVALUATED["classes"]
         for side, read in (("train", number // 4), ("validation", number)):
             judged = judge(measured, getattr(task, side).first(read))
             assert last[f"{side}_loss"][member] == pytest.approx(judged.loss, rel=1e-4)
@@ -203,7 +195,7 @@ def test_counting_operations_changes_nothing_and_counts_those_of_all_members(dig
     for seeds in ([0], [0, 1, 2]):
         trained, _ = build_engine(task, make_pretrain().optimizer, [0.1] * len(seeds), seeds, "cpu")
         before = trained.tensors()
-        counts.append(count_flops(trained, Batches(task.train, seeds, 16)))
+        counts.append(count_flops(trained, Batches(*task.train, seeds, 16)))
         for name, tensor in trained.tensors().items():
             assert tensor.equal(before[name]), name
     assert counts[1] == 3 * counts[0]

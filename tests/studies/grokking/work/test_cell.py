@@ -5,13 +5,17 @@ import sys
 import time
 
 import pytest
+import torch
 
+from matrices import draw
 from muonlab.data.algorithmic import TASKS, TRAIN_SHARES
 from muonlab.jobs.files import read_json, read_lines
 from muonlab.measure import crossing
+from muonlab.rules import muon
+from muonlab.rules.polar import orthogonalize
 from muonlab.stats.proportions import chance_limit
 from muonlab.studies.grokking.work import cell as cell_room
-from muonlab.studies.grokking.work.cell import run
+from muonlab.studies.grokking.work.cell import run, treatments
 
 # A cell that groks in about a second: its seeds cross at different times, so the stack shrinks on the way.
 GROKS = {
@@ -85,52 +89,6 @@ def test_how_a_cell_trains_is_recorded_and_compiling_changes_its_numbers_by_roun
     assert eager.flops_per_step == other.flops_per_step
 
 
-def test_a_half_done_cell_goes_on_as_it_began(make_cell, tmp_path, monkeypatch):
-    config, prepared = make_cell(), []
-
-    def stop(event):
-        if event["step"] == 10:
-            raise KeyboardInterrupt
-
-    def compile(population, inputs, labels):
-        prepared.append("compiled")
-        return True
-
-    monkeypatch.setattr(cell_room.Population, "compile", compile)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path, compile="always", checkpoint_seconds=0, report=stop)
-    run(config, tmp_path, compile="never")
-    assert prepared == ["compiled", "compiled"]
-
-
-def test_a_half_done_cell_keeps_the_height_of_its_stacks(make_cell, tmp_path, monkeypatch):
-    def stop(event):
-        if event["step"] == 10:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(cell_room.Population, "choose_height", lambda *_: 2)
-    with pytest.raises(KeyboardInterrupt):
-        run(make_cell(), tmp_path, checkpoint_seconds=0, report=stop)
-    monkeypatch.setattr(cell_room.Population, "choose_height", lambda *_: pytest.fail("chosen anew"))
-    run(make_cell(), tmp_path)
-    assert [each["height"] for each in read_json(tmp_path / "env.json")["sessions"]] == [2, 2]
-
-
-def test_an_unknown_way_to_compile_is_named(make_cell, tmp_path):
-    with pytest.raises(ValueError, match="compile='allways'; expected auto, always or never"):
-        run(make_cell(), tmp_path, compile="allways")
-
-
-def test_where_compiling_fails_the_log_says_so_and_the_cell_is_trained(make_cell, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("MUONLAB_CACHE", str(tmp_path / "file" / "programs"))
-    result = run(make_cell(protocol={"budget": 10}), tmp_path / "cell", compile="always")
-    assert result.members[0].last_step == 10
-    log = (tmp_path / "cell" / "log.txt").read_text()
-    assert "not compiled, and so slower" in log
-    assert "stacks of" in log
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_random_labels_stay_at_chance(make_cell, tmp_path, task):
     config = make_cell(
@@ -166,24 +124,15 @@ def test_a_member_that_diverges_is_a_result_and_the_others_go_on(make_cell, tmp_
     assert read_lines(tmp_path / "metrics.jsonl")[-1]["train_loss"] == [None] * 3
 
 
-def test_a_foreign_checkpoint_is_not_used(make_cell, tmp_path):
-    config = make_cell(protocol={"budget": 10})
-    run(config, tmp_path / "alone")
-    (tmp_path / "cell").mkdir()
-    (tmp_path / "cell" / "state.safetensors").write_bytes(b"not a checkpoint")
-    (tmp_path / "cell" / "metrics.jsonl").write_bytes(b"{}\n")
-    run(config, tmp_path / "cell")
-    for name in ("metrics.jsonl", "result.json"):
-        assert (tmp_path / "cell" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
-
-
 RUN_IN_A_PROCESS = """
 import sys
 from pathlib import Path
 from muonlab.jobs.cell_config import CellConfig
 from muonlab.studies.grokking.work.cell import run
+from muonlab.train import loop
+loop.CHECKPOINT_SECONDS = 0
 config = CellConfig.model_validate_json(sys.argv[1])
-run(config, Path(sys.argv[2]), report=lambda event: print(event, flush=True), checkpoint_seconds=0)
+run(config, Path(sys.argv[2]), report=lambda event: print(event, flush=True))
 """
 
 
@@ -213,3 +162,41 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(make_cell, tmp
     assert len(starts) == 11
     assert all(start.startswith("goes on from step") for start in starts[1:])
     assert not starts[-1].endswith("4 members"), "some kill should have come after a member had left"
+
+
+# -- optimizers ------------------------------------------------------------------------------------------
+
+
+def of_query(config):
+    net = cell_room.build_net(config, cell_room.build_task(config))
+    return treatments(net, config)["blocks.0.attention.query.weight"]
+
+
+def test_every_field_of_an_optimizer_reaches_its_rule(make_cell):
+    renamed = {"orthogonalize": "is_orthogonal", "scale": "adjust_lr_fn", "takes": None}
+    for name in ("muon", "adamw", "sgd"):
+        config = make_cell(optimizer=name)
+        fields = {each for each in type(config.optimizer).model_fields if each != "name" and "adamw_" not in each}
+        treatment = of_query(config)
+        assert set(treatment.hyper) == {renamed.get(each, each) for each in fields} - {None}
+        p = torch.ones(16, 16)
+        treatment.rule.update(p, treatment.rule.init(p), p, **treatment.hyper)
+
+
+def test_muon_has_the_scale_and_dtype_that_are_asked_for_and_adamw_a_rate_of_its_own(make_cell):
+    plain = of_query(make_cell()).hyper
+    assert (plain["adjust_lr_fn"], plain["polar_dtype"]) == ("original", None)
+    other = make_cell(hyper={"lr": 0.03, "scale": False, "polar_dtype": "bfloat16", "adamw_lr": 0.002})
+    hyper = of_query(other).hyper
+    assert (hyper["lr"], hyper["adjust_lr_fn"], hyper["polar_dtype"]) == (0.03, "none", torch.bfloat16)
+    net = cell_room.build_net(other, cell_room.build_task(other))
+    own = {"lr": 0.002, "weight_decay": 1.0, "beta1": 0.9, "beta2": 0.98, "eps": 1e-8}
+    assert treatments(net, other)["head.weight"].hyper == own
+
+
+def test_muon_iterates_as_the_study_did_whatever_other_methods_there_are(make_cell):
+    p = draw(3, 8, 16, dtype=torch.float32)
+    treatment = of_query(make_cell(hyper={"lr": 1.0, "weight_decay": 0.0, "scale": False}))
+    new_p, _ = muon.update(p, muon.init(p), torch.zeros_like(p), **treatment.hyper)
+    expected = -orthogonalize((0.95 * 0.05 + 0.05) * p, "quintic", steps=5)
+    torch.testing.assert_close(new_p, expected, rtol=0, atol=1e-5)

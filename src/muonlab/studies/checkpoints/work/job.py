@@ -1,14 +1,12 @@
 """The job of an inspection, from its config to its result.json."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from muonlab.data.sources import DataError
-from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import fingerprint, read_json
 from muonlab.studies.checkpoints import config as inspection
 from muonlab.studies.checkpoints.config import Data, Group, Images, Inspect, StudyData
@@ -18,39 +16,29 @@ from muonlab.studies.checkpoints.work.checkpoints import Described
 from muonlab.studies.checkpoints.work.material import Given, GivenStudy
 from muonlab.studies.checkpoints.work.measuring import inspect, open_data
 from muonlab.studies.features.config import Family
-from muonlab.train.jobs import Report, finish
+from muonlab.train.jobs import Context, finish
 
 
-def run(
-    *,
-    config: dict[str, Any],
-    folder: str,
-    report: Report = lambda event: None,
-    device: str = "cpu",
-    compile: str = "auto",
-    environment: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
     """Do an inspection and return its result; a finished one is read.
 
     Args:
         config: of the job, as JSON.
         folder: its folder.
-        report: called with {"step", "budget", "alive"} as it goes.
-        device: a torch device, on which nets run.
-        compile: not used; a target of jobs is given it.
-        environment: what env.json records beside the times and the peak of memory.
+        where: device, compile, report and environment, as of `muonlab.train.jobs.finish`.
 
     Raises:
         ValueError: checkpoints, data or settings that do not fit; the message says what to do.
     """
     job = inspection.read(config)
 
-    def work(place: Path, clock: Clock) -> dict[str, Any]:
+    def work(context: Context) -> dict[str, Any]:
         notes: list[str] = []
         groups = candidates(job, notes)
-        return inspect(groups, job.measures, job.measuring, device=device, notes=notes, report=report)
+        own = {"device": context.device, "report": context.report}
+        return inspect(groups, job.measures, job.measuring, notes=notes, **own)
 
-    return finish(folder, work, environment=environment, device=device)
+    return finish(folder, work, **where)
 
 
 def tap_table(job: Inspect) -> list[tuple[str, str, tuple[int, ...], bool]]:

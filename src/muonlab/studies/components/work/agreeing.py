@@ -1,4 +1,7 @@
-"""Agreement with the closed forms: W trained on the class means with ever smaller steps. Letters: S members, K, d."""
+"""Agreement with the closed forms: W trained on the class means with ever smaller steps.
+
+Letters: S members, K classes, d inputs.
+"""
 
 import math
 from itertools import pairwise
@@ -7,19 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.jobs.cell_config import canonical_json
-from muonlab.jobs.clock import Clock
 from muonlab.rules import adamw, muon, sgd
 from muonlab.studies.components.config import Agree, Net
 from muonlab.studies.components.theory import flows
 from muonlab.studies.components.theory.problem import Problem
 from muonlab.studies.components.work.examples import means
-from muonlab.studies.components.work.learners import LOSSES, build_net
-from muonlab.studies.components.work.material import build_problem
+from muonlab.studies.components.work.material import LOSSES, build_net, build_problem
 from muonlab.train.by_rule import Treatment
-from muonlab.train.jobs import Report
+from muonlab.train.jobs import Context
 from muonlab.train.population import Loss, Population
-from muonlab.train.seeds import fold_in
+from muonlab.train.seeds import streams
 
 ROUNDING = 1e-9  # errors below it, relative ones, are those of float64 and of the solver of the closed form
 SIGN_EPS = 1e-13  # AdamW's, far below the gradient's entries, about 1e-2
@@ -34,12 +34,12 @@ DESCENTS = {
 }
 
 
-def run(job: Agree, clock: Clock, *, device: str, report: Report) -> dict[str, Any]:
-    """Train one member for each number of steps, in float64, and return what result.json holds.
+def run(job: Agree, context: Context) -> dict[str, Any]:
+    """Train one member per number of steps, in float64, and return what result.json holds.
 
     An order of convergence is null where an error is rounding or not finite, and its reason says which.
     """
-    seed = fold_in(0, canonical_json(job.components.model_dump(mode="json")))
+    (seed,), device = streams(job.components.model_dump(mode="json"), (0,)), context.device
     problem = build_problem(job.components, seed)
     times = [job.time * (job.steps[0] / number if job.flow == "sign" else 1.0) for number in job.steps]
     sizes = [time / number for time, number in zip(times, job.steps, strict=True)]
@@ -53,14 +53,14 @@ def run(job: Agree, clock: Clock, *, device: str, report: Report) -> dict[str, A
     )
     inputs = means(problem).to(device).expand(len(sizes), -1, -1)  # (S, K, d)
     labels = torch.arange(problem.num_classes, device=device).expand(len(sizes), -1)
-    clock.note(is_compiled=False, height=len(sizes))
+    context.clock.note(is_compiled=False, height=len(sizes))
     found: dict[int, Tensor] = {}
     for step in range(1, job.steps[-1] + 1):
         population.step(inputs, labels, step - 1)
         if step in job.steps:  # later steps of this member are of no interest
             found[step] = population.parameters["linear.weight"][job.steps.index(step)].cpu().clone()
-            report({"step": step, "budget": job.steps[-1], "alive": len(sizes) - len(found)})
-    clock.add(member_steps=len(sizes) * job.steps[-1], step=job.steps[-1])
+            context.report({"step": step, "budget": job.steps[-1], "alive": len(sizes) - len(found)})
+    context.clock.add(member_steps=len(sizes) * job.steps[-1], step=job.steps[-1])
 
     errors = [_relative(found[number], W) for number, W in zip(job.steps, expected, strict=True)]
     orders, reasons = zip(*(_order(first, second) for first, second in pairwise(errors)), strict=True)

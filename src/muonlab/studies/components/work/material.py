@@ -1,16 +1,21 @@
-"""What the members of a simulation see: a problem and examples for every seed. Letters: K classes, d inputs, r, N."""
+"""The setting of a simulation: a problem and examples per seed, the net, its loss and its optimizer.
 
-from collections.abc import Sequence
+Letters: K classes, d inputs, r components, N examples, B batch.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from muonlab.jobs.cell_config import canonical_json
-from muonlab.studies.components.config import Components, Simulate
+from muonlab.nets.mlp import MLP, LinearClassifier
+from muonlab.studies.components.config import SGD, AdamW, Components, Muon, Net, Simulate
 from muonlab.studies.components.theory.problem import Problem, build
 from muonlab.studies.components.work.examples import draw, means, removed, strongest, swapped
-from muonlab.train.orders import Orders
+from muonlab.train import optimizers, seeds
+from muonlab.train.by_rule import Treatment
 from muonlab.train.seeds import fold_in, generator
 
 
@@ -46,12 +51,10 @@ class Material:
 
 
 def streams(job: Simulate) -> dict[int, int]:
-    """Return seed -> seed of its random streams, which follows from problem and net, and from no optimizer.
-
-    So all optimizers and rates give a seed the same problem, examples, batches and initial weights.
-    """
-    trained = canonical_json({"components": job.components.model_dump(mode="json"), "net": job.net.model_dump()})
-    return {seed: fold_in(seed, trained) for seed in (*job.search_seeds, *job.seeds)}
+    """Return seed -> seed of its random streams, which follow from problem and net."""
+    trained = {"components": job.components.model_dump(mode="json"), "net": job.net.model_dump()}
+    everyone = (*job.search_seeds, *job.seeds)
+    return dict(zip(everyone, seeds.streams(trained, everyone), strict=True))
 
 
 def build_problem(components: Components, seed: int) -> Problem:
@@ -88,37 +91,45 @@ def _of_seed(components: Components, problem: Problem, seed: int) -> dict[str, T
     }
 
 
-class Seen:
-    """What the members that are left see: batches of training, and both sides whole.
+# -- what is trained -----------------------------------------------------------------------------------
 
-    Attributes:
-        sides: "train" and "validation" -> inputs (S, N, d) and labels (S, N).
 
-    Args:
-        material: of all seeds.
-        places: position of each member's seed.
-        batching: examples of a batch, and streams of all seeds; None takes all examples in every step.
+def softmax(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of logits (B, K) and labels (B,), one per example, (B,).
+
+    That of `muonlab.losses.softmax` to rounding, in a third of the time where classes are few: with the classes last,
+    torch takes each example's few for a vector of its own.
     """
+    return F.cross_entropy(logits.mT.contiguous()[None], labels[None], reduction="none")[0]
 
-    def __init__(self, material: Material, places: Sequence[int], batching: tuple[int, Sequence[int]] | None):
-        index = torch.tensor(places)
-        self.sides = {
-            "train": (material.train[index], material.train_labels[index]),
-            "validation": (material.validation[index], material.validation_labels[index]),
-        }
-        self._orders = Orders(material.train.shape[1], *batching) if batching else None
-        self._places = index
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return the inputs (S, B, d) and labels (S, B) of a step."""
-        inputs, labels = self.sides["train"]
-        if self._orders is None:
-            return inputs, labels
-        rows = self._orders(step)[self._places].to(labels.device)  # (S, B)
-        return inputs.gather(1, rows[..., None].expand(-1, -1, inputs.shape[2])), labels.gather(1, rows)
+def squared(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return 1/2 |z - (e_y - 1/K)|^2 of logits (B, K) and labels (B,), one per example, (B,)."""
+    num_classes = logits.shape[-1]
+    targets = F.one_hot(labels, num_classes).to(logits.dtype) - 1 / num_classes
+    return 0.5 * (logits - targets).square().sum(-1)
 
-    def keep(self, members: Sequence[int]) -> None:
-        """Drop all members but those, given by their positions."""
-        index = torch.tensor(members)
-        self.sides = {side: (inputs[index], labels[index]) for side, (inputs, labels) in self.sides.items()}
-        self._places = self._places[index]
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": softmax, "squared": squared}
+
+
+def build_net(components: Components, net: Net) -> LinearClassifier | MLP:
+    """Return the net of a job, with weights of torch's global generator."""
+    if net.depth == 0:
+        return LinearClassifier(components.dimension, components.classes, bias=False)
+    return MLP(components.dimension, components.classes, depth=net.depth, width=net.width, activation=net.activation)
+
+
+def treatments(
+    net: nn.Module, optimizer: SGD | AdamW | Muon, rates: Sequence[float], device: str = "cpu"
+) -> dict[str, Treatment]:
+    """Return parameter name -> treatment, with a learning rate per member.
+
+    AdamW takes the biases that Muon leaves, with the defaults of the study's own AdamW.
+    """
+    lr = {"lr": optimizers.by_member(rates, device)}
+    hyper, others = {**lr, **optimizer.model_dump(exclude={"name"})}, None
+    if isinstance(optimizer, Muon):
+        hyper["adjust_lr_fn"] = "none"
+        others = {**lr, **AdamW(weight_decay=optimizer.weight_decay).model_dump(exclude={"name"})}
+    return optimizers.treatments(net, optimizer.name, hyper, others=others, takes="matrices")

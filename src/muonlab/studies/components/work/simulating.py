@@ -1,110 +1,103 @@
-"""A simulation: one population, a member for each rate and seed, read where its training loss is first at most eps."""
+"""A simulation: one population, a member per rate and seed, read where its training loss is first at most eps."""
 
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from muonlab.jobs.clock import Clock
 from muonlab.studies.components.config import Simulate
-from muonlab.studies.components.work.learners import LOSSES, build_net, treatments
-from muonlab.studies.components.work.material import Seen, build_material, build_problem, streams
-from muonlab.studies.components.work.measured import Measured, plain
-from muonlab.studies.components.work.reaching import Values, between, reached
-from muonlab.studies.components.work.values import Forward, losses, measure
-from muonlab.train.jobs import Report
+from muonlab.studies.components.work.material import (
+    LOSSES,
+    build_material,
+    build_net,
+    build_problem,
+    streams,
+    treatments,
+)
+from muonlab.studies.components.work.values import Forward, Measured, Values, losses, measure, plain
+from muonlab.train import loop
+from muonlab.train.batches import Batches
+from muonlab.train.jobs import Context
 from muonlab.train.population import Population
 
 SIDES = ("train", "validation")
 
-Curve = list[float | None]  # a loss for each look of a member, None where it is not finite
+Curve = list[float | None]  # a loss per evaluation of a member, None where it is not finite
 
 
-def run(job: Simulate, clock: Clock, *, device: str, report: Report) -> dict[str, Any]:
+def run(job: Simulate, context: Context) -> dict[str, Any]:
     """Train, and return what result.json holds.
 
     A member ends where it has reached the smallest eps or diverged, or at the budget: its curves are null after that,
-    and "end" has its measures at its last look with a loss; "start" has those before training.
+    and "end" has its measures at its last evaluation with a loss; "start" has those before training. A job that was
+    killed starts again: it takes seconds.
     """
     own = streams(job)
     who = [(rate, place) for rate in job.rates for place in range(len(own))]  # members: rate and position of the seed
-    places, stream_of = [place for _, place in who], list(own.values())
-    material = build_material(job.components, stream_of, device)
+    places, stream_of = torch.tensor([place for _, place in who]), list(own.values())
+    material = build_material(job.components, stream_of, context.device)
     net, loss = build_net(job.components, job.net), LOSSES[job.loss]
-    treated = treatments(net, job.optimizer, [rate for rate, _ in who], device)
-    population = Population(net, loss, treated, [stream_of[place] for place in places], device=device)
-    seen = Seen(material, places, None if job.batch is None else (job.batch, stream_of))
-    population.choose_height(*seen.batch(0))
-    clock.note(is_compiled=False, height=population.gradients.height)
-    num_parameters = sum(p[0].numel() for p in population.parameters.values())
-    forward = Forward(build_net(job.components, job.net).to(device))
+    treated = treatments(net, job.optimizer, [rate for rate, _ in who], context.device)
+    of_members = [stream_of[place] for place in places]
+    population = Population(net, loss, treated, of_members, device=context.device)
+    forward = Forward(build_net(job.components, job.net).to(context.device))
     measured = Measured(
-        lambda parameters, places: measure(forward, loss, parameters, material.of(places), job.components.spurious),
-        places,
+        lambda parameters, seeds: measure(forward, loss, parameters, material.of(seeds), job.components.spurious),
+        places.tolist(),
     )
     for place in range(len(own)):  # the first members, of one rate: the others of a seed start as they do
         measured.add(place, 0, population.parameters, place)
-    curves = _train(job, population, seen, forward, measured, clock, report)
-    members = []
-    for member, (rate, place) in enumerate(who):
-        label = {"rate": rate, "seed": list(own)[place], "is_search": place < len(job.search_seeds)}
-        found = _member(job, member, {side: curves[side][member] for side in SIDES}, measured)
-        first = {f"{side}_loss": curves[side][member][0] for side in SIDES} | measured[place, 0]
-        members.append(label | {"start": first} | found)
-    counts = material.test_labels[0].bincount()
-    return {
-        "steps": list(job.steps),
-        "num_parameters": num_parameters,
-        "num_components": job.components.num_components,
-        "levels": build_problem(job.components, stream_of[0]).levels.tolist(),
-        "chance": float(counts.max() / counts.sum()),
-        "members": members,
-    }
+    curves: dict[str, list[Curve]] = {side: [[] for _ in who] for side in SIDES}
+    open_eps = [sorted(job.eps) for _ in who]  # which a member has not reached, the largest last
+    before: dict[str, Tensor] = {}  # parameters of those alive at the evaluation before
 
-
-def _train(
-    job: Simulate,
-    population: Population,
-    seen: Seen,
-    forward: Forward,
-    measured: Measured,
-    clock: Clock,
-    report: Report,
-) -> dict[str, list[Curve]]:
-    """Train and return the losses of every member at its looks, the last of which may be None; measure what is read."""
-    alive = list(range(len(population)))
-    curves: dict[str, list[Curve]] = {side: [[] for _ in alive] for side in SIDES}
-    open_eps = [sorted(job.eps) for _ in alive]  # which a member has not reached, the largest last
-    before: dict[str, Tensor] = {}  # parameters of those alive at the look before
-    step = 0
-    for look, until in enumerate(job.steps):
-        start = step
-        while step < until:
-            population.step(*seen.batch(step), step)
-            step += 1
-        clock.add(member_steps=(step - start) * len(alive), step=step)
+    def evaluate(step: int, alive: list[int]) -> list[int]:
+        nonlocal before
+        number, seeds = job.steps.index(step), places[alive]
         for side in SIDES:
-            found = losses(forward, LOSSES[job.loss], population.parameters, *seen.sides[side])
+            seen = getattr(material, side)[seeds], getattr(material, f"{side}_labels")[seeds]  # (S, N, d), (S, N)
+            found = losses(forward, loss, population.parameters, *seen)
             for member, value in zip(alive, found.tolist(), strict=True):
                 curves[side][member].append(plain(value))
-        kept = []
+        stay = []
         for row, member in enumerate(alive):
             train = curves["train"][member][-1]
             reaches = _has_reached(open_eps[member], train)
-            if look and (reaches or train is None):
-                measured.add(member, look - 1, before, row)
+            if number and (reaches or train is None):
+                measured.add(member, number - 1, before, row)
             if reaches or (train is not None and step == job.budget):
-                measured.add(member, look, population.parameters, row)
+                measured.add(member, number, population.parameters, row)
             if train is not None and open_eps[member]:
-                kept.append(row)
-        alive = [alive[row] for row in kept]
-        report({"step": step, "budget": job.budget, "alive": len(alive)})
-        if not alive:
-            break
-        if len(kept) < len(population):
-            population.keep(kept)
-            seen.keep(kept)
-        before = {name: p.clone() for name, p in population.parameters.items()}
-    return curves
+                stay.append(row)
+        before = {name: p[stay] for name, p in population.parameters.items()}
+        return stay
+
+    # Each seed has examples of its own: one pool of all, of which a member takes the rows of its seed.
+    rows = torch.arange(material.train_labels.numel()).view_as(material.train_labels)[places]  # (S, N)
+    pool = material.train.flatten(0, 1), material.train_labels.flatten()
+    batches = Batches(*pool, of_members, job.batch, rows=rows, device=context.device)
+    loop.train(population, batches, evaluate, job.steps, context)
+    return {
+        "steps": list(job.steps),
+        "num_parameters": sum(p[0].numel() for p in population.parameters.values()),
+        "num_components": job.components.num_components,
+        "levels": build_problem(job.components, stream_of[0]).levels.tolist(),
+        "chance": float(material.test_labels[0].bincount().max() / material.test_labels[0].numel()),
+        "members": [
+            {
+                "rate": rate,
+                "seed": list(own)[place],
+                "is_search": place < len(job.search_seeds),
+                "start": {f"{side}_loss": curves[side][member][0] for side in SIDES} | measured[place, 0],
+                **_member(job, member, {side: curves[side][member] for side in SIDES}, measured),
+            }
+            for member, (rate, place) in enumerate(who)
+        ],
+    }
 
 
 def _has_reached(open_eps: list[float], loss: float | None) -> bool:
@@ -119,7 +112,7 @@ def _has_reached(open_eps: list[float], loss: float | None) -> bool:
 def _member(job: Simulate, member: int, curves: dict[str, Curve], measured: Measured) -> dict[str, Any]:
     train = curves["train"]
     has_diverged = train[-1] is None
-    last = len(train) - 1 - has_diverged  # look with a loss
+    last = len(train) - 1 - has_diverged  # evaluation with a loss
     padding = [None] * (len(job.steps) - len(train))
     return {
         "diverged_at": job.steps[len(train) - 1] if has_diverged else None,
@@ -134,14 +127,71 @@ def _at(job: Simulate, member: int, eps: float, curves: dict[str, Curve], measur
     if place is None:
         reason = "diverged" if curves["train"][-1] is None else "not reached"
         return {"eps": eps, "step": None, "reason": reason, "values": None}
-    after = _values(member, place.look, curves, measured) | {"step": job.steps[place.look]}
-    if place.look:
-        before = _values(member, place.look - 1, curves, measured) | {"step": job.steps[place.look - 1]}
+    after = _values(member, place.number, curves, measured) | {"step": job.steps[place.number]}
+    if place.number:
+        before = _values(member, place.number - 1, curves, measured) | {"step": job.steps[place.number - 1]}
         after = between(before, after, place.share) | {"train_loss": eps}
     step = after.pop("step")
     return {"eps": eps, "step": step, "reason": None, "values": after}
 
 
-def _values(member: int, look: int, curves: dict[str, Curve], measured: Measured) -> Values:
-    losses = {f"{side}_loss": curve[look] for side, curve in curves.items()}
-    return losses | measured[member, look]
+def _values(member: int, number: int, curves: dict[str, Curve], measured: Measured) -> Values:
+    return {f"{side}_loss": curve[number] for side, curve in curves.items()} | measured[member, number]
+
+
+# -- between two evaluations -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The place between two evaluations where the loss is eps.
+
+    Attributes:
+        number: the first evaluation at or below eps.
+        share: of the way from the one before, in the logarithm of the loss, (0, 1]; 1 where there is none before.
+    """
+
+    number: int
+    share: float
+
+
+def reached(losses: Sequence[float | None], eps: float) -> Reached | None:
+    """Return where a curve is first at most eps; None where it never is, None being a loss that is not finite."""
+    for number, loss in enumerate(losses):
+        if loss is None or loss > eps:
+            continue
+        before = losses[number - 1] if number else None
+        if before is None:  # at the start, or after a loss that was not finite, which ends a curve
+            return Reached(number, 1.0)
+        fall = math.log(before) - math.log(max(loss, sys.float_info.min))  # a loss of zero has no logarithm
+        return Reached(number, (math.log(before) - math.log(eps)) / fall)
+    return None
+
+
+def between(before: Values, after: Values, share: float) -> Values:
+    """Return values a share of the way from one evaluation to the next; None where the next has none.
+
+    Losses are read on the straight line of their logarithms, as the training loss is, and all else on that of the
+    values: without noise a loss on other examples falls as that of training does, and is eps where that is.
+
+    Where the evaluation before has none, the next one's stand for both: at W = 0 there is no direction, and on the
+    straight way from there to the next W it is the same all along.
+    """
+    return {
+        name: (_between_losses if name.endswith("_loss") else _between)(value, after[name], share)
+        for name, value in before.items()
+    }
+
+
+def _between_losses(before: float | None, after: float | None, share: float) -> float | None:
+    if before is None or after is None or min(before, after) <= 0:  # a loss of zero has no logarithm
+        return _between(before, after, share)
+    return math.exp(_between(math.log(before), math.log(after), share))
+
+
+def _between(before: Any, after: Any, share: float) -> Any:
+    if isinstance(before, list):
+        return [_between(first, second, share) for first, second in zip(before, after, strict=True)]
+    if before is None or after is None or share == 1:
+        return after
+    return before + share * (after - before)

@@ -1,6 +1,8 @@
 """The measures of trained members, many at once. Letters: M models, N examples, K classes, D width, r components."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,10 @@ from muonlab.studies.components.work.material import Material
 
 Parameters = Mapping[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
+Values = dict[str, Any]  # measure -> number, list of numbers, or None
+Key = tuple[int, int]  # a member and an evaluation
+
+MODELS = 64  # that are measured at once
 FORMS = ("", "_sigma")  # of effective ranks: the first two columns of `muonlab.measure.spectra.ranks`
 # Measures that a linear classifier at zero does not have, as they do not change when W is multiplied by a number.
 OF_DIRECTION = ("margin_worst_by_norm", *(f"rank_{what}{form}" for what in ("weights", "logits") for form in FORMS))
@@ -138,3 +144,46 @@ def _accuracies(forward: Forward, parameters: Parameters, seen: Material, test_l
 def _cleaned(matrices: Tensor, finite: Tensor) -> Tensor:
     """Return matrices (M, ...) with zeros in the place of those that are not finite, which LAPACK does not take."""
     return torch.where(finite.view(-1, *[1] * (matrices.ndim - 1)), matrices, 0.0)
+
+
+class Measured:
+    """The measures of members at some evaluations: parameters wait until there are enough to be measured together.
+
+    Args:
+        read: parameters name -> (M, ...) and positions of seeds (M,) -> measures, a tensor (M, ...) each.
+        places: position of each member's seed.
+    """
+
+    def __init__(self, read: Callable[[dict[str, Tensor], Tensor], dict[str, Tensor]], places: Sequence[int]):
+        self._read, self._places = read, places
+        self._waiting: dict[Key, dict[str, Tensor]] = {}
+        self._values: dict[Key, Values] = {}
+
+    def add(self, member: int, number: int, parameters: dict[str, Tensor], row: int) -> None:
+        """Measure a member, whose parameters are in a row of stacks, sooner or later."""
+        if (member, number) not in self._values:
+            self._waiting[member, number] = {name: p[row].clone() for name, p in parameters.items()}
+        if len(self._waiting) >= MODELS:
+            self._flush()
+
+    def __getitem__(self, key: Key) -> Values:
+        """Return the measures of a member at an evaluation that was asked for."""
+        if key in self._waiting:
+            self._flush()
+        return dict(self._values[key])
+
+    def _flush(self) -> None:
+        keys, models = list(self._waiting), list(self._waiting.values())
+        stacks = {name: torch.stack([model[name] for model in models]) for name in models[0]}
+        found = self._read(stacks, torch.tensor([self._places[member] for member, _ in keys]))
+        columns = {name: tensor.tolist() for name, tensor in found.items()}
+        for row, key in enumerate(keys):
+            self._values[key] = {name: plain(column[row]) for name, column in columns.items()}
+        self._waiting.clear()
+
+
+def plain(value: Any) -> Any:
+    """Return a number or a list of numbers as JSON has it: None in the place of what is not finite."""
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return value if math.isfinite(value) else None

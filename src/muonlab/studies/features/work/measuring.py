@@ -14,8 +14,7 @@ from muonlab.studies.features.work.layers import layers
 from muonlab.studies.features.work.material import Material, Probing, Task
 from muonlab.studies.features.work.robustness import SEVERITIES, corrupt_all, judge
 from muonlab.studies.features.work.states import Subject, subject
-
-Report = Callable[[dict], None]
+from muonlab.train.jobs import Context
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +27,10 @@ class Model:
     net: nn.Module
 
 
-def run(job: Measure, material: Material, folder: Path, *, report: Report) -> dict[str, Any]:
+def run(job: Measure, material: Material, context: Context) -> dict[str, Any]:
     """Measure, and return what result.json holds."""
     task, probing = material.pretraining(), material.probing()
+    folder = context.folder
     models = load_models(distinct(job.states), job.seeds, folder.parent / job.weights, task.build)
     stages = len(material.corruptions) * len(SEVERITIES) + 2 * len(models) + len(job.looks) * len(job.seeds)
     done = 0
@@ -38,7 +38,7 @@ def run(job: Measure, material: Material, folder: Path, *, report: Report) -> di
     def advance(number: int) -> None:
         nonlocal done
         done += number
-        report({"step": done, "budget": stages, "alive": len(models)})
+        context.report({"step": done, "budget": stages, "alive": len(models)})
 
     settings = job.measuring
     subjects = as_subjects(models, task, probing)

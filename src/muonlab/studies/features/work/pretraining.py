@@ -1,108 +1,86 @@
-"""A pretraining job: members of one net, one for each rate and seed, trained for a budget and looked at on the way."""
+"""A pretraining job: one member per rate and seed of one net, trained for a budget and evaluated on the way."""
 
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from muonlab.jobs.cell_config import canonical_json
-from muonlab.jobs.clock import Clock
-from muonlab.studies.features.config import Family, Pretrain
+from muonlab.studies.features.config import SGD, AdamW, Family, Muon, Pretrain, Training
 from muonlab.studies.features.work import weights
-from muonlab.studies.features.work.batches import Batches
 from muonlab.studies.features.work.material import Material, Set, Task, example_loss
-from muonlab.studies.features.work.optimizers import treatments
-from muonlab.studies.grokking.work.metrics import Metrics
-from muonlab.studies.grokking.work.preparation import pays, prepare
-from muonlab.train import checkpoint, engine
+from muonlab.train import engine, loop, optimizers, seeds
+from muonlab.train.batches import Batches
+from muonlab.train.engine import Engine
+from muonlab.train.jobs import Context
+from muonlab.train.metrics import Metrics
 from muonlab.train.population import Population
 from muonlab.train.schedule import pace
-from muonlab.train.seeds import fold_in
 
-CHECKPOINT_SECONDS = 5.0  # about as much work is lost to a kill
-LOOK_EXAMPLES = {"classes": 256, "tokens": 96}  # of validation, at most, that a look reads; a quarter of it of train
+EVALUATED = {"classes": 256, "tokens": 96}  # of validation, at most, per evaluation; a quarter of it of train
 SHARED = 10  # jobs, about, of a family that train the same net in batches of one size: they share a program
 ROWS = {"classes": 64, "tokens": 8}  # examples of one forward pass of all members: logits of tokens are large
-
-Report = Callable[[dict], None]
-
-
-def streams(family: Family, seeds: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the seeds of the members' random streams: they follow from seed, net and data, and no optimizer.
-
-    So two optimizers, or two rates, start a seed from the same weights and take the same batches.
-    """
-    trained = canonical_json(family.model_dump(mode="json"))
-    return tuple(fold_in(seed, trained) for seed in seeds)
+STEMS = ("stem",)  # what reads the input is not a hidden matrix (Jordan et al. 2024)
 
 
-def members(job: Pretrain) -> list[tuple[float, int]]:
+def members(rates: tuple[float, ...], own: tuple[int, ...]) -> list[tuple[float, int]]:
     """Return (rate, position of the seed) of every member."""
-    return [(rate, position) for rate in job.rates for position in range(len(job.seeds))]
+    return [(rate, position) for rate in rates for position in range(len(own))]
+
+
+def streams(family: Family, own: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the streams of seeds: they follow from net and data."""
+    return seeds.streams(family.model_dump(mode="json"), own)
 
 
 def build_engine(
-    task: Task, optimizer: Any, rates: list[float], seeds: list[int], device: str
-) -> tuple[Any, str | None]:
+    task: Task, optimizer: SGD | AdamW | Muon, rates: list[float], own: list[int], device: str
+) -> tuple[Engine, str | None]:
     """Return the engine of the members, and why it is not the faster one."""
-    treated = treatments(task.build(), optimizer, rates)
+    # One number for all takes the faster step, which rules make of many parameters at once.
+    lr = rates[0] if len(set(rates)) == 1 else optimizers.by_member(rates)
+    hyper, others = {"lr": lr, **optimizer.model_dump(exclude={"name"})}, None
+    if isinstance(optimizer, Muon):
+        others = {key: value for key, value in hyper.items() if key != "momentum"}
+        hyper = {key: hyper[key] for key in ("lr", "momentum", "weight_decay")} | {"adjust_lr_fn": "match_rms_adamw"}
+    treated = optimizers.treatments(task.build(), optimizer.name, hyper, others=others, stems=STEMS, flatten=True)
     rows = task.train.first(engine.TRIAL_ROWS)
-    return engine.build(task.build, example_loss, treated, seeds, rows.inputs, rows.labels, device=device)
+    return engine.build(task.build, example_loss, treated, own, rows.inputs, rows.labels, device=device)
 
 
-def run(job: Pretrain, material: Material, folder: Path, clock: Clock, *, device: str, compile: str, report: Report):
+def pace_of(training: Training, step: int) -> float:
+    """Return what the learning rates of a step are multiplied by."""
+    return pace(step, training.budget, warmup=training.warmup, kind=training.schedule)
+
+
+def run(job: Pretrain, material: Material, context: Context) -> dict[str, Any]:
     """Train and return what result.json holds; a half-done job goes on from its checkpoint."""
     task, training = material.pretraining(), job.training
-    who = members(job)
-    own = streams(job.family, job.seeds)
-    seeds = [own[position] for _, position in who]
-    trained, reason = build_engine(task, job.optimizer, [rate for rate, _ in who], seeds, device)
+    who, everyone = members(job.rates, job.seeds), streams(job.family, job.seeds)
+    own = [everyone[position] for _, position in who]
+    trained, reason = build_engine(task, job.optimizer, [rate for rate, _ in who], own, context.device)
     if reason:
-        clock.log(reason)
-    batches = Batches(task.train, seeds, training.batch, device)
+        context.clock.log(reason)
+    batches = Batches(*task.train, own, training.batch, device=context.device)
     flops = count_flops(trained, batches) / len(who)
+    metrics = Metrics(context.folder / "metrics.jsonl", len(who))
 
-    # -- where it stands: at the start, or at the last checkpoint ----------------------------------
-    everyone = list(range(len(who)))
-    saved = checkpoint.load(folder / "state.safetensors", device, trained.tensors(), folder / "metrics.jsonl")
-    if saved is not None:
-        tensors, progress = saved
-        trained.load(tensors)
-        step, is_compiled, height = progress.step, progress.is_compiled, progress.height
-        metrics = Metrics(folder / "metrics.jsonl", len(who), progress.metrics_bytes)
-        clock.log(f"goes on from step {step}")
-    else:
-        step, height = 0, None
-        is_compiled = pays(compile, flops * training.budget * len(who), device, num_jobs=SHARED)
-        metrics = Metrics(folder / "metrics.jsonl", len(who))
-    is_compiled, height = prepare(trained, batches(0), clock, is_compiled=is_compiled, height=height)
-
-    # -- train and look ------------------------------------------------------------------------------
-    last_save = time.monotonic()
-    for look in training.steps:
-        if look < step or (saved is not None and look == step):
-            continue
-        start = step
-        while step < look:
-            factor = pace(step, training.budget, warmup=training.warmup, kind=training.schedule)
-            trained.step(*batches(step), step, factor)
-            step += 1
-            if step % 50 == 0:
-                report({"step": step, "budget": training.budget, "alive": len(who)})
+    def evaluate(step: int, alive: list[int]) -> list[int]:
         if job.keep:
-            weights.save(folder, step, trained.tensors())
-        metrics.append(step, step * batches.batch / len(task.train.labels), everyone, _look(trained, task))
-        clock.add(member_steps=(step - start) * len(who), step=step)
-        report({"step": step, "budget": training.budget, "alive": len(who)})
-        if time.monotonic() - last_save >= CHECKPOINT_SECONDS and step < training.budget:
-            progress = checkpoint.Progress(step, everyone, metrics.num_bytes, is_compiled, height)
-            checkpoint.save(folder / "state.safetensors", trained.tensors(), progress)
-            clock.save()
-            last_save = time.monotonic()
+            weights.save(context.folder, step, trained.tensors())
+        metrics.append(step, batches.epoch(step), alive, _scores(trained, task))
+        return alive
 
+    loop.train(
+        trained,
+        batches,
+        evaluate,
+        training.steps,
+        context,
+        pace=lambda step: pace_of(training, step),
+        compile=loop.pays(context, flops * training.budget * len(who), num_jobs=SHARED),
+        metrics=metrics,
+    )
     return {
         "chance": task.chance,
         "num_train": len(task.train.labels),
@@ -117,7 +95,7 @@ def run(job: Pretrain, material: Material, folder: Path, clock: Clock, *, device
     }
 
 
-def count_flops(trained: Any, batches: Batches) -> float:
+def count_flops(trained: Engine, batches: Batches) -> float:
     """Return the floating-point operations of all matrix products in one step of all members; nothing is changed."""
     before = trained.tensors()
     # One member at a time: a stack's convolutions are one with groups, of which torch counts too many backward.
@@ -133,16 +111,15 @@ def count_flops(trained: Any, batches: Batches) -> float:
     return float(counter.get_total_flops())
 
 
-def _look(trained: Any, task: Task) -> dict[str, torch.Tensor]:
+def _scores(trained: Engine, task: Task) -> dict[str, Tensor]:
     values = {}
-    number = LOOK_EXAMPLES[task.validation.kind]
+    number = EVALUATED[task.validation.kind]
     for side, examples in (("train", task.train.first(number // 4)), ("validation", task.validation.first(number))):
-        loss, accuracy = evaluate(trained, examples)
-        values |= {f"{side}_loss": loss, f"{side}_accuracy": accuracy}
+        values[f"{side}_loss"], values[f"{side}_accuracy"] = evaluate(trained, examples)
     return values
 
 
-def evaluate(trained: Any, examples: Set) -> tuple[torch.Tensor, torch.Tensor]:
+def evaluate(trained: Engine, examples: Set) -> tuple[Tensor, Tensor]:
     """Return mean loss and accuracy of every member, (S,) each."""
     losses, hits, rows = [], [], ROWS[examples.kind]
     for inputs, labels in zip(examples.inputs.split(rows), examples.labels.split(rows), strict=True):

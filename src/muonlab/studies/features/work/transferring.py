@@ -7,34 +7,33 @@ from typing import Any
 
 import torch
 
-from muonlab.jobs.clock import Clock
 from muonlab.measure.probes import Probes
-from muonlab.measure.transfer import fine_tune
 from muonlab.studies.features.config import Measuring, Transfer
 from muonlab.studies.features.work import weights
-from muonlab.studies.features.work.batches import Batches
 from muonlab.studies.features.work.layers import fit
 from muonlab.studies.features.work.material import Material, Sets, Task
 from muonlab.studies.features.work.measuring import as_subjects, load_models
 from muonlab.studies.features.work.pretraining import (
-    LOOK_EXAMPLES,
+    EVALUATED,
     ROWS,
     SHARED,
     build_engine,
     count_flops,
+    members,
+    pace_of,
     streams,
 )
 from muonlab.studies.features.work.states import Subject, hidden_states
-from muonlab.studies.grokking.work.preparation import pays, prepare
-from muonlab.train.schedule import pace
+from muonlab.train import loop
+from muonlab.train.batches import Batches
+from muonlab.train.fine_tuning import fine_tune
+from muonlab.train.jobs import Context
 
 TEST_EXAMPLES = {"classes": 1000, "tokens": 250}  # at most
-HEAD = "head"  # a new task has new classes, so its head is drawn anew
-
-Report = Callable[[dict], None]
+HEAD = "head"  # a new task has new classes, so its head is drawn again
 
 
-def run(job: Transfer, material: Material, folder: Path, clock: Clock, *, device: str, compile: str, report: Report):
+def run(job: Transfer, material: Material, context: Context) -> dict[str, Any]:
     """Transfer and return what result.json holds."""
     task = material.transfer(job.task)
     found = {
@@ -44,21 +43,21 @@ def run(job: Transfer, material: Material, folder: Path, clock: Clock, *, device
         "num_test": min(TEST_EXAMPLES[task.test.kind], len(task.test.labels)),
     }
     if job.mode == "linear":
-        return {**found, "members": _linear(job, material, task, folder, report)}
-    return {**found, **_full(job, task, folder, clock, device=device, compile=compile, report=report)}
+        return {**found, "members": _linear(job, material, task, context)}
+    return {**found, **_full(job, task, context)}
 
 
-def _linear(job: Transfer, material: Material, task: Task, folder: Path, report: Report) -> list[dict[str, Any]]:
+def _linear(job: Transfer, material: Material, task: Task, context: Context) -> list[dict[str, Any]]:
     """Return the accuracy of a probe on the last hidden states of each seed, in each state."""
     assert job.weights is not None
     probing, pretrained = material.probing(), material.pretraining()
-    models = load_models(job.states, job.seeds, folder.parent / job.weights, pretrained.build)
+    models = load_models(job.states, job.seeds, context.folder.parent / job.weights, pretrained.build)
     done = 0
 
     def advance(number: int) -> None:
         nonlocal done
         done += number
-        report({"step": done, "budget": len(models) + 1, "alive": len(models)})
+        context.report({"step": done, "budget": len(models) + 1, "alive": len(models)})
 
     fitted = probe_linearly(as_subjects(models, pretrained, probing), task, job.measuring, advance)
     return [
@@ -98,43 +97,28 @@ def probe_linearly(
     return fit(states, [part.labels for part in parts])
 
 
-def _full(
-    job: Transfer, task: Task, folder: Path, clock: Clock, *, device: str, compile: str, report: Report
-) -> dict[str, Any]:
+def _full(job: Transfer, task: Task, context: Context) -> dict[str, Any]:
     training = job.training
     assert training is not None
     assert job.optimizer is not None
-    who = [(rate, position) for rate in job.rates for position in range(len(job.fine_tuned))]
-    own = streams(job.family, job.fine_tuned)
-    seeds = [own[position] for _, position in who]
-    trained, reason = build_engine(task, job.optimizer, [rate for rate, _ in who], seeds, device)
+    who, everyone = members(job.rates, job.fine_tuned), streams(job.family, job.fine_tuned)
+    own = [everyone[position] for _, position in who]
+    trained, reason = build_engine(task, job.optimizer, [rate for rate, _ in who], own, context.device)
     if job.weights is not None:
-        kept = load_state(job, folder.parent / job.weights)
+        kept = load_state(job, context.folder.parent / job.weights)
         trained.load(start(trained.tensors(), kept, [position for _, position in who], job.task))
-    batches = Batches(task.train, seeds, training.batch, device)
+    batches = Batches(*task.train, own, training.batch, device=context.device)
     flops = count_flops(trained, batches)
-    prepare(
-        trained,
-        batches(0),
-        clock,
-        is_compiled=pays(compile, flops * training.budget, device, num_jobs=SHARED),
-        height=None,
-    )
-
-    def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if step % 20 == 0:
-            report({"step": step, "budget": training.budget, "alive": len(who)})
-        return batches(step)
-
     tuned = fine_tune(
         trained,
-        draw,
-        task.validation.first(LOOK_EXAMPLES[task.validation.kind]),
+        batches,
+        task.validation.first(EVALUATED[task.validation.kind]),
         task.test.first(TEST_EXAMPLES[task.test.kind]) if job.is_final else None,
-        budget=training.budget,
-        looks=training.steps[1:],
+        training.steps,
+        context,
         patience=training.patience,
-        pace=lambda step: pace(step, training.budget, warmup=training.warmup, kind=training.schedule),
+        pace=lambda step: pace_of(training, step),
+        compile=loop.pays(context, flops * training.budget, num_jobs=SHARED),
         rows=ROWS[task.test.kind],
     )
     return {

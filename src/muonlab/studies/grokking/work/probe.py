@@ -1,4 +1,4 @@
-"""What a cell will cost on this machine, found by training it for a moment."""
+"""The cost of a cell on this machine, found by training it for a moment."""
 
 import itertools
 import os
@@ -79,7 +79,7 @@ class Prober:
         population = build_population(config, task, config.seeds, self._device)
         marks = []
         for step in range(NUM_STEPS + 1):
-            population.step(*rows.take(step), step)
+            population.step(*rows(step), step)
             population.parameters["head.weight"].sum().item()  # waits for a device
             marks.append(time.perf_counter())
         losses, _ = population.evaluate(rows.inputs, rows.labels)

@@ -1,4 +1,4 @@
-"""Which rows each member of a population trains on, in which order, with which labels."""
+"""The rows of an algorithmic task as the members of a population see them: split, order and labels."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from muonlab.data.algorithmic import Task, split
+from muonlab.train.batches import Orders
 from muonlab.train.seeds import generator
 
 
@@ -51,21 +52,12 @@ class Rows:
         ]
         self.labels = torch.stack(labels).to(device)
         self.num_train, self.num_validation = self.train.shape[1], self.validation.shape[1]
-        self.batch = self.num_train if batch == "full" else min(int(batch), self.num_train)
-        # Batches have one size: what is left of a permutation after the last whole batch waits for the next one.
-        self.steps_per_permutation = self.num_train // self.batch
-        self._seeds = list(seeds)
-        self._order: tuple[int, Tensor] | None = None
+        self._orders = Orders(self.num_train, self.num_train if batch == "full" else int(batch), seeds)
+        self.batch = self._orders.batch
 
-    def take(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return the batch of that step, for every member: tokens (S, B, T) and labels (S, B)."""
-        permutation, position = divmod(step, self.steps_per_permutation)
-        if self._order is None or self._order[0] != permutation:
-            orders = [
-                torch.randperm(self.num_train, generator=generator(s, "batches", permutation)) for s in self._seeds
-            ]
-            self._order = permutation, self.train.gather(1, torch.stack(orders).to(self.train.device))
-        rows = self._order[1][:, position * self.batch : (position + 1) * self.batch]  # (S, B)
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the batch of every member in a step: tokens (S, B, T) and labels (S, B)."""
+        rows = self.train.gather(1, self._orders(step).to(self.train.device))  # (S, B)
         return self.inputs[rows], self.labels.gather(1, rows)
 
     def epoch(self, step: int) -> float:
@@ -76,5 +68,4 @@ class Rows:
         """Drop all members but those, given by their positions."""
         index = torch.tensor(members, device=self.train.device)
         self.train, self.validation, self.labels = (rows[index] for rows in (self.train, self.validation, self.labels))
-        self._seeds = [self._seeds[member] for member in members]
-        self._order = None
+        self._orders.keep(members)

@@ -1,0 +1,105 @@
+"""The batches of the members of a population: epochs in random order, one order per seed and epoch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from muonlab.train.seeds import generator
+
+
+class Orders:
+    """Positions of the examples of every step. The rest of an epoch that does not fill a batch is left out.
+
+    Attributes:
+        batch: B.
+
+    Args:
+        number: of examples.
+        batch: B; at most the number of examples.
+        seeds: of the members' streams; members with one seed take the same batches.
+    """
+
+    def __init__(self, number: int, batch: int, seeds: Sequence[int]):
+        self.batch = min(batch, number)
+        self._number, self._per_epoch = number, number // self.batch
+        self._seeds = list(seeds)
+        self._order: tuple[int, Tensor] | None = None  # the epoch and its order, (S, number)
+
+    def __call__(self, step: int) -> Tensor:
+        """Return the positions (S, B) of the examples of a step."""
+        epoch, position = divmod(step, self._per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            own = {
+                seed: torch.randperm(self._number, generator=generator(seed, "batches", epoch))
+                for seed in dict.fromkeys(self._seeds)
+            }
+            self._order = epoch, torch.stack([own[seed] for seed in self._seeds])
+        return self._order[1][:, position * self.batch : (position + 1) * self.batch]
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Drop all members but those, given by their positions."""
+        self._seeds = [self._seeds[member] for member in members]
+        self._order = None
+
+
+class Batches:
+    """Batches of examples that all members share, or of which each has its own rows.
+
+    Attributes:
+        rows: (S, n) rows of the examples that each member trains on; None where all train on all of them.
+
+    Args:
+        inputs: (N, ...).
+        labels: (N, ...).
+        seeds: as of `Orders`.
+        batch: as of `Orders`; None takes all rows in every step, in their order.
+        rows: (S, n).
+        device: where the batches go.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        seeds: Sequence[int],
+        batch: int | None,
+        *,
+        rows: Tensor | None = None,
+        device: str | torch.device = "cpu",
+    ):
+        self._inputs, self._labels = inputs.to(device), labels.to(device)
+        self.rows = rows if rows is None else rows.to(device)
+        self.num_examples = len(inputs) if rows is None else rows.shape[1]
+        self._orders = None if batch is None else Orders(self.num_examples, batch, seeds)
+        self.batch = self.num_examples if self._orders is None else self._orders.batch
+        self._num_members = len(seeds)
+        self._whole: tuple[Tensor, Tensor] | None = None  # all rows, where they are the batch
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the inputs (S, B, ...) and labels (S, B, ...) of a step."""
+        if self._orders is None:
+            self._whole = self._whole or self._examples(self._all_rows())
+            return self._whole
+        rows = self._orders(step).to(self._labels.device)  # (S, B)
+        return self._examples(rows if self.rows is None else self.rows.gather(1, rows))
+
+    def _examples(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self._inputs[rows], self._labels[rows]
+
+    def _all_rows(self) -> Tensor:
+        if self.rows is not None:
+            return self.rows
+        return torch.arange(self.num_examples, device=self._labels.device).expand(self._num_members, -1)
+
+    def epoch(self, step: int) -> float:
+        """Return the examples drawn in that many steps, divided by the number of examples."""
+        return step * self.batch / self.num_examples
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Drop all members but those, given by their positions."""
+        self._num_members, self._whole = len(members), None
+        if self.rows is not None:
+            self.rows = self.rows[torch.tensor(members, device=self.rows.device)]
+        if self._orders is not None:
+            self._orders.keep(members)

@@ -1,0 +1,132 @@
+"""Fine-tuning: members trained on a task, each left with the weights of its best evaluation.
+
+Letters: S members, N rows of a set, T tokens, E evaluations.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from muonlab.train import loop
+from muonlab.train.engine import Engine
+from muonlab.train.jobs import Context
+
+Rows = tuple[Tensor, Tensor]  # inputs (N, ...) and labels: classes (N,) or next tokens (N, T)
+NONE = -1  # the best step of a member that has none
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What fine-tuning gave each member; all on the CPU, losses and accuracies in float64.
+
+    Attributes:
+        steps: (E,) steps made before each evaluation.
+        validation_loss: (S, E) means over all rows.
+        validation_accuracy: (S, E).
+        best_step: (S,) steps made before the evaluation with the smallest finite loss, the first of equals; -1 without.
+        test_loss: (S,) at the weights of the best evaluation, NaN without one or without a test set.
+        test_accuracy: (S,) likewise.
+        is_last: (S,) whether the best evaluation was the last of the whole budget, so that more steps may help.
+    """
+
+    steps: Tensor
+    validation_loss: Tensor
+    validation_accuracy: Tensor
+    best_step: Tensor
+    test_loss: Tensor
+    test_accuracy: Tensor
+    is_last: Tensor
+
+
+def fine_tune(
+    engine: Engine,
+    draw: loop.Draw,
+    validation: Rows,
+    test: Rows | None,
+    steps: Sequence[int],
+    context: Context,
+    *,
+    patience: int | None = None,
+    pace: Callable[[int], float] = lambda step: 1.0,
+    compile: bool = False,
+    rows: int = 256,
+) -> FineTuned:
+    """Train all members, and leave each with its weights of the evaluation at which its validation loss was smallest.
+
+    The test set is read once, in the end. A member that never had a finite loss has its first weights again. Only
+    parameters and buffers go back: the optimizers stay where the last step left them.
+
+    Args:
+        engine: the members, changed.
+        draw: as of `muonlab.train.loop.train`, as are steps, context, pace and compile.
+        validation: shared by the members, where the engine is.
+        test: likewise; None reads none, as where a learning rate is being chosen.
+        steps: after which to evaluate on validation.
+        context: where the job works.
+        patience: end when for so many evaluations no member has improved; never by default.
+        pace: of the learning rates.
+        compile: the gradient.
+        rows: of a set that are evaluated at once, which bounds the memory.
+    """
+    best, made, seen, num_idle = _Best(engine), [], [], 0
+
+    def evaluate(step: int, alive: list[int]) -> list[int]:
+        nonlocal num_idle
+        made.append(step)
+        seen.append(scores(engine, validation, rows))
+        num_idle = 0 if best.update(engine, step, seen[-1][0]) else num_idle + 1
+        return [] if patience is not None and num_idle >= patience else alive
+
+    loop.train(engine, draw, evaluate, steps, context, pace=pace, compile=compile)
+    engine.load({**engine.tensors(), **best.weights})
+    read = (torch.full_like(best.loss, torch.nan),) * 2 if test is None else scores(engine, test, rows)
+    test_loss, test_accuracy = (each.where(best.step != NONE, torch.nan) for each in read)
+    losses, accuracies = (torch.stack(each, dim=1) for each in zip(*seen, strict=True))  # (S, E)
+    return FineTuned(
+        steps=torch.tensor(made),
+        validation_loss=losses,
+        validation_accuracy=accuracies,
+        best_step=best.step,
+        test_loss=test_loss,
+        test_accuracy=test_accuracy,
+        is_last=best.step == steps[-1],
+    )
+
+
+class _Best:
+    """The best evaluation of each member so far: its loss, its step and the weights that it had."""
+
+    def __init__(self, engine: Engine):
+        self.weights = _weights(engine)
+        self.loss = torch.full((len(engine),), torch.inf, dtype=torch.float64)
+        self.step = torch.full((len(engine),), NONE)
+
+    def update(self, engine: Engine, step: int, losses: Tensor) -> bool:
+        """Take over the members that have improved, and return whether any has."""
+        is_better = losses.isfinite() & (losses < self.loss)  # (S,)
+        if not is_better.any():
+            return False
+        self.loss, self.step = losses.where(is_better, self.loss), torch.where(is_better, step, self.step)
+        for name, now in _weights(engine).items():
+            chosen = is_better.to(now.device)
+            self.weights[name][chosen] = now[chosen]
+        return True
+
+
+def _weights(engine: Engine) -> dict[str, Tensor]:
+    return {name: each for name, each in engine.tensors().items() if name.startswith(("parameter/", "buffer/"))}
+
+
+def scores(engine: Engine, data: Rows, rows: int) -> tuple[Tensor, Tensor]:
+    """Return mean loss and accuracy of every member on a set, (S,) float64 on the CPU each."""
+    sums, counts = ([], []), [0, 0]
+    for inputs, labels in zip(data[0].split(rows), data[1].split(rows), strict=True):
+        found = engine.evaluate(inputs, labels.expand(len(engine), *labels.shape))
+        for k, each in enumerate(found):  # losses (S, rows), hits (S, rows) or (S, rows, T)
+            each = each.flatten(1)
+            sums[k].append(each.double().sum(dim=1).cpu())
+            counts[k] += each.shape[1]
+    losses, hits = (torch.stack(each).sum(dim=0) / count for each, count in zip(sums, counts, strict=True))
+    return losses, hits
