@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.jobs.files import write_json
 from muonlab.studies.features.config import Measure, Pretrain
 from muonlab.studies.features.plan import FeatureStudy, plan
@@ -55,12 +55,12 @@ def write(
     """Write a study with the results of all of its jobs but those that are undone or failed, and what follows them."""
     asked = asked or study()
     config = asked.model_dump(mode="json", exclude={"preset", "settings"})
-    jobs.create(folder, "features", asked.preset, asked.settings, config)
+    store.create(folder, "features", asked.preset, asked.settings, config)
     results: dict[str, dict[str, Any]] = {}
     while True:
         known = [step for step in steps(asked, results) if step.job.id not in results]
         for step in known:
-            jobs.add(folder, step.job)
+            store.add(folder, step.job)
             if failed(step):
                 write_json(folder / step.job.id / "failed.json", {"reason": "out of memory"})
         todo = [step for step in known if not undone(step) and not failed(step)]

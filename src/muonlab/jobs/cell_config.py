@@ -1,10 +1,11 @@
 """The schema of a cell: everything that decides its result, as plain frozen data, and the id that follows from it."""
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from muonlab.jobs.job import canonical_json as canonical_json
+from muonlab.jobs.job import identity
 
 # Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
 RESULTS_VERSION = 3
@@ -137,9 +138,4 @@ class CellConfig(BaseModel):
     @property
     def id(self) -> str:
         """Sixteen hexadecimal digits that name this cell: equal configs, equal ids."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()[:16]
-
-
-def canonical_json(value: Any) -> str:
-    """Return JSON with sorted keys, no spaces and no NaN: one text for one value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return identity(self.model_dump(mode="json"))

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from muonlab.jobs import job as jobs
-from muonlab.jobs.job import Job, JobRecord
+from muonlab.jobs import store
+from muonlab.jobs.job import Job, JobRecord, identity
 from muonlab.study.study import Step
 
 Results = Mapping[str, dict[str, Any]]  # by id of a job
@@ -22,13 +22,12 @@ def begin(study: str, asked: Any, folder: Path) -> None:
         StudyError: the folder holds something else, or cannot be written.
     """
     config = asked.model_dump(mode="json", exclude={"preset", "settings"})
-    jobs.create(folder, study, asked.preset, asked.settings, config)
+    store.create(folder, study, asked.preset, asked.settings, config)
 
 
-def ready(steps: Steps, asked: Any, folder: Path) -> list[Job]:
-    """Return the jobs that are not done and whose inputs are there, each once, those that others wait for first."""
-    results = jobs.results(folder)
-    return list({step.job.id: step.job for step in steps(asked, results) if step.job.id not in results}.values())
+def jobs_of(steps: Steps, asked: Any, results: Results) -> list[Job]:
+    """Return the jobs that are done or whose inputs are there, each once, those that others wait for first."""
+    return list({step.job.id: step.job for step in steps(asked, results)}.values())
 
 
 def read(model: type[Asked], steps: Steps, folder: Path) -> tuple[Asked, list[Step], Results, list[JobRecord]]:
@@ -37,11 +36,11 @@ def read(model: type[Asked], steps: Steps, folder: Path) -> tuple[Asked, list[St
     Raises:
         StudyError: there is no such study in the folder.
     """
-    file = jobs.read(folder)
+    file = store.read(folder)
     asked = model.model_validate({**file.config, "preset": file.preset, "settings": file.settings})
-    results = jobs.results(folder)
+    results = store.Results(folder)
     known = steps(asked, results)
-    return asked, known, results, of_steps(known, jobs.records(folder))
+    return asked, known, results, of_steps(known, store.records(folder))
 
 
 def of_steps(steps: Sequence[Step], records: Sequence[JobRecord]) -> list[JobRecord]:
@@ -50,7 +49,9 @@ def of_steps(steps: Sequence[Step], records: Sequence[JobRecord]) -> list[JobRec
     return [record for record in records if record.id in ids]
 
 
-def make_job(name: str, target: str, config: BaseModel, cost: float) -> Job:
+def make_job(
+    name: str, target: str, config: BaseModel, cost: float, case: str = "", arm: str = "", role: str = ""
+) -> Job:
     """Return a job of a config, which its id follows from."""
     plain = config.model_dump(mode="json")
-    return Job(jobs.identity(plain), name, target, plain, cost)
+    return Job(identity(plain), name, target, plain, cost, case, arm, role)

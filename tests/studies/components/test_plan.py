@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.studies.components import KEYS, PRESETS, ComponentStudy, begin, plan
 from muonlab.studies.components.config import Agree, Simulate
 from muonlab.studies.components.plan import middle
@@ -201,7 +201,7 @@ def test_an_unknown_preset_is_named():
 def test_a_study_comes_back_from_its_file(preset, tmp_path):
     study = plan(preset, {"seeds": 9})
     begin(study, tmp_path)
-    file = jobs.read(tmp_path)
+    file = store.read(tmp_path)
     assert (file.study, file.preset, file.settings) == ("components", preset, {"seeds": ["9"]})
     assert ComponentStudy.model_validate({**file.config, "preset": preset, "settings": file.settings}) == study
 

@@ -1,6 +1,6 @@
 import synthetic_components as synthetic
-from muonlab.jobs import job as jobs
-from muonlab.studies.components import begin, outline, plan, ready, trials
+from muonlab.jobs.job import identity
+from muonlab.studies.components import jobs_of, outline, plan, trials
 from muonlab.studies.components.config import Agree, read
 from muonlab.studies.components.rounds import SEARCH_FROM, cost, steps
 
@@ -22,12 +22,11 @@ def test_seeds_that_choose_a_rate_are_not_compared():
             assert step.config.search_seeds == (SEARCH_FROM, SEARCH_FROM + 1)
 
 
-def test_jobs_are_what_workers_read(tmp_path):
+def test_jobs_are_what_workers_read():
     study = plan("tiny")
-    begin(study, tmp_path)
-    for job in ready(study, tmp_path):
+    for job in jobs_of(study, {}):
         assert read(job.config).model_dump(mode="json") == job.config
-        assert job.id == jobs.identity(job.config)
+        assert job.id == identity(job.config)
         assert job.cost > 0
 
 
@@ -54,16 +53,10 @@ def test_nothing_is_asked_for_beyond_an_edge_before_its_job_is_done_or_where_the
     assert {step.extension for step in steps(study, {})} == {step.extension for step in steps(study, results)} == {0}
 
 
-def test_two_cases_that_ask_for_one_job_share_it(tmp_path):
+def test_two_cases_that_ask_for_one_job_share_it():
     study = plan("tiny", {"depth": [0, 2], "variations": "deep"})
-    begin(study, tmp_path)
-    found = ready(study, tmp_path)
+    found = jobs_of(study, {})
     assert len({job.id for job in found}) == len(found) == len(outline(study)) < len(steps(study, {}))
-
-
-def test_a_done_job_is_not_ready(tmp_path):
-    study = synthetic.study(seeds=1, ratio=2, noise=0.1, depth=0)
-    assert ready(study, synthetic.write(tmp_path, study)) == []
 
 
 def test_there_is_nothing_to_try_out():

@@ -1,6 +1,6 @@
 import pytest
 
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.studies.features import KEYS, PRESETS, FeatureStudy, begin, plan
 from muonlab.studies.features.config import AdamW, ImageData, Muon, TextData
 from muonlab.study.settings import UsageError
@@ -204,6 +204,6 @@ def test_the_same_study_comes_from_its_own_json():
 def test_a_folder_holds_the_study_that_was_begun_in_it(tmp_path):
     asked = plan("tiny", {"seeds": 3})
     begin(asked, tmp_path / "study")
-    held = jobs.read(tmp_path / "study")
+    held = store.read(tmp_path / "study")
     assert (held.study, held.preset, held.settings) == ("features", "tiny", {"seeds": ["3"]})
     assert FeatureStudy.model_validate({**held.config, "preset": held.preset, "settings": held.settings}) == asked

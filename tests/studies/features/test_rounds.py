@@ -6,8 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invented_features import bowl, drive, looks
-from muonlab.jobs import job as jobs
-from muonlab.jobs.files import write_json
 from muonlab.studies.features.config import Measure, Pretrain, Transfer
 from muonlab.studies.features.plan import Search, plan
 from muonlab.studies.features.rounds import (
@@ -16,10 +14,10 @@ from muonlab.studies.features.rounds import (
     best_rate,
     common_loss,
     first_at,
+    jobs_of,
     mean_losses,
     next_rate,
     outline,
-    ready,
     steps,
 )
 
@@ -285,9 +283,9 @@ def test_one_optimizer_alone_is_trained_and_measured():
     assert [state.name for state in of(done, "measure")[0].config.states] == [FINAL, UNTRAINED]
 
 
-def test_what_is_ready_is_what_the_folder_has_no_result_of(tmp_path):
+def test_jobs_follow_from_results():
     study = tiny()
-    first = ready(study, tmp_path)
+    first = jobs_of(study, {})
     assert [job.name for job in first] == [
         f"cnn on digits: {words}"
         for words in (
@@ -298,6 +296,6 @@ def test_what_is_ready_is_what_the_folder_has_no_result_of(tmp_path):
         )
     ]
     _, results = drive(study, roles=("search",))
-    jobs.add(tmp_path, first[0])
-    write_json(tmp_path / first[0].id / "result.json", results[first[0].id])
-    assert "Muon, final runs" in ready(study, tmp_path)[1].name
+    known = jobs_of(study, {first[0].id: results[first[0].id]})
+    assert "Muon, final runs" in [job for job in known if job.id != first[0].id][1].name
+    assert (known[0].case, known[0].arm, known[0].role) == ("cnn on digits", "muon", "search")

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.jobs.cell_config import Count, Frozen, Rate
 from muonlab.studies.components.config import SGD, AdamW, Agree, Components, Muon, Net, Optimizer
 from muonlab.studies.components.presets import PRESETS
@@ -165,13 +165,13 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> C
 
 
 def begin(study: ComponentStudy, folder: Path) -> None:
-    """Make the folder hold the study: its study.json. Jobs of what was asked before stay where they are.
+    """Make the folder hold the request: its study.json. Earlier requests and their jobs stay.
 
     Raises:
         StudyError: the folder holds something else, or cannot be written.
     """
     config = study.model_dump(mode="json", exclude={"preset", "settings"})
-    jobs.create(folder, STUDY, study.preset, study.settings, config)
+    store.create(folder, STUDY, study.preset, study.settings, config)
 
 
 def middle(cases: Iterable[Case]) -> Case:

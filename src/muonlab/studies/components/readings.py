@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.jobs.job import JobRecord
 from muonlab.studies.components.config import Agree
 from muonlab.studies.components.plan import ComponentStudy
@@ -140,9 +140,9 @@ def read(folder: Path) -> ComponentRuns:
     Raises:
         StudyError: there is no study of components in the folder.
     """
-    file = jobs.read(folder)
+    file = store.read(folder)
     asked = ComponentStudy.model_validate({**file.config, "preset": file.preset, "settings": file.settings})
-    return gather(asked, jobs.results(folder), jobs.records(folder))
+    return gather(asked, store.Results(folder), store.records(folder))
 
 
 def gather(asked: ComponentStudy, results: Mapping[str, dict[str, Any]], records: Iterable[JobRecord]) -> ComponentRuns:

@@ -7,11 +7,9 @@ there, and from nothing else.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from muonlab.jobs import job as jobs
-from muonlab.jobs.job import Job
+from muonlab.jobs.job import Job, identity
 from muonlab.studies.components.config import Agree, Simulate
 from muonlab.studies.components.plan import ComponentStudy
 from muonlab.studies.components.problems import Case
@@ -38,10 +36,12 @@ class Step:
     extension: int = 0
 
 
-def ready(study: ComponentStudy, folder: Path) -> list[Job]:
-    """Return the jobs that are not done and whose inputs are there, in the order in which they are to be run."""
-    results = jobs.results(folder)
-    return list({each.job.id: each.job for each in steps(study, results) if each.job.id not in results}.values())
+def jobs_of(study: ComponentStudy, results: Results) -> list[Job]:
+    """Return the jobs that are done or whose inputs are there, each once, in the order in which they are to be run."""
+    found: dict[str, Job] = {}
+    for step in steps(study, results):
+        found.setdefault(step.job.id, step.job)
+    return list(found.values())
 
 
 def trials(study: ComponentStudy) -> list[tuple[str, dict[str, Any]]]:
@@ -70,7 +70,8 @@ def steps(study: ComponentStudy, results: Results) -> list[Step]:
 def _agreement(config: Agree) -> Step:
     name = f"closed form: {FLOWS[config.flow]}, {config.loss} loss"
     plain = config.model_dump(mode="json")
-    return Step(Job(jobs.identity(plain), name, TARGET, plain, COST_JOB + COST_STEP * sum(config.steps)), config)
+    cost = COST_JOB + COST_STEP * sum(config.steps)
+    return Step(Job(identity(plain), name, TARGET, plain, cost, case=FLOWS[config.flow], role="agreement"), config)
 
 
 def _search(study: ComponentStudy, case: Case, name: str, results: Results) -> list[Step]:
@@ -105,7 +106,8 @@ def _simulation(study: ComponentStudy, case: Case, name: str, rates: tuple[float
     )
     words = f"{case.name}: {NAMES[name]}" + (", rates beyond the edge" if extension else "")
     plain = config.model_dump(mode="json")
-    return Step(Job(jobs.identity(plain), words, TARGET, plain, cost(config)), config, case, name, extension)
+    job = Job(identity(plain), words, TARGET, plain, cost(config), case.name, name, case.role)
+    return Step(job, config, case, name, extension)
 
 
 def cost(config: Simulate) -> float:

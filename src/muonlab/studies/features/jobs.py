@@ -202,7 +202,8 @@ class FamilySteps:
         return next(arm.name for arm in self._study.arms if arm.label == label)
 
     def _step(self, config: JobConfig, role: str, label: str, words: str, by: str = "") -> Step:
-        job = make_job(f"{self._plan.name}: {words}", TARGET, config, cost(self._plan, config))
+        case = self._plan.name
+        job = make_job(f"{case}: {words}", TARGET, config, cost(self._plan, config), case, label, role)
         return Step(job, config, role, self._plan, label, by)
 
 
