@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from muonlab.data.sources import DataError
 from muonlab.studies.checkpoints.work import taps
 from muonlab.studies.checkpoints.work.material import Given, GivenStudy
-from muonlab.studies.checkpoints.work.nets import logits, one_line
+from muonlab.studies.checkpoints.work.nets import logits
 from muonlab.studies.features.work.states import Pools, Subject, rows
+from muonlab.study.dotted import one_line
 
 TOGETHER_BYTES = 2**30  # of models that are in memory together
 TRIED = 2  # examples by which shapes are seen
