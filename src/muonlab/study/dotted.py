@@ -173,31 +173,32 @@ def sources_here(names: Iterable[str]) -> list[str]:
 def needed(function: Any) -> list[str] | None:
     """Return the arguments without which a function cannot be called; None where it has no signature to ask."""
     parameters = _parameters(function)
-    return None if parameters is None else [each.name for each in parameters if each.default is each.empty]
+    if parameters is None:
+        return None
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in MANY]
 
 
-def accepted(function: Any, names: Iterable[str]) -> list[str]:
-    """Return those of some keyword arguments that a function takes."""
+def arguments(function: Any) -> list[str]:
+    """Return the keyword arguments of a function, without its first argument."""
+    return [each.name for each in (_parameters(function) or ())[1:] if each.kind not in MANY]
+
+
+def takes(function: Any, name: str) -> bool:
+    """Return whether a function takes a keyword argument, or does not say which it takes."""
     parameters = _parameters(function)
-    known = {each.name for each in parameters or ()}
-    return [name for name in names if name in known]
-
-
-def takes_any(function: Any) -> bool:
-    """Return whether a function takes keyword arguments of every name, or does not say which."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
+    if parameters is None:
         return True
-    return any(each.kind is each.VAR_KEYWORD for each in parameters)
+    return any(each.name == name or each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
+
+
+MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _parameters(function: Any) -> list[inspect.Parameter] | None:
     try:
-        parameters = inspect.signature(function).parameters.values()
+        return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # builtins without a signature
         return None
-    return [each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
 
 
 def one_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from muonlab.studies.features.config import SGD, AdamW, Family, Muon, Pretrain, Training
 from muonlab.studies.features.work import weights
 from muonlab.studies.features.work.material import Material, Set, Task, example_loss
+from muonlab.study.optimizers import Custom
 from muonlab.train import engine, loop, optimizers, seeds
 from muonlab.train.batches import Batches
 from muonlab.train.engine import Engine
@@ -34,17 +35,15 @@ def streams(family: Family, own: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def build_engine(
-    task: Task, optimizer: SGD | AdamW | Muon, rates: list[float], own: list[int], device: str
+    task: Task, optimizer: SGD | AdamW | Muon | Custom, rates: list[float], own: list[int], device: str
 ) -> tuple[Engine, str | None]:
     """Return the engine of the members, and why it is not the faster one."""
-    # One number for all takes the faster step, which rules make of many parameters at once.
-    lr = rates[0] if len(set(rates)) == 1 else optimizers.by_member(rates)
-    hyper, others = {"lr": lr, **optimizer.model_dump(exclude={"name"})}, None
-    if isinstance(optimizer, Muon):
-        others = {key: value for key, value in hyper.items() if key != "momentum"}
-        hyper = {key: hyper[key] for key in ("lr", "momentum", "weight_decay")} | {"adjust_lr_fn": "match_rms_adamw"}
-    treated = optimizers.treatments(task.build(), optimizer.name, hyper, others=others, stems=STEMS, flatten=True)
     rows = task.train.first(engine.TRIAL_ROWS)
+    if isinstance(optimizer, Custom):
+        made = optimizers.factories(optimizer.call.load("optimizers"), optimizer.arguments, rates)
+        return engine.build(task.build, example_loss, made, own, rows.inputs, rows.labels, device=device)
+    fields = optimizer.model_dump(exclude={"name"})
+    treated = optimizers.of_one_rate(task.build(), optimizer.name, fields, rates, stems=STEMS)
     return engine.build(task.build, example_loss, treated, own, rows.inputs, rows.labels, device=device)
 
 

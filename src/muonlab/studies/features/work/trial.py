@@ -1,21 +1,26 @@
 """A trial of a family before any of its jobs: what its files do not allow is said before minutes are spent on it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muonlab.studies.features import config as features
 from muonlab.studies.features.work.job import build_material
+from muonlab.study.optimizers import Custom
+from muonlab.train import optimizers as train
 
 SEVEREST = 5
 
 
-def check(*, family: dict[str, Any], tasks: Sequence[str]) -> None:
+def check(
+    *, family: dict[str, Any], tasks: Sequence[str], optimizers: Mapping[str, dict[str, Any]] | None = None
+) -> None:
     """Read all data of a family, and make each set, net and corruption that its jobs will ask for.
 
     Args:
         family: a `muonlab.studies.features.config.Family`, as JSON.
         tasks: that are transferred to.
+        optimizers: label -> `muonlab.study.optimizers.Custom`, as JSON, of each of a user's own.
 
     Raises:
         ValueError: files, nets or settings that do not fit, with the name of the family; the message says what to do.
@@ -25,6 +30,11 @@ def check(*, family: dict[str, Any], tasks: Sequence[str]) -> None:
         material = build_material(held)
         material.probing()
         for task in (material.pretraining(), *map(material.transfer, tasks)):
+            for label, own in (optimizers or {}).items():
+                custom = Custom.model_validate(own)
+                train.check(
+                    custom.call.load("optimizers"), custom.arguments, task.build(), f"{label}={custom.call.name}"
+                )
             task.build()
         for corruption in material.corruptions:
             material.corrupted(corruption, SEVEREST, 1)
