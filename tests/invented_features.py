@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 
 from muonlab.studies.features.config import Measure, Pretrain
-from muonlab.studies.features.rounds import Step, steps
+from muonlab.studies.features.jobs import steps
+from muonlab.study.study import Step
 
 Losses = Callable[[Step, float, int], list[float | None]]  # (step, rate, seed) -> validation loss at every look
 BEST = 0.01  # learning rate

@@ -10,11 +10,14 @@ from typing import Any
 from muonlab.jobs import store
 from muonlab.jobs.files import write_json
 from muonlab.jobs.job import Job, JobRecord
+from muonlab.studies.components import begin
+from muonlab.studies.components.analysis import find
+from muonlab.studies.components.cases import Case
 from muonlab.studies.components.config import Agree, Simulate
-from muonlab.studies.components.plan import ComponentStudy, begin, plan
-from muonlab.studies.components.problems import Case
-from muonlab.studies.components.readings import ComponentRuns, gather
-from muonlab.studies.components.rounds import TARGET, Step, steps
+from muonlab.studies.components.jobs import TARGET, steps
+from muonlab.studies.components.plan import ComponentStudy, plan
+from muonlab.studies.components.readings import ComponentsFound, gather
+from muonlab.study.study import Step
 
 DEFAULT: dict[str, Any] = {"seeds": 6, "search_seeds": 2, "ratio": [2, 8], "noise": [0.1, 0.3], "depth": [0, 1]}
 SCALE = {"margin_worst": 1.0, "rank_weights": 3.0, "rank_hidden": 5.0, "test_accuracy": 0.8}
@@ -46,21 +49,23 @@ def study(**settings: Any) -> ComponentStudy:
     return plan("tiny", {**DEFAULT, **settings})
 
 
-def runs(
+def found(
     asked: ComponentStudy | None = None,
     planted: Planted | None = None,
     *,
     undone: Callable[[Step], bool] = lambda step: False,
     failed: Callable[[Step], bool] = lambda step: False,
-) -> ComponentRuns:
-    """Return the runs of a study with the results of all of its jobs but those that are undone or failed."""
+) -> ComponentsFound:
+    """Return a study with the results of all of its jobs but those that are undone or failed."""
     asked = asked or study()
     results: dict[str, dict[str, Any]] = {}
     while todo := [
         step for step in steps(asked, results) if step.job.id not in results and not undone(step) and not failed(step)
     ]:
         results |= {step.job.id: result(step, planted or Planted()) for step in todo}
-    return gather(asked, results, [record(step, results, is_failed=failed(step)) for step in steps(asked, results)])
+    known = {step.job.id: step for step in steps(asked, results)}
+    records = [record(step, results, is_failed=failed(step)) for step in known.values()]
+    return find(gather(asked, steps(asked, results), results), records, len(known))
 
 
 def record(step: Step, results: dict[str, dict[str, Any]], *, is_failed: bool) -> JobRecord:
@@ -75,7 +80,7 @@ def write(folder: Path, asked: ComponentStudy | None = None, planted: Planted | 
     """Write a study with the results of all of its jobs as a run leaves them."""
     asked = asked or study()
     begin(asked, folder)
-    for each in runs(asked, planted).records:
+    for each in found(asked, planted).records:
         store.add(folder, Job(each.id, each.name, TARGET, each.config, 1.0))
         write_json(folder / each.id / "result.json", each.result)
         write_json(folder / each.id / "env.json", each.environment)
@@ -87,7 +92,7 @@ def result(step: Step, planted: Planted) -> dict[str, Any]:
     if isinstance(step.config, Agree):
         return agreed(step.config)
     assert step.case is not None
-    return simulated(step.config, step.case, step.optimizer, planted)
+    return simulated(step.config, step.case, step.arm, planted)
 
 
 def agreed(config: Agree) -> dict[str, Any]:

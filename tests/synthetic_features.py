@@ -9,9 +9,15 @@ from typing import Any
 
 from muonlab.jobs import store
 from muonlab.jobs.files import write_json
+from muonlab.jobs.job import Job, JobRecord
+from muonlab.studies.features import begin
+from muonlab.studies.features.analysis import find
 from muonlab.studies.features.config import Measure, Pretrain
+from muonlab.studies.features.jobs import TARGET, steps
 from muonlab.studies.features.plan import FeatureStudy, plan
-from muonlab.studies.features.rounds import SEARCH_FROM, Step, steps
+from muonlab.studies.features.readings import FeaturesFound, gather
+from muonlab.study.search import SEARCH_FROM
+from muonlab.study.study import Step
 
 CORRUPTIONS = {"images": ["fog", "gaussian_noise"], "text": ["swap", "word_drop"]}
 CHANCE, NUM_TEST, WIDTH, NUM_EXAMPLES = 0.2, 200, 8, 40
@@ -44,33 +50,45 @@ def study(**settings: Any) -> FeatureStudy:
     return plan("tiny", {**DEFAULT, **settings})
 
 
-def write(
-    folder: Path,
+def found(
     asked: FeatureStudy | None = None,
     planted: Planted | None = None,
     *,
     undone: Callable[[Step], bool] = lambda step: False,
     failed: Callable[[Step], bool] = lambda step: False,
-) -> Path:
-    """Write a study with the results of all of its jobs but those that are undone or failed, and what follows them."""
+) -> FeaturesFound:
+    """Return a study with the results of all of its jobs but those that are undone or failed, and what follows them."""
     asked = asked or study()
-    config = asked.model_dump(mode="json", exclude={"preset", "settings"})
-    store.create(folder, "features", asked.preset, asked.settings, config)
     results: dict[str, dict[str, Any]] = {}
-    while True:
-        known = [step for step in steps(asked, results) if step.job.id not in results]
-        for step in known:
-            store.add(folder, step.job)
-            if failed(step):
-                write_json(folder / step.job.id / "failed.json", {"reason": "out of memory"})
-        todo = [step for step in known if not undone(step) and not failed(step)]
-        if not todo:
-            return folder
+    while todo := [
+        step for step in steps(asked, results) if step.job.id not in results and not undone(step) and not failed(step)
+    ]:
         for step in todo:
             results[step.job.id] = result(step, results, planted or Planted())
-            write_json(folder / step.job.id / "result.json", results[step.job.id])
-            environment = {"device": "cpu", "sessions": [{"seconds": 2.0}], "id": step.job.id}
-            write_json(folder / step.job.id / "env.json", environment)
+    known = steps(asked, results)
+    records = [record(step, results.get(step.job.id), is_failed=failed(step)) for step in known]
+    return find(gather(asked, known, results), records, len(known))
+
+
+def record(step: Step, found: dict[str, Any] | None, *, is_failed: bool) -> JobRecord:
+    job, status = step.job, "failed" if is_failed else "waiting" if found is None else "done"
+    environment = {} if found is None else {"device": "cpu", "sessions": [{"seconds": 2.0}], "id": job.id}
+    reason = "out of memory" if is_failed else None
+    return JobRecord(job.id, job.name, job.config, Path(job.id), status, reason, found, environment)
+
+
+def write(folder: Path, asked: FeatureStudy | None = None, planted: Planted | None = None, **lost: Any) -> Path:
+    """Write a study into a folder as a run leaves it."""
+    asked = asked or study()
+    begin(asked, folder)
+    for each in found(asked, planted, **lost).records:
+        store.add(folder, Job(each.id, each.name, TARGET, each.config, 1.0))
+        if each.reason:
+            write_json(folder / each.id / "failed.json", {"reason": each.reason})
+        if each.result is not None:
+            write_json(folder / each.id / "result.json", each.result)
+            write_json(folder / each.id / "env.json", each.environment)
+    return folder
 
 
 def noise(planted: Planted, seed: int, optimizer: str) -> float:
@@ -93,7 +111,7 @@ def pretrained(step: Step, config: Pretrain, planted: Planted) -> dict[str, Any]
     members = []
     for rate in config.rates:
         for seed in config.seeds:
-            losses = [planted.loss(step.optimizer, rate, seed % SEARCH_FROM, look / budget) for look in looks]
+            losses = [planted.loss(step.arm, rate, seed % SEARCH_FROM, look / budget) for look in looks]
             diverged = next((look for look, loss in zip(looks, losses, strict=True) if loss is None), None)
             curves = {"train_loss": losses, "validation_loss": losses, "validation_accuracy": [0.5] * len(looks)}
             members.append({"rate": rate, "seed": seed, "diverged_at": diverged, **curves})
@@ -149,22 +167,22 @@ def sheet(kind: str) -> dict[str, Any]:
 
 def look(step: Step, config: Measure, planted: Planted, seed: int, at: int) -> dict[str, Any]:
     net, part = config.family.net.kind, at / config.looks[-1]
-    clean = 0.3 + 0.4 * part + noise(planted, seed, step.optimizer)
+    clean = 0.3 + 0.4 * part + noise(planted, seed, step.arm)
     return {
         "seed": seed,
         "step": at,
         "clean": clean,
-        "corrupted": clean - 0.1 + planted.shift("path", net, step.optimizer) + 0.1 * planted.noise * (seed % 3),
+        "corrupted": clean - 0.1 + planted.shift("path", net, step.arm) + 0.1 * planted.noise * (seed % 3),
     }
 
 
 def model(step: Step, planted: Planted, state: str, seed: int, at: int) -> dict[str, Any]:
-    net, kind = step.plan.family.net.kind, step.plan.family.data.kind
+    net, kind = step.case.family.net.kind, step.case.family.data.kind
     is_new = state == "untrained"
-    own = noise(planted, seed, step.optimizer)
+    own = noise(planted, seed, step.arm)
 
     def value(quantity: str, base: float) -> float:
-        return base + own + (0 if is_new else planted.shift(quantity, net, step.optimizer))
+        return base + own + (0 if is_new else planted.shift(quantity, net, step.arm))
 
     clean = planted.untrained if is_new else 0.7 + own
     corrupted = value("corrupted", 0.6)
@@ -211,12 +229,12 @@ def layer(tap: str, margin: float, rank: float) -> dict[str, Any]:
 
 
 def transferred(step: Step, planted: Planted) -> dict[str, Any]:
-    config, net = step.config, step.plan.family.net.kind
+    config, net = step.config, step.case.family.net.kind
     assert not isinstance(config, Pretrain | Measure)
     quantity = "probe" if config.mode == "linear" else "tuned"
 
     def accuracy(seed: int) -> float:
-        return 0.5 + noise(planted, seed, step.optimizer) + planted.shift(quantity, net, step.optimizer)
+        return 0.5 + noise(planted, seed, step.arm) + planted.shift(quantity, net, step.arm)
 
     found = {"chance": 0.25, "num_train": 90, "num_validation": 30, "num_test": 80}
     if config.mode == "linear":

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -166,3 +166,12 @@ class JobRecord:
             "seconds": self.seconds,
             "seconds_per_member_step": self.environment.get("seconds_per_member_step"),
         }
+
+
+def results_version(records: Iterable[JobRecord], current: int) -> int:
+    """Return the results version that a folder is read at: the newest of its jobs, or `current` if it has none.
+
+    A job's id contains the version, so the jobs of an older muonlab are found only under the version they have.
+    """
+    found = [record.config.get("results_version") for record in records]
+    return max((version for version in found if isinstance(version, int)), default=current)

@@ -1,5 +1,6 @@
 """The errors of a net's arguments: each names the argument, its value and what is allowed."""
 
+import math
 from collections.abc import Collection
 
 
@@ -14,6 +15,13 @@ def check_positive(**sizes: object) -> None:
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ValueError(f"{name}={size!r} is no size; expected a whole number of at least 1")
+
+
+def check_scales(**scales: float) -> None:
+    """Raise ValueError for a scale of initial weights that is not a finite number above zero."""
+    for name, scale in scales.items():
+        if not 0 < scale < math.inf:
+            raise ValueError(f"{name}={scale!r} is out of range; expected a finite number greater than 0")
 
 
 def check_multiple(name: str, value: int, divisor_name: str, divisor: int, why: str) -> None:

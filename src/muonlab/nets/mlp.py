@@ -1,4 +1,7 @@
-"""A multi-layer perceptron, and the linear softmax classifier. Letters: B batch, D width, C classes."""
+"""A multi-layer perceptron, and the linear softmax classifier.
+
+Letters: B batch, T tokens, V vocabulary, D width, C classes.
+"""
 
 import math
 from collections.abc import Callable
@@ -7,19 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from muonlab.nets.arguments import check_choice, check_positive
+from muonlab.nets.arguments import check_choice, check_positive, check_scales
 from muonlab.nets.dropout import Dropout
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "square": torch.square}
 
 
 class Layer(nn.Module):
     """dropout(activation(linear x))."""
 
-    def __init__(self, inputs: int, width: int, activation: str, dropout: Dropout):
+    def __init__(self, inputs: int, width: int, activation: str, dropout: Dropout, bias: bool = True):
         super().__init__()
         self.activation = activation
-        self.linear = nn.Linear(inputs, width)
+        self.linear = nn.Linear(inputs, width, bias)
         self.dropout = dropout
 
     def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
@@ -30,21 +33,38 @@ class Layer(nn.Module):
 class MLP(nn.Module):
     """A multi-layer perceptron classifier of vectors, or of anything else of a fixed size, flattened.
 
+    With a vocabulary it classifies sequences of T tokens: each token is one-hot encoded, and the first layer reads the
+    T V numbers side by side. Its matrix then takes the place of an embedding, but is a hidden one to
+    `muonlab.optim.split_params`: rules={"blocks.0": "adamw"} gives it to AdamW.
+
     Args:
-        inputs: number of features of an example: 64 for 8 x 8 pixels.
+        inputs: number of features of an example: 64 for 8 x 8 pixels; with a vocabulary T, the tokens of a sequence.
         classes: C.
+        vocabulary: V, number of token ids, where examples are sequences of them. Other ids are encoded as zeros.
         depth: number of hidden layers.
         width: D.
-        activation: "relu" or "gelu".
+        activation: "relu", "gelu" or "square".
+        bias: give the linear layers biases, the head too.
         dropout: rate in the hidden states.
+        init_scale: what all initial matrices are multiplied by (alpha in "Omnigrok", Liu et al. 2023, arXiv
+            2210.01117).
 
     Raises:
-        ValueError: a size below one, or an unknown activation.
+        ValueError: a size below one, an unknown activation, or a scale that is not positive.
 
     Example:
         >>> net = MLP(64, 10)
         >>> net(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 10])
+
+        Addition modulo 97, by the net of Gromov 2023 but for the scale of its weights:
+
+        >>> net = MLP(2, 97, vocabulary=97, depth=1, width=500, activation="square", bias=False)
+        >>> net(torch.tensor([[5, 7], [96, 0]])).shape
+        torch.Size([2, 97])
+
+    References:
+        Gromov 2023, "Grokking modular arithmetic", arXiv 2301.02679: two layers with a quadratic activation between.
     """
 
     def __init__(
@@ -52,18 +72,26 @@ class MLP(nn.Module):
         inputs: int,
         classes: int,
         *,
+        vocabulary: int | None = None,
         depth: int = 2,
         width: int = 256,
         activation: str = "relu",
+        bias: bool = True,
         dropout: float = 0.0,
+        init_scale: float = 1.0,
     ):
         super().__init__()
         check_positive(inputs=inputs, classes=classes, depth=depth, width=width)
+        check_positive(vocabulary=1 if vocabulary is None else vocabulary)
         check_choice("activation", activation, ACTIVATIONS)
+        check_scales(init_scale=init_scale)
+        self.vocabulary, self.init_scale = vocabulary, init_scale
+        features = inputs if vocabulary is None else inputs * vocabulary
         self.blocks = nn.ModuleList(
-            Layer(width if index else inputs, width, activation, Dropout(dropout, index)) for index in range(depth)
+            Layer(width if index else features, width, activation, Dropout(dropout, index), bias)
+            for index in range(depth)
         )
-        self.head = nn.Linear(width, classes)
+        self.head = nn.Linear(width, classes, bias)
         self.reset_parameters()
 
     @property
@@ -72,12 +100,16 @@ class MLP(nn.Module):
         return tuple(f"blocks.{index}" for index in range(len(self.blocks)))
 
     def forward(self, inputs: Tensor, key: Tensor | None = None) -> Tensor:
-        """Return the logits: (B, ...) -> (B, C).
+        """Return the logits: (B, ...) -> (B, C); with a vocabulary (B, T) int64 -> (B, C).
 
         Args:
             inputs: examples.
             key: dropout key, an int64 scalar (see `Dropout`); unused in eval mode.
         """
+        if self.vocabulary is not None:
+            # Not F.one_hot, which reads its smallest entry and so does not stack.
+            ids = torch.arange(self.vocabulary, device=inputs.device)
+            inputs = (inputs.unsqueeze(-1) == ids).to(self.head.weight.dtype)  # (B, T, V)
         x = inputs.flatten(1)
         for block in self.blocks:
             x = block(x, key)
@@ -85,18 +117,18 @@ class MLP(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew, and set the biases to zero.
+        """Draw all weights, and set the biases to zero.
 
         Hidden matrices are normal with variance 2 / columns (He et al. 2015, arXiv 1502.01852); the head is uniform in
-        +-1 / sqrt(columns), torch's default.
+        +-1 / sqrt(columns), torch's default. All are then multiplied by init_scale.
         """
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                module.bias.zero_()
         bound = 1 / math.sqrt(self.head.in_features)
         self.head.weight.uniform_(-bound, bound, generator=generator)
-        self.head.bias.zero_()
+        for parameter in self.parameters():
+            parameter.zero_() if parameter.ndim == 1 else parameter.mul_(self.init_scale)
 
 
 class LinearClassifier(nn.Module):

@@ -1,20 +1,27 @@
 """A small pre-norm Transformer that reads its answer at the last position.
 
-Follows arXiv 2504.16041 where it is stated: multi-head attention, rotary positions, RMSNorm, SiLU feed-forward,
-residuals, dropout; what it leaves open (depth, width, gating, no biases, untied head, causal mask) follows the code it
-cites. Letters: B batch, T tokens, D width, H heads, V vocabulary, C classes.
+The default follows arXiv 2504.16041 where it is stated: multi-head attention, rotary positions, RMSNorm, SiLU
+feed-forward, residuals, dropout; what it leaves open (depth, width, gating, no biases, untied head, causal mask)
+follows the code it cites. The options are those of other grokking protocols. Letters: B batch, T tokens, D width,
+H heads, V vocabulary, C classes.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from muonlab.nets.arguments import check_choice, check_multiple, check_positive, check_scales
 from muonlab.nets.dropout import Dropout
 from muonlab.nets.linear import Linear
-from muonlab.nets.norm import RMSNorm
+from muonlab.nets.norm import RMSNorm, reset_norms
 from muonlab.nets.rotary import rotate
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu": F.relu, "gelu": F.gelu}
+NORMS: dict[str, Callable[[int], nn.Module]] = {"rms": RMSNorm, "layer": nn.LayerNorm, "none": nn.Identity}
+POSITIONS = ("rope", "learned", "none")
 
 
 def turn(q: Tensor, distances: Tensor, base: float) -> Tensor:
@@ -28,24 +35,30 @@ def turn(q: Tensor, distances: Tensor, base: float) -> Tensor:
     return (q @ rotate(identity, distances, base).reshape(width, -1)).unflatten(-1, (-1, width))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, base: float) -> Tensor:
-    """Return what the queries of the last Q positions read: (B, Q, H, D / H), (B, T, H, D / H) twice -> (B, Q, D)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, base: float | None) -> Tensor:
+    """Return what the queries of the last Q positions read: (B, Q, H, D / H), (B, T, H, D / H) twice -> (B, Q, D).
+
+    Without a base nothing is rotated.
+    """
     positions = torch.arange(k.shape[1], device=k.device)
     asking = positions[k.shape[1] - q.shape[1] :]
-    q, k = rotate(q, asking, base), rotate(k, positions, base)
+    if base is not None:
+        q, k = rotate(q, asking, base), rotate(k, positions, base)
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1])
     if causal:
         scores = scores.masked_fill(positions > asking[:, None], float("-inf"))
     return torch.einsum("bhqk,bkhd->bqhd", scores.softmax(dim=-1), v).flatten(2)
 
 
-def attend_last(q: Tensor, k: Tensor, v: Tensor, base: float) -> Tensor:
+def attend_last(q: Tensor, k: Tensor, v: Tensor, base: float | None) -> Tensor:
     """Return what `attend` does for the query of the last position alone, entry by entry.
 
     Products of one row with T columns, B H of them, would take 1.05 times the time of two layers, forward and backward.
     """
-    distances = torch.arange(k.shape[1] - 1, -1, -1, device=k.device)
-    q = turn(q.squeeze(1) / math.sqrt(q.shape[-1]), distances, base).transpose(1, 2)  # (B, T, H, D / H)
+    q = q / math.sqrt(q.shape[-1])  # (B, 1, H, D / H)
+    if base is not None:
+        distances = torch.arange(k.shape[1] - 1, -1, -1, device=k.device)
+        q = turn(q.squeeze(1), distances, base).transpose(1, 2)  # (B, T, H, D / H)
     weights = (q * k).sum(dim=-1).softmax(dim=1)  # (B, T, H)
     return (weights.unsqueeze(-1) * v).sum(dim=1, keepdim=True).flatten(2)
 
@@ -77,12 +90,20 @@ def attend_by_token(
 
 
 class Attention(nn.Module):
-    """Multi-head scaled dot-product attention over rotary positions, without biases."""
+    """Multi-head scaled dot-product attention.
 
-    def __init__(self, width: int, heads: int, causal: bool, rope_base: float):
+    Args:
+        width: D, a multiple of heads.
+        heads: H.
+        causal: positions attend to none that come after them.
+        rope_base: base of the rotary angles; None for no rotation.
+        bias: give the four linear layers biases.
+    """
+
+    def __init__(self, width: int, heads: int, causal: bool, rope_base: float | None, bias: bool = False):
         super().__init__()
         self.heads, self.causal, self.rope_base = heads, causal, rope_base
-        self.query, self.key, self.value, self.out = (Linear(width, width) for _ in range(4))
+        self.query, self.key, self.value, self.out = (Linear(width, width, bias) for _ in range(4))
 
     def forward(self, x: Tensor, num_queries: int, tokens: Tensor | None = None) -> Tensor:
         """Return what the last num_queries positions read from all positions: (B, num_queries, D).
@@ -90,11 +111,12 @@ class Attention(nn.Module):
         Args:
             x: states, (B, T, D); with tokens, the state of every token id, (V, D).
             num_queries: positions that ask.
-            tokens: ids, (B, T), if a state follows from its token.
+            tokens: ids, (B, T), if a state follows from its token; for rotary positions only.
         """
         asking = x[:, x.shape[1] - num_queries :] if tokens is None else x
         q, k, v = (y.unflatten(-1, (self.heads, -1)) for y in (self.query(asking), self.key(x), self.value(x)))
         if tokens is not None:
+            assert self.rope_base is not None
             mixed = attend_by_token(q, k, v, tokens, num_queries, self.causal, self.rope_base)
         elif num_queries == 1:
             mixed = attend_last(q, k, v, self.rope_base)
@@ -104,18 +126,31 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """SiLU feed-forward layer: out(silu(inner x)), or gated, out(silu(gate x) * inner x); dropout before out."""
+    """Feed-forward layer: out(f(inner x)), or gated, out(f(gate x) * inner x); dropout before out.
 
-    def __init__(self, width: int, hidden: int, gated: bool, dropout: Dropout):
+    Args:
+        width: D.
+        hidden: width between.
+        gated: see above.
+        dropout: of the hidden states.
+        activation: f, one of `ACTIVATIONS`.
+        bias: give the linear layers biases.
+    """
+
+    def __init__(
+        self, width: int, hidden: int, gated: bool, dropout: Dropout, activation: str = "silu", bias: bool = False
+    ):
         super().__init__()
-        self.inner = Linear(width, hidden)
-        self.gate = Linear(width, hidden) if gated else None
-        self.out = Linear(hidden, width)
+        self.activation = activation
+        self.inner = Linear(width, hidden, bias)
+        self.gate = Linear(width, hidden, bias) if gated else None
+        self.out = Linear(hidden, width, bias)
         self.dropout = dropout
 
     def forward(self, x: Tensor, key: Tensor | None) -> Tensor:
         """Return the layer's output, (B, T, D)."""
-        hidden = F.silu(self.inner(x)) if self.gate is None else F.silu(self.gate(x)) * self.inner(x)
+        activate = ACTIVATIONS[self.activation]
+        hidden = activate(self.inner(x)) if self.gate is None else activate(self.gate(x)) * self.inner(x)
         return self.out(self.dropout(hidden, key))
 
 
@@ -124,9 +159,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, norm: str, attention: Attention, feed_forward: FeedForward):
         super().__init__()
-        self.attention_norm, self.feed_forward_norm = (
-            RMSNorm(width) if norm == "rms" else nn.Identity() for _ in range(2)
-        )
+        self.attention_norm, self.feed_forward_norm = (NORMS[norm](width) for _ in range(2))
         self.attention = attention
         self.feed_forward = feed_forward
 
@@ -148,14 +181,22 @@ class Transformer(nn.Module):
         vocabulary: number of token ids.
         classes: number of classes.
         depth: number of blocks.
-        width: D; a multiple of 2 * heads.
+        width: D; a multiple of heads, with positions="rope" of 2 * heads.
         heads: H.
         ff_width: width of the feed-forward layer.
         gated: gate the feed-forward layer.
-        norm: "rms" or "none".
+        activation: "silu", "relu" or "gelu".
+        bias: give all linear layers biases, the head too. Layer norms always have one.
+        norm: "rms", "layer" or "none".
+        positions: "rope"; "learned", a table that is added to the embedding; or "none", with which only a causal mask
+            and a second block tell one order of the earlier tokens from another.
+        context: tokens of the longest sequence; for positions="learned" only.
         dropout: rate in the feed-forward layers.
         causal: positions attend to none that come after them.
         rope_base: base of the rotary angles.
+        embedding_std: standard deviation of the initial embedding, and of learned positions; 1 / sqrt(D) by default.
+            torch's default, and so that of the code that arXiv 2504.16041 cites, is 1.
+        init_scale: what all initial matrices and tables are multiplied by (alpha in Liu et al. 2023).
 
     Attributes:
         shortcuts: leave out what the answer does not depend on, and compute once per token of the vocabulary what
@@ -163,7 +204,22 @@ class Transformer(nn.Module):
             rounding, with the same noise, for more work.
 
     Raises:
-        ValueError: a width that the heads do not divide into even parts, or an unknown norm.
+        ValueError: a size below one, a width that the heads do not divide (for rotary positions: into even parts), an
+            unknown option, a scale that is not positive, or learned positions without a context.
+
+    Example:
+        The net of Nanda et al. 2023 for addition modulo 113, but for biases in its feed-forward layer alone:
+
+        >>> nanda = {"gated": False, "activation": "relu", "norm": "none", "positions": "learned", "dropout": 0.0}
+        >>> net = Transformer(114, 113, depth=1, width=128, heads=4, ff_width=512, context=3, **nanda)
+        >>> net(torch.tensor([[5, 7, 113]])).shape
+        torch.Size([1, 113])
+
+    References:
+        Nanda et al. 2023, arXiv 2301.05217: one block, D = 128, learned positions, ReLU, no norm.
+        Power et al. 2022, arXiv 2201.02177: two blocks, D = 128, H = 4, ReLU, no biases, layer norm. Theirs has its
+        norms after the residual sums and sinusoidal positions, which this net does not offer.
+        Liu et al. 2023, "Omnigrok", arXiv 2210.01117: large initial weights make a net grok late.
     """
 
     def __init__(
@@ -176,32 +232,51 @@ class Transformer(nn.Module):
         heads: int = 4,
         ff_width: int = 512,
         gated: bool = True,
+        activation: str = "silu",
+        bias: bool = False,
         norm: str = "rms",
+        positions: str = "rope",
+        context: int | None = None,
         dropout: float = 0.2,
         causal: bool = True,
         rope_base: float = 1e6,
+        embedding_std: float | None = None,
+        init_scale: float = 1.0,
     ):
         super().__init__()
-        if width % (2 * heads):
-            raise ValueError(f"width={width} is not a multiple of 2 * heads={2 * heads}, which rotary positions need")
-        if norm not in ("rms", "none"):
-            raise ValueError(f"unknown norm {norm!r}; expected 'rms' or 'none'")
-        self.shortcuts = True
+        check_positive(vocabulary=vocabulary, classes=classes, depth=depth, width=width, heads=heads, ff_width=ff_width)
+        check_choice("activation", activation, ACTIVATIONS)
+        check_choice("norm", norm, NORMS)
+        check_choice("positions", positions, POSITIONS)
+        embedding_std = 1 / math.sqrt(width) if embedding_std is None else embedding_std
+        check_scales(embedding_std=embedding_std, init_scale=init_scale)
+        if positions == "rope":
+            check_multiple("width", width, "2 * heads", 2 * heads, "rotary positions need")
+        else:
+            check_multiple("width", width, "heads", heads, "attention needs")
+        self.shortcuts, self.positions = True, positions
+        self.embedding_std, self.init_scale = embedding_std, init_scale
         self.embedding = nn.Embedding(vocabulary, width)
+        self.position_embedding = _position_table(context, width) if positions == "learned" else None
         self.blocks = nn.ModuleList(
             Block(
                 width,
                 norm,
-                Attention(width, heads, causal, rope_base),
+                Attention(width, heads, causal, rope_base if positions == "rope" else None, bias),
                 # One position of the last block is read, and the noise there is the same whether others are computed.
                 FeedForward(
-                    width, ff_width, gated, Dropout(dropout, layer, shared_axis=-2 if layer == depth - 1 else None)
+                    width,
+                    ff_width,
+                    gated,
+                    Dropout(dropout, layer, shared_axis=-2 if layer == depth - 1 else None),
+                    activation,
+                    bias,
                 ),
             )
             for layer in range(depth)
         )
-        self.norm = RMSNorm(width) if norm == "rms" else nn.Identity()
-        self.head = Linear(width, classes)
+        self.norm = NORMS[norm](width)
+        self.head = Linear(width, classes, bias)
 
     def forward(self, tokens: Tensor, key: Tensor | None = None) -> Tensor:
         """Return the logits at the last position: (B, T) int64 -> (B, C).
@@ -209,12 +284,21 @@ class Transformer(nn.Module):
         Args:
             tokens: token ids.
             key: dropout key, an int64 scalar (see `Dropout`); unused in eval mode.
+
+        Raises:
+            ValueError: more tokens than learned positions.
         """
         (B, T), (V, D) = tokens.shape, self.embedding.weight.shape
         # Tables over the vocabulary pay up to about here: at B = 128, 512 and V = 98 to 360, a step of one layer takes
-        # .47 to .86 of the time with them below this bound, 1.06 to 1.38 above.
-        by_token = self.shortcuts and V * V <= B * D
+        # .47 to .86 of the time with them below this bound, 1.06 to 1.38 above. A learned position makes a state more
+        # than a function of its token.
+        by_token = self.shortcuts and self.positions == "rope" and V * V <= B * D
         x = self.embedding(torch.arange(V, device=tokens.device) if by_token else tokens)
+        if self.position_embedding is not None:
+            context = self.position_embedding.num_embeddings
+            if context < T:
+                raise ValueError(f"sequences have {T} tokens, more than context={context}; expected at most {context}")
+            x = x + self.position_embedding.weight[:T]
         for index, block in enumerate(self.blocks):
             num_queries = 1 if self.shortcuts and block is self.blocks[-1] else T
             x = block(x, key, num_queries, tokens if by_token and index == 0 else None)
@@ -222,16 +306,24 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw all weights anew: matrices uniform in +-1 / sqrt(columns), the embedding normal with variance 1 / D.
+        """Draw all weights, set the biases to zero and the norms to the identity.
 
-        The matrices have torch's default bound. The embedding is ours: torch's, and so the code that arXiv 2504.16041
-        cites, has variance 1.
+        Matrices are uniform in +-init_scale / sqrt(columns), tables normal with standard deviation init_scale *
+        embedding_std. The matrices have torch's default bound; the default embedding is ours (see the class).
         """
+        reset_norms(self)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                bound = 1 / math.sqrt(module.in_features)
+                bound = self.init_scale / math.sqrt(module.in_features)
                 module.weight.uniform_(-bound, bound, generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
             elif isinstance(module, nn.Embedding):
-                module.weight.normal_(std=1 / math.sqrt(module.embedding_dim), generator=generator)
-            elif isinstance(module, RMSNorm):
-                module.weight.fill_(1)
+                module.weight.normal_(std=self.init_scale * self.embedding_std, generator=generator)
+
+
+def _position_table(context: int | None, width: int) -> nn.Embedding:
+    if context is None:
+        raise ValueError("positions='learned' needs context, the number of tokens of the longest sequence; got None")
+    check_positive(context=context)
+    return nn.Embedding(context, width)

@@ -1,18 +1,18 @@
 """A study in its folder: what was asked, and the jobs that follow from the results that are there."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from muonlab.jobs import store
-from muonlab.jobs.job import Job, JobRecord, identity
+from muonlab.jobs.job import Job, JobRecord, identity, results_version
 from muonlab.study.study import Step
 
 Results = Mapping[str, dict[str, Any]]  # by id of a job
 Asked = TypeVar("Asked", bound=BaseModel)
-Steps = Callable[[Asked, Results], list[Step]]
+Steps = Callable[..., list[Step]]  # (asked, results, results version, by default that of today)
 
 
 def begin(study: str, asked: Any, folder: Path) -> None:
@@ -30,28 +30,33 @@ def jobs_of(steps: Steps, asked: Any, results: Results) -> list[Job]:
     return list({step.job.id: step.job for step in steps(asked, results)}.values())
 
 
-def read(model: type[Asked], steps: Steps, folder: Path) -> tuple[Asked, list[Step], Results, list[JobRecord]]:
+def read(
+    model: type[Asked], steps: Steps, folder: Path, current: int
+) -> tuple[Asked, list[Step], Results, list[JobRecord]]:
     """Return what was asked, the jobs known by now, results by id, and the records of those jobs.
+
+    A job's id contains its results version, so jobs of an older version are found under that version.
+
+    Args:
+        model: of what is asked.
+        steps: of the study.
+        folder: the study's.
+        current: results version of the jobs that a run would compute now.
 
     Raises:
         StudyError: there is no such study in the folder.
     """
     file = store.read(folder)
     asked = model.model_validate({**file.config, "preset": file.preset, "settings": file.settings})
-    results = store.Results(folder)
-    known = steps(asked, results)
-    return asked, known, results, of_steps(known, store.records(folder))
-
-
-def of_steps(steps: Sequence[Step], records: Sequence[JobRecord]) -> list[JobRecord]:
-    """Return the records of the jobs of a study; a folder may hold others, of earlier requests."""
-    ids = {step.job.id for step in steps}
-    return [record for record in records if record.id in ids]
+    records, results = store.records(folder), store.Results(folder)
+    known = steps(asked, results, results_version(records, current))
+    ids = {step.job.id for step in known}  # a folder may hold other jobs, of earlier requests
+    return asked, known, results, [record for record in records if record.id in ids]
 
 
 def make_job(
     name: str, target: str, config: BaseModel, cost: float, case: str = "", arm: str = "", role: str = ""
 ) -> Job:
-    """Return a job of a config, which its id follows from."""
+    """Return the job of a config; its id is the config's hash."""
     plain = config.model_dump(mode="json")
     return Job(identity(plain), name, target, plain, cost, case, arm, role)

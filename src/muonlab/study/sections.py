@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from muonlab.jobs.job import JobRecord
+from muonlab.jobs.job import JobRecord, results_version
 from muonlab.report.findings import (
     Column,
     Element,
@@ -156,6 +156,23 @@ def missing(records: Sequence[JobRecord], expected: int) -> list[Text]:
     return found
 
 
+def version(records: Sequence[JobRecord], current: int) -> list[Text]:
+    """Return a note if the study's jobs were computed by a muonlab of another results version.
+
+    Args:
+        records: of the study's jobs.
+        current: results version of the jobs that a run would compute now.
+    """
+    found = results_version(records, current)
+    if found == current:
+        return []
+    words = (
+        f"These results have results version {found}; this muonlab computes version {current}: running the study again "
+        "in this folder computes every job again."
+    )
+    return [Text(words, "note")]
+
+
 def every_job(records: Sequence[JobRecord]) -> Table:
     """Return every job of a study and its state."""
     columns = (
@@ -203,8 +220,18 @@ def findings(
     found: Found,
     notices: Iterable[Text],
     sections: Iterable[tuple[str, Sequence[Element]]],
+    current: int,
 ) -> Findings:
-    """Return a report: what failed and is missing comes first, and sections without elements are left out."""
-    first = (*controls.notices(found.controls), *missing(found.records, found.expected), *notices)
+    """Return a report: what failed and is missing comes first, and sections without elements are left out.
+
+    Args:
+        title, question, verdict: of the study.
+        found: the study.
+        notices: of the study's own, after those on controls and jobs.
+        sections: heading and elements.
+        current: results version of the jobs that a run would compute now.
+    """
+    of_jobs = *version(found.records, current), *missing(found.records, found.expected)
+    first = (*controls.notices(found.controls), *of_jobs, *notices)
     held = tuple(Section(heading, tuple(elements)) for heading, elements in sections)
     return Findings(title, question, verdict, first, tuple(section for section in held if section.elements))

@@ -87,7 +87,7 @@ def check_keys(settings: Settings, known: Iterable[str]) -> None:
     for key in settings:
         if key not in names and key.partition(".")[0] not in own:
             near = _near(key, [name for name in names if name.partition(".")[0] not in foreign])
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
             raise UsageError(f"unknown setting {key!r}; {hint}`docs/settings.md` lists every setting")
 
 

@@ -1,5 +1,6 @@
-import synthetic_features as synthetic
 from muonlab.studies.features.cautions import cautions
+
+import synthetic_features as synthetic
 from muonlab.studies.features.readings import read
 from muonlab.studies.features.verdict import verdicts
 

@@ -1,8 +1,8 @@
 import pytest
+from muonlab.studies.features.controls import judge_controls
 from scipy import stats
 
 import synthetic_features as synthetic
-from muonlab.studies.features.controls import judge_controls
 from muonlab.studies.features.readings import read
 from muonlab.study.measures.controls import ERROR, failed
 

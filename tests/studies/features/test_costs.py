@@ -1,6 +1,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from muonlab.studies.features.costs import measuring_cost, products, training_cost
+from muonlab.studies.features.rounds import outline
 
 from muonlab.studies.features.config import (
     CNNConfig,
@@ -12,9 +14,7 @@ from muonlab.studies.features.config import (
     State,
     Training,
 )
-from muonlab.studies.features.costs import measuring_cost, products, training_cost
 from muonlab.studies.features.plan import plan
-from muonlab.studies.features.rounds import outline
 
 FAMILIES = [each.family for each in plan("laptop").families]
 families = st.sampled_from(FAMILIES)

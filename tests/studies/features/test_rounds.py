@@ -4,10 +4,6 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from invented_features import bowl, drive, looks
-from muonlab.studies.features.config import Measure, Pretrain, Transfer
-from muonlab.studies.features.plan import Search, plan
 from muonlab.studies.features.rounds import (
     FINAL,
     UNTRAINED,
@@ -20,6 +16,10 @@ from muonlab.studies.features.rounds import (
     outline,
     steps,
 )
+
+from invented_features import bowl, drive, looks
+from muonlab.studies.features.config import Measure, Pretrain, Transfer
+from muonlab.studies.features.plan import Search, plan
 
 DIVERGED = [5.0, None, None, None, None]
 

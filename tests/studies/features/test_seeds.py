@@ -1,5 +1,6 @@
-from muonlab.report.findings import Series
 from muonlab.studies.features.seeds import at_the_end, columns_of, line, series_of
+
+from muonlab.report.findings import Series
 
 
 def test_a_line_has_the_name_and_colour_of_its_optimizer():

@@ -1,7 +1,8 @@
+from muonlab.studies.features.sheets import sheets
+
 import synthetic_features as synthetic
 from muonlab.report.picture import png
 from muonlab.studies.features.readings import read
-from muonlab.studies.features.sheets import sheets
 
 
 def test_a_sheet_for_every_data_set(tmp_path):

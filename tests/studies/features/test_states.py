@@ -1,8 +1,8 @@
 import pytest
+from muonlab.studies.features.states import states, validation_loss
 
 import synthetic_features as synthetic
 from muonlab.studies.features.readings import FeatureRuns, read
-from muonlab.studies.features.states import states, validation_loss
 from muonlab.studies.features.work.pretraining import LOOK_EXAMPLES
 
 

@@ -1,8 +1,8 @@
 import pytest
+from muonlab.studies.features.transfer import matrix, transfer, ways
 
 import synthetic_features as synthetic
 from muonlab.studies.features.readings import FeatureRuns, read
-from muonlab.studies.features.transfer import matrix, transfer, ways
 
 
 def test_whose_weights_by_whose_fine_tuning(tmp_path, rows_of):

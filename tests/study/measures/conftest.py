@@ -1,12 +1,12 @@
 from dataclasses import replace
 
 import pytest
+from muonlab.studies.features.seeds import at_the_end
+from muonlab.study.measures.compared import Compared, Side
 
 import synthetic_features as synthetic
 from muonlab.report.findings import Series
 from muonlab.studies.features.readings import read
-from muonlab.studies.features.seeds import at_the_end
-from muonlab.study.measures.compared import Compared, Side
 
 
 @pytest.fixture(scope="package")

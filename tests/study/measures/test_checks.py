@@ -1,5 +1,6 @@
-import synthetic_features as synthetic
 from muonlab.studies.features.controls import judge_controls
+
+import synthetic_features as synthetic
 from muonlab.studies.features.readings import read
 from muonlab.study.measures.checks import checks
 

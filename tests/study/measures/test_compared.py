@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from muonlab.study.measures.compared import line, over_runs
 from scipy import stats
 
 from muonlab.report.findings import Series
 from muonlab.stats.results import Estimate
-from muonlab.study.measures.compared import line, over_runs
 
 
 def test_mean_and_interval_over_runs():

@@ -1,7 +1,7 @@
 import pytest
+from muonlab.study.measures.models import Measured, is_sighted, with_zeros
 
 import synthetic_features as synthetic
-from muonlab.study.measures.models import Measured, is_sighted, with_zeros
 
 
 def test_a_probe_without_weights_has_margins_of_zero():

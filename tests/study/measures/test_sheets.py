@@ -1,7 +1,8 @@
+from muonlab.study.measures.sheets import sheet_of
+
 import synthetic_features as synthetic
 from muonlab.report.findings import Picture
 from muonlab.report.picture import png
-from muonlab.study.measures.sheets import sheet_of
 
 
 def test_a_picture_and_a_passage():

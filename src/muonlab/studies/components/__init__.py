@@ -4,8 +4,14 @@
 what is to come, `trials` what is tried out before, and `analyse` what the results mean.
 """
 
+from functools import partial
+
 from muonlab.studies.components.analysis import analyse
-from muonlab.studies.components.plan import KEYS, PRESETS, STUDY, ComponentStudy, begin, plan
-from muonlab.studies.components.rounds import jobs_of, outline, trials
+from muonlab.studies.components.jobs import outline, steps, trials
+from muonlab.studies.components.plan import KEYS, PRESETS, STUDY, ComponentStudy, plan
+from muonlab.study import folder
+
+begin = partial(folder.begin, STUDY)
+jobs_of = partial(folder.jobs_of, steps)
 
 __all__ = ["KEYS", "PRESETS", "STUDY", "ComponentStudy", "analyse", "begin", "jobs_of", "outline", "plan", "trials"]

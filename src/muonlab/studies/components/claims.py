@@ -1,81 +1,131 @@
-"""Claim (e) of arXiv 2606.09658, judged on the map: margin and effective rank at the first time at equal loss.
+"""Claim (e) of arXiv 2606.09658 and its quantities, other ways to measure the same, and the controls.
 
-Of each quantity all cells of the map count, every problem with every rival. The first optimizer is
-
-- mixed ("it depends") where it is higher in some cell and lower in another;
-- yes where it is higher in more than half of the cells, in some against every rival, and lower in none; no likewise, if
-  lower;
-- inconclusive otherwise, and wherever a control fails (controls.py): then no measure can be trusted.
-
-The claim is yes or no where it is so for both quantities, mixed where one of them is mixed or they contradict each
-other, and inconclusive otherwise.
+The claim is about margin and effective rank at the first time at equal loss, and is judged in each on the map: every
+problem with every rival. Runs are compared in pairs of one seed: same data, same start. A seed in which one side never
+reached the loss is censored: counted, and in no pair. Pairs of runs without noise differ so little that a test would
+tell differences apart that mean nothing; so a difference of less than one per cent of the larger mean is negligible.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
 
-from muonlab.report.findings import Answer
-from muonlab.studies.components.comparisons import Pair, Side, compare
-from muonlab.studies.components.controls import failed, judge_controls
-from muonlab.studies.components.quantities import CLAIMED, Quantity
-from muonlab.studies.components.readings import ComponentRuns
+from muonlab.report.findings import Kind
+from muonlab.stats.effects import difference
+from muonlab.stats.proportions import chance_limit
+from muonlab.studies.components.cases import Case
+from muonlab.studies.components.readings import ComponentRuns, ComponentsFound, OwnRuns, value_of
+from muonlab.study.compare import compare
+from muonlab.study.controls import ERROR, Control
+from muonlab.study.study import ALPHA, Claim, Comparison, Quantity, Rule, Values
 
-LABELS: dict[Answer, str] = {
-    "yes": "Yes",
-    "no": "No: the opposite",
-    "mixed": "It depends",
-    "inconclusive": "Inconclusive",
-}
+RULE = Rule(test="paired", negligible=0.01)
 WORDS = "Muon attains larger margins and effective rank at the first time the loss is at most eps"
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A quantity on the map, at the main loss.
+def _quantity(key: str, name: str, unit: str, kind: Kind = "ratio") -> Quantity:
+    def values(found: ComponentsFound, case: Case, arm: str, rival: str, place: int) -> Values:
+        own = found.runs.of(case, arm)
+        return None if own is None else own.values(place, key)
 
-    `num_asked` is the number of cells that there should be: one that is lost or not yet done decides nothing.
+    return Quantity(key, name, unit, values, kind)
+
+
+MARGIN = _quantity("margin", "worst-class margin", "nats")
+RANK = _quantity("rank", "effective rank", "directions")
+TEST = _quantity("test", "test accuracy", "accuracy", "accuracy")
+REMOVED = _quantity("removed", "test accuracy without the strongest components", "accuracy", "accuracy")
+SWAPPED = _quantity("swapped", "test accuracy with the strongest components of another class", "accuracy", "accuracy")
+CLAIMED, ROBUST = (MARGIN, RANK), (TEST, REMOVED, SWAPPED)
+OTHERS = (
+    _quantity("margin-by-norm", "worst-class margin, divided by the norms of the weights", "nats"),
+    _quantity("margin-mean", "mean margin of the classes", "nats"),
+    _quantity("margin-test", "median margin of the test examples", "nats"),
+    _quantity("component", "worst margin of a component", "nats"),
+    _quantity("rank-logits", "effective rank of the logits", "directions"),
+    _quantity("rank-sigma", "effective rank of Roy & Vetterli", "directions"),
+)
+# One claim, judged in each of its quantities.
+CLAIMS = tuple(Claim("e", quantity.name, WORDS, (quantity,)) for quantity in CLAIMED)
+
+
+def on_map(found: ComponentsFound, quantity: Quantity, place: int | None = None) -> list[Comparison]:
+    """Return a quantity on the map, rival by rival, at a loss, by default the main one."""
+    return by_rival(found, compare(found, (quantity,), found.runs.asked.main if place is None else place))
+
+
+def by_rival(found: ComponentsFound, pairs: Sequence[Comparison]) -> list[Comparison]:
+    """Return comparisons in the order of the rivals."""
+    labels = [arm.label for arm in found.rivals]
+    return sorted(pairs, key=lambda pair: labels.index(pair.rival))
+
+
+def at_rates(quantity: Quantity, rates: Mapping[str, float]) -> Quantity:
+    """Return a quantity at given learning rates, by arm, in place of those that the searches chose."""
+
+    def values(found: ComponentsFound, case: Case, arm: str, rival: str, place: int) -> Values:
+        own = found.runs.of(case, arm)
+        return None if own is None else own.values(place, quantity.key, rates[arm])
+
+    return replace(quantity, values=values)
+
+
+# -- controls --------------------------------------------------------------------------------------
+
+MIN_HALF = 3  # runs of each half of the seeds
+SAME_OPTIMIZER = "same optimizer"
+CONTROL_NOTE = (
+    "Same optimizer: its even seeds against its odd ones, by Welch’s test without adjustment, on every problem of the "
+    f"map with {MIN_HALF} runs in each half; n: problems. Labels without information: every component of every example "
+    "is of a class drawn at random; mean over rates of the test accuracy at the last evaluation; n: seeds."
+)
+
+
+def controls_of(runs: ComponentRuns) -> list[Control]:
+    """Return every control that can be judged yet."""
+    halves = [control for quantity in CLAIMED if (control := _halves(runs, quantity)) is not None]
+    return [*halves, *_uninformed(runs)]
+
+
+def _halves(runs: ComponentRuns, quantity: Quantity) -> Control | None:
+    """Return how often the first arm differs from itself: the even seeds against the odd ones."""
+    first, found = runs.asked.arms[0], []
+    for case in runs.asked.mapped:
+        own = runs.of(case, first.label)
+        values = own.values(runs.asked.main, quantity.key) if own is not None else {}
+        halves = [[value for seed, value in sorted(values.items()) if seed % 2 == odd] for odd in (0, 1)]
+        if min(map(len, halves)) >= MIN_HALF and (p := difference(halves[0], halves[1]).p) is not None:
+            found.append(p)
+    if not found:
+        return None
+    share = fmean(p <= ALPHA for p in found)
+    what = f"share of problems in which the {quantity.name} of {first.name} differs from itself"
+    limit = chance_limit(ALPHA, len(found), 1, ERROR)
+    return Control(SAME_OPTIMIZER, what, share, ALPHA, limit, len(found), why="chance")
+
+
+def _uninformed(runs: ComponentRuns) -> list[Control]:
+    """Return the test accuracy of every arm where no component carries information.
+
+    Rates of one seed see the same examples, so their mean counts as one run.
     """
-
-    quantity: Quantity
-    pairs: tuple[Pair, ...]
-    answer: Answer
-    num_asked: int
-
-    def on(self, side: Side, rival: str | None = None) -> list[Pair]:
-        """Return the cells on a side."""
-        return [pair for pair in self.pairs if pair.side == side and rival in (None, pair.rival)]
-
-    def count(self, side: Side, rival: str | None = None) -> int:
-        """Return the number of cells on a side."""
-        return len(self.on(side, rival))
-
-
-def judge(runs: ComponentRuns) -> tuple[Judged, ...]:
-    """Return the answer for every quantity of the claim."""
-    num_asked = len(runs.mapped) * len(runs.rivals)
-    is_blind = bool(failed(judge_controls(runs)))
     found = []
-    for quantity in CLAIMED:
-        pairs = compare(runs, runs.mapped, runs.rivals, quantity, runs.asked.main)
-        answer: Answer = "inconclusive" if is_blind else _answer(pairs, runs.rivals, num_asked)
-        found.append(Judged(quantity, pairs, answer, num_asked))
-    return tuple(found)
+    for arm in runs.asked.arms:
+        own = runs.of(runs.asked.control, arm.label)
+        accuracies = _end_accuracies(own) if own is not None else []
+        if own is None or not accuracies:
+            continue
+        limit = chance_limit(own.chance, own.case.components.test * len(accuracies), 1, ERROR)
+        what = f"test accuracy of {arm.name} at the end"
+        found.append(Control(own.case.name, what, fmean(accuracies), own.chance, limit, len(accuracies), why="chance"))
+    return found
 
 
-def whole(judged: Sequence[Judged]) -> Answer:
-    """Return the answer to the claim from those of its quantities."""
-    answers: list[Answer] = [each.answer for each in judged]
-    if len(set(answers)) == 1:
-        return answers[0]
-    return "mixed" if "mixed" in answers or set(answers) == {"yes", "no"} else "inconclusive"
-
-
-def _answer(pairs: Sequence[Pair], rivals: Sequence[str], num_asked: int) -> Answer:
-    sides = [pair.side for pair in pairs]
-    if "higher" in sides and "lower" in sides:
-        return "mixed"
-    for side in ("higher", "lower"):
-        against = {pair.rival for pair in pairs if pair.side == side}
-        if sides and 2 * sides.count(side) > num_asked and against == set(rivals):
-            return "yes" if side == "higher" else "no"
-    return "inconclusive"
+def _end_accuracies(own: OwnRuns) -> list[float]:
+    """Return the mean over rates of the test accuracy at the end, for every seed that is compared."""
+    by_seed: dict[int, list[float]] = {}
+    for member in own.members:
+        accuracy = value_of(member["end"], own.case, TEST.key)
+        if not member["is_search"] and member["diverged_at"] is None and accuracy is not None:
+            by_seed.setdefault(member["seed"], []).append(accuracy)
+    return [fmean(accuracies) for accuracies in by_seed.values()]

@@ -1,4 +1,4 @@
-"""What the closed forms say of the same problems, and how well simulation agrees with them."""
+"""Closed forms of the same problems in the components report, and how well simulation agrees with them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,17 +7,20 @@ from functools import cache
 import numpy as np
 
 from muonlab.report.findings import Axis, Column, Element, Figure, Line, Lines, Series, Table, as_text
-from muonlab.studies.components.comparisons import pair_of
+from muonlab.stats.results import Estimate
+from muonlab.studies.components.cases import closed_form, problem_of
+from muonlab.studies.components.claims import MARGIN, RANK
 from muonlab.studies.components.config import Components
-from muonlab.studies.components.problems import Case, closed_form, problem_of
-from muonlab.studies.components.quantities import MARGIN, RANK
-from muonlab.studies.components.readings import ComponentRuns
-from muonlab.studies.components.rounds import FLOWS
+from muonlab.studies.components.jobs import FLOWS
+from muonlab.studies.components.plan import ComponentStudy
+from muonlab.studies.components.readings import ComponentsFound
 from muonlab.studies.components.theory.crossing import at_loss, first_time
 from muonlab.studies.components.theory.flows import FLOWS as KNOWN
 from muonlab.studies.components.theory.flows import sign_rates, softmax_on_tree, squared
 from muonlab.studies.components.theory.problem import Problem
 from muonlab.studies.components.theory.turning import Turn, turns
+from muonlab.study.compare import compare_one
+from muonlab.study.study import Quantity
 
 ROLES = {"gradient": "sgd", "spectral": "muon", "sign": "adamw"}  # each flow is the limit of an optimizer
 NUM_POINTS = 60  # of a curve of gains
@@ -44,16 +47,16 @@ class Flows:
     rank_turns: tuple[Turn, ...]
 
     def difference(self, measure: str) -> float:
-        """Return spectral less gradient flow; 0 where rounding may explain it."""
+        """Return spectral minus gradient flow; 0 where rounding may explain it."""
         found = self.spectral[measure] - self.gradient[measure]
         return found if abs(found) > SAME * abs(self.gradient[measure]) else 0.0
 
 
-def flows(runs: ComponentRuns) -> list[Flows]:
+def flows(asked: ComponentStudy) -> list[Flows]:
     """Return the flows at the main loss for every ratio of the first map that has a closed form."""
-    base = runs.asked.base
-    problems = dict.fromkeys(_still(case.components) for case in runs.maps[base.map])
-    found = [_flows_of(components.model_dump_json(), base.loss, runs.main_eps(base)) for components in problems]
+    base = asked.base
+    problems = dict.fromkeys(_still(case.components) for case in asked.maps[base.map])
+    found = [_flows_of(components.model_dump_json(), base.loss, asked.main_eps(base)) for components in problems]
     return sorted((each for each in found if each is not None), key=lambda each: each.components.ratio)
 
 
@@ -75,9 +78,9 @@ def _flows_of(text: str, loss: str, eps: float) -> Flows | None:
     return Flows(components, eps, gradient, spectral, tuple(found["margin_worst"]), tuple(found["rank_logits"]))
 
 
-def closed(runs: ComponentRuns, found: Sequence[Flows]) -> tuple[Element, ...]:
+def closed(found: ComponentsFound, known: Sequence[Flows]) -> tuple[Element, ...]:
     """Return the gains of every flow, margin and rank at equal loss, and the agreement of simulation."""
-    figure, at_equal_loss, agreed = gains(runs.asked.base, runs), beside(runs, found), agreement(runs)
+    figure, at_equal_loss, agreed = gains(found.runs.asked), at_equal(found, known), agreement(found)
     return (
         *((figure,) if figure else ()),
         *((at_equal_loss,) if at_equal_loss.rows else ()),
@@ -88,13 +91,14 @@ def closed(runs: ComponentRuns, found: Sequence[Flows]) -> tuple[Element, ...]:
 # -- gains against time ----------------------------------------------------------------------------
 
 
-def gains(base: Case, runs: ComponentRuns) -> Figure | None:
+def gains(asked: ComponentStudy) -> Figure | None:
     """Return gains by level against time for every flow on the base problem; None where none is known to its end."""
+    base = asked.base
     components = _still(base.components)
     problem = closed_form(components, base.loss)
     if problem is None:
         return None
-    eps = runs.asked.eps_of(base)[-1]
+    eps = asked.eps_of(base)[-1]
     panels = []
     for flow in KNOWN:
         own = problem if flow != "sign" else _aligned(components)
@@ -143,19 +147,19 @@ def _gains(problem: Problem, flow: str, time: float, loss: str) -> tuple[Line, .
 # -- margin and rank at equal loss -----------------------------------------------------------------
 
 
-def beside(runs: ComponentRuns, found: Sequence[Flows]) -> Table:
-    """Return margin and rank of both flows at the main loss, beside what simulation found without noise."""
+def at_equal(found: ComponentsFound, known: Sequence[Flows]) -> Table:
+    """Return margin and rank of both flows at the main loss, and what simulation found without noise."""
     rows = [
         (
             each.components.ratio,
             *(flow[measure] for measure in ("margin_worst", "rank_weights") for flow in (each.gradient, each.spectral)),
             each.difference("margin_worst"),
-            *_simulated(runs, each, MARGIN),
+            *_simulated(found, each, MARGIN),
             each.difference("rank_weights"),
-            *_simulated(runs, each, RANK),
-            *(_turned(found) for found in (each.margin_turns, each.rank_turns)),
+            *_simulated(found, each, RANK),
+            *(_turned(turns) for turns in (each.margin_turns, each.rank_turns)),
         )
-        for each in found
+        for each in known
     ]
     columns = (
         Column("ratio", "Ratio", "exact"),
@@ -163,17 +167,17 @@ def beside(runs: ComponentRuns, found: Sequence[Flows]) -> Table:
         Column("margin_spectral", "Worst margin, spectral", "number"),
         Column("rank_gradient", "Rank of W, gradient", "number"),
         Column("rank_spectral", "Rank of W, spectral", "number"),
-        Column("margin_difference", "Margin, spectral less gradient", "number"),
-        Column("margin_simulated", "Simulated, Muon less SGD", "number"),
-        Column("rank_difference", "Rank, spectral less gradient", "number"),
-        Column("rank_simulated", "Simulated, Muon less SGD", "number"),
+        Column("margin_difference", "Margin, spectral minus gradient", "number"),
+        Column("margin_simulated", "Simulated, Muon minus SGD", "number"),
+        Column("rank_difference", "Rank, spectral minus gradient", "number"),
+        Column("rank_simulated", "Simulated, Muon minus SGD", "number"),
         Column("margin_turn", "Margin turns at"),
         Column("rank_turn", "Logits’ rank turns at"),
     )
-    eps = found[0].eps if found else 0.0
+    eps = known[0].eps if known else 0.0
     note = (
         f"Flows of infinitely small steps of a linear classifier on the class means themselves, no noise, at the loss "
-        f"{eps:g}. Simulated: Muon less SGD on the map at depth 0 without noise, where both are compared; its steps "
+        f"{eps:g}. Simulated: Muon minus SGD on the map at depth 0 without noise, where both are compared; its steps "
         "are finite, SGD has momentum, and five Newton-Schulz steps leave singular values around one. Turns at: the "
         "losses at which the order of the two turns, the largest first, and the flow that is ahead below each; “–” "
         "where it does not turn."
@@ -185,21 +189,24 @@ def _turned(found: Sequence[Turn]) -> str | None:
     return ", ".join(f"{as_text(turn.eps)} ({turn.ahead_below})" for turn in found) or None
 
 
-def _simulated(runs: ComponentRuns, each: Flows, quantity) -> tuple:
-    if runs.first != "muon" or "sgd" not in runs.rivals or runs.asked.base.net.depth:
+def _simulated(found: ComponentsFound, each: Flows, quantity: Quantity) -> tuple[Estimate | None]:
+    """Return the difference of Muon and SGD in simulation, where both are compared on the same problem."""
+    asked = found.runs.asked
+    rival = next((arm for arm in found.rivals if arm.optimizer.name == "sgd"), None)
+    if found.first.optimizer.name != "muon" or rival is None or asked.base.net.depth:
         return (None,)
-    case = next((c for c in runs.maps[runs.asked.base.map] if c.components == each.components), None)
-    pair = None if case is None else pair_of(runs, case, "sgd", quantity, runs.asked.main)
-    return (None if pair is None else pair.interval,)
+    case = next((c for c in asked.maps[asked.base.map] if c.components == each.components), None)
+    pair = None if case is None else compare_one(found, quantity, case, rival.label, asked.main)
+    return (None if pair is None else pair.estimate,)
 
 
 # -- agreement -------------------------------------------------------------------------------------
 
 
-def agreement(runs: ComponentRuns) -> Table:
+def agreement(found: ComponentsFound) -> Table:
     """Return how far simulation is from the closed forms as its steps become smaller."""
     rows = []
-    for asked, result in runs.agreements:
+    for asked, result in found.runs.agreements:
         orders = (None, *result["orders"])
         for steps, size, error, order in zip(result["steps"], result["sizes"], result["errors"], orders, strict=True):
             rows.append((FLOWS[asked.flow], asked.loss, asked.time, steps, size, error, order))

@@ -4,11 +4,12 @@ import math
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
-from muonlab.jobs.cell_config import Count, Decay, Frozen, Rate
+from muonlab.jobs.cell_config import Count, Frozen, Rate
+from muonlab.study import optimizers
 
-# Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
+# Raised by hand when a change of the code alters results. The commit is recorded next to a result, not hashed.
 RESULTS_VERSION = 1
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -35,7 +36,7 @@ class Components(BaseModel):
         imbalance: largest prior over the smallest.
         noise: standard deviation of the noise in each input.
         spurious: number of the weakest components that carry no information: every example, of training and test
-            alike, takes their c_k from a class drawn anew. If all are spurious, nothing can be learnt but by heart.
+            alike, takes their c_k from a class drawn at random. If all are spurious, nothing but memorising helps.
         train, validation, test: number of examples.
     """
 
@@ -122,38 +123,23 @@ class Net(BaseModel):
     activation: Literal["relu", "gelu"] = "relu"
 
 
-class SGD(BaseModel):
+class SGD(optimizers.SGD):
     """SGD with momentum and coupled weight decay, for every parameter."""
 
-    model_config = Frozen
-    name: Literal["sgd"] = "sgd"
-    momentum: Decay = 0.9
-    weight_decay: Rate = 0.0
+    added = frozenset({"nesterov"})
 
 
-class AdamW(BaseModel):
-    """AdamW for every parameter."""
-
-    model_config = Frozen
-    name: Literal["adamw"] = "adamw"
-    beta1: Decay = 0.9
-    beta2: Decay = 0.98
-    eps: Rate = 1e-8
-    weight_decay: Rate = 0.0
+AdamW = optimizers.AdamW
 
 
-class Muon(BaseModel):
+class Muon(optimizers.Muon):
     """Muon for every matrix, the head too, as the theory is of W itself; AdamW of the same rate for biases.
 
     A step has spectral norm one times the rate, whatever the shape (adjust_lr_fn="none").
     """
 
-    model_config = Frozen
-    name: Literal["muon"] = "muon"
-    momentum: Decay = 0.95
-    nesterov: bool = True
-    weight_decay: Rate = 0.0
-    method: Literal["quintic", "exact"] = "quintic"
+    added = frozenset({"steps"})
+    method: Literal["quintic", "exact"] = Field("quintic", description="of the orthogonalisation")
 
 
 Optimizer = Annotated[SGD | AdamW | Muon, Field(discriminator="name")]
@@ -212,7 +198,7 @@ class Simulate(_Job):
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Steps after which there is a look: 0, 1, then geometrically to the budget."""
+        """Steps after which there is an evaluation: 0, 1, then geometrically to the budget."""
         grown = {round(self.budget ** (look / self.looks)) for look in range(self.looks + 1)}
         return (0, *sorted(grown))
 
@@ -261,13 +247,9 @@ class Agree(_Job):
 JobConfig = Annotated[Simulate | Agree, Field(discriminator="kind")]
 
 
-class AnyJob(BaseModel):
-    """A job of any kind, to read one from JSON."""
-
-    model_config = Frozen
-    job: JobConfig
+_JOB: TypeAdapter[Simulate | Agree] = TypeAdapter(JobConfig)
 
 
 def read(config: dict[str, Any]) -> Simulate | Agree:
     """Return the job of a config."""
-    return AnyJob.model_validate({"job": config}).job
+    return _JOB.validate_python(config)

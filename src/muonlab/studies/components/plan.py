@@ -1,43 +1,25 @@
-"""Is Muon's margin and rank larger at equal loss, for which strengths, noise, losses and depths, and where is it not?
-
-This file says what is asked: which problems, optimizers and budgets. `rounds.py` says which jobs answer it,
-`analysis.py` what they mean.
-"""
+"""What a study of components asks: which problems, optimizers and budgets; and the settings that say so."""
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from muonlab.jobs import store
-from muonlab.jobs.cell_config import Count, Frozen, Rate
-from muonlab.studies.components.config import SGD, AdamW, Agree, Components, Muon, Net, Optimizer
+from muonlab.jobs.cell_config import Count, Frozen
+from muonlab.studies.components.cases import VARIATIONS, Case, agreements, check, middle, shuffled, vary
+from muonlab.studies.components.config import SGD, AdamW, Agree, Components, Muon, Net
 from muonlab.studies.components.presets import PRESETS
-from muonlab.studies.components.problems import Case, agreements, check, shuffled
-from muonlab.studies.components.variations import VARIATIONS, vary
-from muonlab.study.settings import Settings, UsageError, as_texts, check_name, make, whole_number
+from muonlab.study.search import MAX_EXTENSIONS, Search
+from muonlab.study.settings import Chosen, Settings, UsageError, check_name, choose, fields, make, whole_number
+from muonlab.study.study import Arm, arms_of
 
 STUDY = "components"
 OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": Muon, "adamw": AdamW, "sgd": SGD}
 MAX_SEEDS = 1000
-MAX_EXTENSIONS = 20
 NONE = "none"  # of variations
-
-
-class Search(BaseModel):
-    """The search for a learning rate.
-
-    Attributes:
-        rates: of the first grid, rising.
-        extensions: jobs of two rates more that may be added, one by one, while the best lies on an edge.
-    """
-
-    model_config = Frozen
-    rates: tuple[Rate, ...] = Field(min_length=2)
-    extensions: int = Field(default=2, ge=0, le=MAX_EXTENSIONS)
 
 
 class ComponentStudy(BaseModel):
@@ -46,11 +28,11 @@ class ComponentStudy(BaseModel):
     Attributes:
         preset, settings: where it came from.
         cases: the problems, those of the map first.
-        optimizers: names of those compared; the first with each of the others.
-        searches: by name of the optimizer.
+        optimizers: labels of the arms; the first is compared with each of the others.
+        searches: by label.
         seeds: number of compared runs of each rate; search_seeds those by which a rate is chosen.
         eps: train losses, falling, at the first time of which runs are compared; squared_eps those of squared loss.
-        main: place of the loss that the verdict speaks of, in both.
+        main: place of the loss that the verdict is about, in both.
         budget, looks: steps of every run, and evaluations.
         agreements: jobs that hold closed forms against simulation.
     """
@@ -74,21 +56,47 @@ class ComponentStudy(BaseModel):
         """Return the train losses at which runs of a problem are compared, falling."""
         return self.squared_eps if case.loss == "squared" else self.eps
 
+    @cached_property
+    def mapped(self) -> tuple[Case, ...]:
+        """The problems of the map."""
+        return tuple(case for case in self.cases if case.role == "map")
+
+    @cached_property
+    def maps(self) -> dict[str, tuple[Case, ...]]:
+        """Name of a map -> its problems."""
+        names = dict.fromkeys(case.map for case in self.mapped)
+        return {name: tuple(case for case in self.mapped if case.map == name) for name in names}
+
+    @cached_property
+    def varied(self) -> tuple[Case, ...]:
+        """The variations."""
+        return tuple(case for case in self.cases if case.role == "variation")
+
     @property
+    def control(self) -> Case:
+        """The problem whose labels say nothing."""
+        return next(case for case in self.cases if case.role == "control")
+
+    @cached_property
     def base(self) -> Case:
         """The problem that variations start from: the middle of the first map."""
-        return middle([case for case in self.cases if case.role == "map"])
+        return middle(self.mapped)
+
+    @cached_property
+    def arms(self) -> tuple[Arm, ...]:
+        """Who is compared, with the settings of the middle of the map."""
+        return arms_of(dict(zip(self.optimizers, self.base.optimizers, strict=True)))
+
+    def main_eps(self, case: Case) -> float:
+        """Return the loss that the verdict is about, in the unit of the problem's loss."""
+        return self.eps_of(case)[self.main]
 
 
 # -- settings: the fields of the configs, under the names that a user types ------------------------
 
 
-def _fields(model: type[BaseModel], *without: str) -> tuple[str, ...]:
-    return tuple(name for name in model.model_fields if name not in without)
-
-
 LISTS = ("tree", "strengths")  # a comma there separates the values of one problem
-COMPONENT_FIELDS, NET_FIELDS = _fields(Components), _fields(Net)
+COMPONENT_FIELDS, NET_FIELDS = fields(Components), fields(Net)
 AXES = tuple(key for key in (*COMPONENT_FIELDS, *NET_FIELDS, "loss", "batch") if key not in LISTS)
 CHOICES = (
     "optimizers",
@@ -109,7 +117,7 @@ KEYS = (
     *NET_FIELDS,
     "loss",
     "batch",
-    *(f"{name}.{field}" for name, model in OPTIMIZERS.items() for field in (*_fields(model, "name"), "rates")),
+    *(f"{name}.{field}" for name, model in OPTIMIZERS.items() for field in (*fields(model, "name"), "rates")),
 )
 
 
@@ -128,97 +136,74 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> C
         >>> plan("tiny", {"seeds": 3}).seeds
         3
     """
-    check_name("preset", preset, PRESETS)
-    given: Settings = {}
-    for key, value in (settings or {}).items():
-        check_name("setting", key, KEYS)
-        given[key] = as_texts(key, value)
-    merged = _merged(PRESETS[preset], given)
-    _check_names(merged)
-    _check_effect(given, merged)
-    eps, squared = _losses("eps", merged), _losses("squared_eps", merged)
+    chosen = _merged(choose(PRESETS, preset, settings, KEYS))
+    _check_effect(chosen)
+    eps, squared = chosen.numbers("eps")[::-1], chosen.numbers("squared_eps")[::-1]
     if len(eps) != len(squared):
         raise UsageError(
             f"eps has {len(eps)} values and squared_eps {len(squared)}; give as many of both, for each of eps has its "
             "place among squared_eps"
         )
-    cases = tuple(_cases(merged))
-    base = middle([case for case in cases if case.role == "map"])
+    labels = chosen.names("optimizers", OPTIMIZERS, "optimizer")
+    cases = tuple(_cases(chosen))
+    extensions = chosen.whole("extensions", at_least=0, at_most=MAX_EXTENSIONS)
     study = ComponentStudy(
         preset=preset,
-        settings=given,
+        settings=chosen.given,
         cases=cases,
-        optimizers=tuple(merged["optimizers"]),
-        searches={name: _search(name, merged) for name in merged["optimizers"]},
-        seeds=whole_number("seeds", merged["seeds"], at_least=1, at_most=MAX_SEEDS),
-        search_seeds=whole_number("search_seeds", merged["search_seeds"], at_least=1, at_most=MAX_SEEDS),
+        optimizers=labels,
+        searches={
+            label: Search(rates=chosen.numbers(f"{label}.rates", at_least=2), extensions=extensions) for label in labels
+        },
+        seeds=chosen.whole("seeds", at_least=1, at_most=MAX_SEEDS),
+        search_seeds=chosen.whole("search_seeds", at_least=1, at_most=MAX_SEEDS),
         eps=eps,
         squared_eps=squared,
-        main=_main(eps, merged),
-        budget=_count("budget", merged),
-        looks=_count("looks", merged),
-        agreements=agreements(base.components, _steps(merged)),
+        main=_main(eps, chosen),
+        budget=chosen.whole("budget", at_least=1, at_most=10**7),
+        looks=chosen.whole("looks", at_least=1, at_most=10**7),
+        agreements=agreements(middle([case for case in cases if case.role == "map"]).components, _steps(chosen)),
     )
     for case in cases:
         check(case, study.eps_of(case), study.main, study.budget, study.looks)
     return study
 
 
-def begin(study: ComponentStudy, folder: Path) -> None:
-    """Make the folder hold the request: its study.json. Earlier requests and their jobs stay.
-
-    Raises:
-        StudyError: the folder holds something else, or cannot be written.
-    """
-    config = study.model_dump(mode="json", exclude={"preset", "settings"})
-    store.create(folder, STUDY, study.preset, study.settings, config)
-
-
-def middle(cases: Iterable[Case]) -> Case:
-    """Return the problem in the middle of the first map: of an even number the lower one."""
-    found = list(cases)
-    own = [case for case in found if case.map == found[0].map]
-
-    def halfway(values: set[float]) -> float:
-        return sorted(values)[(len(values) - 1) // 2]
-
-    ratio = halfway({case.components.ratio for case in own})
-    noise = halfway({case.components.noise for case in own})
-    return next(case for case in own if (case.components.ratio, case.components.noise) == (ratio, noise))
-
-
-def _merged(preset: Settings, given: Settings) -> Settings:
-    """Return the settings of a preset changed by those given, without what those given leave nothing to."""
-    merged = preset | given
+def _merged(chosen: Chosen) -> Chosen:
+    """Return the settings with what follows from those given, and without what they leave nothing to."""
+    given, merged = chosen.given, dict(chosen.merged)
     if "eps" in given and "main_eps" not in given:
         merged.pop("main_eps", None)
     if "eps" in given and "squared_eps" not in given:
-        merged["squared_eps"] = _shares(_numbers("eps", merged), merged)
+        merged["squared_eps"] = _shares(chosen)
     if not _has_ratio(merged):
         merged.pop("ratio", None)
-    return merged
+    return Chosen(chosen.preset, given, merged)
 
 
-def _shares(eps: tuple[float, ...], merged: Settings) -> list[str]:
+def _shares(chosen: Chosen) -> list[str]:
     """Return squared losses that are the same shares of the loss at W = 0, (1 - 1/K) / 2, as eps are of log K."""
-    (first, *_) = merged.get("classes", [str(Components().classes)])
+    (first, *_) = chosen.merged.get("classes", [str(Components().classes)])
     number = max(2, whole_number("classes", [first], at_least=0, at_most=10**9))
-    return [f"{each / math.log(number) * (1 - 1 / number) / 2:.3g}" for each in eps]
+    return [f"{each / math.log(number) * (1 - 1 / number) / 2:.3g}" for each in chosen.numbers("eps")]
 
 
 # -- from texts to problems ------------------------------------------------------------------------
 
 
-def _cases(merged: Settings) -> Iterator[Case]:
+def _cases(chosen: Chosen) -> Iterator[Case]:
     """Yield the problems of the map, the variations of its middle, and the control."""
-    optimizers = tuple(_optimizer(name, merged) for name in merged["optimizers"])
+    merged = chosen.merged
+    optimizers = tuple(chosen.build(OPTIMIZERS[name], f"{name}.") for name in merged["optimizers"])
     mapped = [_case(values, optimizers, merged) for values in _points(merged)]
     yield from mapped
     base = middle(mapped)
-    for name in merged["variations"]:
+    for name in chosen.names("variations", (*VARIATIONS, NONE), "variation"):
         varied = vary(name, base) if name != NONE else None
         if varied is not None:
             yield varied
+    if NONE in merged["variations"] and len(merged["variations"]) > 1:
+        raise UsageError(f"variations={','.join(merged['variations'])} names none and others; give one or the other")
     yield shuffled(base)
 
 
@@ -230,7 +215,7 @@ def _points(merged: Settings) -> Iterator[dict[str, str]]:
         yield dict(zip(keys, values, strict=True))
 
 
-def _case(values: dict[str, str], optimizers: tuple[Optimizer, ...], merged: Settings) -> Case:
+def _case(values: dict[str, str], optimizers: tuple[Any, ...], merged: Settings) -> Case:
     own: dict[str, Any] = {key: value for key, value in values.items() if key in COMPONENT_FIELDS}
     own |= {"tree": merged["tree"]} if "tree" in merged else {}
     own |= {"strengths": _strengths(merged["strengths"])} if "strengths" in merged else {}
@@ -265,86 +250,26 @@ def _strengths(texts: list[str]) -> Any:
         return texts[0]
 
 
-def _optimizer(name: str, merged: Settings) -> Any:
-    fields = _fields(OPTIMIZERS[name], "name")
-    found = {field: _one(f"{name}.{field}", merged) for field in fields if f"{name}.{field}" in merged}
-    return make(OPTIMIZERS[name], found, f"{name}.")
-
-
-def _search(name: str, merged: Settings) -> Search:
-    extensions = whole_number("extensions", merged["extensions"], at_least=0, at_most=MAX_EXTENSIONS)
-    rates = _numbers(f"{name}.rates", merged)
-    if len(rates) < 2:
-        raise UsageError(f"{name}.rates={','.join(merged[f'{name}.rates'])} is not valid; expected two numbers or more")
-    return Search(rates=rates, extensions=extensions)
-
-
-def _losses(key: str, merged: Settings) -> tuple[float, ...]:
-    return _numbers(key, merged)[::-1]
-
-
-def _main(eps: tuple[float, ...], merged: Settings) -> int:
-    if "main_eps" not in merged:
+def _main(eps: tuple[float, ...], chosen: Chosen) -> int:
+    if "main_eps" not in chosen.merged:
         return (len(eps) - 1) // 2
-    (main, *others) = _numbers("main_eps", merged)
+    (main, *others) = chosen.numbers("main_eps")
     if others or main not in eps:
-        expected = " or ".join(f"{each:g}" for each in eps)
-        raise UsageError(f"main_eps={','.join(merged['main_eps'])} is not valid; expected one of eps: {expected}")
+        raise chosen.wrong("main_eps", f"one of eps: {' or '.join(f'{each:g}' for each in eps)}")
     return eps.index(main)
 
 
-def _steps(merged: Settings) -> tuple[int, ...]:
-    steps = _numbers("agree_steps", merged)
+def _steps(chosen: Chosen) -> tuple[int, ...]:
+    steps = chosen.numbers("agree_steps")
     if len(steps) < 2 or any(later != 2 * earlier for earlier, later in itertools.pairwise(steps)):
-        raise UsageError(
-            f"agree_steps={','.join(merged['agree_steps'])} is not valid; expected whole numbers, each twice the last"
-        )
+        raise chosen.wrong("agree_steps", "whole numbers, each twice the last")
     return tuple(map(int, steps))
 
 
-def _numbers(key: str, merged: Settings) -> tuple[float, ...]:
-    """Return the numbers of a setting, rising and each once.
-
-    Raises:
-        UsageError: one is not a number above 0.
-    """
-    try:
-        numbers = sorted({float(text) for text in merged[key]})
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0 < number < float("inf") for number in numbers):
-        raise UsageError(f"{key}={','.join(merged[key])} is not valid; expected numbers above 0")
-    return tuple(numbers)
-
-
-def _count(key: str, merged: Settings) -> int:
-    return whole_number(key, merged[key], at_least=1, at_most=10**7)
-
-
-def _one(key: str, merged: Settings) -> str:
-    if len(merged[key]) != 1:
-        raise UsageError(f"{key}={','.join(merged[key])} has {len(merged[key])} values; expected one")
-    return merged[key][0]
-
-
-def _check_names(merged: Settings) -> None:
-    for key, known in (("optimizers", OPTIMIZERS), ("variations", (*VARIATIONS, NONE))):
-        for value in merged[key]:
-            check_name(key.removesuffix("s"), value, known)
-            if merged[key].count(value) > 1:
-                raise UsageError(f"{key}={','.join(merged[key])} names {value} twice; give every one once")
-    if NONE in merged["variations"] and len(merged["variations"]) > 1:
-        raise UsageError(f"variations={','.join(merged['variations'])} names none and others; give one or the other")
-
-
-def _check_effect(given: Settings, merged: Settings) -> None:
+def _check_effect(chosen: Chosen) -> None:
     """Raise UsageError for a setting that is given and changes nothing."""
-    for key in given:
-        owner = key.partition(".")[0]
-        if owner in OPTIMIZERS and owner not in merged["optimizers"]:
-            raise UsageError(
-                f"{key} has no effect: the study has optimizers={','.join(merged['optimizers'])}; leave it out"
-            )
+    given, merged = chosen.given, chosen.merged
+    chosen.refuse_unused({name: name in merged["optimizers"] for name in OPTIMIZERS})
     depths = [*merged.get("depth", ["0"]), *(["2"] if "deep" in merged["variations"] else [])]
     for key in ("width", "activation"):
         if key in given and set(depths) == {"0"}:

@@ -1,6 +1,6 @@
 """The presets of the study of components: settings under the names that a user types; the rest have their defaults."""
 
-from muonlab.studies.components.variations import VARIATIONS
+from muonlab.studies.components.cases import VARIATIONS
 from muonlab.study.settings import Settings
 
 # As many rates for every optimizer, each about three times the last; the search goes on where the best lies on an edge.

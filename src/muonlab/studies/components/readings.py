@@ -1,71 +1,94 @@
-"""What the results of a study of components hold, as numbers by problem, optimizer, loss and seed."""
+"""What the results of a study of components hold, as numbers by problem, arm, loss and seed."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from muonlab.jobs import store
-from muonlab.jobs.job import JobRecord
-from muonlab.studies.components.config import Agree
+from muonlab.studies.components.cases import Case
+from muonlab.studies.components.config import RESULTS_VERSION, Agree
+from muonlab.studies.components.jobs import POLICY, reached, scores, steps
 from muonlab.studies.components.plan import ComponentStudy
-from muonlab.studies.components.problems import Case
-from muonlab.studies.components.quantities import Quantity
-from muonlab.studies.components.rounds import Step, steps
-from muonlab.studies.components.search import Edge, Score, as_good, best_rate, edge_of, reached, scores
+from muonlab.study import folder as folders
+from muonlab.study import search
+from muonlab.study.folder import Results
+from muonlab.study.search import Edge, Score
+from muonlab.study.study import Found, Step
+
+# Quantity -> the field of `values` in a result; of nets with hidden layers the second.
+FIELDS = {
+    "margin": ("margin_worst", "margin_worst"),
+    "rank": ("rank_weights", "rank_hidden"),
+    "test": ("test_accuracy", "test_accuracy"),
+    "removed": ("accuracy_removed", "accuracy_removed"),
+    "swapped": ("accuracy_swapped", "accuracy_swapped"),
+    "margin-by-norm": ("margin_worst_by_norm", "margin_worst_by_norm"),
+    "margin-mean": ("margin_mean", "margin_mean"),
+    "margin-test": ("margin_test_median", "margin_test_median"),
+    "component": ("component_margin_worst", "component_margin_worst"),
+    "rank-logits": ("rank_logits", "rank_logits"),
+    "rank-sigma": ("rank_weights_sigma", "rank_hidden_sigma"),
+}
+
+
+def value_of(values: Mapping[str, Any], case: Case, quantity: str) -> float | None:
+    """Return a quantity from the values of a run; None where it is not finite or there is none."""
+    return values[FIELDS[quantity][1 if case.net.depth else 0]]
 
 
 @dataclass(frozen=True)
 class OwnRuns:
-    """All runs of one optimizer on one problem.
+    """All runs of one arm on one problem.
 
     Attributes:
+        arm: its label.
         members: of all jobs that are done; see docs/files.md.
         num_parameters: of the net.
         chance: accuracy of the best constant answer.
-        steps: after which there was a look.
+        scored: place of a loss -> score of every rate there, once it was asked for.
     """
 
     case: Case
-    optimizer: str
+    arm: str
     members: tuple[dict[str, Any], ...]
     num_parameters: int
     chance: float
-    steps: tuple[int, ...]
+    scored: dict[int, dict[float, Score]] = field(default_factory=dict, repr=False)
 
     def scores(self, place: int) -> dict[float, Score]:
-        """Return how every rate did on the search's seeds, at the loss of that place."""
-        return scores(self.members, place)
+        """Return the score of every rate on the search's seeds, at the loss of that place."""
+        if place not in self.scored:
+            self.scored[place] = scores(self.members, place)
+        return self.scored[place]
 
     def best(self, place: int) -> float | None:
         """Return the rate that is compared at that loss; None where every one diverged."""
-        return best_rate(self.scores(place))
+        return search.best(self.scores(place), POLICY)
 
     def as_good(self, place: int) -> list[float]:
-        """Return the rates that the search tells hardly from the best, which is among them."""
-        return as_good(self.scores(place))
+        """Return the rates that the search hardly tells from the best, which is among them."""
+        return search.as_good(self.scores(place), POLICY)
 
     def edge(self, place: int) -> Edge | None:
         """Return the edge of all that was tried on which the best clearly lies."""
-        return edge_of(self.scores(place))
+        return search.edge(self.scores(place), POLICY)
 
     def compared(self, place: int, rate: float | None = None) -> dict[int, dict[str, Any]]:
         """Return seed -> member of a rate, by default the best, without those that chose it."""
         chosen = self.best(place) if rate is None else rate
         return {m["seed"]: m for m in self.members if m["rate"] == chosen and not m["is_search"]}
 
-    def values(self, place: int, quantity: Quantity, rate: float | None = None) -> dict[int, float]:
-        """Return seed -> value at the first time at that loss, of runs that came there, by default of the best rate."""
+    def values(self, place: int, quantity: str, rate: float | None = None) -> dict[int, float]:
+        """Return seed -> value at the first time at that loss, of runs that reached it, by default of the best rate."""
         found = {}
         for seed, member in self.compared(place, rate).items():
             values = member["at"][place]["values"]
-            if reached(member, place) and (value := quantity.of(values, self.case)) is not None:
+            if reached(member, place) and (value := value_of(values, self.case, quantity)) is not None:
                 found[seed] = value
         return found
 
     def missed(self, place: int) -> dict[str, int]:
-        """Return reason -> number of compared runs that never came down to that loss."""
+        """Return reason -> number of compared runs that never reached that loss."""
         found: dict[str, int] = {}
         for member in self.compared(place).values():
             if not reached(member, place):
@@ -76,111 +99,55 @@ class OwnRuns:
 
 @dataclass(frozen=True)
 class ComponentRuns:
-    """All results of a study, and what is missing.
+    """What was asked, and the results.
 
     Attributes:
-        asked: the study.
-        own: (name of the problem, optimizer) -> runs, of what is done.
-        agreements: what was asked -> result, of the closed forms that were held against simulation.
-        records: every job's record of this study.
-        expected: number of jobs that are known by now.
+        own: (name of the problem, label of the arm) -> runs, of what is done.
+        agreements: what was asked -> result, of the closed forms that were compared with simulation.
     """
 
     asked: ComponentStudy
     own: Mapping[tuple[str, str], OwnRuns]
     agreements: tuple[tuple[Agree, dict[str, Any]], ...]
-    records: tuple[JobRecord, ...]
-    expected: int
 
-    @property
-    def first(self) -> str:
-        """Name of the optimizer that the others are compared with."""
-        return self.asked.optimizers[0]
+    def of(self, case: Case, arm: str) -> OwnRuns | None:
+        """Return the runs of an arm on a problem, if a job of it is done."""
+        return self.own.get((case.name, arm))
 
-    @property
-    def rivals(self) -> tuple[str, ...]:
-        """Names of the others."""
-        return self.asked.optimizers[1:]
-
-    @cached_property
-    def mapped(self) -> tuple[Case, ...]:
-        """The problems of the map."""
-        return tuple(case for case in self.asked.cases if case.role == "map")
-
-    @cached_property
-    def maps(self) -> dict[str, tuple[Case, ...]]:
-        """Name of a map -> its problems."""
-        found: dict[str, tuple[Case, ...]] = {}
-        for case in self.mapped:
-            found[case.map] = (*found.get(case.map, ()), case)
-        return found
-
-    @property
-    def varied(self) -> tuple[Case, ...]:
-        """The variations."""
-        return tuple(case for case in self.asked.cases if case.role == "variation")
-
-    @property
-    def control(self) -> Case:
-        """The problem whose labels say nothing."""
-        return next(case for case in self.asked.cases if case.role == "control")
-
-    def of(self, case: Case, optimizer: str) -> OwnRuns | None:
-        """Return the runs of an optimizer on a problem, if its search has begun to answer."""
-        return self.own.get((case.name, optimizer))
-
-    def main_eps(self, case: Case) -> float:
-        """Return the loss that the verdict speaks of, in the unit of the problem's loss."""
-        return self.asked.eps_of(case)[self.asked.main]
+    def on_map(self, arm: str) -> list[OwnRuns]:
+        """Return the runs of an arm on the problems of the map."""
+        return [own for own in self.own.values() if own.arm == arm and own.case.role == "map"]
 
 
-def read(folder: Path) -> ComponentRuns:
-    """Return the results of a study's folder.
+ComponentsFound = Found[ComponentRuns]
+
+
+def read(folder: Path) -> tuple[ComponentRuns, list[folders.JobRecord], int]:
+    """Return the results of a study's folder, the records of its jobs, and the number of jobs known by now.
 
     Raises:
         StudyError: there is no study of components in the folder.
     """
-    file = store.read(folder)
-    asked = ComponentStudy.model_validate({**file.config, "preset": file.preset, "settings": file.settings})
-    return gather(asked, store.Results(folder), store.records(folder))
+    asked, known, results, records = folders.read(ComponentStudy, steps, folder, RESULTS_VERSION)
+    return gather(asked, known, results), records, len({step.job.id for step in known})
 
 
-def gather(asked: ComponentStudy, results: Mapping[str, dict[str, Any]], records: Iterable[JobRecord]) -> ComponentRuns:
-    """Return what results say of a study.
-
-    Args:
-        asked: the study.
-        results: id -> result of every job that is done.
-        records: of every job that is there, of what was asked before too.
-    """
-    known = steps(asked, results)
-    ids = {step.job.id for step in known}
-    return ComponentRuns(
-        asked,
-        {(own.case.name, own.optimizer): own for own in _own(known, results)},
-        tuple(
-            (step.config, results[step.job.id])
-            for step in known
-            if isinstance(step.config, Agree) and step.job.id in results
-        ),
-        tuple(record for record in records if record.id in ids),
-        len(ids),
-    )
-
-
-def _own(known: Iterable[Step], results: Mapping[str, dict[str, Any]]) -> list[OwnRuns]:
-    found: dict[tuple[str, str], tuple[Case, list[dict[str, Any]]]] = {}
-    for step in known:
-        if step.case is not None and step.job.id in results:
-            found.setdefault((step.case.name, step.optimizer), (step.case, []))[1].append(results[step.job.id])
-    return [
-        OwnRuns(
-            case,
-            optimizer,
-            tuple(member for result in own for member in result["members"]),
-            own[0]["num_parameters"],
-            own[0]["chance"],
-            tuple(own[0]["steps"]),
+def gather(asked: ComponentStudy, known: Iterable[Step], results: Results) -> ComponentRuns:
+    """Return what the results of the known jobs hold."""
+    done = [(step, results[step.job.id]) for step in known if step.job.id in results]
+    grouped: dict[tuple[str, str], list[tuple[Step, dict[str, Any]]]] = {}
+    for step, result in done:
+        if step.case is not None:
+            grouped.setdefault((step.case.name, step.arm), []).append((step, result))
+    own = {
+        key: OwnRuns(
+            found[0][0].case,
+            found[0][0].arm,
+            tuple(member for _, result in found for member in result["members"]),
+            found[0][1]["num_parameters"],
+            found[0][1]["chance"],
         )
-        for (_, optimizer), (case, own) in found.items()
-    ]
+        for key, found in grouped.items()
+    }
+    agreements = tuple((step.config, result) for step, result in done if isinstance(step.config, Agree))
+    return ComponentRuns(asked, own, agreements)

@@ -3,151 +3,142 @@
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from muonlab.report.findings import Kind, as_text
+from muonlab.report.findings import as_text
 from muonlab.stats.effects import difference
-from muonlab.studies.components.claims import Judged
+from muonlab.studies.components.claims import CLAIMED, MARGIN, OTHERS, RANK, TEST, on_map
 from muonlab.studies.components.closed import Flows
-from muonlab.studies.components.comparisons import ALPHA, Pair, compare
-from muonlab.studies.components.maps import counts
-from muonlab.studies.components.quantities import BESIDE, CLAIMED, RANK, TEST
-from muonlab.studies.components.readings import ComponentRuns
-from muonlab.studies.components.rounds import NAMES
+from muonlab.studies.components.readings import ComponentsFound, value_of
+from muonlab.studies.components.sections import of_variations
 from muonlab.studies.components.theory.turning import Turn
-from muonlab.studies.components.varied import comparisons
+from muonlab.study.judge import Judged, counts, in_counts
+from muonlab.study.study import ALPHA, Comparison, of_case
 
 MOST_CELLS = 3  # that are named one by one
 
 
-def remarks(runs: ComponentRuns, judged: Sequence[Judged], flows: Sequence[Flows]) -> tuple[str, ...]:
-    """Return the findings beside the verdict, those that can be had."""
-    found = [*(_sizes(runs, each) for each in judged), *by_map(runs, judged), *where_lower(runs, judged)]
-    found += [
-        *_beside(runs),
-        *by_eps(runs),
-        *_untrained(runs),
-        *_closed(runs, flows),
-        *_spurious(runs),
-        *_basis(runs),
-        *_accuracy(runs, judged),
+def remarks(found: ComponentsFound, judged: Sequence[Judged], flows: Sequence[Flows]) -> tuple[str, ...]:
+    """Return the further findings, those that there are."""
+    said = [*(_sizes(found, each) for each in judged), *by_map(found, judged), *where_lower(found, judged)]
+    said += [
+        *_measured_otherwise(found),
+        *by_eps(found),
+        *_untrained(found),
+        *_closed(flows),
+        *_spurious(found),
+        *_basis(found),
+        *_accuracy(found, judged),
     ]
-    return tuple(each for each in found if each)
+    return tuple(each for each in said if each)
 
 
-def in_counts(pairs: Sequence[Pair]) -> str:
-    """Return "higher in 3, lower in 1, undecided in 2 of 6 cells"."""
-    higher, lower, undecided, total = counts(pairs)
-    return f"higher in {higher}, lower in {lower}, undecided in {undecided} of {total} cells"
-
-
-def _sizes(runs: ComponentRuns, judged: Judged) -> str:
+def _sizes(found: ComponentsFound, judged: Judged) -> str:
     """Return how large the differences are: the range over cells."""
+    (quantity,) = judged.claim.quantities
     parts = []
-    for rival in runs.rivals:
-        values = [
-            value for pair in judged.pairs if pair.rival == rival and (value := pair.effect.estimate.value) is not None
-        ]
+    for rival in found.rivals:
+        own = [pair.estimate.value for pair in judged.comparisons if pair.rival == rival.label]
+        values = [value for value in own if value is not None]
         if values:
-            kind = judged.quantity.kind
-            spread = f"{as_text(min(values), kind)} to {as_text(max(values), kind)}"
-            middle = as_text(median(values), kind)
-            parts.append(f"less {NAMES[rival]} from {spread} {judged.quantity.unit}, {middle} in the median of cells")
+            spread = f"{as_text(min(values), quantity.kind)} to {as_text(max(values), quantity.kind)}"
+            middle = as_text(median(values), quantity.kind)
+            parts.append(f"minus {rival.name} from {spread} {quantity.unit}, {middle} in the median of cells")
     if not parts:
         return ""
-    name = judged.quantity.name
-    return f"{name[0].upper()}{name[1:]}, {NAMES[runs.first]} {'; '.join(parts)}."
+    return f"{quantity.name[0].upper()}{quantity.name[1:]}, {found.first.name} {'; '.join(parts)}."
 
 
-def by_map(runs: ComponentRuns, judged: Sequence[Judged]) -> list[str]:
+def by_map(found: ComponentsFound, judged: Sequence[Judged]) -> list[str]:
     """Return the counts of every map, where there are several."""
-    if len(runs.maps) < 2:
+    maps = found.runs.asked.maps
+    if len(maps) < 2:
         return []
-    found = []
-    for name in runs.maps:
-        parts = []
-        for each in judged:
-            own = [pair for pair in each.pairs if pair.case.map == name]
-            if own:
-                parts.append(f"{each.quantity.name} {in_counts(own)}")
+    said = []
+    for name in maps:
+        parts = [
+            f"{each.claim.title} {in_counts(own)}"
+            for each in judged
+            if (own := [pair for pair in each.comparisons if pair.case.map == name])
+        ]
         if parts:
-            found.append(f"At {name}: {'; '.join(parts)}.")
-    return found
+            said.append(f"At {name}: {'; '.join(parts)}.")
+    return said
 
 
-def where_lower(runs: ComponentRuns, judged: Sequence[Judged]) -> list[str]:
-    """Return the cells in which the first optimizer is lower, by name."""
+def where_lower(found: ComponentsFound, judged: Sequence[Judged]) -> list[str]:
+    """Return the cells in which the first arm is lower, by name."""
     return [
-        f"{NAMES[runs.first]}’s {each.quantity.name} is lower in {len(lower)} of {each.num_asked} cells, by most in "
-        f"{_named(lower, MOST_CELLS)}."
+        f"{found.first.name}’s {each.claim.title} is lower in {len(lower)} of {each.num_asked} cells, by most in "
+        f"{_named(found, lower, MOST_CELLS)}."
         for each in judged
         if (lower := each.on("lower"))
     ]
 
 
-def _named(pairs: Sequence[Pair], most: int, *, with_eps: bool = False) -> str:
+def _named(found: ComponentsFound, pairs: Sequence[Comparison], most: int, *, with_eps: bool = False) -> str:
     """Return the cells by name, those of the smallest differences first, and the number of the others."""
-    ordered = sorted(pairs, key=lambda pair: pair.effect.estimate.value or 0)
-    named = "; ".join(
-        f"{pair.case.name} against {NAMES[pair.rival]}{f' at {pair.eps:g}' if with_eps else ''} "
-        f"({as_text(pair.interval, pair.quantity.kind)})"
-        for pair in ordered[:most]
-    )
-    return named + (f" and {len(pairs) - most} more" if len(pairs) > most else "")
-
-
-def _beside(runs: ComponentRuns) -> list[str]:
-    """Return the counts of the margin by norm and of the rank of the logits."""
-    # Neither rises by noise of W outside the components.
+    ordered = sorted(pairs, key=lambda pair: pair.estimate.value or 0)
     parts = []
-    for quantity in (each for each in BESIDE if each.key in ("margin-by-norm", "rank-logits")):
-        if pairs := compare(runs, runs.mapped, runs.rivals, quantity, runs.asked.main):
-            parts.append(f"the {quantity.name} is {in_counts(pairs)}")
+    for pair in ordered[:most]:
+        assert isinstance(pair.state, int), "runs are compared at the loss of a place"
+        eps = f" at {found.runs.asked.eps_of(pair.case)[pair.state]:g}" if with_eps else ""
+        parts.append(f"{pair.case.name} against {found.name(pair.rival)}{eps} ({as_text(pair.estimate, pair.kind)})")
+    return "; ".join(parts) + (f" and {len(pairs) - most} more" if len(pairs) > most else "")
+
+
+def _measured_otherwise(found: ComponentsFound) -> list[str]:
+    """Return the counts of the margin by norm and of the rank of the logits."""
+    # Noise of W outside the components raises neither.
+    parts = [
+        f"the {quantity.name} is {in_counts(pairs)}"
+        for quantity in OTHERS
+        if quantity.key in ("margin-by-norm", "rank-logits") and (pairs := on_map(found, quantity))
+    ]
     return [f"Measured otherwise, {'; '.join(parts)}."] if parts else []
 
 
-def by_eps(runs: ComponentRuns) -> list[str]:
-    """Return the counts at the other losses, and where the first optimizer is lower there."""
-    found = []
+def by_eps(found: ComponentsFound) -> list[str]:
+    """Return the counts at the other losses, and where the first arm is lower there."""
+    said = []
     for quantity in CLAIMED:
         parts, lower = [], []
-        for place, eps in enumerate(runs.asked.eps):
-            pairs = compare(runs, runs.mapped, runs.rivals, quantity, place)
-            if place != runs.asked.main and pairs:
+        for place, eps in enumerate(found.runs.asked.eps):
+            pairs = on_map(found, quantity, place)
+            if place != found.runs.asked.main and pairs:
                 own = [pair for pair in pairs if pair.side == "lower"]
                 parts.append(f"{counts(pairs)[0]} and {len(own)} of {len(pairs)} at {eps:g}")
                 lower += own
         if parts:
-            where = f" Lowest: {_named(lower, 1, with_eps=True)}." if lower else ""
-            found.append(f"At other losses the {quantity.name} is higher and lower in {', '.join(parts)}.{where}")
-    return found
+            where = f" Lowest: {_named(found, lower, 1, with_eps=True)}." if lower else ""
+            said.append(f"At other losses the {quantity.name} is higher and lower in {', '.join(parts)}.{where}")
+    return said
 
 
-def _untrained(runs: ComponentRuns) -> list[str]:
-    """Return the rank of hidden states before training, beside that at the loss: who moves less keeps more of it."""
-    found = []
-    for name, cases in runs.maps.items():
-        cases = [
-            case for case in cases if case.net.depth and all(runs.of(case, each) for each in runs.asked.optimizers)
-        ]
-        start, ends = [], {each: [] for each in runs.asked.optimizers}
+def _untrained(found: ComponentsFound) -> list[str]:
+    """Return the rank of hidden states before training and at the loss: who moves them less keeps more of it."""
+    runs, main, said = found.runs, found.runs.asked.main, []
+    for name, cases in runs.asked.maps.items():
+        start: list[float] = []
+        ends: dict[str, list[float]] = {arm.label: [] for arm in found.arms}
         for case in cases:
-            for each in runs.asked.optimizers:
-                own = runs.of(case, each)
-                assert own is not None
-                values = own.values(runs.asked.main, RANK)
-                ends[each] += values.values()
-                compared = own.compared(runs.asked.main)
-                start += [value for seed in values if (value := RANK.of(compared[seed]["start"], case)) is not None]
+            held = [own for arm in found.arms if (own := runs.of(case, arm.label)) is not None]
+            if not case.net.depth or len(held) < len(found.arms):
+                continue
+            for own in held:
+                values, compared = own.values(main, RANK.key), own.compared(main)
+                ends[own.arm] += values.values()
+                before = [value_of(compared[seed]["start"], case, RANK.key) for seed in values]
+                start += [value for value in before if value is not None]
         if start and all(ends.values()):
-            told = ", ".join(f"with {NAMES[each]} {as_text(fmean(values))}" for each, values in ends.items())
-            found.append(
+            told = ", ".join(f"with {found.name(label)} {as_text(fmean(values))}" for label, values in ends.items())
+            said.append(
                 f"At {name} the effective rank of the hidden states is {as_text(fmean(start))} before training and, at "
                 f"the loss, {told} (means over the cells). So it counts the random start as well as what was learnt: "
                 "whatever moves the hidden layers less keeps more of that start."
             )
-    return found
+    return said
 
 
-def _closed(runs: ComponentRuns, flows: Sequence[Flows]) -> list[str]:
+def _closed(flows: Sequence[Flows]) -> list[str]:
     """Return what the closed forms say at the same loss."""
     if not flows:
         return []
@@ -168,8 +159,8 @@ def _closed(runs: ComponentRuns, flows: Sequence[Flows]) -> list[str]:
     )
     late = f" At losses {leads} gradient flow has the larger worst margin." if leads else ""
     return [
-        "By the closed forms (a linear classifier, no noise, infinitely small steps), beside gradient flow at the loss "
-        f"{flows[0].eps:g}, {'; '.join(parts)}.{late}"
+        "By the closed forms (a linear classifier, no noise, infinitely small steps), compared with gradient flow at "
+        f"the loss {flows[0].eps:g}, {'; '.join(parts)}.{late}"
     ]
 
 
@@ -185,45 +176,48 @@ def _lead(turns: Sequence[Turn]) -> str:
     return " and ".join([*parts, f"below {upper}"] if upper else parts)
 
 
-def _spurious(runs: ComponentRuns) -> list[str]:
+def _spurious(found: ComponentsFound) -> list[str]:
     """Return what happens to test accuracy where the weak components are pure noise."""
-    pairs = [pair for pair in comparisons(runs, TEST) if pair.case.map == "spurious" and pair.case.role == "variation"]
+    varied = [pair for pair in of_variations(found, TEST) if pair.case.role == "variation"]
+    pairs = [pair for pair in varied if pair.case.map == "spurious"]
     if not pairs:
         return []
     parts = [
-        f"less {NAMES[pair.rival]}’s {as_text(pair.interval, 'accuracy')} ({pair.side}, n = {pair.n})" for pair in pairs
+        f"minus {found.name(pair.rival)}’s {as_text(pair.estimate, 'accuracy')} ({pair.side}, n = {pair.n})"
+        for pair in pairs
     ]
     number = pairs[0].case.components.spurious
     return [
-        f"Where the weakest {number} components are pure noise: {NAMES[runs.first]}’s test accuracy at the same train "
+        f"Where the weakest {number} components are pure noise: {found.first.name}’s test accuracy at the same train "
         f"loss, {'; '.join(parts)}."
     ]
 
 
-def _basis(runs: ComponentRuns) -> list[str]:
-    """Return how far margin and rank of every optimizer change when components lie along the axes.
+def _basis(found: ComponentsFound) -> list[str]:
+    """Return how far margin and rank of every arm change when components lie along the axes.
 
     Both problems at the rate that is best on the base: else the choice of a rate would pass for the basis.
     """
-    aligned = next((case for case in runs.varied if case.map == "aligned"), None)
-    if aligned is None or "adamw" not in runs.asked.optimizers:
+    runs, main = found.runs, found.runs.asked.main
+    aligned = next((case for case in runs.asked.varied if case.map == "aligned"), None)
+    # AdamW depends on the basis, so it comes first; without it there is nothing to show.
+    arms = sorted(found.arms, key=lambda arm: arm.optimizer.name != "adamw")
+    if aligned is None or arms[0].optimizer.name != "adamw":
         return []
     parts = []
-    for name in sorted(runs.asked.optimizers, key=lambda name: name != "adamw"):
-        turned, own = runs.of(aligned, name), runs.of(runs.asked.base, name)
+    for arm in arms:
+        turned, own = runs.of(aligned, arm.label), runs.of(runs.asked.base, arm.label)
         if turned is None or own is None:
             continue
-        rate = own.best(runs.asked.main)
-        told = []
+        rate, told = own.best(main), []
         for quantity in CLAIMED:
-            here, there = (list(each.values(runs.asked.main, quantity, rate).values()) for each in (turned, own))
+            here, there = (list(each.values(main, quantity.key, rate).values()) for each in (turned, own))
             effect = difference(here, there)
-            estimate = effect.estimate
-            if estimate.value is not None:
-                interval = estimate
-                told.append(f"{quantity.name} {as_text(interval, quantity.kind)}{_p(effect.p)}")
+            if effect.estimate.value is not None:
+                p = "" if effect.p is None else f" (p = {as_text(effect.p, 'p')})"
+                told.append(f"{quantity.name} {as_text(effect.estimate, quantity.kind)}{p}")
         if told:
-            parts.append(f"of {NAMES[name]} by {', '.join(told)}")
+            parts.append(f"of {arm.name} by {', '.join(told)}")
     if not parts:
         return []
     return [
@@ -232,21 +226,16 @@ def _basis(runs: ComponentRuns) -> list[str]:
     ]
 
 
-def _p(p: float | None) -> str:
-    kind: Kind = "p"
-    return "" if p is None else f" (p = {as_text(p, kind)})"
-
-
-def _accuracy(runs: ComponentRuns, judged: Sequence[Judged]) -> list[str]:
+def _accuracy(found: ComponentsFound, judged: Sequence[Judged]) -> list[str]:
     """Return whether a larger margin goes with a better test accuracy, cell by cell."""
-    tests = compare(runs, runs.mapped, runs.rivals, TEST, runs.asked.main)
-    sides = {(pair.case.name, pair.rival): pair.side for pair in tests}
-    margin = next(each for each in judged if each.quantity is CLAIMED[0])
-    higher = [sides.get((pair.case.name, pair.rival), "undecided") for pair in margin.on("higher")]
+    tests = on_map(found, TEST)
+    margin = next(each for each in judged if each.claim.quantities == (MARGIN,))
+    same = [of_case(tests, pair.case, pair.rival) for pair in margin.on("higher")]
+    higher = ["undecided" if pair is None else pair.side for pair in same]
     if not higher:
         return []
     return [
-        f"A larger margin and a better test accuracy: in the {len(higher)} cells in which {NAMES[runs.first]}’s worst "
+        f"A larger margin and a better test accuracy: in the {len(higher)} cells in which {found.first.name}’s worst "
         f"margin is higher, its test accuracy at the same train loss is higher in {higher.count('higher')}, lower in "
         f"{higher.count('lower')} and undecided in {higher.count('undecided')} (Holm, p ≤ {ALPHA:g})."
     ]

@@ -7,6 +7,7 @@ from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Definitions, Findings, Text
 from muonlab.studies.features import readings
 from muonlab.studies.features.claims import CONTROL_NOTE, controls_of
+from muonlab.studies.features.config import RESULTS_VERSION
 from muonlab.studies.features.jobs import FINAL
 from muonlab.studies.features.layers import margins, ranks
 from muonlab.studies.features.readings import FeatureRuns, FeaturesFound
@@ -71,7 +72,7 @@ def analyse(folder: Path) -> Findings:
     )
     title = f"features, preset {found.runs.asked.preset}"
     question = f"Are features trained with {found.first.name} more robust and more transferable, and why?"
-    return findings(title, question, verdict(found, judged), found, _notices(found), sections)
+    return findings(title, question, verdict(found, judged), found, _notices(found), sections, RESULTS_VERSION)
 
 
 def _notices(found: FeaturesFound) -> list[Text]:

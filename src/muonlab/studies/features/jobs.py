@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from muonlab.studies.features.config import (
+    RESULTS_VERSION,
     CNNConfig,
     Family,
     GPTConfig,
@@ -44,17 +45,23 @@ def trials(study: FeatureStudy) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def steps(study: FeatureStudy, results: Results) -> list[Step]:
-    """Return every job that is done or can be done, in the order in which they are to be run."""
-    found = [step for plan in study.families for step in FamilySteps(study, plan, results).all()]
+def steps(study: FeatureStudy, results: Results, version: int = RESULTS_VERSION) -> list[Step]:
+    """Return every job that is done or can be done, in the order in which they are to be run.
+
+    Args:
+        study: what is asked.
+        results: id -> result of every job that is done.
+        version: results version of the jobs; another one only to read what an older muonlab has computed.
+    """
+    found = [step for plan in study.families for step in FamilySteps(study, plan, results, version).all()]
     return sorted(found, key=lambda step: ORDER.index(step.role))
 
 
 class FamilySteps:
     """The jobs of one family."""
 
-    def __init__(self, study: FeatureStudy, plan: FamilyPlan, results: Results):
-        self._study, self._plan, self._results = study, plan, results
+    def __init__(self, study: FeatureStudy, plan: FamilyPlan, results: Results, version: int = RESULTS_VERSION):
+        self._study, self._plan, self._results, self._version = study, plan, results, version
 
     def all(self) -> list[Step]:
         """Return every job of the family that is done or can be done."""
@@ -205,6 +212,7 @@ class FamilySteps:
         return next(arm.name for arm in self._study.arms if arm.label == label)
 
     def _step(self, config: JobConfig, role: str, label: str, words: str, by: str = "") -> Step:
+        config = config.model_copy(update={"results_version": self._version})
         case = self._plan.name
         job = make_job(f"{case}: {words}", TARGET, config, cost(self._plan, config), case, label, role)
         return Step(job, config, role, self._plan, label, by)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from muonlab.stats.effects import linear_fit, logit
-from muonlab.studies.features.config import Transfer
+from muonlab.studies.features.config import RESULTS_VERSION, Transfer
 from muonlab.studies.features.jobs import FINAL, LINEAR, POLICY, UNTRAINED, matched, scores, steps
 from muonlab.studies.features.nets import Measured, is_sighted, with_zeros
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
@@ -150,12 +150,17 @@ def read(folder: Path) -> tuple[FeatureRuns, list[folders.JobRecord], int]:
     Raises:
         StudyError: there is no study of features in the folder.
     """
-    asked, known, results, records = folders.read(FeatureStudy, steps, folder)
+    asked, known, results, records = folders.read(FeatureStudy, steps, folder, RESULTS_VERSION)
+    return gather(asked, known, results), records, len(known)
+
+
+def gather(asked: FeatureStudy, known: Sequence[Step], results: Results) -> FeatureRuns:
+    """Return what the results of the known jobs hold."""
     families = {
         plan.name: _family(asked, plan, [step for step in known if step.case is plan], results)
         for plan in asked.families
     }
-    return FeatureRuns(asked, families), records, len(known)
+    return FeatureRuns(asked, families)
 
 
 def _family(asked: FeatureStudy, plan: FamilyPlan, known: Sequence[Step], results: Results) -> FamilyRuns:

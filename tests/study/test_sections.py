@@ -3,7 +3,7 @@ from pathlib import Path
 
 from muonlab.jobs.job import JobRecord
 from muonlab.studies.components import plan
-from muonlab.study.of_jobs import MOST_FAILURES, every_job, in_full, missing
+from muonlab.study.sections import MOST_FAILURES, every_job, in_full, missing
 
 
 def record(number, status, reason=None, environment=None):

@@ -1,6 +1,6 @@
-"""The problems of the study: what each is, and whether it can be."""
+"""The problems of the study: the map, variations of its middle one factor at a time, and the control."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -28,13 +28,14 @@ AGREED: tuple[tuple[str, str, float], ...] = (
 
 
 class Case(BaseModel):
-    """One problem, with the net and the loss, and the settings of every optimizer on it.
+    """One problem, with the net and the loss, and the settings of every arm's optimizer on it.
 
     Attributes:
         name: for people.
         role: "map", "variation" (of the middle of the map) or "control".
         map: name of the map that it lies on; of a variation its key.
         batch: examples of a step; None for all.
+        optimizers: one per arm, in the order of the arms.
     """
 
     model_config = Frozen
@@ -46,10 +47,6 @@ class Case(BaseModel):
     loss: Literal["softmax", "squared"] = "softmax"
     batch: Count | None = None
     optimizers: tuple[Optimizer, ...]
-
-    def optimizer(self, name: str) -> Optimizer:
-        """Return the settings of an optimizer."""
-        return next(each for each in self.optimizers if each.name == name)
 
 
 def problem_of(components: Components) -> Problem:
@@ -80,7 +77,7 @@ def check(case: Case, eps: Sequence[float], main: int, budget: int, looks: int) 
     start = loss(problem, np.zeros((problem.num_classes, problem.dimension)), case.loss)
     if eps[main] >= start:
         raise UsageError(
-            f"{where}the main {case.loss} loss {eps[main]:g} is no loss to come down to: at W = 0, with "
+            f"{where}the main {case.loss} loss {eps[main]:g} cannot be reached from above: at W = 0, with "
             f"{problem.num_classes} classes, it is {start:.3g}; give a smaller {EPS[case.loss]}"
         )
     job: dict[str, Any] = {
@@ -97,7 +94,7 @@ def check(case: Case, eps: Sequence[float], main: int, budget: int, looks: int) 
 
 
 def shuffled(base: Case) -> Case:
-    """Return the control: every component of every example is of a class drawn anew, so labels say nothing."""
+    """Return the control: every component of every example is of a class drawn at random, so labels say nothing."""
     components = base.components.model_copy(update={"spurious": base.components.num_components})
     return base.model_copy(update={"name": CONTROL, "role": "control", "map": "labels", "components": components})
 
@@ -123,3 +120,105 @@ def agreements(base: Components, steps: tuple[int, ...]) -> tuple[Agree, ...]:
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def middle(cases: Iterable[Case]) -> Case:
+    """Return the problem in the middle of the first map: of an even number the lower one."""
+    found = list(cases)
+    own = [case for case in found if case.map == found[0].map]
+
+    def halfway(values: set[float]) -> float:
+        return sorted(values)[(len(values) - 1) // 2]
+
+    ratio = halfway({case.components.ratio for case in own})
+    noise = halfway({case.components.noise for case in own})
+    return next(case for case in own if (case.components.ratio, case.components.noise) == (ratio, noise))
+
+
+# -- variations of the middle of the map -----------------------------------------------------------
+
+IMBALANCE = 10.0
+FEWER = 8  # times fewer examples, or examples of a batch
+WEIGHT_DECAY = 0.1
+DEEP = 2
+
+
+def vary(name: str, base: Case) -> Case | None:
+    """Return a variation of a problem; None where the problem is like that already.
+
+    Args:
+        name: one of `VARIATIONS`.
+        base: what is varied.
+    """
+    title, change = VARIATIONS[name]
+    varied = change(base)
+    if varied == base:
+        return None
+    return varied.model_copy(update={"name": title(varied), "role": "variation", "map": name})
+
+
+def _components(**values: object) -> Callable[[Case], Case]:
+    def change(case: Case) -> Case:
+        return case.model_copy(update={"components": case.components.model_copy(update=values)})
+
+    return change
+
+
+def _spurious(case: Case) -> Case:
+    return _components(spurious=weakest(case.components))(case)
+
+
+def weakest(components: Components) -> int:
+    """Return the number of components of the last level, or the last one where it has all of them."""
+    try:
+        levels = problem_of(components).levels
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    number = int(np.sum(levels == levels.max()))
+    return number if number < len(levels) else 1
+
+
+def _few(case: Case) -> Case:
+    return _components(train=_share(case))(case)
+
+
+def _share(case: Case) -> int:
+    return max(2, case.components.train // FEWER)
+
+
+def _batches(case: Case) -> Case:
+    return case.model_copy(update={"batch": min(_share(case), case.batch or case.components.train)})
+
+
+def _optimizers(change: Callable[[Optimizer], dict[str, float]]) -> Callable[[Case], Case]:
+    def changed(case: Case) -> Case:
+        found = tuple(each.model_copy(update=change(each)) for each in case.optimizers)
+        return case.model_copy(update={"optimizers": found})
+
+    return changed
+
+
+def _deep(case: Case) -> Case:
+    return case.model_copy(update={"net": case.net.model_copy(update={"depth": DEEP})})
+
+
+# key -> (name for people, what changes)
+VARIATIONS: dict[str, tuple[Callable[[Case], str], Callable[[Case], Case]]] = {
+    "random": (lambda case: "random patterns, no tree", _components(patterns="random", tree=None)),
+    "aligned": (lambda case: "along the axes (rotation 0)", _components(rotation=0.0)),
+    "spurious": (lambda case: f"weakest {case.components.spurious} are pure noise", _spurious),
+    "imbalance": (lambda case: f"classes up to {IMBALANCE:g} × as frequent", _components(imbalance=IMBALANCE)),
+    "few": (lambda case: f"{case.components.train} examples", _few),
+    "batches": (lambda case: f"batches of {case.batch}", _batches),
+    "momentum": (
+        lambda case: "no momentum",
+        _optimizers(lambda each: {"beta1" if each.name == "adamw" else "momentum": 0.0}),
+    ),
+    "decay": (
+        lambda case: f"weight decay {WEIGHT_DECAY:g}",
+        _optimizers(lambda each: {"weight_decay": WEIGHT_DECAY}),
+    ),
+    "squared": (lambda case: "squared loss", lambda case: case.model_copy(update={"loss": "squared"})),
+    "deep": (lambda case: f"{DEEP} hidden layers", _deep),
+    "power": (lambda case: "strengths fall as a power", _components(strengths="power")),
+}
