@@ -35,8 +35,8 @@ class Dotted(BaseModel):
 
     @property
     def attribute(self) -> str:
-        """The last part of its name."""
-        return self.name.rpartition(":")[2].rpartition(".")[2]
+        """The last part of its name; of the path of a file its name without the ending."""
+        return self.name.rpartition(":")[2].rpartition(".")[2] if is_dotted(self.name) else Path(self.name).stem
 
     def load(self, key: str) -> Any:
         """Return the object, the same that was asked for.
@@ -56,6 +56,33 @@ class Dotted(BaseModel):
 def is_dotted(text: str) -> bool:
     """Return whether a value names an object of a user's own rather than something built in."""
     return ":" in text
+
+
+def name_of(key: str, value: Any) -> str:
+    """Return the name of a class or function that stands at the top of a module or of a file.
+
+    Raises:
+        UsageError: it stands elsewhere, so that a worker could not find it.
+    """
+    attribute, owner = getattr(value, "__qualname__", "<>"), sys.modules.get(getattr(value, "__module__", ""))
+    if "<" in attribute or owner is None:
+        raise UsageError(
+            f"{key} is {value!r}, which a worker cannot find by a name; expected a class or function that is defined "
+            f"at the top of a file, or {FORM}"
+        )
+    file = getattr(owner, "__file__", None)
+    if file is None or not _is_own(owner):
+        return f"{owner.__name__}:{attribute}"
+    path, here = Path(file).resolve(), Path.cwd()
+    return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{attribute}"
+
+
+def _is_own(owner: ModuleType) -> bool:
+    """Return whether a module is a file that was named by its path, or the script that runs."""
+    return owner.__name__ == "__main__" or getattr(owner, MARK, False)
+
+
+MARK = "__muonlab_file__"
 
 
 def find(key: str, name: str, like: str = "") -> Dotted:
@@ -134,6 +161,7 @@ def _file_module(key: str, place: str) -> ModuleType:
     assert spec is not None, path
     assert spec.loader is not None, path
     found = sys.modules[name] = importlib.util.module_from_spec(spec)
+    setattr(found, MARK, True)
     try:
         spec.loader.exec_module(found)
     except BaseException:
@@ -178,9 +206,9 @@ def needed(function: Any) -> list[str] | None:
     return [each.name for each in parameters if each.default is each.empty and each.kind not in MANY]
 
 
-def arguments(function: Any) -> list[str]:
-    """Return the keyword arguments of a function, without its first argument."""
-    return [each.name for each in (_parameters(function) or ())[1:] if each.kind not in MANY]
+def arguments(function: Any, skip: int = 0) -> list[str]:
+    """Return the arguments of a function by name, without the first `skip` ones."""
+    return [each.name for each in (_parameters(function) or ())[skip:] if each.kind not in MANY]
 
 
 def takes(function: Any, name: str) -> bool:

@@ -133,7 +133,11 @@ def labelled(values: Sequence[str], known: Mapping[str, Any], taken: Sequence[st
 
 def keys(label: str, name: str, known: Mapping[str, type[BaseModel]]) -> tuple[str, ...]:
     """Return the settings of a labelled optimizer; those of a user's own are the arguments that it takes."""
-    own = dotted.arguments(dotted.load("optimizers", name)) if dotted.is_dotted(name) else fields(known[name], "name")
+    own = (
+        dotted.arguments(dotted.load("optimizers", name), skip=1)
+        if dotted.is_dotted(name)
+        else fields(known[name], "name")
+    )
     return tuple(f"{label}.{field}" for field in dict.fromkeys((*own, *RATES)))
 
 
@@ -156,11 +160,12 @@ def rates(chosen: Chosen, label: str, name: str) -> tuple[float, ...]:
     Raises:
         UsageError: there are none, too few or no numbers.
     """
-    if all(key in _own(chosen, label) for key in RATES):
+    if all(f"{label}.{word}" in chosen.given for word in RATES):
         raise UsageError(f"{label}.lr and {label}.rates are one setting; give one of them")
-    for key in (f"{owner}.{word}" for owner in (label, name) for word in RATES):
-        if key in chosen.merged:
-            return chosen.numbers(key, at_least=2)
+    for settings in (chosen.given, chosen.merged):
+        for key in (f"{owner}.{word}" for owner in (label, name) for word in RATES):
+            if key in settings:
+                return chosen.numbers(key, at_least=2)
     raise UsageError(f"{label}={name} has no learning rates; give two or more, such as {label}.rates=1e-4,3e-4,1e-3")
 
 
@@ -197,7 +202,7 @@ def custom(label: str, name: str, arguments: Mapping[str, Any]) -> Custom:
             raise UsageError(f"{where} takes no learning rate lr; expected {LIKE}")
     for key in arguments:
         if not dotted.takes(function, key):
-            known = ", ".join(dotted.arguments(function))
+            known = ", ".join(dotted.arguments(function, skip=1))
             raise UsageError(f"{label}.{key} has no effect: {name} takes no {key}; expected one of {known}")
     return Custom(call=call, arguments=dict(arguments))
 

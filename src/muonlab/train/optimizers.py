@@ -72,6 +72,22 @@ def of_one_rate(
     return treatments(net, name, hyper, others=others, stems=stems, flatten=True)
 
 
+def of_config(
+    net: nn.Module, optimizer: Any, rates: Sequence[float], *, stems: Collection[str] = ()
+) -> dict[str, Treatment] | list[OptimizerFactory]:
+    """Return the optimizer of members that differ in their learning rates, as the engines take it.
+
+    Args:
+        net: whose parameters they are.
+        optimizer: a config of `muonlab.study.optimizers`: of a rule, or of an optimizer of a user's own.
+        rates: of the members.
+        stems: as of `treatments`.
+    """
+    if optimizer.name == "custom":
+        return factories(optimizer.call.load("optimizers"), optimizer.arguments, rates)
+    return of_one_rate(net, optimizer.name, optimizer.model_dump(exclude={"name"}), rates, stems=stems)
+
+
 def by_member(rates: Sequence[float], device: str | torch.device = "cpu") -> Tensor:
     """Return the learning rates of the members as a hyper-parameter, (S,)."""
     return torch.tensor(list(rates), dtype=torch.float64, device=device)

@@ -38,12 +38,8 @@ def build_engine(
     task: Task, optimizer: SGD | AdamW | Muon | Custom, rates: list[float], own: list[int], device: str
 ) -> tuple[Engine, str | None]:
     """Return the engine of the members, and why it is not the faster one."""
+    treated = optimizers.of_config(task.build(), optimizer, rates, stems=STEMS)
     rows = task.train.first(engine.TRIAL_ROWS)
-    if isinstance(optimizer, Custom):
-        made = optimizers.factories(optimizer.call.load("optimizers"), optimizer.arguments, rates)
-        return engine.build(task.build, example_loss, made, own, rows.inputs, rows.labels, device=device)
-    fields = optimizer.model_dump(exclude={"name"})
-    treated = optimizers.of_one_rate(task.build(), optimizer.name, fields, rates, stems=STEMS)
     return engine.build(task.build, example_loss, treated, own, rows.inputs, rows.labels, device=device)
 
 
