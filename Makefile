@@ -1,11 +1,11 @@
-# make setup | demo | test | lint | type | bare | bench. Each makes .venv and installs what it needs.
+# make setup | demo | test | kernels | lint | type | bare | bench. Each makes .venv and installs what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The pin comes first and alone: with it, nothing later pulls another build of torch.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test lint type bare bench
+.PHONY: setup demo test kernels kernels-avx2 kernels-baseline kernels-threads lint type bare bench
 setup: $(VENV)/.dev
 
 demo: $(VENV)/.lab
@@ -13,6 +13,20 @@ demo: $(VENV)/.lab
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadgroup
+
+# The tests that compare runs, with the kernels of other processors and with two threads (docs/design/same-bytes.md). Those
+# that compile are left out: a program's instructions are not torch's kernels.
+kernels: kernels-avx2 kernels-baseline kernels-threads
+kernels-avx2: export ATEN_CPU_CAPABILITY = avx2
+kernels-avx2: export ONEDNN_MAX_CPU_ISA = AVX2
+kernels-avx2: export MKL_ENABLE_INSTRUCTIONS = AVX2
+kernels-baseline: export ATEN_CPU_CAPABILITY = default
+kernels-baseline: export ONEDNN_MAX_CPU_ISA = SSE41
+kernels-baseline: export MKL_CBWR = COMPATIBLE
+kernels-threads: export OMP_NUM_THREADS = 2
+kernels-threads: export OMP_WAIT_POLICY = passive
+kernels-avx2 kernels-baseline kernels-threads: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/train tests/measure tests/nets tests/studies -m kernels -k 'not compiled and not program'
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -34,6 +48,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/agreement.py | tee records/engine/agreement.txt
 	$(BIN)/python benchmarks/readme.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/heights.py --save records/engine/heights.json
+	$(BIN)/python benchmarks/rounding.py --save records/engine/rounding.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/inspection.py --save records/inspection/gpt2-small.json
 	$(INSTALL) --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/optim.py

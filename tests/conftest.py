@@ -1,6 +1,7 @@
 """Cells small enough to train in a moment."""
 
 import gc
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,9 @@ OPTIMIZERS = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    torch.set_num_threads(1)
+def _threads():
+    """One thread, as in a worker, unless OMP_NUM_THREADS says otherwise (make kernels)."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture

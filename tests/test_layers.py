@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,17 +82,20 @@ def room_of(path: Path) -> str:
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_imports_only_what_its_room_may(path):
+def forbidden(path: Path) -> Iterator[str]:
+    """Yield what a file imports although its room may not."""
     room = room_of(path)
     for name in imports(path):
         package, *rest = name.split(".")
         if package == "muonlab":
-            assert rest[0] in ROOMS[room] | {room.split("/")[0], "__version__"}, (
-                f"{room} may not import {rest[0]} ({path})"
-            )
-        elif package not in sys.stdlib_module_names:
-            assert package in PACKAGES[room], f"{room} may not import {package} ({path})"
+            if rest[0] not in ROOMS[room] | {room.split("/")[0], "__version__"}:
+                yield f"{room} may not import {rest[0]} ({path})"
+        elif package not in sys.stdlib_module_names and package not in PACKAGES[room]:
+            yield f"{room} may not import {package} ({path})"
+
+
+def test_a_file_imports_only_what_its_room_may():
+    assert [message for path in FILES for message in forbidden(path)] == []
 
 
 def test_a_room_asks_only_for_the_packages_it_may():
@@ -106,8 +110,8 @@ def test_every_room_is_known_and_used():
     assert {room_of(path) for path in FILES} == set(ROOMS)
 
 
-def test_no_source_file_is_longer_than_400_lines():
-    assert [str(path) for path in FILES if len(path.read_text().splitlines()) > 400] == []
+def test_no_source_file_is_longer_than_500_lines():
+    assert [str(path) for path in FILES if len(path.read_text().splitlines()) > 500] == []
 
 
 @pytest.mark.parametrize(

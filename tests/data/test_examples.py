@@ -83,27 +83,26 @@ def test_a_group_is_never_divided_and_a_part_has_its_share_at_most_or_one_group(
             assert (labels[part] == label).sum() <= max(1, round(share * sum(sizes))) or len(units) == 1
 
 
-@pytest.mark.parametrize(("key", "share"), [("validation", 0), ("validation", 1), ("test", -0.1), ("test", 1.5)])
-def test_a_share_out_of_range_is_refused_by_value(key, share):
-    labels = labels_of(9, 9, 9)
-    with pytest.raises(DataError, match=f"{key}={share} is out of range"):
-        split(labels, no_test(labels), NAMES, **{key: share})
+@pytest.mark.parametrize(
+    ("counts", "options", "message"),
+    [
+        ((9, 9, 9), {"validation": 0}, "validation=0 is out of range"),
+        ((9, 9, 9), {"test": 1.5}, "test=1.5 is out of range"),
+        ((9, 9, 9), {"validation": 0.5, "test": 0.5}, r"validation=0\.5 and test=0\.5 leave nothing to train on"),
+        ((9, 0, 9), {}, "class 'bee' has 0 examples; a split needs 3, to train on and for validation"),
+        ((9, 2, 9), {}, "class 'bee' has 2 examples; a split needs 3, to train on and for validation"),
+        ((20, 20), {"groups": torch.arange(40) // 10}, "class 'ant' has 20 examples in 2 groups"),
+    ],
+)
+def test_a_split_that_cannot_be_made_is_refused(counts, options, message):
+    labels = labels_of(*counts)
+    with pytest.raises(DataError, match=message):
+        split(labels, no_test(labels), NAMES[: len(counts)], **options)
 
 
-def test_shares_that_leave_nothing_to_train_on_are_refused():
+def test_with_a_test_set_its_share_does_not_count():
     labels = labels_of(9, 9, 9)
-    with pytest.raises(DataError, match=r"validation=0\.5 and test=0\.5 leave nothing to train on"):
-        split(labels, no_test(labels), NAMES, validation=0.5, test=0.5)
     assert len(split(labels, torch.arange(27) % 9 == 0, NAMES, validation=0.5, test=0.5).train) == 12
-
-
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_a_class_of_fewer_examples_than_parts_is_refused_by_name(count):
-    labels = labels_of(9, count, 9)
-    with pytest.raises(
-        DataError, match=f"class 'bee' has {count} examples; a split needs 3, to train on and for validation"
-    ):
-        split(labels, no_test(labels), NAMES)
 
 
 def test_a_class_of_as_many_examples_as_parts_has_one_in_each():
@@ -115,30 +114,20 @@ def test_a_class_of_as_many_examples_as_parts_has_one_in_each():
     assert [len(part) for part in (parts.train, parts.validation, parts.test)] == [3, 3, 3]
 
 
-def test_a_class_of_too_few_groups_is_refused_with_their_number():
-    labels = labels_of(20, 20)
-    groups = torch.arange(40) // 10
-    with pytest.raises(DataError, match="class 'ant' has 20 examples in 2 groups"):
-        split(labels, no_test(labels), NAMES[:2], groups=groups)
-
-
 def test_a_choice_relabels_in_the_order_given_and_keeps_the_rows_in_theirs():
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
     choice = choose(labels, no_test(labels), NAMES, "it", classes=["cat", "ant"])
     assert choice.rows.tolist() == [0, 2, 3, 5]
     assert choice.labels.tolist() == [1, 0, 1, 0]
     assert choice.classes == ("cat", "ant")
-
-
-def test_a_choice_of_nothing_is_everything():
-    labels = torch.tensor([2, 1, 0, 0])
-    choice = choose(labels, no_test(labels), NAMES, "it")
-    assert (choice.rows.tolist(), choice.labels.tolist(), choice.classes) == ([0, 1, 2, 3], [2, 1, 0, 0], NAMES)
-
-
-def test_numbers_choose_classes_that_are_numbers():
-    labels = torch.arange(10)
-    choice = choose(labels, no_test(labels), tuple("0123456789"), "it", classes=range(5, 10))
+    everything = choose(labels, no_test(labels), NAMES, "it")
+    assert (everything.rows.tolist(), everything.labels.tolist(), everything.classes) == (
+        list(range(6)),
+        labels.tolist(),
+        NAMES,
+    )
+    digits = torch.arange(10)
+    choice = choose(digits, no_test(digits), tuple("0123456789"), "it", classes=range(5, 10))
     assert (choice.rows.tolist(), choice.labels.tolist()) == ([5, 6, 7, 8, 9], [0, 1, 2, 3, 4])
 
 

@@ -1,5 +1,4 @@
 import gzip
-import struct
 import sys
 
 import numpy as np
@@ -9,18 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from image_files import IDX_CODES, idx
 from muonlab.data.image_arrays import check_class_names, from_arrays, is_idx, read_idx, read_idx_array, read_npz
 from muonlab.data.sources import DataError
 
-CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (12, 5, 4), dtype=np.uint8)
 LABELS = np.arange(12, dtype=np.uint8) % 3
-
-
-def idx(array):
-    header = struct.pack(f">HBB{array.ndim}I", 0, CODES[array.dtype.name], array.ndim, *array.shape)
-    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
 
 def mnist(root, zipped, separator="-"):
@@ -39,7 +33,7 @@ def mnist(root, zipped, separator="-"):
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_an_idx_array_is_read_as_it_was_written(tmp_path_factory, data):
-    dtype = np.dtype(data.draw(st.sampled_from(sorted(CODES))))
+    dtype = np.dtype(data.draw(st.sampled_from(sorted(IDX_CODES))))
     shape = data.draw(arrays.array_shapes(max_dims=4, max_side=5))
     array = data.draw(arrays.arrays(dtype, shape, elements={"allow_nan": False} if dtype.kind == "f" else None))
     path = tmp_path_factory.mktemp("idx") / "array"
@@ -49,8 +43,7 @@ def test_an_idx_array_is_read_as_it_was_written(tmp_path_factory, data):
     assert found.dtype == dtype
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-@pytest.mark.parametrize("separator", ["-", "."])
+@pytest.mark.parametrize(("zipped", "separator"), [(False, "."), (True, "-")])
 def test_a_folder_of_mnist_has_both_sets(tmp_path, zipped, separator):
     images = read_idx(mnist(tmp_path, zipped, separator))
     np.testing.assert_array_equal(images.images[:, 0].numpy(), PIXELS)
@@ -129,9 +122,10 @@ def test_npz_of_every_naming_is_read(tmp_path, keys, num_test):
     assert [item.name for item in images.skipped] == ["extra"]
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", ">f8"])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "channels", "last"),
+    [("uint8", 1, False), ("uint8", 3, True), ("float16", 3, False), ("float32", 3, True), (">f8", 1, True)],
+)
 def test_shapes_and_types_of_npz(tmp_path, dtype, channels, last):
     pixels = RANDOM.integers(0, 256, (6, channels, 5, 4)).astype(dtype)
     labels = np.array([[7], [3], [7], [3], [7], [7]], dtype=">i8")
@@ -199,16 +193,13 @@ def test_arrays_that_are_no_labelled_images_are_refused(pixels, labels, message)
         from_arrays("it", *tensors(pixels, labels))
 
 
-def test_labels_out_of_range_are_refused_by_place():
+def test_labels_out_of_range_and_a_test_set_of_another_size_are_refused():
     with pytest.raises(DataError, match="label 2 at 2, out of range; expected 0 to 1, for the 2 class names"):
         from_arrays("it", *tensors(), class_names=["a", "b"])
     with pytest.raises(
         DataError, match=r"the test set of it has the label 9 at 1, .* one of 0, 1, 2, the labels of its"
     ):
         from_arrays("it", *tensors(), *tensors(PIXELS[:2], np.array([0, 9])))
-
-
-def test_a_test_set_of_another_size_is_refused():
     with pytest.raises(DataError, match=r"\[1, 5, 4\] uint8 and \[1, 5, 3\] uint8; expected one"):
         from_arrays("it", *tensors(), *tensors(PIXELS[:, :, 1:], LABELS))
 

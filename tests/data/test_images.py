@@ -1,5 +1,4 @@
 import gzip
-import struct
 import sys
 import types
 
@@ -8,15 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from image_files import idx
+from muonlab.data.examples import Skipped
+from muonlab.data.image_set import Images, join, resize
 from muonlab.data.images import digits, load, split, subset
 from muonlab.data.sources import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 6, 6), dtype=np.uint8)
 LABELS = np.arange(30, dtype=np.uint8) % 3
-
-
-def idx(array):
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
 @pytest.fixture
@@ -37,14 +35,15 @@ def sources(tmp_path):
     }
 
 
-@pytest.mark.parametrize("kind", ["folder", "idx", "file", "npz"])
-def test_every_kind_of_source_gives_the_same_images(sources, kind):
-    images = load(sources[kind])
-    rows = np.argsort(LABELS, kind="stable") if kind == "folder" else np.arange(30)
-    np.testing.assert_array_equal(images.images[:, 0].numpy(), PIXELS[rows])
-    np.testing.assert_array_equal(images.labels.numpy(), LABELS[rows])
-    assert images.classes == ("0", "1", "2")
-    assert images.source == str(sources[kind])
+def test_every_kind_of_source_gives_the_same_images(sources):
+    for kind, source in sources.items():
+        images = load(source)
+        rows = np.argsort(LABELS, kind="stable") if kind == "folder" else np.arange(30)
+        np.testing.assert_array_equal(images.images[:, 0].numpy(), PIXELS[rows])
+        np.testing.assert_array_equal(images.labels.numpy(), LABELS[rows])
+        assert images.classes == ("0", "1", "2")
+        assert images.source == str(source)
+        assert load(source, size=(4, 9)).images.shape == (30, 1, 4, 9)
 
 
 @pytest.mark.parametrize("kind", ["folder", "idx", "npz"])
@@ -59,10 +58,6 @@ def test_a_choice_of_classes_and_numbers_is_that_of_a_subset(sources, kind):
     }
     assert found < known
     assert len(found) == 8
-
-
-@pytest.mark.parametrize("kind", ["folder", "idx", "npz"])
-def test_fewer_images_than_asked_for_and_an_unknown_class_are_refused(sources, kind):
     with pytest.raises(DataError, match=r"per_class=11, but .* has only 10 examples of class '0'"):
         load(sources[kind], per_class=11)
     with pytest.raises(DataError, match="unknown class '3'"):
@@ -76,11 +71,6 @@ def test_another_source_is_the_test_set(sources, kind):
     assert images.labels.bincount().tolist() == [5, 5, 5]
     assert len(split(images).test) == 6
     assert load(sources["npz"], test=sources[kind], per_class=2, test_per_class=3).is_test.sum() == 9
-
-
-@pytest.mark.parametrize("kind", ["folder", "npz"])
-def test_size_resizes_every_kind_of_source(sources, kind):
-    assert load(sources[kind], size=(4, 9)).images.shape == (30, 1, 4, 9)
 
 
 def test_class_names_are_for_numbers(sources):
@@ -129,3 +119,74 @@ def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(DataError, match="pip install scikit-learn"):
         load("digits")
+
+
+# ---- sets
+
+
+def images_of(labels, classes=("ant", "bee"), shape=(1, 4, 4), num_test=0, source="set", skipped=(), seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (len(labels), *shape), dtype=np.uint8)
+    is_test = torch.arange(len(labels)) >= len(labels) - num_test
+    return Images(torch.from_numpy(pixels), torch.tensor(labels), classes, is_test, source, skipped)
+
+
+def test_the_summary_counts_and_names_what_was_skipped():
+    skipped = tuple(Skipped(f"{number}.jpg", "torn") for number in range(7))
+    text = str(images_of([0, 1, 0], num_test=1, skipped=skipped))
+    assert "set: 3 images (1 of them its test set) of 1 x 4 x 4, 2 classes, 7 files skipped" in text
+    assert "  4.jpg: torn\n  and 2 more" in text
+    assert "5.jpg" not in text
+    assert images_of([0, 1, 1, 1]).chance == 0.75
+
+
+def test_a_subset_keeps_pixels_with_their_label():
+    whole = images_of([0, 1, 2, 0, 1, 2], classes=("0", "1", "2"), num_test=3)
+    part = subset(whole, classes=[2, 0])
+    assert torch.equal(part.images, whole.images[[0, 2, 3, 5]])
+    assert part.labels.tolist() == [1, 0, 1, 0]
+    assert part.is_test.tolist() == [False, False, True, True]
+    assert part.classes == ("2", "0")
+    assert len(subset(whole, per_class=1, test_per_class=1).labels) == 6
+
+
+def test_joined_sets_keep_their_classes_by_name():
+    train = images_of([0, 1, 2], classes=("ant", "bee", "cat"), skipped=(Skipped("a", "torn"),))
+    test = images_of([0, 1], classes=("cat", "ant"), source="other", skipped=(Skipped("b", "torn"),), seed=1)
+    both = join(train, test)
+    assert [both.classes[label] for label in both.labels] == ["ant", "bee", "cat", "cat", "ant"]
+    assert both.is_test.tolist() == [False, False, False, True, True]
+    assert torch.equal(both.images, torch.cat([train.images, test.images]))
+    assert [item.name for item in both.skipped] == ["a", "b"]
+    grey, colour = images_of([0, 1]), images_of([0, 1], shape=(3, 4, 4))
+    both = join(grey, colour)
+    assert both.images.shape == (4, 3, 4, 4)
+    assert torch.equal(both.images[:2], grey.images.repeat(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (images_of([0, 1], num_test=1, source="other"), "other has a test set of its own"),
+        (images_of([0, 1], classes=("ant", "bea")), r"unknown class 'bea'; did you mean 'bee'\?"),
+        (images_of([0, 1], shape=(1, 5, 4), source="other"), "4 x 4 uint8, other of 5 x 4 uint8.*size="),
+    ],
+)
+def test_sets_that_do_not_fit_are_refused(test, message):
+    with pytest.raises(DataError, match=message):
+        join(images_of([0, 1]), test)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((1, 8, 8), (16, 16)), ((3, 6, 10), (3, 5)), ((3, 6, 10), (9, 4))])
+def test_resizing_is_that_of_pillow_within_one_level(shape, size):
+    whole = images_of([0, 1, 1], shape=shape)
+    for image, found in zip(whole.images, resize(whole, size).images, strict=True):
+        bands = [Image.fromarray(band.numpy()).resize(size[::-1], Image.Resampling.BILINEAR) for band in image]
+        assert np.abs(np.stack(bands).astype(int) - found.numpy().astype(int)).max() <= 1
+
+
+def test_one_number_is_a_square_and_a_side_below_one_is_refused():
+    whole = images_of([0, 1])
+    assert resize(whole, 6).images.shape == (2, 1, 6, 6)
+    assert resize(whole, 4) is whole
+    with pytest.raises(DataError, match="too small"):
+        resize(whole, (4, 0))

@@ -1,4 +1,3 @@
-import ast
 import itertools
 import sys
 import sysconfig
@@ -48,9 +47,9 @@ def test_sources_have_no_tests_and_no_installed_packages():
     assert not any({"test", "tests", "site-packages", "pydoc_data"} & set(name.split("/")) for name in names)
 
 
-@pytest.mark.parametrize(("limit", "text"), [(None, "aéb"), (9, "aéb"), (4, "aéb"), (3, "aé"), (2, "a"), (1, "a")])
-def test_the_beginning_of_a_text_is_cut_at_a_character(limit, text):
-    assert library.first("aéb", limit) == text
+def test_the_beginning_of_a_text_is_cut_at_a_character():
+    for limit, text in [(None, "aéb"), (9, "aéb"), (4, "aéb"), (3, "aé"), (2, "a"), (1, "a")]:
+        assert library.first("aéb", limit) == text
 
 
 def test_a_limit_or_a_length_below_one_is_refused():
@@ -95,18 +94,6 @@ def test_passages_leave_out_the_comments_at_the_top_of_a_file():
         tops[module] = [line for line in top if len(line) >= 20 and lines.count(line) == 1]
     assert sum(map(len, tops.values())) > 50
     assert [line for _, module, passage in passages for line in tops[module] if line in passage.split("\n")] == []
-
-
-def test_no_passage_stands_in_two_packages():
-    owners: dict[str, set[str]] = {}
-    for package, _, passage in library.packages():
-        owners.setdefault(passage, set()).add(package)
-    assert max(map(len, owners.values())) == 1
-
-
-def test_the_packages_are_python_that_this_python_has():
-    for package in library.PACKAGES:
-        ast.parse((STDLIB / package / "__init__.py").read_text(encoding="utf-8"))
 
 
 def test_a_python_that_lacks_a_package_is_refused(monkeypatch):

@@ -11,9 +11,6 @@ def test_a_known_name_passes_and_an_unknown_one_is_refused_with_the_nearest():
         check_name("class", "dgo", ["cat", "dog"])
     with pytest.raises(DataError, match=r"'xyz'; the file has cat, dog$"):
         check_name("class", "xyz", ["cat", "dog"], "the file has")
-
-
-def test_a_long_list_of_names_is_cut():
     with pytest.raises(DataError, match=r"17, 18, 19 and 980 more$"):
         check_name("class", "none", [str(number) for number in range(1000)])
 
@@ -27,9 +24,6 @@ def test_a_missing_path_is_refused_with_the_nearest_beside_it(tmp_path):
     with pytest.raises(DataError, match="no file or folder"):
         existing(tmp_path / "not" / "there" / "at all")
     assert existing(tmp_path / "reviews.csv") == tmp_path / "reviews.csv"
-
-
-def test_a_name_too_long_for_a_file_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"cannot be read|no file or folder"):
         existing(tmp_path / ("x" * 5000))
 

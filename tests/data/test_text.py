@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from muonlab.data.sources import DataError
-from muonlab.data.text import Characters, Passages, examples, language, pad, split, subset, windows
+from muonlab.data.text import Passages, examples, language, split, subset
 
 
 def lines(path, *rows, encoding="utf-8"):
@@ -14,29 +14,23 @@ def lines(path, *rows, encoding="utf-8"):
     return path
 
 
-def test_documentation_is_the_default():
+def test_documentation_is_the_default_and_sources_end_at_the_limit():
     text = language()
     assert text.text == "\n".join(topics[name] for name in sorted(topics))
     assert text.source.startswith(f"{len(topics)} topics of Python 3.")
     assert language(limit=1000).text == text.text[:1000]
-
-
-def test_sources_end_at_the_limit():
     assert len(language("sources", limit=50_000).text.encode()) == 50_000
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252"])
 def test_a_file_of_text_is_read_in_its_encoding(tmp_path, encoding):
     (tmp_path / "a.txt").write_bytes("naïve café –\r\nnext".encode(encoding))
     text = language(tmp_path / "a.txt")
     assert (text.text, text.encoding, text.num_replaced) == ("naïve café –\nnext", encoding, 0)
     assert language(tmp_path / "a.txt", limit=4).text == "naï"
     assert f"17 characters, {encoding}, 0 places replaced" in str(text)
-
-
-def test_an_encoding_that_is_given_is_used_and_what_is_invalid_counted(tmp_path):
-    (tmp_path / "a.txt").write_bytes("naïve café".encode("cp1252"))
-    text = language(tmp_path / "a.txt", encoding="utf-8")
+    (tmp_path / "b.txt").write_bytes("naïve café".encode("cp1252"))
+    text = language(tmp_path / "b.txt", encoding="utf-8")
     assert (text.text, text.num_replaced) == ("na\ufffdve caf\ufffd", 2)
 
 
@@ -137,7 +131,7 @@ def test_a_subset_keeps_texts_with_their_label_and_group():
 def test_the_same_text_again_goes_to_the_same_part(tmp_path):
     rows = [f"{label} text {number}" for label in "ab" for number in range(20) for _ in range(1 + number % 3)]
     passages = examples(lines(tmp_path / "a", *rows))
-    for seed in range(5):
+    for seed in range(3):
         parts = split(passages, seed=seed)
         for label in (0, 1):
             sides = [
@@ -145,16 +139,6 @@ def test_the_same_text_again_goes_to_the_same_part(tmp_path):
                 for part in (parts.train, parts.validation, parts.test)
             ]
             assert sum(map(len, sides)) == 20
-
-
-def test_a_split_takes_its_shares_and_its_seed():
-    passages = examples()
-    one, same, other, more = (
-        split(passages, validation=validation, test=0.2, seed=seed).validation.tolist()
-        for validation, seed in ((0.1, 0), (0.1, 0), (0.1, 1), (0.3, 0))
-    )
-    assert one == same != other
-    assert len(more) > 2 * len(one)
 
 
 def test_packages_are_told_apart_by_modules_that_no_other_part_has():
@@ -186,11 +170,3 @@ def test_packages_can_be_told_apart_but_not_by_their_words_alone():
     passages = examples()
     accuracy = accuracy_of_naive_bayes(passages, split(passages))
     assert passages.chance + 0.2 < accuracy < 0.95
-
-
-def test_from_a_source_to_tokens(tmp_path):
-    passages = examples(lines(tmp_path / "a", *[f"{number % 2} word{number}" for number in range(40)]))
-    parts = split(passages)
-    padded = pad(passages.texts, 5, Characters(passages.texts[row] for row in parts.train))
-    assert (padded.inputs.shape, padded.lengths.min()) == ((40, 5), 5)
-    assert windows(language().text, 64).train.shape[1] == 65

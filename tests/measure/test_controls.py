@@ -10,7 +10,6 @@ from torch import nn
 from muonlab.measure.features import gather
 from muonlab.measure.margins import logit_margins, margins, summarise
 from muonlab.measure.probes import Examples, probe
-from muonlab.measure.spectra import Spectrum
 
 BITS, CUTS = 8, (0, 1200, 1600, 2000)
 
@@ -87,18 +86,3 @@ def test_a_probe_that_overfits_is_no_better_than_chance_where_it_was_not_fitted(
     chosen = probe(train, rest, test)
     assert chosen.weights.norm() < 0.05 * weak.weights.norm()  # validation sees that nothing is there
     assert logit_margins(weak.logits(test.features), test.labels).median() < 0
-
-
-def test_a_representation_of_one_direction_has_rank_one_however_wide():
-    generator = torch.Generator().manual_seed(0)
-    along, direction = torch.randn(500, 1, generator=generator), torch.randn(1, 64, generator=generator)
-    flat, full = Spectrum(), Spectrum()
-    flat.update(along @ direction)
-    full.update(torch.randn(500, 64, generator=generator))
-    for of_flat, of_full in ((flat.result().raw, full.result().raw), (flat.result().centred, full.result().centred)):
-        counts = of_flat.ranks
-        assert counts.effective_rank == pytest.approx(1, abs=1e-6)
-        assert counts.effective_rank_sigma == pytest.approx(1, abs=1e-3)  # float32 rounding has 63 directions
-        assert counts.numerical_rank == 1
-        assert of_full.ranks.effective_rank > 50
-        assert of_full.ranks.numerical_rank == 64

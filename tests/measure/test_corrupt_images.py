@@ -3,7 +3,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from muonlab.measure import corrupt_images
 from muonlab.measure.corrupt_images import CORRUPTIONS, contact_sheet, corrupt, image_seeds
@@ -34,44 +33,18 @@ def assert_ascending(numbers):
     assert all(later > 1.005 * earlier for earlier, later in pairwise(numbers)), numbers
 
 
-def enlarge(images):
-    return F.interpolate(images, size=(32, 32), mode="bilinear").expand(-1, 3, -1, -1).contiguous()
-
-
-def test_there_are_fifteen():
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_the_mean_distance_grows_with_severity_on_photos_and_on_digits(name, photos, digits):
     assert len(CORRUPTIONS) == len(set(CORRUPTIONS)) == 15
+    assert_ascending(distances(photos, name))
+    assert_ascending(distances(digits, name))
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
-class TestTheMeanDistanceGrowsWithSeverity:
-    def test_on_photos(self, name, photos):
-        assert_ascending(distances(photos, name))
-
-    def test_on_grey_photos_of_28_pixels(self, name, photos):
-        grey = F.interpolate(photos.mean(1, keepdim=True), size=(28, 28), mode="bilinear", antialias=True)
-        assert_ascending(distances(grey.clamp(0, 1), name))
-
-    def test_on_photos_enlarged_to_64(self, name, photos):
-        assert_ascending(distances(F.interpolate(photos[::3], size=(64, 64), mode="bilinear"), name))
-
-    def test_on_drawn_digits(self, name, digits):
-        assert_ascending(distances(digits, name))
-
-    def test_on_drawn_digits_enlarged(self, name, digits):
-        assert_ascending(distances(enlarge(digits), name))
-
-    @pytest.mark.parametrize("change", [lambda images: images, enlarge], ids=["as they are", "enlarged"])
-    def test_on_scikit_learns_digits(self, name, change):
-        datasets = pytest.importorskip("sklearn.datasets")
-        images = torch.from_numpy(datasets.load_digits().images[:100] / 16).float()[:, None]
-        assert_ascending(distances(change(images), name))
-
-
-@pytest.mark.parametrize("name", CORRUPTIONS)
-def test_severity_0_is_a_copy_bit_for_bit(name, photos):
-    same = corrupt(photos, name, 0, seeds=image_seeds(0, range(len(photos))))
-    assert torch.equal(same, photos)
-    assert same.data_ptr() != photos.data_ptr()
+def test_severity_0_is_a_copy_bit_for_bit(photos):
+    for name in CORRUPTIONS:
+        same = corrupt(photos[:3], name, 0, seeds=[0, 1, 2])
+        assert torch.equal(same, photos[:3])
+        assert same.data_ptr() != photos.data_ptr()
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
@@ -93,10 +66,13 @@ def test_batches_worked_on_in_parts_are_those_worked_on_at_once(name, photos, mo
     assert torch.equal(corrupt(photos[:7], name, 3, seeds=seeds), whole)
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
-def test_other_seeds_give_other_images_where_there_is_chance(name, photos):
+def test_other_seeds_give_other_images_where_there_is_chance(photos):
     image = photos[24:25]
-    assert torch.equal(corrupt(image, name, 3, seeds=[1]), corrupt(image, name, 3, seeds=[2])) == (name not in RANDOM)
+    for name in CORRUPTIONS:
+        is_same = torch.equal(corrupt(image, name, 3, seeds=[1]), corrupt(image, name, 3, seeds=[2]))
+        assert is_same == (name not in RANDOM), name
+    seeds = torch.cat([image_seeds(seed, [0, 1, 2**32 - 1]) for seed in (0, 1, 2**31 - 1)])
+    assert len(seeds.unique()) == 9
 
 
 def test_corruptions_of_one_seed_have_unrelated_numbers():
@@ -107,37 +83,30 @@ def test_corruptions_of_one_seed_have_unrelated_numbers():
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 9), (3, 9, 31), (1, 28, 28), (3, 40, 33), (3, 8, 96)])
-@pytest.mark.parametrize("severity", [1, 5])
-def test_any_shape_gives_finite_images_in_range_and_leaves_the_input(name, shape, severity):
-    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    images[0] = 0
-    images[1, :, :4] = 1
-    before = images.clone()
-    corrupted = corrupt(images, name, severity, seeds=[0, 1])
-    assert corrupted.shape == images.shape
-    assert corrupted.isfinite().all()
-    assert corrupted.min() >= 0
-    assert corrupted.max() <= 1
-    assert torch.equal(images, before)
+def test_any_shape_gives_other_finite_images_in_range_and_leaves_the_input(name):
+    for shape, severity in [((1, 8, 8), 5), ((3, 9, 31), 1), ((3, 8, 96), 1), ((3, 40, 33), 5), ((1, 112, 112), 1)]:
+        images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+        images[1, :, :4] = 1
+        images[1, :, 4:] = 0
+        before = images.clone()
+        corrupted = corrupt(images, name, severity, seeds=[0, 1])
+        assert corrupted.shape == images.shape
+        assert corrupted.isfinite().all()
+        assert corrupted.min() >= 0
+        assert corrupted.max() <= 1
+        assert (corrupted[0] - images[0]).square().mean().sqrt() > 0.001
+        assert torch.equal(images, before)
+    assert corrupt(torch.zeros(0, 3, 32, 32), name, 3, seeds=image_seeds(0, [])).shape == (0, 3, 32, 32)
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
-def test_large_images_are_changed(name, photos):
-    image = F.interpolate(photos[24:25], size=(224, 224), mode="bilinear")
-    corrupted = corrupt(image, name, 1, seeds=[0])
-    assert corrupted.shape == image.shape
-    assert 0.001 < (corrupted - image).square().mean().sqrt() < 0.3
-
-
-@pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_the_dtype_is_kept_and_decides_the_rounding_alone(name, dtype, photos):
+def test_the_dtype_is_kept_and_decides_the_rounding_alone(dtype, photos):
     images = photos[:2].bfloat16().to(dtype)
-    corrupted = corrupt(images, name, 2, seeds=[0, 1])
-    assert corrupted.dtype == dtype
-    single = corrupt(images.float(), name, 2, seeds=[0, 1])
-    torch.testing.assert_close(corrupted.float(), single, rtol=0, atol=2 * torch.finfo(dtype).eps + 1e-6)
+    for name in CORRUPTIONS:
+        corrupted = corrupt(images, name, 2, seeds=[0, 1])
+        assert corrupted.dtype == dtype
+        single = corrupt(images.float(), name, 2, seeds=[0, 1])
+        torch.testing.assert_close(corrupted.float(), single, rtol=0, atol=2 * torch.finfo(dtype).eps + 1e-6)
 
 
 def test_a_view_of_other_strides_is_corrupted_as_its_copy(photos):
@@ -147,47 +116,31 @@ def test_a_view_of_other_strides_is_corrupted_as_its_copy(photos):
         assert torch.equal(*both), name
 
 
-def test_no_images_give_none():
-    assert corrupt(torch.zeros(0, 3, 32, 32), "fog", 3, seeds=image_seeds(0, [])).shape == (0, 3, 32, 32)
-
-
-def test_the_pairs_of_seed_and_index_have_different_seeds():
-    seeds = torch.cat([image_seeds(seed, [0, 1, 2**32 - 1]) for seed in (0, 1, 2**31 - 1)])
-    assert len(seeds.unique()) == 9
-
-
-def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(ValueError, match="unknown corruption 'gausian_noise'; did you mean 'gaussian_noise'"):
-        corrupt(torch.zeros(1, 1, 8, 8), "gausian_noise", 1, seeds=[0])
-
-
-@pytest.mark.parametrize("severity", [-1, 6, 2.5])
-def test_a_severity_out_of_range_is_refused(severity):
-    with pytest.raises(ValueError, match=f"severity {severity} is out of range"):
-        corrupt(torch.zeros(1, 1, 8, 8), "fog", severity, seeds=[0])
+SMALL = torch.zeros(1, 1, 8, 8)
 
 
 @pytest.mark.parametrize(
-    ("images", "message"),
+    ("change", "message"),
     [
-        (torch.zeros(1, 2, 8, 8), r"shape \(1, 2, 8, 8\)"),
-        (torch.zeros(3, 8, 8), r"shape \(3, 8, 8\)"),
-        (torch.zeros(1, 1, 7, 8), "at least 8 pixels"),
-        (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), "divide bytes by 255"),
-        (torch.full((1, 1, 8, 8), 1.5), r"from 1\.5 to 1\.5"),
-        (torch.full((1, 1, 8, 8), -0.5), r"expected numbers in \[0, 1\]"),
-        (torch.full((1, 1, 8, 8), torch.nan), "from nan"),
+        ({"name": "gausian_noise"}, "unknown corruption 'gausian_noise'; did you mean 'gaussian_noise'"),
+        ({"severity": -1}, "severity -1 is out of range"),
+        ({"severity": 6}, "severity 6 is out of range"),
+        ({"severity": 2.5}, "severity 2.5 is out of range"),
+        ({"images": torch.zeros(1, 2, 8, 8)}, r"shape \(1, 2, 8, 8\)"),
+        ({"images": torch.zeros(3, 8, 8)}, r"shape \(3, 8, 8\)"),
+        ({"images": torch.zeros(1, 1, 7, 8)}, "at least 8 pixels"),
+        ({"images": SMALL.byte()}, "divide bytes by 255"),
+        ({"images": SMALL + 1.5}, r"from 1\.5 to 1\.5"),
+        ({"images": SMALL - 0.5}, r"expected numbers in \[0, 1\]"),
+        ({"images": SMALL + torch.nan}, "from nan"),
+        ({"seeds": [0, 1]}, "expected 1 whole numbers"),
+        ({"seeds": [0.5]}, "expected 1 whole numbers"),
+        ({"seeds": 0}, "expected 1 whole numbers"),
     ],
 )
-def test_images_that_are_none_are_refused(images, message):
+def test_bad_input_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        corrupt(images, "fog", 1, seeds=[0])
-
-
-@pytest.mark.parametrize("seeds", [[0, 1], [0.5], 0])
-def test_seeds_that_are_not_one_an_image_are_refused(seeds):
-    with pytest.raises(ValueError, match="expected 1 whole numbers"):
-        corrupt(torch.zeros(1, 1, 8, 8), "fog", 1, seeds=seeds)
+        corrupt(**{"images": SMALL, "name": "fog", "severity": 1, "seeds": [0]} | change)
 
 
 def test_a_contact_sheet_has_a_row_a_corruption_and_a_column_a_severity(photos):

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,62 +14,52 @@ criteria = st.builds(
 )
 
 
-def test_first_crossing_is_the_first_evaluation_at_the_threshold():
-    found = times([1.0, 1.0, 1.0, 1.0], [0.1, 0.949, 0.95, 0.99], TO_BUDGET)
-    assert found.first == 2
-    assert found.first_reason is None
-
-
-def test_validation_before_training_has_stabilised_is_no_crossing():
-    assert times([0.5, 0.98, 0.99], [0.96, 0.96, 0.96], TO_BUDGET).first == 2
-
-
-def test_train_accuracy_need_not_stay_at_its_threshold():
-    assert times([0.99, 0.9, 0.9], [0.1, 0.2, 0.95], TO_BUDGET).first == 2
-
-
-def test_sustained_crossing_is_the_start_of_the_last_stretch_when_followed_to_the_budget():
-    found = times([1.0] * 6, [0.1, 0.96, 0.5, 0.97, 0.96, 0.99], TO_BUDGET)
-    assert (found.first, found.sustained, found.minimum_after) == (1, 3, 0.5)
-
-
-def test_a_fall_before_the_budget_is_not_sustained_and_says_so():
-    found = times([1.0] * 3, [0.1, 0.96, 0.6], TO_BUDGET)
-    assert found.first == 1
-    assert found.sustained is None
-    assert found.sustained_reason == "crossed, then fell: below 0.95 at the last evaluation"
+@pytest.mark.parametrize(
+    ("train", "validation", "first", "sustained"),
+    [
+        ([1.0] * 4, [0.1, 0.949, 0.95, 0.99], 2, 2),
+        ([0.5, 0.98, 0.99, 0.99], [0.96] * 4, 2, 2),  # validation before training has stabilised is not a crossing
+        ([0.99, 0.9, 0.9, 0.9], [0.1, 0.2, 0.95, 0.95], 2, 2),  # and training need not stay at its threshold
+        ([1.0] * 6, [0.1, 0.96, 0.5, 0.97, 0.96, 0.99], 1, 3),
+    ],
+)
+def test_a_crossing_is_the_first_evaluation_at_the_threshold_or_the_start_of_the_last_stretch(
+    train, validation, first, sustained
+):
+    found = times(train, validation, TO_BUDGET)
+    assert (found.first, found.sustained, found.first_reason) == (first, sustained, None)
+    assert found.minimum_after == min(validation[first:])
 
 
 def test_sustained_for_k_evaluations_needs_k_more():
-    criterion = Criterion(0.95, 0.99, 2)
-    assert times([1.0] * 3, [0.96, 0.96, 0.96], criterion).sustained == 0
-    short = times([1.0] * 2, [0.96, 0.96], criterion)
-    assert short.sustained is None
-    assert short.sustained_reason == "crossed too late to be followed: the budget ended less than 2 evaluations later"
+    assert times([1.0] * 3, [0.96] * 3, Criterion(0.95, 0.99, 2)).sustained == 0
 
 
-def test_a_run_that_came_back_late_had_its_time_and_did_not_stay():
-    criterion = Criterion(0.95, 0.99, 2)
-    found = times([1.0] * 6, [0.96, 0.5, 0.96, 0.5, 0.5, 0.96], criterion)
-    assert found.sustained_reason == "crossed, then fell, and was not seen to stay for 2 evaluations"
-
-
-def test_a_crossing_at_the_last_evaluation_is_not_known_to_last():
-    found = times([1.0] * 3, [0.1, 0.2, 0.96], TO_BUDGET)
-    assert (found.first, found.sustained) == (2, None)
-    assert found.sustained_reason == "crossed too late to be followed: the budget ended less than 1 evaluations later"
+@pytest.mark.parametrize(
+    ("validation", "follow", "reason"),
+    [
+        ([0.1, 0.96, 0.6], "budget", "crossed, then fell: below 0.95 at the last evaluation"),
+        ([0.96, 0.96], 2, "crossed too late to be followed: the budget ended less than 2 evaluations later"),
+        (
+            [0.96, 0.5, 0.96, 0.5, 0.5, 0.96],  # it came back late, but had its time and did not stay
+            2,
+            "crossed, then fell, and was not seen to stay for 2 evaluations",
+        ),
+        ([0.1, 0.2, 0.96], "budget", "crossed too late to be followed: the budget ended less than 1 evaluations later"),
+    ],
+)
+def test_a_crossing_that_is_not_sustained_says_why(validation, follow, reason):
+    found = times([1.0] * len(validation), validation, Criterion(0.95, 0.99, follow))
+    assert found.first is not None
+    assert (found.sustained, found.sustained_reason) == (None, reason)
 
 
 def test_a_run_that_never_crosses_says_which_side_failed():
     assert times([0.9], [0.99], TO_BUDGET).first_reason == "train accuracy did not reach 0.99 within the budget"
     assert times([1.0], [0.9], TO_BUDGET).first_reason == "validation accuracy did not reach 0.95 within the budget"
-
-
-def test_divergence_is_a_reason_before_and_after_the_crossing():
     assert times([0.5, None], [0.5, None], TO_BUDGET, diverged=True).first_reason == "diverged before crossing"
     after = times([1.0, 1.0], [0.96, 0.96], Criterion(0.95, 0.99, 3), diverged=True)
-    assert after.first == 0
-    assert after.sustained_reason == "crossed, then diverged"
+    assert (after.first, after.sustained_reason) == (0, "crossed, then diverged")
 
 
 @given(accuracies, criteria)

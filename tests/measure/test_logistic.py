@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy import optimize, special
 from sklearn.linear_model import LogisticRegression
 
 from muonlab.measure import logistic
@@ -28,7 +27,7 @@ def fitted(X, y, strength, dtype=torch.float64, **options):
     return found, *model.weights(found.point)
 
 
-@pytest.mark.parametrize("strength", [1e-3, 0.1, 10.0])
+@pytest.mark.parametrize("strength", [1e-3, 10.0])
 def test_coefficients_and_predictions_are_scikit_learns(strength):
     X, y = examples()
     found, W, b = fitted(X, y, strength)
@@ -49,24 +48,7 @@ def test_two_classes_are_scikit_learns_with_twice_the_strength():
     np.testing.assert_allclose(b[0, 1] - b[0, 0], theirs.intercept_[0], rtol=1e-4, atol=1e-6)
 
 
-def test_the_minimum_is_scipys_minimum_of_the_objective_as_it_is_written():
-    X, y = examples(num_problems=1, num_examples=120, width=3, num_classes=3)
-    features, labels, strength = X[0].numpy(), y.numpy(), 0.5
-
-    def objective(flat):
-        W, b = flat[:9].reshape(3, 3), flat[9:]
-        z = features @ W.T + b
-        loss = np.mean(special.logsumexp(z, axis=1) - z[np.arange(120), labels])
-        return loss + np.sum(W**2) / (2 * 120 * strength)
-
-    theirs = optimize.minimize(objective, np.zeros(12), method="BFGS", options={"gtol": 1e-8})
-    found, W, b = fitted(X, y, strength)
-    assert found.value.item() == pytest.approx(theirs.fun, abs=1e-12)
-    np.testing.assert_allclose(W[0].flatten(), theirs.x[:9], atol=1e-6)
-    np.testing.assert_allclose(b[0] - b[0].mean(), theirs.x[9:] - theirs.x[9:].mean(), atol=1e-6)
-
-
-@pytest.mark.parametrize("rows", [1, 7, 1000])
+@pytest.mark.parametrize("rows", [7, 1000])
 def test_value_and_gradient_are_autograds_whatever_the_block(rows, monkeypatch):
     X, y = examples(num_examples=50)
     monkeypatch.setattr(logistic, "BLOCK_BYTES", 8 * 7 * rows)
@@ -102,14 +84,14 @@ def test_weights_sum_to_zero_over_classes_and_the_bias_is_not_penalised():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("tolerance", [0.1, 0.01])
-@pytest.mark.parametrize("strength", [1e-3, 1e-1, 10.0])
-def test_the_tolerance_bounds_the_distance_of_the_weights_to_the_optimum(strength, tolerance, dtype):
+@pytest.mark.parametrize("strength", [1e-3, 10.0])
+def test_the_tolerance_bounds_the_distance_of_the_weights_to_the_optimum(strength, dtype):
     X, y = examples()
     _, best, _ = fitted(X, y, strength)
-    found, W, _ = fitted(X, y, strength, dtype, tolerance=tolerance)
-    assert found.converged.all()
-    assert ((W - best).flatten(1).norm(dim=1) <= tolerance * best.flatten(1).norm(dim=1)).all()
+    for tolerance in (0.1, 0.01):
+        found, W, _ = fitted(X, y, strength, dtype, tolerance=tolerance)
+        assert found.converged.all()
+        assert ((W - best).flatten(1).norm(dim=1) <= tolerance * best.flatten(1).norm(dim=1)).all()
 
 
 def test_more_features_than_examples_and_features_that_repeat():

@@ -1,5 +1,6 @@
 import copy
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -131,7 +132,8 @@ def test_another_process_goes_on_bit_for_bit(tmp_path):
     train(optimizer, params, 3)
     torch.save({"params": [p.detach() for p in params], "optimizer": optimizer.state_dict()}, tmp_path / "saved")
     command = [sys.executable, "-c", RESUME, str(tmp_path / "saved"), str(tmp_path / "resumed")]
-    subprocess.run(command, check=True, env={"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"})
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": ":".join(sys.path)}
+    subprocess.run(command, check=True, env=environment)
     resumed = torch.load(tmp_path / "resumed", weights_only=True)
     for seen, expected in zip(resumed["params"], train(optimizer, params, 3, first=4), strict=True):
         assert torch.equal(seen, expected)

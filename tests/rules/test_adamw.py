@@ -51,4 +51,5 @@ def test_a_member_of_a_stack_is_the_run_alone(run, shape, dtype):
     together, _ = run(adamw, p, grads, **stacked)
     for k, hyper in enumerate(hypers):
         alone, _ = run(adamw, p[k], grads[:, k], **hyper)
-        assert torch.equal(together[k], alone)
+        tolerance = 20 * torch.finfo(dtype).eps  # of as many steps, a few roundings each: the same sums in other lanes
+        torch.testing.assert_close(together[k], alone, rtol=tolerance, atol=tolerance)

@@ -35,4 +35,6 @@ def test_a_member_of_a_stack_is_the_run_alone(run, shape, nesterov, dtype):
     together, _ = run(sgd, p, grads, nesterov=nesterov, **stacked)
     for k, hyper in enumerate(hypers):
         alone, _ = run(sgd, p[k], grads[:, k], nesterov=nesterov, **hyper)
-        assert torch.equal(together[k], alone)
+        # Twenty steps of a few roundings each, of numbers that momentum lifts to some tens.
+        tolerance = 100 * torch.finfo(dtype).eps
+        torch.testing.assert_close(together[k], alone, rtol=tolerance, atol=tolerance)

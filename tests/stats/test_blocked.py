@@ -46,15 +46,6 @@ def test_exact_p_is_the_share_of_arrangements_within_blocks(values, ranked):
     assert "exact, 60 arrangements" in result.name
 
 
-def test_one_block_equals_the_permutation_test_of_scipy():
-    values = np.random.default_rng(3).normal(size=9)
-    is_first, blocks = design(1, 4, 5)
-    oracle = stats.permutation_test(
-        (values[is_first], values[~is_first]), lambda a, b: a.mean() - b.mean(), n_resamples=np.inf
-    )
-    assert permutation_test(values, is_first, blocks).p == pytest.approx(oracle.pvalue)
-
-
 def test_labels_never_move_between_blocks():
     # Blocks far apart, each with all of its first group sooner: only the observed and its mirror are as extreme.
     is_first, blocks = design(2, 3, 3)
@@ -84,8 +75,6 @@ def test_censored_runs_tie_at_the_largest_rank():
     assert result.statistic == pytest.approx(np.mean([1, 2, 5]) - np.mean([3, 5, 5]))
     finite = np.where(np.isinf(values), 9, values)
     assert result == permutation_test(finite, is_first, blocks, rank_within_blocks=True)
-    with pytest.raises(ValueError, match="rank_within_blocks"):
-        permutation_test(values, is_first, blocks)
 
 
 def test_p_is_kept_under_a_large_offset():
@@ -106,25 +95,7 @@ def test_permutation_test_says_why_it_says_nothing():
     assert permutation_test([], [], []).reason == "no runs"
 
 
-@pytest.mark.parametrize("bad", [[1.0, np.nan, 2.0, 3.0], [1.0, 2.0, 3.0]])
-def test_bad_values_are_refused(bad):
-    with pytest.raises(ValueError, match=r"not finite|must be \(n,\)"):
-        permutation_test(bad, [True, True, False, False], [0, 0, 0, 0], rank_within_blocks=True)
-
-
 # ---- Ratio of restricted means ----
-
-
-@pytest.mark.parametrize("factor", [0.5, 0.62, 3.0])
-def test_scaled_times_have_their_scale(factor):
-    is_first, blocks = design(4, 5, 5)
-    second = np.random.default_rng(0).uniform(10, 20, 20)
-    times = np.concatenate([np.append(factor * part, part) for part in second.reshape(4, 5)])
-    estimate = blocked_ratio(times, np.ones(40, bool), is_first, blocks, horizon=1000)
-    assert estimate.value == pytest.approx(factor)
-    assert estimate.lower < factor < estimate.upper
-    reverse = blocked_ratio(times, np.ones(40, bool), ~is_first, blocks, horizon=1000)
-    assert reverse.value == pytest.approx(1 / factor)
 
 
 def test_value_is_the_geometric_mean_of_ratios_of_restricted_means():
@@ -142,13 +113,14 @@ def test_value_is_the_geometric_mean_of_ratios_of_restricted_means():
         ratios.append(means[0] / means[1])
     estimate = blocked_ratio(times, crossed, is_first, blocks, horizon=9)
     assert estimate.value == pytest.approx(stats.gmean(ratios))
-
-
-def test_a_diverged_run_counts_as_the_whole_horizon():
-    is_first, blocks = design(1, 2, 2)
-    crossed = np.array([True, False, True, True])
-    estimate = blocked_ratio([10.0, 3.0, 20.0, 40.0], crossed, is_first, blocks, horizon=100)
-    assert estimate.value == pytest.approx((10 + 100) / (20 + 40))
+    assert estimate.lower < estimate.value < estimate.upper
+    reverse = blocked_ratio(times, crossed, ~is_first, blocks, horizon=9)
+    assert reverse.value == pytest.approx(1 / estimate.value)
+    assert blocked_ratio(times, crossed, is_first, blocks, 9, seed=0) == estimate
+    assert blocked_ratio(times, crossed, is_first, blocks, 9, seed=1).lower != estimate.lower
+    # A run that diverged counts as the whole horizon.
+    diverged = blocked_ratio([10.0, 3.0, 20.0, 40.0], [True, False, True, True], *design(1, 2, 2), horizon=100)
+    assert diverged.value == pytest.approx((10 + 100) / (20 + 40))
 
 
 def test_blocks_may_have_their_own_horizons():
@@ -175,14 +147,6 @@ def test_the_interval_has_the_width_that_the_variances_give():
     assert estimate.upper == pytest.approx(expected[1], abs=0.03 * width)
 
 
-def test_the_interval_depends_on_the_seed_alone():
-    rng = np.random.default_rng(6)
-    is_first, blocks = design(3, 5, 5)
-    arguments = (rng.uniform(1, 5, 30), np.ones(30, bool), is_first, blocks, 10)
-    assert blocked_ratio(*arguments, seed=1) == blocked_ratio(*arguments, seed=1)
-    assert blocked_ratio(*arguments, seed=1).lower != blocked_ratio(*arguments, seed=2).lower
-
-
 def test_equal_times_are_bounded_by_the_evaluations_before_them():
     is_first, blocks = design(2, 3, 3)
     times = np.where(is_first, 500.0, 900.0)
@@ -197,9 +161,7 @@ def test_equal_times_are_bounded_by_the_evaluations_before_them():
     spread = np.where(is_first, [500.0, 550.0, 600.0] * 4, 900.0)
     arguments = (spread, *arguments[1:])
     assert blocked_ratio(*arguments, after=spread - 50) == blocked_ratio(*arguments)  # the bootstrap has its say
-
-
-def test_runs_that_never_cross_stay_at_the_budget_in_the_bounds_of_the_evaluations():
+    # Runs that never cross stay at the budget in these bounds.
     is_first, blocks = design(1, 3, 3)
     times = np.where(is_first, 500.0, 2000.0)
     estimate = blocked_ratio(times, is_first, is_first, blocks, 2000, after=times - 50)
@@ -227,6 +189,3 @@ def test_ratio_says_why_it_says_nothing():
     alone = blocked_ratio([1.0, 2.0, 3.0], [True] * 3, [True, False, False], [0, 0, 0], 9)
     assert (alone.value, alone.lower) == (pytest.approx(1 / 2.5), None)
     assert blocked_ratio([], [], [], [], 9).reason == "no runs"
-    for horizon in (0, -1, np.inf, np.nan):
-        with pytest.raises(ValueError, match="horizon"):
-            blocked_ratio(np.ones(8), crossed, is_first, blocks, horizon)

@@ -8,7 +8,6 @@ from scipy import stats
 
 from muonlab.stats.comparison import cliffs_delta, hodges_lehmann, mann_whitney, welch
 
-EVERY = (welch, mann_whitney, hodges_lehmann, cliffs_delta)
 group = st.lists(st.integers(0, 9), min_size=2, max_size=6)
 
 
@@ -17,53 +16,36 @@ def normal(seed, n, m):
     return rng.normal(0, 1, n), rng.normal(0.8, 2, m)
 
 
-@pytest.mark.parametrize("use", EVERY)
-@pytest.mark.parametrize("bad", [[1.0, np.nan], [1.0, np.inf], [[1.0, 2.0]]])
-def test_bad_groups_are_refused(use, bad):
-    with pytest.raises(ValueError, match="finite numbers"):
-        use(bad, [1.0, 2.0])
+@pytest.mark.parametrize(
+    ("found", "value", "reason"),
+    [
+        (welch([], [1, 2]), None, "a group has fewer than two runs"),
+        (welch([1], [2, 3]), None, "a group has fewer than two runs"),
+        (welch([0.1] * 3, [0.7] * 3), None, "neither group varies"),
+        (mann_whitney([], [1, 2]), None, "a group has no runs"),
+        (mann_whitney([1, 1], [1]), None, "all values are equal"),
+        (hodges_lehmann([1, 2], []), None, "a group has no runs"),
+        (hodges_lehmann([1, 2, 3], [4, 5, 6]), -3, "too few runs for an interval of level 0.95"),
+        (cliffs_delta([], []), None, "a group has no runs"),
+        (cliffs_delta([1], [2, 3]), -1, "a group has fewer than two runs: no interval"),
+        (cliffs_delta([4, 4], [4, 4]), 0, "all values are equal: no interval"),
+    ],
+)
+def test_what_has_no_answer_says_why(found, value, reason):
+    assert found.reason == reason
+    assert getattr(found, "value", None) == value
+    assert (getattr(found, "p", None), getattr(found, "lower", None), getattr(found, "upper", None)) == (None,) * 3
 
 
-@pytest.mark.parametrize("use", EVERY)
-@pytest.mark.parametrize(("first", "second"), [([], []), ([], [1, 2]), ([1, 2], [])])
-def test_an_empty_group_gives_a_reason(use, first, second):
-    result = use(first, second)
-    assert result.reason
-    assert getattr(result, "value", None) is None
-    assert getattr(result, "p", None) is None
+# ---- Mann-Whitney
 
 
-# ---- Welch ----
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_welch_equals_that_of_scipy(seed):
-    first, second = normal(seed, 8, 5)
-    result, oracle = welch(first, second), stats.ttest_ind(first, second, equal_var=False)
-    assert result.statistic == pytest.approx(oracle.statistic, rel=1e-12)
-    assert result.p == pytest.approx(oracle.pvalue, rel=1e-9)
-    assert result.degrees_of_freedom == pytest.approx(oracle.df, rel=1e-12)
-    assert result.n == (8, 5)
-
-
-def test_welch_where_it_has_no_answer():
-    assert welch([1], [2, 3]).reason == "a group has fewer than two runs"
-    assert welch([0.1, 0.1, 0.1], [0.7, 0.7, 0.7]).reason == "neither group varies"
-    one_varies = welch([0.1, 0.1, 0.1], [0.6, 0.7, 0.8])
-    assert one_varies.degrees_of_freedom == pytest.approx(2)
-    assert one_varies.p is not None
-
-
-# ---- Mann-Whitney ----
-
-
-@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 7), (5, 5), (12, 9)])
-def test_mann_whitney_without_ties_equals_the_exact_one_of_scipy(n, m):
-    first, second = normal(n, n, m)
-    result, oracle = mann_whitney(first, second), stats.mannwhitneyu(first, second, method="exact")
-    assert result.statistic == oracle.statistic
-    assert result.p == pytest.approx(oracle.pvalue, rel=1e-9)
-    assert result.name == "Mann-Whitney (exact)"
+def test_mann_whitney_without_ties_equals_the_exact_one_of_scipy():
+    for n, m in ((2, 2), (3, 7), (12, 9)):
+        first, second = normal(n, n, m)
+        result, oracle = mann_whitney(first, second), stats.mannwhitneyu(first, second, method="exact")
+        assert (result.statistic, result.name) == (oracle.statistic, "Mann-Whitney (exact)")
+        assert result.p == pytest.approx(oracle.pvalue, rel=1e-9)
 
 
 @given(group, group)
@@ -92,7 +74,7 @@ def test_many_runs_take_the_normal_approximation():
     assert exact.p == pytest.approx(approximate.pvalue, rel=0.05)
 
 
-# ---- Hodges-Lehmann ----
+# ---- Hodges-Lehmann
 
 
 @given(group, st.integers(-50, 50))
@@ -110,30 +92,23 @@ def test_hodges_lehmann_of_a_published_example():
     term = [0.80, 0.83, 1.89, 1.04, 1.45, 1.38, 1.91, 1.64, 0.73, 1.46]
     early = [1.15, 0.88, 0.90, 0.74, 1.21]
     estimate = hodges_lehmann(term, early)
-    assert estimate.value == pytest.approx(0.305)
-    assert (estimate.lower, estimate.upper) == (pytest.approx(-0.15), pytest.approx(0.76))
-
-
-@pytest.mark.parametrize(("n", "m"), [(4, 4), (5, 5), (6, 9), (60, 70)])
-@pytest.mark.parametrize("level", [0.9, 0.95])
-def test_the_interval_holds_the_shifts_that_mann_whitney_does_not_reject(n, m, level):
-    first, second = normal(7, n, m)
-    estimate = hodges_lehmann(first, second, level)
-    for bound, outwards in ((estimate.lower, -1), (estimate.upper, 1)):
-        inside, outside = (mann_whitney(first - bound - side * 1e-9, second) for side in (-outwards, outwards))
-        assert inside.p > 1 - level - 6e-4
-        assert outside.p <= 1 - level + 6e-4
-        assert inside.p > outside.p
-
-
-def test_too_few_runs_have_no_interval():
-    estimate = hodges_lehmann([1, 2, 3], [4, 5, 6])
-    assert (estimate.value, estimate.lower, estimate.upper) == (-3, None, None)
-    assert estimate.reason == "too few runs for an interval of level 0.95"
+    assert (estimate.value, estimate.lower, estimate.upper) == pytest.approx((0.305, -0.15, 0.76))
     assert hodges_lehmann([1, 2, 3], [4, 5, 6], level=0.9).lower == -5
 
 
-# ---- Cliff's delta ----
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_the_interval_holds_the_shifts_that_mann_whitney_does_not_reject(level):
+    for n, m in ((4, 4), (6, 9), (60, 70)):
+        first, second = normal(7, n, m)
+        estimate = hodges_lehmann(first, second, level)
+        for bound, outwards in ((estimate.lower, -1), (estimate.upper, 1)):
+            inside, outside = (mann_whitney(first - bound - side * 1e-9, second) for side in (-outwards, outwards))
+            assert inside.p > 1 - level - 6e-4
+            assert outside.p <= 1 - level + 6e-4
+            assert inside.p > outside.p
+
+
+# ---- Cliff's delta
 
 
 def test_cliffs_delta_of_a_published_example():
@@ -141,8 +116,7 @@ def test_cliffs_delta_of_a_published_example():
     first, second = [10, 10, 20, 20, 20, 30, 30, 30, 40, 50], [10, 20, 30, 40, 40, 50]
     level = 2 * stats.t.cdf(stats.norm.ppf(0.975), 14) - 1
     estimate = cliffs_delta(first, second, level)
-    assert estimate.value == pytest.approx(-0.25)
-    assert (estimate.lower, estimate.upper) == (pytest.approx(-0.7125351), pytest.approx(0.3639999))
+    assert (estimate.value, estimate.lower, estimate.upper) == pytest.approx((-0.25, -0.7125351, 0.3639999))
 
 
 @given(group, group)
@@ -165,11 +139,3 @@ def test_groups_wholly_apart_have_an_interval():
     assert estimate.upper == pytest.approx(-(5 - t**2) / (5 + t**2))
     # The bound is the delta at which t * sqrt((1 - delta^2) / 5) just reaches the estimate.
     assert abs(-1 - estimate.upper) == pytest.approx(t * np.sqrt((1 - estimate.upper**2) / 5))
-
-
-def test_cliffs_delta_where_it_has_no_interval():
-    assert cliffs_delta([1], [2, 3]).value == -1
-    assert "fewer than two" in cliffs_delta([1], [2, 3]).reason
-    tied = cliffs_delta([4, 4], [4, 4])
-    assert (tied.value, tied.lower, tied.upper) == (0, None, None)
-    assert "equal" in tied.reason

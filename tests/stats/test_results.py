@@ -1,49 +1,59 @@
+"""What every function of this room returns and refuses."""
+
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from muonlab.stats import blocked, comparison, effects, multiplicity, proportions, recomputation, survival
-from muonlab.stats.results import Estimate, TestResult, upper_probability
+from muonlab.stats.results import upper_probability
 
 TIMES = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0]
 CROSSED = [True, True, False, True, True, True, True, False]
 IS_FIRST = [True, True, False, False] * 2
 BLOCKS = ["add"] * 4 + ["mul"] * 4
 FIRST, SECOND = [1, 2, 3, 4, 6], [3, 5, 7, 8]
+OF_TWO_GROUPS = {
+    "welch": comparison.welch,
+    "mann_whitney": comparison.mann_whitney,
+    "hodges_lehmann": comparison.hodges_lehmann,
+    "cliffs_delta": comparison.cliffs_delta,
+    "difference": effects.difference,
+    "paired": effects.paired,
+    "linear_fit": effects.linear_fit,
+}
 
 
 def every_result():
     yield survival.median_time(survival.kaplan_meier(TIMES, CROSSED))
     yield survival.restricted_mean(TIMES, CROSSED, 60)
     yield survival.log_rank(TIMES, CROSSED, IS_FIRST, BLOCKS)
-    for compare in (
-        comparison.welch,
-        comparison.mann_whitney,
-        comparison.hodges_lehmann,
-        comparison.cliffs_delta,
-    ):
-        yield compare(FIRST, SECOND)
+    for name in ("welch", "mann_whitney", "hodges_lehmann", "cliffs_delta", "difference"):
+        yield OF_TWO_GROUPS[name](FIRST, SECOND)
+    yield effects.paired(FIRST[:4], SECOND)
     yield comparison.cliffs_delta([1, 2], [3, 4])
     yield blocked.permutation_test(TIMES, IS_FIRST, BLOCKS)
     yield blocked.permutation_test(TIMES, IS_FIRST, BLOCKS, resamples=10)
     yield blocked.blocked_ratio(TIMES, CROSSED, IS_FIRST, BLOCKS, 60, resamples=100)
     yield proportions.wilson(3, 4)
     yield effects.mean(FIRST)
-    yield effects.difference(FIRST, SECOND).estimate
-    yield effects.pooled([effects.difference(FIRST, SECOND)]).estimate
+    yield effects.pooled([effects.difference(FIRST, SECOND)])
 
 
-def test_results_hold_python_numbers_only():
+def test_results_are_frozen_and_hold_python_numbers_only():
     for result in every_result():
-        assert result.reason is None, result
         plain = dataclasses.asdict(result)
-        for field, value in plain.items():
-            numbers = value if isinstance(value, tuple) else (value,)
-            assert {type(number) for number in numbers} <= {int, float, str, type(None)}, (field, result)
         assert json.loads(json.dumps(plain, allow_nan=False)) == {
             field: list(value) if isinstance(value, tuple) else value for field, value in plain.items()
         }
+        parts = plain.pop("estimate", {}) | plain
+        assert parts["reason"] is None
+        for field, value in parts.items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            assert {type(number) for number in numbers} <= {int, float, str, type(None)}, (field, result)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            result.n = 0
 
 
 def test_numbers_outside_of_results_are_python_numbers_too():
@@ -54,17 +64,63 @@ def test_numbers_outside_of_results_are_python_numbers_too():
     assert type(effects.logit(1, 10)) is float
 
 
-def test_results_are_frozen():
-    for result in (Estimate(1.0, None, None, 0.95, 1), TestResult("test", None, None, (0, 0))):
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            result.reason = "changed"
+@pytest.mark.parametrize("use", OF_TWO_GROUPS.values(), ids=OF_TWO_GROUPS)
+def test_numbers_that_are_not_a_group_are_refused_on_both_sides(use):
+    for bad in ([1.0, np.nan], [1.0, np.inf], [[1.0, 2.0]]):
+        for arguments in ((bad, [1.0, 2.0]), ([1.0, 2.0], bad)):
+            with pytest.raises(ValueError, match=r"must be \(n,\) finite numbers, got shape"):
+                use(*arguments)
 
 
-@pytest.mark.parametrize("level", [0, 1, 95, -0.5, float("nan")])
-def test_a_level_outside_zero_to_one_is_refused(level):
-    with pytest.raises(ValueError, match="level"):
-        upper_probability(level)
+@pytest.mark.parametrize(
+    "use",
+    [
+        upper_probability,
+        lambda level: effects.difference([], [], level),
+        lambda level: effects.paired([], [], level),
+        lambda level: effects.mean([], level),
+        lambda level: effects.pooled([], level),
+        lambda level: comparison.hodges_lehmann([], [], level),
+        lambda level: comparison.cliffs_delta([], [], level),
+    ],
+)
+def test_a_wrong_level_is_refused_where_there_is_no_interval_too(use):
+    for level in (0, 1, 95, -0.5, float("nan")):
+        with pytest.raises(ValueError, match=r"level is .*, such as 0\.95"):
+            use(level)
 
 
-def test_upper_probability():
-    assert upper_probability(0.95) == 0.975
+@pytest.mark.parametrize(
+    ("times", "crossed", "message"),
+    [
+        ([1, 2], [True], "must both be"),
+        ([[1, 2]], [[True, False]], "must both be"),
+        ([1, np.inf], [True, False], "not finite"),
+        ([1, np.nan], [True, False], "not finite"),
+        ([1, -2], [True, False], "negative"),
+    ],
+)
+def test_bad_durations_are_refused(times, crossed, message):
+    for use in (
+        survival.kaplan_meier,
+        lambda t, c: survival.restricted_mean(t, c, 5),
+        lambda t, c: survival.log_rank(t, c, c),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use(times, crossed)
+
+
+@pytest.mark.parametrize("horizon", [0, -1, np.inf, np.nan])
+def test_an_impossible_horizon_is_refused(horizon):
+    with pytest.raises(ValueError, match="horizon"):
+        survival.restricted_mean([3], [True], horizon)
+    with pytest.raises(ValueError, match="horizon"):
+        blocked.blocked_ratio(TIMES, CROSSED, IS_FIRST, BLOCKS, horizon)
+
+
+def test_values_of_a_permutation_test_that_are_not_numbers_are_refused():
+    for bad in ([1.0, np.nan, 2.0, 3.0], [1.0, 2.0, 3.0]):
+        with pytest.raises(ValueError, match=r"not finite|must be \(n,\)"):
+            blocked.permutation_test(bad, [True, True, False, False], [0] * 4, rank_within_blocks=True)
+    with pytest.raises(ValueError, match="rank_within_blocks"):  # a censored run has a rank and no value
+        blocked.permutation_test([1, 2, np.inf, 3], [True, True, False, False], [0] * 4)

@@ -33,8 +33,7 @@ def lifelines_fit(times, crossed, level=0.95):
 # ---- Kaplan-Meier ----
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("level", [0.8, 0.95])
+@pytest.mark.parametrize(("seed", "level"), [(0, 0.8), (1, 0.95), (2, 0.95)])
 def test_curve_and_band_equal_those_of_lifelines(seed, level):
     times, crossed = sample(seed)
     curve, oracle = kaplan_meier(times, crossed, level), lifelines_fit(times, crossed, level)
@@ -61,23 +60,6 @@ def test_curve_falls_within_its_band(data):
     assert curve.events.sum() + len(curve.censored_times) == curve.n
 
 
-@given(runs, st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
-def test_order_of_runs_does_not_matter(data, random):
-    times, crossed = data
-    order = list(range(len(times)))
-    random.shuffle(order)
-    one, other = kaplan_meier(times, crossed), kaplan_meier(times[order], crossed[order])
-    for field in ("times", "survival", "lower", "upper", "at_risk", "events", "censored_times"):
-        np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
-
-
-def test_without_censoring_survival_is_the_share_still_to_come():
-    times = np.random.default_rng(0).integers(1, 9, 40).astype(float)
-    curve = kaplan_meier(times, np.ones(40, bool))
-    np.testing.assert_allclose(curve.survival, [(times > t).mean() for t in curve.times], atol=1e-12)
-
-
 def test_a_run_censored_at_a_crossing_time_is_still_at_risk_there():
     curve = kaplan_meier([5, 5], [True, False])
     np.testing.assert_array_equal(curve.at_risk, [2, 2])
@@ -98,26 +80,10 @@ def test_a_curve_of_no_runs_is_one_point():
     assert (curve.times.tolist(), curve.survival.tolist(), curve.n) == ([0.0], [1.0], 0)
 
 
-@pytest.mark.parametrize(
-    ("times", "crossed", "message"),
-    [
-        ([1, 2], [True], "must both be"),
-        ([[1, 2]], [[True, False]], "must both be"),
-        ([1, np.inf], [True, False], "not finite"),
-        ([1, np.nan], [True, False], "not finite"),
-        ([1, -2], [True, False], "negative"),
-    ],
-)
-def test_bad_durations_are_refused(times, crossed, message):
-    for use in (kaplan_meier, lambda t, c: restricted_mean(t, c, 5), lambda t, c: log_rank(t, c, c)):
-        with pytest.raises(ValueError, match=message):
-            use(times, crossed)
-
-
 # ---- Median ----
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_median_and_its_interval_equal_those_of_lifelines(seed):
     from lifelines.utils import median_survival_times
 
@@ -127,10 +93,10 @@ def test_median_and_its_interval_equal_those_of_lifelines(seed):
     assert (estimate.value, estimate.lower, estimate.upper) == (oracle.median_survival_time_, lower, upper)
 
 
-@pytest.mark.parametrize("half", range(1, 40))
-def test_median_is_not_missed_by_a_rounding_error(half):
-    n = 2 * half  # the product of n - 1 / n, n - 2 / n - 1, ... is one half only up to rounding
-    assert median_time(kaplan_meier(np.arange(1, n + 1), np.ones(n, bool))).value == half
+def test_median_is_not_missed_by_a_rounding_error():
+    for half in range(1, 40):
+        n = 2 * half  # the product of n - 1 / n, n - 2 / n - 1, ... is one half only up to rounding
+        assert median_time(kaplan_meier(np.arange(1, n + 1), np.ones(n, bool))).value == half
 
 
 def test_a_median_that_was_not_reached_is_none():
@@ -144,7 +110,7 @@ def test_a_median_that_was_not_reached_is_none():
 # ---- Restricted mean ----
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_restricted_mean_equals_that_of_lifelines(seed):
     from lifelines.utils import restricted_mean_survival_time
 
@@ -156,7 +122,7 @@ def test_restricted_mean_equals_that_of_lifelines(seed):
     assert restricted_mean(times, crossed, horizon).value == pytest.approx(oracle, rel=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_censored_at_the_horizon_only_it_is_the_mean_and_its_t_interval(seed):
     horizon = 200.0  # far enough that the interval is not cut
     times, crossed = sample(seed, n=12, horizon=horizon)
@@ -197,15 +163,12 @@ def test_restricted_mean_of_degenerate_runs():
     assert (none_crossed.value, none_crossed.upper) == (5, None)
     assert none_crossed.reason == "no run crossed, or all at once: no interval"
     assert restricted_mean([3, 3, 3], [True] * 3, 5).reason == none_crossed.reason
-    for horizon in (0, -1, np.inf, np.nan):
-        with pytest.raises(ValueError, match="horizon"):
-            restricted_mean([3], [True], horizon)
 
 
 # ---- Log-rank ----
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_log_rank_equals_that_of_lifelines_and_scipy(seed):
     from lifelines.statistics import logrank_test
 
@@ -222,7 +185,7 @@ def test_log_rank_equals_that_of_lifelines_and_scipy(seed):
     assert (result.n, result.name, result.degrees_of_freedom) == ((20, 25), "log-rank", 1)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_stratified_log_rank_equals_that_of_statsmodels(seed):
     from statsmodels.duration.survfunc import survdiff
 
@@ -248,16 +211,13 @@ def test_strata_keep_different_scales_of_time_apart():
     assert log_rank(times, crossed, is_first, strata).statistic == log_rank(times, crossed, ~is_first, strata).statistic
 
 
-@pytest.mark.parametrize(
-    ("times", "crossed", "is_first", "reason"),
-    [
+def test_log_rank_says_why_it_says_nothing():
+    for times, crossed, is_first, reason in (
         ([9, 9, 9, 9], [False] * 4, [True, True, False, False], "no run crossed"),
         ([], [], [], "no run crossed"),
         ([1, 2, 3], [True] * 3, [True] * 3, "tells the groups apart"),
         ([3, 3, 3], [True] * 3, [True, False, False], "tells the groups apart"),
-    ],
-)
-def test_log_rank_says_why_it_says_nothing(times, crossed, is_first, reason):
-    result = log_rank(times, crossed, np.array(is_first, bool))
-    assert (result.statistic, result.p) == (None, None)
-    assert reason in result.reason
+    ):
+        result = log_rank(times, crossed, np.array(is_first, bool))
+        assert (result.statistic, result.p) == (None, None)
+        assert reason in result.reason

@@ -19,18 +19,19 @@ class Plain(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self.inspect()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self.update(p, p.grad, self.state[p], group)
+        for group, p in self.members():
+            if p.grad is not None:
+                self.update(p, p.grad, self.state[p], group)
         return loss
+
+    def members(self):
+        """Return each parameter with its group."""
+        return [(group, p) for group in self.param_groups for p in group["params"]]
 
     def inspect(self):
         """Refuse what this optimizer cannot take, before anything is changed."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None and p.grad.is_sparse:
-                    raise ValueError("sparse gradients are not supported")
+        if any(p.grad is not None and p.grad.is_sparse for _, p in self.members()):
+            raise ValueError("sparse gradients are not supported")
 
     def update(self, p, gradient, state, group):
         p.mul_(1 - group["lr"] * group["weight_decay"])

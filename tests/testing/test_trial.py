@@ -22,7 +22,7 @@ def make(dtype=torch.float32, rtol=1e-3):
     return Trial(Plain, dtype, SHAPES, CPU, rtol, ())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.complex64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.complex64])
 def test_what_is_drawn_depends_on_the_seed_alone(dtype):
     state = torch.get_rng_state()
     drawn = make(dtype).draw((3, 2), 1)
@@ -55,30 +55,20 @@ def test_close_is_measured_against_the_update():
     trial.expect_close(expected + 0.0009, expected, start, "they")
     with pytest.raises(MismatchError, match=r"^they differ by 0.0044 in norm, of 4; 0.004 is allowed$"):
         trial.expect_close(expected + 0.0011, expected, start, "they")
-
-
-def test_nan_is_never_close():
     with pytest.raises(MismatchError):
         make().expect_close(torch.full((2, 2), torch.nan), torch.ones(2, 2), torch.zeros(2, 2), "they")
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "is_same"),
-    [
-        (torch.ones(2), torch.ones(2), True),
-        (torch.tensor(torch.nan), torch.tensor(torch.nan), True),
-        (torch.ones(2), torch.ones(2, dtype=torch.float64), False),
-        (torch.ones(2), torch.ones(1, 2), False),
-        (torch.tensor(1.0), 1.0, False),
-        ({"a": [torch.ones(2), 1]}, {"a": [torch.ones(2), 1]}, True),
-        ({"a": [torch.ones(2), 1]}, {"a": [torch.zeros(2), 1]}, False),
-        ({"a": 1}, {"b": 1}, False),
-        ((1, 2), [1, 2], True),
-        ("x", "y", False),
-    ],
-)
-def test_same_means_to_the_bit(first, second, is_same):
-    assert same(first, second) == is_same
+def test_same_means_to_the_bit():
+    ones, nan = torch.ones(2), torch.tensor(torch.nan)
+    for first, second in [(ones, torch.ones(2)), (nan, nan.clone()), ({"a": [ones, 1]}, {"a": [torch.ones(2), 1]})]:
+        assert same(first, second)
+    assert same((1, 2), [1, 2])
+    others = [ones.double(), torch.ones(1, 2), 1.0, torch.zeros(2), {"a": ones}, "x"]
+    assert not any(same(ones, other) for other in others)
+    assert not same({"a": [ones, 1]}, {"a": [torch.zeros(2), 1]})
+    assert not same({"a": 1}, {"b": 1})
+    assert not same("x", "y")
 
 
 def test_a_record_is_a_copy_and_makes_no_state():

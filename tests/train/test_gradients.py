@@ -6,6 +6,8 @@ import torch
 from muonlab.train import gradients as room
 from muonlab.train.gradients import Gradients
 
+pytestmark = pytest.mark.kernels
+
 S, B, D = 5, 7, 3
 
 

@@ -13,6 +13,8 @@ from muonlab.train import checkpoint
 from muonlab.train.instances import Instances, views
 from muonlab.train.population import Population
 
+pytestmark = pytest.mark.kernels
+
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}  # as in test_population: sums in another order
 SEEDS = (3, 4, 5)
 

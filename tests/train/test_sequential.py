@@ -14,7 +14,10 @@ from muonlab.train.by_rule import Treatment
 from muonlab.train.population import Population
 from muonlab.train.sequential import Sequential
 
+pytestmark = pytest.mark.kernels
+
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}  # as in test_population: sums in another order
+IN_FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}  # over some steps: alone, a member's batch lies elsewhere in memory
 EXACT = {"rtol": 0, "atol": 0}
 
 OPTIMIZERS = {
@@ -109,14 +112,14 @@ def test_members_equal_a_plain_loop_with_batch_norm(name):
         train(engine, step, step + 1)
         engine.evaluate(inputs[0], labels)  # changes nothing
     found = {n: each[1] for n, each in (engine.parameters | engine.buffers).items()}
-    assert_same(found, net.state_dict(), **EXACT)
+    assert_same(found, net.state_dict(), **IN_FLOAT32)
 
     inputs, labels = batch(9)
     losses, hits = engine.evaluate(inputs[0], labels)
     logits = net.eval()(inputs[0])
-    torch.testing.assert_close(losses[1], softmax(logits, labels[1]).detach(), **EXACT)
+    torch.testing.assert_close(losses[1], softmax(logits, labels[1]).detach(), **IN_FLOAT32)
     assert torch.equal(hits[1], logits.argmax(dim=1) == labels[1])
-    assert_same({n: each[1] for n, each in engine.buffers.items()}, dict(net.named_buffers()), **EXACT)
+    assert_same({n: each[1] for n, each in engine.buffers.items()}, dict(net.named_buffers()), **IN_FLOAT32)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -143,8 +146,8 @@ def test_a_member_equals_the_run_made_alone_and_the_global_generator_stays():
     together.evaluate(evaluation[0][0], evaluation[1])
     alone = train(Sequential(net, softmax, factory_of("radam"), (4,)), 0, 3, members=(1,))
     assert torch.equal(torch.get_rng_state(), before)
-    assert_same({n: p[1:2] for n, p in together.parameters.items()}, alone.parameters, **EXACT)
-    assert_same({n: b[1:2] for n, b in together.buffers.items()}, alone.buffers, **EXACT)
+    assert_same({n: p[1:2] for n, p in together.parameters.items()}, alone.parameters, **IN_FLOAT32)
+    assert_same({n: b[1:2] for n, b in together.buffers.items()}, alone.buffers, **IN_FLOAT32)
 
 
 def test_members_draw_noise_of_their_own_and_of_each_step():

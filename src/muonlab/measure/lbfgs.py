@@ -36,7 +36,7 @@ class Minimum:
 class Pairs:
     """The last steps of each of P problems, with the changes of its gradient.
 
-    A problem has its own pairs, whatever the others do, so that its minimum does not hang on what is beside it.
+    A problem has its own pairs, whatever the others do, so that its minimum does not depend on them but for rounding.
 
     Changes are kept without the ridge's part, which is known (ridge * step), so pairs stay valid, and their products
     positive, when the ridge changes: a next problem that differs in its ridge alone starts with the curvature seen.

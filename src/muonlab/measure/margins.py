@@ -240,7 +240,7 @@ def _figures(values: Tensor, counts: Tensor, ranks: Tensor) -> Tensor:
     weights = counts.double() / values.shape[1]
     ordered, order = values.sort(1)
     found = []
-    # One product a problem: of all together, the last digit would hang on how many there are.
+    # One product per problem, of a shape that does not depend on how many there are.
     for line, rising, places in zip(values, ordered, order, strict=True):
         running = counts[:, places].cumsum(1, dtype=torch.int32)
         first = torch.searchsorted(running, ranks.expand(len(counts), -1).contiguous())

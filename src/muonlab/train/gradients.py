@@ -13,7 +13,7 @@ from muonlab.train.program import compiled
 Parameters = dict[str, Tensor]
 
 # FLOPs of a pass over a stack that is tall enough for a CPU: less leaves much to Python, more outgrows the cache
-# (docs/design/the-engine.md). They decide and no clock, so that the same command gives the same bytes again.
+# (docs/design/the-engine.md). They decide, not a clock (docs/design/same-bytes.md).
 STACK_FLOPS = 4e9
 
 

@@ -15,14 +15,14 @@ from muonlab.train.seeds import fold_in
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-EVALUATION_ROWS = 256  # rows in one forward pass of an evaluation: small enough for the cache; changes no result
+EVALUATION_ROWS = 256  # rows in one forward pass of an evaluation: small enough for the cache
 
 
 class Population:
     """S members of one net, each with its own parameters, optimizer state and dropout noise.
 
-    Member k does what it would do alone: no operation mixes members, and its initial parameters and noise follow from
-    its own seed.
+    Member k does what it would do alone, to rounding: no operation mixes members, and its initial parameters and noise
+    follow from its own seed.
 
     Args:
         net: the module that every member is a copy of, or a function that builds it (`muonlab.train.modules.drawn`).

@@ -8,14 +8,76 @@ import torch
 
 from muonlab.measure.corruptions import blur
 from muonlab.measure.corruptions.draws import fold, uniform
+from muonlab.measure.corruptions.geometry import (
+    canvas,
+    gaussian,
+    resize,
+    sample,
+    scale_of,
+    smooth,
+    smoothing,
+    spread,
+    variance_of,
+)
 
 KEYS = fold(torch.arange(3), 5)
-SIZES = [(8, 8), (28, 28), (32, 32), (40, 33), (64, 64)]
 
 
-def images(height, width, channels=2):
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(3, channels, height, width, generator=generator, dtype=torch.float64)
+def images(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+# ---- the parts
+
+
+def test_the_canvas_has_a_shorter_side_of_32():
+    for size, wide in [((8, 8), (32, 32)), ((8, 16), (32, 64)), ((64, 48), (43, 32))]:
+        assert canvas(images(1, 1, *size)) == wide
+        assert scale_of(images(1, 1, *size)) == min(size) / 32
+
+
+@pytest.mark.parametrize(("padding", "mode"), [("border", "nearest"), ("reflection", "mirror")])
+def test_sample_is_scipys_bilinear_interpolation(padding, mode):
+    picture = images(2, 1, 9, 14)
+    y, x = 20 * images(2, 9, 14) - 5, 20 * images(3, 9, 14)[1:] - 3
+    found = sample(picture, y, x, padding)
+    for k in range(2):
+        wanted = scipy.ndimage.map_coordinates(picture[k, 0].numpy(), [y[k].numpy(), x[k].numpy()], order=1, mode=mode)
+        np.testing.assert_allclose(found[k, 0].numpy(), wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("boundary", ["nearest", "reflect"])
+def test_smooth_is_scipys_gaussian_filter(boundary):
+    picture = images(2, 13, 32)
+    for sigma, truncate in [(0.05, 4), (0.4, 4), (1.3, 3), (6.4, 3)]:
+        wanted = scipy.ndimage.gaussian_filter(picture.numpy(), sigma, axes=(1, 2), truncate=truncate, mode=boundary)
+        np.testing.assert_allclose(smooth(picture, smoothing(sigma, truncate), boundary).numpy(), wanted, atol=1e-12)
+
+
+def test_spread_keeps_the_sum_and_moves_each_tap():
+    for step in (0.25, 0.875, 1.0, 2.5):
+        matrix = spread(3, step)
+        reach = len(matrix) // 2
+        offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+        torch.testing.assert_close(matrix.sum(0), torch.ones(7, dtype=torch.float64))
+        torch.testing.assert_close(offsets @ matrix, step * torch.arange(-3, 4, dtype=torch.float64))
+        assert ((matrix > 0).sum(0) <= 2).all()
+
+
+def test_taps_drawn_together_blur_less_in_proportion_when_they_were_neighbours():
+    kernel = gaussian(0.6, 1)
+    assert variance_of(spread(1, 0.25) @ kernel) == pytest.approx(0.25 * variance_of(kernel))
+    assert variance_of(kernel) == pytest.approx(float(2 * kernel[0]))
+
+
+def test_a_smaller_layer_holds_the_mean_of_what_was_there():
+    layer = images(1, 1, 32, 32)
+    assert resize(layer, (8, 8)).mean().item() == pytest.approx(layer.mean().item(), abs=0.01)
+    assert resize(layer, (8, 8)).std() < 0.4 * layer.std()
+    assert resize(layer, (32, 32)) is layer
+
+
+# ---- the corruptions
 
 
 @pytest.mark.parametrize("severity", range(1, 6))
@@ -24,13 +86,13 @@ def test_defocus_at_32_pixels_is_scipys_convolution_with_the_published_kernel(se
     offsets = np.arange(-8, 9)
     disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(float)
     kernel = scipy.ndimage.gaussian_filter(disk / disk.sum(), sigma, radius=1, mode="constant")
-    picture = images(32, 32)
+    picture = images(3, 2, 32, 32)
     found = blur.defocus_blur(picture, severity, KEYS)
     wanted = scipy.ndimage.correlate(picture[1, 0].numpy(), kernel, mode="mirror")
     np.testing.assert_allclose(found[1, 0].numpy(), wanted, atol=1e-12)
 
 
-@pytest.mark.parametrize("scale", [0.25, 0.875, 1.0, 1.1, 2.0, 7.0])
+@pytest.mark.parametrize("scale", [0.25, 1.1, 7.0])
 def test_the_variance_of_defocus_grows_with_severity_and_size(scale):
     found = []
     for severity in range(1, 6):
@@ -47,16 +109,17 @@ def test_the_variance_of_defocus_grows_with_severity_and_size(scale):
 
 
 def test_correlate_is_scipys_at_any_size_with_an_uneven_kernel():
-    kernel = images(5, 5)[0, 0]
-    picture = images(9, 14)
+    kernel = images(5, 5)
+    picture = images(3, 2, 9, 14)
     wanted = scipy.ndimage.correlate(picture[2, 1].numpy(), kernel.numpy(), mode="mirror")
     np.testing.assert_allclose(blur.correlate(picture, kernel)[2, 1].numpy(), wanted, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("radius", "sigma"), [(6, 1), (9, 2.5), (14, 12)])
+@pytest.mark.parametrize(
+    ("size", "radius", "sigma"), [((8, 8), 14, 12), ((32, 32), 6, 1), ((40, 33), 9, 2.5), ((64, 64), 14, 12)]
+)
 def test_smear_is_scipys_interpolation_along_the_path(size, radius, sigma):
-    picture = images(*size)
+    picture = images(3, 2, *size)
     angles = torch.tensor([0.0, 0.6, -2.2], dtype=torch.float64)
     found = blur.smear(picture, radius, sigma, angles)
     scale = min(size) / 32
@@ -70,16 +133,6 @@ def test_smear_is_scipys_interpolation_along_the_path(size, radius, sigma):
             total += weight * scipy.ndimage.map_coordinates(picture[k, 1].numpy(), place, order=1, mode="nearest")
             weights += weight
         np.testing.assert_allclose(found[k, 1].numpy(), total / weights, atol=1e-12)
-
-
-def test_a_point_is_smeared_against_the_path_and_keeps_its_light():
-    point = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
-    point[..., 16, 20] = 1
-    found = blur.smear(point, 6, 2, torch.zeros(1, dtype=torch.float64))[0, 0]
-    assert found.sum().item() == pytest.approx(1)
-    assert torch.equal(found.nonzero()[:, 0].unique(), torch.tensor([16]))
-    assert found[16, 20] > found[16, 19] > found[16, 12] > 0
-    assert found[16, 21:].sum() == 0
 
 
 def test_the_angles_of_motion_are_within_45_degrees():
@@ -96,11 +149,12 @@ def test_the_angles_of_motion_are_within_45_degrees():
     assert abs(degrees.mean()) < 5 * 26 / math.sqrt(300)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("severity", [1, 5])
+@pytest.mark.parametrize(("size", "severity"), [((8, 8), 5), ((40, 33), 1), ((64, 64), 1)])
 def test_zoom_blur_is_the_mean_of_scipys_enlargements(size, severity):
-    picture = images(*size)
-    factors = {1: 7, 5: 26}[severity]  # lengths of the published aranges of step 0.01, which begin at 1
+    picture = images(3, 2, *size)
+    published = [len(np.arange(1, end, 0.01)) for end in (1.06, 1.11, 1.16, 1.21, 1.26)]
+    assert [percent + 1 for percent in blur.ZOOM] == published
+    factors = published[severity - 1]
     middle = (np.array(size) - 1) / 2
     total = picture[1, 0].numpy().copy()
     for number in range(factors):
@@ -110,11 +164,6 @@ def test_zoom_blur_is_the_mean_of_scipys_enlargements(size, severity):
         )
     found = blur.zoom_blur(picture, severity, KEYS)[1, 0].numpy()
     np.testing.assert_allclose(found, total / (factors + 1), atol=1e-12)
-
-
-def test_the_published_numbers_of_enlargements():
-    published = [len(np.arange(1, end, 0.01)) for end in (1.06, 1.11, 1.16, 1.21, 1.26)]
-    assert [percent + 1 for percent in blur.ZOOM] == published
 
 
 def test_glass_moves_the_share_it_says_to_the_pixels_it_says():
@@ -128,18 +177,17 @@ def test_glass_moves_the_share_it_says_to_the_pixels_it_says():
         assert abs((inside == offset).double().mean() - share) < 5 * (share / num) ** 0.5
 
 
-@pytest.mark.parametrize("severity", [3, 5])
-def test_glass_is_smoothing_then_copies_then_smoothing(severity):
-    picture = images(32, 32)
+def test_glass_is_smoothing_then_copies_then_smoothing():
+    picture = images(3, 2, 32, 32)
     wanted = scipy.ndimage.gaussian_filter(picture.numpy(), 0.4, axes=(2, 3), mode="nearest")
-    for number in range({3: 1, 5: 2}[severity]):
+    for number in range(2):
         offsets = (2 * uniform(KEYS, number, 3, 32, 32).numpy()[:, :2]).astype(int) - 1
         before = wanted.copy()
         for k, y, x in np.ndindex(3, 32, 32):
             source_y, source_x = np.maximum(0, np.array([y, x]) + offsets[k, :, y, x])
             wanted[k, :, y, x] = before[k, :, source_y, source_x]
     wanted = scipy.ndimage.gaussian_filter(wanted, 0.4, axes=(2, 3), mode="nearest")
-    np.testing.assert_allclose(blur.glass_blur(picture, severity, KEYS).numpy(), wanted, atol=1e-12)
+    np.testing.assert_allclose(blur.glass_blur(picture, 5, KEYS).numpy(), wanted, atol=1e-12)
 
 
 def test_glass_of_large_images_moves_facets_as_wholes():
@@ -151,7 +199,7 @@ def test_glass_of_large_images_moves_facets_as_wholes():
 
 
 @pytest.mark.parametrize("function", [blur.defocus_blur, blur.glass_blur, blur.motion_blur, blur.zoom_blur])
-@pytest.mark.parametrize("size", SIZES)
-def test_a_flat_image_stays_flat(function, size):
-    flat = torch.full((3, 1, *size), 0.4, dtype=torch.float64)
-    torch.testing.assert_close(function(flat, 4, KEYS), flat)
+def test_a_flat_image_stays_flat(function):
+    for size in [(8, 8), (28, 28), (40, 33), (64, 64)]:
+        flat = torch.full((3, 1, *size), 0.4, dtype=torch.float64)
+        torch.testing.assert_close(function(flat, 4, KEYS), flat)

@@ -1,12 +1,12 @@
 import math
 
 import pytest
+from muonlab.studies.components.rounds import steps
 
 from muonlab.jobs import store
 from muonlab.studies.components import KEYS, PRESETS, ComponentStudy, begin, plan
 from muonlab.studies.components.config import Agree, Simulate
 from muonlab.studies.components.plan import middle
-from muonlab.studies.components.rounds import steps
 from muonlab.study.settings import UsageError
 
 

@@ -1,8 +1,9 @@
+from muonlab.studies.components.rounds import SEARCH_FROM, cost, steps
+
 import synthetic_components as synthetic
 from muonlab.jobs.job import identity
 from muonlab.studies.components import jobs_of, outline, plan, trials
 from muonlab.studies.components.config import Agree, read
-from muonlab.studies.components.rounds import SEARCH_FROM, cost, steps
 
 
 def test_every_problem_has_a_job_for_each_optimizer():

@@ -14,23 +14,9 @@ from muonlab.studies.checkpoints.work import job
 from muonlab.studies.checkpoints.work.checkpoints import describe
 from muonlab.studies.features.config import Measure, Transfer
 from muonlab.studies.features.work import weights
+from nested import equal
 
 ALL = ("robustness", "margins", "rank", "transfer")
-
-
-def equal(found, expected, where=""):
-    """Hold nested JSON to other JSON, numbers to rounding; keys that only `found` has are its own."""
-    if isinstance(expected, dict):
-        for key, value in expected.items():
-            equal(found[key], value, f"{where}.{key}")
-    elif isinstance(expected, list):
-        assert len(found) == len(expected), where
-        for k, pair in enumerate(zip(found, expected, strict=True)):
-            equal(*pair, f"{where}[{k}]")
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=1e-9, abs=1e-12), where
-    else:
-        assert found == expected, where
 
 
 # -- the study's numbers come back -----------------------------------------------------------------
@@ -100,13 +86,14 @@ def test_the_studys_numbers_come_back(kind, study, two, make_family, group, insp
     assert described_group["taps"] == ["blocks.0", "blocks.1"]
 
 
+@pytest.mark.kernels
 def test_nets_of_two_architectures_are_measured_as_each_is_alone(study, two, make_family, group, inspect, little):
     one = make_family()
     data = StudyData(family=one)
     groups = tuple(group(name, [study(family)[0]]) for name, family in (("one", one), ("two", two)))
     both = inspect(Inspect(groups=groups, data=data, measures=("rank",), measuring=little))
     alone = inspect(Inspect(groups=groups[1:], data=data, measures=("rank",), measuring=little), "alone")
-    assert alone["models"] == [row for row in both["models"] if row["group"] == "two"]
+    equal(alone["models"], [row for row in both["models"] if row["group"] == "two"], rel=1e-4)
     assert [len(each["taps"]) for each in both["groups"]] == [1, 2]
 
 
@@ -209,6 +196,7 @@ def test_a_function_that_gives_trained_nets_has_no_untrained_one(
     assert "g: a new net has the weights of the one before, so none is untrained" in result["notes"]
 
 
+@pytest.mark.kernels
 def test_the_same_command_gives_the_same_bytes_and_a_finished_one_is_read(
     save, package, group, images, little, inspect, tmp_path, monkeypatch
 ):
@@ -227,12 +215,13 @@ def test_the_same_command_gives_the_same_bytes_and_a_finished_one_is_read(
     assert read_json(tmp_path / "first/env.json")["peak_memory_mb"] > 10
 
 
+@pytest.mark.kernels
 def test_checkpoints_one_by_one_are_measured_as_together(save, package, group, images, little, inspect, monkeypatch):
     own = group("g", [save("a.safetensors"), save("b.pt", seed=1)], net=f"{package}:build")
     config = Inspect(groups=(own,), data=images, measures=("robustness", "rank"), measuring=little)
     together = inspect(config, "together")
     monkeypatch.setattr("muonlab.studies.checkpoints.work.candidates.TOGETHER_BYTES", 0)
-    assert inspect(config, "one by one") == together
+    equal(inspect(config, "one by one"), together, rel=1e-4, abs=1e-6)  # float32, in stacks of another height
 
 
 def test_only_what_is_asked_for_is_there(save, package, group, images, little, inspect):

@@ -38,8 +38,7 @@ def test_with_equal_priors_it_is_the_class_means():
     np.testing.assert_allclose(spectral, 0.5 * problem.patterns @ problem.directions.T, atol=1e-12)
 
 
-@pytest.mark.parametrize("imbalance", [1, 5])
-@pytest.mark.parametrize("name", ["gradient", "spectral"])
+@pytest.mark.parametrize(("name", "imbalance"), [("gradient", 1), ("spectral", 5)])
 def test_early_errs_by_the_order_of_the_logits_and_spectral_flow_by_their_square(name, imbalance):
     """Equation (T9): twice the time, twice or four times the relative error; and the bound for equal priors."""
     problem = build(classes=5, dimension=6, patterns="random", ratio=2, imbalance=imbalance, seed=1)
@@ -64,8 +63,7 @@ def test_early_sign_descent_is_exact_until_an_entry_turns():
 # ---- sign descent and the basis ----
 
 
-@pytest.mark.parametrize("tree", [(2, 2, 2), (2, 2), (2,)])
-@pytest.mark.parametrize("kind", ["softmax", "squared"])
+@pytest.mark.parametrize(("tree", "kind"), [((2, 2, 2), "softmax"), ((2, 2), "squared")])
 def test_aligned_with_the_basis_sign_descent_has_a_closed_form_at_all_times(tree, kind):
     problem = build(classes=math.prod(tree), tree=tree, rotation=0, dimension=9)
     sizes = np.array([math.prod(tree[level:]) for level in problem.levels])
@@ -79,35 +77,26 @@ def test_aligned_with_the_basis_sign_descent_has_a_closed_form_at_all_times(tree
         np.testing.assert_allclose(w, weights(problem, learnt(problem, "sign", [k * step])[0]), atol=2 * step)
 
 
-@pytest.mark.parametrize("settings", [{"rotation": 1.0}, {"rotation": 0.2}, {"classes": 6}, {"patterns": "random"}])
-def test_elsewhere_sign_descent_has_none(settings):
-    problem = build(**{"rotation": 0.0} | settings)
-    with pytest.raises(ValueError, match="sign flow has a closed form only where directions are basis vectors"):
-        squared(problem, "sign", [1.0])
-
-
-@pytest.mark.parametrize("patterns", ["tree", "random"])
-def test_rotated_by_chance_sign_descent_learns_in_proportion_to_strengths_and_noise(patterns):
-    """Equation (T11), over 1000 rotations: the mean, the variance about it, and the share of the mean in all."""
-    problems = [build(dimension=24, patterns=build(patterns=patterns).patterns, seed=seed) for seed in range(1000)]
+def test_rotated_by_chance_sign_descent_learns_in_proportion_to_strengths_and_noise():
+    """Equation (T11), over 600 rotations: the mean, the variance about it, and the share of the mean in all."""
+    problems = [build(dimension=24, patterns=build(patterns="random").patterns, seed=seed) for seed in range(600)]
     signs = np.array([np.sign(problem.means) for problem in problems])
     inside = np.array([sign @ problem.directions for sign, problem in zip(signs, problems, strict=True)])
     expected = flows.mean_sign(problems[0])
-    np.testing.assert_allclose(inside.mean(0), expected, atol=4 * 0.61 / math.sqrt(1000))
+    np.testing.assert_allclose(inside.mean(0), expected, atol=4 * 0.61 / math.sqrt(600))
     lengths = np.linalg.norm(problems[0].means, axis=1, keepdims=True)
     about = math.sqrt(2 * 24 / math.pi) * problems[0].patterns * problems[0].strengths / lengths
     assert relative(about, expected) < 0.02
     share = (problems[0].patterns * problems[0].strengths / lengths) ** 2
     variance = (1 - 2 / math.pi) * (1 - share) + (1 - 3 / math.pi) * share
-    np.testing.assert_allclose(inside.var(0), variance, atol=0.08)
+    np.testing.assert_allclose(inside.var(0), variance, atol=0.1)
     assert (expected**2).sum() / (8 * 24) == pytest.approx(2 / math.pi, abs=0.03)
 
 
 # ---- the squared loss ----
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.4])
-@pytest.mark.parametrize("patterns", ["tree", "random"])
+@pytest.mark.parametrize(("patterns", "noise"), [("tree", 0.0), ("random", 0.4)])
 def test_squared_gradient_flow_is_the_flow_of_the_whole_matrix(patterns, noise):
     problem = build(**SMALL | {"patterns": patterns, "tree": None}, ratio=3)
     times = [0.3, 2.0, 30.0]
@@ -115,8 +104,8 @@ def test_squared_gradient_flow_is_the_flow_of_the_whole_matrix(patterns, noise):
     np.testing.assert_allclose(weights(problem, squared(problem, "gradient", times, noise)), exact, atol=1e-9)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.4])
-def test_squared_spectral_flow_is_spectral_descent_of_small_steps(noise):
+def test_squared_spectral_flow_is_spectral_descent_of_small_steps():
+    noise = 0.4
     problem = build(classes=5, dimension=6, patterns="random", ratio=3)
     step, w, seen = 4e-3, zeros(problem), {}
     for k in range(1, 501):
@@ -133,8 +122,7 @@ def test_squared_spectral_flow_is_spectral_descent_of_small_steps(noise):
 # ---- softmax on a tree ----
 
 
-@pytest.mark.parametrize("tree", [(2, 2), (3, 2), (2, 3)])
-@pytest.mark.parametrize("rotation", [0.0, 1.0])
+@pytest.mark.parametrize(("tree", "rotation"), [((3, 2), 0.0), ((2, 3), 1.0)])
 def test_softmax_gradient_flow_is_the_flow_of_the_whole_matrix(tree, rotation):
     problem = build(classes=math.prod(tree), tree=tree, dimension=6, ratio=3, rotation=rotation)
     times = [0.5, 5.0, 50.0, 200.0]
@@ -178,17 +166,33 @@ def test_a_tree_of_one_level_has_its_time_in_closed_form():
     np.testing.assert_allclose(np.expm1(gains) + 4 * gains, 9 * times, rtol=1e-7)
 
 
+NOT_A_FLOW = "flow 'muon': expected one of gradient, spectral, sign"
+NOT_ALIGNED = "sign flow has a closed form only where directions are basis vectors"
+NOT_TIMES = "expected a list of finite times from 0"
+
+
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("call", "settings", "flow", "times", "message"),
     [
-        ({"patterns": "random"}, "closed form on trees alone"),
-        ({"imbalance": 2}, r"expected equal priors \(imbalance=1\)"),
-        ({"rank": 5}, "level 2 has 2 of 4 components"),
+        (softmax_on_tree, {"patterns": "random"}, "spectral", [1.0], "closed form on trees alone"),
+        (softmax_on_tree, {"imbalance": 2}, "spectral", [1.0], r"expected equal priors \(imbalance=1\)"),
+        (softmax_on_tree, {"rank": 5}, "spectral", [1.0], "level 2 has 2 of 4 components"),
+        (softmax_on_tree, {}, "muon", [1.0], NOT_A_FLOW),
+        (softmax_on_tree, {}, "spectral", [math.nan], NOT_TIMES),
+        (softmax_on_tree, {}, "gradient", [1.0, 1e300], r"time 1e\+300: expected at most 2e\+290, where float64 ends"),
+        (squared, {"imbalance": 2}, "gradient", [1.0], "expected equal priors"),
+        (squared, {}, "muon", [1.0], NOT_A_FLOW),
+        (squared, {}, "spectral", [-1.0], NOT_TIMES),
+        (squared, {}, "spectral", 3.0, NOT_TIMES),
+        (squared, {"rotation": 0.2}, "sign", [1.0], NOT_ALIGNED),
+        (squared, {"rotation": 0.0, "classes": 6}, "sign", [1.0], NOT_ALIGNED),
+        (squared, {"rotation": 0.0, "patterns": "random"}, "sign", [1.0], NOT_ALIGNED),
+        (early, {}, "muon", 1.0, "flow 'muon'"),
     ],
 )
-def test_what_has_no_closed_form_under_softmax_is_refused(settings, message):
+def test_what_has_no_closed_form_and_bad_input_are_refused(call, settings, flow, times, message):
     with pytest.raises(ValueError, match=message):
-        softmax_on_tree(build(**settings), "spectral", [1.0])
+        call(build(**settings), flow, times)
 
 
 def test_strengths_that_differ_within_a_level_are_refused():
@@ -196,20 +200,3 @@ def test_strengths_that_differ_within_a_level_are_refused():
     uneven = type(whole)(**vars(whole) | {"strengths": np.array([3, 2, 1.0])})
     with pytest.raises(ValueError, match=r"level 1 has strengths \[2.0, 1.0\]: expected one"):
         softmax_on_tree(uneven, "gradient", [1.0])
-
-
-def test_other_bad_input_is_refused():
-    problem = build()
-    for call in (squared, softmax_on_tree):
-        with pytest.raises(ValueError, match="flow 'muon': expected one of gradient, spectral, sign"):
-            call(problem, "muon", [1.0])
-    with pytest.raises(ValueError, match="flow 'muon'"):
-        early(problem, "muon", 1.0)
-    with pytest.raises(ValueError, match="expected equal priors"):
-        squared(build(imbalance=2), "gradient", [1.0])
-    for times in ([-1.0], [math.nan], [math.inf], 3.0):
-        for call in (squared, softmax_on_tree):
-            with pytest.raises(ValueError, match="expected a list of finite times from 0"):
-                call(problem, "spectral", times)
-    with pytest.raises(ValueError, match=r"time 1e\+300: expected at most 2e\+290, where float64 ends"):
-        softmax_on_tree(problem, "gradient", [1.0, 1e300])

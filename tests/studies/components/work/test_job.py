@@ -9,6 +9,7 @@ def run(config, folder, **options):
     return job.run(config=config.model_dump(mode="json"), folder=str(folder), **options)
 
 
+@pytest.mark.kernels
 def test_two_runs_of_one_job_write_the_same_bytes(make_job, tmp_path):
     config = make_job(net={"depth": 1, "width": 8}, optimizer={"name": "muon"}, rates=(0.03, 0.3), batch=7)
     for name in ("a", "b"):

@@ -5,6 +5,7 @@ from muonlab.measure.margins import margins
 from muonlab.studies.features.work import layers
 from muonlab.studies.features.work.robustness import corrupt_all
 from muonlab.studies.features.work.states import subject
+from nested import equal
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +24,13 @@ def states(subjects, digits, few):
     return [each.states for each in corrupt_all(subjects, digits, few)]
 
 
-def test_the_rows_of_a_net_do_not_hang_on_the_nets_beside_it(subjects, states, digits, few):
+@pytest.mark.kernels
+def test_the_rows_of_a_net_are_those_that_it_has_alone(subjects, states, digits, few):
+    # To what a fit leaves open, which rounding may use up (tests/measure/test_probes.py).
     together = layers.layers(subjects, digits.probing(), states, few, by_example=True)
     for k, measured in enumerate(subjects):
         (alone,) = layers.layers([measured], digits.probing(), [states[k]], few, by_example=True)
-        assert alone == together[k]
+        equal(alone, together[k], rel=layers.TOLERANCE, abs=layers.TOLERANCE)
 
 
 def test_only_what_is_asked_for_is_measured(subjects, digits, few, states):

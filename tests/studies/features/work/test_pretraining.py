@@ -55,6 +55,7 @@ def test_weights_are_kept_at_every_look_or_not_at_all(make_pretrain, run, tmp_pa
     assert names == ({f"weights-{step}.safetensors" for step in STEPS} if keep else set())
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(("net", "step"), [(None, 3), (None, 6), (BATCHNORM, 3)])
 def test_killed_and_resumed_it_ends_with_the_same_bytes(
     make_pretrain, make_family, run, tmp_path, monkeypatch, net, step
@@ -118,6 +119,7 @@ def test_a_seed_starts_from_the_same_weights_and_takes_the_same_batches_at_every
         assert not tensor[0].equal(tensor[1]) or tensor[0].unique().numel() == 1, name
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd"])
 def test_a_member_of_a_stack_is_the_run_made_alone(make_pretrain, run, tmp_path, optimizer):
     rates, seeds = (0.01, 0.03), (0, 3)
@@ -146,6 +148,7 @@ def test_a_rate_that_diverges_leaves_its_neighbours_alone(make_pretrain, run, tm
             assert None not in member["train_loss"][:place]
 
 
+@pytest.mark.kernels
 def test_a_net_with_running_statistics_trains_one_member_after_the_other_and_says_why(
     make_pretrain, make_family, run, tmp_path
 ):
@@ -154,7 +157,7 @@ def test_a_net_with_running_statistics_trains_one_member_after_the_other_and_say
     assert "changes its buffers as it trains" in result["why_sequential"]
     assert result["why_sequential"] in (tmp_path / "both" / "log.txt").read_text()
     alone = run(make_pretrain(family, rates=(0.03,), seeds=(1,)), tmp_path / "alone")
-    assert curves(result)[0.03, 1] == curves(alone)[0.03, 1]
+    assert curves(result)[0.03, 1] == pytest.approx(curves(alone)[0.03, 1], rel=1e-4)
     kept = weights.load(tmp_path / "both", 6)
     assert not kept["buffer/stem_norm.running_mean"][0].equal(kept["buffer/stem_norm.running_mean"][2])
 

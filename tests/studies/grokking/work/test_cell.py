@@ -1,3 +1,4 @@
+import os
 import random
 import signal
 import subprocess
@@ -130,7 +131,9 @@ from pathlib import Path
 from muonlab.jobs.cell_config import CellConfig
 from muonlab.studies.grokking.work.cell import run
 from muonlab.train import loop
+from muonlab.train.population import Population
 loop.CHECKPOINT_SECONDS = 0
+Population.choose_height = lambda *_: 3  # of four members: as they leave, stacks of 3 and 1, then one of 3, 2, 1
 config = CellConfig.model_validate_json(sys.argv[1])
 run(config, Path(sys.argv[2]), report=lambda event: print(event, flush=True))
 """
@@ -141,7 +144,7 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(make_cell, tmp
     settings = GROKS | {"protocol": GROKS["protocol"] | longer}
     config = make_cell(**settings)
     command = [sys.executable, "-c", RUN_IN_A_PROCESS, config.model_dump_json()]
-    environment = {"OMP_NUM_THREADS": "1", "PATH": ""}
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PATH": ""}
     subprocess.run([*command, str(tmp_path / "alone")], check=True, env=environment, stdout=subprocess.DEVNULL)
     rng, folder = random.Random(0), tmp_path / "killed"
     for _ in range(10):

@@ -87,7 +87,8 @@ def means(problem: Problem, spurious: int = 0) -> Tensor:
     """Return E[x | y] for every class y, (K, d) in float64: of spurious components there is left their mean alone."""
     coefficients = torch.from_numpy(problem.patterns).clone()  # (K, r)
     if spurious:
-        coefficients[:, -spurious:] = torch.from_numpy(problem.priors) @ coefficients[:, -spurious:]
+        priors = torch.from_numpy(problem.priors).clone()  # aligned as torch aligns (docs/design/same-bytes.md)
+        coefficients[:, -spurious:] = priors @ coefficients[:, -spurious:]
     return coefficients @ _steered(problem)
 
 

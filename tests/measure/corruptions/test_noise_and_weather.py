@@ -3,13 +3,17 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
-from muonlab.measure.corruptions import weather
+from muonlab.measure.corruptions import noise, weather
 from muonlab.measure.corruptions.draws import fold, uniform
 
 KEYS = fold(torch.arange(12), 5)
-SIZES = [(8, 8), (28, 28), (32, 32), (40, 33), (64, 64)]
+NUM = 12 * 3 * 32 * 32
+sizes_and_severities = pytest.mark.parametrize(
+    ("size", "severity"), [((8, 8), 5), ((28, 28), 1), ((32, 32), 3), ((40, 33), 4), ((64, 64), 2)]
+)
 
 
 def flat(value, size=(32, 32), channels=3):
@@ -20,8 +24,7 @@ def images(*size):
     return torch.rand(12, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("severity", range(1, 6))
+@sizes_and_severities
 def test_snow_falls_on_an_image_and_on_its_rotation_alike(size, severity):
     found = weather.snow(flat(0.2, size, 1), severity, KEYS)
     torch.testing.assert_close(found, found.rot90(2, (2, 3)))
@@ -50,8 +53,7 @@ def test_light_snow_has_as_many_flakes_as_the_normal_distribution_beyond_the_thr
     assert found.mean().item() == pytest.approx(expected, rel=5 / math.sqrt(flakes) + 0.02)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("severity", range(1, 6))
+@sizes_and_severities
 def test_frost_is_the_published_mixture_of_image_and_ice(size, severity):
     keep, amount = ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.425), (0.75, 0.45))[severity - 1]
     picture = images(1, *size)
@@ -104,16 +106,15 @@ def plasma_by_loops(lots, decay):
     return (field - field.min()) / (field.max() - field.min())
 
 
-@pytest.mark.parametrize("decay", [3, 1.75])
-def test_plasma_is_diamond_square(decay):
+def test_plasma_is_diamond_square():
+    decay = 1.75
     found = weather.plasma(KEYS[:2], 16, decay)
     lots = 2 * uniform(KEYS[:2], 0, 16, 16).numpy() - 1
     for k in range(2):
         np.testing.assert_allclose(found[k].numpy(), plasma_by_loops(lots[k], decay), atol=1e-12)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("severity", range(1, 6))
+@sizes_and_severities
 def test_fog_is_the_published_mixture(size, severity):
     amount = (0.2, 0.5, 0.75, 1, 1.5)[severity - 1]
     picture = images(3, *size)
@@ -127,7 +128,7 @@ def test_fog_is_the_published_mixture(size, severity):
 
 
 @pytest.mark.parametrize("severity", range(1, 6))
-def test_brightness_is_colorsys(severity):
+def test_brightness_is_colorsys_and_of_grey_an_addition(severity):
     added = (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1]
     picture = images(3, 8, 8)[:1]
     picture[0, :, 0, 0] = 0
@@ -137,8 +138,64 @@ def test_brightness_is_colorsys(severity):
         hue, saturation, value = colorsys.rgb_to_hsv(*picture[0, :, y, x].tolist())
         wanted = colorsys.hsv_to_rgb(hue, saturation, min(1, value + added))
         np.testing.assert_allclose(found[0, :, y, x].numpy(), wanted, atol=1e-12)
-
-
-def test_brightness_of_grey_is_addition():
     torch.testing.assert_close(weather.brightness(flat(0.4, (8, 8), 1), 5, KEYS), flat(0.7, (8, 8), 1))
     torch.testing.assert_close(weather.brightness(flat(0.9, (8, 8), 1), 5, KEYS), flat(1.0, (8, 8), 1))
+
+
+# ---- noise
+
+
+def assert_moments(sample, mean, variance, kurtosis=3.0):
+    """Within five standard errors."""
+    assert abs(sample.mean().item() - mean) < 5 * (variance / NUM) ** 0.5
+    assert abs(sample.var().item() - variance) < 5 * variance * ((kurtosis - 1) / NUM) ** 0.5
+
+
+@pytest.mark.parametrize("severity", range(1, 6))
+def test_gaussian_noise_has_the_published_deviation(severity):
+    deviation = (0.04, 0.06, 0.08, 0.09, 0.10)[severity - 1]
+    assert_moments(noise.gaussian_noise(flat(0.5), severity, KEYS), 0.5, deviation**2)
+
+
+@pytest.mark.parametrize(("severity", "value"), [(1, 0.01), (2, 1 / 3), (3, 1 / 3), (4, 0.01), (5, 0.01)])
+def test_shot_noise_has_the_moments_of_photons(severity, value):
+    photons = (500, 250, 100, 75, 50)[severity - 1]
+    found = noise.shot_noise(flat(value), severity, KEYS)
+    assert_moments(found, value, value / photons, kurtosis=3 + 1 / (value * photons))
+    counts = found * photons
+    assert (counts - counts.round()).abs().max() < 1e-9
+
+
+def test_shot_noise_of_little_light_is_poissons_distribution():
+    counts = (50 * noise.shot_noise(flat(0.03), 5, KEYS)).round().long().flatten()
+    seen = torch.bincount(counts, minlength=7)[:7].numpy()
+    expected = NUM * scipy.stats.poisson.pmf(np.arange(7), 1.5)
+    scale = seen.sum() / expected.sum()
+    assert scipy.stats.chisquare(seen, expected * scale).pvalue > 0.01
+    assert (noise.shot_noise(flat(0.0), 5, KEYS) == 0).all()
+
+
+def test_counts_are_scipys_quantiles():
+    levels = torch.arange(257.0, dtype=torch.float64).expand(12, -1)
+    chance = uniform(KEYS, 0, 257)
+    for rate in (500 / 256, 50 / 65536):
+        wanted = scipy.stats.poisson.ppf(chance.numpy(), levels.numpy() * rate)
+        np.testing.assert_array_equal(noise._poisson(levels.contiguous(), rate, chance).numpy(), np.maximum(wanted, 0))
+
+
+@pytest.mark.parametrize("severity", range(1, 6))
+def test_impulse_noise_makes_the_published_share_black_or_white(severity):
+    share = (0.01, 0.02, 0.03, 0.05, 0.07)[severity - 1]
+    found = noise.impulse_noise(flat(0.3), severity, KEYS)
+    for value in (0, 1):
+        count = int((found == value).sum())
+        assert scipy.stats.binomtest(count, NUM, share / 2).pvalue > 0.001
+    assert set(found.unique().tolist()) == {0.0, 0.3, 1.0}
+    mild, strong = (noise.impulse_noise(flat(0.3), severity, KEYS) for severity in (2, 3))  # impulses stay
+    assert torch.equal(strong[mild != 0.3], mild[mild != 0.3])
+
+
+def test_channels_have_noise_of_their_own():
+    found = noise.gaussian_noise(flat(0.5), 3, KEYS)
+    rows = found.transpose(0, 1).flatten(1)
+    assert (torch.corrcoef(rows) - torch.eye(3)).abs().max() < 5 / rows.shape[1] ** 0.5
