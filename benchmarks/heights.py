@@ -16,7 +16,7 @@ import torch
 from optimizer.machine import machine
 
 from muonlab.studies.features.config import CNNConfig, Family, GPTConfig, ImageData, Muon, TextData, ViTConfig
-from muonlab.studies.features.work.job import build_material
+from muonlab.studies.features.work import material
 from muonlab.studies.features.work.pretraining import build_engine, count_flops
 from muonlab.train.batches import Batches
 
@@ -38,9 +38,9 @@ CASES = {
 
 def measure(family: Family, batch: int, members: int, repeats: int) -> dict:
     """Return FLOPs of a member, seconds by height, and the height that is taken."""
-    task = build_material(family).pretraining()
-    engine, _ = build_engine(task, Muon(), [0.01] * members, list(range(members)), "cpu")
-    batches = Batches(*task.train, list(range(members)), batch)
+    read = material.read(family)
+    engine, _ = build_engine(read, read.judged, Muon(), [0.01] * members, list(range(members)))
+    batches = Batches(*read.judged.train, list(range(members)), batch)
     flops = count_flops(engine, batches) / members
     arguments = engine.parameters, *engine._batch(*batches(0), 0)
     chosen = engine.choose_height(*batches(0))

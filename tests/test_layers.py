@@ -17,7 +17,7 @@ ROOMS = {
     "testing": set(),
     "nets": set(),
     "losses": set(),
-    "data": {"nets", "losses"},
+    "data": {"measure"},
     "measure": set(),
     "stats": set(),
     "jobs": set(),

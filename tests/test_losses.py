@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from muonlab.losses import LOSSES, sparsemax, stablemax
+from muonlab.losses import LOSSES, softmax, softmax_per_example, sparsemax, stablemax
 
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
@@ -129,3 +129,10 @@ def test_sparsemax_is_exactly_zero_where_the_label_leads_by_one_and_positive_bef
     assert losses[4:].tolist() == [0, 0, 0]
     assert not gradient(sparsemax, logits, labels)[4:].any()
     assert (losses[:5].diff() < 0).all()
+
+
+def test_the_loss_of_a_text_is_the_mean_over_its_tokens_and_that_of_a_class_is_as_it_is():
+    logits, labels = draw(batch=15)
+    assert softmax_per_example(logits, labels).equal(softmax(logits, labels))
+    found = softmax_per_example(logits.view(3, 5, 5), labels.view(3, 5))
+    torch.testing.assert_close(found, softmax(logits, labels).view(3, 5).mean(1))

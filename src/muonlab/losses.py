@@ -20,6 +20,14 @@ def softmax(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
+def softmax_per_example(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of each example, (B,): of (B, C) and (B,), or the mean over (B, T, V) and (B, T)."""
+    if labels.ndim == 1:
+        return softmax(logits, labels)
+    losses = softmax(logits.flatten(0, 1), labels.flatten())  # (B * T,)
+    return losses.view(labels.shape).mean(dim=1)
+
+
 def stablemax(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross-entropy of the stablemax distribution, -log p_label with p = s(z) / sum s(z).
 

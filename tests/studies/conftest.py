@@ -21,9 +21,7 @@ from muonlab.studies.features.config import (
     TextData,
     Training,
 )
-from muonlab.studies.features.work import job
-from muonlab.studies.features.work.images import ImageMaterial
-from muonlab.studies.features.work.texts import TextMaterial
+from muonlab.studies.features.work import job, material
 
 OPTIMIZERS = {"muon": Muon, "adamw": AdamW, "sgd": SGD}
 WORDS = (
@@ -86,15 +84,15 @@ def make_family(texts) -> Callable[..., Family]:
 
 
 @pytest.fixture(scope="session")
-def digits(make_family) -> ImageMaterial:
+def digits(make_family) -> material.Material:
     """The digits, which nothing may change."""
-    return ImageMaterial(make_family())
+    return material.read(make_family())
 
 
 @pytest.fixture(scope="session")
-def words(make_family) -> TextMaterial:
+def words(make_family) -> material.Material:
     """The texts."""
-    return TextMaterial(make_family("gpt"))
+    return material.read(make_family("gpt"))
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,14 @@ import pytest
 import torch
 from torch import nn
 
+from muonlab.losses import softmax
 from muonlab.nets.gpt import GPT
 from muonlab.nets.mlp import MLP
 from muonlab.nets.resnet import ResNet
 from muonlab.nets.vit import ViT
 from muonlab.rules import adamw, muon, sgd
-from muonlab.train.optimizers import by_member, treatments
+from muonlab.train.optimizers import by_member, factories, treatments
+from muonlab.train.population import Population
 
 NETS = {
     "cnn": ResNet(5, channels=1, image_size=8, width=8, depths=(1, 1), norm="group", groups=4),
@@ -55,3 +57,18 @@ def test_the_others_take_every_parameter_alike(name, rule):
 
 def test_rates_by_member_are_a_tensor_in_float64():
     assert by_member([0.1, 0.3]).equal(torch.tensor([0.1, 0.3], dtype=torch.float64))
+
+
+def test_any_torch_optimizer_trains_a_population_at_rates_by_member():
+    def population(rates):
+        own = factories(torch.optim.RAdam, rates, {"eps": 1e-6})
+        return Population(nn.Linear(3, 2), softmax, own, (0,) * len(rates), dtype=torch.float64)
+
+    inputs, labels = torch.ones(2, 4, 3, dtype=torch.float64), torch.arange(8).view(2, 4) % 2
+    both, alone = population((0.1, 0.01)), population((0.01,))
+    for step in range(7):
+        both.step(inputs, labels, step)
+        alone.step(inputs[:1], labels[:1], step)
+    for name, p in alone.parameters.items():
+        torch.testing.assert_close(both.parameters[name][1], p[0])
+        assert not torch.allclose(both.parameters[name][0], p[0])

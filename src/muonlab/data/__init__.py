@@ -1,1 +1,1 @@
-"""Data, target and chance level as one frozen object."""
+"""Data sets and their readers."""

@@ -37,6 +37,11 @@ class Task:
     classes: int
     chance: float
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What a net for the rows must fit, as of `muonlab.data.dataset.Dataset`."""
+        return {"vocabulary": self.vocabulary, "classes": self.classes}
+
 
 def _divide(a: Tensor, b: Tensor, modulus: int) -> Tensor:
     inverses = torch.tensor([0] + [pow(x, -1, modulus) for x in range(1, modulus)])

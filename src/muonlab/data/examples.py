@@ -1,4 +1,4 @@
-"""Which examples of a set are used, and which part each belongs to: pure functions of the labels and a seed."""
+"""Choice and split of examples: pure functions of the labels and a seed."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Labelled images as one frozen object, and what can be made of it: a subset, a split, one set out of two."""
+"""Labelled images as one frozen object: its subsets, its splits, one set out of two."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What every reader of a user's data needs: its error, names nearly right, files, packages that may be absent."""
+"""Common parts of all readers: their error, names nearly right, files, packages that may be absent."""
 
 import difflib
 import importlib

@@ -1,1 +1,1 @@
-"""How cells are trained: many members as one program."""
+"""Training of many members as one program."""

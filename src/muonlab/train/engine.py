@@ -1,4 +1,4 @@
-"""Which engine trains a net: the population where torch.func can stack the net, else one member at a time."""
+"""Choice of the engine: the population where torch.func can stack the net, else one member at a time."""
 
 import copy
 import warnings

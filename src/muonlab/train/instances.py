@@ -1,4 +1,4 @@
-"""Any torch.optim.Optimizer, one instance a member: what makes, steps, drops, saves and restores the instances."""
+"""Any torch.optim.Optimizer, one instance per member: made, stepped, dropped, saved and restored."""
 
 import inspect
 import math

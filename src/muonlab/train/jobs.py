@@ -34,6 +34,18 @@ class Context:
     report: Report
 
 
+def counter(report: Report, budget: int, alive: int) -> Callable[[int], None]:
+    """Return what counts pieces of work as they are done, and reports how many of the budget they are."""
+    done = 0
+
+    def advance(number: int) -> None:
+        nonlocal done
+        done = min(done + number, budget)
+        report({"step": done, "budget": budget, "alive": alive})
+
+    return advance
+
+
 def finish(
     folder: str | Path,
     work: Callable[[Context], dict[str, Any] | str],

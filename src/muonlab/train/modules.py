@@ -1,4 +1,4 @@
-"""What the engines ask of a module: weights for a seed, and whether its forward pass takes a dropout key."""
+"""Modules as the engines see them: weights for a seed, and whether the forward pass takes a dropout key."""
 
 import inspect
 from collections.abc import Callable

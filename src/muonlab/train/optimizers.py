@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from muonlab.optim.routing import TAKES, roles
 from muonlab.rules import adamw, muon, sgd
@@ -84,7 +85,7 @@ def of_config(
         stems: as of `treatments`.
     """
     if optimizer.name == "custom":
-        return factories(optimizer.call.load("optimizers"), optimizer.arguments, rates)
+        return factories(optimizer.call.load("optimizers"), rates, optimizer.arguments)
     return of_one_rate(net, optimizer.name, optimizer.model_dump(exclude={"name"}), rates, stems=stems)
 
 
@@ -99,13 +100,23 @@ Call = Callable[..., Any]  # (parameters, lr=, **arguments) -> an optimizer
 TRIAL_RATE, TRIAL_STEPS = 1e-4, 2
 
 
-def factories(call: Call, arguments: Mapping[str, Any], rates: Sequence[float]) -> list[OptimizerFactory]:
-    """Return what makes the optimizer of each member, which has a learning rate of its own."""
+def factories(
+    make: Callable[..., Optimizer], rates: Sequence[float], hyper: Mapping[str, Any] | None = None
+) -> list[OptimizerFactory]:
+    """Return a factory per member of any torch optimizer, which trains all parameters of its member.
 
-    def factory(rate: float) -> OptimizerFactory:
-        return lambda named: call([p for _, p in named], lr=rate, **arguments)
+    Args:
+        make: a class such as torch.optim.RAdam, or a function, of parameters and keywords.
+        rates: learning rates of the members.
+        hyper: other keywords.
 
-    return [factory(rate) for rate in rates]
+    Example:
+        >>> build = factories(torch.optim.RAdam, (0.1, 0.2), {"weight_decay": 0.5})[1]
+        >>> optimizer = build(list(nn.Linear(3, 2).named_parameters()))
+        >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]
+        (0.2, 0.5)
+    """
+    return [lambda named, lr=rate: make([p for _, p in named], lr=lr, **(hyper or {})) for rate in rates]
 
 
 def check(call: Call, arguments: Mapping[str, Any], net: nn.Module, name: str) -> None:

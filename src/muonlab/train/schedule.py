@@ -1,4 +1,4 @@
-"""How the learning rate changes over a budget of steps: a warm-up, then constant or down."""
+"""The learning rate over a budget of steps: a warm-up, then constant or down."""
 
 import math
 from typing import Literal, get_args

@@ -18,8 +18,6 @@ from muonlab.studies.features.rounds import (
 )
 
 from invented_features import bowl, drive, looks
-from muonlab.jobs import job as jobs
-from muonlab.jobs.files import write_json
 from muonlab.studies.features.config import Measure, Pretrain, Transfer
 from muonlab.studies.features.plan import Search, plan
 

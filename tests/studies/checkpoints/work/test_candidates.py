@@ -5,14 +5,14 @@ from torch import nn
 from muonlab.data.sources import DataError
 from muonlab.studies.checkpoints.config import Texts
 from muonlab.studies.checkpoints.work.candidates import Candidates, Member, plain_call, ready
-from muonlab.studies.checkpoints.work.material import GivenImages, GivenTexts
+from muonlab.studies.checkpoints.work.material import open_data
 
 
 @pytest.fixture
 def make(images):
     def make(given=None, sizes=(0,), patterns=(), pool=None):
         members = [Member(str(k), None, nn.Identity, size) for k, size in enumerate(sizes)]
-        given = given or GivenImages(images)
+        given = given or open_data(images)
         return Candidates("g", None, "net", members, None, patterns, pool, plain_call, given)
 
     return make
@@ -34,7 +34,7 @@ def test_convolutions_are_pooled_over_pixels_and_a_pool_that_is_given_is_taken(m
 
 
 def test_states_of_tokens_are_means_for_probes_and_the_last_for_ranks(make, texts):
-    given = GivenTexts(Texts(source=str(texts / "text.txt"), length=16), "bytes")
+    given = open_data(Texts(source=str(texts / "text.txt"), length=16))
     net = nn.Sequential(nn.Embedding(257, 8), nn.Linear(8, 8), nn.Linear(8, 256))
     subject = ready(make(given, patterns=("1",)), net, "cpu")
     assert (subject.pool, subject.rank_pool) == ({"1": "mean_tokens"}, {"1": "last_token"})
@@ -42,7 +42,7 @@ def test_states_of_tokens_are_means_for_probes_and_the_last_for_ranks(make, text
 
 
 def test_padding_that_the_net_has_no_id_for_is_given_another(make, texts):
-    given = GivenTexts(Texts(examples=str(texts / "examples.txt"), length=100), "bytes")
+    given = open_data(Texts(examples=str(texts / "examples.txt"), length=100))
 
     class Net(nn.Module):
         def __init__(self, number):
@@ -55,7 +55,7 @@ def test_padding_that_the_net_has_no_id_for_is_given_another(make, texts):
 
     for number, expected in ((256, 0), (257, 256)):
         net = Net(number)
-        inputs = given.judged().test.inputs[:2]
+        inputs = given.judged.test.inputs[:2]
         ready(make(given), net, "cpu").logits(inputs)
         assert net.seen.equal(inputs.where(inputs != 256, expected))
 
@@ -75,7 +75,7 @@ def test_nets_that_do_not_fit_images_are_refused(make, net, message):
 
 
 def test_nets_that_do_not_fit_texts_are_refused(make, texts):
-    given = GivenTexts(Texts(source=str(texts / "text.txt"), length=16), "bytes")
+    given = open_data(Texts(source=str(texts / "text.txt"), length=16))
     table = nn.Embedding(300, 8)
     with pytest.raises(DataError, match=r"the net has 8 tokens and the tokenizer 256; give tokenizer=PATH"):
         ready(make(given), table, "cpu")

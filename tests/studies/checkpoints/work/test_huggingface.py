@@ -95,7 +95,7 @@ def test_padding_changes_no_hidden_state(gpt, texts, group, little, inspect):
     (row,) = inspect(own)["models"]
     from muonlab.studies.checkpoints.work.job import candidates
 
-    sets = candidates(own, [])[0].given.probed().test.first(24)
+    sets = candidates(own, [])[0].given.probed.test.first(24)
     net = transformers.GPT2Model.from_pretrained(folder).eval()
     with torch.no_grad():
         states = [net(line[line != 11][None], output_hidden_states=True).hidden_states for line in sets.inputs]

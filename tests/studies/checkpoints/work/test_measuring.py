@@ -6,7 +6,7 @@ from torch import nn
 
 from muonlab.data.sources import DataError
 from muonlab.studies.checkpoints.config import Inspect, Texts
-from muonlab.studies.checkpoints.work.material import GivenImages
+from muonlab.studies.checkpoints.work.material import open_data
 from muonlab.studies.checkpoints.work.measuring import inspect_models
 
 MEASURES = ("robustness", "rank")
@@ -35,7 +35,7 @@ def test_modules_in_memory_have_the_numbers_of_their_files(make_net, save, packa
 
 def test_a_net_that_learnt_is_told_from_one_that_did_not(make_net, images, little):
     trained = make_net(0)
-    train = GivenImages(images).judged().train
+    train = open_data(images).judged.train
     optimizer = torch.optim.Adam(trained.parameters(), lr=0.01)
     for _ in range(40):
         optimizer.zero_grad()

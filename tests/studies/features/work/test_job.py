@@ -4,8 +4,6 @@ from muonlab.data.sources import DataError
 from muonlab.jobs.files import read_json
 from muonlab.studies.features.config import AdamW, Measure, Training, Transfer
 from muonlab.studies.features.work import job
-from muonlab.studies.features.work.images import ImageMaterial
-from muonlab.studies.features.work.texts import TextMaterial
 from muonlab.train import jobs, loop
 
 
@@ -13,7 +11,7 @@ def test_a_finished_job_is_read_and_not_done_again(make_pretrain, run, tmp_path,
     config = make_pretrain(training={"budget": 1})
     first = run(config, tmp_path)
     before = (tmp_path / "result.json").read_bytes()
-    monkeypatch.setattr(job, "build_material", lambda *_: pytest.fail("done again"))
+    monkeypatch.setattr(job.material, "read", lambda *_: pytest.fail("done again"))
     assert run(config, tmp_path) == first == read_json(tmp_path / "result.json")
     assert (tmp_path / "result.json").read_bytes() == before
     assert len(read_json(tmp_path / "env.json")["sessions"]) == 1
@@ -64,11 +62,6 @@ def test_each_kind_of_job_is_done_by_its_own(pretrained, make_family, make_state
         pretrained.parent / "by job, transferred",
     )
     assert [member["seed"] for member in transferred["members"]] == [5]
-
-
-def test_the_material_is_that_of_the_family(make_family):
-    assert isinstance(job.build_material(make_family()), ImageMaterial)
-    assert isinstance(job.build_material(make_family("gpt")), TextMaterial)
 
 
 def test_a_checkpoint_outlives_a_kill_before_the_result_is_written(make_pretrain, run, tmp_path, monkeypatch):

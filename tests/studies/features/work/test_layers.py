@@ -14,8 +14,8 @@ def subjects(digits):
     found = []
     for seed in range(3):
         torch.manual_seed(seed)
-        net = digits.pretraining().build().eval()
-        found.append(subject(net, digits.probing(), digits.probing().test.inputs[:1]))
+        net = digits.build(digits.judged).eval()
+        found.append(subject(net, digits))
     return found
 
 
@@ -27,23 +27,23 @@ def states(subjects, digits, few):
 @pytest.mark.kernels
 def test_the_rows_of_a_net_are_those_that_it_has_alone(subjects, states, digits, few):
     # To what a fit leaves open, which rounding may use up (tests/measure/test_probes.py).
-    together = layers.layers(subjects, digits.probing(), states, few, by_example=True)
+    together = layers.layers(subjects, digits.measured, states, few, by_example=True)
     for k, measured in enumerate(subjects):
-        (alone,) = layers.layers([measured], digits.probing(), [states[k]], few, by_example=True)
+        (alone,) = layers.layers([measured], digits.measured, [states[k]], few, by_example=True)
         equal(alone, together[k], rel=layers.TOLERANCE, abs=layers.TOLERANCE)
 
 
 def test_only_what_is_asked_for_is_measured(subjects, digits, few, states):
-    ((row,),) = layers.layers(subjects[:1], digits.probing(), [], few, measures=["rank"])
+    ((row,),) = layers.layers(subjects[:1], digits.measured, [], few, measures=["rank"])
     assert row.keys() == {"tap", "width", "num_examples", "raw", "centred", "effective_rank_interval"}
-    ((other,),) = layers.layers(subjects[:1], digits.probing(), states[:1], few, measures=["margins"])
+    ((other,),) = layers.layers(subjects[:1], digits.measured, states[:1], few, measures=["margins"])
     assert other.keys() == {"tap", "probe", "margins"}
-    ((both,),) = layers.layers(subjects[:1], digits.probing(), states[:1], few)
+    ((both,),) = layers.layers(subjects[:1], digits.measured, states[:1], few)
     assert both == row | other
 
 
 def test_margins_of_examples_average_to_the_mean(subjects, states, digits, few):
-    for (row,) in layers.layers(subjects, digits.probing(), states, few, by_example=True):
+    for (row,) in layers.layers(subjects, digits.measured, states, few, by_example=True):
         for kind in ("by_norm", "raw"):
             listed = row["margins_by_example"][kind]
             assert len(listed) == 60
@@ -69,3 +69,16 @@ def test_the_rank_of_wide_hidden_states_has_about_the_same_interval_by_the_jackk
     assert width == pytest.approx(high - low, rel=0.35)
     middle = sum(found["effective_rank_interval"]) / 2
     assert middle == pytest.approx(found["raw"]["effective_rank"], rel=1e-9)
+
+
+def test_only_the_controls_of_what_is_measured_are_made(digits, few):
+    torch.manual_seed(0)
+    measured = subject(digits.build(digits.judged).eval(), digits)
+    found = layers.controls(measured, digits.measured, few)
+    assert found["tap"] == "blocks.0"
+    assert found["rank_one"]["raw"]["effective_rank"] == pytest.approx(1, abs=1e-4)
+    assert found["shuffled_labels"]["test_accuracy"] < 0.4
+    assert layers.controls(measured, digits.measured, few, ["rank"]) == {k: found[k] for k in ("tap", "rank_one")}
+    assert layers.controls(measured, digits.measured, few, ["margins"]) == {
+        k: found[k] for k in ("tap", "shuffled_labels")
+    }

@@ -1,3 +1,5 @@
+import base64
+
 import numpy as np
 import pytest
 import torch
@@ -5,13 +7,13 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from muonlab.data import images
+from muonlab.data.dataset import Sheet
 from muonlab.jobs.files import read_json, read_lines
 from muonlab.measure.corrupt_images import corrupt
 from muonlab.stats.proportions import chance_limit
 from muonlab.studies.features.config import Measure
-from muonlab.studies.features.work import job, measuring, weights
+from muonlab.studies.features.work import material, measuring, weights
 from muonlab.studies.features.work.layers import spectrum
-from muonlab.studies.features.work.measuring import load_models
 from muonlab.studies.features.work.states import subject
 
 SEEDS = (0, 1)
@@ -38,7 +40,7 @@ def result(make, run, pretrained):
 @pytest.fixture(scope="module")
 def nets(digits, pretrained, make_state):
     """The nets of the first state."""
-    models = load_models([make_state()], SEEDS, pretrained, digits.pretraining().build)
+    models = weights.load_models([make_state()], SEEDS, pretrained, digits.builder(digits.judged))
     return [model.net for model in models]
 
 
@@ -50,10 +52,6 @@ def hidden(net, inputs):
         net(inputs)
     handle.remove()
     return seen[0].mean((2, 3))
-
-
-def as_subject(material, net):
-    return subject(net, material.probing(), material.probing().test.inputs[:1])
 
 
 def of_state(result, name):
@@ -74,7 +72,7 @@ def test_every_seed_of_every_state_is_measured_with_every_tap(result):
 
 def test_a_state_has_for_each_seed_the_weights_of_its_own_step(digits, make_state, pretrained):
     state = make_state("matched", seeds=(1, 0), steps=(0, 40))
-    first, second = load_models([state], SEEDS, pretrained, digits.pretraining().build)
+    first, second = weights.load_models([state], SEEDS, pretrained, digits.builder(digits.judged))
     assert [(model.seed, model.step) for model in (first, second)] == [(1, 0), (0, 40)]
     for model, member in ((first, 1), (second, 0)):
         kept = weights.load(pretrained, model.step)
@@ -121,7 +119,7 @@ def test_accuracy_under_a_corruption_is_that_of_a_plain_loop(result, nets, name)
 
 
 def test_clean_loss_and_accuracy_are_those_of_the_test_set(result, nets, digits):
-    test = digits.pretraining().test.first(60)
+    test = digits.judged.test.first(60)
     for net, model in zip(nets, of_state(result, "final"), strict=True):
         logits = net(test.inputs)
         assert model["clean_loss"] == pytest.approx(nn.functional.cross_entropy(logits, test.labels).item(), rel=1e-5)
@@ -136,12 +134,12 @@ def test_corruptions_do_harm(result):
 
 def test_the_path_has_clean_and_corrupted_accuracy_of_every_seed_at_every_look(result, nets, digits):
     assert [(row["step"], row["seed"]) for row in result["path"]] == [(0, 0), (0, 1), (40, 0), (40, 1)]
-    clean = digits.pretraining().test.first(30)
-    spoilt = [digits.corrupted(name, 3, 30)[0] for name in digits.corruptions]
+    clean = digits.judged.test.first(30)
+    spoilt = [digits.corrupted(name, 3, 30)[0] for name in digits.judged.corruptions]
     for net, row in zip(nets, result["path"][2:], strict=True):
-        assert row["clean"] == measuring.judge(as_subject(digits, net), clean).accuracy
+        assert row["clean"] == measuring.judge(subject(net, digits), clean).accuracy
         assert row["corrupted"] == pytest.approx(
-            np.mean([measuring.judge(as_subject(digits, net), each).accuracy for each in spoilt])
+            np.mean([measuring.judge(subject(net, digits), each).accuracy for each in spoilt])
         )
     assert result["path"][0]["clean"] < result["path"][2]["clean"]
 
@@ -150,7 +148,7 @@ def test_the_path_has_clean_and_corrupted_accuracy_of_every_seed_at_every_look(r
 
 
 def test_ranks_are_those_of_numpys_singular_values(result, nets, digits):
-    inputs = digits.probing().test.inputs[:60]
+    inputs = digits.measured.test.inputs[:60]
     for net, model in zip(nets, of_state(result, "final"), strict=True):
         states = hidden(net, inputs).double().numpy()
         (layer,) = model["layers"]
@@ -167,9 +165,9 @@ def test_ranks_are_those_of_numpys_singular_values(result, nets, digits):
 
 
 def test_probes_and_margins_are_those_of_scikit_learn(result, nets, digits):
-    probing = digits.probing()
+    probing = digits.measured
     train, validation, test = probing.train.first(150), probing.validation.first(60), probing.test.first(60)
-    spoilt = [digits.corrupted(name, 3, 60)[1] for name in digits.corruptions]
+    spoilt = [digits.corrupted(name, 3, 60)[1] for name in digits.judged.corruptions]
     for net, model in zip(nets, of_state(result, "final"), strict=True):
         (layer,) = model["layers"]
         states = hidden(net, train.inputs).double().numpy()
@@ -240,8 +238,6 @@ def test_untrained_weights_guess(result):
 
 
 def test_the_sheet_is_a_picture_of_as_many_bytes_as_it_says(result):
-    import base64
-
     sheet = result["sheet"]
     assert (len(sheet["rows"]), len(sheet["columns"]), sheet["channels"]) == (15, 6, 1)
     assert len(base64.b64decode(sheet["pixels"])) == sheet["width"] * sheet["height"]
@@ -269,14 +265,14 @@ def test_a_language_model_is_measured_on_next_tokens_and_probed_on_classes(
     config = make(family=family, weights="text", seeds=(4,), states=(state,), looks=(6,), measuring=less, control=True)
     result = run(config, tmp_path / "measured")
     (model,) = result["models"]
-    material = job.build_material(family)
-    (net,) = (each.net for each in load_models([state], (4,), tmp_path / "text", material.pretraining().build))
-    windows, _ = material.corrupted("drop", 2, 10)
+    found = material.read(family)
+    (net,) = (each.net for each in weights.load_models([state], (4,), tmp_path / "text", found.builder(found.judged)))
+    windows, _ = found.corrupted("drop", 2, 10)
     hits = (net(windows.inputs).argmax(-1) == windows.labels).double().mean().item()
     assert model["accuracy"]["drop"][1] == pytest.approx(hits)
     assert [layer["tap"] for layer in model["layers"]] == ["blocks.0", "blocks.1"]
     # Ranks are those of the last token that is real.
-    tested = material.probing().test.first(10).inputs
+    tested = found.measured.test.first(10).inputs
     seen = []
     net.get_submodule("blocks.1").register_forward_hook(lambda module, taken, output: seen.append(output))
     net(tested)
@@ -292,3 +288,18 @@ def test_the_curve_of_the_last_look_is_that_of_the_weights_measured(result, pret
     last = read_lines(pretrained / "metrics.jsonl")[-1]["validation_accuracy"]
     for model, accuracy in zip(of_state(result, "final"), last, strict=True):
         assert abs(model["clean_accuracy"] - accuracy) < 0.2
+
+
+# -- sheets ------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_its_bytes_row_by_row():
+    picture = torch.linspace(0, 1, 12).view(3, 2, 2)
+    found = measuring.sheet(Sheet(("a",), ("0",), picture=picture))
+    assert (found["width"], found["height"], found["channels"]) == (2, 2, 3)
+    expected = bytes((picture.permute(1, 2, 0) * 255).round().byte().flatten().tolist())
+    assert base64.b64decode(found["pixels"]) == expected
+
+
+def test_lines_stay_lines():
+    assert measuring.sheet(Sheet(("a",), ("0", "1"), lines=(("x", "y"),)))["lines"] == [["x", "y"]]

@@ -2,9 +2,7 @@ import pytest
 import torch
 
 from muonlab.jobs.files import read_lines
-from muonlab.studies.features.work import pretraining, weights
-from muonlab.studies.features.work.images import ImageMaterial
-from muonlab.studies.features.work.measuring import as_subjects, load_models
+from muonlab.studies.features.work import material, pretraining, weights
 from muonlab.studies.features.work.pretraining import build_engine, count_flops, evaluate, streams
 from muonlab.studies.features.work.robustness import judge
 from muonlab.studies.features.work.states import subject
@@ -167,36 +165,36 @@ def test_a_net_with_running_statistics_trains_one_member_after_the_other_and_say
 
 def test_the_kept_weights_of_a_seed_have_the_accuracy_of_its_curve(pretrained, digits, make_state):
     last = read_lines(pretrained / "metrics.jsonl")[-1]
-    task = digits.pretraining()
-    models = load_models([make_state()], (0, 1), pretrained, task.build)
-    for member, measured in enumerate(as_subjects(models, task, digits.probing())):
+    models = weights.load_models([make_state()], (0, 1), pretrained, digits.builder(digits.judged))
+    for member, measured in enumerate([subject(each.net, digits) for each in models]):
         number = pretraining.EVALUATED["classes"]
         for side, read in (("train", number // 4), ("validation", number)):
-            judged = judge(measured, getattr(task, side).first(read))
+            judged = judge(measured, getattr(digits.judged, side).first(read))
             assert last[f"{side}_loss"][member] == pytest.approx(judged.loss, rel=1e-4)
             assert last[f"{side}_accuracy"][member] == pytest.approx(judged.accuracy, abs=1e-9)
 
 
 def test_a_language_model_is_judged_by_every_token(words, make_pretrain):
-    task = words.pretraining()
-    trained, reason = build_engine(task, make_pretrain().optimizer, [0.1, 0.1], [0, 1], "cpu")
+    task = words.judged
+    trained, reason = build_engine(words, task, make_pretrain().optimizer, [0.1, 0.1], [0, 1], "cpu")
     assert reason is None
     losses, accuracies = evaluate(trained, task.test)
     assert losses.shape == accuracies.shape == (2,)
     state = {name: each[1] for name, each in trained.tensors().items() if name.startswith("parameter/")}
-    net = task.build()
+    net = words.build(task)
     weights.put(net, {name.removeprefix("parameter/"): each for name, each in state.items()})
-    judged = judge(subject(net.eval(), words.probing(), task.test.inputs[:1]), task.test)
+    judged = judge(subject(net.eval(), words), task.test)
     assert losses[1].item() == pytest.approx(judged.loss, rel=1e-5)
     assert accuracies[1].item() == pytest.approx(judged.accuracy, abs=1e-9)
 
 
 @pytest.mark.parametrize("net", [None, BATCHNORM])
 def test_counting_operations_changes_nothing_and_counts_those_of_all_members(digits, make_family, make_pretrain, net):
-    task = digits.pretraining() if net is None else ImageMaterial(make_family(net=net)).pretraining()
+    found = digits if net is None else material.read(make_family(net=net))
+    task = found.judged
     counts = []
     for seeds in ([0], [0, 1, 2]):
-        trained, _ = build_engine(task, make_pretrain().optimizer, [0.1] * len(seeds), seeds, "cpu")
+        trained, _ = build_engine(found, task, make_pretrain().optimizer, [0.1] * len(seeds), seeds, "cpu")
         before = trained.tensors()
         counts.append(count_flops(trained, Batches(*task.train, seeds, 16)))
         for name, tensor in trained.tensors().items():

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from muonlab.studies.features.work.material import Set
+from muonlab.data.dataset import Examples
 from muonlab.studies.features.work.robustness import Judged, Robustness, corrupt_all, judge
 from muonlab.studies.features.work.states import Subject, subject
 
@@ -11,8 +11,8 @@ from muonlab.studies.features.work.states import Subject, subject
 @pytest.fixture(scope="module")
 def measured(digits):
     torch.manual_seed(0)
-    net = digits.pretraining().build().eval()
-    return subject(net, digits.probing(), digits.probing().test.inputs[:1])
+    net = digits.build(digits.judged).eval()
+    return subject(net, digits)
 
 
 def test_loss_and_hits_of_tokens_are_means_over_the_tokens_of_an_example():
@@ -20,7 +20,7 @@ def test_loss_and_hits_of_tokens_are_means_over_the_tokens_of_an_example():
     labels = torch.tensor([[0, 1, 2], [3, 3, 3], [1, 0, 1], [2, 2, 2]])
     net = nn.Embedding(5, 4, _weight=table)
     inputs = torch.arange(12).view(4, 3) % 5
-    found = judge(Subject(net, (), "", "", rows=3), Set(inputs, labels))
+    found = judge(Subject(net, (), "", "", rows=3), Examples(inputs, labels))
     logits = table[inputs].double()
     assert found.loss == pytest.approx(nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).item())
     torch.testing.assert_close(found.hits, (logits.argmax(-1) == labels).double().mean(1))

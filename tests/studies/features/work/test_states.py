@@ -5,9 +5,9 @@ from muonlab.studies.features.work.states import LOGITS_BYTES, ROWS, Subject, hi
 
 
 def test_padding_does_not_change_what_is_probed(words):
-    net, probing = words.pretraining().build().eval(), words.probing()
-    short = probing.test.first(3).inputs
-    measured = subject(net, probing, short[:1])
+    net = words.build(words.judged).eval()
+    short = words.measured.test.first(3).inputs
+    measured = subject(net, words)
     states = hidden_states(measured, short, "mean_tokens")["blocks.0"]
     for row, tokens in zip(states, short, strict=True):
         alone = tokens[tokens != 256][None]

@@ -3,10 +3,8 @@ import torch
 
 from muonlab.measure.probes import probe
 from muonlab.studies.features.config import SGD, AdamW, Muon, Training, Transfer
-from muonlab.studies.features.work import pretraining, transferring, weights
-from muonlab.studies.features.work.images import ImageMaterial
+from muonlab.studies.features.work import material, pretraining, transferring, weights
 from muonlab.studies.features.work.layers import fit
-from muonlab.studies.features.work.measuring import as_subjects, load_models
 from muonlab.studies.features.work.pretraining import build_engine, streams
 from muonlab.studies.features.work.robustness import judge
 from muonlab.studies.features.work.states import hidden_states, subject
@@ -39,7 +37,7 @@ def folder(pretrained, request):
 @pytest.fixture
 def by_hand(digits, tmp_path):
     """A folder "weights" with looks 0 and 5 of three members, each of values that say which they are."""
-    net = digits.pretraining().build()
+    net = digits.build(digits.judged)
     (tmp_path / "weights").mkdir()
     for step in (0, 5):
         rows = {name: torch.stack([each * 0 + step + member / 10 for member in range(3)]) for name, each in _own(net)}
@@ -56,7 +54,7 @@ def _own(net):
 
 def test_a_new_task_has_a_new_head_and_all_else_is_pretrained(pretrained, digits):
     kept = weights.load(pretrained, 40)
-    new = build_engine(digits.transfer("classes"), SGD(), [0.1] * 3, [7, 8, 9], "cpu")[0].tensors()
+    new = build_engine(digits, digits.transfers["classes"], SGD(), [0.1] * 3, [7, 8, 9], "cpu")[0].tensors()
     found = start(new, kept, [1, 0, 1], "classes")
     assert found.keys() == new.keys()
     for name, tensor in found.items():
@@ -142,8 +140,8 @@ def test_new_weights_are_those_of_the_seed_whoever_trains_them(make, make_family
     first, second = ([member["validation_loss"][0] for member in result["members"]] for result in results)
     assert first == second
     assert first[0] != first[1]
-    task = digits.transfer("classes")
-    fresh, _ = build_engine(task, SGD(), [0.1, 0.1], list(streams(make_family(), SEEDS)), "cpu")
+    task = digits.transfers["classes"]
+    fresh, _ = build_engine(digits, task, SGD(), [0.1, 0.1], list(streams(make_family(), SEEDS)), "cpu")
     assert pretraining.evaluate(fresh, task.validation)[0].tolist() == pytest.approx(first, rel=1e-5)
 
 
@@ -169,7 +167,7 @@ def test_the_result_says_what_was_seen_and_the_test_set_is_read_at_the_best_look
         assert min(losses) < losses[0]
         assert member["test_accuracy"] > result["chance"] + 0.1
     assert all(event["budget"] == 40 for event in seen)
-    assert result["chance"] == digits.transfer("classes").chance
+    assert result["chance"] == digits.transfers["classes"].test.chance
 
 
 def test_a_rate_that_diverges_is_a_result(make, run, folder):
@@ -182,7 +180,7 @@ def test_a_rate_that_diverges_is_a_result(make, run, folder):
 
 def test_weights_that_are_no_better_by_any_look_are_left_as_they_were(make, run, folder, digits, pretrained):
     result = run(make(rates=(0.0,)), folder)
-    task = digits.transfer("classes")
+    task = digits.transfers["classes"]
     for member in result["members"]:
         assert len(set(member["validation_loss"])) == 1
         assert member["best_step"] == 0
@@ -196,7 +194,8 @@ def test_running_statistics_are_transferred_too(make, make_family, make_pretrain
     state = make_state(steps=(6, 6))
     result = run(make(family=family, weights="batch", states=(state,)), tmp_path / "transferred")
     assert "changes its buffers" in result["why_sequential"]
-    new, _ = build_engine(ImageMaterial(family).transfer("classes"), SGD(), [0.1, 0.1], [0, 1], "cpu")
+    read = material.read(family)
+    new, _ = build_engine(read, read.transfers["classes"], SGD(), [0.1, 0.1], [0, 1], "cpu")
     kept = weights.load(tmp_path / "batch", 6)
     found = start(new.tensors(), kept, [0, 1], "classes")
     for name, tensor in kept.items():
@@ -216,13 +215,13 @@ def test_a_language_model_is_transferred_to_another_text_and_to_classes(
         make(family=family, task=task, weights="text", states=(make_state(steps=(8, 8)),), rates=(0.0,)),
         tmp_path / "transferred",
     )
-    assert result["num_test"] == len(words.transfer(task).test.labels)
+    assert result["num_test"] == len(words.transfers[task].test.labels)
     if task == "language":
         # With a rate of zero, the pretrained weights themselves are judged, their head among them.
-        models = load_models([make_state(steps=(8, 8))], SEEDS, tmp_path / "text", words.pretraining().build)
-        subjects = as_subjects(models, words.pretraining(), words.probing())
+        models = weights.load_models([make_state(steps=(8, 8))], SEEDS, tmp_path / "text", words.builder(words.judged))
+        subjects = [subject(each.net, words) for each in models]
         for measured, member in zip(subjects, result["members"], strict=True):
-            judged = judge(measured, words.transfer("language").test)
+            judged = judge(measured, words.transfers["language"].test)
             assert member["test_loss"] == pytest.approx(judged.loss, rel=1e-5)
             assert member["test_accuracy"] == pytest.approx(judged.accuracy)
 
@@ -239,10 +238,10 @@ def test_a_linear_probe_is_that_of_the_last_hidden_states(make, make_state, run,
         ("final", 1, 40),
         ("matched", 1, 0),
     ]
-    task = digits.transfer("classes")
+    task = digits.transfers["classes"]
     sets = task.train.first(few.probe_train), task.validation.first(few.probe_validation), task.test
-    models = load_models(states, SEEDS, pretrained, digits.pretraining().build)
-    subjects = as_subjects(models, digits.pretraining(), digits.probing())
+    models = weights.load_models(states, SEEDS, pretrained, digits.builder(digits.judged))
+    subjects = [subject(each.net, digits) for each in models]
     problems = [[hidden_states(each, part.inputs, "mean_pixels") for part in sets] for each in subjects]
     fitted = probe(
         *(([own[k]["blocks.0"] for own in problems], part.labels) for k, part in enumerate(sets)),
@@ -259,17 +258,17 @@ def test_a_linear_probe_is_that_of_the_last_hidden_states(make, make_state, run,
 
 def test_of_several_blocks_the_last_is_probed(make, make_family, make_state, run, tmp_path, few):
     family = make_family(net={"depths": (1, 1)})
-    material = ImageMaterial(family)
+    read = material.read(family)
     torch.manual_seed(0)
-    net = material.pretraining().build().eval()
+    net = read.build(read.judged).eval()
     (tmp_path / "weights").mkdir()
     weights.save(tmp_path / "weights", 0, {name: each[None] for name, each in _own(net)})
     state = make_state(seeds=(3,), steps=(0,))
     config = make(family=family, mode="linear", weights="weights", states=(state,), seeds=(3,), measuring=few)
     (found,) = run(config, tmp_path / "job")["members"]
-    task = material.transfer("classes")
+    task = read.transfers["classes"]
     sets = task.train.first(few.probe_train), task.validation.first(few.probe_validation), task.test
-    measured = subject(net, material.probing(), task.test.inputs[:1])
+    measured = subject(net, read)
     states = [hidden_states(measured, part.inputs, "mean_pixels") for part in sets]
     accuracies = [
         fit([[own[tap] for own in states]], [part.labels for part in sets]).test_accuracy.item()

@@ -1,4 +1,4 @@
-"""The models of a group: how each is loaded, called and made ready to be measured."""
+"""The models of a group, loaded, called and made ready to be measured."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from muonlab.data.sources import DataError
 from muonlab.studies.checkpoints.work import taps
-from muonlab.studies.checkpoints.work.material import Given, GivenStudy
 from muonlab.studies.checkpoints.work.nets import logits
-from muonlab.studies.features.work.states import Pools, Subject, rows
+from muonlab.studies.features.work.material import Material
+from muonlab.studies.features.work.states import Pools, Subject, mask_of, rows
 from muonlab.study.dotted import one_line
 
 TOGETHER_BYTES = 2**30  # of models that are in memory together
@@ -66,7 +66,7 @@ class Candidates:
     patterns: tuple[str, ...]
     pool: str | None
     call: Call
-    given: Given
+    given: Material
 
     def chunks(self) -> Iterator[list[Member]]:
         """Yield members that are in memory together: as many as are small, at least one."""
@@ -91,9 +91,9 @@ def ready(candidates: Candidates, net: nn.Module, device: str) -> Subject:
         DataError: what the net raises of such inputs; outputs that do not fit the data; taps or pools that do not fit.
     """
     given = candidates.given
-    examples = given.judged().test.inputs[:TRIED]
+    examples = given.judged.test.inputs[:TRIED]
     net = net.to(device).eval()
-    answer = _answer(candidates.call, given.padding, _table(net), device)
+    answer = _answer(candidates.call, given.judged.padding, _table(net), device)
     try:
         with torch.no_grad():
             found = answer(net, examples)
@@ -107,8 +107,7 @@ def ready(candidates: Candidates, net: nn.Module, device: str) -> Subject:
     shapes = taps.tap_shapes(net, examples, answer)
     chosen = taps.choose(net, candidates.patterns)
     pool, rank_pool = _pools(candidates, shapes, chosen, len(examples))
-    mask = None if given.padding is None else _mask_of(given.padding)
-    return Subject(net, chosen, pool, rank_pool, mask, answer, rows(found[:1]))
+    return Subject(net, chosen, pool, rank_pool, mask_of(given), answer, rows(found[:1]))
 
 
 def _table(net: nn.Module) -> int | None:
@@ -118,10 +117,6 @@ def _table(net: nn.Module) -> int | None:
     else:
         first = next((module for module in net.modules() if isinstance(module, nn.Embedding)), None)
     return first.num_embeddings if isinstance(first, nn.Embedding) else None
-
-
-def _mask_of(padding: int) -> Callable[[Tensor], Tensor]:
-    return lambda tokens: tokens != padding
 
 
 def _answer(call: Call, padding: int | None, table: int | None, device: str) -> Callable[[nn.Module, Tensor], Tensor]:
@@ -142,7 +137,7 @@ def _words(examples: Tensor) -> str:
 
 def _check(candidates: Candidates, found: Tensor, examples: Tensor) -> None:
     """Raise DataError where logits do not fit the labels."""
-    given, labels = candidates.given, candidates.given.judged().test.labels
+    given, labels = candidates.given, candidates.given.judged.test.labels
     if labels.ndim > 1:
         if tuple(found.shape[:2]) != tuple(examples.shape):
             raise DataError(
@@ -173,9 +168,9 @@ def _pools(
 ) -> tuple[Pools, Pools]:
     """Return how states are pooled for probes and for ranks: of texts, ranks are those of the last token."""
     given = candidates.given
-    if isinstance(given, GivenStudy) and candidates.pool is None:
-        return given.probing.pool, given.probing.rank_pool
+    if candidates.pool is None and given.pool is not None and given.rank_pool is not None:
+        return given.pool, given.rank_pool
     pool = taps.pools(shapes, chosen, candidates.pool, num_examples=num_examples)
-    if given.padding is None or candidates.pool is not None:
+    if given.judged.padding is None or candidates.pool is not None:
         return pool, pool
     return pool, {name: "last_token" if each == "mean_tokens" else each for name, each in pool.items()}

@@ -1,4 +1,4 @@
-"""What a path holds: a file of weights of one model or of several, or a folder of Hugging Face's. No code is run."""
+"""The content of a path: a file of weights of one model or of several, or a Hugging Face folder. No code is run."""
 
 import hashlib
 import json

@@ -13,9 +13,11 @@ from muonlab.studies.checkpoints.config import Data, Group, Images, Inspect, Stu
 from muonlab.studies.checkpoints.work import checkpoints, huggingface, nets, taps
 from muonlab.studies.checkpoints.work.candidates import Candidates, Member, plain_call, ready
 from muonlab.studies.checkpoints.work.checkpoints import Described
-from muonlab.studies.checkpoints.work.material import Given, GivenStudy
-from muonlab.studies.checkpoints.work.measuring import inspect, open_data
+from muonlab.studies.checkpoints.work.material import open_data
+from muonlab.studies.checkpoints.work.measuring import inspect
 from muonlab.studies.features.config import Family
+from muonlab.studies.features.work import material
+from muonlab.studies.features.work.material import Material
 from muonlab.train.jobs import Context, finish
 
 
@@ -52,7 +54,7 @@ def tap_table(job: Inspect) -> list[tuple[str, str, tuple[int, ...], bool]]:
     found = []
     for group in candidates(job, []):
         subject = ready(group, group.members[0].load(), "cpu")
-        example = group.given.judged().test.inputs[:1]
+        example = group.given.judged.test.inputs[:1]
         shapes = taps.tap_shapes(subject.net, example, subject.call)
         found += [(group.name, name, shape, name in subject.taps) for name, shape in shapes]
     return found
@@ -67,7 +69,7 @@ def candidates(job: Inspect, notes: list[str]) -> list[Candidates]:
     described = {group.name: _described(group) for group in job.groups}
     everything = [each for own in described.values() for each in own]
     tokenizer = _tokenizer(everything)
-    opened: dict[Data, Given] = {}
+    opened: dict[Data, Material] = {}
     groups = []
     for group in job.groups:
         data = _data(group, described[group.name], job.data, notes)
@@ -130,7 +132,7 @@ def _tokenizer(described: list[Described]) -> str | None:
     return str(paths[0]) if paths else None
 
 
-def _candidates(group: Group, described: list[Described], given: Given, notes: list[str]) -> Candidates:
+def _candidates(group: Group, described: list[Described], given: Material, notes: list[str]) -> Candidates:
     first, call = described[0], plain_call
     if first.kind == "huggingface":
         name, build, call = _architecture(first), huggingface.untrained(first.place), huggingface.call
@@ -150,19 +152,19 @@ def _architecture(described: Described) -> str:
     return str((read_json(described.place / "config.json").get("architectures") or ["?"])[0])
 
 
-def _builder(group: Group, described: list[Described], given: Given) -> tuple[str, nets.Build]:
+def _builder(group: Group, described: list[Described], given: Material) -> tuple[str, nets.Build]:
     """Return what the net is called and what makes it: the user's function, or what the study's config says."""
     if group.net is not None:
         return group.net, nets.builder(group.net)
-    if isinstance(given, GivenStudy):
-        return given.net, given.build
+    if given.net is not None:
+        return given.net.kind, given.builder(given.judged)
     families = [own.family for own in described]
     if families[0] is None or any(family != families[0] for family in families):
         raise DataError(
             f"{group.name}: {described[0].path} holds weights alone; give net=package.module:function, {nets.EXAMPLE}"
         )
-    study = GivenStudy(families[0])
-    return study.net, study.build
+    study = material.read(families[0])
+    return families[0].net.kind, study.builder(study.judged)
 
 
 def _load(build: nets.Build, described: Described, member: int, notes: list[str]) -> nn.Module:

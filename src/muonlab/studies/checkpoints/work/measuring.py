@@ -2,29 +2,27 @@
 
 import gc
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from muonlab.data.dataset import DATA_SEED
 from muonlab.data.sources import DataError
 from muonlab.studies.checkpoints.config import Data
 from muonlab.studies.checkpoints.work.candidates import Candidates, Member, plain_call, ready
-from muonlab.studies.checkpoints.work.material import Given, GivenImages, GivenStudy, GivenTexts
+from muonlab.studies.checkpoints.work.material import open_data
 from muonlab.studies.checkpoints.work.nets import digest, is_finite
 from muonlab.studies.features.config import Measuring
-from muonlab.studies.features.work.controls import controls, sheet
-from muonlab.studies.features.work.layers import MEASURES, layers
-from muonlab.studies.features.work.material import DATA_SEED, Probing, Sets
-from muonlab.studies.features.work.robustness import SEVERITIES, corrupt_all, judge
+from muonlab.studies.features.work.layers import controls
+from muonlab.studies.features.work.measuring import measure, num_pieces, sheet
+from muonlab.studies.features.work.robustness import judge
 from muonlab.studies.features.work.states import Subject
-from muonlab.studies.features.work.transferring import probe_linearly
+from muonlab.train.jobs import Report, counter
 
 NEW_NETS, FEW_NEW_NETS = 10, 3  # of the control before training: of small nets, and of others
 SMALL_BYTES = 64 * 2**20  # of weights
-
-Report = Callable[[dict], None]
 
 
 def inspect_models(
@@ -69,23 +67,6 @@ def inspect_models(
     return inspect(candidates, measures, measuring or Measuring(), report=report)
 
 
-def open_data(data: Data, tokenizer: str | None = None) -> Given:
-    """Return what models are inspected on.
-
-    Args:
-        data: as the config has it.
-        tokenizer: of texts, where they name none.
-
-    Raises:
-        DataError: what is wrong with the files.
-    """
-    if data.kind == "images":
-        return GivenImages(data)
-    if data.kind == "text":
-        return GivenTexts(data, data.tokenizer or tokenizer or "bytes")
-    return GivenStudy(data.family)
-
-
 def inspect(
     groups: Sequence[Candidates],
     measures: Collection[str],
@@ -109,7 +90,7 @@ def inspect(
         DataError: models that do not fit the data.
     """
     given = groups[0].given
-    judged, probed = given.judged(), given.probed()
+    judged, probed = given.judged, given.probed
     number = min(settings.examples, len(judged.test.labels))
     work = _Work(groups, measures, settings, device, report)
     described, models = [], []
@@ -117,11 +98,10 @@ def inspect(
         own, rows = work.group(group)
         described.append(own)
         models += rows
-    chance = None if probed is None else probed.test.labels.bincount().max().item() / len(probed.test.labels)
     found = {
-        "corruptions": list(given.corruptions),
-        "chance": judged.chance,
-        "probe_chance": chance,
+        "corruptions": list(judged.corruptions),
+        "chance": judged.test.chance,
+        "probe_chance": None if probed is None else probed.test.chance,
         "num_examples": number,
         "num_probe_train": 0 if probed is None else min(settings.probe_train, len(probed.train.labels)),
         "num_probe_test": 0 if probed is None else min(settings.examples, len(probed.test.labels)),
@@ -130,33 +110,24 @@ def inspect(
         "groups": described,
         "models": models,
         "controls": work.controls,
-        "sheet": sheet(given.sheet()),
+        "sheet": sheet(given.measured.sheet()),
     }
     return _finite(found)
 
 
 class _Work:
-    """What is done with each group in turn, and what is seen on the way."""
+    """The work on one group after the other, and what was found on the way."""
 
     def __init__(
         self, groups: Sequence[Candidates], measures: Collection[str], settings: Measuring, device: str, report: Report
     ):
-        self._measures, self._settings, self._device, self._report = set(measures), settings, device, report
-        self._layered = [name for name in MEASURES if name in self._measures]
-        self._severities = SEVERITIES if "robustness" in self._measures else ()
+        self._measures, self._settings, self._device = measures, settings, device
         self.controls: dict[str, Any] | None = None
         self.notes: list[str] = []
         self._seen: dict[tuple[str, str], Member] = {}  # group and digest -> the member that had these weights first
-        self._done = 0
-        num_corrupted = len(self._severities) or int("margins" in self._measures)
-        corruptions = num_corrupted * len(groups[0].given.corruptions) * sum(len([*group.chunks()]) for group in groups)
-        models = sum(len(group.members) for group in groups)
-        self._budget = corruptions + models * (2 * bool(self._layered) + ("transfer" in self._measures)) + 1
-        self._alive = models
-
-    def _advance(self, number: int) -> None:
-        self._done = min(self._done + number, self._budget)
-        self._report({"step": self._done, "budget": self._budget, "alive": self._alive})
+        models, calls = sum(len(group.members) for group in groups), sum(len([*group.chunks()]) for group in groups)
+        pieces = num_pieces(groups[0].given, measures, num_models=models, num_calls=calls)
+        self._advance = counter(report, pieces + 1, models)
 
     def group(self, group: Candidates) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Return what is said of a group, and the rows of its models."""
@@ -177,12 +148,15 @@ class _Work:
             if any(own["taps"] != list(each.taps) for each in subjects) or described not in ({}, own):
                 raise DataError(f"{group.name} has models of several architectures; give each a group of its own")
             described = own
+            measured = measure(
+                subjects, group.given, self._settings, self._measures, by_example=True, advance=self._advance
+            )
             rows += [
                 {"group": group.name, "checkpoint": member.checkpoint, "member": member.member, **row}
-                for member, row in zip(kept, self._measured(group, subjects), strict=True)
+                for member, row in zip(kept, measured, strict=True)
             ]
             if self.controls is None:
-                self.controls = controls(first, probing_of(group.given), self._settings, self._layered)
+                self.controls = controls(first, group.given.measured, self._settings, self._measures)
             del first, subjects
             gc.collect()  # nets may refer to themselves in circles
         if not described:
@@ -207,40 +181,9 @@ class _Work:
                 subjects.append(ready(group, net, self._device))
         return kept, subjects
 
-    def _measured(self, group: Candidates, subjects: list[Subject]) -> list[dict[str, Any]]:
-        """Return the rows of models that are in memory together."""
-        given, measures, settings = group.given, self._measures, self._settings
-        has_margins = "margins" in measures
-        found: list[dict[str, Any]] = [{} for _ in subjects]
-        robust = None
-        if self._severities or has_margins:
-            robust = corrupt_all(
-                subjects,
-                given,
-                settings,
-                severities=self._severities,
-                keep_states=has_margins,
-                advance=self._advance,
-            )
-        for k, row in enumerate(found):
-            if robust is not None and self._severities:
-                row.update({**robust[k].row(), **robust[k].by_example()})
-        if self._layered:
-            states = [each.states for each in robust or []]
-            probing, own = probing_of(given), {"measures": self._layered, "by_example": True, "advance": self._advance}
-            for row, each in zip(found, layers(subjects, probing, states, settings, **own), strict=True):
-                row["layers"] = each
-        other = given.transfer() if "transfer" in measures else None
-        if other is not None:
-            fitted = probe_linearly(subjects, other, settings, self._advance)
-            for k, row in enumerate(found):
-                hits, accuracy = fitted.test_hits[k].int().tolist(), fitted.test_accuracy[k].item()
-                row["transfer"] = {"accuracy": accuracy, "by_example": hits, "chance": other.chance}
-        return found
-
     def _untrained(self, group: Candidates) -> dict[str, Any] | None:
         """Return what nets of new weights make of the clean examples; None where every new net has the same weights."""
-        clean, _ = group.given.corrupted(group.given.corruptions[0], 0, self._settings.examples)
+        clean, _ = group.given.corrupted(group.given.judged.corruptions[0], 0, self._settings.examples)
         first: nn.Module | None = None
         accuracies = []
         for number in range(NEW_NETS if group.members[0].num_bytes <= SMALL_BYTES else FEW_NEW_NETS):
@@ -262,12 +205,6 @@ def _new(group: Candidates, number: int) -> nn.Module:
 
 def _are_equal(first: nn.Module, second: nn.Module) -> bool:
     return all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True))
-
-
-def probing_of(given: Given) -> Probing:
-    """Return what is probed; windows of a text without labels where there is no more, for ranks alone."""
-    sets: Sets = given.probed() or given.judged()
-    return Probing(sets.train, sets.validation, sets.test, pool="", rank_pool="", padding=given.padding)
 
 
 def _finite(value: Any) -> Any:

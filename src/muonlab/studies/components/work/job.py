@@ -1,4 +1,4 @@
-"""One job of the components study, from its config to its result.json; one that was killed is done anew, in seconds."""
+"""One job of the components study, from its config to its result.json."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from muonlab.nets.mlp import MLP, LinearClassifier
+from muonlab.nets import named
 from muonlab.studies.components.config import SGD, AdamW, Components, Muon, Net, Simulate
 from muonlab.studies.components.theory.problem import Problem, build
 from muonlab.studies.components.work.examples import draw, means, removed, strongest, swapped
@@ -113,11 +113,12 @@ def squared(logits: Tensor, labels: Tensor) -> Tensor:
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": softmax, "squared": squared}
 
 
-def build_net(components: Components, net: Net) -> LinearClassifier | MLP:
+def build_net(components: Components, net: Net) -> nn.Module:
     """Return the net of a job, with weights of torch's global generator."""
+    sizes = {"inputs": components.dimension, "classes": components.classes}
     if net.depth == 0:
-        return LinearClassifier(components.dimension, components.classes, bias=False)
-    return MLP(components.dimension, components.classes, depth=net.depth, width=net.width, activation=net.activation)
+        return named.build("linear", sizes, bias=False)
+    return named.build("mlp", sizes, **net.model_dump())
 
 
 def treatments(

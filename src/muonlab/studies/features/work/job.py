@@ -3,10 +3,7 @@
 from typing import Any
 
 from muonlab.studies.features import config as features
-from muonlab.studies.features.work import measuring, pretraining, transferring
-from muonlab.studies.features.work.images import ImageMaterial
-from muonlab.studies.features.work.material import Material
-from muonlab.studies.features.work.texts import TextMaterial
+from muonlab.studies.features.work import material, measuring, pretraining, transferring
 from muonlab.train.jobs import Context, finish
 
 
@@ -24,16 +21,11 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
     job = features.read(config)
 
     def work(context: Context) -> dict[str, Any]:
-        material = build_material(job.family)
+        read = material.read(job.family)
         if isinstance(job, features.Pretrain):
-            return pretraining.run(job, material, context)
+            return pretraining.run(job, read, context)
         if isinstance(job, features.Measure):
-            return measuring.run(job, material, context)
-        return transferring.run(job, material, context)
+            return measuring.run(job, read, context)
+        return transferring.run(job, read, context)
 
     return finish(folder, work, **where)
-
-
-def build_material(family: features.Family) -> Material:
-    """Return what the nets of a family are trained, probed and corrupted on."""
-    return ImageMaterial(family) if family.data.kind == "images" else TextMaterial(family)

@@ -1,4 +1,4 @@
-"""Probes, margins and ranks of the hidden states of every layer."""
+"""Probes, margins and ranks of the hidden states of every layer, and their controls."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from muonlab.data.dataset import DATA_SEED, Dataset
 from muonlab.measure.margins import Margins, margins, summarise
 from muonlab.measure.probes import Probes, probe
 from muonlab.measure.spectra import Spectrum, bootstrap, jackknife
 from muonlab.studies.features.config import Measuring
-from muonlab.studies.features.work.material import Probing
 from muonlab.studies.features.work.states import Subject, hidden_states
 
 RESAMPLES = 200
@@ -24,7 +24,7 @@ LISTED = ("by_norm", "raw")  # kinds of margins that are given for each example
 
 def layers(
     subjects: Sequence[Subject],
-    probing: Probing,
+    data: Dataset,
     corrupted: Sequence[dict[str, list[Tensor]]],
     settings: Measuring,
     *,
@@ -32,11 +32,11 @@ def layers(
     by_example: bool = False,
     advance: Callable[[int], None] = lambda number: None,
 ) -> list[list[dict[str, Any]]]:
-    """Return a row for each tap of each net.
+    """Return a row per tap of each net.
 
     Args:
         subjects: nets of the same taps and widths.
-        probing: what is probed.
+        data: what is probed.
         corrupted: of each net, `robustness.Robustness.states`; not read without margins.
         settings: how many examples.
         measures: "margins", "rank" or both.
@@ -44,9 +44,9 @@ def layers(
         advance: called with the number of nets that are done with a half of the work.
     """
     sets = (
-        probing.train.first(settings.probe_train),
-        probing.validation.first(settings.probe_validation),
-        probing.test.first(settings.examples),
+        data.train.first(settings.probe_train),
+        data.validation.first(settings.probe_validation),
+        data.test.first(settings.examples),
     )
     states: list[list[dict[str, Tensor]]] = []
     rows: list[dict[str, dict[str, Any]]] = [{tap: {"tap": tap} for tap in each.taps} for each in subjects]
@@ -151,3 +151,34 @@ def _rank_interval(hidden: Tensor) -> tuple[float, float]:
 
 def _numbers(values: Tensor) -> list[float] | None:
     return values.tolist() if values.isfinite().all() else None
+
+
+# -- controls: what the measures say where there is nothing to find ---------------------------------------
+
+
+def controls(
+    measured: Subject, data: Dataset, settings: Measuring, measures: Collection[str] = MEASURES
+) -> dict[str, Any]:
+    """Return what probes say of shuffled labels, and spectra of a representation of rank one, at the last tap."""
+    sets = (
+        data.train.first(settings.probe_train),
+        data.validation.first(settings.probe_validation),
+        data.test,
+    )
+    tap = measured.taps[-1]
+    states = [hidden_states(measured, part.inputs, measured.pool)[tap] for part in sets]
+    found: dict[str, Any] = {"tap": tap}
+    if "margins" in measures:
+        generator = torch.Generator().manual_seed(DATA_SEED)
+        shuffled = [part.labels[torch.randperm(len(part.labels), generator=generator)] for part in sets]
+        fitted = fit([states], shuffled)
+        below_zero = summaries(of_probes(fitted, [states[2]], shuffled[2]))[0]["below_zero"]
+        found["shuffled_labels"] = {
+            **probe_row(fitted, 0),
+            "below_zero": below_zero,
+            "num_test": len(shuffled[2]),
+        }
+    if "rank" in measures:
+        line = states[2] @ states[2].mean(0)
+        found["rank_one"] = spectrum(line[:, None] * states[2].mean(0))
+    return found

@@ -1,138 +1,139 @@
-"""What the nets of a family are trained, probed and corrupted on: the same three sets for every seed and optimizer."""
+"""The data sets of a family: for pretraining, probes, transfer and corruptions."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from functools import partial
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-DATA_SEED = 0  # of the split, of choices among examples and of corruptions: all runs see the same
-
-
-class Set(NamedTuple):
-    """Examples: inputs (N, ...) as the net takes them; labels (N,) classes or (N, T) next tokens."""
-
-    inputs: Tensor
-    labels: Tensor
-
-    @property
-    def kind(self) -> str:
-        """What the labels are: "classes" or "tokens"."""
-        return "classes" if self.labels.ndim == 1 else "tokens"
-
-    def first(self, number: int) -> "Set":
-        """Return the first of them; they are in random order."""
-        return Set(self.inputs[:number], self.labels[:number])
+from muonlab.data import images, text
+from muonlab.data.dataset import DATA_SEED, Dataset, Examples
+from muonlab.data.image_dataset import ImageDataset
+from muonlab.data.sources import DataError
+from muonlab.data.text_datasets import PassageDataset, TextDataset
+from muonlab.data.tokens import build as build_tokenizer
+from muonlab.nets import named
+from muonlab.studies.features.config import Family, ImageData, Net, TextData, ViTConfig
 
 
 @dataclass(frozen=True, eq=False)
-class Sets:
-    """What is learnt or tested.
+class Material:
+    """Data sets in their parts in a study of features.
 
     Attributes:
-        train, validation, test: three sets that share no example.
-        chance: accuracy of the best constant answer on the test set.
-    """
-
-    train: Set
-    validation: Set
-    test: Set
-    chance: float
-
-
-@dataclass(frozen=True, eq=False)
-class Task(Sets):
-    """What is learnt, and by what.
-
-    Attributes:
-        build: returns the net for it, with weights of torch's global generator.
-    """
-
-    build: Callable[[], nn.Module]
-
-
-@dataclass(frozen=True, eq=False)
-class Probing:
-    """Labelled examples whose hidden states are probed, and how states become one vector an example.
-
-    Attributes:
-        train, validation, test: sets with classes as labels.
-        pool: of `muonlab.measure.features`.
-        rank_pool: the same for the states whose rank is measured.
-        padding: token id that marks what is no text; None where there is none.
-    """
-
-    train: Set
-    validation: Set
-    test: Set
-    pool: str
-    rank_pool: str
-    padding: int | None = None
-
-    def mask(self, batch: Tensor) -> Tensor:
-        """Return which tokens are real, (B, T)."""
-        return batch != self.padding
-
-
-class Corruptible(Protocol):
-    """What has examples that can be corrupted.
-
-    Attributes:
-        corruptions: names, in the order of the report.
-    """
-
-    @property
-    def corruptions(self) -> tuple[str, ...]: ...  # noqa: D102
-
-    def corrupted(self, name: str, severity: int, number: int) -> tuple[Set, Set]:
-        """Return the first test examples of what is judged, and of what is probed, under a corruption.
-
-        Severity 0 leaves them as they are.
-        """
-        ...
-
-
-class Material(Corruptible, Protocol):
-    """What `images.ImageMaterial` and `texts.TextMaterial` offer.
-
-    Attributes:
+        judged: what nets answer, and are pretrained on.
+        probed: labelled examples whose hidden states are probed; None without. Windows of a text have no labels.
+        transfers: what is learnt after, by name: "classes" or "language".
         notes: for the report: what was read, and what was left out.
+        pool: how states become one vector per example, of `muonlab.measure.features`; None goes by their shapes.
+        rank_pool: the same for the states whose rank is measured.
+        net: the architecture, where the data come with one.
+        classes: names, in the order of the outputs that any net must have; None where there is no such order.
+        vocabulary: number of token ids, padding left out, that any net must have; None likewise.
     """
 
+    judged: Dataset
+    probed: Dataset | None
+    transfers: Mapping[str, Dataset] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    pool: str | None = None
+    rank_pool: str | None = None
+    net: Net | None = None
+    classes: tuple[str, ...] | None = None
+    vocabulary: int | None = None
+
+    def build(self, data: Dataset) -> nn.Module:
+        """Return the net for one of the data sets, with weights of torch's global generator."""
+        assert self.net is not None
+        return named.build(self.net.kind, data.sizes, **self.net.model_dump(exclude={"kind"}))
+
+    def builder(self, data: Dataset) -> partial[nn.Module]:
+        """Return the function that builds the net for a data set."""
+        return partial(self.build, data)
+
     @property
-    def notes(self) -> tuple[str, ...]: ...  # noqa: D102
+    def measured(self) -> Dataset:
+        """The data whose states are measured: what is probed; of a text alone its windows, for ranks."""
+        return self.probed or self.judged
 
-    def pretraining(self) -> Task:
-        """Return what is learnt first."""
-        ...
-
-    def transfer(self, task: str) -> Task:
-        """Return what is learnt after: "classes" or "language"."""
-        ...
-
-    def probing(self) -> Probing:
-        """Return what hidden states are probed on."""
-        ...
-
-    def sheet(self) -> "Sheet":
-        """Return an example under every corruption."""
-        ...
+    def corrupted(self, name: str, severity: int, number: int) -> tuple[Examples, Examples]:
+        """Return the first test examples of what is judged, and of what is measured, under a corruption."""
+        judged = self.judged.corrupted(name, severity, number)
+        is_one = self.measured is self.judged
+        return judged, judged if is_one else self.measured.corrupted(name, severity, number)
 
 
-@dataclass(frozen=True, eq=False)
-class Sheet:
-    """An example under every corruption and severity: a picture (C, H, W) in [0, 1], or lines of text."""
+def read(family: Family) -> Material:
+    """Return what the nets of a family are trained, probed and corrupted on.
 
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    picture: Tensor | None = None
-    lines: tuple[tuple[str, ...], ...] = field(default=())
+    Raises:
+        DataError: what is wrong with the files or the choice of classes.
+    """
+    return _images(family.net, family.data) if family.data.kind == "images" else _texts(family.net, family.data)
 
 
-def example_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of each example, (B,): of (B, C) and (B,), or the mean over (B, T, V) and (B, T)."""
-    if labels.ndim == 1:
-        return F.cross_entropy(logits, labels, reduction="none")
-    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return losses.view(labels.shape).mean(dim=1)
+def _images(net: Net, data: ImageData) -> Material:
+    """Half of the classes to pretrain on and to be probed with, the other half to transfer to.
+
+    Images are standardised by mean and deviation of the channels of the pretraining images, downstream too, as the
+    pretrained weights expect it. They are corrupted before.
+    """
+    given = (data.classes or (), data.transfer_classes or ())
+    whole = images.load(
+        data.source,
+        test=data.test,
+        size=data.size,
+        # Every class once; a limit applies to each.
+        classes=tuple(dict.fromkeys(given[0] + given[1])) if all(given) else None,
+        per_class=data.per_class,
+        test_per_class=data.test_per_class,
+        seed=DATA_SEED,
+    )
+    names = whole.classes
+    if not any(given) and len(names) < 4:
+        raise DataError(
+            f"{data.source} has {len(names)} classes; expected 4 or more, as half of them are pretrained on and the "
+            "others transferred to; give images of more classes"
+        )
+    own = given[0] or (tuple(name for name in names if name not in given[1]) if given[1] else names[: len(names) // 2])
+    others = given[1] or tuple(name for name in names if name not in own)
+    if both := sorted({*own} & {*others}):
+        raise DataError(f"classes and transfer_classes both have {', '.join(both)}; give a class to one of them")
+    dataset = partial(ImageDataset, validation=data.validation, test_share=data.test_share)
+    pretrained_on = dataset(images.subset(whole, classes=own))
+    # With a test set the limit is on all that is outside of it; without one on what is trained on.
+    limit, has_test = data.transfer_per_class, bool(whole.is_test.any())
+    chosen = images.subset(whole, classes=others, per_class=limit if has_test else None, seed=DATA_SEED)
+    named_limit = None if limit is None else ("transfer_per_class", limit)
+    other = dataset(chosen, scaling=pretrained_on, limit=named_limit)
+    pool = "mean_pixels"
+    if isinstance(net, ViTConfig):
+        pool = "cls" if net.pooling == "class" else "mean_tokens"
+    notes = (str(whole), f"pretrained on {', '.join(own)}; transferred to {', '.join(others)}")
+    return Material(pretrained_on, pretrained_on, {"classes": other}, notes, pool, pool, net)
+
+
+def _texts(net: Net, data: TextData) -> Material:
+    """A text to pretrain a language model on, another to transfer to, and labelled texts to probe and transfer to."""
+    encoder = build_tokenizer(data.tokenizer, ())
+    own, other = (
+        TextDataset(text.language(source, limit=limit), data.length, data.tokenizer, encoder)
+        for source, limit in ((data.source, data.limit), (data.transfer_source, data.transfer_limit))
+    )
+    passages = text.examples(
+        data.examples,
+        test=data.examples_test,
+        per_class=data.per_class,
+        test_per_class=data.test_per_class,
+        seed=DATA_SEED,
+    )
+    labelled = PassageDataset(passages, data.length, encoder)
+    overlap = "; some of these passages may stand in the text pretrained on, for every optimizer alike"
+    is_inside = (data.source, data.examples) == ("sources", "packages")
+    notes = (
+        f"pretrained on {own}",
+        f"transferred to {other}",
+        f"probed with, and transferred to, {labelled}" + overlap * is_inside,
+    )
+    transfers = {"classes": labelled, "language": other}
+    return Material(own, labelled, transfers, notes, pool="mean_tokens", rank_pool="last_token", net=net)

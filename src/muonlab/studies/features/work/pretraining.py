@@ -1,14 +1,17 @@
 """A pretraining job: one member per rate and seed of one net, trained for a budget and evaluated on the way."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from muonlab.data.dataset import Dataset, Examples
+from muonlab.losses import softmax_per_example
 from muonlab.studies.features.config import SGD, AdamW, Family, Muon, Pretrain, Training
 from muonlab.studies.features.work import weights
-from muonlab.studies.features.work.material import Material, Set, Task, example_loss
+from muonlab.studies.features.work.material import Material
 from muonlab.study.optimizers import Custom
 from muonlab.train import engine, loop, optimizers, seeds
 from muonlab.train.batches import Batches
@@ -35,12 +38,18 @@ def streams(family: Family, own: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def build_engine(
-    task: Task, optimizer: SGD | AdamW | Muon | Custom, rates: list[float], own: list[int], device: str
+    material: Material,
+    data: Dataset,
+    optimizer: SGD | AdamW | Muon | Custom,
+    rates: Sequence[float],
+    own: Sequence[int],
+    device: str = "cpu",
 ) -> tuple[Engine, str | None]:
     """Return the engine of the members, and why it is not the faster one."""
-    treated = optimizers.of_config(task.build(), optimizer, rates, stems=STEMS)
-    rows = task.train.first(engine.TRIAL_ROWS)
-    return engine.build(task.build, example_loss, treated, own, rows.inputs, rows.labels, device=device)
+    build = material.builder(data)
+    treated = optimizers.of_config(build(), optimizer, rates, stems=STEMS)
+    rows = data.train.first(engine.TRIAL_ROWS)
+    return engine.build(build, softmax_per_example, treated, own, rows.inputs, rows.labels, device=device)
 
 
 def pace_of(training: Training, step: int) -> float:
@@ -50,20 +59,20 @@ def pace_of(training: Training, step: int) -> float:
 
 def run(job: Pretrain, material: Material, context: Context) -> dict[str, Any]:
     """Train and return what result.json holds; a half-done job goes on from its checkpoint."""
-    task, training = material.pretraining(), job.training
+    data, training = material.judged, job.training
     who, everyone = members(job.rates, job.seeds), streams(job.family, job.seeds)
     own = [everyone[position] for _, position in who]
-    trained, reason = build_engine(task, job.optimizer, [rate for rate, _ in who], own, context.device)
+    trained, reason = build_engine(material, data, job.optimizer, [rate for rate, _ in who], own, context.device)
     if reason:
         context.clock.log(reason)
-    batches = Batches(*task.train, own, training.batch, device=context.device)
+    batches = Batches(*data.train, own, training.batch, device=context.device)
     flops = count_flops(trained, batches) / len(who)
     metrics = Metrics(context.folder / "metrics.jsonl", len(who))
 
     def evaluate(step: int, alive: list[int]) -> list[int]:
         if job.keep:
             weights.save(context.folder, step, trained.tensors())
-        metrics.append(step, batches.epoch(step), alive, _scores(trained, task))
+        metrics.append(step, batches.epoch(step), alive, _scores(trained, data))
         return alive
 
     loop.train(
@@ -77,11 +86,11 @@ def run(job: Pretrain, material: Material, context: Context) -> dict[str, Any]:
         metrics=metrics,
     )
     return {
-        "chance": task.chance,
-        "num_train": len(task.train.labels),
-        "num_validation": len(task.validation.labels),
-        "num_test": len(task.test.labels),
-        "num_parameters": sum(p.numel() for p in task.build().parameters()),
+        "chance": data.test.chance,
+        "num_train": len(data.train.labels),
+        "num_validation": len(data.validation.labels),
+        "num_test": len(data.test.labels),
+        "num_parameters": sum(p.numel() for p in material.build(data).parameters()),
         "flops_per_step": flops,
         "why_sequential": reason,
         "notes": list(material.notes),
@@ -106,15 +115,15 @@ def count_flops(trained: Engine, batches: Batches) -> float:
     return float(counter.get_total_flops())
 
 
-def _scores(trained: Engine, task: Task) -> dict[str, Tensor]:
+def _scores(trained: Engine, data: Dataset) -> dict[str, Tensor]:
     values = {}
-    number = EVALUATED[task.validation.kind]
-    for side, examples in (("train", task.train.first(number // 4)), ("validation", task.validation.first(number))):
+    number = EVALUATED[data.validation.kind]
+    for side, examples in (("train", data.train.first(number // 4)), ("validation", data.validation.first(number))):
         values[f"{side}_loss"], values[f"{side}_accuracy"] = evaluate(trained, examples)
     return values
 
 
-def evaluate(trained: Engine, examples: Set) -> tuple[Tensor, Tensor]:
+def evaluate(trained: Engine, examples: Examples) -> tuple[Tensor, Tensor]:
     """Return mean loss and accuracy of every member, (S,) each."""
     losses, hits, rows = [], [], ROWS[examples.kind]
     for inputs, labels in zip(examples.inputs.split(rows), examples.labels.split(rows), strict=True):

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from muonlab.data.dataset import Examples
+from muonlab.losses import softmax_per_example
 from muonlab.studies.features.config import Measuring
-from muonlab.studies.features.work.material import Corruptible, Set, example_loss
+from muonlab.studies.features.work.material import Material
 from muonlab.studies.features.work.states import Subject, hidden_states
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -20,7 +22,7 @@ class Judged:
 
     Attributes:
         loss: mean cross-entropy.
-        hits: (N,) float64, share of right answers of each example: 0 or 1 of classes, between of tokens.
+        hits: (N,) float64, share of right answers per example: 0 or 1 for classes, in between for tokens.
     """
 
     loss: float
@@ -65,7 +67,7 @@ class Robustness:
 
 def corrupt_all(
     subjects: Sequence[Subject],
-    material: Corruptible,
+    material: Material,
     settings: Measuring,
     *,
     severities: Sequence[int] = SEVERITIES,
@@ -83,11 +85,11 @@ def corrupt_all(
         advance: called with 1 after each corruption and severity.
     """
     number = settings.examples
-    clean, _ = material.corrupted(material.corruptions[0], 0, number)
+    clean, _ = material.corrupted(material.judged.corruptions[0], 0, number)
     found = [Robustness(judge(each, clean)) for each in subjects]
     kept = [settings.margin_severity] if keep_states else []
     wanted: list[int] = sorted({*severities, *kept})
-    for name in material.corruptions:
+    for name in material.judged.corruptions:
         for severity in wanted:
             examples, probed = material.corrupted(name, severity, number)
             for measured, own in zip(subjects, found, strict=True):
@@ -101,12 +103,12 @@ def corrupt_all(
 
 
 @torch.no_grad()
-def judge(measured: Subject, examples: Set) -> Judged:
+def judge(measured: Subject, examples: Examples) -> Judged:
     """Return loss and hits."""
     losses, hits = [], []
     batches = (part.split(measured.rows) for part in examples)
     for inputs, labels in zip(*batches, strict=True):
         logits = measured.logits(inputs)
-        losses.append(example_loss(logits, labels))
+        losses.append(softmax_per_example(logits, labels))
         hits.append((logits.argmax(-1) == labels).double().reshape(len(labels), -1).mean(1))
     return Judged(torch.cat(losses).double().mean().item(), torch.cat(hits))

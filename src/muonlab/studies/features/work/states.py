@@ -1,4 +1,4 @@
-"""A net that is measured: how it is called, where its hidden states are taken, and how many examples at once."""
+"""A net that is measured: its call, the taps of its hidden states, and its examples per pass."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from muonlab.measure.features import gather
-from muonlab.studies.features.work.material import Probing
+from muonlab.studies.features.work.material import Material
 
 ROWS = 64  # examples of a forward pass: small enough for the cache
 LOGITS_BYTES = 2**26  # of the logits of a forward pass: 64 examples of 1024 tokens of 50257 words would take 13 GB
@@ -26,7 +26,7 @@ class Subject:
     Attributes:
         net: any module.
         taps: names of the modules whose outputs are its hidden states, in order.
-        pool: how outputs become one vector an example, of `muonlab.measure.features`.
+        pool: how outputs become one vector per example, of `muonlab.measure.features`.
         rank_pool: the same for the states whose rank is measured.
         mask: from inputs (B, T), which tokens are real, (B, T); None where all are.
         call: from the net and inputs (B, ...) to logits (B, C) or (B, T, V).
@@ -46,19 +46,20 @@ class Subject:
         return self.call(self.net, inputs)
 
 
-def subject(net: nn.Module, probing: Probing, example: Tensor) -> Subject:
-    """Return a net of this project's, which knows its taps.
-
-    Args:
-        net: in eval mode.
-        probing: says how its states are pooled.
-        example: (1, ...) inputs.
-    """
+def subject(net: nn.Module, material: Material) -> Subject:
+    """Return a net of this project's, in eval mode, which knows its taps."""
     taps: tuple[str, ...] = net.taps  # pyright: ignore[reportAssignmentType]
-    mask = None if probing.padding is None else probing.mask
+    assert material.pool is not None
+    assert material.rank_pool is not None
     with torch.no_grad():
-        num_rows = rows(net(example))
-    return Subject(net, taps, probing.pool, probing.rank_pool, mask, rows=num_rows)
+        num_rows = rows(net(material.judged.test.inputs[:1]))
+    return Subject(net, taps, material.pool, material.rank_pool, mask_of(material), rows=num_rows)
+
+
+def mask_of(material: Material) -> Callable[[Tensor], Tensor] | None:
+    """Return what says which tokens are real, (B, T); None where all inputs are."""
+    padding = material.judged.padding
+    return None if padding is None else lambda tokens: tokens != padding
 
 
 def rows(logits: Tensor) -> int:

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
+from muonlab.data.dataset import Dataset
 from muonlab.measure.probes import Probes
 from muonlab.studies.features.config import Measuring, Transfer
 from muonlab.studies.features.work import weights
 from muonlab.studies.features.work.layers import fit
-from muonlab.studies.features.work.material import Material, Sets, Task
-from muonlab.studies.features.work.measuring import as_subjects, load_models
+from muonlab.studies.features.work.material import Material
 from muonlab.studies.features.work.pretraining import (
     EVALUATED,
     ROWS,
@@ -23,11 +23,11 @@ from muonlab.studies.features.work.pretraining import (
     pace_of,
     streams,
 )
-from muonlab.studies.features.work.states import Subject, hidden_states
+from muonlab.studies.features.work.states import Subject, hidden_states, subject
 from muonlab.train import loop
 from muonlab.train.batches import Batches
 from muonlab.train.fine_tuning import fine_tune
-from muonlab.train.jobs import Context
+from muonlab.train.jobs import Context, counter
 
 TEST_EXAMPLES = {"classes": 1000, "tokens": 250}  # at most
 HEAD = "head"  # a new task has new classes, so its head is drawn again
@@ -35,31 +35,26 @@ HEAD = "head"  # a new task has new classes, so its head is drawn again
 
 def run(job: Transfer, material: Material, context: Context) -> dict[str, Any]:
     """Transfer and return what result.json holds."""
-    task = material.transfer(job.task)
+    data = material.transfers[job.task]
     found = {
-        "chance": task.chance,
-        "num_train": len(task.train.labels),
-        "num_validation": len(task.validation.labels),
-        "num_test": min(TEST_EXAMPLES[task.test.kind], len(task.test.labels)),
+        "chance": data.test.chance,
+        "num_train": len(data.train.labels),
+        "num_validation": len(data.validation.labels),
+        "num_test": min(TEST_EXAMPLES[data.test.kind], len(data.test.labels)),
     }
     if job.mode == "linear":
-        return {**found, "members": _linear(job, material, task, context)}
-    return {**found, **_full(job, task, context)}
+        return {**found, "members": _linear(job, material, data, context)}
+    return {**found, **_full(job, material, data, context)}
 
 
-def _linear(job: Transfer, material: Material, task: Task, context: Context) -> list[dict[str, Any]]:
+def _linear(job: Transfer, material: Material, data: Dataset, context: Context) -> list[dict[str, Any]]:
     """Return the accuracy of a probe on the last hidden states of each seed, in each state."""
     assert job.weights is not None
-    probing, pretrained = material.probing(), material.pretraining()
-    models = load_models(job.states, job.seeds, context.folder.parent / job.weights, pretrained.build)
-    done = 0
-
-    def advance(number: int) -> None:
-        nonlocal done
-        done += number
-        context.report({"step": done, "budget": len(models) + 1, "alive": len(models)})
-
-    fitted = probe_linearly(as_subjects(models, pretrained, probing), task, job.measuring, advance)
+    models = weights.load_models(
+        job.states, job.seeds, context.folder.parent / job.weights, material.builder(material.judged)
+    )
+    advance = counter(context.report, len(models) + 1, len(models))
+    fitted = probe_linearly([subject(each.net, material) for each in models], data, job.measuring, advance)
     return [
         {
             "state": model.state,
@@ -74,20 +69,23 @@ def _linear(job: Transfer, material: Material, task: Task, context: Context) -> 
 
 
 def probe_linearly(
-    subjects: Sequence[Subject], task: Sets, settings: Measuring, advance: Callable[[int], None] = lambda number: None
+    subjects: Sequence[Subject],
+    data: Dataset,
+    settings: Measuring,
+    advance: Callable[[int], None] = lambda number: None,
 ) -> Probes:
     """Return a probe on the last hidden states of each net.
 
     Args:
         subjects: of one width.
-        task: classes that are transferred to.
+        data: classes that are transferred to.
         settings: how many examples; of the test set there are TEST_EXAMPLES at most.
         advance: called with 1 for each net whose states were taken.
     """
     parts = (
-        task.train.first(settings.probe_train),
-        task.validation.first(settings.probe_validation),
-        task.test.first(TEST_EXAMPLES["classes"]),
+        data.train.first(settings.probe_train),
+        data.validation.first(settings.probe_validation),
+        data.test.first(TEST_EXAMPLES["classes"]),
     )
     states = []
     for measured in subjects:
@@ -97,29 +95,29 @@ def probe_linearly(
     return fit(states, [part.labels for part in parts])
 
 
-def _full(job: Transfer, task: Task, context: Context) -> dict[str, Any]:
+def _full(job: Transfer, material: Material, data: Dataset, context: Context) -> dict[str, Any]:
     training = job.training
     assert training is not None
     assert job.optimizer is not None
     who, everyone = members(job.rates, job.fine_tuned), streams(job.family, job.fine_tuned)
     own = [everyone[position] for _, position in who]
-    trained, reason = build_engine(task, job.optimizer, [rate for rate, _ in who], own, context.device)
+    trained, reason = build_engine(material, data, job.optimizer, [rate for rate, _ in who], own, context.device)
     if job.weights is not None:
         kept = load_state(job, context.folder.parent / job.weights)
         trained.load(start(trained.tensors(), kept, [position for _, position in who], job.task))
-    batches = Batches(*task.train, own, training.batch, device=context.device)
+    batches = Batches(*data.train, own, training.batch, device=context.device)
     flops = count_flops(trained, batches)
     tuned = fine_tune(
         trained,
         batches,
-        task.validation.first(EVALUATED[task.validation.kind]),
-        task.test.first(TEST_EXAMPLES[task.test.kind]) if job.is_final else None,
+        data.validation.first(EVALUATED[data.validation.kind]),
+        data.test.first(TEST_EXAMPLES[data.test.kind]) if job.is_final else None,
         training.steps,
         context,
         patience=training.patience,
         pace=lambda step: pace_of(training, step),
         compile=loop.pays(context, flops * training.budget, num_jobs=SHARED),
-        rows=ROWS[task.test.kind],
+        rows=ROWS[data.test.kind],
     )
     return {
         "flops_per_step": flops / len(who),

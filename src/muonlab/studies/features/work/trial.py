@@ -1,11 +1,12 @@
-"""A trial of a family before any of its jobs: what its files do not allow is said before minutes are spent on it."""
+"""A trial of a family before any of its jobs, so that what its files do not allow is said before anything runs."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from muonlab.data.dataset import SPLITS
 from muonlab.studies.features import config as features
-from muonlab.studies.features.work.job import build_material
+from muonlab.studies.features.work import material
 from muonlab.study.optimizers import Custom
 from muonlab.train import optimizers as train
 
@@ -27,17 +28,18 @@ def check(
     """
     held = features.Family.model_validate(family)
     try:
-        material = build_material(held)
-        material.probing()
-        for task in (material.pretraining(), *map(material.transfer, tasks)):
+        found = material.read(held)
+        for data in (found.measured, found.judged, *(found.transfers[task] for task in tasks)):
+            for split in SPLITS:
+                getattr(data, split)
+        for data in (found.judged, *(found.transfers[task] for task in tasks)):
+            found.build(data)
             for label, own in (optimizers or {}).items():
                 custom = Custom.model_validate(own)
-                train.check(
-                    custom.call.load("optimizers"), custom.arguments, task.build(), f"{label}={custom.call.name}"
-                )
-            task.build()
-        for corruption in material.corruptions:
-            material.corrupted(corruption, SEVEREST, 1)
+                name = f"{label}={custom.call.name}"
+                train.check(custom.call.load("optimizers"), custom.arguments, found.build(data), name)
+        for corruption in found.judged.corruptions:
+            found.corrupted(corruption, SEVEREST, 1)
     except ValueError as error:
         raise ValueError(f"{held.name}: {_as_given(str(error), held)}") from error
 

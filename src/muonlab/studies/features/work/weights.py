@@ -1,17 +1,21 @@
-"""The weights that a pretraining job keeps at its looks: one file a look, all members stacked."""
+"""The weights that a pretraining job keeps: one file per evaluation, all members stacked."""
 
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from muonlab.studies.features.config import State
+
 PREFIXES = ("parameter/", "buffer/")
 
 
 def path(folder: Path, step: int) -> Path:
-    """Return the file of a look."""
+    """Return the file of an evaluation."""
     return folder / f"weights-{step}.safetensors"
 
 
@@ -27,7 +31,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor]) -> None:
 
 
 def load(folder: Path, step: int) -> dict[str, Tensor]:
-    """Return the weights of a look, by "parameter/name" and "buffer/name", (S, ...).
+    """Return the weights of an evaluation, by "parameter/name" and "buffer/name", (S, ...).
 
     Raises:
         ValueError: the file is not there or cannot be read.
@@ -39,7 +43,7 @@ def load(folder: Path, step: int) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"cannot read the weights {file} ({error}); move the folder {folder.name} away and run again: they are "
-            "made anew"
+            "made again"
         ) from error
 
 
@@ -65,3 +69,34 @@ def put(net: nn.Module, state: dict[str, Tensor]) -> None:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise ValueError(f"the weights do not fit the net, which has {'; '.join(wrong[:5])}{more}")
     net.load_state_dict(state)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """One member at one evaluation."""
+
+    state: str
+    seed: int
+    step: int
+    net: nn.Module
+
+
+def load_models(
+    states: Sequence[State], seeds: Sequence[int], folder: Path, build: Callable[[], nn.Module]
+) -> list[Model]:
+    """Return every seed of every state.
+
+    Args:
+        states: which weights.
+        seeds: of the pretraining job, in the order of its members.
+        folder: of that job.
+        build: returns the net.
+    """
+    kept = {step: load(folder, step) for step in sorted({step for state in states for step in state.steps})}
+    models = []
+    for state in states:
+        for seed, step in zip(state.seeds, state.steps, strict=True):
+            net = build()
+            put(net, of_member(kept[step], list(seeds).index(seed)))
+            models.append(Model(state.name, seed, step, net.eval()))
+    return models

@@ -1,6 +1,5 @@
 """One cell, from its config to its result: the runs of several seeds, trained until their outcome is decided."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,13 @@ from muonlab.jobs.cell_config import CellConfig, MuonConfig
 from muonlab.jobs.cell_result import CellResult, Crossing, MemberResult
 from muonlab.losses import LOSSES
 from muonlab.measure import crossing
-from muonlab.nets.transformer import Transformer
+from muonlab.nets import named
 from muonlab.studies.grokking.work.rows import Rows
 from muonlab.train import loop, optimizers, seeds
 from muonlab.train.by_rule import Treatment
-from muonlab.train.jobs import Context, finish
+from muonlab.train.jobs import Context, Report, finish
 from muonlab.train.metrics import Metrics
 from muonlab.train.population import Population
-
-Report = Callable[[dict], None]
 
 
 def run_job(*, config: dict[str, Any], folder: str, report: Report, **where: Any) -> None:
@@ -97,11 +94,11 @@ def build_task(config: CellConfig) -> algorithmic.Task:
     return algorithmic.build(config.task.name, **config.task.model_dump(include={"modulus", "bits", "operator_token"}))
 
 
-def build_net(config: CellConfig, task: algorithmic.Task) -> Transformer:
+def build_net(config: CellConfig, task: algorithmic.Task, device: str = "cpu") -> nn.Module:
     """Return the cell's net, its weights not yet drawn: a constructor would draw them from torch's global generator."""
     with torch.device("meta"):
-        net = Transformer(task.vocabulary, task.classes, **config.net.model_dump())
-    return net.to_empty(device="cpu")
+        net = named.build("transformer", task.sizes, **config.net.model_dump())
+    return net.to_empty(device=device)
 
 
 def streams(config: CellConfig, own: tuple[int, ...]) -> tuple[int, ...]:
