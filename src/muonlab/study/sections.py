@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from muonlab.jobs.job import JobRecord, results_version
+from muonlab.jobs.job import JobRecord, Request, results_version
 from muonlab.report.findings import (
     Column,
     Element,
@@ -194,8 +194,7 @@ def in_full(study: str, asked: Any, records: Sequence[JobRecord]) -> tuple[Recor
         asked: a pydantic model with `preset` and `settings`.
         records: of its jobs.
     """
-    settings = " ".join(f"{key}={','.join(values)}" for key, values in asked.settings.items())
-    command = f"muonlab run {study} preset={asked.preset} {settings}".rstrip()
+    command = Request(preset=asked.preset, settings=asked.settings, config={}).command(study)
     config = Record(f"Config in full: {command}", _pretty(asked.model_dump(mode="json")))
     found = [record.environment for record in records if record.environment]
     if not found:

@@ -47,7 +47,7 @@ def _of_arm(asked: Comparison, arm: Arm, results: Results, version: int) -> Iter
         return
 
     def final(seeds: tuple[int, ...]) -> Step:
-        return _step(asked, arm, "final", (rate,), seeds, version, is_final=True)
+        return _step(asked, arm, "final", (rate,), seeds, version)
 
     start = 0
     while start < asked.seeds:
@@ -59,7 +59,7 @@ def _of_arm(asked: Comparison, arm: Arm, results: Results, version: int) -> Iter
         start += len(seeds)
     if arm is asked.arms[0]:
         control = tuple(range(BLOCK))
-        yield _step(asked, arm, "control", (rate,), control, version, is_final=True, is_shuffled=True)
+        yield _step(asked, arm, "control", (rate,), control, version)
 
 
 def _step(
@@ -71,7 +71,6 @@ def _step(
     version: int,
     *,
     extension: int = 0,
-    **others: bool,
 ) -> Step:
     config = Train(
         results_version=version,
@@ -80,7 +79,8 @@ def _step(
         optimizer=arm.optimizer,
         rates=rates,
         seeds=seeds,
-        **others,
+        is_final=role != "search",
+        is_shuffled=role == "control",
     )
     cost = STEP_SECONDS * asked.training.budget * len(rates) * len(seeds)
     job = make_job(_name(arm, role, seeds), TARGET, config, cost, asked.name, arm.label, role)

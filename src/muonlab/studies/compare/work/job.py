@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from muonlab.data.dataset import SPLITS
 from muonlab.studies.compare.config import Train, Trained, read
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.study.optimizers import Custom
@@ -82,7 +83,7 @@ def _train(job: Train, material: Material, context: Context) -> dict[str, Any]:
     who = [(rate, seed) for rate in job.rates for seed in job.seeds]
     of_trained = {"net": job.trained.net.name, "data": job.trained.data.name}
     own = streams(of_trained, [seed for _, seed in who])
-    inputs, labels = material.train
+    inputs, labels = material.data.train
     orders = [_shuffled(len(labels), seed) if job.is_shuffled else torch.arange(len(labels)) for seed in own]
     draw = Draw(inputs, torch.stack([labels[rows] for rows in orders]), own, job.training.batch, context.device)
     trained, reason = _engine(job, material, [rate for rate, _ in who], own, context.device)
@@ -92,7 +93,8 @@ def _train(job: Train, material: Material, context: Context) -> dict[str, Any]:
     # -- train and evaluate: a member that diverges leaves ---------------------------------------------
     metrics = Metrics(context.folder / "metrics.jsonl", len(who))
     (train, _), validation = (
-        [each[:EVALUATED].to(context.device) for each in part] for part in (material.train, material.validation)
+        [each.to(context.device) for each in part.first(EVALUATED)]
+        for part in (material.data.train, material.data.validation)
     )
 
     def evaluate(step: int, alive: list[int]) -> list[int]:
@@ -130,7 +132,7 @@ def _engine(
 ) -> tuple[Engine, str | None]:
     with torch.random.fork_rng():
         treated = optimizers.of_config(material.build(), job.optimizer, rates)
-    rows = (each[: engine.TRIAL_ROWS] for each in material.train)
+    rows = material.data.train.first(engine.TRIAL_ROWS)
     return engine.build(material.build, material.loss, treated, own, *rows, device=device)
 
 
@@ -154,13 +156,11 @@ def _result(
     ended = [member for member, step in enumerate(left) if step is None]
     test: dict[int, tuple[float, float]] = {}
     if job.is_final and ended:
-        losses, accuracies = _scores(trained, *(each.to(device) for each in material.test))
+        losses, accuracies = _scores(trained, *(each.to(device) for each in material.data.test))
         test = {member: (losses[k].item(), accuracies[k].item()) for k, member in enumerate(ended)}
     return {
-        "chance": material.chance,
-        "num_train": len(material.train[1]),
-        "num_validation": len(material.validation[1]),
-        "num_test": len(material.test[1]),
+        "chance": material.data.test.chance,
+        **{f"num_{split}": len(getattr(material.data, split).labels) for split in SPLITS},
         "num_classes": material.classes,
         "num_parameters": num_parameters(material),
         "why_sequential": reason,

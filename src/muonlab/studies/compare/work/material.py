@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from muonlab.data import images
+from muonlab.data.dataset import SPLITS, Dataset, Examples, Tensors
+from muonlab.data.image_dataset import ImageDataset
 from muonlab.losses import LOSSES
 from muonlab.studies.compare.config import Trained
 from muonlab.study import dotted
 from muonlab.study.dotted import Dotted, one_line
+from muonlab.study.settings import UsageError
 
-DATA_SEED = 0  # of the split of a source that has none
-VALIDATION, TEST = 0.15, 0.25  # shares that are held out of such a source
-DATA = "three parts, train, validation and test, each a pair of inputs (N, ...) and class labels (N,)"
-
-Part = tuple[Tensor, Tensor]  # inputs (N, ...) and labels (N,)
+VALIDATION, TEST = 0.15, 0.25  # shares that are held out of a source without parts of its own
+DATA = "train, validation and test, each a pair of inputs (N, ...) and class labels (N,)"
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,16 @@ class Material:
     """A net on data with a loss.
 
     Attributes:
-        train, validation, test: the parts.
-        classes: C, the largest label plus one.
+        data: what is learnt.
+        classes: C, of the labels.
         build: makes the net.
         loss: of logits (B, C) and labels (B,), per example (B,).
     """
 
-    train: Part
-    validation: Part
-    test: Part
+    data: Dataset
     classes: int
     build: Callable[[], nn.Module]
     loss: Callable[[Tensor, Tensor], Tensor]
-
-    @property
-    def chance(self) -> float:
-        """Test accuracy of the best constant answer."""
-        return self.test[1].bincount().max().item() / len(self.test[1])
 
 
 def load(trained: Trained) -> Material:
@@ -50,56 +43,53 @@ def load(trained: Trained) -> Material:
     Raises:
         ValueError: data, net or loss that do not fit; the message says what was expected.
     """
-    parts = _given(trained.data) if dotted.is_dotted(trained.data.name) else _images(trained.data)
-    classes = max(int(labels.max()) for _, labels in parts) + 1
-    build = _builder(trained.net, tuple(parts[0][0].shape[1:]), classes)
-    material = Material(*parts, classes=classes, build=build, loss=_loss(trained.loss))
+    data = _given(trained.data) if dotted.is_dotted(trained.data.name) else _images(trained.data)
+    sizes = {**data.sizes, "shape": tuple(data.train.inputs.shape[1:])}
+    material = Material(data, sizes["classes"], _builder(trained.net, sizes), _loss(trained.loss))
     _try(trained, material)
     return material
 
 
-def _given(data: Dotted) -> list[Part]:
+def _given(data: Dotted) -> Dataset:
     where = f"data={data.name}"
     try:
-        found = list(data.load("data")())
+        found = data.load("data")()
+        if all(hasattr(found, name) for name in (*SPLITS, "sizes")):
+            return found
+        parts = [Examples(*map(torch.as_tensor, part)) for part in found]
+    except UsageError:
+        raise
     except Exception as error:  # a user's function may raise anything
         raise ValueError(f"{where} raised {one_line(error)}; expected {DATA}") from error
+    if len(parts) != len(SPLITS):
+        raise ValueError(f"{where} returned {len(parts)} parts; expected {DATA}")
+    for name, (_, labels) in zip(SPLITS, parts, strict=True):
+        if labels.ndim != 1 or labels.is_floating_point() or (labels < 0).any():
+            kind = f"{tuple(labels.shape)} of {labels.dtype}"
+            raise ValueError(f"{where}: {name} has labels {kind}; expected whole numbers from 0, one per example")
     try:
-        pairs = [(torch.as_tensor(inputs), torch.as_tensor(labels)) for inputs, labels in found]
-    except Exception as error:
-        raise ValueError(f"{where} returned what are not pairs ({one_line(error)}); expected {DATA}") from error
-    if len(pairs) != 3:
-        raise ValueError(f"{where} returned {len(pairs)} parts; expected {DATA}")
-    for name, (inputs, labels) in zip(("train", "validation", "test"), pairs, strict=True):
-        is_class = labels.ndim == 1 and not labels.is_floating_point() and labels.dtype != torch.bool
-        if not is_class or len(labels) != len(inputs) or not len(labels) or labels.min() < 0:
-            raise ValueError(
-                f"{where}: {name} has inputs {tuple(inputs.shape)} and labels {tuple(labels.shape)} of "
-                f"{labels.dtype}; expected as many whole-numbered labels from 0, (N,), as inputs, at least one"
-            )
-    return [(inputs.float() if inputs.is_floating_point() else inputs, labels.long()) for inputs, labels in pairs]
+        return Tensors(*(Examples(_plain(part.inputs), part.labels.long()) for part in parts))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
-def _images(data: Dotted) -> list[Part]:
-    """Return the parts of a source of images, standardised by the mean and deviation of the train part."""
-    found = images.load(data.name)
-    split = images.split(found, validation=VALIDATION, test=TEST, seed=DATA_SEED)
-    pixels = found.images.float() / 255 if found.images.dtype == torch.uint8 else found.images.float()
-    mean = pixels[split.train].mean((0, 2, 3), keepdim=True)
-    deviation = pixels[split.train].std((0, 2, 3), keepdim=True).clamp(min=1e-3)
-    inputs = (pixels - mean) / deviation
-    return [(inputs[rows], found.labels[rows]) for rows in (split.train, split.validation, split.test)]
+def _plain(inputs: Tensor) -> Tensor:
+    """Return float32 for floats and int64 for token ids."""
+    return inputs.float() if inputs.is_floating_point() else inputs.long()
 
 
-def _builder(net: Dotted, shape: tuple[int, ...], classes: int) -> Callable[[], nn.Module]:
+def _images(data: Dotted) -> Dataset:
+    return ImageDataset(images.load(data.name), validation=VALIDATION, test_share=TEST)
+
+
+def _builder(net: Dotted, sizes: dict[str, Any]) -> Callable[[], nn.Module]:
     """Return what makes the net: the user's function, called with what it takes of the data's sizes."""
     where, function = f"net={net.name}", net.load("net")
-    known = {"shape": shape, "classes": classes}
-    given = {name: known[name] for name in dotted.arguments(function) if name in known}
+    given = {name: sizes[name] for name in dotted.arguments(function) if name in sizes}
     if missing := [name for name in dotted.needed(function) or () if name not in given]:
         raise ValueError(
-            f"{where} needs {', '.join(missing)}; expected a function that is called with shape= (of one input), "
-            "classes=, one of them or nothing"
+            f"{where} needs {', '.join(missing)}; expected a function that takes nothing, or sizes of the data: "
+            f"{', '.join(f'{name}={size}' for name, size in sizes.items())}"
         )
 
     def build() -> nn.Module:
@@ -120,7 +110,7 @@ def _loss(loss: Dotted) -> Callable[[Tensor, Tensor], Tensor]:
 
 def _try(trained: Trained, material: Material) -> None:
     """Raise ValueError where the net does not read the data, or the loss not what the net returns."""
-    inputs, labels = (each[:2] for each in material.train)
+    inputs, labels = material.data.train.first(2)
     with torch.random.fork_rng():
         net = material.build()
     try:
