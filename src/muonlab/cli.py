@@ -2,9 +2,7 @@
 
 import json
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -96,7 +94,7 @@ def _run(package: Any, asked: Any, folder: Path, workers: int, device: str, comp
     """Run what a request asks for, write the report and return the exit status."""
     from contextlib import closing
 
-    from muonlab.jobs import local, store
+    from muonlab.jobs import local, signals, store
     from muonlab.report.progress import ProgressView, count
 
     store.check(folder, package.STUDY)
@@ -113,7 +111,7 @@ def _run(package: Any, asked: Any, folder: Path, workers: int, device: str, comp
                 progress.show(event.kind, event.job, event.detail)
     except KeyboardInterrupt as stopped:
         done = count(local.left(package, asked, folder)[1], "job")
-        _stop(f"stopped; done and kept: {done}. The same command goes on from here", _status_of(stopped))
+        _stop(f"stopped; done and kept: {done}. The same command goes on from here", signals.status_of(stopped))
     if failed:
         print(
             f"muonlab: {count(len(failed), 'job')} failed; `muonlab show {folder}` says why, the same command tries "
@@ -336,13 +334,14 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit status 0, 1 for a failure, 2 for a mistake in the command, 130 or 143 for a signal."""
+    from muonlab.jobs import signals
     from muonlab.jobs.files import StudyError
     from muonlab.jobs.store import explain
 
     words = sys.argv[1:] if arguments is None else arguments
-    before = _catch_signals()
     try:
-        status = app(words, exit_on_error=False, result_action="return_value")
+        with signals.caught():
+            status = app(words, exit_on_error=False, result_action="return_value")
     except CycloptsError:
         sys.exit(2)  # it has printed what was wrong
     except StudyError as error:
@@ -353,34 +352,13 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         _stop(StudyError(explain(error, Path(error.filename or "."))), 1)
     except KeyboardInterrupt as stopped:
-        _stop("stopped", _status_of(stopped))
+        _stop("stopped", signals.status_of(stopped))
     except ValueError as error:
         if type(error).__name__ != "UsageError":
             raise
         _stop(error, 2)
     else:
         sys.exit(status if isinstance(status, int) else 0)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _catch_signals() -> dict[int, Any]:
-    """Make Ctrl-C and SIGTERM end this process in order, and return what was done about them before."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-
-    def stop(number: int, _: Any) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):  # a second one would cut off the ending of the workers
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt(number)
-
-    return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-
-
-def _status_of(stopped: KeyboardInterrupt) -> int:
-    """Return the exit status that a shell gives to a process that a signal has ended."""
-    return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
 
 
 def _stop(error: Exception | str, status: int) -> NoReturn:

@@ -19,7 +19,10 @@ Compile = Literal["auto", "always", "never"]
 class Study(Protocol):
     """What a package of `muonlab.studies` has to say to be run; `asked` is what its `plan` returned."""
 
-    STUDY: str
+    @property
+    def STUDY(self) -> str:  # noqa: N802
+        """Name of the study."""
+        ...
 
     def begin(self, asked: Any, folder: Path, /) -> None:
         """Make the folder hold the request: its study.json."""

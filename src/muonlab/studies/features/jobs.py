@@ -33,6 +33,7 @@ TRIAL = "muonlab.studies.features.work.trial:check"
 FINAL, UNTRAINED, LINEAR, NEW = "final", "untrained", "linear", "none"
 ORDER = ("search", "final", "transfer search", "measure", "transfer")
 POLICY = Policy()  # one rate beyond an edge at a time, however little better it is
+JOB_SECONDS = 1.5  # of any job that trains: its data are read, its nets built
 JobConfig = Pretrain | Measure | Transfer
 
 
@@ -315,10 +316,14 @@ def cost(plan: FamilyPlan, config: JobConfig) -> float:
     if isinstance(config, Measure):
         return measuring_cost(plan.family, config)
     if isinstance(config, Pretrain):
-        return training_cost(plan.family, config.training, len(config.rates) * len(config.seeds))
+        return _training(plan, config.training, len(config.rates) * len(config.seeds))
     if config.mode == "linear" or config.training is None:
-        return 1.0
-    return training_cost(plan.family, config.training, len(config.rates) * len(config.fine_tuned))
+        return JOB_SECONDS
+    return _training(plan, config.training, len(config.rates) * len(config.fine_tuned))
+
+
+def _training(plan: FamilyPlan, training: Training, members: int) -> float:
+    return JOB_SECONDS + training_cost(plan.family, training, members)
 
 
 def outline(study: FeatureStudy) -> list[tuple[str, float]]:
@@ -330,19 +335,19 @@ def outline(study: FeatureStudy) -> list[tuple[str, float]]:
             words = f"{plan.name}: {arm.name}"
             states = len(study.arms) + 1 if arm is study.arms[0] else 2
             found += [
-                (f"{words}, search", training_cost(plan.family, plan.training, rates * study.search_seeds)),
-                (f"{words}, final runs", training_cost(plan.family, plan.training, study.seeds)),
+                (f"{words}, search", _training(plan, plan.training, rates * study.search_seeds)),
+                (f"{words}, final runs", _training(plan, plan.training, study.seeds)),
                 (f"{words}, measures", _measures(plan, study.seeds, states)),
             ]
         for task in plan.tasks:
             for weights in (*(arm.name for arm in study.arms), "new"):
                 if task == "classes" and weights != "new":
-                    found.append((f"{plan.name}: {weights} weights, linear probe on {task}", 1.0))
+                    found.append((f"{plan.name}: {weights} weights, linear probe on {task}", JOB_SECONDS))
                 for arm in study.arms:
                     members = len(study.searches[arm.label].rates) * study.search_seeds
                     words = f"{plan.name}: {weights} weights, fine-tuned on {task} by {arm.name}"
-                    found.append((f"{words}, search", training_cost(plan.family, plan.transfer, members)))
-                    found.append((words, training_cost(plan.family, plan.transfer, study.seeds)))
+                    found.append((f"{words}, search", _training(plan, plan.transfer, members)))
+                    found.append((words, _training(plan, plan.transfer, study.seeds)))
     return found
 
 
