@@ -161,5 +161,5 @@ def test_numbers_rise_and_names_are_known():
 def test_an_unknown_preset_or_setting_is_refused():
     with pytest.raises(UsageError, match=r"unknown preset 'tinny'; did you mean 'tiny'\?"):
         choose(PRESETS, "tinny", None, KNOWN)
-    with pytest.raises(UsageError, match="unknown setting 'steps'; did you mean 'budget' or 'net.budget'"):
+    with pytest.raises(UsageError, match=r"unknown setting 'steps'; did you mean 'budget' or 'net\.budget'\?"):
         choose(PRESETS, "tiny", {"steps": 1}, KNOWN)

@@ -1,25 +1,36 @@
-import itertools
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from muonlab.studies.features.rounds import (
-    FINAL,
-    UNTRAINED,
-    best_rate,
-    common_loss,
-    first_at,
-    jobs_of,
-    mean_losses,
-    next_rate,
-    outline,
-    steps,
-)
 
 from invented_features import bowl, drive, looks
-from muonlab.studies.features.config import Measure, Pretrain, Transfer
-from muonlab.studies.features.plan import Search, plan
+from muonlab.studies.features import jobs_of
+from muonlab.studies.features.config import (
+    CNNConfig,
+    Family,
+    GPTConfig,
+    ImageData,
+    Measure,
+    Measuring,
+    Pretrain,
+    State,
+    Training,
+    Transfer,
+)
+from muonlab.studies.features.jobs import (
+    FINAL,
+    UNTRAINED,
+    common_loss,
+    first_at,
+    measuring_cost,
+    outline,
+    products,
+    scores,
+    steps,
+    training_cost,
+)
+from muonlab.studies.features.plan import plan
 
 DIVERGED = [5.0, None, None, None, None]
 
@@ -29,7 +40,7 @@ def tiny(**settings):
 
 
 def of(done, role, optimizer=None, by=None):
-    return [s for s in done if s.role == role and optimizer in (None, s.optimizer) and by in (None, s.by)]
+    return [s for s in done if s.role == role and optimizer in (None, s.arm) and by in (None, s.by)]
 
 
 def rates(done, role="search", optimizer="muon"):
@@ -42,20 +53,6 @@ def best_at(rate):
 
 
 # -- the search ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("best", "expected"),
-    [
-        (0.01, [(0.003, 0.01, 0.03)]),
-        (0.09, [(0.003, 0.01, 0.03), (0.09,), (0.27,)]),
-        (0.0009, [(0.003, 0.01, 0.03), (0.0009,), (0.00027,)]),
-        (1e-9, [(0.003, 0.01, 0.03), (0.0009,), (0.00027,)]),
-    ],
-)
-def test_a_search_goes_on_beyond_an_edge_and_stops_inside_or_after_its_extensions(best, expected):
-    done, _ = drive(tiny(), best_at(best), roles=("search",))
-    assert rates(done) == expected
 
 
 def test_the_final_runs_have_the_best_rate_of_all_that_were_tried():
@@ -77,54 +74,27 @@ def test_a_rate_that_diverged_is_worse_than_any_other():
 
 def test_where_every_rate_diverged_a_search_goes_down_and_then_gives_no_final_runs_but_the_others_go_on():
     def losses(step, rate, seed):
-        return DIVERGED if (step.optimizer, step.role) == ("muon", "search") else bowl(step, rate, seed)
+        return DIVERGED if (step.arm, step.role) == ("muon", "search") else bowl(step, rate, seed)
 
     done, _ = drive(tiny(), losses)
     assert rates(done) == [(0.003, 0.01, 0.03), (0.0009,), (0.00027,)]
     assert of(done, "final", "muon") == []
-    assert [s.optimizer for s in of(done, "final")] == ["adamw"]
+    assert [s.arm for s in of(done, "final")] == ["adamw"]
     (measure,) = of(done, "measure")
     assert [state.name for state in measure.config.states] == [FINAL]
-    assert {s.optimizer for s in of(done, "transfer")} == {"adamw", "none"}
+    assert {s.arm for s in of(done, "transfer")} == {"adamw", "none"}
 
 
-grids = (
-    st.lists(st.floats(1e-5, 10), min_size=2, max_size=6, unique=True)
-    .map(sorted)
-    .filter(lambda grid: all(b > a * (1 + 1e-9) for a, b in itertools.pairwise(grid)))
-)
-
-
-@given(grids, st.data())
-def test_the_next_rate_lies_beyond_the_edge_by_about_the_ratio_of_the_grid_or_nowhere(grid, data):
-    search = Search(rates=tuple(grid))
-    best = data.draw(st.sampled_from(grid))
-    found = next_rate({rate: float(rate != best) for rate in grid}, search)
-    if best == grid[0]:
-        assert 0 < found < grid[0]
-        assert found == pytest.approx(grid[0] ** 2 / grid[1], rel=0.06)
-    elif best == grid[-1]:
-        assert found > grid[-1]
-        assert found == pytest.approx(grid[-1] ** 2 / grid[-2], rel=0.06)
-    else:
-        assert found is None
-
-
-def test_pretraining_is_judged_by_its_last_look_and_fine_tuning_by_its_best():
+def test_pretraining_is_judged_by_its_last_evaluation_and_fine_tuning_by_its_best():
     members = [
         {"rate": 0.1, "seed": 0, "validation_loss": [3.0, 1.0, 2.0], "diverged_at": None},
         {"rate": 0.1, "seed": 1, "validation_loss": [3.0, 2.0, 4.0], "diverged_at": None},
         {"rate": 0.3, "seed": 0, "validation_loss": [3.0, 0.5, None], "diverged_at": 9},
     ]
-    assert mean_losses({"members": members}, best=False) == {0.1: 3.0, 0.3: math.inf}
-    assert mean_losses({"members": members}, best=True) == {0.1: 1.5, 0.3: 0.5}
+    assert scores({"members": members}, best=False) == {0.1: (0, 3.0), 0.3: (0, math.inf)}
+    assert scores({"members": members}, best=True) == {0.1: (0, 1.5), 0.3: (0, 0.5)}
     nothing = [{"rate": 0.1, "seed": 0, "validation_loss": [None]}]
-    assert mean_losses({"members": nothing}, best=True) == {0.1: math.inf}
-
-
-def test_the_smaller_of_equally_good_rates_is_chosen_and_none_where_all_diverged():
-    assert best_rate({0.3: 1.0, 0.1: 1.0, 0.03: 2.0}) == 0.1
-    assert best_rate({0.3: math.inf, 0.1: math.inf}) is None
+    assert scores({"members": nothing}, best=True) == {0.1: (0, math.inf)}
 
 
 def test_the_searches_use_these_losses():
@@ -187,7 +157,7 @@ def fixed(step, rate, seed):
     """Muon reaches 1 early, AdamW 2 at its end; AdamW's second run diverges in its final runs."""
     if step.role != "final":
         return bowl(step, rate, seed)
-    if step.optimizer == "muon":
+    if step.arm == "muon":
         return [5.0, 3.0, 1.5 + seed, 1.0 + seed / 2, 1.0]
     return DIVERGED if seed == 1 else [5.0, 4.0, 3.0, 2.5, 2.0]
 
@@ -220,13 +190,13 @@ def test_a_diverged_run_is_not_fine_tuned_and_the_rest_go_on():
 
 def test_an_optimizer_whose_final_runs_all_diverged_is_not_measured_and_the_others_are():
     def losses(step, rate, seed):
-        return DIVERGED if (step.optimizer, step.role) == ("adamw", "final") else bowl(step, rate, seed)
+        return DIVERGED if (step.arm, step.role) == ("adamw", "final") else bowl(step, rate, seed)
 
     done, _ = drive(tiny(), losses)
     (measure,) = of(done, "measure")
-    assert measure.optimizer == "muon"
+    assert measure.arm == "muon"
     assert [state.name for state in measure.config.states] == [FINAL, UNTRAINED]
-    assert {s.optimizer for s in of(done, "transfer")} == {"muon", "none"}
+    assert {s.arm for s in of(done, "transfer")} == {"muon", "none"}
 
 
 # -- which jobs, in which order, under which names ---------------------------------------------------
@@ -299,3 +269,84 @@ def test_jobs_follow_from_results():
     known = jobs_of(study, {first[0].id: results[first[0].id]})
     assert "Muon, final runs" in [job for job in known if job.id != first[0].id][1].name
     assert (known[0].case, known[0].arm, known[0].role) == ("cnn on digits", "muon", "search")
+
+
+# -- costs -----------------------------------------------------------------------------------------
+
+
+FAMILIES = [each.family for each in plan("laptop").families]
+families = st.sampled_from(FAMILIES)
+counts = st.integers(1, 500)
+
+
+def larger(family, **fields):
+    return Family(net=family.net.model_copy(update=fields), data=family.data)
+
+
+def measure(family, *, states=1, seeds=2, looks=3, **measuring):
+    every = tuple(range(seeds))
+    return Measure(
+        family=family,
+        weights="",
+        seeds=every,
+        states=(State(name="", seeds=every, steps=(0,) * seeds),) * states,
+        looks=tuple(range(looks)),
+        measuring=Measuring(**measuring),
+    )
+
+
+@given(families, counts, counts, counts)
+def test_training_costs_in_proportion_to_steps_and_members_and_more_for_a_larger_batch(family, budget, members, batch):
+    cost = training_cost(family, Training(budget=budget, batch=batch), members)
+    assert cost > 0
+    assert training_cost(family, Training(budget=3 * budget, batch=batch), members) == pytest.approx(3 * cost)
+    assert training_cost(family, Training(budget=budget, batch=batch), 3 * members) == pytest.approx(3 * cost)
+    assert training_cost(family, Training(budget=budget, batch=batch + 1), members) > cost
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        (FAMILIES[0], {"width": 32}),
+        (FAMILIES[0], {"depths": (1, 1, 1, 1)}),
+        (FAMILIES[0], {"depths": (2, 1, 1)}),
+        (FAMILIES[1], {"width": 96}),
+        (FAMILIES[1], {"depth": 4}),
+        (FAMILIES[1], {"patch": 1}),
+        (FAMILIES[2], {"width": 128}),
+        (FAMILIES[2], {"depth": 3}),
+    ],
+)
+def test_a_larger_net_costs_more(family, fields):
+    assert products(larger(family, **fields)) > products(family)
+
+
+@given(st.sampled_from(FAMILIES[:2]), st.integers(2, 50))
+def test_larger_images_cost_more(family, half):
+    def of(side):
+        return products(Family(net=family.net, data=ImageData(name="x", source="x", size=side)))
+
+    assert of(2 * half + 8) > of(2 * half + 6)
+
+
+@given(families, st.integers(1, 4), st.integers(1, 6), st.integers(1, 9), counts)
+def test_measures_cost_more_for_more_states_seeds_looks_and_examples(family, states, seeds, looks, examples):
+    sizes = {"states": states, "seeds": seeds, "looks": looks, "examples": examples, "path_examples": examples}
+    cost = measuring_cost(family, measure(family, **sizes))
+    for name, size in sizes.items():
+        assert measuring_cost(family, measure(family, **{**sizes, name: size + 1})) > cost
+
+
+def test_products_are_those_of_the_matrices():
+    """By hand: one stage of one block has two 3 x 3 convolutions; a decoder has its matrices and attention."""
+    cnn = Family(net=CNNConfig(width=8, depths=(1,)), data=ImageData(name="x", source="digits"))
+    assert products(cnn) == 64 * 9 * 2 * 8**2
+    net = GPTConfig(depth=1, width=16, heads=2, feed_forward="gelu")
+    gpt = Family(net=net, data=FAMILIES[2].data.model_copy(update={"length": 10}))
+    assert products(gpt) == 10 * (12 * 16**2 + 2 * 10 * 16 + 257 * 16)
+
+
+def test_every_job_of_a_laptop_takes_some_time_and_all_of_them_minutes():
+    costs = [cost for _, cost in outline(plan("laptop"))]
+    assert min(costs) > 0
+    assert 60 < sum(costs) < 3600
