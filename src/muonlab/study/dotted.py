@@ -38,6 +38,11 @@ class Dotted(BaseModel):
         """The last part of its name; of the path of a file its name without the ending."""
         return self.name.rpartition(":")[2].rpartition(".")[2] if is_dotted(self.name) else Path(self.name).stem
 
+    @property
+    def source(self) -> str:
+        """The name with the digest of its source, for a report."""
+        return self.name + (f", source {self.sha256[:12]}" if self.sha256 else "")
+
     def load(self, key: str) -> Any:
         """Return the object, the same that was asked for.
 

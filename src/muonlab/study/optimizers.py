@@ -91,6 +91,13 @@ class Custom(BaseModel):
     arguments: dict[str, Any] = {}
 
 
+def shown(optimizer: BaseModel) -> dict[str, Any]:
+    """Return what a report shows of an optimizer: its settings, and what makes it where that is a user's own."""
+    if isinstance(optimizer, Custom):
+        return {"made_by": optimizer.call.source, **optimizer.arguments}
+    return optimizer.model_dump(mode="json", exclude={"name"})
+
+
 # -- optimizers as a user names them: muon, lion=lion_pytorch:Lion, a=muon --------------------------
 
 LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -113,11 +120,12 @@ def labelled(values: Sequence[str], known: Mapping[str, Any], taken: Sequence[st
     """
     found: dict[str, str] = {}
     for value in values:
-        label, name = label_of(value), value.rpartition("=")[2]
+        label, name = label_of(value), _name(value)
         is_own = dotted.is_dotted(name)
         if not is_own:
             check_name("optimizer", name, known, f"or one of your own, {dotted.FORM}")
-        if not LABEL.fullmatch(label) or label in taken or (label in known and label != name):
+        is_other = label in known and label != name and label in map(_name, values)
+        if not LABEL.fullmatch(label) or label in taken or is_other:
             raise UsageError(
                 f"optimizers={value} is not valid: {label!r} cannot be a label; expected LABEL={name} with a word of "
                 "letters and digits that names nothing else"
@@ -129,6 +137,10 @@ def labelled(values: Sequence[str], known: Mapping[str, Any], taken: Sequence[st
             )
         found[label] = name
     return found
+
+
+def _name(value: str) -> str:
+    return value.rpartition("=")[2]
 
 
 def keys(label: str, name: str, known: Mapping[str, type[BaseModel]]) -> tuple[str, ...]:

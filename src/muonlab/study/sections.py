@@ -24,6 +24,7 @@ from muonlab.report.findings import (
 from muonlab.stats.effects import mean
 from muonlab.stats.results import Estimate
 from muonlab.study import controls
+from muonlab.study.optimizers import shown
 from muonlab.study.study import Arm, Comparison, Found
 
 MOST_FAILURES = 5  # that are named one by one
@@ -116,7 +117,7 @@ def forest(found: Found, title: str, rows: Sequence[tuple[str, Comparison]], emp
 
 def optimizer_settings(arms: Iterable[Arm], note: str) -> Table:
     """Return the settings of every arm's optimizer that are not searched."""
-    held = {arm.name: arm.optimizer.model_dump(mode="json", exclude={"name"}) for arm in arms}
+    held = {arm.name: shown(arm.optimizer) for arm in arms}
     keys = list(dict.fromkeys(key for values in held.values() for key in values))
     columns = (
         Column("optimizer", "Optimizer"),

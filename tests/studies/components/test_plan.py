@@ -1,7 +1,6 @@
 import math
 
 import pytest
-from muonlab.studies.components.rounds import steps
 
 from muonlab.jobs import store
 from muonlab.studies.components import KEYS, PRESETS, ComponentStudy, begin, plan

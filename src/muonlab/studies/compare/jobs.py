@@ -83,7 +83,8 @@ def _step(
         is_shuffled=role == "control",
     )
     cost = STEP_SECONDS * asked.training.budget * len(rates) * len(seeds)
-    job = make_job(_name(arm, role, seeds), TARGET, config, cost, asked.name, arm.label, role)
+    name = _name(arm, role, seeds) + (", rates beyond the edge" if extension else "")
+    job = make_job(name, TARGET, config, cost, asked.name, arm.label, role)
     return Step(job, config, role, asked, arm.label, extension=extension)
 
 

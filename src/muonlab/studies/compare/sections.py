@@ -149,9 +149,9 @@ def settings(found: Found) -> tuple[Element, ...]:
     """Return the data, the settings, the jobs and the config in full."""
     asked, sizes = found.runs.asked, found.runs.sizes
     what: dict[str, Any] = {
-        "net": _source(asked.trained.net),
-        "data": _source(asked.trained.data),
-        "loss": _source(asked.trained.loss),
+        "net": asked.trained.net.source,
+        "data": asked.trained.data.source,
+        "loss": asked.trained.loss.source,
         **asked.training.model_dump(),
         **{key.replace("_", " "): sizes[key] for key in sizes if key.startswith("num_")},
         **({"trained one after the other": sizes["why_sequential"]} if sizes.get("why_sequential") else {}),
@@ -163,10 +163,6 @@ def settings(found: Found) -> tuple[Element, ...]:
         every_job(found.records),
         *in_full("compare", asked, found.records),
     )
-
-
-def _source(held: Any) -> str:
-    return held.name + (f", source {held.sha256[:12]}" if held.sha256 else "")
 
 
 # -- the verdict -----------------------------------------------------------------------------------
