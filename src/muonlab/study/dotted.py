@@ -153,8 +153,8 @@ def is_file(place: str) -> bool:
 def _file_module(key: str, place: str) -> ModuleType:
     path = Path(place).expanduser().resolve()
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, _neighbours(path), n=2, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        near = difflib.get_close_matches(path.name, _neighbours(path), n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"{key}: there is no file {place}{hint}")
     # One name per file, which sys.modules knows: pickle finds the classes of a module by its name.
     name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

@@ -140,16 +140,30 @@ def check(call: Call, arguments: Mapping[str, Any], net: nn.Module, name: str) -
             f"{name} is not an optimizer: it made a {type(made).__name__}; expected torch's protocol, with step(), "
             "zero_grad(), param_groups, state, state_dict() and load_state_dict()"
         )
+    parameters = {key: p for key, p in net.named_parameters() if p.requires_grad}
     try:
-        parameters = {key: p for key, p in net.named_parameters() if p.requires_grad}
         instances = Instances([parameters], lambda named: made, seeds=(0,))
         for step in range(TRIAL_STEPS):
-            for p, gradient in zip(parameters.values(), _gradients(parameters, step), strict=True):
-                p.grad = gradient
-            instances.step(0, step)
-        instances.load(instances.tensors())
+            _step(instances, parameters, step)
+        # What a killed run goes on with: the same parameters, and an optimizer that has taken its state back.
+        copies = {key: nn.Parameter(p.detach().clone()) for key, p in parameters.items()}
+        again = Instances([copies], lambda named: call([p for _, p in named], lr=TRIAL_RATE, **arguments), seeds=(0,))
+        again.load(instances.tensors())
+        _step(instances, parameters, TRIAL_STEPS)
+        _step(again, copies, TRIAL_STEPS)
     except Exception as error:
         raise ValueError(f"{name} cannot train this net: {error or type(error).__name__}") from error
+    if other := [key for key, p in parameters.items() if not torch.allclose(p, copies[key], equal_nan=True)]:
+        raise ValueError(
+            f"{name} keeps what its steps depend on outside of its state_dict() ({other[0]} differs after a restart), "
+            "so a killed run could not go on; expected all of it in state or param_groups"
+        )
+
+
+def _step(instances: Instances, parameters: Mapping[str, nn.Parameter], step: int) -> None:
+    for p, gradient in zip(parameters.values(), _gradients(parameters, step), strict=True):
+        p.grad = gradient
+    instances.step(0, step)
 
 
 def obstacle(members: Sequence[Mapping[str, Tensor]], factory: OptimizerFactory) -> str | None:
