@@ -18,7 +18,7 @@ import torch
 from optimizer.machine import machine
 from safetensors.torch import load_file, save_file
 
-from muonlab.jobs.cell_config import (
+from muonlab.studies.grokking.config import (
     AdamWConfig,
     CellConfig,
     MuonConfig,
@@ -64,7 +64,7 @@ def train(height: int) -> dict[str, torch.Tensor]:
                 if step in STEPS:
                     weights = [p.flatten(1) for p in population.parameters.values()]
                     found[f"{name} {dtype} {step}"] = torch.cat(weights, 1).clone()
-                population.step(*rows.take(step), step)
+                population.step(*rows(step), step)
     return found
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from muonlab.jobs import store
-from muonlab.jobs.cell_config import (
+from muonlab.studies.grokking.cells import GrokkingStudy, jobs_of
+from muonlab.studies.grokking.config import (
     AdamWConfig,
     CellConfig,
     MuonConfig,
@@ -18,8 +19,7 @@ from muonlab.jobs.cell_config import (
     SGDConfig,
     TaskConfig,
 )
-from muonlab.jobs.cell_result import CellResult, Crossing, MemberResult
-from muonlab.studies.grokking.cells import GrokkingStudy, jobs_of
+from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
 
 OPTIMIZERS = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
 FLOPS = {"muon": 1.3e9, "adamw": 1e9, "sgd": 1e9}

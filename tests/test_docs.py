@@ -15,7 +15,6 @@ from torch import nn
 from muonlab.cli import EXECUTION_KEYS, app
 from muonlab.inspection import inspect
 from muonlab.jobs import store
-from muonlab.jobs.cell_result import QUANTITIES, CellResult, Crossing, MemberResult
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import read_json
 from muonlab.studies import checkpoints as inspection
@@ -26,6 +25,7 @@ from muonlab.studies.components.work import job as component_job
 from muonlab.studies.features.config import ImageData, Measuring, TextData, Training
 from muonlab.studies.features.plan import NETS, OPTIMIZERS
 from muonlab.studies.features.work import job
+from muonlab.studies.grokking.result import QUANTITIES, CellResult, Crossing, MemberResult
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

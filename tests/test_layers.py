@@ -22,12 +22,12 @@ ROOMS = {
     "stats": set(),
     "jobs": set(),
     "report": {"jobs", "stats"},
-    "train": {"rules", "optim", "nets", "data", "losses", "measure", "jobs"},
+    "train": {"rules", "optim", "nets", "jobs"},
     "study": {"jobs", "stats", "report"},
     "studies": {"data", "stats", "jobs", "report", "study"},
 }
 # What a worker of a study does, with torch.
-ROOMS["studies/work"] = ROOMS["studies"] | ROOMS["train"] | {"train"}
+ROOMS["studies/work"] = ROOMS["studies"] | ROOMS["train"] | {"train", "losses", "measure"}
 ROOMS["inspection"] = {"train", "jobs", "study", "studies", "report", "data"}
 ROOMS["cli"] = set(ROOMS)
 PACKAGES = {

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from muonlab.data.dataset import Dataset, Examples, Tensors
+from muonlab.data.dataset import Dataset, Examples, Tensors, as_dataset
 from muonlab.data.sources import DataError
 from muonlab.nets.named import build
 
@@ -52,3 +52,14 @@ def test_a_function_is_given_the_sizes_that_it_asks_for():
 def test_splits_that_do_not_fit_are_refused(validation, message):
     with pytest.raises(DataError, match=message):
         Tensors(part(12), validation, part(6))  # type: ignore[arg-type]
+
+
+def test_what_a_function_made_is_a_data_set_or_named_with_what_was_expected():
+    parts = part(12), part(6), part(6)
+    data = Tensors(*parts)  # type: ignore[arg-type]
+    assert as_dataset(data, "f") is data
+    for made in (parts, dict(zip(("train", "validation", "test"), parts, strict=True))):
+        assert as_dataset(made, "f").train.labels.equal(parts[0][1])
+    for made in (parts[:2], 3, [1, 2, 3], [parts[0], parts[1], (1, 2)]):
+        with pytest.raises(DataError, match=r"f returned a .*; expected a data set, or"):
+            as_dataset(made, "f")

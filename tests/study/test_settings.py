@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from muonlab.jobs.cell_config import MuonConfig, NetConfig, ProtocolConfig
+from muonlab.studies.grokking.config import MuonConfig, NetConfig, ProtocolConfig
 from muonlab.study.settings import UsageError, as_texts, check_name, choose, combinations, make, parse, whole_number
 
 KEYS = ("tasks", "seeds", "muon.lr", "sgd.lr", "optimizers")

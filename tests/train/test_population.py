@@ -5,7 +5,6 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from muonlab.data.algorithmic import TASKS
 from muonlab.losses import LOSSES, softmax
 from muonlab.nets.resnet import ResNet
 from muonlab.rules import adamw, muon
@@ -35,7 +34,7 @@ def assert_member_is(population: Population, member: int, alone: Population) -> 
         torch.testing.assert_close(p[member], alone.parameters[name][0], **TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["add", "parity"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd"])
 def test_a_member_equals_the_run_made_alone(make_cell, task, loss, optimizer):

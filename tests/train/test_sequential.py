@@ -198,11 +198,6 @@ def test_frozen_parameters_stay_and_the_users_net_is_not_touched():
     assert_same(net.state_dict(), before, **EXACT)
 
 
-def test_an_optimizer_that_needs_a_closure_is_refused():
-    with pytest.raises(ValueError, match=r"LBFGS needs a closure .*; expected an optimizer whose step"):
-        Sequential(make_net(), softmax, lambda named: torch.optim.LBFGS([p for _, p in named]), (0,))
-
-
 def test_it_has_no_program_and_says_so_and_computes_one_member_at_once():
     engine = Sequential(make_net(), softmax, factory_of("sgd"), (3, 4))
     with pytest.warns(UserWarning, match="not compiled"):
@@ -227,12 +222,3 @@ def test_a_paced_population_of_kernels_is_its_members_one_after_the_other_over_a
             engine.step(inputs, labels, step, (1.0, 0.5, 0.0, 0.25, 1.0, 0.7)[step])
     assert_same(alone.parameters, together.parameters, **TOLERANCE)
     assert_same(again.tensors(), alone.tensors(), **EXACT)
-
-
-def test_a_pace_multiplies_the_learning_rate():
-    engine = Sequential(make_net, softmax, factory_of("sgd"), (3, 4, 5))
-    slowed = Sequential(make_net, softmax, lambda named: torch.optim.SGD(named, lr=0.0125, momentum=0.9), (3, 4, 5))
-    inputs, labels = batch(0)
-    engine.step(inputs, labels, 0, 0.25)
-    slowed.step(inputs, labels, 0)
-    assert_same(engine.parameters, slowed.parameters, **EXACT)

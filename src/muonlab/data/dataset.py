@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from torch import Tensor
 
@@ -80,7 +80,7 @@ class Tensors:
     """A data set of tensors, such as a user's own.
 
     Raises:
-        DataError: splits without examples, with as many labels as no inputs, or of different shapes.
+        DataError: a split without examples, with more labels than inputs or fewer, or of another shape.
 
     Example:
         >>> import torch
@@ -127,3 +127,31 @@ class Tensors:
     def sheet(self) -> Sheet:
         """Return a sheet without rows."""
         return Sheet((), ())
+
+
+def as_dataset(made: Any, name: str) -> Dataset:
+    """Return what a user's function made as a data set.
+
+    Args:
+        made: a `Dataset`; or three pairs of inputs (N, ...) and labels (N,), in a sequence or under the names of the
+            splits.
+        name: of the function, for messages.
+
+    Raises:
+        DataError: something else.
+    """
+    if isinstance(made, Mapping) and {*made} == {*SPLITS}:
+        return as_dataset([made[split] for split in SPLITS], name)
+    if all(hasattr(made, each) for each in (*SPLITS, "sizes", "corrupted")):
+        return cast("Dataset", made)
+    is_three = isinstance(made, (tuple, list)) and len(made) == len(SPLITS)
+    if not is_three or not all(_is_pair(part) for part in made):
+        raise DataError(
+            f"{name} returned a {type(made).__name__}; expected a data set, or (inputs, labels) of train, validation "
+            "and test"
+        )
+    return Tensors(*(Examples(*part) for part in made))
+
+
+def _is_pair(part: Any) -> bool:
+    return isinstance(part, (tuple, list)) and len(part) == 2 and all(isinstance(each, Tensor) for each in part)

@@ -31,8 +31,8 @@ def build(net: str | Callable[..., nn.Module], sizes: Mapping[str, Any], **field
         fields: other arguments of the net.
 
     Example:
-        >>> build("mlp", {"inputs": 64, "classes": 10}, depth=1)(torch.zeros(5, 64)).shape
-        torch.Size([5, 10])
+        >>> build("mlp", {"inputs": 64, "classes": 10}, depth=1).head.out_features
+        10
     """
     if isinstance(net, str):
         return NETS[net](**sizes, **fields)

@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from muonlab.jobs.cell_config import Frozen
 from muonlab.jobs.files import fingerprint
+from muonlab.study.fields import Frozen
 from muonlab.study.settings import UsageError
 
 FORM = "package.module:attribute or path/file.py:attribute"

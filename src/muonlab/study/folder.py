@@ -16,7 +16,7 @@ Steps = Callable[..., list[Step]]  # (asked, results, results version, by defaul
 
 
 def begin(study: str, asked: Any, folder: Path) -> None:
-    """Make the folder hold what is asked, a model with `preset` and `settings`. Jobs of earlier requests stay there.
+    """Make the folder hold a request, a model with `preset` and `settings`. Earlier requests and their jobs stay.
 
     Raises:
         StudyError: the folder holds something else, or cannot be written.
@@ -26,7 +26,7 @@ def begin(study: str, asked: Any, folder: Path) -> None:
 
 
 def jobs_of(steps: Steps, asked: Any, results: Results) -> list[Job]:
-    """Return the jobs that are done or whose inputs are there, each once, those that others wait for first."""
+    """Return every job that is done or can be done, each once, those that others wait for first."""
     return list({step.job.id: step.job for step in steps(asked, results)}.values())
 
 
@@ -55,8 +55,8 @@ def read(
 
 
 def make_job(
-    name: str, target: str, config: BaseModel, cost: float, case: str = "", arm: str = "", role: str = ""
+    name: str, target: str, config: BaseModel, cost: float, *, case: str = "", arm: str = "", role: str = ""
 ) -> Job:
-    """Return the job of a config; its id is the config's hash."""
+    """Return the job of a config; its id is the config's hash. Its place in the study is for `muonlab show`."""
     plain = config.model_dump(mode="json")
     return Job(identity(plain), name, target, plain, cost, case, arm, role)

@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
-from muonlab.jobs.cell_config import Decay, Frozen, Rate
 from muonlab.study import dotted
 from muonlab.study.dotted import Dotted
+from muonlab.study.fields import Decay, Frozen, Rate
 from muonlab.study.settings import Chosen, UsageError, check_name, fields, label_of, make
 
 

@@ -17,7 +17,7 @@ CHECKPOINT_SECONDS = 5.0  # about as much work is lost to a kill
 REPORT_STEPS = 50  # between two reports, where evaluations are further apart
 
 # Compiling takes 12 to 30 seconds and halves the time of a step; this is about a minute of eager steps on one core.
-# FLOPs decide and no clock, so that the same command gives the same bytes again.
+# FLOPs decide, not a clock (docs/design/same-bytes.md).
 COMPILED_FROM = 1e13
 
 Batch = tuple[Tensor, Tensor]  # inputs (S, B, ...) and labels (S, B, ...)

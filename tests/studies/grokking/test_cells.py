@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from muonlab.data.algorithmic import TASKS
-from muonlab.jobs.cell_config import AdamWConfig, MuonConfig
 from muonlab.studies.grokking import KEYS, LOSSES, PRESETS, jobs_of, outline, plan
 from muonlab.studies.grokking.cells import labels
+from muonlab.studies.grokking.config import AdamWConfig, MuonConfig
 from muonlab.studies.grokking.costs import check_memory, seconds
 from muonlab.studies.grokking.reading import read_cells
 from muonlab.study.settings import UsageError

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from muonlab.jobs.cell_config import Count, Frozen, Rate
 from muonlab.studies.features.config import Optimizer
 from muonlab.study.dotted import Dotted
+from muonlab.study.fields import Count, Frozen, Rate
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.study import Arm, arms_of
 

@@ -1,7 +1,7 @@
 """Is Muon's margin and rank larger at equal loss, and where is it not? Claim (e) of arXiv 2606.09658.
 
-`plan` says what is asked, `begin` puts it into a folder, `jobs_of` says which jobs it consists of so far, `outline`
-what is to come, `trials` what is tried out before, and `analyse` what the results mean.
+`plan` says what is asked, `begin` puts it into a folder, `jobs_of` says which jobs it has so far, `outline` what is to
+come, `trials` what is tried out before, and `analyse` what the results mean.
 """
 
 from functools import partial

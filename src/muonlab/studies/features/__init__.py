@@ -1,7 +1,7 @@
 """Are features trained with Muon more robust and more transferable, and why? (arXiv 2606.09658)
 
 `plan` says what is asked, `trials` what is tried out before, `begin` puts it into a folder, `jobs_of` says which jobs
-it consists of so far, `outline` what is to come, and `analyse` what the results mean.
+it has so far, `outline` what is to come, and `analyse` what the results mean.
 """
 
 from functools import partial

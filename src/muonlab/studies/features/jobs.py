@@ -32,8 +32,8 @@ TARGET = "muonlab.studies.features.work.job:run"
 TRIAL = "muonlab.studies.features.work.trial:check"
 FINAL, UNTRAINED, LINEAR, NEW = "final", "untrained", "linear", "none"
 ORDER = ("search", "final", "transfer search", "measure", "transfer")
-POLICY = Policy()  # one rate beyond an edge at a time, however little better it is
 JOB_SECONDS = 1.5  # of any job that trains: its data are read, its nets built
+POLICY = Policy()  # one rate beyond an edge at a time, however little better it is
 JobConfig = Pretrain | Measure | Transfer
 
 
@@ -214,8 +214,8 @@ class FamilySteps:
 
     def _step(self, config: JobConfig, role: str, label: str, words: str, by: str = "") -> Step:
         config = config.model_copy(update={"results_version": self._version})
-        case = self._plan.name
-        job = make_job(f"{case}: {words}", TARGET, config, cost(self._plan, config), case, label, role)
+        case, spent = self._plan.name, cost(self._plan, config)
+        job = make_job(f"{case}: {words}", TARGET, config, spent, case=case, arm=label, role=role)
         return Step(job, config, role, self._plan, label, by)
 
 
@@ -299,7 +299,7 @@ def _cnn(net: CNNConfig, side: int) -> float:
 def training_cost(family: Family, training: Training, members: int) -> float:
     """Return about the seconds of one core that training takes; a backward pass is two forward ones."""
     steps = training.budget * members
-    return steps * (STEP_SECONDS + 6 * products(family) * training.batch / PRODUCTS_A_SECOND)
+    return JOB_SECONDS + steps * (STEP_SECONDS + 6 * products(family) * training.batch / PRODUCTS_A_SECOND)
 
 
 def measuring_cost(family: Family, job: Measure) -> float:
@@ -316,14 +316,10 @@ def cost(plan: FamilyPlan, config: JobConfig) -> float:
     if isinstance(config, Measure):
         return measuring_cost(plan.family, config)
     if isinstance(config, Pretrain):
-        return _training(plan, config.training, len(config.rates) * len(config.seeds))
+        return training_cost(plan.family, config.training, len(config.rates) * len(config.seeds))
     if config.mode == "linear" or config.training is None:
         return JOB_SECONDS
-    return _training(plan, config.training, len(config.rates) * len(config.fine_tuned))
-
-
-def _training(plan: FamilyPlan, training: Training, members: int) -> float:
-    return JOB_SECONDS + training_cost(plan.family, training, members)
+    return training_cost(plan.family, config.training, len(config.rates) * len(config.fine_tuned))
 
 
 def outline(study: FeatureStudy) -> list[tuple[str, float]]:
@@ -335,8 +331,8 @@ def outline(study: FeatureStudy) -> list[tuple[str, float]]:
             words = f"{plan.name}: {arm.name}"
             states = len(study.arms) + 1 if arm is study.arms[0] else 2
             found += [
-                (f"{words}, search", _training(plan, plan.training, rates * study.search_seeds)),
-                (f"{words}, final runs", _training(plan, plan.training, study.seeds)),
+                (f"{words}, search", training_cost(plan.family, plan.training, rates * study.search_seeds)),
+                (f"{words}, final runs", training_cost(plan.family, plan.training, study.seeds)),
                 (f"{words}, measures", _measures(plan, study.seeds, states)),
             ]
         for task in plan.tasks:
@@ -346,8 +342,8 @@ def outline(study: FeatureStudy) -> list[tuple[str, float]]:
                 for arm in study.arms:
                     members = len(study.searches[arm.label].rates) * study.search_seeds
                     words = f"{plan.name}: {weights} weights, fine-tuned on {task} by {arm.name}"
-                    found.append((f"{words}, search", _training(plan, plan.transfer, members)))
-                    found.append((words, _training(plan, plan.transfer, study.seeds)))
+                    found.append((f"{words}, search", training_cost(plan.family, plan.transfer, members)))
+                    found.append((words, training_cost(plan.family, plan.transfer, study.seeds)))
     return found
 
 

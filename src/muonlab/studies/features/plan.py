@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from muonlab.jobs.cell_config import Frozen
 from muonlab.studies.features.config import (
     SGD,
     AdamW,
@@ -24,6 +23,7 @@ from muonlab.studies.features.config import (
 )
 from muonlab.studies.features.presets import PRESETS
 from muonlab.study import optimizers
+from muonlab.study.fields import Frozen
 from muonlab.study.optimizers import Growing
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.settings import Chosen, UsageError, check_keys, choose, fields, make

@@ -11,18 +11,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from muonlab.jobs import store
-from muonlab.jobs.cell_config import (
+from muonlab.jobs.job import Job
+from muonlab.studies.grokking.config import (
     AdamWConfig,
     CellConfig,
-    Frozen,
     MuonConfig,
     NetConfig,
     ProtocolConfig,
     SGDConfig,
     TaskConfig,
 )
-from muonlab.jobs.job import Job
 from muonlab.studies.grokking.costs import seconds
+from muonlab.study.fields import Frozen
 from muonlab.study.settings import Settings, UsageError, as_texts, check_name, combinations, make, whole_number
 
 STUDY = "grokking"

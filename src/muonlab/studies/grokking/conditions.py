@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from muonlab.jobs.cell_config import CellConfig
-from muonlab.jobs.cell_result import CellResult, Crossing, MemberResult
 from muonlab.jobs.files import StudyError
 from muonlab.jobs.job import StudyFile
 from muonlab.report.findings import Run, Series
+from muonlab.studies.grokking.config import CellConfig
 from muonlab.studies.grokking.reading import Cell, read_cells
+from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
 
 NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
 T = TypeVar("T")

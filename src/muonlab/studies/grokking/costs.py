@@ -8,7 +8,7 @@ what is left of a running study follows from its clock.
 import os
 from typing import Any
 
-from muonlab.jobs.cell_config import CellConfig
+from muonlab.studies.grokking.config import CellConfig
 
 STEP_SECONDS = 3.2e-3  # of a step, whatever is stacked
 PRODUCTS_A_SECOND = 1.4e11  # multiplications and additions

@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from muonlab.jobs import store
-from muonlab.jobs.cell_config import CellConfig
-from muonlab.jobs.cell_result import QUANTITIES, CellResult
 from muonlab.jobs.files import StudyError, read_lines
 from muonlab.jobs.job import JobRecord, Status, StudyFile
+from muonlab.studies.grokking.config import CellConfig
+from muonlab.studies.grokking.result import QUANTITIES, CellResult
 
 
 @dataclass(frozen=True)

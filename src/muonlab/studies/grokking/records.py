@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from muonlab.jobs.cell_result import MemberResult
 from muonlab.report.findings import Column, Record, Table, Value
 from muonlab.studies.grokking.conditions import NAMES, GrokkingRuns, recorded, recorded_number
 from muonlab.studies.grokking.reading import Cell
+from muonlab.studies.grokking.result import MemberResult
 from muonlab.studies.grokking.tables import place_columns, place_of
 
 _RUN_COLUMNS = (

@@ -1,6 +1,5 @@
 import pytest
 
-from muonlab.jobs.files import read_json
 from muonlab.studies.components.config import Agree
 from muonlab.studies.components.work import job
 
@@ -15,23 +14,6 @@ def test_two_runs_of_one_job_write_the_same_bytes(make_job, tmp_path):
     for name in ("a", "b"):
         run(config, tmp_path / name)
     assert (tmp_path / "a" / "result.json").read_bytes() == (tmp_path / "b" / "result.json").read_bytes()
-
-
-def test_a_finished_job_is_read_and_not_done_again(make_job, tmp_path, monkeypatch):
-    config = make_job(budget=2)
-    first = run(config, tmp_path)
-    monkeypatch.setattr(job.simulating, "run", lambda *_, **__: pytest.fail("done again"))
-    assert run(config, tmp_path) == first == read_json(tmp_path / "result.json")
-
-
-def test_how_far_it_is_and_how_long_it_took_is_told(make_job, tmp_path):
-    seen = []
-    run(make_job(budget=4, rates=(0.1, 0.2), eps=(1e-9,)), tmp_path, report=seen.append, environment={"commit": "abc"})
-    assert seen[0] == {"step": 0, "budget": 4, "alive": 2}
-    assert seen[-1] == {"step": 4, "budget": 4, "alive": 2}
-    record = read_json(tmp_path / "env.json")
-    assert record["commit"] == "abc"
-    assert record["sessions"][0]["member_steps"] == 8
 
 
 def test_each_kind_of_job_is_done_by_its_own(make_job, tmp_path):

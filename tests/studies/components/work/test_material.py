@@ -4,10 +4,9 @@ import torch.nn.functional as F
 
 from muonlab import losses
 from muonlab.nets.mlp import MLP, LinearClassifier
-from muonlab.rules import adamw, muon, sgd
-from muonlab.studies.components.config import SGD, AdamW, Components, Muon, Net
+from muonlab.rules import adamw, muon
+from muonlab.studies.components.config import Components, Muon, Net
 from muonlab.studies.components.work.material import (
-    LOSSES,
     build_material,
     build_net,
     build_problem,
@@ -87,14 +86,6 @@ def test_the_squared_loss_is_half_the_squared_distance_to_centred_labels():
     assert squared(targets, LABELS).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("loss", LOSSES.values())
-def test_a_loss_stacks(loss):
-    stacked = torch.stack([LOGITS, -LOGITS])
-    labels = torch.stack([LABELS, LABELS.flip(0)])
-    alone = torch.stack([loss(each, own) for each, own in zip(stacked, labels, strict=True)])
-    torch.testing.assert_close(torch.func.vmap(loss)(stacked, labels), alone)
-
-
 def test_a_net_without_hidden_layers_is_linear_from_zero_and_the_others_are_perceptrons():
     linear = build_net(Components(), Net())
     assert isinstance(linear, LinearClassifier)
@@ -126,10 +117,3 @@ def test_muon_takes_every_matrix_without_a_scale_and_adamw_the_biases_at_the_sam
         "exact",
         True,
     )
-
-
-@pytest.mark.parametrize(("optimizer", "rule"), [(SGD(momentum=0.3), sgd), (AdamW(beta1=0.3), adamw)])
-def test_the_others_take_all_parameters(optimizer, rule):
-    treated = treatments(build_net(Components(), Net(depth=1)), optimizer, (0.1,))
-    assert {each.rule for each in treated.values()} == {rule}
-    assert 0.3 in treated["head.bias"].hyper.values()

@@ -4,7 +4,6 @@ from muonlab.data.sources import DataError
 from muonlab.jobs.files import read_json
 from muonlab.studies.features.config import AdamW, Measure, Training, Transfer
 from muonlab.studies.features.work import job
-from muonlab.train import jobs, loop
 
 
 def test_a_finished_job_is_read_and_not_done_again(make_pretrain, run, tmp_path, monkeypatch):
@@ -15,22 +14,6 @@ def test_a_finished_job_is_read_and_not_done_again(make_pretrain, run, tmp_path,
     assert run(config, tmp_path) == first == read_json(tmp_path / "result.json")
     assert (tmp_path / "result.json").read_bytes() == before
     assert len(read_json(tmp_path / "env.json")["sessions"]) == 1
-
-
-def test_the_session_and_the_environment_are_recorded(make_pretrain, run, tmp_path):
-    run(make_pretrain(training={"budget": 2}), tmp_path, environment={"commit": "abc"})
-    record = read_json(tmp_path / "env.json")
-    assert record["commit"] == "abc"
-    (session,) = record["sessions"]
-    assert session["is_finished"]
-    assert (session["last_step"], session["member_steps"]) == (2, 2 * 2)
-    assert "finished after" in (tmp_path / "log.txt").read_text()
-
-
-def test_a_job_that_failed_before_is_no_failure_any_more(make_pretrain, run, tmp_path):
-    (tmp_path / "failed.json").write_text("{}")
-    run(make_pretrain(training={"budget": 1}), tmp_path)
-    assert not (tmp_path / "failed.json").exists()
 
 
 @pytest.mark.parametrize(("field", "value"), [("rates", [-1]), ("seeds", "all"), ("kept", True)])
@@ -62,17 +45,3 @@ def test_each_kind_of_job_is_done_by_its_own(pretrained, make_family, make_state
         pretrained.parent / "by job, transferred",
     )
     assert [member["seed"] for member in transferred["members"]] == [5]
-
-
-def test_a_checkpoint_outlives_a_kill_before_the_result_is_written(make_pretrain, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    config = make_pretrain(training={"budget": 4, "looks": 2})
-    write = jobs.write_json
-    monkeypatch.setattr(jobs, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path)
-    assert (tmp_path / "state.safetensors").exists()
-    monkeypatch.setattr(jobs, "write_json", write)
-    run(config, tmp_path)
-    assert "goes on from step" in (tmp_path / "log.txt").read_text()
-    assert not (tmp_path / "state.safetensors").exists()

@@ -29,12 +29,6 @@ def test_what_is_no_contiguous_tensor_is_kept_too(tmp_path):
     assert weights.load(tmp_path, 0)["parameter/a"].equal(turned)
 
 
-def test_a_look_saved_again_takes_the_place_of_the_first(tmp_path):
-    weights.save(tmp_path, 7, TENSORS)
-    weights.save(tmp_path, 7, {"parameter/a": torch.zeros(1)})
-    assert weights.load(tmp_path, 7).keys() == {"parameter/a"}
-
-
 @pytest.mark.parametrize("content", [None, b"", b"torn", 40])
 def test_a_file_that_is_torn_or_missing_says_what_to_do(tmp_path, content):
     folder = tmp_path / "a1b2"

@@ -57,14 +57,6 @@ def test_members_leave_when_they_are_decided(make_cell, tmp_path):
     assert len({member.last_step for member in result.members}) > 1
 
 
-def test_a_finished_cell_is_not_trained_again(make_cell, tmp_path, monkeypatch):
-    config = make_cell(protocol={"budget": 5})
-    first = run(config, tmp_path)
-    monkeypatch.setattr(cell_room, "_train", None)
-    assert run(config, tmp_path) == first
-    assert not (tmp_path / "state.safetensors").exists()
-
-
 def test_flops_are_those_of_the_matrix_products(make_cell, tmp_path):
     # One layer, no gate, plain SGD: every product is forward, and backward once for its input and once for its weight.
     net = {"depth": 1, "width": 16, "heads": 2, "ff_width": 16, "gated": False, "causal": False}
@@ -108,14 +100,6 @@ def test_random_labels_stay_at_chance(make_cell, tmp_path, task):
         assert member.last_train_accuracy > limit  # it was learning its rows by heart
 
 
-def test_every_loss_makes_curves_of_its_own(make_cell, tmp_path):
-    curves = []
-    for loss in ("softmax", "stablemax", "sparsemax"):
-        run(make_cell(loss=loss), tmp_path / loss)
-        curves.append(tuple(tuple(row["validation_loss"]) for row in read_lines(tmp_path / loss / "metrics.jsonl")))
-    assert len(set(curves)) == 3
-
-
 def test_a_member_that_diverges_is_a_result_and_the_others_go_on(make_cell, tmp_path):
     config = make_cell(optimizer="sgd", hyper={"lr": 1e30}, protocol={"dtype": "float32"})
     result = run(config, tmp_path)
@@ -128,7 +112,7 @@ def test_a_member_that_diverges_is_a_result_and_the_others_go_on(make_cell, tmp_
 RUN_IN_A_PROCESS = """
 import sys
 from pathlib import Path
-from muonlab.jobs.cell_config import CellConfig
+from muonlab.studies.grokking.config import CellConfig
 from muonlab.studies.grokking.work.cell import run
 from muonlab.train import loop
 from muonlab.train.population import Population

@@ -1,11 +1,11 @@
 """The schema of a cell's result.json: what was seen of every member. Times on the clock are in env.json, not here."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
+
+from muonlab.study.fields import Frozen
 
 # What a line of metrics.jsonl holds of every member, beside step and epoch.
 QUANTITIES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-
-Frozen = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Crossing(BaseModel):

@@ -2,20 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from muonlab.jobs.job import canonical_json as canonical_json
 from muonlab.jobs.job import identity
+from muonlab.study.fields import Count, Decay, Frozen, Rate, Share
 
 # Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
 RESULTS_VERSION = 3
-
-Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-
-Frozen = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TaskConfig(BaseModel):
