@@ -108,21 +108,6 @@ def test_no_source_file_is_longer_than_400_lines():
     assert [str(path) for path in FILES if len(path.read_text().splitlines()) > 400] == []
 
 
-def test_every_source_file_has_its_test():
-    tests = Path(__file__).parent
-    # The schema of a result is tested where it is read and written, and the lists of definitions and paper figures by
-    # the report that shows them.
-    without = {"runs/result.py"}
-    missing = [
-        str(path.relative_to(ROOT))
-        for path in FILES
-        if path.name != "__init__.py"
-        and not (tests / path.relative_to(ROOT).with_name(f"test_{path.name}")).exists()
-        and str(path.relative_to(ROOT)) not in without
-    ]
-    assert missing == []
-
-
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [

@@ -24,15 +24,15 @@ def test_equals_torch_over_fifty_steps(run, run_torch, name, dtype, tolerance):
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("shape", [(4, 3), (7,)])
-def test_a_member_of_a_stack_is_the_run_alone(run, shape, nesterov, dtype):
-    hypers = [{"lr": 0.1 * k, "momentum": 0.3 * k, "weight_decay": 0.01 * k} for k in range(4)]
-    axes = (len(hypers),) + (1,) * len(shape)
-    stacked = {k: torch.tensor([h[k] for h in hypers], dtype=torch.float64).view(axes) for k in hypers[0]}
-    p, grads = draw(len(hypers), *shape, dtype=dtype), draw(20, len(hypers), *shape, dtype=dtype)
-    together, _ = run(sgd, p, grads, nesterov=nesterov, **stacked)
-    for k, hyper in enumerate(hypers):
-        alone, _ = run(sgd, p[k], grads[:, k], nesterov=nesterov, **hyper)
-        assert torch.equal(together[k], alone)
+def test_a_member_of_a_stack_is_the_run_alone(run):
+    for dtype in [torch.float32, torch.float64]:
+        for nesterov in [False, True]:
+            for shape in [(4, 3), (7,)]:
+                hypers = [{"lr": 0.1 * k, "momentum": 0.3 * k, "weight_decay": 0.01 * k} for k in range(4)]
+                axes = (len(hypers),) + (1,) * len(shape)
+                stacked = {k: torch.tensor([h[k] for h in hypers], dtype=torch.float64).view(axes) for k in hypers[0]}
+                p, grads = draw(len(hypers), *shape, dtype=dtype), draw(20, len(hypers), *shape, dtype=dtype)
+                together, _ = run(sgd, p, grads, nesterov=nesterov, **stacked)
+                for k, hyper in enumerate(hypers):
+                    alone, _ = run(sgd, p[k], grads[:, k], nesterov=nesterov, **hyper)
+                    assert torch.equal(together[k], alone)
