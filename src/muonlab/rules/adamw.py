@@ -61,7 +61,7 @@ def update(
     return p, {"exp_avg": m, "exp_avg_sq": v, "step": step}
 
 
-FUSED_DEVICES = ("cpu", "cuda", "xpu", "mps")
+FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps"}
 
 
 @torch.compiler.disable(reason="torch keeps its fused kernels out of graphs")
@@ -93,7 +93,7 @@ def update_(
     if not ps:
         return
     given = [(p, g, s["exp_avg"], s["exp_avg_sq"]) for p, g, s in zip(ps, grads, states, strict=True)]
-    aligned = [_aligned(*tensors) for tensors in given]
+    aligned = [_aligned(tensors) for tensors in given]
     real = [list(map(torch.view_as_real, tensors)) if tensors[0].is_complex() else tensors for tensors in aligned]
     works, gradients, averages, squares = map(list, zip(*real, strict=True))
     adamw(
@@ -104,7 +104,7 @@ def update_(
         [],
         [state["step"] for state in states],
         foreach=False,
-        fused=all(p.device.type in FUSED_DEVICES for p in ps),
+        fused={p.device.type for p in ps} <= FUSED_DEVICES,
         found_inf=found_inf,
         capturable=capturable,
         amsgrad=False,
@@ -116,16 +116,21 @@ def update_(
         maximize=False,
     )
     for tensors, used in zip(given, aligned, strict=True):
-        for index in (0, 2, 3):
+        for index in () if used is tensors else (0, 2, 3):
             if used[index] is not tensors[index]:
                 tensors[index].copy_(used[index])
 
 
-def _aligned(p: Tensor, *others: Tensor) -> list[Tensor]:
-    """Return tensors in the dtype and the order of memory of p, without gaps: the fused kernel walks through memory."""
-    dense = p if p.is_contiguous() or _is_dense(p) else p.contiguous()
-    dtype, strides = p.dtype, dense.stride()
-    return [t if t.stride() == strides and t.dtype == dtype else torch.empty_like(dense).copy_(t) for t in (p, *others)]
+def _aligned(tensors: tuple[Tensor, ...]) -> Sequence[Tensor]:
+    """Return tensors in the dtype and the order of memory of the first, without gaps, for the fused kernel."""
+    p, g, m, v = tensors
+    strides, dtype = p.stride(), p.dtype
+    is_alike = g.stride() == m.stride() == v.stride() == strides and g.dtype == m.dtype == v.dtype == dtype
+    if is_alike and p.is_contiguous():
+        return tensors
+    dense = p if _is_dense(p) else p.contiguous()
+    strides = dense.stride()
+    return [t if t.stride() == strides and t.dtype == dtype else torch.empty_like(dense).copy_(t) for t in tensors]
 
 
 def _is_dense(p: Tensor) -> bool:

@@ -62,13 +62,13 @@ def batches(pieces: Iterable[Matrices], mixes: bool) -> Iterator[list[list[Matri
         room = 0
         for piece in members:
             start, size = 0, _size(piece)
-            while start < len(piece.p):
+            while start < piece.p.shape[0]:
                 if room < size:
                     if batch:
                         yield list(batch.values())
                     batch, room = defaultdict(list), ROOM
-                stop = min(len(piece.p), start + room // size)
-                batch[piece.shape].append(piece if stop - start == len(piece.p) else piece.part(start, stop))
+                stop = min(piece.p.shape[0], start + room // size)
+                batch[piece.shape].append(piece if stop - start == piece.p.shape[0] else piece.part(start, stop))
                 room -= (stop - start) * size
                 start = stop
         yield list(batch.values())
@@ -85,7 +85,9 @@ def _size(piece: Matrices) -> int:
 def memory(batch: list[list[Matrices]], dtype: torch.dtype, workspace: Workspace) -> tuple[list[Tensor], list[Tensor]]:
     """Return memory for directions, a stack (k, rows, columns) for each shape, and in it the part of each piece."""
     stacks = [
-        workspace.take(f"direction{index}", (sum([len(each.p) for each in alike]), *alike[0].shape), alike[0].p, dtype)
+        workspace.take(
+            f"direction{index}", (sum([each.p.shape[0] for each in alike]), *alike[0].shape), alike[0].p, dtype
+        )
         for index, alike in enumerate(batch)
     ]
     return stacks, split(stacks, batch)
@@ -93,7 +95,7 @@ def memory(batch: list[list[Matrices]], dtype: torch.dtype, workspace: Workspace
 
 def split(stacks: list[Tensor], batch: list[list[Matrices]]) -> list[Tensor]:
     """Return the part of each piece in stacks, one for each shape."""
-    parts = [stack.split([len(each.p) for each in alike]) for stack, alike in zip(stacks, batch, strict=True)]
+    parts = [stack.split([each.p.shape[0] for each in alike]) for stack, alike in zip(stacks, batch, strict=True)]
     return list(chain.from_iterable(parts))
 
 
@@ -105,7 +107,7 @@ def is_plain(piece: Matrices) -> bool:
         and piece.finite is None
         and piece.p.device.type == "cpu"
         and not piece.p.is_complex()
-        and piece.p[0].numel() >= SMALL
+        and piece.shape[0] * piece.shape[1] >= SMALL
         and all(tensor.is_contiguous() for tensor in tensors)
     )
 

@@ -259,7 +259,7 @@ def _average_by_tiles(
 ) -> None:
     """Do as `average_` does, and scale directions for which products would under- or overflow."""
     for piece, slot in zip(members, slots, strict=True):
-        for b, g, X in zip(piece.momentum, piece.grad, slot, strict=True):
+        for b, g, X in zip(piece.momentum.unbind(), piece.grad.unbind(), slot.unbind(), strict=True):
             squares = 0.0
             for b_tile, g_tile, X_tile in tiles(b, g, X):
                 tile = workspace.take("tile", b_tile.shape, b_tile)
@@ -281,7 +281,7 @@ def _apply_by_tiles(
     workspace: Workspace,
 ) -> None:
     for piece, update, factor in zip(members, updates, factors, strict=True):
-        for p, O in zip(piece.p, update, strict=True):  # noqa: E741
+        for p, O in zip(piece.p.unbind(), update.unbind(), strict=True):  # noqa: E741
             for p_tile, tile in tiles(p, O):
                 wide = tile if tile.dtype == p.dtype else workspace.take("tile", tile.shape, p).copy_(tile)
                 apply_([p_tile], [wide], [factor], lr=lr, weight_decay=weight_decay)
