@@ -12,9 +12,9 @@ import json
 import torch
 from optimizer.machine import machine
 
-from muonlab.jobs.cell_config import CellConfig
 from muonlab.losses import LOSSES
 from muonlab.studies import grokking
+from muonlab.studies.grokking.config import CellConfig
 from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams, treatments
 from muonlab.train.sequential import Sequential
 

@@ -18,7 +18,7 @@ import torch
 from optimizer.machine import machine
 from safetensors.torch import load_file, save_file
 
-from muonlab.jobs.cell_config import (
+from muonlab.studies.grokking.config import (
     AdamWConfig,
     CellConfig,
     MuonConfig,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from muonlab.jobs.cell_config import (
+from muonlab.studies.grokking.config import (
     AdamWConfig,
     CellConfig,
     MuonConfig,

@@ -5,8 +5,8 @@ from types import ModuleType
 
 from pydantic import BaseModel, ConfigDict
 
-from muonlab.jobs import job as jobs
-from muonlab.jobs.job import Job
+from muonlab.jobs import store
+from muonlab.jobs.job import Job, identity
 from muonlab.report.findings import Findings, Verdict
 from muonlab.study.settings import check_name, whole_number
 
@@ -46,18 +46,21 @@ def plan(preset, settings):
 
 def job(number, bad=0):
     config = {"results_version": 1, "study": STUDY, "number": number, "bad": bad}
-    return Job(jobs.identity(config), f"square of {number}", "growing_work:square", config, float(number))
+    return Job(identity(config), f"square of {number}", "growing_work:square", config, float(number), role="square")
 
 
 def begin(study, folder):
-    jobs.create(folder, STUDY, study.preset, study.settings, {"limit": study.limit, "bad": study.bad})
+    store.create(folder, STUDY, study.preset, study.settings, {"limit": study.limit, "bad": study.bad})
 
 
-def ready(study, folder):
-    number, results = 3, jobs.results(folder)
-    while number < study.limit and job(number, study.bad).id in results:
-        number = results[job(number, study.bad).id]["square"]
-    return [job(number, study.bad)] if number < study.limit else []
+def jobs_of(study, results):
+    number, found = 3, []
+    while number < study.limit:
+        found.append(job(number, study.bad))
+        if found[-1].id not in results:
+            break
+        number = results[found[-1].id]["square"]
+    return found
 
 
 def outline(study):
@@ -74,7 +77,7 @@ def trials(study):
 
 
 def analyse(folder):
-    found = [result["square"] for result in jobs.results(folder).values()]
+    found = [result["square"] for result in store.Results(folder).values()]
     more = ("It is odd.", "So was the first.")
     verdict = Verdict("yes", "yes", f"The largest square is {max(found)}.", None, more, (), ())
     return Findings("Squares", "How far?", verdict, (), ())

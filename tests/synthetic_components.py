@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.jobs.files import write_json
 from muonlab.jobs.job import Job, JobRecord
 from muonlab.studies.components import begin
@@ -81,7 +81,7 @@ def write(folder: Path, asked: ComponentStudy | None = None, planted: Planted | 
     asked = asked or study()
     begin(asked, folder)
     for each in found(asked, planted).records:
-        jobs.add(folder, Job(each.id, each.name, TARGET, each.config, 1.0))
+        store.add(folder, Job(each.id, each.name, TARGET, each.config, 1.0))
         write_json(folder / each.id / "result.json", each.result)
         write_json(folder / each.id / "env.json", each.environment)
     return folder

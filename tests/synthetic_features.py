@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.jobs.files import write_json
 from muonlab.jobs.job import Job, JobRecord
 from muonlab.studies.features import begin
@@ -82,7 +82,7 @@ def write(folder: Path, asked: FeatureStudy | None = None, planted: Planted | No
     asked = asked or study()
     begin(asked, folder)
     for each in found(asked, planted, **lost).records:
-        jobs.add(folder, Job(each.id, each.name, TARGET, each.config, 1.0))
+        store.add(folder, Job(each.id, each.name, TARGET, each.config, 1.0))
         if each.reason:
             write_json(folder / each.id / "failed.json", {"reason": each.reason})
         if each.result is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import synthetic_features as synthetic
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.jobs.files import write_json
 from muonlab.studies import checkpoints as inspection
 from muonlab.studies.checkpoints.config import Checkpoint, Group, Images, Inspect
@@ -37,8 +37,8 @@ def asked(**sizes: int) -> Asked:
 def write(folder: Path, what: Asked, planted: dict[str, dict[str, float]] | None = None, **others: Any) -> Path:
     """Write an inspection with its result; `planted` has by group what is added to each quantity."""
     inspection.begin(what, folder)
-    (one,) = inspection.ready(what, folder)
-    jobs.add(folder, one)
+    (one,) = inspection.jobs_of(what, {})
+    store.add(folder, one)
     write_json(folder / one.id / "result.json", result(what.job, planted or {}, **others))
     write_json(folder / one.id / "env.json", {"device": "cpu", "sessions": [{"seconds": 2.0}]})
     return folder

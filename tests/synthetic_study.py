@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from muonlab.jobs.cell_config import (
+from muonlab.jobs import store
+from muonlab.studies.grokking.cells import GrokkingStudy, jobs_of
+from muonlab.studies.grokking.config import (
     AdamWConfig,
     CellConfig,
     MuonConfig,
@@ -17,8 +19,7 @@ from muonlab.jobs.cell_config import (
     SGDConfig,
     TaskConfig,
 )
-from muonlab.jobs.cell_result import CellResult, Crossing, MemberResult
-from muonlab.jobs.store import Plan, create
+from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
 
 OPTIMIZERS = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
 FLOPS = {"muon": 1.3e9, "adamw": 1e9, "sgd": 1e9}
@@ -75,7 +76,10 @@ def write(
 ) -> Path:
     """Write a study; `waiting` and `failed` are positions of cells that have no result."""
     cells = usual_cells() if cells is None else cells
-    create(folder, Plan(study="synthetic", preset="quick", settings={"tasks": ["add", "mul"]}, cells=tuple(cells)))
+    study = GrokkingStudy(preset="quick", settings={"tasks": ["add", "mul"]}, cells=tuple(cells))
+    store.create(folder, "synthetic", study.preset, study.settings, study.model_dump(mode="json", include={"cells"}))
+    for job in jobs_of(study, {}):
+        store.add(folder, job)
     for number, config in enumerate(cells):
         place = folder / config.id
         if number in waiting:

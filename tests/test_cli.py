@@ -43,8 +43,8 @@ def study(tmp_path_factory):
 
 def test_a_run_ends_with_a_verdict_and_a_report(study):
     folder, output = study
-    assert f"{folder}: 4 cells, 0 of them done already" in output
-    assert "[4/4]" in output
+    assert f"{folder}: 0 jobs done already, about 4 to do" in output
+    assert "[4 done] add softmax" in output
     assert f"Report: {folder / 'report.html'}" in output
     assert (folder / "report.html").read_text().startswith("<!doctype html>")
 
@@ -54,11 +54,11 @@ def test_the_same_command_again_computes_nothing(study, muonlab):
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.json*")}
     status, output, _ = muonlab(*TINY, f"out={folder}")
     assert status == 0
-    assert "4 cells, 4 of them done already" in output
+    assert "4 jobs done already, none to do" in output
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_show_as_json_is_an_object_a_cell(study, muonlab):
+def test_show_as_json_has_one_object_per_cell(study, muonlab):
     folder, _ = study
     status, output, _ = muonlab("show", folder, "--json")
     cells = json.loads(output)
@@ -68,6 +68,7 @@ def test_show_as_json_is_an_object_a_cell(study, muonlab):
         assert cell["status"] == "done"
         assert cell["seconds_per_member_step"] > 0
         assert cell["config"]["study"] == "grokking"
+        assert (cell["case"], cell["requests"]) == ("add softmax", [1])
         for member in cell["members"]:
             for crossing in ("first_crossing", "sustained_crossing"):
                 assert (member[crossing] is None) == (member[f"{crossing}_reason"] is not None)
@@ -78,11 +79,12 @@ def test_show_is_a_table_and_finds_a_cell_by_the_start_of_its_id(study, muonlab)
     status, output, _ = muonlab("show", folder)
     assert status == 0
     assert "add softmax muon, seeds 0-1" in output
+    assert "first crossing, in steps" in output
     identity = output.splitlines()[1].split()[0]
     assert len(json.loads(muonlab("show", folder, "--cell", identity[:6], "--json")[1])) == 1
     status, _, errors = muonlab("show", folder, "--cell", "zzz")
     assert status == 1
-    assert "has no cell 'zzz'" in errors
+    assert "has no job 'zzz'" in errors
 
 
 def test_ls_finds_the_study(study, muonlab):
@@ -105,15 +107,15 @@ def test_report_is_written_anew_only_where_results_have_come(study, muonlab):
 def test_a_dry_run_prints_the_cells_and_writes_nothing(tmp_path, muonlab):
     status, output, _ = muonlab(*TINY, f"out={tmp_path / 'study'}", "--dry-run")
     assert status == 0
-    assert "4 cells, 6 runs" in output
+    assert "add softmax muon, random labels, seed 0" in output
+    assert "4 jobs, into" in output
     assert "time: about" in output
-    assert "disk: about" in output
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_counts_what_is_done_and_looks_at_the_folder(study, tmp_path, muonlab):
     folder, _ = study
-    assert "every cell is done already" in muonlab(*TINY, f"out={folder}", "--dry-run")[1]
+    assert "every job is done already" in muonlab(*TINY, f"out={folder}", "--dry-run")[1]
     (tmp_path / "thesis.txt").write_text("precious")
     status, _, errors = muonlab(*TINY, f"out={tmp_path}", "--dry-run")
     assert status == 1
@@ -128,18 +130,35 @@ def test_a_size_that_no_machine_has_is_said_before_anything_runs(muonlab, tmp_pa
     assert errors.count("\n") == 1
 
 
-def test_a_result_that_cannot_be_read_fails_the_run_and_the_report_still_comes(tmp_path, muonlab, study):
+def test_a_torn_result_is_set_aside_said_and_computed_again(tmp_path, muonlab, study):
     folder = tmp_path / "study"
     shutil.copytree(study[0], folder)
-    (folder / "report.html").unlink(missing_ok=True)
     torn = next(folder.glob("*/result.json"))
+    whole = torn.read_bytes()
     torn.write_text('{"cell": ')
+    assert "the next run sets it aside under another name" in muonlab("show", folder)[1]
     status, output, errors = muonlab(*TINY, f"out={folder}")
-    assert status == 1
-    assert "FAILED" in output
-    assert "1 cells hold a file that cannot be read" in errors
-    assert (folder / "report.html").exists()
-    assert torn.read_text() == '{"cell": '
+    assert (status, errors) == (0, "")
+    assert f"{torn} cannot be read; it is set aside as result.json.torn" in output
+    assert torn.read_bytes() == whole
+    assert torn.with_name("result.json.torn").read_text() == '{"cell": '
+
+
+def test_two_commands_into_one_folder_add_up(tmp_path, muonlab, study):
+    folder = tmp_path / "study"
+    shutil.copytree(study[0], folder)
+    status, output, _ = muonlab(*TINY, "muon.lr=0.05", "control_seeds=0", f"out={folder}")
+    assert status == 0
+    assert f"{folder}: 1 job done already, about 1 to do" in output
+    assert json.loads(muonlab("ls", folder, "--json")[1])[0]["cells"] == {"done": 5}
+    shown = json.loads(muonlab("show", folder, "--json")[1])
+    assert sorted(cell["requests"] for cell in shown) == [[1], [1], [1], [1, 2], [2]]
+    table = muonlab("show", folder)[1]
+    assert "[2] muonlab run grokking preset=tiny seeds=2 budget=60 muon.lr=0.05 control_seeds=0" in table
+    page = (folder / "report.html").read_text()
+    assert all(cell["id"] in page for cell in shown)
+    assert "Muon lr=0.02" in page
+    assert "Muon lr=0.05" in page
 
 
 @pytest.mark.parametrize(
@@ -202,7 +221,10 @@ def test_a_pipe_that_closes_early_is_no_error(study):
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path):
+@pytest.mark.parametrize(
+    ("signals", "status"), [([signal.SIGINT], 130), ([signal.SIGINT, signal.SIGINT], 130), ([signal.SIGTERM], 143)]
+)
+def test_a_signal_stops_cleanly_and_the_same_command_goes_on(tmp_path, signals, status):
     command = [sys.executable, "-m", "muonlab.cli", *WHOLE, f"out={tmp_path / 'study'}"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
@@ -216,13 +238,14 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path):
     deadline = time.monotonic() + 60
     while not list((tmp_path / "study").glob("*/env.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    for each in signals:
+        process.send_signal(each)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "of 4 cells are done and kept. The same command goes on from here." in errors
-    assert "Traceback" not in errors
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert again.returncode == 0, again.stderr
+    assert process.returncode == status
+    assert errors == "muonlab: stopped; done and kept: 0 jobs. The same command goes on from here\n"
+    if len(signals) == 1:
+        again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert again.returncode == 0, again.stderr
 
 
 @pytest.fixture
@@ -237,14 +260,14 @@ def test_a_study_of_jobs_runs_to_its_end_and_the_same_command_again_does_nothing
     words, folder = squares
     status, output, errors = muonlab(*words, "workers=2")
     assert (status, errors) == (0, "")
-    assert f"{folder}: 0 jobs are done already, about 3 to do" in output
+    assert f"{folder}: 0 jobs done already, about 3 to do" in output
     assert "[3 done] square of 81: done in" in output
     end = ["The largest square is 6561.", "It is odd.", "So was the first.", "", f"Report: {folder / 'report.html'}"]
     assert output.splitlines()[-5:] == end
     assert (folder / "report.html").read_text().startswith("<!doctype html>")
     status, output, _ = muonlab(*words)
     assert status == 0
-    assert "3 jobs are done already, none to do" in output
+    assert "3 jobs done already, none to do" in output
     assert "square of" not in output
 
 
@@ -259,7 +282,7 @@ def test_a_study_of_jobs_is_shown_listed_and_reported(squares, muonlab):
     assert len(table) == 4
     (one,) = json.loads(muonlab("show", folder, "--cell", shown[1]["id"][:8], "--json")[1])
     assert one == shown[1]
-    assert "has no cell 'zzz'" in muonlab("show", folder, "--cell", "zzz")[2]
+    assert "has no job 'zzz'" in muonlab("show", folder, "--cell", "zzz")[2]
     assert "3 done" in muonlab("ls", folder.parent)[1]
     report = folder / "report.html"
     assert muonlab("report", folder)[:2] == (0, f"Report: {report}\n")
@@ -273,7 +296,7 @@ def test_a_dry_run_of_jobs_prints_the_outline_and_writes_nothing(squares, muonla
     status, output, _ = muonlab(*words, "workers=2", "--dry-run")
     assert status == 0
     assert "square of 81" in output
-    assert f"3 jobs, into {folder}; 0 jobs more are done already" in output
+    assert f"3 jobs, into {folder}; 0 more done already" in output
     assert "time: about 81 s with 2 workers" in output
     assert not folder.exists()
 
@@ -283,38 +306,36 @@ def test_a_job_that_fails_has_status_1_and_the_report_still_comes(squares, muonl
     status, output, errors = muonlab(*words, "bad=9")
     assert status == 1
     assert "square of 9: FAILED: ValueError: 9 is a bad number" in output
-    assert errors == f"muonlab: 1 jobs failed; `muonlab show {folder}` says why, the same command tries them again\n"
+    assert errors == f"muonlab: 1 job failed; `muonlab show {folder}` says why, the same command tries it again\n"
     assert "9 is a bad number" in muonlab("show", folder)[1]
     assert (folder / "report.html").exists()
 
 
-def test_a_result_of_a_job_that_cannot_be_read_is_named(squares, muonlab):
+def test_the_report_names_what_was_asked_before(squares, muonlab):
     words, folder = squares
+    muonlab(*words, "bad=7")
+    assert "Also in this folder" not in (folder / "report.html").read_text()
     muonlab(*words)
-    (torn,) = [path for path in folder.glob("*/result.json") if path.read_text() == '{"square": 81}']
-    torn.write_text("{")
-    status, output, errors = muonlab(*words)
-    assert status == 1
-    assert "square of 9: FAILED" in output
-    assert "1 jobs hold a file that cannot be read" in errors
-    assert torn.read_text() == "{"
+    page = (folder / "report.html").read_text()
+    assert "Also in this folder, asked before: muonlab run features preset=laptop bad=7 (3 of 3 jobs done)" in page
 
 
 def test_ctrl_c_keeps_the_jobs_that_are_done(squares, muonlab, monkeypatch):
     words, folder = squares
-    ready = growing_study.ready
+    jobs_of, asked = growing_study.jobs_of, []
 
-    def stop(study, folder):
-        if growing_study.jobs.results(folder):
+    def stop(study, results):
+        asked.append(len(results))
+        if asked.count(1) == 1:
             raise KeyboardInterrupt
-        return ready(study, folder)
+        return jobs_of(study, results)
 
     with monkeypatch.context() as patch:
-        patch.setattr(growing_study, "ready", stop)
+        patch.setattr(growing_study, "jobs_of", stop)
         status, output, errors = muonlab(*words)
     assert status == 130
     assert "[1 done] square of 3" in output
-    assert errors == "\nmuonlab: stopped; 1 jobs are done and kept. The same command goes on from here.\n"
+    assert errors == "muonlab: stopped; done and kept: 1 job. The same command goes on from here\n"
     assert not (folder / "report.html").exists()
     assert muonlab(*words)[0] == 0
 

@@ -68,7 +68,7 @@ def test_the_same_command_again_measures_nothing(place, muonlab):
     before = result.stat().st_mtime_ns
     status, output, errors = muonlab(*WORDS)
     assert (status, errors) == (0, "")
-    assert "1 jobs are done already, none to do" in output
+    assert "1 job done already, none to do" in output
     assert result.stat().st_mtime_ns == before
 
 
@@ -95,7 +95,10 @@ def test_a_dry_run_says_what_would_be_measured_and_writes_nothing(place, muonlab
     assert "rank, on digits (images), 20 test examples at most" in output
     assert "time: about" in output
     assert not (place / "other").exists()
-    assert muonlab(*WORDS, "--dry-run")[1].splitlines()[-1] == "it is done already in runs/inspect"
+    assert (
+        muonlab(*WORDS, "--dry-run")[1].splitlines()[-1]
+        == "every job is done already in runs/inspect; nothing would run"
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ from torch import nn
 
 from muonlab.cli import EXECUTION_KEYS, app
 from muonlab.inspection import inspect
-from muonlab.jobs import job as jobs
-from muonlab.jobs.cell_result import QUANTITIES, CellResult, Crossing, MemberResult
+from muonlab.jobs import store
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import read_json
 from muonlab.studies import checkpoints as inspection
@@ -26,6 +25,7 @@ from muonlab.studies.components.work import job as component_job
 from muonlab.studies.features.config import ImageData, Measuring, TextData, Training
 from muonlab.studies.features.plan import NETS, OPTIMIZERS
 from muonlab.studies.features.work import job
+from muonlab.studies.grokking.result import QUANTITIES, CellResult, Crossing, MemberResult
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -105,9 +105,10 @@ def test_every_key_of_the_results_of_features_stands_in_their_page(tmp_path):
     few = {"families": "cnn", "optimizers": "muon", "seeds": 1, "budget": 2, "looks": 1, "cnn.depths": 1}
     study = features.plan("tiny", {**few, **small, "transfer.budget": 1, "transfer.looks": 1})
     keys = set()
-    while todo := features.ready(study, tmp_path):
+    results = store.Results(tmp_path)
+    while todo := [one for one in features.jobs_of(study, results.refresh()) if one.id not in results]:
         for one in todo:
-            jobs.add(tmp_path, one)
+            store.add(tmp_path, one)
             keys |= _keys(job.run(config=one.config, folder=str(tmp_path / one.id), compile="never"))
             files = {path.name for path in (tmp_path / one.id).glob("weights-*.safetensors")}
             assert files == ({"weights-0.safetensors", "weights-2.safetensors"} if "final" in one.name else set())
@@ -119,7 +120,7 @@ def test_every_key_of_the_results_of_features_stands_in_their_page(tmp_path):
 def test_every_key_of_the_results_of_components_stands_in_their_page(tmp_path):
     few = {"variations": "none", "seeds": 1, "ratio": 2, "optimizers": "sgd", "budget": 2, "looks": 1}
     keys = set()
-    for one in components.ready(components.plan("tiny", few), tmp_path):
+    for one in components.jobs_of(components.plan("tiny", few), {}):
         keys |= _keys(component_job.run(config=one.config, folder=str(tmp_path / one.id)))
     page = (ROOT / "docs" / "files.md").read_text()
     assert {"members", "at", "end", "margin_worst", "orders"} < keys

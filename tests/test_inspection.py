@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from muonlab.inspection import ask, describe, inspect, taps
+from muonlab.inspection import ask, describe, inspect, summary, taps
 from muonlab.jobs.files import StudyError
 from muonlab.jobs.pool import Event
 from muonlab.study.settings import UsageError
@@ -55,11 +55,10 @@ def test_a_pool_or_taps_reach_the_measures(tmp_path):
 
 
 def test_checkpoints_that_fail_say_why(folder, tmp_path, monkeypatch):
-    def run_jobs(ready, *_, begin, **__):
-        begin()
-        yield Event("failed", ready()[0].id, {"reason": "DataError: net=no_such_module:build"})
+    def run(study, asked, *_, **__):
+        yield Event("failed", study.job(asked).id, {"reason": "DataError: net=no_such_module:build"})
 
-    monkeypatch.setattr("muonlab.jobs.local.run_jobs", run_jobs)
+    monkeypatch.setattr("muonlab.jobs.local.run", run)
     with pytest.raises(StudyError, match="DataError: net=no_such_module:build"):
         inspect({"A": folder / "0.pt"}, net="no_such_module:build", data="digits", out=tmp_path / "out")
 
@@ -97,3 +96,10 @@ def test_taps_of_a_net_that_cannot_be_built_are_a_mistake_in_the_command(folder)
     asked, _ = ask([str(folder / "0.pt"), "data=digits"])
     with pytest.raises(UsageError, match="give net=package"):
         taps(asked)
+
+
+def test_what_would_be_measured_is_said_in_words(folder):
+    asked, _ = ask([str(folder / "0.pt"), f"B={folder / '1.pt'}", "data=digits", "measures=rank", "net=m:f"])
+    lines = summary(asked).splitlines()
+    assert lines[0] == f"0: {folder / '0.pt'}, net m:f"
+    assert lines[-1] == "rank, on digits (images), 500 test examples at most"

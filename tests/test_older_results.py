@@ -6,8 +6,9 @@ import pytest
 
 import synthetic_components
 import synthetic_features
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.jobs.files import read_json, write_json
+from muonlab.jobs.job import identity
 from muonlab.studies import components, features
 
 RECORDS = Path(__file__).parents[1] / "records"
@@ -26,7 +27,7 @@ def age(record):
     """Make a job one results version older, in its config and in its id."""
     config = record.config | {"results_version": record.config["results_version"] - 1}
     held = read_json(record.folder / "config.json") | {"config": config}
-    write_json(record.folder.rename(record.folder.parent / jobs.identity(config)) / "config.json", held)
+    write_json(record.folder.rename(record.folder.parent / identity(config)) / "config.json", held)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("laptop", 155), ("real", 233)])
@@ -42,7 +43,7 @@ def test_simulations_of_an_older_version_say_what_they_said(tmp_path):
     older = [each.model_copy(update={"results_version": each.results_version - 1}) for each in asked.agreements]
     folder = synthetic_components.write(tmp_path / "study", asked.model_copy(update={"agreements": tuple(older)}))
     before = components.analyse(folder)
-    for record in jobs.records(folder):
+    for record in store.records(folder):
         if record.config["kind"] == "simulate":
             age(record)
     after = components.analyse(folder)
@@ -55,7 +56,7 @@ def test_simulations_of_an_older_version_say_what_they_said(tmp_path):
 def test_a_folder_is_read_at_the_newest_version_of_its_jobs(tmp_path):
     folder = synthetic_features.write(tmp_path / "study")
     expected = len(statuses(features.analyse(folder)))
-    age(next(record for record in jobs.records(folder) if record.config["kind"] == "transfer"))
+    age(next(record for record in store.records(folder) if record.config["kind"] == "transfer"))
     findings = features.analyse(folder)
     assert f"{expected - 1} of the" in notices(findings)
     assert "These results have results version" not in notices(findings)

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from muonlab.jobs.cell_config import CellConfig
 from muonlab.nets.transformer import rotate
+from muonlab.studies.grokking.config import CellConfig
 from muonlab.studies.grokking.work.cell import build_net, build_rows, build_task
 
 

@@ -4,14 +4,7 @@ import time
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from muonlab.jobs.cell_config import (
-    AdamWConfig,
-    CellConfig,
-    MuonConfig,
-    NetConfig,
-    ProtocolConfig,
-    TaskConfig,
-)
+from muonlab.studies.grokking.config import AdamWConfig, CellConfig, MuonConfig, NetConfig, ProtocolConfig, TaskConfig
 from muonlab.studies.grokking.work.cell import build_population, build_rows, build_task
 
 

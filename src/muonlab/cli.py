@@ -1,12 +1,11 @@
 """The command line: verbs only. Each imports its room when it is called, so that the reading verbs stay light."""
 
-import importlib
 import json
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 try:
     from cyclopts import App, CycloptsError, Parameter
@@ -15,9 +14,12 @@ except ImportError:  # the package alone, without its laboratory
 
 from muonlab import __version__
 
+if TYPE_CHECKING:
+    from muonlab.jobs.job import StudyFile
+
 DEFAULT_ROOT = Path("runs")
-STUDIES = ("grokking", "features", "components")  # packages of muonlab.studies that `run` runs
-PACKAGES = {"inspect": "checkpoints"}  # of studies whose package has another name
+STUDIES = ("grokking", "features", "components")  # those that `run` runs
+MOST_SENTENCES = 12  # of a verdict, on the terminal
 EXECUTION_KEYS = ("out", "device", "workers", "compile")
 
 app = App(
@@ -51,50 +53,73 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     settings
         key=value, with commas for several values. preset=tiny, laptop, paper (for features also real, for components
         full in its place) is where the rest starts from; out=DIR is the study's folder (default runs/STUDY), device=cpu
-        or cuda, workers=N the number of processes (default: one a core), compile=auto, always or never. All other keys:
-        docs/settings.md.
+        or cuda, workers=N the number of processes (default: one per core), compile=auto, always or never. All other
+        keys: docs/settings.md.
     dry_run
-        Print the cells or jobs, their number, the estimated time and, for cells, disk, and run nothing.
+        Print the jobs, their number and the estimated time, and run nothing.
     """
-    from muonlab.jobs import store
+    from muonlab.jobs.local import available_cores
+    from muonlab.studies import find
     from muonlab.study.settings import check_name, parse, whole_number
-    from muonlab.work import Cells, Jobs
 
     check_name("study", study, STUDIES)
-    package = _package(study)
+    package = find(study)
     given = parse(settings, ("preset", *EXECUTION_KEYS, *package.KEYS))
     preset = ",".join(given.pop("preset", ["laptop"]))
     folder = Path(",".join(given.pop("out", [str(DEFAULT_ROOT / study)])))
     device = ",".join(given.pop("device", ["cpu"])).lower()
     compile = ",".join(given.pop("compile", ["auto"]))
     check_name("compile", compile, ("auto", "always", "never"))
-    workers = whole_number("workers", given.pop("workers", [str(_cores())]), at_least=1, at_most=1024)
-    plan = package.plan(preset, given)
+    workers = whole_number("workers", given.pop("workers", [str(available_cores())]), at_least=1, at_most=1024)
+    asked = package.plan(preset, given)
     _check_device(device)
-    store.check(folder, study)
-    work = Cells(plan, folder, workers) if study == "grokking" else Jobs(package, plan, folder, workers)
     if dry_run:
-        work.forecast(device)
-        return 0
-    return _run(work, study, folder, device, compile)
+        return _forecast(package, asked, folder, workers)
+    return _run(package, asked, folder, workers, device, compile)
 
 
-def _run(work, study: str, folder: Path, device: str, compile: str) -> int:
-    """Do a `muonlab.work.Work`, write its report and return the exit status."""
-    failed, unreadable = _do(work, device, compile)
+def _forecast(package: Any, asked: Any, folder: Path, workers: int) -> int:
+    """Print what a run would do, and return the exit status."""
+    from muonlab.jobs import local, store
+    from muonlab.report import terminal
+
+    store.check(folder, package.STUDY)
+    local.try_out(package, asked, folder)
+    left, num_done = local.left(package, asked, folder)
+    terminal.print_outline(left, workers, folder, num_done)
+    return 0
+
+
+def _run(package: Any, asked: Any, folder: Path, workers: int, device: str, compile: Any) -> int:
+    """Run what a request asks for, write the report and return the exit status."""
+    from contextlib import closing
+
+    from muonlab.jobs import local, signals, store
+    from muonlab.report.progress import ProgressView, count
+
+    store.check(folder, package.STUDY)
+    left, num_done = local.left(package, asked, folder)
+    expected = f"about {len(left)} to do" if left else "none to do"
+    print(f"{folder}: {count(num_done, 'job')} done already, {expected}", flush=True)
+    failed = set()
+    try:
+        events = local.run(package, asked, folder, workers=workers, device=device, compile=compile)
+        with ProgressView(sum(cost for _, cost in left), workers, sys.stdout) as progress, closing(events):
+            for event in events:
+                if event.kind == "failed":
+                    failed.add(event.job)
+                progress.show(event.kind, event.job, event.detail)
+    except KeyboardInterrupt as stopped:
+        done = count(local.left(package, asked, folder)[1], "job")
+        _stop(f"stopped; done and kept: {done}. The same command goes on from here", signals.status_of(stopped))
     if failed:
-        again = "the same command tries them again"
         print(
-            f"muonlab: {failed} {work.described} failed; `muonlab show {folder}` says why, {again}",
+            f"muonlab: {count(len(failed), 'job')} failed; `muonlab show {folder}` says why, the same command tries "
+            f"{'it' if len(failed) == 1 else 'them'} again",
             file=sys.stderr,
         )
-    if unreadable:
-        print(
-            f"muonlab: {unreadable} {work.noun} hold a file that cannot be read; `muonlab show {folder}` names it",
-            file=sys.stderr,
-        )
-    _write_report(study, folder)
-    return 1 if failed or unreadable else 0
+    _write_report(folder)
+    return 1 if failed else 0
 
 
 @app.command
@@ -127,7 +152,7 @@ def inspect(
     from muonlab import inspection
     from muonlab.jobs import store
     from muonlab.report import terminal
-    from muonlab.work import Jobs
+    from muonlab.studies import find
 
     asked, beside = inspection.ask(models, ("out", "device"))
     folder = Path(",".join(beside.get("out", [str(inspection.OUT)])))
@@ -137,49 +162,45 @@ def inspect(
     if taps:
         terminal.print_taps(inspection.taps(asked))
         return 0
-    package = _package("inspect")
     if dry_run:
-        costs = [job.cost for job in package.ready(asked, folder)]
-        terminal.print_groups(asked.job, folder, sum(costs) if costs else None)
-        return 0
-    return _run(Jobs(package, asked, folder, workers=1), "inspect", folder, device, "auto")
+        print(inspection.summary(asked))
+        return _forecast(find("inspect"), asked, folder, workers=1)
+    return _run(find("inspect"), asked, folder, 1, device, "auto")
 
 
-def _package(study: str) -> ModuleType:
-    return importlib.import_module(f"muonlab.studies.{PACKAGES.get(study, study)}")
+def _write_report(folder: Path) -> None:
+    from dataclasses import replace
+
+    from muonlab.jobs import store
+    from muonlab.report import page
+    from muonlab.report.findings import Text
+    from muonlab.studies import find
+
+    file = store.read(folder)
+    package = find(file.study)
+    findings = package.analyse(folder)
+    if not getattr(package, "POOLED", False):
+        notices = [Text(words, "note") for words in _earlier(file, store.Results(folder))]
+        findings = replace(findings, notices=(*findings.notices, *notices))
+    path = page.write(findings, folder)
+    verdict = findings.verdict
+    sentences = [*verdict.more, *verdict.cautions]
+    if len(sentences) > MOST_SENTENCES:
+        rest = len(sentences) - MOST_SENTENCES
+        sentences = [*sentences[:MOST_SENTENCES], f"... and {rest} more in the report."]
+    print("", verdict.sentence, *sentences, "", f"Report: {path}", sep="\n")
 
 
-def _do(work, device: str, compile: str) -> tuple[int, int]:
-    """Do a `muonlab.work.Work`; return how many of its cells or jobs failed, and how many hold a torn file."""
-    from contextlib import closing
-
-    failed = set()
-    try:
-        with work.progress(sys.stdout) as progress, closing(work.events(device, compile)) as events:
-            for event in events:
-                if event.kind == "failed":
-                    failed.add(event.cell)
-                progress.show(event.kind, event.cell, event.detail)
-    except KeyboardInterrupt:
-        num_done = sum(record.status == "done" for record in work.records())
-        print(
-            f"\nmuonlab: stopped; {num_done} {work.described} are done and kept. The same command goes on from here.",
-            file=sys.stderr,
-        )
-        raise SystemExit(130) from None
-    unreadable = {record.id for record in work.records() if record.status == "unreadable"} & failed
-    return len(failed - unreadable), len(unreadable)
-
-
-def _write_report(study: str, folder: Path) -> None:
-    from muonlab.report import page as view
-
-    findings = _package(study).analyse(folder)
-    path = view.write(findings, folder)
-    more = () if study == "grokking" else findings.verdict.more  # grokking has many: they are for its report
-    # What two checkpoints cannot tell must be read with what they do.
-    cautions = ("", *findings.verdict.cautions) if study == "inspect" and findings.verdict.cautions else ()
-    print("", findings.verdict.sentence, *more, *cautions, "", f"Report: {path}", sep="\n")
+def _earlier(file: "StudyFile", results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each earlier request that has jobs of its own: a report is that of the newest."""
+    for request in file.requests[:-1]:
+        own = set(request.jobs) - set(file.newest.jobs)
+        if own or not request.jobs:
+            done = sum(job in results for job in request.jobs)
+            yield (
+                f"Also in this folder, asked before: {request.command(file.study)} ({done} of {len(request.jobs)} jobs "
+                "done). The same command writes its report again and computes nothing twice."
+            )
 
 
 @app.command
@@ -215,7 +236,7 @@ def show(
     cell: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
-    """Show the cells or jobs of a study: what was asked, what was seen, and why there is nothing where there is none.
+    """Show the jobs of a study: what was asked, what was seen, and why there is nothing where there is none.
 
     For example:
 
@@ -226,27 +247,30 @@ def show(
     folder
         The study's folder.
     cell
-        Show this cell or job alone, given by the start of its id.
+        Show this job (of grokking: this cell) alone, given by the start of its id.
     as_json
-        Print a JSON list with an object a cell or job (its keys: docs/files.md) instead of a table.
+        Print a JSON list with one object per job (its keys: docs/files.md) instead of a table.
     """
-    from muonlab.jobs import catalogue
+    from muonlab.jobs import store
     from muonlab.jobs.files import StudyError
     from muonlab.report import terminal
+    from muonlab.studies import PACKAGES, find
 
-    records = [record for record in catalogue.records(folder) if record.id.startswith(cell or "")]
+    file = store.read(folder)
+    records = [record for record in store.records(folder) if record.id.startswith(cell or "")]
     if cell is not None and not records:
-        raise StudyError(f"{folder} has no cell {cell!r}; `muonlab show {folder}` lists their ids")
+        raise StudyError(f"{folder} has no job {cell!r}; `muonlab show {folder}` lists their ids")
     if as_json:
         print(json.dumps([record.as_json() for record in records], indent=1, allow_nan=False))
     else:
-        terminal.print_records(records)
+        columns = getattr(find(file.study), "columns", None) if file.study in PACKAGES else None
+        terminal.print_records(records, file, columns or (lambda result: {}))
     return 0
 
 
 @app.command
 def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
-    """Write a study's report.html anew where results have come since, and say where it is.
+    """Write a study's report.html again where results have come since, and say where it is.
 
     For example:
 
@@ -257,18 +281,20 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
     folder
         The study's folder.
     """
-    from muonlab.jobs import catalogue
+    from muonlab.jobs import catalogue, store
     from muonlab.jobs.files import StudyError
+    from muonlab.studies import PACKAGES
 
-    study = catalogue.read(folder).study
-    reported = (*STUDIES, *PACKAGES)
-    if study not in reported:
-        known = f"{', '.join(reported[:-1])} and {reported[-1]}"
-        raise StudyError(f"{folder} holds the study {study!r}; this version of muonlab reports {known}")
+    study = store.read(folder).study
+    if study not in PACKAGES:
+        *names, last = PACKAGES
+        raise StudyError(
+            f"{folder} holds the study {study!r}; this version of muonlab reports {', '.join(names)} and {last}"
+        )
     if catalogue.report_is_current(folder):
         print(f"Report: {folder / 'report.html'}")
     else:
-        _write_report(study, folder)
+        _write_report(folder)
     return 0
 
 
@@ -307,13 +333,15 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line: exit status 0, 1 for a failure, 2 for a mistake in the command, 130 for Ctrl-C."""
+    """Run the command line: exit status 0, 1 for a failure, 2 for a mistake in the command, 130 or 143 for a signal."""
+    from muonlab.jobs import signals
     from muonlab.jobs.files import StudyError
     from muonlab.jobs.store import explain
 
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        status = app(words, exit_on_error=False, result_action="return_value")
+        with signals.caught():
+            status = app(words, exit_on_error=False, result_action="return_value")
     except CycloptsError:
         sys.exit(2)  # it has printed what was wrong
     except StudyError as error:
@@ -323,8 +351,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(0)
     except OSError as error:
         _stop(StudyError(explain(error, Path(error.filename or "."))), 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as stopped:
+        _stop("stopped", signals.status_of(stopped))
     except ValueError as error:
         if type(error).__name__ != "UsageError":
             raise
@@ -333,22 +361,16 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(status if isinstance(status, int) else 0)
 
 
-def _stop(error: Exception, status: int) -> None:
+def _stop(error: Exception | str, status: int) -> NoReturn:
     print(f"muonlab: {error}", file=sys.stderr)
     sys.exit(status)
-
-
-def _cores() -> int:
-    from muonlab.jobs.local import available_cores
-
-    return available_cores()
 
 
 def _check_device(name: str) -> None:
     if name == "cpu":
         return
-    from muonlab.studies.grokking.work.probe import check_device
     from muonlab.study.settings import UsageError
+    from muonlab.train.device import check_device
 
     try:
         check_device(name)

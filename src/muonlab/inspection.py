@@ -8,12 +8,10 @@ Example:
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from muonlab.data.sources import existing
-from muonlab.jobs import job as jobs
 from muonlab.jobs import local, store
 from muonlab.jobs.files import StudyError, write_json
 from muonlab.report.findings import Verdict
@@ -133,6 +131,21 @@ def check_data(data: Data) -> None:
             existing(place, LIBRARY)
 
 
+def summary(asked: Asked) -> str:
+    """Return what is measured of which checkpoints, on what, a line each."""
+    job, data = asked.job, asked.job.data
+    if data.kind == "study":
+        source = data.family.data.name
+    else:
+        source = data.source or (data.examples if data.kind == "text" else None)
+    groups = [
+        f"{group.name}: {', '.join(each.path for each in group.checkpoints)}, net {group.net or 'of the file'}"
+        for group in job.groups
+    ]
+    examples = f"{job.measuring.examples} test examples at most"
+    return "\n".join([*groups, f"{', '.join(job.measures)}, on {source} ({data.kind}), {examples}"])
+
+
 def taps(asked: Asked) -> list[tuple[str, str, tuple[int, ...], bool]]:
     """Return group, name, shape of the output for one example, and whether it is a tap, of every module.
 
@@ -151,9 +164,7 @@ def taps(asked: Asked) -> list[tuple[str, str, tuple[int, ...], bool]]:
 
 
 def _run(asked: Asked, folder: Path, device: str) -> None:
-    ready, begin = partial(study.ready, asked, folder), partial(study.begin, asked, folder)
-    events = local.run_jobs(ready, folder, study.STUDY, workers=1, device=device, begin=begin)
-    with closing(events):
+    with closing(local.run(study, asked, folder, workers=1, device=device)) as events:
         for event in events:
             if event.kind == "failed":
                 raise StudyError(event.detail["reason"])
@@ -187,10 +198,10 @@ def _measure_modules(asked: Asked, groups: Mapping[str, Sequence["nn.Module"]], 
     """Measure in this process and keep the result as a job's; one that is there is kept."""
     from muonlab.studies.checkpoints.work.measuring import inspect_models
 
-    ready = study.ready(asked, folder)
     study.begin(asked, folder)
-    for job in ready:
-        own = asked.job.groups[0]
+    job, own = study.job(asked), asked.job.groups[0]
+    store.ask(folder, [job.id])
+    if job.id not in store.Results(folder):
         result = inspect_models(
             groups,
             asked.job.data,
@@ -199,7 +210,7 @@ def _measure_modules(asked: Asked, groups: Mapping[str, Sequence["nn.Module"]], 
             taps=own.taps,
             pool=own.pool,
         )
-        jobs.add(folder, job)
+        store.add(folder, job)
         write_json(folder / job.id / "result.json", result)
 
 
@@ -225,5 +236,5 @@ def _reported(asked: Asked, folder: Path) -> Inspection:
     from muonlab.report import page as report
 
     findings = study.analyse(folder)
-    result = jobs.results(folder)[study.job(asked).id]
+    result = store.Results(folder)[study.job(asked).id]
     return Inspection(findings.verdict, report.write(findings, folder), result)

@@ -64,8 +64,17 @@ def test_a_torn_last_line_is_dropped_and_a_bad_one_before_is_an_error(tmp_path):
     path.write_bytes(b'{"step":0}\n{"step":1}\n{"st')
     assert read_lines(path) == [{"step": 0}, {"step": 1}]
     path.write_bytes(b'{"step":0}\nfoo\n{"step":2}\n')
-    with pytest.raises(StudyError, match="line 2, is not a JSON object"):
+    with pytest.raises(StudyError, match="is torn, from line 2"):
         read_lines(path)
+
+
+def test_a_torn_last_line_of_a_whole_file_is_an_error(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step":0}\n{"st')
+    with pytest.raises(StudyError, match="is torn, from line 2"):
+        read_lines(path, whole=True)
+    path.write_bytes(b'{"step":0}\n')
+    assert read_lines(path, whole=True) == [{"step": 0}]
 
 
 def test_only_one_holds_the_lock(tmp_path):

@@ -1,203 +1,263 @@
 import errno
 import json
+import os
 
 import pytest
 
-from muonlab.jobs.cell_result import QUANTITIES, CellResult, Crossing, MemberResult
-from muonlab.jobs.files import StudyError, write_json, write_text
-from muonlab.jobs.store import Plan, check, create, explain, read_cells, read_plan
+from muonlab.jobs import store
+from muonlab.jobs.catalogue import list_studies, report_is_current
+from muonlab.jobs.files import StudyError, read_json, write_json
+from muonlab.jobs.job import Job, Request, StudyFile, identity
 
 
-def result_of(config) -> CellResult:
-    crossing = Crossing(step=20, after_step=15, epoch=4.7, flops=1e6)
-    members = tuple(
-        MemberResult(
-            seed=seed,
-            first_crossing=crossing,
-            first_crossing_reason=None,
-            sustained_crossing=None,
-            sustained_crossing_reason="crossed, then fell: below 0.95 at the last evaluation",
-            minimum_after_crossing=0.9,
-            best_validation_accuracy=0.96,
-            last_step=20,
-            last_train_accuracy=1.0,
-            last_validation_accuracy=0.9,
-            diverged_at=None,
-        )
-        for seed in config.seeds
-    )
-    return CellResult(
-        cell=config.id,
-        chance=0.14,
-        num_train=34,
-        num_validation=15,
-        num_parameters=1000,
-        num_evaluations=5,
-        flops_per_step=5e4,
-        members=members,
-    )
+def job(name="digits: muon, final", cost=2.5, **config) -> Job:
+    config = {"results_version": 1, "study": "features", **config}
+    return Job(identity(config), name, "package.module:work", config, cost, "digits", "muon", "final")
 
 
 @pytest.fixture
-def plan(make_cell) -> Plan:
-    cells = tuple(make_cell(optimizer=name) for name in ("muon", "adamw", "sgd"))
-    return Plan(study="grokking", preset="tiny", settings={"muon.lr": ["0.1"]}, cells=cells)
-
-
-@pytest.fixture
-def folder(tmp_path, plan):
-    create(tmp_path / "study", plan)
+def folder(tmp_path):
+    store.create(tmp_path / "study", "features", "tiny", {"seeds": ["2"]}, {"seeds": 2})
     return tmp_path / "study"
 
 
-def finish(folder, config) -> None:
-    write_text(folder / config.id / "result.json", result_of(config).model_dump_json())
+@pytest.fixture
+def pair(folder):
+    """Two jobs that are done."""
+    made = [job(f"job {number}", number=number) for number in range(2)]
+    for one in made:
+        store.add(folder, one)
+        write_json(folder / one.id / "result.json", {"accuracy": 0.9})
+    return made
 
 
-def test_a_plan_comes_back(folder, plan):
-    assert read_plan(folder) == plan
+def test_equal_configs_have_equal_ids_whatever_their_order():
+    assert identity({"a": 1, "b": [2, None]}) == identity({"b": [2, None], "a": 1})
+    assert identity({"a": 1}) != identity({"a": 2})
+    assert len(identity({})) == 16
 
 
-def test_the_status_of_a_cell_is_what_its_folder_shows(folder, plan):
-    waiting, unfinished, done = plan.cells
-    write_json(folder / unfinished.id / "env.json", {"seconds_per_member_step": 0.5})
-    finish(folder, done)
-    records = read_cells(folder)
-    assert [record.status for record in records] == ["waiting", "unfinished", "done"]
-    assert records[2].result == result_of(done)
-    write_json(folder / waiting.id / "failed.json", {"reason": "its worker died"})
-    assert (read_cells(folder)[0].status, read_cells(folder)[0].reason) == ("failed", "its worker died")
+# -- study.json ------------------------------------------------------------------------------------
 
 
-def test_a_cell_as_json_has_its_config_and_every_member(folder, plan):
-    finish(folder, plan.cells[0])
-    shown = json.loads(json.dumps(read_cells(folder)[0].as_json(), allow_nan=False))
-    assert list(shown) == ["id", "status", "reason", "config", "result", "members", "seconds_per_member_step"]
-    assert shown["config"] == plan.cells[0].model_dump(mode="json")
-    assert [member["seed"] for member in shown["members"]] == [0, 1, 2]
-    member = shown["members"][0]
-    assert member["first_crossing"] == {"step": 20, "after_step": 15, "epoch": 4.7, "flops": 1e6}
-    assert member["sustained_crossing"] is None
-    assert "then fell" in member["sustained_crossing_reason"]
+def test_what_was_asked_comes_back(folder):
+    request = Request(preset="tiny", settings={"seeds": ["2"]}, config={"seeds": 2})
+    assert store.read(folder) == StudyFile(study="features", requests=(request,))
+    assert request.command("features") == "muonlab run features preset=tiny seeds=2"
 
 
-@pytest.mark.parametrize("content", [b"", b'{"cell": "ab', b"[]", b'{"some": "other program"}'])
-def test_a_torn_empty_or_foreign_result_is_named_and_the_others_are_read(folder, plan, content):
-    (folder / plan.cells[0].id / "result.json").write_bytes(content)
-    finish(folder, plan.cells[1])
-    records = read_cells(folder)
-    assert [record.status for record in records] == ["unreadable", "done", "waiting"]
-    assert records[0].reason is not None
-    assert f"{plan.cells[0].id}/result.json" in records[0].reason
-    assert "run" in records[0].reason
+def test_requests_add_up_and_the_same_again_is_the_newest(folder, pair):
+    store.ask(folder, [pair[0].id])
+    store.create(folder, "features", "laptop", {}, {"seeds": 3})
+    store.ask(folder, [pair[0].id])
+    store.ask(folder, [pair[0].id, pair[1].id])
+    file = store.read(folder)
+    assert [(each.preset, len(each.jobs)) for each in file.requests] == [("tiny", 1), ("laptop", 2)]
+    assert file.preset == "laptop"
+    assert {record.name: record.requests for record in store.records(folder)} == {"job 0": (1, 2), "job 1": (2,)}
+    store.create(folder, "features", "tiny", {"seeds": ["2"]}, {"seeds": 2})
+    assert [(each.preset, len(each.jobs)) for each in store.read(folder).requests] == [("laptop", 2), ("tiny", 1)]
 
 
-def test_a_folder_where_a_result_should_be_is_named(folder, plan):
-    (folder / plan.cells[0].id / "result.json").mkdir()
-    record = read_cells(folder)[0]
-    assert record.status == "unreadable"
-    assert record.reason is not None
-    assert record.reason.startswith(f"cannot read {folder / plan.cells[0].id / 'result.json'}: Is a directory; move it")
+def test_an_inspection_has_a_verb_of_its_own():
+    request = Request(preset="none", settings={"models": ["a.pt", "B=b.pt"], "data": ["digits"]}, config={})
+    assert request.command("inspect") == "muonlab inspect a.pt B=b.pt data=digits"
 
 
-def test_the_result_of_another_cell_is_not_taken_for_its_own(folder, plan):
-    text = result_of(plan.cells[1]).model_dump_json()
-    write_text(folder / plan.cells[0].id / "result.json", text)
-    assert read_cells(folder)[0].status == "unreadable"
-
-
-def test_a_torn_environment_is_named_and_costs_no_result(folder, plan):
-    finish(folder, plan.cells[0])
-    (folder / plan.cells[0].id / "env.json").write_text("[1")
-    record = read_cells(folder)[0]
-    assert (record.status, record.environment) == ("done", {})
-    assert record.reason is not None
-    assert "env.json is not JSON" in record.reason
-
-
-def test_a_new_plan_of_the_same_study_keeps_what_is_there(folder, plan, make_cell):
-    finish(folder, plan.cells[0])
-    wider = Plan(study="grokking", preset="tiny", settings={}, cells=(*plan.cells, make_cell(seeds=(5, 6))))
-    create(folder, wider)
-    assert [record.status for record in read_cells(folder)] == ["done", "waiting", "waiting", "waiting"]
-
-
-def test_another_study_and_foreign_files_are_refused_and_left_alone(folder, plan, tmp_path):
-    other = plan.model_copy(update={"study": "features"})
-    with pytest.raises(StudyError, match=r"holds the study 'grokking', not 'features'; give another folder"):
-        create(folder, other)
-    assert read_plan(folder) == plan
+def test_a_folder_of_something_else_is_refused_and_left_alone(folder, tmp_path):
+    with pytest.raises(StudyError, match="holds the study 'features', not 'other'; give another folder"):
+        store.create(folder, "other", "tiny", {}, {})
+    assert store.read(folder).study == "features"
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("precious")
     with pytest.raises(StudyError, match="is not empty and holds no muonlab study"):
-        create(tmp_path / "thesis", plan)
+        store.create(tmp_path / "thesis", "features", "tiny", {}, {})
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter1.txt"]
 
 
-def test_a_file_in_the_way_is_named(tmp_path, plan):
+def test_a_file_in_the_way_is_named(tmp_path, folder):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StudyError, match=r"file is in the way: it is a file where a folder is needed"):
-        create(tmp_path / "file", plan)
+    with pytest.raises(StudyError, match="file is in the way: it is a file where a folder is needed"):
+        store.create(tmp_path / "file", "features", "tiny", {}, {})
+    (folder / job().id).write_text("")
+    with pytest.raises(StudyError, match="is in the way"):
+        store.add(folder, job())
 
 
-def test_a_torn_study_json_is_named_and_not_overwritten(folder, plan):
-    (folder / "study.json").write_text('{"study": "grok')
-    for act in (lambda: create(folder, plan), lambda: read_plan(folder)):
-        with pytest.raises(StudyError, match=r"study\.json is not JSON"):
-            act()
-    assert (folder / "study.json").read_text() == '{"study": "grok'
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "holds no study"),
+        ("{", r"study\.json is not JSON; move it away and run again: jobs that are done are kept"),
+        ('{"study": "features"}', "is not a plan this version of muonlab reads"),
+        ('["features"]', "is not a plan this version of muonlab reads"),
+    ],
+)
+def test_a_study_that_cannot_be_read_is_named_and_not_overwritten(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "study.json").write_text(content)
+    with pytest.raises(StudyError, match=message):
+        store.read(tmp_path)
+    if content is not None:
+        with pytest.raises(StudyError):
+            store.create(tmp_path, "features", "tiny", {}, {})
+        assert (tmp_path / "study.json").read_text() == content
 
 
-def test_no_study_is_said(tmp_path):
-    with pytest.raises(StudyError, match="holds no study"):
-        read_plan(tmp_path / "nowhere")
-
-
-def test_a_full_disk_is_explained(tmp_path):
-    text = explain(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
-    assert "is full; free some space and run the same command again" in text
-
-
-def test_metrics_are_read_without_a_torn_last_line(folder, plan):
-    line = {"step": 0, "epoch": 0.0} | {quantity: [0.5, None, 1.0] for quantity in QUANTITIES}
-    path = folder / plan.cells[0].id / "metrics.jsonl"
-    path.write_text(json.dumps(line) + '\n{"ste')
-    assert read_cells(folder)[0].metrics() == [line]
-
-
-OTHERS = {quantity: ["one", "two", "three"] for quantity in QUANTITIES}
-
-
-@pytest.mark.parametrize("line", ['{"a":1}', '{"step":0}', "[1]", json.dumps({"step": 0} | OTHERS)])
-def test_metrics_of_somebody_else_are_named(folder, plan, line):
-    (folder / plan.cells[0].id / "metrics.jsonl").write_text(line + "\n")
-    with pytest.raises(StudyError, match=r"metrics\.jsonl, line 1, is not"):
-        read_cells(folder)[0].metrics()
-
-
-def test_the_advice_for_a_torn_study_json_works(folder, plan):
-    finish(folder, plan.cells[1])
-    (folder / "study.json").write_text("{")
-    with pytest.raises(StudyError, match="move it away and run again: cells that are done are kept"):
-        create(folder, plan)
-    (folder / "study.json").unlink()
+def test_the_advice_for_a_torn_study_json_works(folder, pair):
+    (folder / "study.json").rename(folder.parent / "elsewhere")
     (folder / "report").mkdir()
-    create(folder, plan)
-    assert [record.status for record in read_cells(folder)] == ["waiting", "done", "waiting"]
-
-
-def test_a_study_planned_before_the_schema_grew_is_read_by_the_ids_it_has(folder, plan):
-    old = plan.cells[0].id
-    finish(folder, plan.cells[0])
-    result = json.loads((folder / old / "result.json").read_text())
-    (folder / old).rename(folder / "0123456789abcdef")
-    write_json(folder / "0123456789abcdef" / "result.json", result | {"cell": "0123456789abcdef"})
-    held = json.loads((folder / "study.json").read_text())
-    write_json(folder / "study.json", held | {"ids": ["0123456789abcdef", *held["ids"][1:]]})
-    assert next((record.id, record.status) for record in read_cells(folder)) == ("0123456789abcdef", "done")
+    store.create(folder, "features", "tiny", {}, {})
+    assert [record.status for record in store.records(folder)] == ["done", "done"]
 
 
 def test_checking_a_folder_changes_nothing(folder, tmp_path):
-    check(folder, "grokking")
-    check(tmp_path / "new", "grokking")
+    store.check(folder, "features")
+    store.check(tmp_path / "new", "features")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_is_explained(tmp_path):
+    text = store.explain(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
+    assert "is full; free some space and run the same command again" in text
+
+
+# -- jobs ------------------------------------------------------------------------------------------
+
+
+def test_a_job_says_in_its_folder_what_it_is_and_is_written_once(folder):
+    assert store.add(folder, job()) == []
+    path = folder / job().id / "config.json"
+    assert read_json(path) == {
+        "name": "digits: muon, final",
+        "target": "package.module:work",
+        "cost": 2.5,
+        "case": "digits",
+        "arm": "muon",
+        "role": "final",
+        "config": {"results_version": 1, "study": "features"},
+    }
+    store.add(folder, job(name="another"))
+    assert read_json(path)["name"] == "digits: muon, final"
+    (record,) = store.records(folder)
+    assert (record.case, record.arm, record.role) == ("digits", "muon", "final")
+
+
+def test_the_status_of_a_job_is_what_its_folder_shows(folder):
+    made = [job(f"job {number}", number=number) for number in range(4)]
+    for one in reversed(made):
+        store.add(folder, one)
+    write_json(folder / made[1].id / "env.json", {"sessions": [{"seconds": 1.5}, {"seconds": 2.0}]})
+    write_json(folder / made[2].id / "result.json", {"accuracy": 0.9})
+    write_json(folder / made[3].id / "failed.json", {"reason": "its worker died"})
+    records = store.records(folder)
+    assert [record.name for record in records] == ["job 0", "job 1", "job 2", "job 3"]
+    assert [record.status for record in records] == ["waiting", "unfinished", "done", "failed"]
+    assert [record.seconds for record in records] == [None, 3.5, None, None]
+    assert records[3].reason == "its worker died"
+    assert records[0].config == made[0].config
+
+
+def test_what_is_no_job_is_passed_over(folder):
+    (folder / "report").mkdir()
+    (folder / "0123456789abcdef").mkdir()
+    (folder / ".lock").touch()
+    assert store.records(folder) == []
+    assert store.records(folder / "nowhere") == []
+
+
+def test_a_job_as_json_has_its_config_its_result_and_its_members(folder, pair):
+    write_json(folder / pair[0].id / "result.json", {"members": [{"seed": 0}]})
+    first, second = json.loads(json.dumps([record.as_json() for record in store.records(folder)], allow_nan=False))
+    kept = ["id", "name", "status", "reason", "config", "result", "members", "seconds", "seconds_per_member_step"]
+    assert [key for key in first if key in kept] == kept
+    assert first.keys() - kept == {"case", "arm", "role", "requests"}
+    assert first["members"] == first["result"]["members"] == [{"seed": 0}]
+    assert (second["members"], second["result"]) == ([], {"accuracy": 0.9})
+
+
+@pytest.mark.parametrize("content", [b"", b'{"accuracy": 0', b"[]", b"\xff", None])
+def test_a_result_that_cannot_be_read_is_named_and_the_next_run_sets_it_aside(folder, pair, content):
+    path = folder / pair[0].id / "result.json"
+    path.unlink()
+    path.mkdir() if content is None else path.write_bytes(content)
+    bad, good = store.records(folder)
+    assert (bad.status, good.status) == ("unreadable", "done")
+    assert str(path) in bad.reason
+    assert "the next run sets it aside under another name" in bad.reason
+    assert list(store.Results(folder)) == [pair[1].id]
+    (said,) = store.add(folder, pair[0])
+    assert said == f"{path} cannot be read; it is set aside as result.json.torn, and what it held is computed again"
+    assert not path.exists()
+    assert content is None or path.with_name("result.json.torn").read_bytes() == content
+    path.write_text("{")
+    assert "result.json.torn-2" in store.add(folder, pair[0])[0]
+
+
+def test_a_torn_config_is_named_and_written_again(folder, pair):
+    path = folder / pair[0].id / "config.json"
+    path.write_text("{")
+    record = next(record for record in store.records(folder) if record.id == pair[0].id)
+    assert (record.status, record.name) == ("unreadable", "")
+    assert "config.json is not the config of a job" in record.reason
+    assert "config.json.torn" in store.add(folder, pair[0])[0]
+    assert read_json(path)["name"] == "job 0"
+    assert store.records(folder)[0].status == "done"
+
+
+def test_a_torn_environment_is_named_and_costs_no_result(folder, pair):
+    (folder / pair[0].id / "env.json").write_text("[1")
+    record = store.records(folder)[0]
+    assert (record.status, record.environment) == ("done", {})
+    assert "env.json is not JSON; its times are lost, its result is not" in record.reason
+
+
+def test_results_are_parsed_once_until_their_file_changes(folder, monkeypatch):
+    parsed = []
+    read = store.read_result
+    monkeypatch.setattr(store, "read_result", lambda place: parsed.append(place.name) or read(place))
+    results, made = store.Results(folder), [job(number=number) for number in range(40)]
+    for one in made:
+        store.add(folder, one)
+    parsed.clear()
+    for number, one in enumerate(made, start=1):
+        write_json(folder / one.id / "result.json", {"number": one.config["number"]})
+        assert len(results.refresh()) == number
+    assert sorted(parsed) == sorted(one.id for one in made)
+    write_json(folder / made[3].id / "result.json", {"number": "other"})
+    assert results.refresh()[made[3].id] == {"number": "other"}
+    (folder / made[0].id / "result.json").write_text("{")
+    assert made[0].id not in results.refresh()
+    assert len(parsed) == len(made) + 2
+    with pytest.raises(KeyError):
+        results[made[0].id]
+
+
+# -- the studies in a folder -----------------------------------------------------------------------
+
+
+def test_studies_are_listed_and_a_broken_one_among_them(folder, pair, tmp_path):
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "study.json").write_text("")
+    store.add(folder, job(number=2))
+    whole, broken = list_studies(tmp_path)
+    assert whole == {
+        "folder": str(folder),
+        "study": "features",
+        "preset": "tiny",
+        "requests": 1,
+        "cells": {"done": 2, "waiting": 1},
+        "reason": None,
+    }
+    assert "empty" in broken["reason"]
+    assert list_studies(folder) == [whole]
+    with pytest.raises(StudyError, match="there is no folder"):
+        list_studies(tmp_path / "nowhere")
+
+
+def test_a_report_is_current_until_a_result_or_a_request_is_younger(folder, pair):
+    assert not report_is_current(folder)
+    (folder / "report.html").write_text("")
+    assert report_is_current(folder)
+    os.utime(folder / pair[0].id / "result.json", (2e9, 2e9))
+    assert not report_is_current(folder)

@@ -3,89 +3,205 @@ import io
 import pytest
 
 from muonlab.report import progress
-from muonlab.report.forecast import Left
-from muonlab.report.progress import ProgressView, duration, time_left
+from muonlab.report.progress import ProgressView, count, duration, time_left
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
 
 @pytest.fixture
-def cells(make_cell):
-    made = [make_cell(optimizer=name, seeds=seeds) for seeds in ((0, 1), (2, 3)) for name in ("muon", "adamw")]
-    return {cell.id: cell for cell in made}
+def clock(monkeypatch):
+    """The time, in a list of one."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
 
 
-def test_durations_are_for_people():
+@pytest.fixture
+def stream():
+    return io.StringIO()
+
+
+def start(view, id, cost, name=None):
+    view.show("started", id, {"name": name or f"job {id}", "cost": cost})
+
+
+def report(view, id, step, budget=100):
+    view.show("progress", id, {"step": step, "budget": budget})
+
+
+def finish(view, id, cost):
+    start(view, id, cost)
+    view.show("finished", id, {})
+
+
+def last_line(stream):
+    return stream.getvalue().splitlines()[-1]
+
+
+def test_durations_and_numbers_are_for_people():
     assert [duration(s) for s in (0.4, 89, 200, 7500)] == ["0 s", "89 s", "3 min 20 s", "2 h 05 min"]
+    assert [count(number, "worker") for number in (0, 1, 2)] == ["0 workers", "1 worker", "2 workers"]
 
 
 @pytest.mark.parametrize(
-    ("left", "words"),
+    ("seconds", "at_most", "words"),
     [
-        (None, "time left not known yet"),
-        (Left(400, 480, 560), "about 8 min left"),
-        (Left(330, 480, 560), "about 8 min left"),
-        (Left(310, 480, 560), "5 min to 9 min left"),
-        (Left(400, 480, 720), "7 min to 12 min left"),
-        (Left(100, 200, 300), "1 min 40 s to 5 min left"),
-        (Left(40, 44, 50), "about 40 s left"),
-        (Left(0, 1, 3), "about 10 s left"),
-        (Left(12000, 12000, 12000), "about 3 h 20 min left"),
+        (1, 3, "less than 10 s left"),
+        (9, 9, "less than 10 s left"),
+        (12, 12, "about 10 s left"),
+        (44, 50, "about 45 s left"),
+        (44, 88, "about 45 s left, at most 1 min 30 s"),
+        (480, 600, "about 8 min left"),
+        (480, 720, "about 8 min left, at most 12 min"),
+        (12000, 12000, "about 3 h 20 min left"),
     ],
 )
-def test_a_time_left_is_one_number_where_it_is_likely_right_to_within_a_third(left, words):
-    assert time_left(left) == words
+def test_a_time_left_is_no_finer_than_it_is_known(seconds, at_most, words):
+    assert time_left(seconds, at_most) == words
 
 
-def test_without_a_terminal_there_is_a_plain_line_for_every_end_and_one_every_few_seconds(cells, monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    stream = io.StringIO()
-    first, second, *_ = cells
-    with ProgressView(cells, 2, stream) as view:
-        view.show("started", first, {})
-        view.show("progress", first, {"step": 0, "alive": 2})
-        clock[0] = 3
-        view.show("progress", first, {"step": 5, "alive": 2})
-        assert stream.getvalue() == ""
-        clock[0] = 6
-        view.show("progress", first, {"step": 10, "alive": 2})
-        left = time_left(view._forecast.left(6))
-        assert left[0].isdigit()
-        assert stream.getvalue() == f"6 s: 0/4 cells done; {left}; add softmax muon, seeds 0-1 at step 10\n"
+def test_runs_that_end_early_leave_less_than_their_budgets_and_that_is_the_bound(clock, stream):
+    with ProgressView(100.0, 1, stream) as view:
+        for number, steps in enumerate((20, 30)):  # of 100: seconds are as many as steps
+            start(view, str(number), 10.0)
+            report(view, str(number), 0)
+            clock[0] += steps
+            report(view, str(number), steps)
+            view.show("finished", str(number), {})
+        # 50 s for two of ten jobs: eight more like them take 200 s, and 800 s if they use their whole budgets
+        assert last_line(stream).endswith("20% of the work, about 3 min 20 s left, at most 13 min")
+
+
+def test_an_end_is_a_line_with_the_share_and_the_time_left(clock, stream):
+    with ProgressView(100.0, 2, stream) as view:
+        start(view, "a", 34.0, "vit on digits: adamw, search")
+        clock[0] = 155
+        view.show("finished", "a", {})
+    first, last = stream.getvalue().splitlines()
+    assert first == "[1 done] vit on digits: adamw, search: done in 2 min 35 s; 34% of the work, about 5 min left"
+    assert last == "1 job done in 2 min 35 s"
+
+
+def test_the_time_left_is_not_shown_before_a_twentieth_is_done(clock, stream):
+    with ProgressView(100.0, 1, stream) as view:
+        clock[0] = 4
+        finish(view, "a", 4.0)
+        assert last_line(stream).endswith("; 4% of the work, time left not known yet")
+        clock[0] = 5
+        finish(view, "b", 1.0)
+        assert last_line(stream).endswith("; 5% of the work, about 1 min 40 s left")  # 95 s
+
+
+def test_a_running_job_counts_by_what_it_has_reported(clock, stream):
+    with ProgressView(100.0, 2, stream) as view:
+        start(view, "a", 40.0)
+        start(view, "b", 20.0)
+        report(view, "a", 0)
+        clock[0] = 30
+        report(view, "a", 50)
+        expected = (
+            "30 s: 0 done; 20% of the work, about 2 min 00 s left; 2 of 2 workers busy: job a at 50%, job b at 0%"
+        )
+        assert last_line(stream) == expected
+
+
+def test_what_a_checkpoint_had_is_done_but_says_nothing_of_the_pace(clock, stream):
+    with ProgressView(100.0, 1, stream) as view:
+        start(view, "a", 100.0)
+        report(view, "a", 60)
+        clock[0] = 30
+        report(view, "a", 80)
+        assert "80% of the work, about 30 s left" in last_line(stream)
+
+
+def test_the_only_report_of_a_job_may_be_that_of_its_end(clock, stream):
+    with ProgressView(20.0, 1, stream) as view:
+        start(view, "a", 10.0)
+        clock[0] = 50
+        report(view, "a", 1, budget=1)
+        view.show("finished", "a", {})
+        assert last_line(stream).endswith("50% of the work, about 50 s left")
+
+
+def test_the_last_job_is_not_done_sooner_than_one_worker_can(clock, stream):
+    with ProgressView(200.0, 2, stream) as view:
+        start(view, "a", 80.0)
+        start(view, "b", 120.0)
+        clock[0] = 80
+        report(view, "b", 0)
+        report(view, "b", 80 / 1.2)
+        view.show("finished", "a", {})
+        assert last_line(stream).endswith("80% of the work, about 40 s left")
+
+
+def test_a_search_that_goes_on_leaves_no_negative_time_and_no_full_share(clock, stream):
+    with ProgressView(10.0, 1, stream) as view:
+        for number in range(3):
+            clock[0] += 10
+            finish(view, str(number), 10.0)
+            assert last_line(stream).endswith("; 99% of the work")
+        start(view, "more", 10.0)
+        clock[0] += 40
         view.show("tick", "", {})
-        view.show("finished", first, {})
-        view.show("started", second, {})
-        view.show("retried", second, {"reason": "its worker died"})
-        view.show("started", second, {})
-        view.show("failed", second, {"reason": "[red]its worker died[/red]"})
-    assert stream.getvalue().splitlines()[1:] == [
-        "[1/4] add softmax muon, seeds 0-1: done in 6 s",
-        "add softmax adamw, seeds 0-1: its worker died; tried once more",
-        "[2/4] add softmax adamw, seeds 0-1: FAILED: [red]its worker died[/red]",
+        assert "99% of the work, about 25 s left" in last_line(stream)
+
+
+def test_without_an_outline_nothing_breaks(clock, stream):
+    with ProgressView(0.0, 1, stream) as view:
+        view.show("tick", "", {})
+        finish(view, "a", 0.0)
+    assert stream.getvalue().splitlines()[0] == "[1 done] job a: done in 0 s; 99% of the work"
+
+
+def test_where_nothing_has_ended_for_a_while_there_is_a_line(clock, stream):
+    with ProgressView(10.0, 3, stream) as view:
+        for clock[0] in (5, 14):
+            view.show("tick", "", {})
+        assert stream.getvalue() == ""
+        clock[0] = 31
+        view.show("tick", "", {})
+        view.show("tick", "", {})
+        unknown = "0% of the work, time left not known yet"
+        assert stream.getvalue() == f"31 s: 0 done; {unknown}; 0 of 3 workers busy\n"
+
+
+def test_failures_are_told_with_their_reason(clock, stream):
+    with ProgressView(10.0, 1, stream) as view:
+        start(view, "a", 5.0)
+        view.show("retried", "a", {"reason": "its worker died"})
+        start(view, "a", 5.0)
+        view.show("failed", "a", {"reason": "[red]its worker died[/red]"})
+        view.show("set aside", "b", {"reason": "b/result.json cannot be read"})
+    unknown = "of the work, time left not known yet"
+    assert stream.getvalue().splitlines() == [
+        "job a: its worker died; tried once more",
+        f"[0 done] job a: FAILED: [red]its worker died[/red]; 50% {unknown}",
+        "b/result.json cannot be read",
     ]
 
 
-def test_on_a_terminal_a_bar_shows_what_is_done_and_the_time_left(cells, monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+def test_a_run_that_is_stopped_says_no_end(clock, stream):
+    view = ProgressView(10.0, 1, stream)
+    finish(view, "a", 5.0)
+    view.__exit__(KeyboardInterrupt)
+    assert last_line(stream).startswith("[1 done] job a: done in")
 
+
+def test_on_a_terminal_a_bar_shows_the_share_and_the_time_left(clock, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
-    clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    first = next(iter(cells))
-    with ProgressView(cells, 2, Terminal()) as view:
+    stream = Terminal()
+    with ProgressView(100.0, 2, stream) as view:
         (bar,) = view._bar.tasks
         assert (bar.completed, bar.fields["left"]) == (0, "time left not known yet")
-        view.show("started", first, {})
-        view.show("progress", first, {"step": 0, "alive": 2})
+        start(view, "a", 50.0)
+        report(view, "a", 0)
         clock[0] = 60
-        view.show("progress", first, {"step": 10, "alive": 0})
-        assert bar.fields["left"] == time_left(view._forecast.left(60))
-        assert "min" in bar.fields["left"]
-        view.show("finished", first, {})
-        assert bar.completed == 1
-        clock[0] = 70
-        for cell in [*cells][1:]:
-            assert bar.fields["left"]
-            view.show("finished", cell, {})
-        assert (bar.completed, bar.fields["left"]) == (4, "")
+        report(view, "a", 50)
+        assert (bar.completed, bar.fields["left"]) == (0.25, "about 3 min 00 s left")
+        view.show("finished", "a", {})
+        assert (bar.completed, bar.description) == (0.5, "1 job done")
+    assert (bar.completed, bar.fields["left"]) == (1.0, "")
+    assert "[1 done] job a: done in 60 s\n" in stream.getvalue().replace("\r", "")

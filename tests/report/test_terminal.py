@@ -1,27 +1,7 @@
 from pathlib import Path
 
-import pytest
-
-import synthetic_inspection as inspection
-from muonlab.jobs.job import JobRecord
-from muonlab.jobs.store import CellRecord
+from muonlab.jobs.job import JobRecord, Request, StudyFile
 from muonlab.report import terminal
-from muonlab.studies.grokking.work.probe import Cost
-
-
-def test_a_forecast_prints_cells_number_time_and_disk(make_cell, capsys):
-    cells = [make_cell(), make_cell(optimizer="adamw")]
-    terminal.print_forecast(cells, [Cost(60, 1e6), Cost(120, 2e6)], 2, Path("runs/grokking"), num_done=3)
-    text = capsys.readouterr().out
-    assert all(cell.id in text for cell in cells)
-    assert "2 cells, 6 runs, into runs/grokking; 3 cells more are done already" in text
-    assert "time: about 2 min 00 s with 2 workers" in text  # no sooner than the longest cell
-    assert "disk: about 3.0 MB" in text
-
-
-def test_a_forecast_of_a_finished_study_says_so(capsys):
-    terminal.print_forecast([], [], 2, Path("runs/grokking"), num_done=4)
-    assert capsys.readouterr().out == "every cell is done already in runs/grokking; nothing would run\n"
 
 
 def test_studies_are_a_line_each_and_none_is_said(capsys, tmp_path):
@@ -41,47 +21,47 @@ def test_studies_are_a_line_each_and_none_is_said(capsys, tmp_path):
     assert "study.json is empty" in text
 
 
-@pytest.mark.parametrize("status", ["waiting", "failed"])
-def test_cells_without_a_result_show_their_status_and_reason(make_cell, capsys, status):
-    config = make_cell()
-    reason = "its worker died" if status == "failed" else None
-    terminal.print_cells([CellRecord(config.id, config, Path("x"), status, reason, None, {})])
-    text = capsys.readouterr().out
-    assert config.id in text
-    assert status in text
-    assert ("its worker died" in text) == (status == "failed")
-
-
 def test_an_outline_prints_jobs_by_name_their_number_and_the_time(capsys):
     left = [("digits: muon, search", 30.0), ("digits: muon, search", 30.0), ("digits: muon, final", 100.0)]
     terminal.print_outline(left, 2, Path("runs/features"), num_done=3)
     text = capsys.readouterr().out
     assert text.count("digits: muon, search") == 1
-    assert "3 jobs, into runs/features; 3 jobs more are done already" in text
+    assert "3 jobs, into runs/features; 3 more done already" in text
     assert "time: about 1 min 40 s with 2 workers" in text  # no sooner than the longest job
     terminal.print_outline([], 2, Path("runs/features"), num_done=3)
     assert capsys.readouterr().out == "every job is done already in runs/features; nothing would run\n"
 
 
+def record(number, name, status, **fields):
+    given = {"config": {}, "folder": Path("x"), "reason": None, "result": None, "environment": {}}
+    return JobRecord(str(number) * 16, name, status=status, **{**given, **fields})
+
+
+def study(*settings):
+    requests = [Request(preset="tiny", settings=each, config={}) for each in settings]
+    return StudyFile(study="features", requests=tuple(requests))
+
+
 def test_jobs_show_their_seconds_and_their_reason(capsys):
     environment = {"sessions": [{"seconds": 1.25}, {"seconds": 2.0}]}
-    done = JobRecord("0" * 16, "digits: muon, final", {}, Path("x"), "done", None, {}, environment)
-    failed = JobRecord("1" * 16, "digits: adamw, final", {}, Path("x"), "failed", "its worker died", None, {})
-    terminal.print_jobs([done, failed])
+    done = record(0, "digits: muon, final", "done", result={}, environment=environment)
+    failed = record(1, "digits: adamw, final", "failed", reason="its worker died")
+    terminal.print_records([done, failed], study({}), lambda result: {})
     lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["job", "what", "status", "seconds"]
     assert lines[1].split() == ["0" * 16, "digits:", "muon,", "final", "done", "3.2"]
     assert lines[-1] == f"{'1' * 16} failed: its worker died"
 
 
-def test_an_inspection_is_a_line_a_group_and_how_long_it_takes(capsys):
-    asked = inspection.asked(A=2, B=1)
-    terminal.print_groups(asked.job, Path("runs/inspect"), 90.0)
-    text = capsys.readouterr().out
-    assert "A-0.safetensors, A-1.safetensors" in text
-    assert "robustness, margins, rank, transfer, on digits (images), 500 test examples at most" in text
-    assert "time: about 1 min 30 s, into runs/inspect" in text
-    terminal.print_groups(asked.job, Path("runs/inspect"), None)
-    assert "it is done already in runs/inspect" in capsys.readouterr().out
+def test_jobs_show_who_asked_for_them_where_several_did_and_what_their_study_says_of_them(capsys):
+    records = [record(0, "a", "done", requests=(1, 2), result={"steps": 20}), record(1, "b", "waiting", requests=(2,))]
+    asked = study({}, {"seeds": ["2", "3"]})
+    terminal.print_records(records, asked, lambda result: {"crossing": str(result.get("steps", ""))})
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0].split()[-3:] == ["asked", "by", "crossing"]
+    assert lines[1].split()[-3:] == ["[1]", "[2]", "20"]
+    assert lines[2].split()[-1] == "[2]"
+    assert lines[3:] == ["[1] muonlab run features preset=tiny", "[2] muonlab run features preset=tiny seeds=2,3"]
 
 
 def test_taps_are_a_line_a_module(capsys):

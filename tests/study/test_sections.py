@@ -1,9 +1,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pytest
+from scipy import stats
+
 from muonlab.jobs.job import JobRecord
+from muonlab.report.findings import Series
+from muonlab.stats.results import Estimate
 from muonlab.studies.components import plan
-from muonlab.study.sections import MOST_FAILURES, every_job, in_full, missing
+from muonlab.study.sections import MOST_FAILURES, every_job, in_full, line, missing, over_runs
 
 
 def record(number, status, reason=None, environment=None):
@@ -50,3 +56,17 @@ def test_the_environment_is_what_all_jobs_share_and_a_diff_stands_alone():
     )
     assert diff.text == "+x"
     assert len(in_full("components", asked, [record(0, "waiting")])) == 1
+
+
+def test_mean_and_interval_over_runs():
+    values = [0.1, 0.4, 0.3]
+    found = over_runs(values)
+    bounds = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert (found.value, found.lower, found.upper) == pytest.approx((np.mean(values), *bounds))
+    assert over_runs([0.5]) == Estimate(0.5, None, None, 0.95, 1, "one run: no interval")
+
+
+def test_a_line_has_gaps_where_no_run_is():
+    found = line(Series("A", "muon"), [1, 2, 3], [[1.0, 3.0], [], [2.0]])
+    assert (found.series, found.n, found.y) == (Series("A", "muon"), 2, (2.0, None, 2.0))
+    assert found.lower[1:] == (None, None)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from muonlab.jobs.cell_config import MuonConfig, NetConfig, ProtocolConfig
+from muonlab.studies.grokking.config import MuonConfig, NetConfig, ProtocolConfig
 from muonlab.study.settings import UsageError, as_texts, check_name, choose, combinations, make, parse, whole_number
 
 KEYS = ("tasks", "seeds", "muon.lr", "sgd.lr", "optimizers")
@@ -161,5 +161,5 @@ def test_numbers_rise_and_names_are_known():
 def test_an_unknown_preset_or_setting_is_refused():
     with pytest.raises(UsageError, match=r"unknown preset 'tinny'; did you mean 'tiny'\?"):
         choose(PRESETS, "tinny", None, KNOWN)
-    with pytest.raises(UsageError, match="unknown setting 'steps'; did you mean 'budget' or 'net.budget'"):
+    with pytest.raises(UsageError, match=r"unknown setting 'steps'; did you mean 'budget' or 'net\.budget'\?"):
         choose(PRESETS, "tiny", {"steps": 1}, KNOWN)

@@ -50,23 +50,27 @@ def read_json(path: Path) -> Any:
         raise StudyError(f"{path} is {state}") from error
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the JSON objects of a .jsonl file; a torn last line is dropped, a missing file has none.
+def read_lines(path: Path, *, whole: bool = False) -> list[dict[str, Any]]:
+    """Return the JSON objects of a .jsonl file; a missing file has none.
+
+    Args:
+        path: the file.
+        whole: whether nothing writes to it any more. Otherwise a torn last line is dropped: it is being written.
 
     Raises:
-        StudyError: a line before the last is not a JSON object.
+        StudyError: the file is torn; the message says from which line.
     """
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
     rows = []
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn or empty
+    for number, line in enumerate(lines if whole and lines[-1] else lines[:-1], start=1):
         try:
             row = json.loads(line)
         except (json.JSONDecodeError, UnicodeDecodeError):
             row = None
         if not isinstance(row, dict):
-            raise StudyError(f"{path}, line {number}, is not a JSON object")
+            raise StudyError(f"{path} is torn, from line {number}")
         rows.append(row)
     return rows
 

@@ -1,24 +1,25 @@
-"""The folder of a study whose work grows as results come: study.json, what was asked, and a folder per job.
-
-A study of cells knows all of them beforehand (`store.Plan`). Here the next jobs follow from the results of the last, so
-study.json holds the config from which they follow, and every job says in its own folder what it is.
-"""
+"""The nouns of a study's folder: a job, what asked for it, and what its own folder shows."""
 
 import hashlib
-import re
-from collections import Counter
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from muonlab.jobs import store
-from muonlab.jobs.cell_config import canonical_json
-from muonlab.jobs.files import StudyError, read_json, write_json
+Status = Literal["done", "failed", "unfinished", "waiting", "unreadable"]
 
-REMOVE = "move it away and run again: the job is done anew"
+
+def canonical_json(value: Any) -> str:
+    """Return JSON with sorted keys, no spaces and no NaN: one text for one value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Return the sixteen hexadecimal digits that name a job: equal configs, equal ids."""
+    return hashlib.sha256(canonical_json(dict(config)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Job:
         target: "package.module:function" that a worker calls; it writes result.json, a JSON object, at its end.
         config: plain JSON, all that decides the result; results_version and study are in it.
         cost: estimated seconds of one core. Only the ratio to the cost of other jobs matters.
+        case: what it is about, such as a task and a loss: jobs are compared within a case.
+        arm: what is compared, such as an optimizer.
+        role: its part in the study, such as search, final or control.
     """
 
     id: str
@@ -38,28 +42,9 @@ class Job:
     target: str
     config: dict[str, Any]
     cost: float
-
-
-def identity(config: Mapping[str, Any]) -> str:
-    """Return the sixteen hexadecimal digits that name a job: equal configs, equal ids."""
-    return hashlib.sha256(canonical_json(dict(config)).encode()).hexdigest()[:16]
-
-
-class StudyFile(BaseModel):
-    """study.json: what was asked last.
-
-    Attributes:
-        study: name of the study.
-        preset: preset that the settings start from.
-        settings: settings given beside the preset, key -> list of values as text.
-        config: from which, with the results that are there, the jobs follow.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    study: str
-    preset: str
-    settings: dict[str, list[str]]
-    config: dict[str, Any]
+    case: str = ""
+    arm: str = ""
+    role: str = ""
 
 
 class JobFile(BaseModel):
@@ -69,7 +54,66 @@ class JobFile(BaseModel):
     name: str
     target: str
     cost: float = Field(ge=0, allow_inf_nan=False)
+    case: str = ""
+    arm: str = ""
+    role: str = ""
     config: dict[str, Any]
+
+
+class Request(BaseModel):
+    """What one command asked.
+
+    Attributes:
+        preset: preset that the settings start from.
+        settings: settings given in addition to the preset, key -> list of values as text.
+        config: from which, with the results that are there, the jobs follow.
+        jobs: ids of the jobs that it has asked for so far, in the order in which they became known; empty in a folder
+            of an earlier version.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    preset: str
+    settings: dict[str, list[str]]
+    config: dict[str, Any]
+    jobs: tuple[str, ...] = ()
+
+    def command(self, study: str) -> str:
+        """Return the words that ask for it."""
+        # An inspection has no preset; it is a verb of its own, and what it reads are words without a key.
+        verb = [study] if self.preset == "none" else ["run", study, f"preset={self.preset}"]
+        settings = [f"{key}={','.join(values)}" for key, values in self.settings.items() if key != "models"]
+        return " ".join(["muonlab", *verb, *self.settings.get("models", ()), *settings])
+
+
+class StudyFile(BaseModel):
+    """study.json: every request that the folder has had; the last one is the newest.
+
+    The properties are those of the newest request.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    study: str
+    requests: tuple[Request, ...] = Field(min_length=1)
+
+    @property
+    def newest(self) -> Request:
+        """The last request."""
+        return self.requests[-1]
+
+    @property
+    def preset(self) -> str:
+        """Preset of the newest request."""
+        return self.newest.preset
+
+    @property
+    def settings(self) -> dict[str, list[str]]:
+        """Settings of the newest request."""
+        return self.newest.settings
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Config of the newest request."""
+        return self.newest.config
 
 
 @dataclass(frozen=True)
@@ -77,20 +121,25 @@ class JobRecord:
     """One job as its folder shows it.
 
     Attributes:
-        name: for people; empty where config.json cannot be read, and then config is, too.
+        name: for people; empty where config.json cannot be read, and then config, case, arm and role are, too.
         status: done (result.json is there), failed (reason says why), unfinished (begun), waiting (not begun),
             unreadable (reason says which file).
         environment: env.json, or an empty dict.
+        requests: numbers of the requests that asked for it, from 1; empty where study.json does not say.
     """
 
     id: str
     name: str
     config: dict[str, Any]
     folder: Path
-    status: store.Status
+    status: Status
     reason: str | None
     result: dict[str, Any] | None
     environment: dict[str, Any]
+    case: str = ""
+    arm: str = ""
+    role: str = ""
+    requests: tuple[int, ...] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -105,114 +154,18 @@ class JobRecord:
         return {
             "id": self.id,
             "name": self.name,
+            "case": self.case,
+            "arm": self.arm,
+            "role": self.role,
+            "requests": list(self.requests),
             "status": self.status,
             "reason": self.reason,
             "config": self.config,
             "result": self.result,
+            "members": (self.result or {}).get("members", []),
             "seconds": self.seconds,
+            "seconds_per_member_step": self.environment.get("seconds_per_member_step"),
         }
-
-
-def create(folder: Path, study: str, preset: str, settings: Mapping[str, list[str]], config: Mapping[str, Any]) -> None:
-    """Make the folder hold what is asked. Jobs of what was asked before stay where they are.
-
-    Args:
-        folder: the study's folder; made if missing.
-        study, preset, settings, config: see `StudyFile`.
-
-    Raises:
-        StudyError: the folder holds something else, or cannot be written.
-    """
-    asked = StudyFile(study=study, preset=preset, settings=dict(settings), config=dict(config))
-    store.check(folder, study)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "study.json", asked.model_dump(mode="json"))
-    except OSError as error:
-        raise StudyError(store.explain(error, folder)) from error
-
-
-def read(folder: Path) -> StudyFile:
-    """Return study.json of a study's folder.
-
-    Raises:
-        StudyError: there is no study in the folder, or its study.json cannot be read.
-    """
-    return store.read_study(folder, StudyFile)
-
-
-def add(folder: Path, job: Job) -> None:
-    """Make the folder of a job, if it is not there, with its config.json, which is written once.
-
-    Raises:
-        StudyError: it cannot be written.
-    """
-    path = folder / job.id / "config.json"
-    try:
-        path.parent.mkdir(exist_ok=True)
-        if not path.exists():
-            held = JobFile(name=job.name, target=job.target, cost=job.cost, config=job.config)
-            write_json(path, held.model_dump(mode="json"))
-    except OSError as error:
-        raise StudyError(store.explain(error, folder)) from error
-
-
-def records(folder: Path) -> list[JobRecord]:
-    """Return every job of a study's folder with what its own folder shows, by name and then by id.
-
-    Jobs of what was asked before are among them. A folder that is not there has none.
-
-    Raises:
-        StudyError: the folder cannot be read.
-    """
-    found = [record(folder, identity) for identity in _identities(folder)]
-    return sorted(found, key=lambda record: (record.name, record.id))
-
-
-def _identities(folder: Path) -> list[str]:
-    try:
-        names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-        return [
-            name for name in names if re.fullmatch("[0-9a-f]{16}", name) and (folder / name / "config.json").exists()
-        ]
-    except OSError as error:
-        raise StudyError(f"cannot read {folder}: {error.strerror}") from error
-
-
-def record(folder: Path, identity: str) -> JobRecord:
-    """Return one job of a study's folder with what its own folder shows."""
-    place = folder / identity
-    found = store.look(place, lambda value: _object(value, place), REMOVE)
-    try:
-        job = JobFile.model_validate(read_json(place / "config.json"))
-    except (StudyError, ValidationError, OSError):
-        reason = f"{place / 'config.json'} is not the config of a job; {REMOVE}"
-        return JobRecord(identity, "", {}, place, "unreadable", reason, None, found.environment)
-    return JobRecord(identity, job.name, job.config, place, found.status, found.reason, found.result, found.environment)
-
-
-def _object(value: Any, place: Path) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise StudyError(f"{place / 'result.json'} is not a JSON object")
-    return value
-
-
-def results(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return id -> result of every job that is done.
-
-    It reads no more than the results, for it is asked whenever a job has ended. One that cannot be read is left out;
-    `records` says why.
-
-    Raises:
-        StudyError: the folder cannot be read.
-    """
-    found = {}
-    for identity in _identities(folder):
-        try:
-            found[identity] = _object(read_json(folder / identity / "result.json"), folder / identity)
-        except (StudyError, OSError):
-            continue
-    return found
 
 
 def results_version(records: Iterable[JobRecord], current: int) -> int:
@@ -222,20 +175,3 @@ def results_version(records: Iterable[JobRecord], current: int) -> int:
     """
     found = [record.config.get("results_version") for record in records]
     return max((version for version in found if isinstance(version, int)), default=current)
-
-
-def left(outline: Iterable[tuple[str, float]], records: Iterable[JobRecord]) -> list[tuple[str, float]]:
-    """Return what of an outline is not done yet. An outline knows names, no ids: it was made before the jobs were.
-
-    Args:
-        outline: name and cost of every job that is expected; several may have one name.
-        records: what is there.
-    """
-    done = Counter(record.name for record in records if record.status == "done")
-    open_jobs = []
-    for name, cost in outline:
-        if done[name]:
-            done[name] -= 1
-        else:
-            open_jobs.append((name, cost))
-    return open_jobs

@@ -2,109 +2,121 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
-from muonlab.jobs import job as jobs
 from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, lock
 from muonlab.jobs.job import Job
-from muonlab.jobs.order import in_order
 from muonlab.jobs.pool import Event, Pool
-
-TARGET = "muonlab.studies.grokking.work.cell:run_job"
+from muonlab.jobs.worker import import_string
 
 Compile = Literal["auto", "always", "never"]
 
 
+class Study(Protocol):
+    """What a package of `muonlab.studies` has to say to be run; `asked` is what its `plan` returned."""
+
+    @property
+    def STUDY(self) -> str:  # noqa: N802
+        """Name of the study."""
+        ...
+
+    def begin(self, asked: Any, folder: Path, /) -> None:
+        """Make the folder hold the request: its study.json."""
+
+    def jobs_of(self, asked: Any, results: Mapping[str, dict[str, Any]], /) -> Sequence[Job]:
+        """Return every job that is done or can be done, each once, in the order in which they are to be run.
+
+        It follows from the request and from the results (id -> result.json), and from nothing else.
+        """
+        ...
+
+    def outline(self, asked: Any, /) -> list[tuple[str, float]]:
+        """Return name and cost of every job that is expected from the beginning to the end."""
+        ...
+
+    def trials(self, asked: Any, /) -> Iterable[tuple[str, dict[str, Any]]]:
+        """Return target and arguments of functions that raise ValueError where no job could do its work."""
+        ...
+
+
 def run(
-    plan: store.Plan,
+    study: Study,
+    asked: Any,
     folder: str | Path,
     *,
     workers: int | None = None,
     device: str = "cpu",
     compile: Compile = "auto",
 ) -> Generator[Event]:
-    """Run the cells of a plan that are not done, and yield what happens. Closing the iterator stops the workers.
+    """Run what a request asks for and is not done, and yield what happens. Closing the iterator stops the workers.
 
-    They begin in the order of `muonlab.jobs.order.in_order`, so that those done early stand for the whole plan.
-    A cell whose worker dies or raises is tried once more from its checkpoint, then recorded in failed.json; the others
-    go on; one that raises ValueError is not tried again. A cell with a result.json that cannot be read fails at once,
-    and the file is left as it is.
-
-    Args:
-        plan: what to run.
-        folder: the study's folder; made if missing.
-        workers: processes; as many as cores by default.
-        device: torch device of every worker.
-        compile: whether cells train by compiled programs; "auto" where that pays.
-
-    Raises:
-        StudyError: the folder cannot be used, another run writes to it, or its disk is full.
-    """
-    folder = Path(folder)
-    store.check(folder, plan.study)
-    with _own(folder):
-        store.create(folder, plan)
-        waiting = []
-        for record in store.read_cells(folder):
-            if record.status == "unreadable":  # a person must look: what lies there may be a result
-                yield Event("failed", record.id, {"reason": record.reason})
-            elif record.status != "done":
-                waiting.append(record.config)
-        cells = [Job(cell.id, cell.id, TARGET, cell.model_dump(mode="json"), cost=1.0) for cell in in_order(waiting)]
-        where = {"device": device, "compile": compile}
-        yield from Pool(folder, lambda: cells, workers or available_cores(), where).events()
-
-
-def run_jobs(
-    ready: Callable[[], Sequence[Job]],
-    folder: str | Path,
-    study: str,
-    *,
-    workers: int | None = None,
-    device: str = "cpu",
-    compile: Compile = "auto",
-    begin: Callable[[], None] = lambda: None,
-) -> Generator[Event]:
-    """Run jobs until none is ready, and yield what happens. Closing the iterator stops the workers.
-
-    A job is run once, in the order in which `ready` names them. One whose worker dies or raises is tried once more,
-    then recorded in failed.json; the others go on; one that raises ValueError is not tried again. A job with a
-    result.json that cannot be read fails at once, and the file is left as it is.
+    A job is run once, in the order in which the study names them; those that follow from its result are run after it.
+    One whose worker dies or raises is tried once more, then recorded in failed.json; the others go on. One that raises
+    ValueError is not tried again. A file that cannot be read is set aside under another name, and its job is run.
 
     Args:
-        ready: returns the jobs that can run now and are not done; asked at the start and whenever a job has ended.
+        study: a package of `muonlab.studies`, such as `muonlab.studies.grokking`.
+        asked: what its `plan` returned.
         folder: the study's folder; made if missing. Each job has the folder <folder>/<id> in it.
-        study: name of the study.
         workers: processes at most; as many as cores by default.
         device: torch device of every worker.
-        compile: handed to every target.
-        begin: called before anything else once no other run can write to the folder, to put study.json there.
+        compile: whether runs are compiled programs; "auto" where that pays.
 
     Raises:
-        StudyError: the folder cannot be used, another run writes to it, or its disk is full.
+        StudyError: what is asked cannot be done, the folder cannot be used, another run writes to it, or its disk is
+            full.
     """
     folder = Path(folder)
-    store.check(folder, study)
+    store.check(folder, study.STUDY)
+    try_out(study, asked, folder)
     with _own(folder):
-        begin()
+        study.begin(asked, folder)
+        results = store.Results(folder)
+
+        def ready() -> list[Job]:
+            jobs = study.jobs_of(asked, results.refresh())
+            store.ask(folder, (job.id for job in jobs))
+            return [job for job in jobs if job.id not in results]
+
         where = {"device": device, "compile": compile}
-        pool = Pool(folder, ready, workers or available_cores(), where, lambda job: _add(folder, job))
-        yield from pool.events()
+        yield from Pool(folder, ready, workers or available_cores(), where).events()
 
 
-def _add(folder: Path, job: Job) -> str | None:
-    """Make the folder of a job; return why it cannot be run where a file that lies there cannot be read."""
-    jobs.add(folder, job)
-    record = jobs.record(folder, job.id)
-    return record.reason if record.status == "unreadable" else None
+def try_out(study: Study, asked: Any, folder: Path) -> None:
+    """Raise StudyError for what would fail every job, or a late one, unless nothing is left to do."""
+    results = store.Results(folder)
+    if all(job.id in results for job in study.jobs_of(asked, results)):
+        return
+    for target, arguments in study.trials(asked):
+        try:
+            import_string(target)(**arguments)
+        except ValueError as error:
+            raise StudyError(str(error)) from error
+
+
+def left(study: Study, asked: Any, folder: Path) -> tuple[list[tuple[str, float]], int]:
+    """Return name and cost of the jobs of a request that are expected yet, and the number of those that are done."""
+    results = store.Results(folder)
+    jobs = study.jobs_of(asked, results)
+    done = [job.name for job in jobs if job.id in results]
+    if len(done) == len(jobs):
+        return [], len(done)
+    open_jobs, names = [], Counter(done)  # an outline knows names, no ids: it was made before the jobs were
+    for name, cost in study.outline(asked):
+        if names[name]:
+            names[name] -= 1
+        else:
+            open_jobs.append((name, cost))
+    return open_jobs or [(job.name, job.cost) for job in jobs if job.id not in results], len(done)
 
 
 @contextlib.contextmanager
 def _own(folder: Path) -> Iterator[None]:
-    """Hold the folder, so that no other run writes to it, its plan included."""
+    """Hold the folder, so that no other run writes to it, its study.json included."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".lock").touch()

@@ -24,21 +24,22 @@ THREADS = 1
 
 SECONDS_BETWEEN_TICKS = 5.0
 
-Kind = Literal["started", "progress", "finished", "retried", "failed", "tick"]
+Kind = Literal["started", "progress", "finished", "retried", "failed", "set aside", "tick"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a cell or a job.
+    """Something that happened to a job.
 
     Attributes:
-        kind: started (detail has name and cost), progress (what the worker reports: step, budget and, of a cell,
-            alive), finished, retried or failed (detail has reason), or tick where nothing has happened for a while.
-        cell: id of the cell or the job; empty for a tick.
+        kind: started (detail has name and cost), progress (what the worker reports: step, budget and often alive),
+            finished, retried or failed (detail has reason), set aside (a file that could not be read; detail has
+            reason), or tick where nothing has happened for a while.
+        job: id of the job; empty for a tick.
     """
 
     kind: Kind
-    cell: str
+    job: str
     detail: dict[str, Any] = field(default_factory=dict)
 
 
@@ -96,20 +97,11 @@ class Pool:
         ready: returns the jobs that can run now, in the order in which they shall begin. It is asked at the start and
             whenever a job has ended; those that it has named before are passed over.
         num_workers: processes at most; there are never more than jobs.
-        where: arguments of every target beside config, folder, environment and report: device and compile.
-        refuse: called once with each job before it is queued; returns why it cannot be run, or None.
+        where: arguments of every target in addition to config, folder, environment and report: device and compile.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        ready: Callable[[], Iterable[Job]],
-        num_workers: int,
-        where: dict[str, str],
-        refuse: Callable[[Job], str | None] = lambda job: None,
-    ):
-        self._folder, self._num_workers, self._where = folder, num_workers, where
-        self._ready, self._refuse = ready, refuse
+    def __init__(self, folder: Path, ready: Callable[[], Iterable[Job]], num_workers: int, where: dict[str, str]):
+        self._folder, self._ready, self._num_workers, self._where = folder, ready, num_workers, where
         self._workers: list[Worker] = []
         self._waiting: deque[Job] = deque()
         self._num_open = 0
@@ -151,12 +143,10 @@ class Pool:
             if job.id in self._attempts:
                 continue
             self._attempts[job.id] = 0
-            reason = self._refuse(job)
-            if reason is None:
-                self._waiting.append(job)
-                self._num_open += 1
-            else:
-                yield Event("failed", job.id, {"reason": reason, "name": job.name, "cost": job.cost})
+            for reason in store.add(self._folder, job):
+                yield Event("set aside", job.id, {"reason": reason})
+            self._waiting.append(job)
+            self._num_open += 1
         places = {job.id: place for place, job in enumerate(ready)}
 
         def rank(job: Job) -> tuple[int, int]:  # those to be tried again are last
@@ -196,12 +186,10 @@ class Pool:
             yield from self._ask()
             return
         self._stop_if_disk_is_full(message)
-        if message["is_final"]:
-            self._attempts[job.id] = MAX_ATTEMPTS
-        yield from self._try_again(job, message["reason"], message["traceback"])
+        yield from self._try_again(job, message["reason"], message["traceback"], is_final=message["is_final"])
 
-    def _try_again(self, job: Job, reason: str, detail: str) -> Iterator[Event]:
-        if self._attempts[job.id] < MAX_ATTEMPTS:
+    def _try_again(self, job: Job, reason: str, detail: str, *, is_final: bool = False) -> Iterator[Event]:
+        if self._attempts[job.id] < MAX_ATTEMPTS and not is_final:
             self._waiting.append(job)
             yield Event("retried", job.id, {"reason": reason})
             return

@@ -1,104 +1,26 @@
-"""The folder of a study: study.json, the plan, and a folder per cell. Files are the truth; nothing finished is lost."""
+"""The folder of a study: study.json, what was asked, and a folder per job. Files are the truth; no result is lost."""
 
 import errno
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
-from muonlab.jobs.cell_config import CellConfig
-from muonlab.jobs.cell_result import QUANTITIES, CellResult
-from muonlab.jobs.files import StudyError, read_json, read_lines, write_json
+from muonlab.jobs import old
+from muonlab.jobs.files import StudyError, read_json, write_json
+from muonlab.jobs.job import Job, JobFile, JobRecord, Request, Status, StudyFile
 
-REMOVE = "move it away and run again: the cell is computed anew"
-Status = Literal["done", "failed", "unfinished", "waiting", "unreadable"]
-Model = TypeVar("Model", bound=BaseModel)
-Result = TypeVar("Result")
-
-
-class Plan(BaseModel):
-    """study.json: what was asked last.
-
-    Attributes:
-        study: name of the study.
-        preset: preset that the settings start from.
-        settings: settings given beside the preset, key -> list of values as text.
-        cells: the cells, in the order in which they are shown.
-        ids: their ids as of the day they were planned, which are the names of their folders: a field that the schema
-            has got since, with a default, gives a cell another id but no other result.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    study: str
-    preset: str
-    settings: dict[str, list[str]]
-    cells: tuple[CellConfig, ...]
-    ids: tuple[str, ...] = Field(default_factory=lambda fields: tuple(cell.id for cell in fields["cells"]))
-
-    @model_validator(mode="after")
-    def _every_cell_has_its_id(self):
-        if len(self.ids) != len(self.cells):
-            raise ValueError(f"{len(self.cells)} cells and {len(self.ids)} ids")
-        return self
-
-
-@dataclass(frozen=True)
-class CellRecord:
-    """One cell of a plan as its folder shows it.
-
-    Attributes:
-        status: done (result.json is there), failed (twice; reason says why), unfinished (goes on from its
-            checkpoint), waiting (not begun), unreadable (reason says which file).
-        environment: env.json, or an empty dict.
-    """
-
-    id: str
-    config: CellConfig
-    folder: Path
-    status: Status
-    reason: str | None
-    result: CellResult | None
-    environment: dict[str, Any]
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return the evaluations written so far, one dict each (see docs/files.md).
-
-        Raises:
-            StudyError: the file is not what a cell of these seeds writes.
-        """
-        path, num_members = self.folder / "metrics.jsonl", len(self.config.seeds)
-        rows = read_lines(path)
-        for number, row in enumerate(rows, start=1):
-            if not isinstance(row.get("step"), int) or not all(_is_column(row.get(q), num_members) for q in QUANTITIES):
-                raise StudyError(f"{path}, line {number}, is not an evaluation of {num_members} members")
-        return rows
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the cell as plain JSON; docs/files.md states the keys."""
-        result = None if self.result is None else self.result.model_dump(mode="json", exclude={"cell", "members"})
-        return {
-            "id": self.id,
-            "status": self.status,
-            "reason": self.reason,
-            "config": self.config.model_dump(mode="json"),
-            "result": result,
-            "members": [] if self.result is None else self.result.model_dump(mode="json")["members"],
-            "seconds_per_member_step": self.environment.get("seconds_per_member_step"),
-        }
-
-
-def _is_column(value: Any, num_members: int) -> bool:
-    is_list = isinstance(value, list) and len(value) == num_members
-    return is_list and all(number is None or isinstance(number, int | float) for number in value)
+REMEDY = "the next run sets it aside under another name and computes the job again"
+ASIDE = "torn"  # the ending of the name that an unreadable file is set aside under
 
 
 def check(folder: Path, study: str) -> None:
     """Raise StudyError where the folder cannot hold that study; change nothing.
 
-    A folder of cells without a study.json, or with a torn one moved away, is taken: its finished cells count.
+    A folder of jobs without a study.json, or with a torn one moved away, is taken: its finished jobs count.
     """
     try:
         if (folder / "study.json").exists():
@@ -113,26 +35,8 @@ def check(folder: Path, study: str) -> None:
 
 
 def _is_of_a_study(path: Path) -> bool:
-    is_cell = len(path.name) == 16 and (path / "config.json").exists()
-    return is_cell or path.name in ("report", "report.html") or path.name.startswith(".")
-
-
-def create(folder: Path, plan: Plan) -> None:
-    """Make the folder hold this plan. Cells of earlier plans of the same study stay where they are.
-
-    Raises:
-        StudyError: the folder holds something else, or cannot be written.
-    """
-    check(folder, plan.study)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "study.json", plan.model_dump(mode="json"))
-        for identity, cell in zip(plan.ids, plan.cells, strict=True):
-            (folder / identity).mkdir(exist_ok=True)
-            if not (folder / identity / "config.json").exists():
-                write_json(folder / identity / "config.json", cell.model_dump(mode="json"))
-    except OSError as error:
-        raise StudyError(explain(error, folder)) from error
+    is_job = len(path.name) == 16 and (path / "config.json").exists()
+    return is_job or path.name in ("report", "report.html") or path.name.startswith(".")
 
 
 def explain(error: OSError, folder: Path) -> str:
@@ -145,31 +49,63 @@ def explain(error: OSError, folder: Path) -> str:
     return f"cannot write {place}: {os.strerror(error.errno or errno.EIO)}; give a folder you can write with out=DIR"
 
 
-def _read_study(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except StudyError as error:
-        raise StudyError(f"{error}; move it away and run again: cells that are done are kept") from error
+# -- study.json ------------------------------------------------------------------------------------
 
 
-def read_plan(folder: Path) -> Plan:
-    """Return the plan of a study's folder.
+def create(folder: Path, study: str, preset: str, settings: Mapping[str, list[str]], config: Mapping[str, Any]) -> None:
+    """Make the folder hold a request, the newest. Earlier ones stay, with their jobs; the same again is kept once.
+
+    Args:
+        folder: the study's folder; made if missing.
+        study: its name.
+        preset, settings, config: see `Request`.
 
     Raises:
-        StudyError: there is no study in the folder, or its study.json cannot be read.
+        StudyError: the folder holds something else, or cannot be written.
     """
-    return read_study(folder, Plan)
+    check(folder, study)
+    request = Request(preset=preset, settings=dict(settings), config=dict(config))
+    earlier = read(folder).requests if (folder / "study.json").exists() else ()
+    same = [each for each in earlier if _asks(each) == _asks(request)]
+    others = [each for each in earlier if each not in same]
+    write(folder, StudyFile(study=study, requests=(*others, *(same[-1:] or [request]))))
 
 
-def read_study(folder: Path, model: type[Model]) -> Model:
-    """Return study.json of a study's folder as that model.
+def _asks(request: Request) -> dict[str, Any]:
+    return request.model_dump(exclude={"jobs"})
+
+
+def ask(folder: Path, identities: Iterable[str]) -> None:
+    """Record the jobs that the newest request asks for, in addition to those that it has asked for.
+
+    Raises:
+        StudyError: study.json cannot be read or written.
+    """
+    file = read(folder)
+    jobs = tuple(dict.fromkeys((*file.newest.jobs, *identities)))
+    if jobs != file.newest.jobs:
+        newest = file.newest.model_copy(update={"jobs": jobs})
+        write(folder, file.model_copy(update={"requests": (*file.requests[:-1], newest)}))
+
+
+def write(folder: Path, file: StudyFile) -> None:
+    """Write study.json; raise StudyError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "study.json", file.model_dump(mode="json"))
+    except OSError as error:
+        raise StudyError(explain(error, folder)) from error
+
+
+def read(folder: Path) -> StudyFile:
+    """Return study.json of a study's folder.
 
     Raises:
         StudyError: there is no study in the folder, or its study.json cannot be read.
     """
     path = folder / "study.json"
     try:
-        return model.model_validate(_read_study(path))
+        return StudyFile.model_validate(old.study_file(_read_study(path)))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StudyError(
             f"{folder} holds no study (no study.json); `muonlab ls` lists the studies in a folder"
@@ -180,61 +116,193 @@ def read_study(folder: Path, model: type[Model]) -> Model:
         raise StudyError(f"cannot read {path}: {error.strerror}") from error
 
 
-def read_cells(folder: Path, plan: Plan | None = None) -> list[CellRecord]:
-    """Return every cell of a plan, or of the folder's own, with what its folder shows, in the order of the plan."""
-    plan = plan or read_plan(folder)
-    return [_read_cell(folder / identity, config) for identity, config in zip(plan.ids, plan.cells, strict=True)]
+def _read_study(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except StudyError as error:
+        raise StudyError(f"{error}; move it away and run again: jobs that are done are kept") from error
 
 
-def _read_cell(folder: Path, config: CellConfig) -> CellRecord:
-    def parse(value: Any) -> CellResult:
-        result = CellResult.model_validate(value)
-        if result.cell != folder.name:
-            raise StudyError(f"{folder / 'result.json'} belongs to cell {result.cell}")
-        return result
-
-    found = look(folder, parse, REMOVE)
-    return CellRecord(folder.name, config, folder, found.status, found.reason, found.result, found.environment)
+# -- jobs ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Found(Generic[Result]):
-    """What lies in the folder of a cell or a job; the fields are those of `CellRecord`."""
+def add(folder: Path, job: Job) -> list[str]:
+    """Make the folder of a job, if it is missing, with its config.json, which is written once.
 
-    status: Status
-    reason: str | None
-    result: Result | None
-    environment: dict[str, Any]
+    Returns:
+        A sentence for each file that lay there and could not be read: it now has another name.
 
-
-def look(folder: Path, parse: Callable[[Any], Result], remedy: str) -> Found[Result]:
-    """Return what the folder of a cell or a job shows.
-
-    Args:
-        folder: of the cell or the job.
-        parse: makes a result of the JSON of result.json; raises ValidationError or StudyError where it is none.
-        remedy: what to do about a file that cannot be read.
+    Raises:
+        StudyError: it cannot be written.
     """
+    place = folder / job.id
+    try:
+        place.mkdir(exist_ok=True)
+        said = [_set_aside(place / name) for name in _torn(place)]
+        if not (place / "config.json").exists():
+            fields = {name: getattr(job, name) for name in JobFile.model_fields}
+            write_json(place / "config.json", JobFile(**fields).model_dump(mode="json"))
+    except OSError as error:
+        raise StudyError(explain(error, folder)) from error
+    return said
+
+
+def _torn(place: Path) -> Iterator[str]:
+    """Yield the names of the files of a job that are there and cannot be read."""
+    for name, read in (("config.json", read_config), ("result.json", read_result)):
+        try:
+            read(place)
+        except FileNotFoundError:
+            continue
+        except (StudyError, OSError):
+            yield name
+
+
+def _set_aside(path: Path) -> str:
+    names = [f"{path.name}.{ASIDE}", *(f"{path.name}.{ASIDE}-{number}" for number in range(2, 1000))]
+    aside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    path.rename(aside)
+    return f"{path} cannot be read; it is set aside as {aside.name}, and what it held is computed again"
+
+
+def read_config(place: Path) -> JobFile:
+    """Return config.json of a job's folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StudyError: it is not the config of a job.
+    """
+    try:
+        return JobFile.model_validate(old.job_file(read_json(place / "config.json")))
+    except (StudyError, ValidationError, TypeError, KeyError) as error:
+        raise StudyError(f"{place / 'config.json'} is not the config of a job") from error
+
+
+def read_result(place: Path) -> dict[str, Any]:
+    """Return result.json of a job's folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StudyError: it is not a JSON object.
+    """
+    value = read_json(place / "result.json")
+    if not isinstance(value, dict):
+        raise StudyError(f"{place / 'result.json'} is not a JSON object")
+    return value
+
+
+def records(folder: Path) -> list[JobRecord]:
+    """Return every job of a study's folder with what its own folder shows, by name and then by id.
+
+    Jobs of every request are among them, and those that no request names. A folder that is not there has none.
+
+    Raises:
+        StudyError: the folder cannot be read.
+    """
+    requests = read(folder).requests if (folder / "study.json").exists() else ()
+    found = [record(folder, identity, requests) for identity in identities(folder)]
+    return sorted(found, key=lambda record: (record.name, record.id))
+
+
+def record(folder: Path, identity: str, requests: Iterable[Request] = ()) -> JobRecord:
+    """Return one job of a study's folder with what its own folder shows, and which of the requests asked for it."""
+    place = folder / identity
+    status, reason, result, environment = _look(place)
+    asked = tuple(number for number, request in enumerate(requests, start=1) if identity in request.jobs)
+    try:
+        job = read_config(place)
+    except (StudyError, OSError) as error:
+        return JobRecord(identity, "", {}, place, "unreadable", f"{error}; {REMEDY}", None, environment, requests=asked)
+    return JobRecord(
+        identity, job.name, job.config, place, status, reason, result, environment, job.case, job.arm, job.role, asked
+    )
+
+
+def _look(place: Path) -> tuple[Status, str | None, dict[str, Any] | None, dict[str, Any]]:
+    """Return status, reason, result and environment, as `JobRecord` has them."""
     status: Status = "waiting"
-    reason, result, environment = None, None, {}
-    if (folder / "env.json").exists():
+    reason, environment = None, {}
+    if (place / "env.json").exists():
         status = "unfinished"
         try:
-            environment = dict(read_json(folder / "env.json"))
-        except (StudyError, ValueError, TypeError) as error:
+            environment = dict(read_json(place / "env.json"))
+        except (StudyError, OSError, ValueError, TypeError) as error:
             reason = f"{error}; its times are lost, its result is not"
     try:
-        if (folder / "result.json").exists():
-            result = parse(read_json(folder / "result.json"))
-            status = "done"
-        elif (folder / "failed.json").exists():
-            status, reason = "failed", str(read_json(folder / "failed.json")["reason"])
-    except ValidationError:
-        status, result = "unreadable", None
-        reason = f"{folder / 'result.json'} is not a result this version of muonlab reads; {remedy}"
+        if (place / "result.json").exists():
+            return "done", reason, read_result(place), environment
+        if (place / "failed.json").exists():
+            return "failed", str(read_json(place / "failed.json")["reason"]), None, environment
     except (StudyError, KeyError, TypeError) as error:
-        status, result, reason = "unreadable", None, f"{error}; {remedy}"
+        return "unreadable", f"{error}; {REMEDY}", None, environment
     except OSError as error:
-        place = error.filename or folder
-        status, result, reason = "unreadable", None, f"cannot read {place}: {error.strerror}; {remedy}"
-    return Found(status, reason, result, environment)
+        named = error.filename or place
+        return "unreadable", f"cannot read {named}: {error.strerror}; {REMEDY}", None, environment
+    return status, reason, None, environment
+
+
+def identities(folder: Path) -> list[str]:
+    """Return the ids of the jobs that have a folder, sorted.
+
+    Raises:
+        StudyError: the folder cannot be read.
+    """
+    try:
+        names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        return [
+            name for name in names if re.fullmatch("[0-9a-f]{16}", name) and (folder / name / "config.json").exists()
+        ]
+    except OSError as error:
+        raise StudyError(f"cannot read {folder}: {error.strerror}") from error
+
+
+class Results(Mapping[str, dict[str, Any]]):
+    """Job id -> result of every job that is done, as it was at the last `refresh`.
+
+    A file is parsed once: whoever asks again whenever a job has ended reads one file, not all. One that cannot be read
+    is left out; `records` says why.
+
+    Args:
+        folder: the study's folder; one that is not there has no results.
+
+    Raises:
+        StudyError: the folder cannot be read.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._found: dict[str, tuple[tuple[int, ...], dict[str, Any] | None]] = {}
+        self.refresh()
+
+    def refresh(self) -> "Results":
+        """Take in the files that are new or have changed, and return self."""
+        before, self._found = self._found, {}
+        for identity in identities(self._folder):
+            place = self._folder / identity
+            try:
+                state = (place / "result.json").stat()
+            except OSError:
+                continue
+            key = (state.st_ino, state.st_size, state.st_mtime_ns)
+            known = before.get(identity)
+            self._found[identity] = known if known and known[0] == key else (key, _result(place))
+        return self
+
+    def __getitem__(self, identity: str) -> dict[str, Any]:
+        result = self._found[identity][1]
+        if result is None:
+            raise KeyError(identity)
+        return result
+
+    def __iter__(self) -> Iterator[str]:
+        return (identity for identity, (_, result) in self._found.items() if result is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _result(place: Path) -> dict[str, Any] | None:
+    try:
+        return read_result(place)
+    except (StudyError, OSError):
+        return None

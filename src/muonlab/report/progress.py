@@ -1,19 +1,22 @@
-"""What a study is doing, while it does it: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Progress of a running study: a bar on a terminal, plain lines elsewhere.
+
+How many jobs there will be is known only at the end, for they follow from results. So what is done is counted in cost:
+that of the jobs that have ended, and of the running ones the part that they have reported, out of the cost of the
+outline.
+"""
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from muonlab.jobs.cell_config import CellConfig
-from muonlab.report.forecast import Forecast, Left
-from muonlab.report.labels import labels
-
-SECONDS_BETWEEN_LINES = 5.0
-NEAR = 1 / 3  # a time left is shown as one number where it is likely right to within this part of it
-
+SECONDS_BETWEEN_LINES = 15.0
+KNOWN_FROM = 0.05  # of the work: before it, the time that is left is not shown
+NEARLY = 0.99  # of the work, at most, until the end: an outline may be too short
+NEAR = 4 / 3  # an upper bound that is closer to the time left than that is not shown
 UNKNOWN = "time left not known yet"
 
 
@@ -26,92 +29,160 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def time_left(left: Left | None) -> str:
-    """Return "about 8 min left", "6 min to 12 min left" where it may as well be either, or that nothing is known."""
-    if left is None:
-        return UNKNOWN
-    low, high = _rounded(left.low), _rounded(left.high)
-    is_near = left.low >= (1 - NEAR) * left.middle and left.high <= (1 + NEAR) * left.middle
-    if is_near or low == high:
-        return f"about {_rounded(left.middle)} left"
-    return f"{low} to {high} left"
+def time_left(seconds: float, at_most: float) -> str:
+    """Return "about 8 min left", with an upper bound where that says more, or "less than 10 s left"."""
+    if at_most <= 10:
+        return "less than 10 s left"
+    bound = f", at most {_rounded(at_most)}" if _rounded(at_most) != _rounded(seconds) else ""
+    return f"about {_rounded(seconds)} left{bound if at_most > NEAR * seconds else ''}"
 
 
 def _rounded(seconds: float) -> str:
-    """Return a duration in no finer steps than a forecast can mean: ten seconds, from five minutes on minutes."""
+    """Return a duration in no finer steps than an estimate can mean: five or ten seconds, from five minutes minutes."""
+    if seconds < 60:
+        return duration(max(5 * round(seconds / 5), 5))
     if seconds < 295:
-        return duration(max(10 * round(seconds / 10), 10))
+        return duration(10 * round(seconds / 10))
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else duration(60 * minutes)
 
 
+def count(number: int, noun: str) -> str:
+    """Return "1 job" or "3 jobs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+@dataclass
+class _Running:
+    """A job at work: the part of it that is done, and the part that its checkpoint had when it started."""
+
+    name: str
+    cost: float
+    start: float
+    part: float = 0.0
+    part_at_start: float | None = None
+
+    def advance(self, step: float, budget: float) -> None:
+        """Take in a report. The first one says from where the job goes on, unless there is none but that of its end."""
+        self.part = min(step / budget, 1.0) if budget else 1.0
+        if self.part_at_start is None:
+            self.part_at_start = self.part if self.part < 1 else 0.0
+
+    def worked(self) -> float:
+        """Return the cost of what was done since it started."""
+        return self.cost * (self.part - (self.part_at_start or 0.0))
+
+
 class ProgressView:
-    """Shows the events of a study on a stream.
+    """Shows the events of `muonlab.jobs.local.run` on a stream.
+
+    A job may end before its budget of steps is used, and so cost less than was thought. The time left takes for granted
+    that the others do so as often as those that have ended; the upper bound, that they use their whole budgets.
 
     Args:
-        cells: id -> config of the cells to run.
-        workers: how many run at once.
+        outline_cost: cost of all that is expected to be done, in any unit that the costs of the jobs have, too.
+        workers: how many run at once, at most.
         stream: where to write.
     """
 
-    def __init__(self, cells: Mapping[str, CellConfig], workers: int, stream: TextIO):
-        self._labels = labels(cells)
-        self._forecast = Forecast(cells, workers)
-        self._start = self._last_forecast = time.monotonic()
-        self._done = 0
+    def __init__(self, outline_cost: float, workers: int, stream: TextIO):
+        self._outline_cost, self._workers = outline_cost, workers
+        self._start = self._last_line = time.monotonic()
+        self._running: dict[str, _Running] = {}
+        self._num_done = 0
+        self._ended = 0.0  # cost of the jobs that have ended
+        self._worked = 0.0  # of that, the part that was not done before by an earlier run
+        self._used = 0.0  # of that, the part whose steps were used
+        self._busy = 0.0  # seconds of workers that it took
         self._console = Console(file=stream)
         self._bar: Progress | None = None
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
             self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=self._console)
-            self._task = self._bar.add_task("cells", total=len(cells), left=UNKNOWN)
+            self._task = self._bar.add_task("0 jobs done", total=1.0, left=UNKNOWN)
 
     def __enter__(self):
         if self._bar:
             self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar:
+            if kind is None:
+                self._bar.update(self._task, completed=1.0, left="")
             self._bar.stop()
+        if kind is None and self._num_done:
+            self._say(f"{count(self._num_done, 'job')} done in {duration(time.monotonic() - self._start)}")
 
-    def show(self, kind: str, cell: str, detail: Mapping[str, Any]) -> None:
-        """Take in one event of `muonlab.jobs.local.run`."""
+    def show(self, kind: str, id: str, detail: Mapping[str, Any]) -> None:
+        """Take in one event."""
         now = time.monotonic()
-        if kind == "tick":
-            self._refresh(now)
-            return
-        name = self._labels[cell]
         if kind == "started":
-            self._forecast.start(cell, now)
+            self._running[id] = _Running(detail["name"], detail["cost"], now)
         elif kind == "progress":
-            self._forecast.advance(cell, detail["step"], detail["alive"], now)
+            self._running[id].advance(detail["step"], detail["budget"])
         elif kind == "retried":
-            self._say(f"{name}: {detail['reason']}; tried once more")
-        else:
-            self._done += 1
-            self._forecast.finish(cell, now)
-            took = duration(self._forecast.work[cell].seconds)
-            self._say(
-                f"[{self._done}/{len(self._labels)}] {name}: "
-                + (f"done in {took}" if kind == "finished" else f"FAILED: {detail['reason']}")
-            )
+            self._say(f"{self._running.pop(id).name}: {detail['reason']}; tried once more")
+        elif kind == "set aside":
+            self._say(detail["reason"])
+        elif kind in ("finished", "failed"):
+            self._end(id, kind, detail, now)
         self._refresh(now)
 
+    def _end(self, id: str, kind: str, detail: Mapping[str, Any], now: float) -> None:
+        job = self._running.pop(id)
+        self._ended += job.cost
+        if kind == "finished":
+            self._num_done += 1
+            before = job.part_at_start or 0.0
+            self._busy += now - job.start
+            self._worked += job.cost * (1 - before)
+            self._used += job.cost * ((job.part or 1.0) - before)  # without a report it is taken as whole
+        words = f"done in {duration(now - job.start)}" if kind == "finished" else f"FAILED: {detail['reason']}"
+        shown = "" if self._bar else f"; {self._state(now)}"  # a bar shows it already
+        self._say(f"[{self._num_done} done] {job.name}: {words}{shown}")
+
     def _say(self, line: str) -> None:
+        self._last_line = time.monotonic()
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _refresh(self, now: float) -> None:
         if self._bar:
-            self._bar.update(self._task, completed=self._done)
-        is_over = self._done == len(self._labels)
-        # Not for every event: a forecast of a thousand cells takes a fifth of a second.
-        if now - self._last_forecast < SECONDS_BETWEEN_LINES and not is_over:
-            return
-        self._last_forecast = now
-        left = "" if is_over else time_left(self._forecast.left(now))
-        if self._bar:
-            self._bar.update(self._task, left=left)
-        elif not is_over:
-            at = ", ".join(f"{self._labels[cell]} at step {step}" for cell, step in self._forecast.running())
-            self._say(f"{duration(now - self._start)}: {self._done}/{len(self._labels)} cells done; {left}; {at}")
+            done = f"{count(self._num_done, 'job')} done"
+            left = self._left_as_text(now)
+            self._bar.update(self._task, completed=self._share(), description=done, left=left)
+        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
+            names = ", ".join(f"{job.name} at {job.part:.0%}" for job in self._running.values())
+            busy = f"{len(self._running)} of {count(self._workers, 'worker')} busy"
+            at = f"{busy}: {names}" if names else busy
+            self._say(f"{duration(now - self._start)}: {self._num_done} done; {self._state(now)}; {at}")
+
+    def _state(self, now: float) -> str:
+        share, left = f"{self._share():.0%} of the work", self._left_as_text(now)
+        return f"{share}, {left}" if left else share
+
+    def _share(self) -> float:
+        """Return the part of the work that is done, in whole percents."""
+        done = self._ended + sum(job.cost * job.part for job in self._running.values())
+        if done >= self._outline_cost:
+            return NEARLY
+        return min(int(100 * done / self._outline_cost + 1e-9) / 100, NEARLY)
+
+    def _left_as_text(self, now: float) -> str:
+        """Return the time left at the pace so far; empty where all that the outline has is done."""
+        rests = [job.cost * (1 - job.part) for job in self._running.values()]  # left even if the outline is used up
+        waiting = self._outline_cost - self._ended - sum(job.cost for job in self._running.values())
+        rest = sum(rests) + max(waiting, 0.0)
+        if rest <= 1e-9 * self._outline_cost:  # sums of costs are rounded
+            return ""
+        running = sum(job.worked() for job in self._running.values())
+        worked, used = self._worked + running, self._used + running
+        if used <= 0 or worked < KNOWN_FROM * self._outline_cost:
+            return UNKNOWN
+        busy = self._busy + sum(now - job.start for job in self._running.values())
+        longest = max(rests, default=0.0)  # one worker has to do it
+
+        def seconds(amount: float) -> float:
+            return max(rest * (now - self._start), longest * busy) / amount
+
+        return time_left(seconds(worked), seconds(used))

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from muonlab.jobs import job as jobs
-from muonlab.jobs.job import Job, JobRecord
+from muonlab.jobs import store
+from muonlab.jobs.job import Job, JobRecord, identity, results_version
 from muonlab.study.study import Step
 
 Results = Mapping[str, dict[str, Any]]  # by id of a job
@@ -16,19 +16,18 @@ Steps = Callable[..., list[Step]]  # (asked, results, results version, by defaul
 
 
 def begin(study: str, asked: Any, folder: Path) -> None:
-    """Make the folder hold what is asked, a model with `preset` and `settings`. Jobs of earlier requests stay there.
+    """Make the folder hold a request, a model with `preset` and `settings`. Earlier requests and their jobs stay.
 
     Raises:
         StudyError: the folder holds something else, or cannot be written.
     """
     config = asked.model_dump(mode="json", exclude={"preset", "settings"})
-    jobs.create(folder, study, asked.preset, asked.settings, config)
+    store.create(folder, study, asked.preset, asked.settings, config)
 
 
-def ready(steps: Steps, asked: Any, folder: Path) -> list[Job]:
-    """Return the jobs that are not done and whose inputs are there, each once, those that others wait for first."""
-    results = jobs.results(folder)
-    return list({step.job.id: step.job for step in steps(asked, results) if step.job.id not in results}.values())
+def jobs_of(steps: Steps, asked: Any, results: Results) -> list[Job]:
+    """Return every job that is done or can be done, each once, those that others wait for first."""
+    return list({step.job.id: step.job for step in steps(asked, results)}.values())
 
 
 def read(
@@ -47,15 +46,17 @@ def read(
     Raises:
         StudyError: there is no such study in the folder.
     """
-    file = jobs.read(folder)
+    file = store.read(folder)
     asked = model.model_validate({**file.config, "preset": file.preset, "settings": file.settings})
-    records, results = jobs.records(folder), jobs.results(folder)
-    known = steps(asked, results, jobs.results_version(records, current))
+    records, results = store.records(folder), store.Results(folder)
+    known = steps(asked, results, results_version(records, current))
     ids = {step.job.id for step in known}  # a folder may hold other jobs, of earlier requests
     return asked, known, results, [record for record in records if record.id in ids]
 
 
-def make_job(name: str, target: str, config: BaseModel, cost: float) -> Job:
-    """Return the job of a config; its id is the config's hash."""
+def make_job(
+    name: str, target: str, config: BaseModel, cost: float, *, case: str = "", arm: str = "", role: str = ""
+) -> Job:
+    """Return the job of a config; its id is the config's hash. Its place in the study is for `muonlab show`."""
     plain = config.model_dump(mode="json")
-    return Job(jobs.identity(plain), name, target, plain, cost)
+    return Job(identity(plain), name, target, plain, cost, case, arm, role)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
-from muonlab.jobs.cell_config import Decay, Frozen, Rate
+from muonlab.study.fields import Decay, Frozen, Rate
 
 
 class Growing(BaseModel):

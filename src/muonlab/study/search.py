@@ -12,8 +12,8 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from muonlab.jobs.cell_config import Frozen, Rate
 from muonlab.report.findings import as_text
+from muonlab.study.fields import Frozen, Rate
 
 SEARCH_FROM = 1000  # first seed of a search
 MAX_EXTENSIONS = 20

@@ -93,7 +93,7 @@ def _near(key: str, names: Sequence[str]) -> list[str]:
     owner, _, field = key.rpartition(".")
     meant = (field, *SYNONYMS.get(field.lower(), ()))
     same = [name for name in names if name.rpartition(".")[2] in meant and (not owner or name.startswith(f"{owner}."))]
-    near = difflib.get_close_matches(key, names, n=2, cutoff=0.7)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.7)
     return list(dict.fromkeys([*near, *same]))[:MOST_NEAR]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from muonlab.jobs.cell_config import canonical_json
+from muonlab.jobs.job import canonical_json
 
 
 def fold_in(seed: int, purpose: str, index: int = 0) -> int:

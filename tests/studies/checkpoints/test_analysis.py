@@ -4,12 +4,11 @@ import json
 import pytest
 
 import synthetic_inspection as synthetic
-from muonlab.jobs import catalogue
-from muonlab.jobs import job as jobs
+from muonlab.jobs import catalogue, store
 from muonlab.jobs.files import StudyError, write_json
 from muonlab.report.findings import Table
 from muonlab.report.page import write
-from muonlab.studies.checkpoints import analyse, outline, ready, trials
+from muonlab.studies.checkpoints import analyse, jobs_of, outline, trials
 
 SECTIONS = [
     "Claims",
@@ -76,8 +75,8 @@ def test_what_was_not_measured_has_no_section(tmp_path, measures, lost):
 def test_an_inspection_that_failed_says_why(tmp_path):
     what = synthetic.asked(A=1, B=1)
     synthetic.inspection.begin(what, tmp_path)
-    (one,) = ready(what, tmp_path)
-    jobs.add(tmp_path, one)
+    (one,) = jobs_of(what, {})
+    store.add(tmp_path, one)
     write_json(tmp_path / one.id / "failed.json", {"reason": "DataError: no such net"})
     findings = analyse(tmp_path)
     check(findings, tmp_path)
@@ -89,13 +88,11 @@ def test_a_failed_control_comes_first(tmp_path):
     assert findings.notices[0].text.startswith("A CONTROL FAILED: shuffled labels of digits: test accuracy of the")
 
 
-def test_the_one_job_is_ready_until_it_is_done(tmp_path):
+def test_there_is_one_job():
     what = synthetic.asked(A=1, B=2)
     assert [name for name, _ in outline(what)] == ["measures of A and B"]
     assert list(trials(what)) == []
-    assert [one.target for one in ready(what, tmp_path)] == ["muonlab.studies.checkpoints.work.job:run"]
-    synthetic.write(tmp_path, what)
-    assert ready(what, tmp_path) == []
+    assert [one.target for one in jobs_of(what, {})] == ["muonlab.studies.checkpoints.work.job:run"]
 
 
 def test_no_inspection(tmp_path):

@@ -17,9 +17,15 @@ def planted():
 
 
 @pytest.fixture(scope="package")
-def runs(planted):
+def found(planted):
     """A whole study in which Muon's margin and rank are higher but for one corner of the map."""
-    return synthetic.runs(planted=planted)
+    return synthetic.found(planted=planted)
+
+
+@pytest.fixture(scope="package")
+def nothing():
+    """A study of which no job is done."""
+    return synthetic.found(undone=lambda step: True)
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_all_components_may_be_spurious():
         ({"seeds": (3, 3)}, "seed 3 is there twice"),
         ({"net": {"depth": 3}}, "net.depth"),
         ({"optimizer": {"name": "lion"}}, "optimizer"),
-        ({"optimizer": {"name": "sgd", "nesterov": True}}, "nesterov"),
+        ({"optimizer": {"name": "sgd", "dampening": 0.1}}, "dampening"),
         ({"loss": "hinge"}, "loss"),
         ({"budget": 0}, "budget"),
     ],
@@ -161,5 +161,5 @@ def test_looks_begin_at_zero_grow_apart_geometrically_and_end_at_the_budget(budg
 
 
 def test_the_schema_names_what_the_nets_and_rules_offer():
-    assert set(Net.model_json_schema()["properties"]["activation"]["enum"]) == set(mlp.ACTIVATIONS)
+    assert set(Net.model_json_schema()["properties"]["activation"]["enum"]) <= set(mlp.ACTIVATIONS)
     assert set(Muon.model_json_schema()["properties"]["method"]["enum"]) <= set(polar.METHODS)

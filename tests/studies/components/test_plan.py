@@ -1,11 +1,11 @@
 import math
 
 import pytest
-from muonlab.studies.components.rounds import steps
 
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.studies.components import KEYS, PRESETS, ComponentStudy, begin, plan
 from muonlab.studies.components.config import Agree, Simulate
+from muonlab.studies.components.jobs import steps
 from muonlab.studies.components.plan import middle
 from muonlab.study.settings import UsageError
 
@@ -116,6 +116,7 @@ VALUES: dict[str, tuple[object, dict[str, object]]] = {
     "muon.momentum": (0.5, {}),
     "muon.nesterov": ("false", {}),
     "muon.weight_decay": (0.2, {}),
+    "muon.steps": (3, {}),
     "muon.method": ("exact", {}),
     "adamw.beta1": (0.5, {}),
     "adamw.beta2": (0.5, {}),
@@ -123,6 +124,7 @@ VALUES: dict[str, tuple[object, dict[str, object]]] = {
     "adamw.weight_decay": (0.2, {}),
     "sgd.momentum": (0.5, {}),
     "sgd.weight_decay": (0.2, {}),
+    "sgd.nesterov": ("true", {}),
     "muon.rates": ([0.5, 0.7], {}),
     "adamw.rates": ([0.5, 0.7], {}),
     "sgd.rates": ([0.5, 0.7], {}),
@@ -162,7 +164,7 @@ def test_extensions_and_the_main_loss_change_the_study():
         ({"strengths": [1, 2]}, "expected numbers above 0 that do not rise"),
         ({"strengths": [3, 2, 1], "variations": "none"}, "expected 2 numbers, one for each level of the tree"),
         ({"strengths": [3, 2], "variations": "random"}, "variation random: strengths=[3.0, 2.0]: expected 3 numbers"),
-        ({"strengths": "geo"}, "unknown strengths 'geo'; did you mean 'geometric'?"),
+        ({"strengths": "geometrc"}, "unknown strengths 'geometrc'; did you mean 'geometric'?"),
         ({"strengths": ["power", "equal"]}, "strengths=power,equal is not valid"),
         ({"tree": [2, 3]}, "tree=(2, 3) has 6 classes, but classes=4"),
         ({"tree": [4], "patterns": "random"}, "tree has no effect: patterns=random have no tree"),
@@ -175,13 +177,16 @@ def test_extensions_and_the_main_loss_change_the_study():
         ({"width": 32}, "width has no effect: depth=0 has no hidden layers"),
         ({"main_eps": 0.3}, "main_eps=0.3 is not valid; expected one of eps: 1 or 0.5"),
         ({"eps": [1, 0]}, "eps=1,0 is not valid; expected numbers above 0"),
-        ({"eps": [3, 2.5]}, "the main softmax loss 3 is no loss to come down to: at W = 0, with 4 classes, it is 1.39"),
+        (
+            {"eps": [3, 2.5]},
+            "the main softmax loss 3 cannot be reached from above: at W = 0, with 4 classes, it is 1.39",
+        ),
         ({"loss": "squared", "eps": 0.1, "squared_eps": 0.4}, "it is 0.375; give a smaller squared_eps"),
         ({"squared_eps": 0.3, "loss": "squared"}, "eps has 2 values and squared_eps 1"),
         ({"squared_eps": [0.3, 0.2]}, "squared_eps has no effect: no problem has squared loss"),
         ({"agree_steps": [10, 30]}, "expected whole numbers, each twice the last"),
         ({"muon.rates": 0.1}, "muon.rates=0.1 is not valid; expected two numbers or more"),
-        ({"muon.momentum": [0, 0.5]}, "muon.momentum=0,0.5 has 2 values; expected one"),
+        ({"muon.momentum": [0, 0.5]}, "muon.momentum=0,0.5 is not valid; expected one value, not 2"),
         ({"sgd.rates": [1, 2], "optimizers": "muon"}, "sgd.rates has no effect"),
         ({"seeds": 0}, "seeds=0 is not valid; expected one whole number from 1"),
     ],
@@ -201,7 +206,7 @@ def test_an_unknown_preset_is_named():
 def test_a_study_comes_back_from_its_file(preset, tmp_path):
     study = plan(preset, {"seeds": 9})
     begin(study, tmp_path)
-    file = jobs.read(tmp_path)
+    file = store.read(tmp_path)
     assert (file.study, file.preset, file.settings) == ("components", preset, {"seeds": ["9"]})
     assert ComponentStudy.model_validate({**file.config, "preset": preset, "settings": file.settings}) == study
 

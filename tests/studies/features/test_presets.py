@@ -1,7 +1,7 @@
 import pytest
 
 from muonlab.studies.features import KEYS, PRESETS, plan
-from muonlab.studies.features.costs import training_cost
+from muonlab.studies.features.jobs import training_cost
 
 FILES = {"images": "data/mnist", "text": "data/a.txt", "transfer_text": "data/b.txt", "examples": "data/c.all"}
 

@@ -1,10 +1,13 @@
+from pathlib import Path
+
 import pytest
 
 from muonlab.data.algorithmic import TASKS
-from muonlab.jobs import local
-from muonlab.jobs.cell_config import AdamWConfig, MuonConfig
-from muonlab.studies import grokking
-from muonlab.studies.grokking import KEYS, PRESETS, plan
+from muonlab.studies.grokking import KEYS, LOSSES, PRESETS, jobs_of, outline, plan
+from muonlab.studies.grokking.cells import labels
+from muonlab.studies.grokking.config import AdamWConfig, MuonConfig
+from muonlab.studies.grokking.costs import check_memory, seconds
+from muonlab.studies.grokking.reading import read_cells
 from muonlab.study.settings import UsageError
 
 
@@ -27,9 +30,12 @@ def test_the_paper_preset_is_its_whole_grid_with_the_sizes_of_the_code_it_cites(
 def test_the_laptop_preset_has_all_tasks_and_losses_both_optimizers_and_five_seeds():
     made = plan("laptop")
     assert {task for task, *_ in conditions(made)} == set(TASKS)
-    assert {loss for _, loss, _ in conditions(made)} == set(grokking.LOSSES)
+    assert {loss for _, loss, _ in conditions(made)} == set(LOSSES)
     assert {name for *_, name in conditions(made)} == {"muon", "adamw"}
     assert all(len(c.seeds) == 5 for c in made.cells if c.task.labels == "true")
+
+
+RECORDS = Path(__file__).parents[3] / "records"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -127,13 +133,49 @@ def test_a_mistake_is_named_with_what_was_expected(preset, settings, message):
         plan(preset, settings)
 
 
-def test_rows_are_flat_and_one_a_member(tmp_path):
-    made = plan("tiny", {"seeds": 2, "control_seeds": 0, "budget": 20, "optimizers": "muon"})
-    assert [event.kind for event in local.run(made, tmp_path)][-1] == "finished"
-    rows = grokking.rows(tmp_path)
-    assert [row["seed"] for row in rows] == [0, 1]
-    assert rows[0]["task"] == "add"
-    assert rows[0]["optimizer.lr"] == 0.02
-    assert rows[0]["first_crossing_step"] is None
-    assert "did not reach" in rows[0]["first_crossing_reason"]
-    assert all(isinstance(value, str | int | float | bool | None) for row in rows for value in row.values())
+@pytest.fixture
+def study():
+    return plan("tiny", {"seeds": 7, "muon.lr": [0.01, 0.02]})
+
+
+def test_every_cell_is_a_job_with_its_place_and_its_id(study):
+    jobs = {job.id: job for job in jobs_of(study, {})}
+    assert jobs.keys() == {cell.id for cell in study.cells}
+    for cell in study.cells:
+        job = jobs[cell.id]
+        assert (job.case, job.arm, job.config) == ("add softmax", cell.optimizer.name, cell.model_dump(mode="json"))
+        assert job.role == ("control" if cell.task.labels == "random" else "run")
+    assert sorted((job.name, job.cost) for job in jobs.values()) == sorted(outline(study))
+
+
+def test_the_order_of_the_jobs_follows_from_the_cells_alone(study):
+    other = study.model_copy(update={"cells": study.cells[::-1]})
+    assert [job.id for job in jobs_of(study, {})] == [job.id for job in jobs_of(other, {})]
+
+
+def test_a_name_has_what_varies_among_its_neighbours(study):
+    names = labels(study.cells)
+    assert names[:2] == ["add softmax muon lr=0.01, seeds 0-4", "add softmax muon lr=0.01, seeds 5-6"]
+    assert "add softmax adamw, seeds 5-6" in names
+    assert "add softmax muon lr=0.01, random labels, seed 0" in names
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("more", [{"budget": 600}, {"seeds": 5}, {"width": 64}, {"batch": 256}, {"depth": 2}])
+def test_a_larger_cell_costs_more(more):
+    smallest = {"optimizers": "muon", "seeds": 2, "control_seeds": 0}
+    assert sum(cost for _, cost in outline(plan("tiny", smallest | more))) > outline(plan("tiny", smallest))[0][1]
+
+
+def test_costs_are_of_the_order_of_the_record():
+    _, cells = read_cells(RECORDS / "laptop" / "study")
+    used = sum(sum(session["seconds"] for session in cell.environment["sessions"]) for cell in cells)
+    assert used < sum(seconds(cell.config) for cell in cells) < 3 * used  # some end before their budget
+
+
+def test_a_cell_that_no_machine_can_hold_is_refused():
+    (huge,) = plan("tiny", {"width": 2**15, "heads": 2, "depth": 1000, "optimizers": "muon", "control_seeds": 0}).cells
+    with pytest.raises(
+        ValueError, match=r"a cell of this size needs \d+ GB and this machine has \d+ GB; a smaller net"
+    ):
+        check_memory(config=huge.model_dump(mode="json"))

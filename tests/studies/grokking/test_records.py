@@ -41,6 +41,7 @@ def test_a_study_without_environments_says_nothing_of_them(tmp_path):
 def test_every_config_is_kept_in_full(tmp_path):
     runs = read(synthetic.write(tmp_path))
     asked, first, cells = records.configs(runs)
-    assert json.loads(asked.text)["settings"] == {"tasks": ["add", "mul"]}
-    assert json.loads(first.text) == runs.plan.cells[0].model_dump(mode="json")
-    assert json.loads(cells.text) == {cell.id: cell.model_dump(mode="json") for cell in runs.plan.cells}
+    assert asked.text == "muonlab run synthetic preset=quick tasks=add,mul"
+    asked = runs.file.config["cells"]
+    assert json.loads(first.text) == asked[0]
+    assert list(json.loads(cells.text).values()) == asked

@@ -1,19 +1,19 @@
 """Which of these models has the more robust and more transferable features? The measures of `features` on any models.
 
-`plan` says what is asked, `trials` what is tried out before, `begin` puts it into a folder, `ready` says which job is
-to run, `outline` what is to come, and `analyse` what the result means.
+`plan` says what is asked, `trials` what is tried out before, `begin` puts it into a folder, `jobs_of` says which job
+answers it, `outline` what is to come, and `analyse` what the result means.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from muonlab.jobs import job as jobs
-from muonlab.jobs.job import Job
+from muonlab.jobs import store
+from muonlab.jobs.job import Job, identity
 from muonlab.studies.checkpoints.analysis import analyse
 from muonlab.studies.checkpoints.plan import KEYS, STUDY, Asked, plan
 
-__all__ = ["KEYS", "STUDY", "Asked", "analyse", "begin", "outline", "plan", "ready", "trials"]
+__all__ = ["KEYS", "STUDY", "Asked", "analyse", "begin", "jobs_of", "outline", "plan", "trials"]
 
 TARGET = "muonlab.studies.checkpoints.work.job:run"
 
@@ -21,22 +21,22 @@ TARGET = "muonlab.studies.checkpoints.work.job:run"
 def job(asked: Asked) -> Job:
     """Return the one job that answers."""
     config = asked.job.model_dump(mode="json")
-    return Job(jobs.identity(config), f"measures of {_names(asked)}", TARGET, config, cost(asked))
+    names = " and ".join(group.name for group in asked.job.groups)
+    return Job(identity(config), f"measures of {names}", TARGET, config, cost(asked))
 
 
 def begin(asked: Asked, folder: Path) -> None:
-    """Make the folder hold what is asked: its study.json. Jobs of what was asked before stay where they are.
+    """Make the folder hold the request: its study.json. Earlier requests and their jobs stay.
 
     Raises:
         StudyError: the folder holds something else, or cannot be written.
     """
-    jobs.create(folder, STUDY, "none", asked.settings, asked.job.model_dump(mode="json"))
+    store.create(folder, STUDY, "none", asked.settings, asked.job.model_dump(mode="json"))
 
 
-def ready(asked: Asked, folder: Path) -> list[Job]:
-    """Return the job, unless it is done."""
-    one = job(asked)
-    return [] if one.id in jobs.results(folder) else [one]
+def jobs_of(asked: Asked, results: Mapping[str, Any]) -> list[Job]:
+    """Return the one job."""
+    return [job(asked)]
 
 
 def outline(asked: Asked) -> list[tuple[str, float]]:
@@ -54,7 +54,3 @@ def cost(asked: Asked) -> float:
     """Return about the seconds of one core, for nets that take a millisecond an example."""
     examples = 80 * asked.job.measuring.examples + asked.job.measuring.probe_train
     return 5.0 + 1e-3 * asked.num_nets * examples
-
-
-def _names(asked: Asked) -> str:
-    return " and ".join(group.name for group in asked.job.groups)

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from muonlab.jobs.cell_config import Count, Frozen, Share
 from muonlab.studies.features.config import Family, Measuring
+from muonlab.study.fields import Count, Frozen, Share
 
 # Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
 RESULTS_VERSION = 1

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.jobs.files import StudyError
-from muonlab.jobs.job import JobRecord
+from muonlab.jobs.job import JobRecord, identity
 from muonlab.report.findings import Column, Series
 from muonlab.studies.checkpoints import config as inspection
 from muonlab.studies.checkpoints.config import Inspect, StudyData
@@ -151,15 +151,15 @@ def read(folder: Path) -> Inspected:
     Raises:
         StudyError: there is no inspection in the folder.
     """
-    file = jobs.read(folder)
+    file = store.read(folder)
     try:
         asked = inspection.read(file.config)
     except ValidationError as error:
         raise StudyError(
             f"{folder / 'study.json'} is no inspection that this version of muonlab reads: {error.errors()[0]['msg']}"
         ) from error
-    identity = jobs.identity(asked.model_dump(mode="json"))
-    record = jobs.record(folder, identity) if (folder / identity / "config.json").exists() else None
+    own = identity(asked.model_dump(mode="json"))
+    record = store.record(folder, own) if (folder / own / "config.json").exists() else None
     if record is None or record.result is None:
         return Inspected(asked, file.settings, record)
     result = record.result

@@ -1,7 +1,7 @@
 """Is Muon's margin and rank larger at equal loss, and where is it not? Claim (e) of arXiv 2606.09658.
 
-`plan` says what is asked, `begin` puts it into a folder, `ready` says which jobs can run, `outline` what is to come,
-`trials` what is tried out before, and `analyse` what the results mean.
+`plan` says what is asked, `begin` puts it into a folder, `jobs_of` says which jobs it has so far, `outline` what is to
+come, `trials` what is tried out before, and `analyse` what the results mean.
 """
 
 from functools import partial
@@ -12,6 +12,6 @@ from muonlab.studies.components.plan import KEYS, PRESETS, STUDY, ComponentStudy
 from muonlab.study import folder
 
 begin = partial(folder.begin, STUDY)
-ready = partial(folder.ready, steps)
+jobs_of = partial(folder.jobs_of, steps)
 
-__all__ = ["KEYS", "PRESETS", "STUDY", "ComponentStudy", "analyse", "begin", "outline", "plan", "ready", "trials"]
+__all__ = ["KEYS", "PRESETS", "STUDY", "ComponentStudy", "analyse", "begin", "jobs_of", "outline", "plan", "trials"]

@@ -6,11 +6,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from muonlab.jobs.cell_config import Count, Frozen
 from muonlab.studies.components.config import Agree, Components, Net, Optimizer, Simulate
 from muonlab.studies.components.theory.flows import check_priors, check_tree
 from muonlab.studies.components.theory.measures import loss
 from muonlab.studies.components.theory.problem import Problem, build
+from muonlab.study.fields import Count, Frozen
 from muonlab.study.settings import UsageError, make
 
 CONTROL = "labels without information"

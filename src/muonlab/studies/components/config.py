@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
-from muonlab.jobs.cell_config import Count, Frozen, Rate
 from muonlab.study import optimizers
+from muonlab.study.fields import Count, Frozen, Rate
 
 # Raised by hand when a change of the code alters results. The commit is recorded next to a result, not hashed.
 RESULTS_VERSION = 1

@@ -63,7 +63,9 @@ def steps(study: ComponentStudy, results: Results, version: int = RESULTS_VERSIO
 
 def _agreement(config: Agree) -> Step:
     name = f"closed form: {FLOWS[config.flow]}, {config.loss} loss"
-    return Step(make_job(name, TARGET, config, COST_JOB + COST_STEP * sum(config.steps)), config, "agreement")
+    spent = COST_JOB + COST_STEP * sum(config.steps)
+    job = make_job(name, TARGET, config, spent, case=FLOWS[config.flow], role="agreement")
+    return Step(job, config, "agreement")
 
 
 def _simulation(
@@ -90,7 +92,7 @@ def _simulation(
         search_seeds=tuple(range(SEARCH_FROM, SEARCH_FROM + study.search_seeds)),
     )
     words = f"{case.name}: {arm.name}" + (", rates beyond the edge" if extension else "")
-    job = make_job(words, TARGET, config, cost(config))
+    job = make_job(words, TARGET, config, cost(config), case=case.name, arm=arm.label, role=case.role)
     return Step(job, config, "simulation", case, arm.label, extension=extension)
 
 

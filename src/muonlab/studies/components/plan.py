@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from muonlab.jobs.cell_config import Count, Frozen
 from muonlab.studies.components.cases import VARIATIONS, Case, agreements, check, middle, shuffled, vary
 from muonlab.studies.components.config import SGD, AdamW, Agree, Components, Muon, Net
 from muonlab.studies.components.presets import PRESETS
+from muonlab.study.fields import Count, Frozen
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.settings import Chosen, Settings, UsageError, check_name, choose, fields, make, whole_number
 from muonlab.study.study import Arm, arms_of

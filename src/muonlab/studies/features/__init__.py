@@ -1,7 +1,7 @@
 """Are features trained with Muon more robust and more transferable, and why? (arXiv 2606.09658)
 
-`plan` says what is asked, `trials` what is tried out before, `begin` puts it into a folder, `ready` says which jobs can
-run, `outline` what is to come, and `analyse` what the results mean.
+`plan` says what is asked, `trials` what is tried out before, `begin` puts it into a folder, `jobs_of` says which jobs
+it has so far, `outline` what is to come, and `analyse` what the results mean.
 """
 
 from functools import partial
@@ -12,6 +12,6 @@ from muonlab.studies.features.plan import KEYS, PRESETS, STUDY, FeatureStudy, pl
 from muonlab.study import folder
 
 begin = partial(folder.begin, STUDY)
-ready = partial(folder.ready, steps)
+jobs_of = partial(folder.jobs_of, steps)
 
-__all__ = ["KEYS", "PRESETS", "STUDY", "FeatureStudy", "analyse", "begin", "outline", "plan", "ready", "trials"]
+__all__ = ["KEYS", "PRESETS", "STUDY", "FeatureStudy", "analyse", "begin", "jobs_of", "outline", "plan", "trials"]

@@ -31,6 +31,7 @@ TARGET = "muonlab.studies.features.work.job:run"
 TRIAL = "muonlab.studies.features.work.trial:check"
 FINAL, UNTRAINED, LINEAR, NEW = "final", "untrained", "linear", "none"
 ORDER = ("search", "final", "transfer search", "measure", "transfer")
+JOB_SECONDS = 1.5  # of any job that trains: its data are read, its nets built
 POLICY = Policy()  # one rate beyond an edge at a time, however little better it is
 JobConfig = Pretrain | Measure | Transfer
 
@@ -210,7 +211,8 @@ class FamilySteps:
 
     def _step(self, config: JobConfig, role: str, label: str, words: str, by: str = "") -> Step:
         config = config.model_copy(update={"results_version": self._version})
-        job = make_job(f"{self._plan.name}: {words}", TARGET, config, cost(self._plan, config))
+        case, spent = self._plan.name, cost(self._plan, config)
+        job = make_job(f"{case}: {words}", TARGET, config, spent, case=case, arm=label, role=role)
         return Step(job, config, role, self._plan, label, by)
 
 
@@ -294,7 +296,7 @@ def _cnn(net: CNNConfig, side: int) -> float:
 def training_cost(family: Family, training: Training, members: int) -> float:
     """Return about the seconds of one core that training takes; a backward pass is two forward ones."""
     steps = training.budget * members
-    return steps * (STEP_SECONDS + 6 * products(family) * training.batch / PRODUCTS_A_SECOND)
+    return JOB_SECONDS + steps * (STEP_SECONDS + 6 * products(family) * training.batch / PRODUCTS_A_SECOND)
 
 
 def measuring_cost(family: Family, job: Measure) -> float:
@@ -313,7 +315,7 @@ def cost(plan: FamilyPlan, config: JobConfig) -> float:
     if isinstance(config, Pretrain):
         return training_cost(plan.family, config.training, len(config.rates) * len(config.seeds))
     if config.mode == "linear" or config.training is None:
-        return 1.0
+        return JOB_SECONDS
     return training_cost(plan.family, config.training, len(config.rates) * len(config.fine_tuned))
 
 
@@ -333,7 +335,7 @@ def outline(study: FeatureStudy) -> list[tuple[str, float]]:
         for task in plan.tasks:
             for weights in (*(arm.name for arm in study.arms), "new"):
                 if task == "classes" and weights != "new":
-                    found.append((f"{plan.name}: {weights} weights, linear probe on {task}", 1.0))
+                    found.append((f"{plan.name}: {weights} weights, linear probe on {task}", JOB_SECONDS))
                 for arm in study.arms:
                     members = len(study.searches[arm.label].rates) * study.search_seeds
                     words = f"{plan.name}: {weights} weights, fine-tuned on {task} by {arm.name}"

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from muonlab.jobs.cell_config import Frozen
 from muonlab.studies.features.config import (
     SGD,
     AdamW,
@@ -23,6 +22,7 @@ from muonlab.studies.features.config import (
     ViTConfig,
 )
 from muonlab.studies.features.presets import PRESETS
+from muonlab.study.fields import Frozen
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.settings import Chosen, UsageError, choose, fields, make
 from muonlab.study.study import Arm, arms_of

@@ -1,10 +1,27 @@
 """Does Muon make a Transformer grok sooner than AdamW? (Tveit et al. 2025, arXiv 2504.16041)
 
-`plan` says which cells answer it, `muonlab.jobs.local.run` runs them, `analyse` says what they mean and `rows` gives
-their members as plain rows.
+`plan` says what is asked, `trials` what is tried out before, `begin` puts it into a folder, `jobs_of` says which cells
+it consists of, `outline` what is to come, `analyse` what the results mean, and `rows` gives the runs as plain rows.
 """
 
 from muonlab.studies.grokking.analysis import analyse
-from muonlab.studies.grokking.cells import KEYS, LOSSES, PRESETS, STUDY, plan, rows
+from muonlab.studies.grokking.cells import KEYS, LOSSES, PRESETS, STUDY, begin, jobs_of, outline, plan, trials
+from muonlab.studies.grokking.reading import columns, rows
 
-__all__ = ["KEYS", "LOSSES", "PRESETS", "STUDY", "analyse", "plan", "rows"]
+POOLED = True  # its report is of all requests in a folder
+
+__all__ = [
+    "KEYS",
+    "LOSSES",
+    "POOLED",
+    "PRESETS",
+    "STUDY",
+    "analyse",
+    "begin",
+    "columns",
+    "jobs_of",
+    "outline",
+    "plan",
+    "rows",
+    "trials",
+]

@@ -38,7 +38,7 @@ def analyse(folder: Path) -> Findings:
     others = [each for each in comparisons if each.optimizers != ("muon", "adamw")]
     controls = judge_controls(runs)
     return Findings(
-        title=f"{runs.plan.study}, preset {runs.plan.preset}",
+        title=f"{runs.file.study}, preset {runs.file.preset}",
         question=QUESTION,
         verdict=judge(runs, pair, controls, others),
         notices=tuple(_notices(runs, controls)),

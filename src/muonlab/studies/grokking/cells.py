@@ -1,15 +1,18 @@
 """Does Muon make a Transformer grok sooner than AdamW? (arXiv 2504.16041)
 
-This file says which cells answer the question. `muonlab.jobs.local` runs them, `analysis.py` says what they mean.
+This file says which cells answer the question: each is a job. `muonlab.jobs.local` runs them, `analysis.py` says what
+they mean.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from muonlab.jobs.cell_config import (
+from muonlab.jobs import store
+from muonlab.jobs.job import Job
+from muonlab.studies.grokking.config import (
     AdamWConfig,
     CellConfig,
     MuonConfig,
@@ -18,7 +21,8 @@ from muonlab.jobs.cell_config import (
     SGDConfig,
     TaskConfig,
 )
-from muonlab.jobs.store import Plan, read_cells
+from muonlab.studies.grokking.costs import seconds
+from muonlab.study.fields import Frozen
 from muonlab.study.settings import Settings, UsageError, as_texts, check_name, combinations, make, whole_number
 
 STUDY = "grokking"
@@ -26,6 +30,8 @@ TASKS = ("add", "sub", "mul", "div", "exp", "gcd", "parity")
 LOSSES = ("softmax", "stablemax", "sparsemax")
 OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
 MAX_SEEDS = 10_000
+TARGET = "muonlab.studies.grokking.work.cell:run_job"
+TRIAL = "muonlab.studies.grokking.costs:check_memory"
 SEED_BLOCK = 5  # seeds of one cell: more seeds later are new cells, and the old ones stand
 
 # A preset is a set of settings; what it leaves out has the default of its config. What the paper states, what the code
@@ -95,7 +101,21 @@ KEYS = (
 )
 
 
-def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> Plan:
+class GrokkingStudy(BaseModel):
+    """What a study of grokking asks.
+
+    Attributes:
+        preset, settings: where it came from.
+        cells: in the order in which they are shown.
+    """
+
+    model_config = Frozen
+    preset: str
+    settings: Settings
+    cells: tuple[CellConfig, ...]
+
+
+def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> GrokkingStudy:
     """Return the cells of a preset, changed by settings.
 
     Args:
@@ -119,7 +139,7 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> P
     merged = PRESETS[preset] | given
     cells = {cell.id: cell for cell in _cells(merged)}
     _check_effects(given, merged)
-    return Plan(study=STUDY, preset=preset, settings=given, cells=tuple(cells.values()))
+    return GrokkingStudy(preset=preset, settings=given, cells=tuple(cells.values()))
 
 
 def _cells(settings: Settings) -> Iterator[CellConfig]:
@@ -192,33 +212,70 @@ def _check_effects(given: Settings, merged: Settings) -> None:
             raise UsageError(f"{key} has no effect on any cell of {chosen}; leave it out, or add what it is for")
 
 
-# -- what was seen, as plain rows ------------------------------------------------------------------
+# -- the cells as jobs -----------------------------------------------------------------------------
 
 
-def rows(folder: str | Path) -> list[dict[str, Any]]:
-    """Return one flat dict for every member of every finished cell, for pandas.DataFrame or polars.DataFrame.
+def begin(study: GrokkingStudy, folder: Path) -> None:
+    """Make the folder hold the request: its study.json. Earlier requests and their jobs stay.
 
-    Keys: cell, task, loss, optimizer, every field of the config as "task.modulus" or "optimizer.lr", seed,
-    first_crossing_step, first_crossing_epoch, first_crossing_reason, the same for sustained_crossing,
-    minimum_after_crossing, best_validation_accuracy, last_step, diverged_at, chance. A time is None where there is
-    none.
+    Raises:
+        StudyError: the folder holds something else, or cannot be written.
     """
+    store.create(folder, STUDY, study.preset, study.settings, study.model_dump(mode="json", include={"cells"}))
+
+
+def jobs_of(study: GrokkingStudy, results: Mapping[str, Any]) -> list[Job]:
+    """Return every cell as a job; all are known beforehand.
+
+    Conditions differ by a factor of ten in the time that they take: some cross early, some use the whole budget. Run
+    task by task, the first minutes would say nothing of the rest. Ids are hashes, so in their order the cells that are
+    done are at any moment a random sample of the plan, and so is their time.
+    """
+    names = labels(study.cells)
+    jobs = [
+        Job(
+            id=cell.id,
+            name=name,
+            target=TARGET,
+            config=cell.model_dump(mode="json"),
+            cost=seconds(cell),
+            case=f"{cell.task.name} {cell.loss}",
+            arm=cell.optimizer.name,
+            role="run" if cell.task.labels == "true" else "control",
+        )
+        for cell, name in zip(study.cells, names, strict=True)
+    ]
+    return sorted(jobs, key=lambda job: job.id)
+
+
+def outline(study: GrokkingStudy) -> list[tuple[str, float]]:
+    """Return name and cost of every cell."""
+    return [(name, seconds(cell)) for cell, name in zip(study.cells, labels(study.cells), strict=True)]
+
+
+def trials(study: GrokkingStudy) -> list[tuple[str, dict[str, Any]]]:
+    """Return target and arguments of what finds beforehand that a cell does not fit into memory."""
+    return [(TRIAL, {"config": cell.model_dump(mode="json")}) for cell in study.cells]
+
+
+def labels(cells: Sequence[CellConfig]) -> list[str]:
+    """Return of each cell task, loss, optimizer, what else varies among cells of that task and optimizer, and seeds."""
+    fields = [_settings_of(cell) for cell in cells]
+    seen: dict[tuple[str, str, str], set[Any]] = {}
+    for cell, own in zip(cells, fields, strict=True):
+        for key, value in own.items():
+            seen.setdefault((cell.task.name, cell.optimizer.name, key), set()).add(value)
     found = []
-    for record in read_cells(Path(folder)):
-        if record.result is None:
-            continue
-        config = record.config
-        common = {"cell": record.id, "task": config.task.name, "loss": config.loss, "optimizer": config.optimizer.name}
-        for section in ("task", "net", "optimizer", "protocol"):
-            fields = getattr(config, section).model_dump(exclude={"name"})
-            common |= {f"{section}.{field}": value for field, value in fields.items()}
-        for member in record.result.members:
-            row = common | {"chance": record.result.chance}
-            for field, value in member.model_dump().items():
-                if field in ("first_crossing", "sustained_crossing"):
-                    row[f"{field}_step"] = value and value["step"]
-                    row[f"{field}_epoch"] = value and value["epoch"]
-                else:
-                    row[field] = value
-            found.append(row)
+    for cell, own in zip(cells, fields, strict=True):
+        group = cell.task.name, cell.optimizer.name
+        varying = [f"{key}={value}" for key, value in own.items() if len(seen[(*group, key)]) > 1]
+        random = ", random labels" if cell.task.labels == "random" else ""
+        first, last = min(cell.seeds), max(cell.seeds)
+        seeds = f"seeds {first}-{last}" if last > first else f"seed {first}"
+        found.append(f"{' '.join([cell.task.name, cell.loss, cell.optimizer.name, *varying])}{random}, {seeds}")
     return found
+
+
+def _settings_of(cell: CellConfig) -> dict[str, Any]:
+    sections = (cell.task, cell.net, cell.protocol, cell.optimizer)
+    return {key: value for each in sections for key, value in each.model_dump(exclude={"name", "labels"}).items()}

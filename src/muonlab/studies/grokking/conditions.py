@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from muonlab.jobs.cell_config import CellConfig
-from muonlab.jobs.cell_result import CellResult, Crossing, MemberResult
 from muonlab.jobs.files import StudyError
-from muonlab.jobs.store import CellRecord, Plan, read_cells, read_plan
+from muonlab.jobs.job import StudyFile
 from muonlab.report.findings import Run, Series
+from muonlab.studies.grokking.config import CellConfig
+from muonlab.studies.grokking.reading import Cell, read_cells
+from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
 
 NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class Condition:
     block: str
     series: Series
     config: CellConfig
-    records: tuple[CellRecord, ...]
+    records: tuple[Cell, ...]
     members: tuple[MemberResult, ...]
     planned: int
 
@@ -127,10 +128,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class GrokkingRuns:
-    """All that a study's folder holds."""
+    """All that a study's folder holds, of every request."""
 
-    plan: Plan
-    records: tuple[CellRecord, ...]
+    file: StudyFile
+    records: tuple[Cell, ...]
     conditions: tuple[Condition, ...]
     controls: tuple[Condition, ...]
 
@@ -181,22 +182,22 @@ def recorded_number(environment: Mapping[str, Any], key: str) -> float | None:
 
 
 def read(folder: Path) -> GrokkingRuns:
-    """Return the runs of the plan in the folder.
+    """Return the runs of every request in the folder.
 
     Raises:
         StudyError: the folder holds no study.
     """
-    records = read_cells(folder)
+    file, records = read_cells(folder)
     true = [record for record in records if record.config.task.labels == "true"]
     random = [record for record in records if record.config.task.labels == "random"]
-    return GrokkingRuns(read_plan(folder), tuple(records), pool(true), pool(random))
+    return GrokkingRuns(file, tuple(records), pool(true), pool(random))
 
 
-def pool(records: list[CellRecord]) -> tuple[Condition, ...]:
+def pool(records: list[Cell]) -> tuple[Condition, ...]:
     """Return the conditions of some cells, in the order of the cells."""
     described = [_describe(record.config) for record in records]
     shared, own = _varying(described), _varying_of_optimizers(described)
-    groups: dict[tuple[str, str], list[CellRecord]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for record, (task, loss, outside, optimizer) in zip(records, described, strict=True):
         name = str(optimizer["name"])
         block = " · ".join([task, loss, *(f"{_short(key)}={outside[key]}" for key in shared)])
@@ -213,7 +214,7 @@ def pool(records: list[CellRecord]) -> tuple[Condition, ...]:
     return tuple(conditions)
 
 
-def _condition(block: str, series: Series, cells: list[CellRecord]) -> Condition:
+def _condition(block: str, series: Series, cells: list[Cell]) -> Condition:
     members: dict[int, MemberResult] = {}
     for cell in cells:
         for member in cell.result.members if cell.result else ():

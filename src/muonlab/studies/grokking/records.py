@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from muonlab.jobs.cell_result import MemberResult
-from muonlab.jobs.store import CellRecord
 from muonlab.report.findings import Column, Record, Table, Value
 from muonlab.studies.grokking.conditions import NAMES, GrokkingRuns, recorded, recorded_number
+from muonlab.studies.grokking.reading import Cell
+from muonlab.studies.grokking.result import MemberResult
 from muonlab.studies.grokking.tables import place_columns, place_of
 
 _RUN_COLUMNS = (
@@ -69,7 +69,7 @@ def every_cell(runs: GrokkingRuns) -> Table:
     return Table("cells", "Every cell", columns, tuple(_cell(record) for record in runs.records), folded=True)
 
 
-def _cell(record: CellRecord) -> tuple[Value, ...]:
+def _cell(record: Cell) -> tuple[Value, ...]:
     config, sessions = record.config, recorded(record.environment, "sessions", list) or []
     seconds = [recorded_number(session, "seconds") for session in sessions if isinstance(session, dict)]
     known = [number for number in seconds if number is not None]
@@ -105,14 +105,12 @@ def environment(runs: GrokkingRuns) -> tuple[Record, ...]:
 
 
 def configs(runs: GrokkingRuns) -> tuple[Record, ...]:
-    """Return the plan as it was asked and the config of every cell."""
-    plan = runs.plan
-    asked = {"study": plan.study, "preset": plan.preset, "settings": plan.settings}
-    cells = {name: cell.model_dump(mode="json") for name, cell in zip(plan.ids, plan.cells, strict=True)}
+    """Return what was asked, command by command, and the config of every cell."""
+    cells = {record.id: record.config.model_dump(mode="json") for record in runs.records}
     text = "{\n" + ",\n".join(f" {json.dumps(name)}: {json.dumps(config)}" for name, config in cells.items()) + "\n}"
     return (
-        Record("What was asked", _pretty(asked)),
-        Record("Config of the first cell, every field", _pretty(plan.cells[0].model_dump(mode="json"))),
+        Record("What was asked", "\n".join(request.command(runs.file.study) for request in runs.file.requests)),
+        Record("Config of the first cell, every field", _pretty(next(iter(cells.values())))),
         Record(f"Configs of all {len(cells)} cells", text),
     )
 

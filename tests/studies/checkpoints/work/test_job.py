@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import save_file
 
 from muonlab.data.sources import DataError
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.jobs.files import read_json, write_json
+from muonlab.jobs.job import JobFile
 from muonlab.studies.checkpoints.config import Images, Inspect, StudyData
 from muonlab.studies.checkpoints.work import job
 from muonlab.studies.checkpoints.work.checkpoints import describe
@@ -34,9 +35,9 @@ def study(make_pretrain, make_state, run, few, tmp_path_factory):
         little = few.model_copy(update={"examples": examples, "path_examples": 2})
         training = make_pretrain(family, training={"budget": 12, "looks": 2})
         plan = {"family": family.model_dump(mode="json"), "measuring": little.model_dump(mode="json")}
-        jobs.create(root, "features", "tiny", {}, {"families": [plan]})
+        store.create(root, "features", "tiny", {}, {"families": [plan]})
         run(training, root / name)
-        held = jobs.JobFile(name=name, target="", cost=1.0, config=training.model_dump(mode="json"))
+        held = JobFile(name=name, target="", cost=1.0, config=training.model_dump(mode="json"))
         write_json(root / name / "config.json", held.model_dump(mode="json"))
         states = (make_state(steps=(12, 12)),)
         own = {"family": family, "weights": name, "seeds": (0, 1), "states": states, "measuring": little}

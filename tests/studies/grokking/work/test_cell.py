@@ -112,7 +112,7 @@ def test_a_member_that_diverges_is_a_result_and_the_others_go_on(make_cell, tmp_
 RUN_IN_A_PROCESS = """
 import sys
 from pathlib import Path
-from muonlab.jobs.cell_config import CellConfig
+from muonlab.studies.grokking.config import CellConfig
 from muonlab.studies.grokking.work.cell import run
 from muonlab.train import loop
 from muonlab.train.population import Population

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from muonlab.data.sources import DataError, existing
-from muonlab.jobs import job as jobs
-from muonlab.jobs.files import StudyError, fingerprint, read_json
+from muonlab.jobs import store
+from muonlab.jobs.files import StudyError, fingerprint
 from muonlab.studies.features import config as features
 from muonlab.studies.features.config import Family, Measuring, Pretrain
 from muonlab.studies.features.work.weights import PREFIXES
@@ -163,13 +163,14 @@ def _num_members(place: Path) -> int | None:
 def _study(place: Path) -> tuple[Family | None, Measuring | None]:
     """Return what the config.json beside a file and the study.json above say, as far as they are there."""
     try:
-        job = features.read(jobs.JobFile.model_validate(read_json(place.parent / "config.json")).config)
+        job = features.read(store.read_config(place.parent).config)
     except (OSError, StudyError, ValueError):
         return None, None
     if not isinstance(job, Pretrain):
         return None, None
     try:
-        plans = jobs.read(place.resolve().parent.parent).config["families"]
+        requests = reversed(store.read(place.resolve().parent.parent).requests)
+        plans = [plan for request in requests for plan in request.config["families"]]
         own = [plan for plan in plans if Family.model_validate(plan["family"]) == job.family]
         return job.family, Measuring.model_validate(own[0]["measuring"]) if own else None
     except (OSError, StudyError, ValueError, KeyError, TypeError):

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.data import algorithmic
-from muonlab.jobs.cell_config import CellConfig, MuonConfig
-from muonlab.jobs.cell_result import CellResult, Crossing, MemberResult
-from muonlab.jobs.files import write_json
 from muonlab.losses import LOSSES
 from muonlab.measure import crossing
 from muonlab.nets import named
+from muonlab.studies.grokking.config import CellConfig, MuonConfig
+from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
 from muonlab.studies.grokking.work.rows import Rows
 from muonlab.train import loop, optimizers, seeds
 from muonlab.train.by_rule import Treatment
@@ -30,7 +29,7 @@ def run_job(*, config: dict[str, Any], folder: str, report: Report, **where: Any
 def run(config: CellConfig, folder: Path, *, environment: dict[str, Any] | None = None, **where: Any) -> CellResult:
     """Train the members of a cell and return what was seen; a finished cell is read, a half-done one goes on.
 
-    Writes config.json, env.json, metrics.jsonl, log.txt, state.safetensors (while it trains) and result.json (last).
+    Writes env.json, metrics.jsonl, log.txt, state.safetensors (while it trains) and result.json (last).
 
     Args:
         config: the cell.
@@ -44,7 +43,6 @@ def run(config: CellConfig, folder: Path, *, environment: dict[str, Any] | None 
     """
 
     def work(context: Context) -> str:
-        write_json(context.folder / "config.json", config.model_dump(mode="json"))
         return _train(config, context).model_dump_json(indent=1) + "\n"
 
     environment = {**(environment or {}), "seeds": list(config.seeds)}

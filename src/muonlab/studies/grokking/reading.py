@@ -1,0 +1,129 @@
+"""The cells of a study's folder: every job of every request, with its config and result as this study knows them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from muonlab.jobs import store
+from muonlab.jobs.files import StudyError, read_lines
+from muonlab.jobs.job import JobRecord, Status, StudyFile
+from muonlab.studies.grokking.config import CellConfig
+from muonlab.studies.grokking.result import QUANTITIES, CellResult
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell as its folder shows it; see `muonlab.jobs.job.JobRecord`.
+
+    Attributes:
+        status: unreadable also where result.json is not that of this cell; reason says so.
+    """
+
+    id: str
+    config: CellConfig
+    folder: Path
+    status: Status
+    reason: str | None
+    result: CellResult | None
+    environment: dict[str, Any]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the evaluations, one dict each (see docs/files.md).
+
+        Raises:
+            StudyError: the file is torn, or is not what a cell of these seeds writes.
+        """
+        path, num_members = self.folder / "metrics.jsonl", len(self.config.seeds)
+        rows = read_lines(path, whole=self.status == "done")
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row.get("step"), int) or not all(_is_column(row.get(q), num_members) for q in QUANTITIES):
+                raise StudyError(f"{path}, line {number}, is not an evaluation of {num_members} members")
+        last = max((member.last_step for member in self.result.members), default=0) if self.result and rows else 0
+        if rows and rows[-1]["step"] < last:
+            raise StudyError(f"{path} is torn, from line {len(rows) + 1}: it ends before step {last}")
+        return rows
+
+
+def _is_column(value: Any, num_members: int) -> bool:
+    is_list = isinstance(value, list) and len(value) == num_members
+    return is_list and all(number is None or isinstance(number, int | float) for number in value)
+
+
+def read_cells(folder: Path) -> tuple[StudyFile, list[Cell]]:
+    """Return study.json and the cells of all its requests, each once, in the order of the plans.
+
+    Raises:
+        StudyError: there is no study in the folder, or its study.json cannot be read.
+    """
+    file = store.read(folder)
+    found: dict[str, Cell] = {}
+    try:
+        for request in file.requests:
+            configs = [CellConfig.model_validate(config) for config in request.config["cells"]]
+            ids = request.config.get("ids") or [config.id for config in configs]  # see jobs/old.py
+            for own, config in zip(ids, configs, strict=True):
+                found.setdefault(own, _cell(store.record(folder, own), config))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"{folder / 'study.json'} is not a plan of cells that this version of muonlab reads"
+        ) from error
+    return file, list(found.values())
+
+
+def _cell(record: JobRecord, config: CellConfig) -> Cell:
+    status, reason, result = record.status, record.reason, None
+    if not (record.folder / "config.json").exists():
+        status, reason = "waiting", None
+    elif record.result is not None:
+        try:
+            result = CellResult.model_validate(record.result)
+        except ValidationError:
+            status, reason = (
+                "unreadable",
+                f"{record.folder / 'result.json'} is not a result this version of muonlab reads",
+            )
+        else:
+            if result.cell != record.id:
+                status, result = "unreadable", None
+                reason = f"{record.folder / 'result.json'} belongs to cell {record.result['cell']}"
+    return Cell(record.id, config, record.folder, status, reason, result, record.environment)
+
+
+def columns(result: dict[str, Any]) -> dict[str, str]:
+    """Return what `muonlab show` has of a result: column -> text."""
+    found = {}
+    for kind in ("first", "sustained"):
+        crossings = [member.get(f"{kind}_crossing") for member in result.get("members", [])]
+        found[f"{kind} crossing, in steps"] = " ".join("-" if each is None else str(each["step"]) for each in crossings)
+    return found
+
+
+def rows(folder: str | Path) -> list[dict[str, Any]]:
+    """Return one flat dict for every run of every finished cell, for pandas.DataFrame or polars.DataFrame.
+
+    Keys: cell, task, loss, optimizer, every field of the config as "task.modulus" or "optimizer.lr", seed,
+    first_crossing_step, first_crossing_epoch, first_crossing_reason, the same for sustained_crossing,
+    minimum_after_crossing, best_validation_accuracy, last_step, diverged_at, chance. A time is None where there is
+    none.
+    """
+    found = []
+    for cell in read_cells(Path(folder))[1]:
+        if cell.result is None:
+            continue
+        config = cell.config
+        common = {"cell": cell.id, "task": config.task.name, "loss": config.loss, "optimizer": config.optimizer.name}
+        for section in ("task", "net", "optimizer", "protocol"):
+            fields = getattr(config, section).model_dump(exclude={"name"})
+            common |= {f"{section}.{field}": value for field, value in fields.items()}
+        for member in cell.result.members:
+            row = common | {"chance": cell.result.chance}
+            for field, value in member.model_dump().items():
+                if field in ("first_crossing", "sustained_crossing"):
+                    row[f"{field}_step"] = value and value["step"]
+                    row[f"{field}_epoch"] = value and value["epoch"]
+                else:
+                    row[field] = value
+            found.append(row)
+    return found

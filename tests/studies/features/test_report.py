@@ -1,0 +1,293 @@
+"""The sections of the features report, and the report of whatever part of a study is done."""
+
+import dataclasses
+import json
+
+import pytest
+
+import synthetic_features as synthetic
+from muonlab.jobs.files import StudyError
+from muonlab.report.findings import Figure, Picture, Record, Table, Text
+from muonlab.report.page import write
+from muonlab.report.picture import png
+from muonlab.studies.features import sections
+from muonlab.studies.features.analysis import analyse
+from muonlab.studies.features.tuning import learning_curves, tuning
+from muonlab.studies.features.verdict import judge_all
+from muonlab.studies.features.work.pretraining import LOOK_EXAMPLES
+
+ONE = {"families": ["cnn"]}
+
+
+def elements(findings, kind):
+    return [e for section in findings.sections for e in section.elements if isinstance(e, kind)]
+
+
+def texts(findings):
+    return [notice.text for notice in findings.notices]
+
+
+def check(folder):
+    """Analyse a folder; whatever part of a study it holds makes a whole report."""
+    findings = analyse(folder)
+    json.dumps(dataclasses.asdict(findings), allow_nan=False)
+    for table in elements(findings, Table):
+        assert {len(row) for row in table.rows} <= {len(table.columns)}, table.name
+    for name, meaning in next(e for e in findings.sections[-1].elements).terms:
+        assert meaning, name
+        assert "{" not in meaning
+    write(findings, folder)
+    return findings
+
+
+# -- whatever part of a study is done --------------------------------------------------------------
+
+
+def test_a_whole_study(tmp_path):
+    findings = check(synthetic.write(tmp_path))
+    assert [section.title for section in findings.sections] == [
+        "Claims",
+        "Robustness",
+        "Margins by layer",
+        "Ranks by layer",
+        "Transfer",
+        "Equal budget next to matched loss",
+        "Tuning",
+        "Learning curves",
+        "Controls",
+        "Corruptions",
+        "Data and settings",
+        "What the words mean",
+    ]
+    assert (findings.notices, findings.title) == ((), "features, preset tiny")
+    assert [figure.name for figure in elements(findings, Figure)] == [
+        "claim-a",
+        "claim-b",
+        "claim-c-linear-probe",
+        "claim-c-fine-tuning-on-classes",
+        "claim-c-fine-tuning-on-text",
+        "claim-d",
+        "severity",
+        "margins",
+        "ranks",
+        "tuning",
+        "learning",
+    ]
+    assert [picture.name for picture in elements(findings, Picture)] == ["sheet-images"]
+
+
+def test_a_study_just_begun(tmp_path):
+    findings = check(synthetic.write(tmp_path, undone=lambda step: True))
+    assert texts(findings)[0].startswith("This study is not finished: 0 of the 10 jobs known so far are done")
+    assert texts(findings)[1] == (
+        "Not measured yet: Muon, AdamW on cnn on digits (final runs of Muon, AdamW first); Muon, AdamW on gpt on "
+        "sources (final runs of Muon, AdamW first)."
+    )
+    assert [section.title for section in findings.sections][:2] == ["Claims", "Controls"]
+
+
+@pytest.mark.parametrize("role", ["final", "transfer search", "measure", "transfer"])
+def test_a_study_stopped_on_the_way(tmp_path, role):
+    assert "not finished" in texts(check(synthetic.write(tmp_path, undone=lambda step: step.role == role)))[0]
+
+
+def test_jobs_that_failed_are_named(tmp_path):
+    findings = check(synthetic.write(tmp_path, failed=lambda step: step.role == "transfer"))
+    assert "cnn on digits: AdamW weights, fine-tuned on classes by AdamW failed: out of memory." in texts(findings)
+
+
+def test_one_arm_alone(tmp_path):
+    findings = check(synthetic.write(tmp_path, synthetic.study(optimizers=["sgd"], **{"sgd.rates": [0.1, 0.2]})))
+    assert findings.question == "Are features trained with SGD more robust and more transferable, and why?"
+    assert findings.verdict.answer == "inconclusive"
+    assert "severity" in {figure.name for figure in elements(findings, Figure)}
+
+
+@pytest.mark.parametrize(("lost", "name"), [("adamw", "AdamW"), ("muon", "Muon")])
+def test_all_runs_of_an_arm_diverged(tmp_path, lost, name):
+    def everywhere(optimizer, rate, seed, part):
+        return None if optimizer == lost and part > 0.5 else 2 - part
+
+    def in_the_final_runs(
+        optimizer, rate, seed, part
+    ):  # the search has one seed, so it may not see that others diverge
+        return None if (optimizer, seed) == (lost, 3) and part > 0.5 else 2 - part
+
+    findings = check(synthetic.write(tmp_path / "all", planted=synthetic.Planted(loss=everywhere)))
+    assert f"{name} on cnn on digits diverged at every learning rate tried." in texts(findings)
+    check(synthetic.write(tmp_path / "one", planted=synthetic.Planted(loss=in_the_final_runs)))
+
+
+def test_all_measured_runs_of_an_arm_diverged(tmp_path, monkeypatch):
+    real = synthetic.pretrained
+
+    def pretrained(step, config, planted):
+        found = real(step, config, planted)
+        if (step.role, step.arm) == ("final", "adamw"):
+            for member in found["members"]:
+                member["diverged_at"] = 12
+                for curve in ("train_loss", "validation_loss"):
+                    member[curve] = [*member[curve][:-1], None]
+        return found
+
+    monkeypatch.setattr(synthetic, "pretrained", pretrained)
+    findings = check(synthetic.write(tmp_path))
+    assert "All AdamW runs of cnn on digits diverged: no measure includes them." in texts(findings)
+    assert findings.verdict.answer == "inconclusive"
+
+
+def test_a_failed_control_comes_first(tmp_path):
+    findings = check(synthetic.write(tmp_path, planted=synthetic.Planted(shuffled=0.7)))
+    assert texts(findings)[0].startswith("A CONTROL FAILED: shuffled labels of cnn on digits")
+
+
+def test_no_study(tmp_path):
+    with pytest.raises(StudyError):
+        analyse(tmp_path)
+
+
+# -- claims ----------------------------------------------------------------------------------------
+
+
+def test_a_panel_for_each_comparison_and_every_one_in_a_table(found, rows_of):
+    shown = sections.claims(found, judge_all(found))
+    figures = [e for e in shown if isinstance(e, Figure)]
+    both = ["at equal budget", "at matched clean validation loss"]
+    assert (
+        [[panel.title for panel in figure.panels] for figure in figures]
+        == [
+            both,
+            both,
+            both,
+            both[:1],  # only weights of the end are fine-tuned
+            both[:1],
+            both,
+        ]
+    )
+    forest = figures[0].panels[0]
+    assert (forest.no_effect, forest.lower_side, forest.upper_side) == (0.0, "AdamW higher", "Muon higher")
+    assert [(row.label, row.n) for row in forest.rows] == [
+        ("cnn on digits, AdamW", "4 + 4"),
+        ("gpt on sources, AdamW", "4 + 4"),
+    ]
+    rows, others = (rows_of(table) for table in shown[-2:])
+    assert len(rows) == 2 * (2 + 2 + 3 + 2) + 1  # of transfer the probe twice, fine-tuning once, text by the GPT alone
+    first = rows[0]
+    assert (first["claim"], first["comparison"]) == ("(a) corrupted accuracy", "equal budget")
+    assert (first["mean_first"], first["mean_rival"]) == pytest.approx((0.7, 0.6))
+    assert (first["difference"].value, first["side"]) == (pytest.approx(0.1), "higher")
+    assert len(others) == 2 * 2 * (3 + 4)
+    assert {row["claim"][:3] for row in others} == {"(b)", "(d)"}
+
+
+def test_effective_robustness(found, rows_of):
+    text, table = sections.beyond_clean(found)
+    assert isinstance(text, Text)
+    row = rows_of(table)[0]
+    assert row["first"].value - row["rival_value"].value == pytest.approx(row["difference"].value)
+    slope, intercept = found.runs.families["cnn on digits"].fit
+    assert row["line"] == f"{slope:.2f} x − {-intercept:.2f}"
+
+
+def test_the_end_and_matched_loss(rows_of):
+    def loss(optimizer, rate, seed, part):
+        return 2 - part - (0.5 if optimizer == "muon" else 0.0)  # Muon is ahead: 1.5 - part reaches 1 halfway
+
+    found = synthetic.found(synthetic.study(**ONE), synthetic.Planted(loss=loss))
+    (table,) = sections.states(found)
+    rows = rows_of(table)
+    assert [(row["state"], row["optimizer"]) for row in rows] == [
+        ("end", "Muon"),
+        ("end", "AdamW"),
+        ("matched to AdamW", "Muon"),
+        ("matched to Muon", "AdamW"),
+    ]
+    steps = found.runs.families["cnn on digits"].finals["muon"]["steps"]
+    step = next(step for step in steps if 1.5 - step / 12 <= 1)
+    assert [row["step"] for row in rows] == [12, 12, step, 12]
+    assert [row["validation_loss"] for row in rows] == pytest.approx([0.5, 1, 1.5 - step / 12, 1])
+    assert f"up to {LOOK_EXAMPLES['classes']} examples, or {LOOK_EXAMPLES['tokens']} windows" in table.note
+
+
+# -- transfer --------------------------------------------------------------------------------------
+
+
+def test_whose_weights_by_whose_fine_tuning(rows_of):
+    planted = synthetic.Planted(shift=lambda what, net, name: {"muon": 0.1, "none": -0.2}.get(name, 0.0))
+    matrix, ways = map(rows_of, sections.transfer(synthetic.found(planted=planted)))
+    assert [(row["task"], row["weights"]) for row in matrix] == [
+        (task, weights)
+        for task in ("other classes", "classes of texts", "another text")
+        for weights in ("Muon", "AdamW", "new weights")
+    ]
+    assert [row["by_adamw"].value for row in matrix[:3]] == pytest.approx([0.6, 0.5, 0.3])
+    assert [row["linear"].value for row in matrix[:2]] == pytest.approx([0.6, 0.5])
+    assert matrix[2]["linear"] is None
+    assert len(ways) == 3 * 2 + 2 * 3 * 2
+    assert {(row["rate"], row["edge"], row["searched"], row["n"], row["num_last"]) for row in ways} == {
+        (0.01, "high", 2, 4, 1)
+    }
+
+
+# -- tuning ----------------------------------------------------------------------------------------
+
+
+def test_loss_by_learning_rate(rows_of):
+    def loss(optimizer, rate, seed, part):
+        return None if (optimizer, rate) == ("muon", 0.01) and part > 0 else 2 - part + 10 * rate + seed
+
+    figure, table = tuning(synthetic.found(synthetic.study(search_seeds=2, **ONE), synthetic.Planted(loss=loss)))
+    muon, adamw = figure.panels[0].lines
+    assert (muon.x, muon.n, muon.y) == ((0.003, 0.01), 2, (pytest.approx(1.53), None))
+    assert adamw.y == pytest.approx((1.53, 1.6))
+    row = rows_of(table)[0]
+    assert [row[key] for key in ("rate", "edge", "tried", "diverged", "num_runs")] == [
+        *(0.003, "low", "0.003, 0.01", "0.01", 4)
+    ]
+    assert row["loss"] == pytest.approx(1.53)
+
+
+def test_losses_far_apart_have_a_log_axis_and_where_all_diverged_there_is_a_table_alone(rows_of):
+    planted = synthetic.Planted(loss=lambda optimizer, rate, seed, part: 100.0 if rate == 0.01 else 1.0)
+    assert tuning(synthetic.found(planted=planted))[0].y.log
+    planted = synthetic.Planted(loss=lambda optimizer, rate, seed, part: None if part else 1.0)
+    (table,) = tuning(synthetic.found(planted=planted))
+    assert {row["rate"] for row in rows_of(table)} == {None}
+
+
+def test_learning_curves_leave_out_what_diverged():
+    def loss(optimizer, rate, seed, part):
+        return None if (optimizer, seed) == ("muon", 1) and part > 0.5 else 2 - part + seed
+
+    (figure,) = learning_curves(synthetic.found(synthetic.study(**ONE), synthetic.Planted(loss=loss)))
+    muon, adamw = figure.panels[0].lines
+    assert (muon.n, adamw.n) == (3, 4)
+    assert (muon.x[-1], muon.y[-1], adamw.y[-1]) == (12, pytest.approx(1 + 5 / 3), pytest.approx(2.5))
+
+
+# -- data and settings -----------------------------------------------------------------------------
+
+
+def test_what_was_read_asked_and_run(found, rows_of):
+    data, read, optimizers, jobs, config, environment = sections.sources(found)
+    row = rows_of(data)[0]
+    assert (row["num_parameters"], row["num_train"], row["num_examples"], row["budget"]) == (5000, 500, 200, 12)
+    assert rows_of(read)[0] == {"family": "cnn on digits", "note": "read 700 examples, 2 skipped"}
+    muon, adamw = rows_of(optimizers)
+    assert (muon["momentum"], adamw["momentum"], adamw["weight_decay"]) == (0.95, None, 0.05)
+    assert len(rows_of(jobs)) == found.expected
+    assert isinstance(config, Record)
+    assert json.loads(config.text) == found.runs.asked.model_dump(mode="json")
+    assert json.loads(environment.text) == {"device": "cpu", "sessions": [{"seconds": 2.0}]}
+
+
+def test_a_sheet_for_every_data_set():
+    picture, table = sections.sheets(synthetic.found(synthetic.study(families=["cnn", "vit", "gpt"])))
+    assert (picture.row_labels, picture.column_labels) == (("fog", "gaussian noise"), ("0", "1", "2", "3", "4", "5"))
+    assert png(picture)
+    assert table.rows[7] == ("word drop", 1, "a passage of some length")
+
+
+def test_nothing_done(nothing):
+    assert sections.transfer(nothing) == sections.states(nothing) == sections.beyond_clean(nothing) == ()
+    assert sections.sheets(nothing) == tuning(nothing) == learning_curves(nothing) == ()
