@@ -29,7 +29,7 @@ def run_job(*, config: dict[str, Any], folder: str, report: Report, **where: Any
 def run(config: CellConfig, folder: Path, *, environment: dict[str, Any] | None = None, **where: Any) -> CellResult:
     """Train the members of a cell and return what was seen; a finished cell is read, a half-done one goes on.
 
-    Writes env.json, metrics.jsonl, log.txt, state.safetensors (while it trains) and result.json (last).
+    Writes config.json, env.json, metrics.jsonl, log.txt, state.safetensors (while it trains) and result.json (last).
 
     Args:
         config: the cell.
