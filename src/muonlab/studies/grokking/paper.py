@@ -42,13 +42,13 @@ def recomputation() -> Text:
         f"The paper’s t and p cannot both be right. At t = {PRINTED.t} the smallest two-sided p that Student’s t can "
         f"have, whatever its degrees of freedom, is {as_text(smallest, 'number')}; the paper prints "
         f"{as_text(PRINTED.p, 'number')}, which is {smallest / PRINTED.p:.1f} times smaller. Either is far below 0.05, "
-        "so the direction of its claim does not hang on it."
+        "so the direction of its claim does not depend on it."
     )
     return Text(text, "note", URL)
 
 
 def side_by_side(muon: list[float], adamw: list[float], num_runs: tuple[int, int], where: str) -> Table:
-    """Return the paper's figures beside ours, pooled as the paper pooled: only the runs that crossed, all tasks in one.
+    """Return the paper's figures next to ours, which are pooled as the paper pooled: runs that crossed, of all tasks.
 
     Args:
         muon, adamw: epochs at the first crossing of the runs that crossed.
@@ -82,7 +82,7 @@ def side_by_side(muon: list[float], adamw: list[float], num_runs: tuple[int, int
         "neither the size of its network nor learning rates, batch, budget or number of seeds, so equal numbers are "
         "not to be expected."
     )
-    return Table("paper", "Beside the paper’s printed figures", columns, tuple(rows), note)
+    return Table("paper", "The paper’s printed figures and ours", columns, tuple(rows), note)
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float] | None:
