@@ -248,7 +248,7 @@ def pool(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Condition, ...]:
         label = label_of(cell.config)
         factors = [f"{key.rpartition('.')[2]}={value}" for key, value in values.items() if key in shared]
         block = " · ".join([part["task"]["name"], part["loss"], *factors])
-        settings = [f"{key}={part['optimizer'][key]}" for key in own[label]]
+        settings = [f"{key}={value}" for key, value in part["optimizer"].items() if key in own[label]]
         groups[block, label, " ".join([names[label], *settings])].append(cell)
     roles = {arm.label: arm.series.role for arm in arms}
     styles: dict[str, list[str]] = defaultdict(list)  # of a colour, so that its variants differ in style
