@@ -99,11 +99,11 @@ class Pair:
     def _pool(self, sustained: bool) -> Pooled:
         sides = [(block, side, both[side]) for block, both in self.blocks.items() for side in (0, 1)]
         sizes = [len(condition.members) for _, _, condition in sides]
-        times = [condition.times(sustained=sustained) for _, _, condition in sides]
+        steps, crossed = zip(*(condition.times(sustained=sustained) for _, _, condition in sides), strict=True)
         return Pooled(
-            steps=np.concatenate([steps for steps, _ in times]),
+            steps=np.concatenate(steps),
             after=np.concatenate([condition.not_before(sustained=sustained) for _, _, condition in sides]),
-            crossed=np.concatenate([crossed for _, crossed in times]),
+            crossed=np.concatenate(crossed),
             is_first=np.repeat([side == 0 for _, side, _ in sides], sizes),
             blocks=np.repeat([block for block, _, _ in sides], sizes),
             budgets=np.repeat([condition.budget for _, _, condition in sides], sizes),

@@ -23,7 +23,7 @@ from muonlab.stats import survival
 from muonlab.stats.results import Estimate
 from muonlab.studies.grokking.config import CellConfig
 from muonlab.studies.grokking.reading import Cell, read_cells
-from muonlab.studies.grokking.result import CellResult, MemberResult
+from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
 from muonlab.study.study import Arm, Found, arms_of
 
 T = TypeVar("T")
@@ -93,18 +93,21 @@ class Condition:
         known = [number for number in numbers if number is not None]
         return sum(known) / len(known) if known and len(known) == len(done) else None
 
+    def _crossings(self, sustained: bool) -> list[Crossing | None]:
+        return [member.sustained_crossing if sustained else member.first_crossing for member in self.members]
+
     def times(self, *, sustained: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Return (n,) steps until the crossing and (n,) whether it was seen; a run without one has the budget.
 
         A run that diverged before it crossed never crosses, so it too is censored at the budget.
         """
-        crossings = [m.sustained_crossing if sustained else m.first_crossing for m in self.members]
-        steps = [crossing.step if crossing else self.budget for crossing in crossings]
-        return np.array(steps, dtype=float), np.array([crossing is not None for crossing in crossings], dtype=bool)
+        crossings = self._crossings(sustained)
+        steps = np.array([crossing.step if crossing else self.budget for crossing in crossings], dtype=float)
+        return steps, np.array([crossing is not None for crossing in crossings], dtype=bool)
 
     def not_before(self, *, sustained: bool = False) -> np.ndarray:
         """Return (n,) the last steps at which no crossing was seen yet; a run without one has the budget."""
-        crossings = [m.sustained_crossing if sustained else m.first_crossing for m in self.members]
+        crossings = self._crossings(sustained)
         return np.array([crossing.after_step if crossing else self.budget for crossing in crossings], dtype=float)
 
     @property

@@ -1,6 +1,6 @@
 """The figures of a grokking study, as data: what is drawn, not how."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from muonlab.report.findings import (
     Axis,
@@ -60,38 +60,25 @@ def survival_curves(runs: GrokkingRuns) -> Figure:
 
 
 def _survival_line(condition: Condition) -> SurvivalLine:
-    steps, crossed = condition.times()
-    curve = survival.kaplan_meier(steps, crossed)
+    curve = survival.kaplan_meier(*condition.times())
+    arrays = ("times", "survival", "lower", "upper", "at_risk", "events")
     return SurvivalLine(
         series=condition.series,
-        n=len(steps),
+        n=len(condition.members),
         crossed=len(condition.crossed),
-        times=tuple(curve.times.tolist()),
-        survival=tuple(curve.survival.tolist()),
-        lower=tuple(curve.lower.tolist()),
-        upper=tuple(curve.upper.tolist()),
-        at_risk=tuple(curve.at_risk.tolist()),
-        events=tuple(curve.events.tolist()),
         censored=tuple(curve.censored_times.tolist()),
+        **{name: tuple(getattr(curve, name).tolist()) for name in arrays},
     )
 
 
 def learning_curves(runs: GrokkingRuns) -> Figure:
     """Return the accuracies of every run, a panel for every block."""
     thresholds = {c.block: c.config.protocol.threshold for c in runs.held}
-    panels = tuple(
-        Curves(
-            block,
-            tuple(run for c in runs.held if c.block == block for run in c.curves[0]),
-            (("threshold", thresholds[block]),),
-        )
-        for block in runs.blocks
-    )
     caption = (
         "Accuracy of every run, each a line of its own: on validation (solid) and on train (thin, dotted). A line ends "
         "where its run was decided or diverged. Behind each name: the number of runs."
     )
-    return Figure("curves", "Learning curves", caption, _curves_axis(runs.held), _accuracy(), panels)
+    return _curves("curves", "Learning curves", caption, runs.held, "threshold", thresholds)
 
 
 def control_curves(runs: GrokkingRuns, judged: Sequence[Control]) -> Figure:
@@ -99,30 +86,31 @@ def control_curves(runs: GrokkingRuns, judged: Sequence[Control]) -> Figure:
     limits: dict[str, float] = {}
     for condition, control in zip(runs.controls, judged, strict=True):
         limits[condition.block] = max(control.limit, limits.get(condition.block, 0.0))
-    panels = tuple(
-        Curves(
-            block,
-            tuple(run for c in runs.controls if c.block == block for run in c.curves[0]),
-            (("limit of guessing", limit),),
-        )
-        for block, limit in limits.items()
-    )
     caption = (
         "The same runs on random labels: on validation (solid) and on train (thin, dotted). What train learns here is "
-        "learnt by heart, and validation must stay below the limit of guessing."
+        "memorized, and validation must stay below the limit of guessing."
     )
-    axis = _curves_axis(runs.controls)
-    return Figure("control-curves", "Learning curves of the controls", caption, axis, _accuracy(), panels)
+    title = "Learning curves of the controls"
+    return _curves("control-curves", title, caption, runs.controls, "limit of guessing", limits)
+
+
+def _curves(
+    name: str, title: str, caption: str, conditions: Sequence[Condition], mark: str, heights: Mapping[str, float]
+) -> Figure:
+    """Return the curves of conditions, a panel for every block, each with a horizontal line."""
+    panels = tuple(
+        Curves(block, tuple(run for c in conditions if c.block == block for run in c.curves[0]), ((mark, height),))
+        for block, height in heights.items()
+    )
+    cadence = min(condition.config.protocol.cadence for condition in conditions)
+    horizon = max(condition.budget for condition in conditions)
+    steps = Axis("steps", (float(min(cadence, horizon / 2)), float(horizon)), log=True)
+    return Figure(name, title, caption, steps, Axis("accuracy", (0.0, 1.0)), panels)
 
 
 def distribution(runs: GrokkingRuns) -> Figure:
     """Return the epochs of all runs of each variant in one row, with the quartiles of the paper's figure 4."""
-    variants = [
-        conditions
-        for arm in dict.fromkeys(condition.arm for condition in runs.held)
-        for conditions in runs.variants(arm).values()
-    ]
-    groups = [_pooled(conditions) for conditions in variants]
+    groups = [_pooled(each) for arm in dict.fromkeys(c.arm for c in runs.held) for each in runs.variants(arm).values()]
     printed = {"muon": PRINTED.quartiles_muon, "adamw": PRINTED.quartiles_adamw}
     for optimizer, quartiles in printed.items():
         label = f"{NAMES[optimizer]} in the paper"
@@ -143,12 +131,9 @@ def distribution(runs: GrokkingRuns) -> Figure:
 
 
 def _pooled(conditions: list[Condition]) -> Group:
-    values, censored = [], []
-    for condition in conditions:
-        steps, crossed = condition.times()
-        epochs = (steps * condition.epochs_per_step).tolist()
-        for epoch, seen in zip(epochs, crossed.tolist(), strict=True):
-            (values if seen else censored).append(epoch)
+    epochs = [(c.times()[0] * c.epochs_per_step, c.times()[1]) for c in conditions]
+    values = [epoch for steps, crossed in epochs for epoch in steps[crossed].tolist()]
+    censored = [epoch for steps, crossed in epochs for epoch in steps[~crossed].tolist()]
     series = conditions[0].series
     return Group(series, f"{series.label} here", tuple(values), tuple(censored))
 
@@ -162,13 +147,3 @@ def _steps_axis(runs: GrokkingRuns) -> Axis:
     first = min(float(condition.times()[0].min()) for condition in runs.held)
     is_log = 0 < first * _LOG_FROM < horizon  # a crossing at step 0 has no place on a logarithmic axis
     return Axis("steps", (first / 2 if is_log else 0.0, float(horizon)), log=is_log)
-
-
-def _curves_axis(conditions: Sequence[Condition]) -> Axis:
-    cadence = min(condition.config.protocol.cadence for condition in conditions)
-    horizon = max(condition.budget for condition in conditions)
-    return Axis("steps", (float(min(cadence, horizon / 2)), float(horizon)), log=True)
-
-
-def _accuracy() -> Axis:
-    return Axis("accuracy", (0.0, 1.0))

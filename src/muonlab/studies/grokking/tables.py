@@ -152,13 +152,13 @@ def costs(runs: GrokkingRuns) -> Table:
     return Table("costs", "What each optimizer was given, and what a step costs", columns, tuple(rows), note)
 
 
-def _settings(condition: Condition) -> tuple[Value, ...]:
-    optimizer = condition.config.optimizer
-    own = (optimizer.lr, optimizer.weight_decay, optimizer.lr * optimizer.weight_decay)
-    if optimizer.name != "muon":
-        return (*own, None, None, None)
-    rate, decay = optimizer.adamw_lr, optimizer.adamw_weight_decay
-    return (*own, rate, decay, rate * decay)
+def _settings(condition: Condition) -> list[Value]:
+    """Learning rate, decay and their product: its own, and those of the parameters that it leaves to AdamW."""
+    given, found = condition.config.optimizer.model_dump(), []
+    for prefix in ("", "adamw_"):
+        rate, decay = given.get(f"{prefix}lr"), given.get(f"{prefix}weight_decay")
+        found += [rate, decay, None if rate is None or decay is None else rate * decay]
+    return found
 
 
 def controls(runs: GrokkingRuns, judged: Sequence[Control]) -> Table:
