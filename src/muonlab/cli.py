@@ -44,12 +44,14 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
 
         muonlab run components preset=laptop
 
+        muonlab run my_study.py seeds=10
+
         muonlab run grokking preset=laptop tasks=add,mul optimizers=muon,adamw,sgd muon.lr=0.01,0.02 seeds=20 --dry-run
 
     Parameters
     ----------
     study
-        What to run: grokking, features or components.
+        What to run: grokking, features, components, or a file that defines a study of your own (docs/own-study.md).
     settings
         key=value, with commas for several values. preset=tiny, laptop, paper (for features also real, for components
         full in its place) is where the rest starts from; out=DIR is the study's folder (default runs/STUDY), device=cpu
@@ -59,14 +61,16 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
         Print the jobs, their number and the estimated time, and run nothing.
     """
     from muonlab.jobs.local import available_cores
-    from muonlab.studies import find
+    from muonlab.studies import find, of_file
     from muonlab.study.settings import check_name, parse, whole_number
 
-    check_name("study", study, STUDIES)
-    package = find(study)
-    given = parse(settings, ("preset", *EXECUTION_KEYS, *package.KEYS))
-    preset = ",".join(given.pop("preset", ["laptop"]))
-    folder = Path(",".join(given.pop("out", [str(DEFAULT_ROOT / study)])))
+    is_file = study.endswith(".py")
+    if not is_file:
+        check_name("study", study, STUDIES, "or a file that defines a study, such as my_study.py")
+    package = of_file(study) if is_file else find(study)
+    given = parse(settings, (*(() if is_file else ("preset",)), *EXECUTION_KEYS, *package.KEYS))
+    preset = study if is_file else ",".join(given.pop("preset", ["laptop"]))
+    folder = Path(",".join(given.pop("out", [str(DEFAULT_ROOT / Path(study).stem)])))
     device = ",".join(given.pop("device", ["cpu"])).lower()
     compile = ",".join(given.pop("compile", ["auto"]))
     check_name("compile", compile, ("auto", "always", "never"))
@@ -118,7 +122,7 @@ def _run(package: Any, asked: Any, folder: Path, workers: int, device: str, comp
             f"{'it' if len(failed) == 1 else 'them'} again",
             file=sys.stderr,
         )
-    _write_report(folder)
+    _write_report(folder, package)
     return 1 if failed else 0
 
 
@@ -168,7 +172,7 @@ def inspect(
     return _run(find("inspect"), asked, folder, 1, device, "auto")
 
 
-def _write_report(folder: Path) -> None:
+def _write_report(folder: Path, package: Any = None) -> None:
     from dataclasses import replace
 
     from muonlab.jobs import store
@@ -177,7 +181,7 @@ def _write_report(folder: Path) -> None:
     from muonlab.studies import find
 
     file = store.read(folder)
-    package = find(file.study)
+    package = package or find(file.study)
     findings = package.analyse(folder)
     if not getattr(package, "POOLED", False):
         notices = [Text(words, "note") for words in _earlier(file, store.Results(folder))]

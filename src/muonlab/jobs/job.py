@@ -81,6 +81,8 @@ class Request(BaseModel):
         """Return the words that ask for it."""
         # An inspection has no preset; it is a verb of its own, and what it reads are words without a key.
         verb = [study] if self.preset == "none" else ["run", study, f"preset={self.preset}"]
+        if self.preset.endswith(".py"):  # a study of a user's own, which starts from its file
+            verb = ["run", self.preset]
         settings = [f"{key}={','.join(values)}" for key, values in self.settings.items() if key != "models"]
         return " ".join(["muonlab", *verb, *self.settings.get("models", ()), *settings])
 

@@ -2,11 +2,16 @@
 
 import importlib
 from types import ModuleType
+from typing import Any
+
+from muonlab.study import dotted
+from muonlab.study.settings import UsageError
 
 PACKAGES = {
     "grokking": "muonlab.studies.grokking",
     "features": "muonlab.studies.features",
     "components": "muonlab.studies.components",
+    "compare": "muonlab.studies.compare",
     "inspect": "muonlab.studies.checkpoints",
 }
 
@@ -18,3 +23,21 @@ def find(name: str) -> ModuleType:
         KeyError: there is no study of that name.
     """
     return importlib.import_module(PACKAGES[name])
+
+
+PROTOCOL = ("STUDY", "KEYS", "plan", "begin", "jobs_of", "outline", "trials", "analyse")
+
+
+def of_file(path: str) -> Any:
+    """Return the study that a Python file defines under the name `study`.
+
+    Raises:
+        UsageError: the file is not there or raises, or has no such study.
+    """
+    found = dotted.load("study", f"{path}:study")
+    if missing := [name for name in PROTOCOL if not hasattr(found, name)]:
+        raise UsageError(
+            f"study in {path} is a {type(found).__name__} without {', '.join(missing)}; expected what "
+            "muonlab.studies.compare.compare_optimizers(...) returns"
+        )
+    return found

@@ -61,14 +61,15 @@ def judge(found: Found, claim: Claim, state: Hashable = None) -> Judged:
 def answer(comparisons: Sequence[Comparison], rivals: Sequence[str], num_asked: int) -> Answer:
     """Return what the comparisons of a claim say together.
 
-    Mixed where the first arm is higher in some and lower in others; yes where it is higher in more than half of those
+    "Higher" is the side that the claim expects (`Quantity.expects`). Mixed where the first arm is higher in some and
+    lower in others; yes where it is higher in more than half of those
     asked for, against every rival, and lower in none; no likewise, if lower; inconclusive otherwise.
     """
-    sides = [each.side for each in comparisons]
+    sides = [each.says for each in comparisons]
     if "higher" in sides and "lower" in sides:
         return "mixed"
     for side in ("higher", "lower"):
-        against = {each.rival for each in comparisons if each.side == side}
+        against = {each.rival for each in comparisons if each.says == side}
         if comparisons and 2 * sides.count(side) > num_asked and against == set(rivals):
             return "yes" if side == "higher" else "no"
     return "inconclusive"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from muonlab.jobs.job import JobRecord, results_version
+from muonlab.jobs.job import JobRecord, Request, results_version
 from muonlab.report.findings import (
     Column,
     Element,
@@ -24,6 +24,7 @@ from muonlab.report.findings import (
 from muonlab.stats.effects import mean
 from muonlab.stats.results import Estimate
 from muonlab.study import controls
+from muonlab.study.optimizers import shown
 from muonlab.study.study import Arm, Comparison, Found
 
 MOST_FAILURES = 5  # that are named one by one
@@ -116,7 +117,7 @@ def forest(found: Found, title: str, rows: Sequence[tuple[str, Comparison]], emp
 
 def optimizer_settings(arms: Iterable[Arm], note: str) -> Table:
     """Return the settings of every arm's optimizer that are not searched."""
-    held = {arm.name: arm.optimizer.model_dump(mode="json", exclude={"name"}) for arm in arms}
+    held = {arm.name: shown(arm.optimizer) for arm in arms}
     keys = list(dict.fromkeys(key for values in held.values() for key in values))
     columns = (
         Column("optimizer", "Optimizer"),
@@ -194,8 +195,7 @@ def in_full(study: str, asked: Any, records: Sequence[JobRecord]) -> tuple[Recor
         asked: a pydantic model with `preset` and `settings`.
         records: of its jobs.
     """
-    settings = " ".join(f"{key}={','.join(values)}" for key, values in asked.settings.items())
-    command = f"muonlab run {study} preset={asked.preset} {settings}".rstrip()
+    command = Request(preset=asked.preset, settings=asked.settings, config={}).command(study)
     config = Record(f"Config in full: {command}", _pretty(asked.model_dump(mode="json")))
     found = [record.environment for record in records if record.environment]
     if not found:

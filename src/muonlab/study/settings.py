@@ -76,16 +76,30 @@ MOST_NEAR = 5  # settings that a message suggests
 def check_keys(settings: Settings, known: Iterable[str]) -> None:
     """Raise UsageError for a key that is not known, with those that may be meant.
 
-    Where optimizers are given, settings of other optimizers are not suggested.
+    Where optimizers are given, settings of other optimizers are not suggested. Those of an optimizer with a label
+    (`optimizers=a=muon`) or of a user's own are left to the study, which knows what it is.
     """
     names = list(known)
-    owners = {name.partition(".")[0] for name in names if "." in name} - set(settings.get("optimizers", ()))
+    given = settings.get("optimizers", ())
+    owners = {name.partition(".")[0] for name in names if "." in name} - set(given)
     foreign = owners & {"muon", "adamw", "sgd"} if "optimizers" in settings else set()
+    own = {label_of(text) for text in given if "=" in text or ":" in text}
     for key in settings:
-        if key not in names:
+        if key not in names and key.partition(".")[0] not in own:
             near = _near(key, [name for name in names if name.partition(".")[0] not in foreign])
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
             raise UsageError(f"unknown setting {key!r}; {hint}`docs/settings.md` lists every setting")
+
+
+def label_of(text: str) -> str:
+    """Return the label of an optimizer: what stands before "=", or the last part of its name.
+
+    Example:
+        >>> label_of("a=muon"), label_of("muon"), label_of("lion_pytorch:Lion")
+        ('a', 'muon', 'Lion')
+    """
+    label, equals, name = text.rpartition("=")
+    return label if equals else name.rpartition(":")[2].rpartition(".")[2]
 
 
 def _near(key: str, names: Sequence[str]) -> list[str]:
@@ -97,14 +111,18 @@ def _near(key: str, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*near, *same]))[:MOST_NEAR]
 
 
-def check_name(kind: str, name: str, known: Iterable[str]) -> None:
-    """Raise UsageError where the name is not a known one, with the nearest that is."""
+def check_name(kind: str, name: str, known: Iterable[str], otherwise: str = "") -> None:
+    """Raise UsageError where the name is not a known one, with the nearest that is.
+
+    `otherwise` says what is allowed further to the known names.
+    """
     names = list(known)
     if name in names:
         return
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UsageError(f"unknown {kind} {name!r}; {hint}expected one of {', '.join(names)}")
+    end = f", {otherwise}" if otherwise else ""
+    raise UsageError(f"unknown {kind} {name!r}; {hint}expected one of {', '.join(names)}{end}")
 
 
 def whole_number(key: str, texts: Sequence[str], *, at_least: int, at_most: int) -> int:

@@ -78,6 +78,7 @@ class Quantity:
             A quantity is given the rival since it may depend on it: margins are means over the layers that the probes
             of both can read.
         is_asked: (case, state) -> whether the study means to measure it there.
+        expects: where the first arm lies if a claim about it holds, such as "lower" of a loss.
     """
 
     key: str
@@ -87,6 +88,7 @@ class Quantity:
     kind: Kind = "ratio"
     short: str = ""
     is_asked: Callable[[Any, Any], bool] = lambda case, state: True
+    expects: Side = "higher"
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,13 @@ class Comparison:
         if self.adjusted_p is None or self.adjusted_p > ALPHA or not value or abs(value) < self.negligible:
             return "undecided"
         return "higher" if value > 0 else "lower"
+
+    @property
+    def says(self) -> Side:
+        """Where the first arm lies, with "higher" for the side that the claim expects."""
+        if self.quantity.expects == "higher" or self.side == "undecided":
+            return self.side
+        return "higher" if self.side == "lower" else "lower"
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from muonlab.jobs.job import JobRecord
-from muonlab.report.findings import Definitions
+from muonlab.report.findings import Definitions, as_text
 from muonlab.study.controls import ERROR
-from muonlab.study.study import ALPHA, MIN_RUNS
+from muonlab.study.study import ALPHA, MIN_RUNS, Comparison, Found
 
 # -- cautions: what weakens an answer --------------------------------------------------------------
 
@@ -33,6 +33,31 @@ def uncontrolled(places: Iterable[str]) -> list[str]:
     if not (named := ", ".join(places)):
         return []
     return [f"No control is measured yet of {named}: nothing shows that measures can fail."]
+
+
+# -- comparisons in words --------------------------------------------------------------------------
+
+
+def differences(found: Found, pairs: Sequence[Comparison]) -> str:
+    """Return every difference with its interval, those of one quantity and rival together."""
+    numbers = {pair.n for pair in pairs}
+    quantities = list(dict.fromkeys(pair.quantity for pair in pairs))
+    parts = []
+    for quantity in quantities:
+        rivals = []
+        for rival in found.rivals:
+            own = [pair for pair in pairs if pair.quantity is quantity and pair.rival == rival.label]
+            words = [
+                f"{pair.case.name} {as_text(pair.estimate, pair.kind)}"
+                + (f" (n = {pair.n})" if len(numbers) > 1 else "")
+                for pair in own
+            ]
+            if words:
+                rivals.append(f"minus {rival.name}: {', '.join(words)}")
+        head = f"{quantity.name.capitalize()}, " if len(quantities) > 1 else ""
+        parts.append(f"{head}{found.first.name} {'; '.join(rivals)}")
+    each = f" (n = {numbers.pop()})" if len(numbers) == 1 else ""
+    return f"{'. '.join(parts)}{each}."
 
 
 # -- definitions -----------------------------------------------------------------------------------

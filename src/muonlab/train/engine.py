@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from muonlab.train import optimizers
 from muonlab.train.by_rule import Treatment
 from muonlab.train.instances import Named, OptimizerFactory
-from muonlab.train.modules import Net
+from muonlab.train.modules import Net, drawn
 from muonlab.train.population import Loss, Population
 from muonlab.train.sequential import Sequential
 
@@ -52,6 +53,10 @@ def build(
     reason = obstacle(
         net, loss, inputs, labels, by_rule=isinstance(optimizer, Mapping), dtype=dtype, device=torch.device(device)
     )
+    if reason is None and not isinstance(optimizer, Mapping):
+        members = [dict(drawn(net, seed, dtype).named_parameters()) for seed in TRIAL_SEEDS]
+        copies = [{name: p.detach().to(device, copy=True) for name, p in own.items()} for own in members]
+        reason = optimizers.obstacle(copies, optimizer if callable(optimizer) else optimizer[0])
     if reason is None:
         return Population(net, loss, optimizer, seeds, dtype=dtype, device=device), None
     return Sequential(net, loss, optimizer, seeds, dtype=dtype, device=device), (

@@ -136,9 +136,17 @@ def views(stacks: Mapping[str, Tensor]) -> list[dict[str, nn.Parameter]]:
     return [{name: nn.Parameter(stack[k]) for name, stack in stacks.items()} for k in range(num_members)]
 
 
+PROTOCOL = ("step", "zero_grad", "param_groups", "state", "state_dict", "load_state_dict")
+
+
+def is_optimizer(made: Any) -> bool:
+    """Return whether an object follows torch's protocol, whatever its class: a wrapper may have none of torch's."""
+    return all(hasattr(made, name) for name in PROTOCOL)
+
+
 def _made(factory: OptimizerFactory, own: Mapping[str, nn.Parameter]) -> list[Optimizer]:
-    made = factory(list(own.items()))
-    optimizers = [made] if isinstance(made, Optimizer) else list(made)
+    made: Any = factory(list(own.items()))
+    optimizers: list[Optimizer] = [made] if is_optimizer(made) else list(made)
     for optimizer in optimizers:
         kind = type(optimizer).__name__
         closure = inspect.signature(optimizer.step).parameters.get("closure")

@@ -1,4 +1,4 @@
-"""Optimizers by name: from plain hyper-parameters to the rule that updates each parameter."""
+"""Optimizers of members: rules by name with their hyper-parameters, and any class or function of torch's protocol."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from muonlab.optim.routing import TAKES, roles
 from muonlab.rules import adamw, muon, sgd
 from muonlab.train.by_rule import Treatment
-from muonlab.train.instances import OptimizerFactory
+from muonlab.train.instances import Instances, OptimizerFactory, is_optimizer, views
 
 RULES = {"adamw": adamw, "muon": muon, "sgd": sgd}
 
@@ -46,9 +46,58 @@ def treatments(
     }
 
 
+OF_MUON = ("momentum", "nesterov", "steps")
+
+
+def of_one_rate(
+    net: nn.Module, name: str, fields: Mapping[str, Any], rates: Sequence[float], *, stems: Collection[str] = ()
+) -> dict[str, Treatment]:
+    """Return the treatments of members that differ in their learning rates, one for all parameters of a member.
+
+    Steps of Muon are scaled to the root mean square of AdamW's (arXiv 2502.16982), which updates what Muon does not
+    take: so one learning rate serves both.
+
+    Args:
+        net: whose parameters they are.
+        name: one of `RULES`.
+        fields: hyper-parameters; of Muon also those of AdamW.
+        rates: of the members.
+        stems: as of `treatments`.
+    """
+    # One number for all takes the faster step, which rules make of many parameters at once.
+    hyper, others = {"lr": rates[0] if len(set(rates)) == 1 else by_member(rates), **fields}, None
+    if name == "muon":
+        others = {key: value for key, value in hyper.items() if key not in OF_MUON}
+        hyper = {key: value for key, value in hyper.items() if key in ("lr", "weight_decay", *OF_MUON)}
+        hyper |= {"adjust_lr_fn": "match_rms_adamw"}
+    return treatments(net, name, hyper, others=others, stems=stems, flatten=True)
+
+
+def of_config(
+    net: nn.Module, optimizer: Any, rates: Sequence[float], *, stems: Collection[str] = ()
+) -> dict[str, Treatment] | list[OptimizerFactory]:
+    """Return the optimizer of members that differ in their learning rates, as the engines take it.
+
+    Args:
+        net: whose parameters they are.
+        optimizer: a config of `muonlab.study.optimizers`: of a rule, or of an optimizer of a user's own.
+        rates: of the members.
+        stems: as of `treatments`.
+    """
+    if optimizer.name == "custom":
+        return factories(optimizer.call.load("optimizers"), rates, optimizer.arguments)
+    return of_one_rate(net, optimizer.name, optimizer.model_dump(exclude={"name"}), rates, stems=stems)
+
+
 def by_member(rates: Sequence[float], device: str | torch.device = "cpu") -> Tensor:
     """Return the learning rates of the members as a hyper-parameter, (S,)."""
     return torch.tensor(list(rates), dtype=torch.float64, device=device)
+
+
+# -- optimizers of a user's own --------------------------------------------------------------------
+
+Call = Callable[..., Any]  # (parameters, lr=, **arguments) -> an optimizer
+TRIAL_RATE, TRIAL_STEPS = 1e-4, 2
 
 
 def factories(
@@ -68,3 +117,86 @@ def factories(
         (0.2, 0.5)
     """
     return [lambda named, lr=rate: make([p for _, p in named], lr=lr, **(hyper or {})) for rate in rates]
+
+
+def check(call: Call, arguments: Mapping[str, Any], net: nn.Module, name: str) -> None:
+    """Raise ValueError where an optimizer cannot train a net; two steps are tried, with gradients at random.
+
+    Args:
+        call: makes the optimizer.
+        arguments: of the call, further to the parameters and the learning rate.
+        net: changed.
+        name: of the optimizer, for messages.
+    """
+    try:
+        made = call(list(net.parameters()), lr=TRIAL_RATE, **arguments)
+    except Exception as error:  # a user's function may raise anything
+        raise ValueError(
+            f"{name} cannot be made for this net ({_one_line(error)}); expected a class or function of torch's "
+            "protocol that takes every parameter of the net and lr="
+        ) from error
+    if not is_optimizer(made):
+        raise ValueError(
+            f"{name} is not an optimizer: it made a {type(made).__name__}; expected torch's protocol, with step(), "
+            "zero_grad(), param_groups, state, state_dict() and load_state_dict()"
+        )
+    parameters = {key: p for key, p in net.named_parameters() if p.requires_grad}
+    try:
+        instances = Instances([parameters], lambda named: made, seeds=(0,))
+        for step in range(TRIAL_STEPS):
+            _step(instances, parameters, step)
+        # What a killed run goes on with: the same parameters, and an optimizer that has taken its state back.
+        copies = {key: nn.Parameter(p.detach().clone()) for key, p in parameters.items()}
+        again = Instances([copies], lambda named: call([p for _, p in named], lr=TRIAL_RATE, **arguments), seeds=(0,))
+        again.load(instances.tensors())
+        _step(instances, parameters, TRIAL_STEPS)
+        _step(again, copies, TRIAL_STEPS)
+    except Exception as error:
+        raise ValueError(f"{name} cannot train this net: {error or type(error).__name__}") from error
+    if other := [key for key, p in parameters.items() if not torch.allclose(p, copies[key], equal_nan=True)]:
+        raise ValueError(
+            f"{name} keeps what its steps depend on outside of its state_dict() ({other[0]} differs after a restart), "
+            "so a killed run could not go on; expected all of it in state or param_groups"
+        )
+
+
+def _step(instances: Instances, parameters: Mapping[str, nn.Parameter], step: int) -> None:
+    for p, gradient in zip(parameters.values(), _gradients(parameters, step), strict=True):
+        p.grad = gradient
+    instances.step(0, step)
+
+
+def obstacle(members: Sequence[Mapping[str, Tensor]], factory: OptimizerFactory) -> str | None:
+    """Return why optimizers cannot step parameters that are views into a stack, or None where they can.
+
+    An optimizer that copies its parameters together when it is made, for instance, would step the copy.
+
+    Args:
+        members: parameters of two members or more, by name.
+        factory: makes an optimizer.
+    """
+    alone = [{name: nn.Parameter(p.clone()) for name, p in member.items()} for member in members]
+    stacks = {name: torch.stack([member[name] for member in members]) for name in members[0]}
+    seeds = range(len(members))
+    by_one, by_stack = Instances(alone, factory, seeds), Instances(views(stacks), factory, seeds)
+    for step in range(TRIAL_STEPS):
+        gradients = [dict(zip(own, _gradients(own, step), strict=True)) for own in alone]
+        for member, own in enumerate(alone):
+            for name, p in own.items():
+                p.grad = gradients[member][name].clone()
+            by_one.step(member, step)
+        by_stack.step_stacked(stacks, {name: torch.stack([each[name] for each in gradients]) for name in stacks}, step)
+    for member, own in enumerate(alone):
+        for name, p in own.items():
+            if not torch.allclose(p, stacks[name][member], rtol=1e-4, atol=1e-6, equal_nan=True):
+                return f"the optimizer does not step parameters that are views into a stack ({name} differs)"
+    return None
+
+
+def _gradients(parameters: Mapping[str, Tensor], step: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return [torch.randn(p.shape, generator=generator).to(p) for p in parameters.values()]
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

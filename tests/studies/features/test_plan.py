@@ -102,6 +102,7 @@ VALUES: dict[str, object] = {
     "eps": 1e-6,
     "nesterov": "true",
     "rates": [0.02, 0.07],
+    "lr": [0.02, 0.07],
 }
 SPECIAL = {
     "cnn.norm": "batch",

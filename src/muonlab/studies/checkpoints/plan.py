@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from muonlab.jobs.files import StudyError, fingerprint, read_json
 from muonlab.studies.checkpoints.config import Checkpoint, Group, Images, Inspect, Read, StudyData, Texts
 from muonlab.studies.features.config import Family, Measuring
+from muonlab.study.dotted import sources_here
 from muonlab.study.settings import Settings, UsageError, as_texts, check_name, make
 from muonlab.study.study import NAMES
 
@@ -300,9 +301,7 @@ def _read(data: Images | Texts | StudyData, groups: Iterable[Group]) -> list[Rea
     """Return the files and folders of the data, and of nets that stand in the current folder, as they are now."""
     held = (data.family.data if isinstance(data, StudyData) else data).model_dump(include=SOURCES)
     places = [place for place in held.values() if place is not None]
-    for module in dict.fromkeys(group.net.partition(":")[0] for group in groups if group.net):
-        own = Path(*module.split("."))
-        places += [str(own.with_suffix(".py")), str(own / "__init__.py")]
+    places += sources_here(group.net for group in groups if group.net)
     found = {place: Path(place).expanduser() for place in places}
     return [Read(path=place, sha256=fingerprint(path)) for place, path in found.items() if path.exists()]
 

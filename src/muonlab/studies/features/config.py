@@ -203,7 +203,7 @@ class Muon(optimizers.Muon):
     eps: Eps = 1e-8
 
 
-Optimizer = Annotated[SGD | AdamW | Muon, Field(discriminator="name")]
+Optimizer = Annotated[SGD | AdamW | Muon | optimizers.Custom, Field(discriminator="name")]
 
 
 class Training(BaseModel):

@@ -24,6 +24,7 @@ from muonlab.studies.features.config import (
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.study import search
 from muonlab.study.folder import Results, make_job
+from muonlab.study.optimizers import Custom
 from muonlab.study.search import SEARCH_FROM, Policy, Score
 from muonlab.study.study import Arm, Step
 
@@ -38,8 +39,10 @@ JobConfig = Pretrain | Measure | Transfer
 
 def trials(study: FeatureStudy) -> list[tuple[str, dict[str, Any]]]:
     """Return target and arguments of what finds beforehand that files or nets do not fit, one per family."""
+    own = {a.label: a.optimizer.model_dump(mode="json") for a in study.arms if isinstance(a.optimizer, Custom)}
     return [
-        (TRIAL, {"family": plan.family.model_dump(mode="json"), "tasks": list(plan.tasks)}) for plan in study.families
+        (TRIAL, {"family": plan.family.model_dump(mode="json"), "tasks": list(plan.tasks), "optimizers": own})
+        for plan in study.families
     ]
 
 

@@ -22,9 +22,11 @@ from muonlab.studies.features.config import (
     ViTConfig,
 )
 from muonlab.studies.features.presets import PRESETS
+from muonlab.study import optimizers
 from muonlab.study.fields import Frozen
+from muonlab.study.optimizers import Growing
 from muonlab.study.search import MAX_EXTENSIONS, Search
-from muonlab.study.settings import Chosen, UsageError, choose, fields, make
+from muonlab.study.settings import Chosen, UsageError, check_keys, choose, fields, make
 from muonlab.study.study import Arm, arms_of
 
 STUDY = "features"
@@ -53,21 +55,23 @@ class FamilyPlan(BaseModel):
         return ("classes",) if self.family.data.kind == "images" else ("classes", "language")
 
 
-class FeatureStudy(BaseModel):
+class FeatureStudy(Growing):
     """What a study of features asks.
 
     Attributes:
         preset, settings: where it came from.
         optimizers: those compared; the first with each of the others.
+        labels: of the optimizers, in their order; by default their names.
         searches: by label of the arm.
         seeds: number of final runs of each; search_seeds that of each rate of a search.
     """
 
-    model_config = Frozen
+    added = frozenset({"labels"})
     preset: str
     settings: dict[str, list[str]]
     families: tuple[FamilyPlan, ...] = Field(min_length=1)
     optimizers: tuple[Optimizer, ...] = Field(min_length=1)
+    labels: tuple[str, ...] = ()
     searches: dict[str, Search]
     seeds: int = Field(ge=1, le=MAX_SEEDS)
     search_seeds: int = Field(ge=1, le=MAX_SEEDS)
@@ -75,7 +79,8 @@ class FeatureStudy(BaseModel):
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
         """Who is compared, the first with each of the others."""
-        return arms_of({optimizer.name: optimizer for optimizer in self.optimizers})
+        labels = self.labels or tuple(optimizer.name for optimizer in self.optimizers)
+        return arms_of(dict(zip(labels, self.optimizers, strict=True)))
 
 
 # -- settings: the fields of the configs, under the names that a user types ------------------------
@@ -85,6 +90,7 @@ TRAINING_FIELDS = fields(Training, "patience")  # pretraining has one length for
 MEASURING_FIELDS = fields(Measuring)
 IMAGE_FIELDS = fields(ImageData, "kind", "name", "source", "test")
 TEXT_FIELDS = fields(TextData, "kind", "name", "source", "transfer_source", "examples", "examples_test")
+OWNERS = ("images", "text", "transfer", "measure")
 CHOICES = (
     "families",
     "optimizers",
@@ -104,7 +110,7 @@ KEYS = (
     *(f"transfer.{field}" for field in TRANSFER_FIELDS),
     *(f"measure.{field}" for field in MEASURING_FIELDS),
     *(f"{name}.{field}" for name, model in NETS.items() for field in (*fields(model, "kind"), *TRAINING_FIELDS)),
-    *(f"{name}.{field}" for name, model in OPTIMIZERS.items() for field in (*fields(model, "name"), "rates")),
+    *(key for name in OPTIMIZERS for key in optimizers.keys(name, name, OPTIMIZERS)),
 )
 
 
@@ -113,7 +119,8 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> F
 
     Args:
         preset: tiny, laptop, real or paper.
-        settings: key -> value or list of values. The keys are `KEYS`: docs/settings.md says what each means.
+        settings: key -> value or list of values. The keys are `KEYS`, and LABEL.field for an optimizer with a label:
+            docs/settings.md says what each means.
 
     Raises:
         UsageError: an unknown name, a value that its field does not allow, a setting without effect.
@@ -124,20 +131,27 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> F
     """
     chosen = _merged(choose(PRESETS, preset, settings, KEYS))
     chosen.names("families", NETS, "family")
-    optimizers = chosen.names("optimizers", OPTIMIZERS, "optimizer")
+    labels = optimizers.labelled(chosen.merged["optimizers"], OPTIMIZERS, taken=(*NETS, *OWNERS))
+    for label, name in labels.items():
+        check_keys(
+            {key: [] for key in chosen.given if key.startswith(f"{label}.")}, optimizers.keys(label, name, OPTIMIZERS)
+        )
     for key in ("images", "text"):
         chosen.once(key)
-    _check_effect(chosen)
+    _check_effect(chosen, labels)
     extensions = chosen.whole("extensions", at_least=0, at_most=MAX_EXTENSIONS)
+    arms = {
+        label: (optimizers.build(chosen, label, name, OPTIMIZERS), optimizers.rates(chosen, label, name))
+        for label, name in labels.items()
+    }
+    optimizers.check_differ(arms)
     return FeatureStudy(
         preset=preset,
         settings=chosen.given,
         families=tuple(_families(chosen)),
-        optimizers=tuple(chosen.build(OPTIMIZERS[name], f"{name}.") for name in optimizers),  # type: ignore[arg-type]
-        searches={
-            name: Search(rates=chosen.numbers(f"{name}.rates", at_least=2), extensions=extensions)
-            for name in optimizers
-        },
+        optimizers=tuple(optimizer for optimizer, _ in arms.values()),
+        labels=() if list(labels) == list(labels.values()) else tuple(labels),
+        searches={label: Search(rates=rates, extensions=extensions) for label, (_, rates) in arms.items()},
         seeds=chosen.whole("seeds", at_least=1, at_most=MAX_SEEDS),
         search_seeds=chosen.whole("search_seeds", at_least=1, at_most=MAX_SEEDS),
     )
@@ -154,11 +168,11 @@ def _merged(chosen: Chosen) -> Chosen:
     return Chosen(chosen.preset, chosen.given, kept)
 
 
-def _check_effect(chosen: Chosen) -> None:
+def _check_effect(chosen: Chosen, labels: Mapping[str, str]) -> None:
     """Raise UsageError for a setting that is given and changes nothing, as nothing in the study has it."""
     families, merged = chosen.merged["families"], chosen.merged
     used = {name: name in families for name in NETS}
-    used |= {name: name in merged["optimizers"] for name in OPTIMIZERS}
+    used |= {name: name in labels.values() for name in OPTIMIZERS}
     used |= {"images": bool({"cnn", "vit"} & set(families))}
     used |= dict.fromkeys(("text", "transfer_text", "examples"), "gpt" in families)
     chosen.refuse_unused(used)

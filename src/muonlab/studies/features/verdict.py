@@ -14,8 +14,8 @@ from muonlab.studies.features.jobs import FINAL, UNTRAINED
 from muonlab.studies.features.readings import FamilyRuns, FeaturesFound, Model
 from muonlab.study.compare import compare
 from muonlab.study.judge import LABELS, Judged, judge
-from muonlab.study.study import Comparison, of_case
-from muonlab.study.words import missing_jobs, on_edges, uncontrolled
+from muonlab.study.study import of_case
+from muonlab.study.words import differences, missing_jobs, on_edges, uncontrolled
 
 Both = tuple[Judged, Judged]  # a claim at equal budget and at matched loss
 
@@ -55,29 +55,7 @@ def _on_claim(found: FeaturesFound, both: Both) -> str:
         head += f", because {equal.why}"
     if not equal.comparisons:
         return f"{head}."
-    return f"{head}. {_differences(found, equal.comparisons)} {_at_matched_loss(at_loss)}"
-
-
-def _differences(found: FeaturesFound, pairs: Sequence[Comparison]) -> str:
-    """Return every difference with its interval, those of one quantity and rival together."""
-    numbers = {pair.n for pair in pairs}
-    quantities = list(dict.fromkeys(pair.quantity for pair in pairs))
-    parts = []
-    for quantity in quantities:
-        rivals = []
-        for rival in found.rivals:
-            own = [pair for pair in pairs if pair.quantity is quantity and pair.rival == rival.label]
-            words = [
-                f"{pair.case.name} {as_text(pair.estimate, pair.kind)}"
-                + (f" (n = {pair.n})" if len(numbers) > 1 else "")
-                for pair in own
-            ]
-            if words:
-                rivals.append(f"minus {rival.name}: {', '.join(words)}")
-        head = f"{quantity.name.capitalize()}, " if len(quantities) > 1 else ""
-        parts.append(f"{head}{found.first.name} {'; '.join(rivals)}")
-    each = f" (n = {numbers.pop()})" if len(numbers) == 1 else ""
-    return f"{'. '.join(parts)}{each}."
+    return f"{head}. {differences(found, equal.comparisons)} {_at_matched_loss(at_loss)}"
 
 
 def _at_matched_loss(judged: Judged) -> str:

@@ -17,7 +17,10 @@ def test_a_function_of_a_module_in_the_current_folder_makes_the_net(package, mak
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("build", "net='build' is not package.module:attribute; expected a function"),
+        (
+            "build",
+            "net=build is not valid; expected package.module:attribute or path/file.py:attribute",
+        ),
         ("no_such_package.x:build", "no_such_package.x cannot be imported .ModuleNotFoundError"),
         ("{package}:bild", "there is no 'bild' in usersnets.*did you mean 'build'"),
         ("{package}:needs", "needs width, depth; expected a function without arguments"),

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from muonlab.data.sources import DataError
 from muonlab.studies.checkpoints.work import taps
-from muonlab.studies.checkpoints.work.nets import logits, one_line
+from muonlab.studies.checkpoints.work.nets import logits
 from muonlab.studies.features.work.material import Material
 from muonlab.studies.features.work.states import Pools, Subject, mask_of, rows
+from muonlab.study.dotted import one_line
 
 TOGETHER_BYTES = 2**30  # of models that are in memory together
 TRIED = 2  # examples by which shapes are seen

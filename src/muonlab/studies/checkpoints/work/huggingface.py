@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from muonlab.data.sources import DataError, package
 from muonlab.jobs.files import StudyError, read_json
-from muonlab.studies.checkpoints.work.nets import one_line
+from muonlab.study.dotted import one_line
 
 PURPOSE = "a folder of Hugging Face's"
 

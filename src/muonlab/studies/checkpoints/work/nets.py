@@ -1,11 +1,6 @@
 """Nets from a user's own functions, and weights put into them."""
 
-import difflib
 import hashlib
-import importlib
-import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,25 +9,29 @@ from torch import Tensor, nn
 
 from muonlab.data.sources import DataError
 from muonlab.studies.features.work import weights
+from muonlab.study import dotted
+from muonlab.study.dotted import one_line
+from muonlab.study.settings import UsageError
 
 Build = Callable[[], nn.Module]
 EXAMPLE = "a function without arguments that returns the net, such as def build(): return Net(10)"
 
 
 def builder(name: str) -> Build:
-    """Return the function that "package.module:attribute" names, made to say what is wrong with it.
-
-    A module is looked for in the current folder, too.
+    """Return the function of a name (`muonlab.study.dotted`), made to say what is wrong with it.
 
     Raises:
         DataError: it cannot be imported, or needs arguments. The function returned raises it where the user's raises,
             or returns no module.
     """
-    module_name, colon, attribute = name.partition(":")
-    if not colon or not module_name or not attribute:
-        raise DataError(f"net={name!r} is not package.module:attribute; expected {EXAMPLE}, and where it is")
-    function = _attribute(name, _module(name, module_name), attribute)
-    _check_call(name, function)
+    try:
+        function = dotted.load("net", name)
+    except UsageError as error:
+        raise DataError(f"{error}; expected {EXAMPLE}") from error
+    if isinstance(function, nn.Module) or not callable(function):
+        raise DataError(f"net={name} is a {type(function).__name__}; expected {EXAMPLE}")
+    if missing := dotted.needed(function):
+        raise DataError(f"net={name} needs {', '.join(missing)}; expected {EXAMPLE}")
 
     def build() -> nn.Module:
         try:
@@ -44,41 +43,6 @@ def builder(name: str) -> Build:
         return made
 
     return build
-
-
-def _module(name: str, module_name: str) -> Any:
-    if not {"", os.getcwd()} & {*sys.path}:
-        sys.path.insert(0, os.getcwd())
-    try:
-        return importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything
-        raise DataError(
-            f"net={name}: {module_name} cannot be imported ({one_line(error)}); start in the folder that has it, or "
-            "install it"
-        ) from error
-
-
-def _attribute(name: str, found: Any, attribute: str) -> Any:
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            near = difflib.get_close_matches(part, dir(found), n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise DataError(f"net={name}: there is no {part!r} in {name.split(':')[0]}{hint}")
-        found = getattr(found, part)
-    return found
-
-
-def _check_call(name: str, function: Any) -> None:
-    if isinstance(function, nn.Module) or not callable(function):
-        raise DataError(f"net={name} is a {type(function).__name__}; expected {EXAMPLE}")
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # builtins without a signature
-        return
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    needed = [each.name for each in parameters if each.default is each.empty and each.kind not in kinds]
-    if needed:
-        raise DataError(f"net={name} needs {', '.join(needed)}; expected {EXAMPLE}")
 
 
 def fill(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -137,9 +101,3 @@ def logits(output: Any) -> Tensor:
             "language model: as a tensor, as .logits, or first in a tuple"
         )
     return found if found.dtype in (torch.float32, torch.float64) else found.float()
-
-
-def one_line(error: Exception) -> str:
-    """Return the kind of an error and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

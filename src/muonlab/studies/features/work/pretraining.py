@@ -12,6 +12,7 @@ from muonlab.losses import softmax_per_example
 from muonlab.studies.features.config import SGD, AdamW, Family, Muon, Pretrain, Training
 from muonlab.studies.features.work import weights
 from muonlab.studies.features.work.material import Material
+from muonlab.study.optimizers import Custom
 from muonlab.train import engine, loop, optimizers, seeds
 from muonlab.train.batches import Batches
 from muonlab.train.engine import Engine
@@ -39,22 +40,14 @@ def streams(family: Family, own: tuple[int, ...]) -> tuple[int, ...]:
 def build_engine(
     material: Material,
     data: Dataset,
-    optimizer: SGD | AdamW | Muon,
+    optimizer: SGD | AdamW | Muon | Custom,
     rates: Sequence[float],
     own: Sequence[int],
     device: str = "cpu",
 ) -> tuple[Engine, str | None]:
     """Return the engine of the members, and why it is not the faster one."""
     build = material.builder(data)
-    # One number for all takes the faster step, which rules make of many parameters at once.
-    lr = rates[0] if len(set(rates)) == 1 else optimizers.by_member(rates)
-    hyper, others = {"lr": lr, **optimizer.model_dump(exclude={"name"})}, None
-    if isinstance(optimizer, Muon):
-        names = ("momentum", "nesterov", "steps")
-        others = {key: value for key, value in hyper.items() if key not in names}
-        hyper = {key: hyper[key] for key in ("lr", "weight_decay", *names) if key in hyper}
-        hyper["adjust_lr_fn"] = "match_rms_adamw"
-    treated = optimizers.treatments(build(), optimizer.name, hyper, others=others, stems=STEMS, flatten=True)
+    treated = optimizers.of_config(build(), optimizer, rates, stems=STEMS)
     rows = data.train.first(engine.TRIAL_ROWS)
     return engine.build(build, softmax_per_example, treated, own, rows.inputs, rows.labels, device=device)
 

@@ -1,0 +1,126 @@
+"""The schema of a comparison of optimizers: what is asked, and the jobs that follow from it. Plain frozen data."""
+
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from muonlab.studies.features.config import Optimizer
+from muonlab.study.dotted import Dotted
+from muonlab.study.fields import Count, Frozen, Rate
+from muonlab.study.search import MAX_EXTENSIONS, Search
+from muonlab.study.study import Arm, arms_of
+
+# Raised by hand when a change of the code alters results. The commit is recorded next to a result, not hashed.
+RESULTS_VERSION = 1
+
+STUDY = "compare"
+MAX_SEEDS = 1000
+Key = Literal["validation_loss", "train_loss", "validation_accuracy", "test_accuracy", "steps"]
+
+
+class Training(BaseModel):
+    """How long, and how the learning rate goes."""
+
+    model_config = Frozen
+    batch: Count = Field(default=32, description="examples of a step")
+    budget: Count = Field(default=300, description="steps")
+    evaluations: Annotated[int, Field(ge=1, le=1000)] = Field(default=20, description="evaluations after the first")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.05, description="share of the budget")
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="linear", description="of the learning rate")
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps after which there is an evaluation: 0, then equally far apart; the last is the budget."""
+        return tuple(sorted({round(self.budget * k / self.evaluations) for k in range(self.evaluations + 1)}))
+
+
+class Trained(BaseModel):
+    """What is trained: a net on data, with a loss.
+
+    Attributes:
+        net: a user's function that makes the net.
+        data: a user's function, or what `muonlab.data.images.load` reads, with the digest of its file.
+        loss: a name of `muonlab.losses.LOSSES`, or a user's function.
+    """
+
+    model_config = Frozen
+    net: Dotted
+    data: Dotted
+    loss: Dotted
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.net.attribute} on {self.data.attribute}"
+
+
+class Train(BaseModel):
+    """A job: train one member for each rate and seed.
+
+    Attributes:
+        is_final: whether the test set is read; a search for a rate has no part in it.
+        is_shuffled: whether every member has its training labels in an order of its own: a control.
+    """
+
+    model_config = Frozen
+    results_version: int = RESULTS_VERSION
+    study: Literal["compare"] = "compare"
+    trained: Trained
+    training: Training
+    optimizer: Optimizer
+    rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    is_final: bool = False
+    is_shuffled: bool = False
+
+
+class Claimed(BaseModel):
+    """A claim: its letter, its title, its own words, and the quantities that it is about."""
+
+    model_config = Frozen
+    letter: str
+    title: str
+    words: str
+    quantities: Annotated[tuple[Key, ...], Field(min_length=1)]
+
+
+class Comparison(BaseModel):
+    """What a comparison asks, complete: a report needs nothing further, not even the user's file.
+
+    Attributes:
+        preset: the file that defines the study.
+        settings: given in addition.
+        arms: label -> optimizer; the first is compared with each of the others. searches: by label.
+        target: validation loss whose first step is compared; None compares none.
+        seeds: number of final runs of each arm; search_seeds that of each rate of a search.
+    """
+
+    model_config = Frozen
+    preset: str
+    settings: dict[str, list[str]]
+    question: str
+    trained: Trained
+    training: Training
+    optimizers: dict[str, Optimizer] = Field(min_length=1)
+    searches: dict[str, Search]
+    claims: tuple[Claimed, ...] = Field(min_length=1)
+    target: float | None = None
+    seeds: int = Field(ge=1, le=MAX_SEEDS)
+    search_seeds: int = Field(ge=1, le=MAX_SEEDS)
+    extensions: int = Field(default=3, ge=0, le=MAX_EXTENSIONS)
+
+    @cached_property
+    def arms(self) -> tuple[Arm, ...]:
+        """Who is compared."""
+        return arms_of(self.optimizers)
+
+    @property
+    def name(self) -> str:
+        """Of the one case: the net and its data."""
+        return self.trained.name
+
+
+def read(config: dict[str, Any]) -> Train:
+    """Return the job of a config."""
+    return Train.model_validate(config)

@@ -1,0 +1,214 @@
+"""Sections of the report of a comparison, and its verdict."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from muonlab.report.findings import Answer, Axis, Column, Element, Figure, Line, Lines, Table, Text, Value, Verdict
+from muonlab.study.judge import LABELS, Judged
+from muonlab.study.sections import (
+    comparison_columns,
+    comparison_values,
+    every_job,
+    forest,
+    in_full,
+    line,
+    optimizer_settings,
+    over_runs,
+)
+from muonlab.study.study import ALPHA, Arm, Comparison, Found, Quantity
+from muonlab.study.words import differences, missing_jobs, on_edges
+
+CURVES = {
+    "validation_loss": "validation loss",
+    "validation_accuracy": "validation accuracy",
+    "train_loss": "train loss",
+}
+
+OWN = """
+Equal budget: Every arm trains the same net for {budget} steps on the same batches, at the learning rate that its own
+search found best.
+
+n: Final runs, one per seed. A seed draws the initial weights and the order of batches, the same for every arm; the data
+are the same in all runs. So intervals and p are about new runs on this data, not about new data.
+
+Interval: 95%. Of a mean: Student’s t over seeds. Of a difference: Welch’s t, which takes no account of seeds being
+shared. Each stands for itself; of twenty, one misses by chance.
+
+p: Welch’s t test of no difference, two-sided.
+
+Holm: p adjusted over all comparisons of a claim, so that any false alarm among them stays as rare as {alpha:g}.
+
+Higher, lower: The adjusted p is at most {alpha:g} and both have at least {min_runs} runs. All else is undecided.
+
+Yes: The first arm is on the side that the claim expects (a lower loss, a higher accuracy, fewer steps) in more than
+half of the claim’s comparisons, against every rival, and on the other side in none. No: the same, on the other side. It
+depends: each in some. Inconclusive: all else, and wherever a control failed.
+
+Steps to the target loss: Of the first evaluation at which the validation loss was at most the target; a run that did
+not reach it counts with the whole budget.
+
+Diverged: A loss was not finite at some evaluation. The run ends there, and no mean includes it.
+
+Chance: Accuracy of the best constant answer on the test set.
+
+Limit: What chance exceeds with a probability of at most {error:g}.
+
+Edge: The best learning rate is the smallest or the largest that was tried, so a better one may lie beyond.
+"""
+
+
+def claims(found: Found, judged: Sequence[Judged]) -> tuple[Element, ...]:
+    """Return a figure per claim, and a table of all comparisons."""
+    if not found.rivals:
+        return (Text(f"The study has {found.first.name} alone: there is nothing to compare it with."),)
+    if not any(each.comparisons for each in judged):
+        return (Text("No two arms have final runs yet."),)
+    figures = [
+        _figure(found, each, quantity, own)
+        for each in judged
+        for quantity in each.claim.quantities
+        if (own := [pair for pair in each.comparisons if pair.quantity is quantity])
+    ]
+    rows = tuple(
+        (f"({each.claim.letter}) {each.claim.title}", p.quantity.name, found.name(p.rival), *comparison_values(p))
+        for each in judged
+        for p in each.comparisons
+    )
+    columns = Column("claim", "Claim"), Column("quantity", "Quantity"), Column("rival", "Rival")
+    note = (
+        f"Holm’s p is adjusted over the comparisons of a claim; a side is named where it is at most {ALPHA:g}. "
+        f"Intervals are 95%, each for itself. n: runs of {found.first.name} + of the rival."
+    )
+    return *figures, Table("claims", "Every comparison", (*columns, *comparison_columns(found)), rows, note)
+
+
+def _figure(found: Found, judged: Judged, quantity: Quantity, pairs: Sequence[Comparison]) -> Figure:
+    panel = forest(found, quantity.name, [(found.name(pair.rival), pair) for pair in pairs])
+    title = f"({judged.claim.letter}) {judged.claim.title}: {quantity.name}"
+    caption = f"{found.first.name} minus each rival, with the 95% interval (Welch)."
+    axis = Axis(f"difference of {quantity.unit}")
+    return Figure(f"claim-{judged.claim.letter}-{quantity.key}", title, caption, axis, Axis(""), (panel,))
+
+
+def results(found: Found) -> tuple[Element, ...]:
+    """Return what each arm reached at the end; none where no final run is done."""
+    rows = [_row(found, arm) for arm in found.arms if found.runs.finals[arm.label]]
+    if not rows:
+        return ()
+    columns = (
+        Column("optimizer", "Optimizer"),
+        Column("rate", "Learning rate", "exact"),
+        Column("train_loss", "Train loss", "number"),
+        Column("validation_loss", "Validation loss", "number"),
+        Column("validation_accuracy", "Validation accuracy", "accuracy"),
+        Column("test_accuracy", "Test accuracy", "accuracy"),
+        Column("chance", "Chance", "accuracy"),
+        Column("diverged", "Diverged", "count"),
+        Column("n", "n", "count"),
+    )
+    note = "At the end of training, means over the runs that have not diverged, with 95% intervals over seeds."
+    return (Table("results", "Every arm at its best learning rate", columns, tuple(rows), note),)
+
+
+def _row(found: Found, arm: Arm) -> tuple[Value, ...]:
+    finals, ended = found.runs.finals[arm.label], list(found.runs.ended(arm.label).values())
+    return (
+        arm.name,
+        next(iter(finals.values()))["rate"],
+        *(
+            over_runs(run[key][-1] for run in ended) if ended else None
+            for key in ("train_loss", "validation_loss", "validation_accuracy")
+        ),
+        over_runs(run["test_accuracy"] for run in ended) if ended else None,
+        found.runs.sizes["chance"],
+        len(finals) - len(ended),
+        len(ended),
+    )
+
+
+def curves(found: Found) -> tuple[Element, ...]:
+    """Return the curves of the final runs; none where none is done."""
+    figures = []
+    for key in CURVES:
+        words = key.replace("_", " ")
+        lines = tuple(_line(found, arm, key) for arm in found.arms if found.runs.ended(arm.label))
+        if lines:
+            caption = f"{words.capitalize()} of the final runs, mean with 95% intervals over seeds."
+            axes = Axis("step"), Axis(words)
+            panel = Lines(found.runs.asked.name, lines)
+            figures.append(Figure(key.replace("_", "-"), words.capitalize(), caption, *axes, (panel,)))
+    return tuple(figures)
+
+
+def _line(found: Found, arm: Arm, key: str) -> Line:
+    own = list(found.runs.ended(arm.label).values())
+    return line(arm.series, found.runs.steps, [[run[key][k] for run in own] for k in range(len(found.runs.steps))])
+
+
+def settings(found: Found) -> tuple[Element, ...]:
+    """Return the data, the settings, the jobs and the config in full."""
+    asked, sizes = found.runs.asked, found.runs.sizes
+    what: dict[str, Any] = {
+        "net": asked.trained.net.source,
+        "data": asked.trained.data.source,
+        "loss": asked.trained.loss.source,
+        **asked.training.model_dump(),
+        **{key.replace("_", " "): sizes[key] for key in sizes if key.startswith("num_")},
+        **({"trained one after the other": sizes["why_sequential"]} if sizes.get("why_sequential") else {}),
+    }
+    columns = Column("what", "Setting"), Column("value", "Value", "exact")
+    return (
+        Table("settings", "What is trained", columns, tuple(what.items())),
+        optimizer_settings(found.arms, "One value each, not tuned; the learning rate is searched (see Tuning)."),
+        every_job(found.records),
+        *in_full("compare", asked, found.records),
+    )
+
+
+# -- the verdict -----------------------------------------------------------------------------------
+
+
+def verdict(found: Found, judged: Sequence[Judged]) -> Verdict:
+    """Return the verdict over all claims: a sentence on them together, then one on each."""
+    answers: list[Answer] = [each.answer for each in judged]
+    answer: Answer = answers[0] if len(set(answers)) == 1 else "mixed"
+    label = LABELS[answer] if len(set(answers)) == 1 else "Claim by claim"
+    against = f"{found.first.name} against {found.names()}" if found.rivals else f"{found.first.name} alone"
+    parts = [f"({each.claim.letter}) {each.claim.title.lower()}: {LABELS[each.answer].lower()}" for each in judged]
+    sentence = f"{against}, at equal budget and each with its own tuned learning rate: {'; '.join(parts)}."
+    more = tuple(_on_claim(found, each) for each in judged)
+    return Verdict(answer, label, sentence, None, more, _scope(found), tuple(_cautions(found)))
+
+
+def _on_claim(found: Found, judged: Judged) -> str:
+    claim = judged.claim
+    head = f"({claim.letter}) {claim.title}, “{claim.words}”: {LABELS[judged.answer].lower()}"
+    head += f", because {judged.why}" if judged.why else ""
+    return f"{head}. {differences(found, judged.comparisons)}" if judged.comparisons else f"{head}."
+
+
+def _scope(found: Found) -> tuple[tuple[str, str], ...]:
+    asked, sizes = found.runs.asked, found.runs.sizes
+    size = f" ({sizes['num_parameters']:,} parameters, {sizes['num_train']:,} examples)" if sizes else ""
+    searches = ", ".join(f"{arm.name} {found.runs.searches[arm.label].num_runs}" for arm in found.arms)
+    return (
+        ("net and data", f"{asked.name}{size}, {asked.training.budget} steps of {asked.training.batch}"),
+        ("runs", f"{asked.seeds} seeds each, of initial weights and order of batches; the data are fixed"),
+        ("tuning", f"learning rate alone, by validation loss; runs of the searches: {searches}"),
+        ("not tuned", "all other settings: one value each (see Settings and jobs)"),
+    )
+
+
+def _cautions(found: Found) -> list[str]:
+    """Return what weakens the answers."""
+    runs = found.runs
+    edges = [f"{arm.name} ({own.edge}, {own.best:g})" for arm in found.arms if (own := runs.searches[arm.label]).edge]
+    lost: Mapping[str, int] = {arm.name: len(runs.finals[arm.label]) - len(runs.ended(arm.label)) for arm in found.arms}
+    diverged = ", ".join(f"{number} of {runs.asked.seeds} {name} runs" for name, number in lost.items() if number)
+    counts = {arm.name: number for arm in found.arms if (number := runs.searches[arm.label].num_runs)}
+    said = [*missing_jobs(found.records, found.expected), *on_edges(edges)]
+    said += [f"Diverged, and left out of every mean: {diverged}."] if diverged else []
+    if len(set(counts.values())) > 1:
+        words = ", ".join(f"{name} {number}" for name, number in counts.items())
+        said.append(f"Searches had different numbers of runs: {words}.")
+    return said

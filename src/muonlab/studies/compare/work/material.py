@@ -1,0 +1,134 @@
+"""What a comparison trains: a user's net, data and loss, made and checked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from muonlab.data import images
+from muonlab.data.dataset import SPLITS, Dataset, Examples, Tensors
+from muonlab.data.image_dataset import ImageDataset
+from muonlab.losses import LOSSES
+from muonlab.studies.compare.config import Trained
+from muonlab.study import dotted
+from muonlab.study.dotted import Dotted, one_line
+from muonlab.study.settings import UsageError
+
+VALIDATION, TEST = 0.15, 0.25  # shares that are held out of a source without parts of its own
+DATA = "train, validation and test, each a pair of inputs (N, ...) and class labels (N,)"
+
+
+@dataclass(frozen=True)
+class Material:
+    """A net on data with a loss.
+
+    Attributes:
+        data: what is learnt.
+        classes: C, of the labels.
+        build: makes the net.
+        loss: of logits (B, C) and labels (B,), per example (B,).
+    """
+
+    data: Dataset
+    classes: int
+    build: Callable[[], nn.Module]
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+def load(trained: Trained) -> Material:
+    """Return what is trained.
+
+    Raises:
+        ValueError: data, net or loss that do not fit; the message says what was expected.
+    """
+    data = _given(trained.data) if dotted.is_dotted(trained.data.name) else _images(trained.data)
+    sizes = {**data.sizes, "shape": tuple(data.train.inputs.shape[1:])}
+    material = Material(data, sizes["classes"], _builder(trained.net, sizes), _loss(trained.loss))
+    _try(trained, material)
+    return material
+
+
+def _given(data: Dotted) -> Dataset:
+    where = f"data={data.name}"
+    try:
+        found = data.load("data")()
+        if all(hasattr(found, name) for name in (*SPLITS, "sizes")):
+            return found
+        parts = [Examples(*map(torch.as_tensor, part)) for part in found]
+    except UsageError:
+        raise
+    except Exception as error:  # a user's function may raise anything
+        raise ValueError(f"{where} raised {one_line(error)}; expected {DATA}") from error
+    if len(parts) != len(SPLITS):
+        raise ValueError(f"{where} returned {len(parts)} parts; expected {DATA}")
+    for name, (_, labels) in zip(SPLITS, parts, strict=True):
+        if labels.ndim != 1 or labels.is_floating_point() or (labels < 0).any():
+            kind = f"{tuple(labels.shape)} of {labels.dtype}"
+            raise ValueError(f"{where}: {name} has labels {kind}; expected whole numbers from 0, one per example")
+    try:
+        return Tensors(*(Examples(_plain(part.inputs), part.labels.long()) for part in parts))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _plain(inputs: Tensor) -> Tensor:
+    """Return float32 for floats and int64 for token ids."""
+    return inputs.float() if inputs.is_floating_point() else inputs.long()
+
+
+def _images(data: Dotted) -> Dataset:
+    return ImageDataset(images.load(data.name), validation=VALIDATION, test_share=TEST)
+
+
+def _builder(net: Dotted, sizes: dict[str, Any]) -> Callable[[], nn.Module]:
+    """Return what makes the net: the user's function, called with what it takes of the data's sizes."""
+    where, function = f"net={net.name}", net.load("net")
+    given = {name: sizes[name] for name in dotted.arguments(function) if name in sizes}
+    if missing := [name for name in dotted.needed(function) or () if name not in given]:
+        raise ValueError(
+            f"{where} needs {', '.join(missing)}; expected a function that takes nothing, or sizes of the data: "
+            f"{', '.join(f'{name}={size}' for name, size in sizes.items())}"
+        )
+
+    def build() -> nn.Module:
+        try:
+            made = function(**given)
+        except Exception as error:
+            raise ValueError(f"{where} raised {one_line(error)} for {given}") from error
+        if not isinstance(made, nn.Module):
+            raise ValueError(f"{where} returned a {type(made).__name__}; expected a torch.nn.Module")
+        return made
+
+    return build
+
+
+def _loss(loss: Dotted) -> Callable[[Tensor, Tensor], Tensor]:
+    return loss.load("loss") if dotted.is_dotted(loss.name) else LOSSES[loss.name]
+
+
+def _try(trained: Trained, material: Material) -> None:
+    """Raise ValueError where the net does not read the data, or the loss not what the net returns."""
+    inputs, labels = material.data.train.first(2)
+    with torch.random.fork_rng():
+        net = material.build()
+    try:
+        logits: Any = net(inputs)
+    except Exception as error:
+        shape = tuple(inputs.shape[1:])
+        raise ValueError(f"net={trained.net.name} does not read inputs of {shape}: {one_line(error)}") from error
+    if not isinstance(logits, Tensor) or logits.shape != (len(inputs), material.classes):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        expected = (len(inputs), material.classes)
+        raise ValueError(f"net={trained.net.name} returned {got} for {len(inputs)} inputs; expected logits {expected}")
+    try:
+        losses: Any = material.loss(logits, labels)
+    except Exception as error:
+        raise ValueError(f"loss={trained.loss.name} raised {one_line(error)}") from error
+    if not isinstance(losses, Tensor) or losses.shape != labels.shape:
+        got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise ValueError(
+            f"loss={trained.loss.name} returned {got} for {len(labels)} examples; expected a loss per example, "
+            f"{tuple(labels.shape)}, such as with reduction='none'"
+        )
