@@ -143,8 +143,9 @@ def optimizer_of(label: str, name: str, values: Mapping[str, str]) -> Any:
 
 def _default_rate(label: str, name: str) -> float:
     """Return the learning rate that an optimizer of a user's own has where none is given."""
+    call = dotted.load("optimizers", name)
     try:
-        default = inspect.signature(dotted.load("optimizers", name)).parameters["lr"].default
+        default = inspect.signature(call).parameters["lr"].default
     except (TypeError, ValueError, KeyError):
         default = None
     if isinstance(default, (int, float)) and default > 0:

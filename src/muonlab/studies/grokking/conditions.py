@@ -56,8 +56,8 @@ class Condition:
 
     @property
     def optimizer(self) -> str:
-        """Name of the optimizer in the config."""
-        return self.config.optimizer.name
+        """Label of the optimizer."""
+        return self.config.arm
 
     @property
     def budget(self) -> int:
@@ -200,13 +200,13 @@ def pool(records: list[Cell]) -> tuple[Condition, ...]:
     groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for record, (task, loss, outside, optimizer) in zip(records, described, strict=True):
         name = str(optimizer["name"])
-        block = " · ".join([task, loss, *(f"{_short(key)}={outside[key]}" for key in shared)])
-        settings = [f"{key}={optimizer[key]}" for key in own[name]]
+        block = " · ".join([task, loss, *(f"{_short(key)}={outside[key]}" for key in shared if key in outside)])
+        settings = [f"{key}={optimizer[key]}" for key in own[name] if key in optimizer]
         groups[block, " ".join([NAMES.get(name, name), *settings])].append(record)
     labels: dict[str, list[str]] = defaultdict(list)  # of an optimizer, so that its variants differ in style
     conditions = []
     for (block, variant), cells in groups.items():
-        role = cells[0].config.optimizer.name
+        role = cells[0].config.arm if cells[0].config.arm in NAMES else "other"
         if variant not in labels[role]:
             labels[role].append(variant)
         series = Series(variant, role, labels[role].index(variant))
@@ -236,11 +236,16 @@ Described = tuple[str, str, dict[str, Any], dict[str, Any]]
 
 def _describe(config: CellConfig) -> Described:
     """Task, loss, all other settings outside the optimizer, and the optimizer's own."""
-    parts = config.model_dump(mode="json", exclude={"study", "seeds"})
+    parts = config.in_full()
     task = parts["task"].pop("name")
     parts["task"].pop("labels")
     outside = {f"{room}.{key}": value for room in ("task", "net", "protocol") for key, value in parts[room].items()}
-    return task, parts["loss"], outside | {"results_version": parts["results_version"]}, parts["optimizer"]
+    return (
+        task,
+        parts["loss"],
+        outside | {"results_version": parts["results_version"]},
+        parts["optimizer"] | {"name": config.arm},
+    )
 
 
 def _varying(described: list[Described]) -> list[str]:

@@ -231,6 +231,11 @@ class CellConfig(Growing):
         """Label of the optimizer, its name where it has none."""
         return self.label or self.optimizer.name
 
+    def in_full(self) -> dict[str, Any]:
+        """Return the config as JSON with every field, those too that a dump lacks at their defaults."""
+        sections = ("task", "net", "optimizer", "protocol")
+        return self.model_dump(mode="json") | {name: values_of(getattr(self, name)) for name in sections}
+
 
 def values_of(config: BaseModel) -> dict[str, Any]:
     """Return every field of a config with its value, as JSON; those at their defaults too, which a dump may lack."""

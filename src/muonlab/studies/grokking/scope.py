@@ -6,6 +6,7 @@ from typing import Any
 from muonlab.report.findings import as_text
 from muonlab.studies.grokking.comparison import Comparison
 from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns, recorded, recorded_number
+from muonlab.studies.grokking.config import OwnNet
 
 
 def scope_in_words(runs: GrokkingRuns, pair: Comparison) -> str:
@@ -40,7 +41,7 @@ def scope_of(runs: GrokkingRuns, pair: Comparison | None) -> tuple[tuple[str, st
 
 def tuning(pair: Comparison) -> str:
     """Return what was done to find good settings of the two optimizers, and what that does to the answer."""
-    names, tried = [NAMES[optimizer] for optimizer in pair.optimizers], pair.tried
+    names, tried = [NAMES.get(optimizer, optimizer) for optimizer in pair.optimizers], pair.tried
     if max(tried) == 1:
         return "neither optimizer was tuned here"
     best = [
@@ -97,7 +98,9 @@ def _task(condition: Condition) -> str:
 
 
 def _size(conditions: list[Condition]) -> str:
-    nets = [c.config.net for c in conditions]
+    nets = [c.config.net for c in conditions if not isinstance(c.config.net, OwnNet)]
+    if len(nets) < len(conditions):
+        return "a net of one's own"
     depths = _one_or_more(net.depth for net in nets)
     layers = "layer" if depths == "1" else "layers"
     parameters = sorted({c.result.num_parameters for c in conditions})

@@ -9,6 +9,7 @@ from muonlab.stats.proportions import wilson
 from muonlab.stats.results import TestResult
 from muonlab.studies.grokking.comparison import Comparison, effect_sizes, every_pair
 from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns, was_followed
+from muonlab.studies.grokking.config import OwnOptimizer
 from muonlab.studies.grokking.controls import Control
 from muonlab.studies.grokking.scope import several
 
@@ -249,6 +250,8 @@ def costs(runs: GrokkingRuns) -> Table:
 
 def _settings(condition: Condition) -> tuple[Value, ...]:
     optimizer = condition.config.optimizer
+    if isinstance(optimizer, OwnOptimizer):
+        return (optimizer.lr, None, None, None, None, None)
     own = (optimizer.lr, optimizer.weight_decay, optimizer.lr * optimizer.weight_decay)
     if optimizer.name != "muon":
         return (*own, None, None, None)
