@@ -15,7 +15,8 @@ from optimizer.machine import machine
 from muonlab.losses import LOSSES
 from muonlab.studies import grokking
 from muonlab.studies.grokking.config import CellConfig
-from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams, treatments
+from muonlab.studies.grokking.work.cell import build_population, build_rows, streams
+from muonlab.studies.grokking.work.material import build_net, build_task, treatments
 from muonlab.train.sequential import Sequential
 
 ENGINES = ("plain module", "whole stack", "members", "compiled")

@@ -27,7 +27,8 @@ from muonlab.studies.grokking.config import (
     SGDConfig,
     TaskConfig,
 )
-from muonlab.studies.grokking.work.cell import build_population, build_rows, build_task
+from muonlab.studies.grokking.work.cell import build_population, build_rows
+from muonlab.studies.grokking.work.material import build_task
 
 OPTIMIZERS = {"muon": MuonConfig(), "adamw": AdamWConfig(), "sgd": SGDConfig()}
 MEMBERS = 4

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from muonlab.nets.transformer import rotate
 from muonlab.studies.grokking.config import CellConfig
-from muonlab.studies.grokking.work.cell import build_net, build_rows, build_task
+from muonlab.studies.grokking.work.cell import build_rows
+from muonlab.studies.grokking.work.material import build_net, build_task
 
 
 class Block(nn.Module):

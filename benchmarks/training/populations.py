@@ -5,7 +5,8 @@ import time
 from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.studies.grokking.config import AdamWConfig, CellConfig, MuonConfig, NetConfig, ProtocolConfig, TaskConfig
-from muonlab.studies.grokking.work.cell import build_population, build_rows, build_task
+from muonlab.studies.grokking.work.cell import build_population, build_rows
+from muonlab.studies.grokking.work.material import build_task
 
 
 def cell(optimizer: str, depth: int, count: int) -> CellConfig:

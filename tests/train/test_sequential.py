@@ -8,7 +8,8 @@ from torch import nn
 
 from muonlab.losses import LOSSES, softmax
 from muonlab.rules import adamw, muon
-from muonlab.studies.grokking.work.cell import build_net, build_population, build_rows, build_task, streams, treatments
+from muonlab.studies.grokking.work.cell import build_population, build_rows, streams
+from muonlab.studies.grokking.work.material import build_net, build_task, treatments
 from muonlab.train import checkpoint
 from muonlab.train.by_rule import Treatment
 from muonlab.train.population import Population

@@ -89,6 +89,7 @@ def check_keys(settings: Settings, known: Iterable[str]) -> None:
     owners = {name.partition(".")[0] for name in names if "." in name} - set(given)
     foreign = owners & {"muon", "adamw", "sgd"} if "optimizers" in settings else set()
     own = {label_of(text) for text in given if "=" in text or ":" in text}
+    own |= {"net"} if any(":" in text for text in settings.get("net", ())) else set()
     for key in settings:
         if key not in names and key.partition(".")[0] not in own:
             near = _near(key, [name for name in names if name.partition(".")[0] not in foreign])

@@ -9,7 +9,7 @@ from muonlab.train.seeds import generator
 
 
 class Orders:
-    """Positions of the examples of every step. The rest of an epoch that does not fill a batch is left out.
+    """Positions of the examples of every step.
 
     Attributes:
         batch: B.
@@ -18,11 +18,12 @@ class Orders:
         number: of examples.
         batch: B; at most the number of examples.
         seeds: of the members' streams; members with one seed take the same batches.
+        short: keep the rest of an epoch that does not fill a batch, as a last one that is short; if not, leave it out.
     """
 
-    def __init__(self, number: int, batch: int, seeds: Sequence[int]):
+    def __init__(self, number: int, batch: int, seeds: Sequence[int], *, short: bool = False):
         self.batch = min(batch, number)
-        self._number, self._per_epoch = number, number // self.batch
+        self._number, self._per_epoch = number, -(-number // self.batch) if short else number // self.batch
         self._seeds = list(seeds)
         self._order: tuple[int, Tensor] | None = None  # the epoch and its order, (S, number)
 
@@ -36,6 +37,11 @@ class Orders:
             }
             self._order = epoch, torch.stack([own[seed] for seed in self._seeds])
         return self._order[1][:, position * self.batch : (position + 1) * self.batch]
+
+    def drawn(self, step: int) -> int:
+        """Return the examples drawn in that many steps."""
+        epochs, rest = divmod(step, self._per_epoch)
+        return epochs * min(self._per_epoch * self.batch, self._number) + rest * self.batch
 
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""

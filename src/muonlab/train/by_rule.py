@@ -4,7 +4,6 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,14 +18,14 @@ class Treatment:
     """The rule that updates a parameter, and with what.
 
     Attributes:
-        rule: a module of `muonlab.rules`.
+        rule: a module of `muonlab.rules`, or what wraps one (`muonlab.rules.wrapped`).
         hyper: its hyper-parameters: numbers, or float64 tensors (S,) by member.
         flatten: see a parameter as the matrix of its first axis by all the others, as Jordan et al. 2024 do with the
             kernel (outputs, inputs, height, width) of a convolution. Its state has that shape too. Matrices and
             vectors stay as they are.
     """
 
-    rule: ModuleType
+    rule: Any
     hyper: Mapping[str, Any] = field(default_factory=dict)
     flatten: bool = False
 

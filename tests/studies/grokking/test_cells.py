@@ -81,6 +81,7 @@ def test_what_a_task_does_not_have_makes_no_cells_of_its_own():
 def test_every_field_can_be_set():
     values = {"name": "x", "polar_dtype": "float32", "takes": "matrices", "norm": "none", "dtype": "float64"}
     values |= {"batch": "full", "follow": "budget", "labels": "random", "losses": "sparsemax", "tasks": "add,parity"}
+    values |= {"net": "mlp", "activation": "relu", "positions": "none", "warmup": "3"}
     values |= {
         "optimizers": "muon,adamw,sgd",
         "width": "24",
@@ -96,6 +97,7 @@ def test_every_field_can_be_set():
             assert plan("tiny", {key: chosen[key]}).settings == {key: chosen[key]}
             continue
         booleans = ("operator_token", "pairs_together", "gated", "causal", "nesterov", "scale", "orthogonalize")
+        booleans += ("bias", "coupled", "short_batch")
         value = values.get(kind, "false" if kind in booleans else "0.5" if not _is_count(kind) else "3")
         extra = {"heads": "3", "width": "24"} if kind in ("heads", "width") else {}
         extra |= {"cadence": "50", "budget": "100"} if kind in ("cadence", "budget") else {}

@@ -4,7 +4,7 @@ This file says which cells answer the question: each is a job. `muonlab.jobs.loc
 they mean.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +12,21 @@ from pydantic import BaseModel
 
 from muonlab.jobs import store
 from muonlab.jobs.job import Job
-from muonlab.studies.grokking.config import (
-    AdamWConfig,
-    CellConfig,
-    MuonConfig,
-    NetConfig,
-    ProtocolConfig,
-    SGDConfig,
-    TaskConfig,
-)
+from muonlab.studies.grokking import choices
+from muonlab.studies.grokking.choices import NET_FIELDS, OPTIMIZERS, PROTOCOL_FIELDS, TASK_FIELDS
+from muonlab.studies.grokking.config import TASKS, CellConfig, OwnNet, OwnOptimizer, ProtocolConfig, values_of
 from muonlab.studies.grokking.costs import seconds
+from muonlab.study.dotted import is_dotted
 from muonlab.study.fields import Frozen
-from muonlab.study.settings import Settings, UsageError, as_texts, check_name, combinations, make, whole_number
+from muonlab.study.settings import Settings, UsageError, as_texts, check_name, combinations, fields, make, whole_number
 
 STUDY = "grokking"
-TASKS = ("add", "sub", "mul", "div", "exp", "gcd", "parity")
 LOSSES = ("softmax", "stablemax", "sparsemax")
-OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
 MAX_SEEDS = 10_000
+MAX_SEED = 2**31
 TARGET = "muonlab.studies.grokking.work.cell:run_job"
 TRIAL = "muonlab.studies.grokking.costs:check_memory"
+TRIAL_OF_OWN = "muonlab.studies.grokking.work.trial:check"
 SEED_BLOCK = 5  # seeds of one cell: more seeds later are new cells, and the old ones stand
 
 # A preset is a set of settings; what it leaves out has the default of its config. What the paper states, what the code
@@ -77,27 +72,21 @@ PRESETS: dict[str, Settings] = {
         "optimizers": ["muon", "adamw"],
         "seeds": ["10"],
         "control_seeds": ["2"],
+        "embedding_std": ["1"],
+        "short_batch": ["true"],
     },
 }
 
 # -- settings: the fields of the configs, under the names that a user types ------------------------
 
 
-def _fields(model: type[BaseModel], *without: str) -> tuple[str, ...]:
-    return tuple(name for name in model.model_fields if name not in without)
-
-
-CHOICES = ("tasks", "losses", "optimizers", "seeds", "control_seeds")
-TASK_FIELDS = _fields(TaskConfig, "name")
-NET_FIELDS = _fields(NetConfig)
-PROTOCOL_FIELDS = _fields(ProtocolConfig)
-OPTIMIZER_FIELDS = {name: _fields(model, "name") for name, model in OPTIMIZERS.items()}
+CHOICES = ("tasks", "net", "losses", "optimizers", "seeds", "control_seeds")
 KEYS = (
     *CHOICES,
     *TASK_FIELDS,
     *NET_FIELDS,
     *PROTOCOL_FIELDS,
-    *(f"{name}.{field}" for name, fields in OPTIMIZER_FIELDS.items() for field in fields),
+    *(f"{name}.{field}" for name, model in OPTIMIZERS.items() for field in fields(model, "name")),
 )
 
 
@@ -132,80 +121,95 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> G
         0.01
     """
     check_name("preset", preset, PRESETS)
-    given: Settings = {}
-    for key, value in (settings or {}).items():
-        check_name("setting", key, KEYS)
-        given[key] = as_texts(key, value)
-    merged = PRESETS[preset] | given
-    cells = {cell.id: cell for cell in _cells(merged)}
-    _check_effects(given, merged)
+    given = {key: as_texts(key, value) for key, value in (settings or {}).items()}
+    merged = {"net": ["transformer"]} | PRESETS[preset] | given
+    labels = choices.labels_of(merged, given)
+    owners = {*labels, "net"} if any(map(is_dotted, merged["net"])) else {*labels}
+    for key in given:
+        if key.partition(".")[0] not in owners:
+            check_name("setting", key, KEYS)
+    _check_effects(given, merged, labels)
+    cells = {cell.id: cell for cell in _cells(choices.settings_of_labels(merged, labels), labels)}
+    choices.check_differ(list(cells.values()))
     return GrokkingStudy(preset=preset, settings=given, cells=tuple(cells.values()))
 
 
-def _cells(settings: Settings) -> Iterator[CellConfig]:
-    num_seeds = whole_number("seeds", settings["seeds"], at_least=1, at_most=MAX_SEEDS)
+def _cells(settings: Settings, labels: Mapping[str, str]) -> Iterator[CellConfig]:
+    seeds = _seeds(settings["seeds"])
     num_control_seeds = whole_number("control_seeds", settings["control_seeds"], at_least=0, at_most=MAX_SEEDS)
-    yield from _conditions(settings, num_seeds, settings["losses"])
+    yield from _conditions(settings, labels, seeds, settings["losses"])
     if num_control_seeds:
         # The control, the same runs on labels that mean nothing, looks for a leak of the task or the split. No loss and
         # no learning rate can make one: the first of each is enough.
         first = {key: values[:1] if "." in key else values for key, values in settings.items()}
-        yield from _conditions(first | {"labels": ["random"]}, num_control_seeds, settings["losses"][:1])
+        control = first | {"labels": ["random"]}
+        yield from _conditions(control, labels, tuple(range(num_control_seeds)), settings["losses"][:1])
 
 
-def _conditions(settings: Settings, num_seeds: int, losses: list[str]) -> Iterator[CellConfig]:
-    """Yield the cells: task by task, loss by loss, the optimizers beside each other."""
+def _seeds(texts: list[str]) -> tuple[int, ...]:
+    """Return the seeds: one number says how many, several are the seeds themselves."""
+    if len(texts) == 1:
+        return tuple(range(whole_number("seeds", texts, at_least=1, at_most=MAX_SEEDS)))
+    return tuple(dict.fromkeys(whole_number("seeds", [text], at_least=0, at_most=MAX_SEED) for text in texts))
+
+
+def _conditions(
+    settings: Settings, labels: Mapping[str, str], seeds: tuple[int, ...], losses: list[str]
+) -> Iterator[CellConfig]:
+    """Yield the cells: task by task, net by net, loss by loss, the optimizers of each together."""
     for task in settings["tasks"]:
-        for loss in losses:
-            for optimizer in settings["optimizers"]:
+        for net in settings["net"]:
+            for loss in losses:
                 check_name("loss", loss, LOSSES)
-                check_name("optimizer", optimizer, OPTIMIZERS)
-                for values in combinations(settings, _applicable(task, optimizer)):
-                    for start in range(0, num_seeds, SEED_BLOCK):
-                        seeds = range(start, min(start + SEED_BLOCK, num_seeds))
-                        yield _cell(task, loss, optimizer, values, tuple(seeds))
+                for label, name in labels.items():
+                    for values in combinations(settings, _applicable(settings, task, net, label, name)):
+                        for start in range(0, len(seeds), SEED_BLOCK):
+                            block = seeds[start : start + SEED_BLOCK]
+                            yield _cell((task, net, loss), label, name, values, block)
 
 
-def _applicable(task: str, optimizer: str) -> list[str]:
-    """Return the keys that mean something for this task and optimizer."""
-    foreign = {"modulus", "operator_token", "pairs_together"} if task == "parity" else {"bits"}
-    of_optimizer = [f"{optimizer}.{field}" for field in OPTIMIZER_FIELDS[optimizer]]
-    return [key for key in (*TASK_FIELDS, *NET_FIELDS, *PROTOCOL_FIELDS, *of_optimizer) if key not in foreign]
+def _applicable(settings: Settings, task: str, net: str, label: str, name: str) -> list[str]:
+    """Return the keys that mean something for this task, net and optimizer."""
+    return [
+        *choices.keys_of_task(task),
+        *choices.keys_of_net(net, settings),
+        *PROTOCOL_FIELDS,
+        *choices.keys_of_optimizer(label, name, settings),
+    ]
 
 
-def _cell(task: str, loss: str, optimizer: str, values: dict[str, str], seeds: tuple[int, ...]) -> CellConfig:
-    prefix = f"{optimizer}."
+def _cell(
+    case: tuple[str, str, str], label: str, name: str, values: dict[str, str], seeds: tuple[int, ...]
+) -> CellConfig:
+    task, net, loss = case
+
+    def chosen(known: Iterable[str]) -> dict[str, str]:
+        return {key: values[key] for key in known if key in values}
+
     return CellConfig(
         study=STUDY,
-        task=_task(task, {key: values[key] for key in TASK_FIELDS if key in values}),
-        net=make(NetConfig, {key: values[key] for key in NET_FIELDS if key in values}),
+        task=choices.task_of(task, chosen(TASK_FIELDS)),
+        net=choices.net_of(net, chosen(choices.keys_of_net(net, {key: [] for key in values}))),
         loss=loss,  # type: ignore[arg-type]
-        optimizer=make(  # type: ignore[arg-type]
-            OPTIMIZERS[optimizer],
-            {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)},
-            prefix,
-        ),
-        protocol=make(ProtocolConfig, {key: values[key] for key in PROTOCOL_FIELDS if key in values}),
+        optimizer=choices.optimizer_of(label, name, {k: v for k, v in values.items() if k.startswith(f"{label}.")}),
+        protocol=make(ProtocolConfig, chosen(PROTOCOL_FIELDS)),
         seeds=seeds,
+        label=None if label == name else label,
     )
 
 
-def _task(name: str, values: dict[str, str]) -> TaskConfig:
-    from muonlab.data import algorithmic
-
-    check_name("task", name, algorithmic.TASKS)
-    config = make(TaskConfig, {"name": name, "train_share": algorithmic.TRAIN_SHARES[name], **values})
-    try:
-        algorithmic.check(name, config.modulus, config.bits)
-        algorithmic.num_train(config.train_share, algorithmic.num_rows(name, config.modulus, config.bits))
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    return config
-
-
-def _check_effects(given: Settings, merged: Settings) -> None:
-    """Raise UsageError where a setting touches no cell: it was meant to."""
-    touched = {key for task in merged["tasks"] for name in merged["optimizers"] for key in _applicable(task, name)}
+def _check_effects(given: Settings, merged: Settings, labels: Mapping[str, str]) -> None:
+    """Raise UsageError where a setting touches no cell: it was meant to. One that touches some is as it should be."""
+    touched = {
+        key
+        for task in merged["tasks"]
+        for net in merged["net"]
+        for label, name in labels.items()
+        for key in (
+            *_applicable(merged, task, net, label, name),
+            *(choices.keys_of_optimizer(name, name, merged) if name in OPTIMIZERS else ()),
+        )
+    }
     for key in given:
         if key not in touched and key not in CHOICES:
             chosen = f"tasks={','.join(merged['tasks'])} optimizers={','.join(merged['optimizers'])}"
@@ -221,7 +225,8 @@ def begin(study: GrokkingStudy, folder: Path) -> None:
     Raises:
         StudyError: the folder holds something else, or cannot be written.
     """
-    store.create(folder, STUDY, study.preset, study.settings, study.model_dump(mode="json", include={"cells"}))
+    cells = [cell.model_dump(mode="json") for cell in settled(study.cells, store.Results(folder))]
+    store.create(folder, STUDY, study.preset, study.settings, {"cells": cells})
 
 
 def jobs_of(study: GrokkingStudy, results: Mapping[str, Any]) -> list[Job]:
@@ -231,7 +236,7 @@ def jobs_of(study: GrokkingStudy, results: Mapping[str, Any]) -> list[Job]:
     task by task, the first minutes would say nothing of the rest. Ids are hashes, so in their order the cells that are
     done are at any moment a random sample of the plan, and so is their time.
     """
-    names = labels(study.cells)
+    cells = settled(study.cells, results)
     jobs = [
         Job(
             id=cell.id,
@@ -240,12 +245,37 @@ def jobs_of(study: GrokkingStudy, results: Mapping[str, Any]) -> list[Job]:
             config=cell.model_dump(mode="json"),
             cost=seconds(cell),
             case=f"{cell.task.name} {cell.loss}",
-            arm=cell.optimizer.name,
+            arm=cell.arm,
             role="run" if cell.task.labels == "true" else "control",
         )
-        for cell, name in zip(study.cells, names, strict=True)
+        for cell, name in zip(cells, labels(cells), strict=True)
     ]
     return sorted(jobs, key=lambda job: job.id)
+
+
+def settled(cells: Iterable[CellConfig], results: Mapping[str, Any]) -> list[CellConfig]:
+    """Return the cells, with those that are done in place of others with the same runs: no seed is trained again.
+
+    A study of more seeds than before would have other blocks of seeds, and of fewer too.
+    """
+    found = [own for cell in cells for own in _settled(cell, results)] if results else list(cells)
+    return list({cell.id: cell for cell in found}.values())
+
+
+def _settled(cell: CellConfig, results: Mapping[str, Any]) -> list[CellConfig]:
+    if not cell.seeds or cell.id in results:
+        return [cell] * bool(cell.seeds)
+    first, number = cell.seeds[0], len(cell.seeds)
+    for length in range(number - 1, 0, -1):
+        part = cell.model_copy(update={"seeds": cell.seeds[:length]})
+        if part.id in results:
+            return [part, *_settled(cell.model_copy(update={"seeds": cell.seeds[length:]}), results)]
+    if cell.seeds == tuple(range(first, first + number)):
+        for end in range(first + number + 1, first + SEED_BLOCK + 1):
+            whole = cell.model_copy(update={"seeds": tuple(range(first, end))})
+            if whole.id in results:
+                return [whole]
+    return [cell]
 
 
 def outline(study: GrokkingStudy) -> list[tuple[str, float]]:
@@ -254,28 +284,38 @@ def outline(study: GrokkingStudy) -> list[tuple[str, float]]:
 
 
 def trials(study: GrokkingStudy) -> list[tuple[str, dict[str, Any]]]:
-    """Return target and arguments of what finds beforehand that a cell does not fit into memory."""
-    return [(TRIAL, {"config": cell.model_dump(mode="json")}) for cell in study.cells]
+    """Return target and arguments of what finds beforehand that a cell does not fit into memory, or does not work."""
+    memory = [(TRIAL, {"config": cell.model_dump(mode="json")}) for cell in study.cells]
+    tried: dict[str, CellConfig] = {}
+    for cell in study.cells:
+        is_own = cell.task.call or isinstance(cell.net, OwnNet) or isinstance(cell.optimizer, OwnOptimizer)
+        if is_own and cell.task.labels == "true":
+            tried.setdefault(repr((cell.task, cell.net, cell.optimizer)), cell)
+    return [*memory, *((TRIAL_OF_OWN, {"config": cell.model_dump(mode="json")}) for cell in tried.values())]
 
 
 def labels(cells: Sequence[CellConfig]) -> list[str]:
     """Return of each cell task, loss, optimizer, what else varies among cells of that task and optimizer, and seeds."""
-    fields = [_settings_of(cell) for cell in cells]
+    described = [_settings_of(cell) for cell in cells]
     seen: dict[tuple[str, str, str], set[Any]] = {}
-    for cell, own in zip(cells, fields, strict=True):
+    for cell, own in zip(cells, described, strict=True):
         for key, value in own.items():
-            seen.setdefault((cell.task.name, cell.optimizer.name, key), set()).add(value)
+            seen.setdefault((cell.task.name, cell.arm, key), set()).add(value)
     found = []
-    for cell, own in zip(cells, fields, strict=True):
-        group = cell.task.name, cell.optimizer.name
+    for cell, own in zip(cells, described, strict=True):
+        group = cell.task.name, cell.arm
         varying = [f"{key}={value}" for key, value in own.items() if len(seen[(*group, key)]) > 1]
         random = ", random labels" if cell.task.labels == "random" else ""
         first, last = min(cell.seeds), max(cell.seeds)
         seeds = f"seeds {first}-{last}" if last > first else f"seed {first}"
-        found.append(f"{' '.join([cell.task.name, cell.loss, cell.optimizer.name, *varying])}{random}, {seeds}")
+        found.append(f"{' '.join([cell.task.name, cell.loss, cell.arm, *varying])}{random}, {seeds}")
     return found
+
+
+SAID = ("name", "labels")  # elsewhere in the name of a cell
 
 
 def _settings_of(cell: CellConfig) -> dict[str, Any]:
     sections = (cell.task, cell.net, cell.protocol, cell.optimizer)
-    return {key: value for each in sections for key, value in each.model_dump(exclude={"name", "labels"}).items()}
+    found = {key: value for each in sections for key, value in values_of(each).items()}
+    return {key: repr(value) if isinstance(value, dict) else value for key, value in found.items() if key not in SAID}

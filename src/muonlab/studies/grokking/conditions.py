@@ -215,11 +215,6 @@ def recorded_number(environment: Mapping[str, Any], key: str) -> float | None:
 # -- from cells to conditions ----------------------------------------------------------------------
 
 
-def label_of(config: CellConfig) -> str:
-    """Return the label of a cell's arm."""
-    return config.optimizer.name
-
-
 def read(folder: Path) -> GrokkingRuns:
     """Return the runs of every request in the folder.
 
@@ -229,7 +224,7 @@ def read(folder: Path) -> GrokkingRuns:
     file, cells = read_cells(folder)
     optimizers: dict[str, Any] = {}
     for cell in cells:
-        optimizers.setdefault(label_of(cell.config), cell.config.optimizer)
+        optimizers.setdefault(cell.config.arm, cell.config.optimizer)
     first = "muon" if "muon" in optimizers else next(iter(optimizers), "")
     order = sorted(optimizers, key=lambda label: (label != first, label != "adamw"))
     arms = arms_of({label: optimizers[label] for label in order})
@@ -240,15 +235,15 @@ def read(folder: Path) -> GrokkingRuns:
 
 def pool(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Condition, ...]:
     """Return the conditions of some cells, in the order of the cells."""
-    parts = [cell.config.model_dump(mode="json") for cell in cells]
+    parts = [cell.config.in_full() for cell in cells]
     outside = [_outside_of_the_optimizer(part) for part in parts]
     by_task = _varying((part["task"]["name"], values) for part, values in zip(parts, outside, strict=True))
     shared = {key for keys in by_task.values() for key in keys}  # what follows from the task alone is no factor
-    own = _varying((label_of(cell.config), part["optimizer"]) for cell, part in zip(cells, parts, strict=True))
+    own = _varying((cell.config.arm, part["optimizer"]) for cell, part in zip(cells, parts, strict=True))
     groups: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
     names = {arm.label: arm.name for arm in arms}
     for cell, part, values in zip(cells, parts, outside, strict=True):
-        label = label_of(cell.config)
+        label = cell.config.arm
         factors = [f"{key.rpartition('.')[2]}={value}" for key, value in values.items() if key in shared]
         block = " · ".join([part["task"]["name"], part["loss"], *factors])
         settings = [f"{key}={value}" for key, value in part["optimizer"].items() if key in own[label]]

@@ -1,107 +1,199 @@
-"""The schema of a cell: everything that decides its result, as plain frozen data, and the id that follows from it."""
+"""The schema of a cell: everything that decides its result, as plain frozen data, and the id that follows from it.
 
-from typing import Annotated, Literal
+A field in `added` came after the first results: it is left out of a dump while it has its default, so that ids stand.
+"""
+
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from muonlab.jobs.job import identity
-from muonlab.study.fields import Count, Decay, Frozen, Rate, Share
+from muonlab.study.dotted import Dotted
+from muonlab.study.fields import Count, Decay, Rate, Share
+from muonlab.study.optimizers import Custom, Growing
 
 # Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
 RESULTS_VERSION = 3
 
+TASKS = ("add", "sub", "mul", "div", "exp", "gcd", "parity")
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+Size = Annotated[int, Field(ge=1, le=2**15)]
+Depth = Annotated[int, Field(ge=1, le=1000)]
+Rest = Annotated[float, Field(ge=0, le=0.999)]
+Takes = Literal["hidden", "hidden+head", "hidden+embedding", "matrices"]
+ActivationOfMLP = Literal["relu", "gelu", "square"]
 
-class TaskConfig(BaseModel):
+
+class TaskConfig(Growing):
     """Which rows, which labels, which of them are trained on."""
 
-    model_config = Frozen
-    name: Literal["add", "sub", "mul", "div", "exp", "gcd", "parity"]
-    modulus: Annotated[int, Field(ge=2, le=4096)] = 97  # 16.8 million rows
-    bits: Annotated[int, Field(ge=1, le=20)] = 10
-    operator_token: bool = True
-    train_share: Share
-    pairs_together: bool = False
-    labels: Literal["true", "random"] = "true"
-
-
-class NetConfig(BaseModel):
-    """A Transformer of `muonlab.nets.transformer`."""
-
-    model_config = Frozen
-    depth: Annotated[int, Field(ge=1, le=1000)] = 2
-    width: Annotated[int, Field(ge=1, le=2**15)] = 128
-    heads: Annotated[int, Field(ge=1, le=2**15)] = 4
-    ff_width: Annotated[int, Field(ge=1, le=2**17)] = 512
-    gated: bool = True
-    norm: Literal["rms", "none"] = "rms"
-    dropout: Annotated[float, Field(ge=0, le=0.999)] = 0.2
-    causal: bool = True
-    rope_base: Annotated[float, Field(gt=0)] = 1e6
+    added = frozenset({"call"})
+    name: str = Field(description="a built-in task, or the label of one of your own")
+    modulus: Annotated[int, Field(ge=2, le=4096)] = Field(97, description="p of the modular tasks")  # 16.8 million rows
+    bits: Annotated[int, Field(ge=1, le=20)] = Field(10, description="length of the bit strings of parity")
+    operator_token: bool = Field(True, description="whether a sequence is [a, op, b, =] or [a, b, =]")
+    train_share: Share = Field(description="share of the rows that is trained on")
+    pairs_together: bool = Field(False, description="keep (a, b) and (b, a) on one side of the split")
+    labels: Literal["true", "random"] = Field("true", description="the true labels, or permuted ones")
+    call: Dotted | None = Field(None, description="what makes a task of your own")
 
     @model_validator(mode="after")
-    def _heads_divide_width(self):
-        if self.width % (2 * self.heads):
-            raise ValueError(
-                f"width={self.width} is not a multiple of 2 * heads = {2 * self.heads}, which rotary positions need"
-            )
+    def _is_known(self):
+        if self.call is None and self.name not in TASKS:
+            raise ValueError(f"unknown task {self.name!r}; expected one of {', '.join(TASKS)}")
         return self
 
 
-class AdamWConfig(BaseModel):
+class NetConfig(Growing):
+    """A Transformer of `muonlab.nets.transformer`."""
+
+    added = frozenset({"kind", "activation", "bias", "positions", "embedding_std", "init_scale"})
+    depth: Depth = Field(2, description="number of blocks")
+    width: Size = Field(128, description="size of a hidden state")
+    heads: Size = Field(4, description="attention heads of a block")
+    ff_width: Annotated[int, Field(ge=1, le=2**17)] = Field(512, description="hidden size of the feed-forward layers")
+    gated: bool = Field(True, description="gate the feed-forward layers (SwiGLU with silu)")
+    norm: Literal["rms", "layer", "none"] = Field("rms", description="norm before each layer and the head")
+    dropout: Rest = Field(0.2, description="dropout in the feed-forward layers")
+    causal: bool = Field(True, description="attend to no later position")
+    rope_base: Annotated[float, Field(gt=0)] = Field(1e6, description="base of the rotary angles")
+    kind: Literal["transformer"] = Field("transformer", description="which net")
+    activation: Literal["silu", "relu", "gelu"] = Field("silu", description="of the feed-forward layers")
+    bias: bool = Field(False, description="biases in the linear layers")
+    positions: Literal["rope", "learned", "none"] = Field("rope", description="how positions are encoded")
+    embedding_std: Positive | None = Field(
+        None, description="standard deviation of the initial embedding; 1 / sqrt(width) by default, torch's is 1"
+    )
+    init_scale: Positive = Field(1.0, description="what all initial matrices and tables are multiplied by")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.positions == "rope" and self.width % (2 * self.heads):
+            raise ValueError(
+                f"width={self.width} is not a multiple of 2 * heads = {2 * self.heads}, which rotary positions need"
+            )
+        if self.width % self.heads:
+            raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}, which attention needs")
+        return self
+
+
+class MLPConfig(Growing):
+    """A multi-layer perceptron of `muonlab.nets.mlp` on one-hot encoded tokens."""
+
+    kind: Literal["mlp"]
+    depth: Depth = Field(1, description="hidden layers")
+    width: Size = Field(500, description="units of a hidden layer")
+    activation: ActivationOfMLP = Field("relu", description="of the hidden layers")
+    bias: bool = Field(False, description="biases in the linear layers")
+    dropout: Rest = Field(0.0, description="dropout of the hidden states")
+    init_scale: Positive = Field(1.0, description="what all initial matrices are multiplied by")
+
+
+class OwnNet(Growing):
+    """A net of a user's own: a function of those of vocabulary, tokens and classes that it takes."""
+
+    kind: Literal["own"]
+    call: Dotted = Field(description="what makes the net")
+    arguments: dict[str, Any] = Field(default={}, description="its other arguments")
+
+
+Net = NetConfig | MLPConfig | OwnNet
+
+
+class _Rule(Growing):
+    """What every built-in optimizer may have."""
+
+    added = frozenset({"head_lr", "embedding_lr", "filter_alpha", "filter_lamb"})
+    head_lr: Rate | None = Field(None, description="learning rate of the head; lr of its optimizer by default")
+    embedding_lr: Rate | None = Field(
+        None, description="learning rate of the embedding and of learned positions; lr of their optimizer by default"
+    )
+    filter_alpha: Decay = Field(0.98, description="decay of the mean of gradients of the filter (Grokfast-EMA)")
+    filter_lamb: Rate = Field(0.0, description="multiple of that mean that is added to a gradient; 0 for no filter")
+
+
+class AdamWConfig(_Rule):
     """AdamW for every parameter."""
 
-    model_config = Frozen
+    added = _Rule.added | {"coupled"}
     name: Literal["adamw"] = "adamw"
-    lr: Rate = 1e-3
-    weight_decay: Rate = 1.0
-    beta1: Decay = 0.9
-    beta2: Decay = 0.98
-    eps: Rate = 1e-8
+    lr: Rate = Field(1e-3, description="learning rate")
+    weight_decay: Rate = Field(1.0, description="weight decay")
+    beta1: Decay = Field(0.9, description="decay of the mean of gradients")
+    beta2: Decay = Field(0.98, description="decay of the mean of squared gradients")
+    eps: Rate = Field(1e-8, description="added to the root of the second mean")
+    coupled: bool = Field(False, description="add the decay to the gradient: plain Adam with L2 regularisation")
 
 
-class SGDConfig(BaseModel):
-    """SGD with momentum for every parameter."""
+# AdamW of the parameters that another rule leaves to it.
+OF_OTHERS = ("lr", "weight_decay", "beta1", "beta2", "eps")
+LROfOthers = Annotated[Rate, Field(description="learning rate of AdamW for the other parameters")]
+DecayOfOthers = Annotated[Rate, Field(description="its weight decay")]
+Beta1OfOthers = Annotated[Decay, Field(description="its decay of the mean of gradients")]
+Beta2OfOthers = Annotated[Decay, Field(description="its decay of the mean of squared gradients")]
+EpsOfOthers = Annotated[Rate, Field(description="added to the root of its second mean")]
 
-    model_config = Frozen
+
+class SGDConfig(_Rule):
+    """SGD with momentum for every parameter, or for the matrices that it takes and AdamW for all else."""
+
+    added = _Rule.added | {"takes", *(f"adamw_{field}" for field in OF_OTHERS)}
     name: Literal["sgd"] = "sgd"
-    lr: Rate = 0.1
-    weight_decay: Rate = 1e-4
-    momentum: Decay = 0.9
-    nesterov: bool = False
+    lr: Rate = Field(0.1, description="learning rate")
+    weight_decay: Rate = Field(1e-4, description="weight decay, added to the gradient")
+    momentum: Decay = Field(0.9, description="momentum")
+    nesterov: bool = Field(False, description="Nesterov's momentum")
+    takes: Literal["all"] | Takes = Field("all", description="parameters that it takes; AdamW has the others")
+    adamw_lr: LROfOthers = 1e-3
+    adamw_weight_decay: DecayOfOthers = 1.0
+    adamw_beta1: Beta1OfOthers = 0.9
+    adamw_beta2: Beta2OfOthers = 0.98
+    adamw_eps: EpsOfOthers = 1e-8
 
 
-class MuonConfig(BaseModel):
+class MuonConfig(_Rule):
     """Muon for the matrices that it takes, AdamW for all else, each with its own learning rate."""
 
-    model_config = Frozen
     name: Literal["muon"] = "muon"
-    lr: Rate = 0.02
-    weight_decay: Rate = 0.01
-    momentum: Decay = 0.95
-    nesterov: bool = True
-    steps: Annotated[int, Field(ge=1, le=1000)] = 5
-    scale: bool = True
-    orthogonalize: bool = True
-    polar_dtype: Literal["same", "float32", "bfloat16", "float64"] = "same"
-    takes: Literal["hidden", "hidden+head", "hidden+embedding", "matrices"] = "hidden"
-    adamw_lr: Rate = 1e-3
-    adamw_weight_decay: Rate = 1.0
-    adamw_beta1: Decay = 0.9
-    adamw_beta2: Decay = 0.98
-    adamw_eps: Rate = 1e-8
+    lr: Rate = Field(0.02, description="learning rate")
+    weight_decay: Rate = Field(0.01, description="decoupled weight decay")
+    momentum: Decay = Field(0.95, description="momentum")
+    nesterov: bool = Field(True, description="Nesterov's momentum")
+    steps: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="iterations of the orthogonalisation")
+    scale: bool = Field(True, description="scale a step by the shape of its matrix")
+    orthogonalize: bool = Field(True, description="orthogonalise; if not, SGD with Muon's momentum and scale")
+    polar_dtype: Literal["same", "float32", "bfloat16", "float64"] = Field(
+        "same", description="dtype of the orthogonalisation"
+    )
+    takes: Takes = Field("hidden", description="matrices that Muon takes; AdamW has the other parameters")
+    adamw_lr: LROfOthers = 1e-3
+    adamw_weight_decay: DecayOfOthers = 1.0
+    adamw_beta1: Beta1OfOthers = 0.9
+    adamw_beta2: Beta2OfOthers = 0.98
+    adamw_eps: EpsOfOthers = 1e-8
 
 
-class ProtocolConfig(BaseModel):
-    """How long a run lasts, how it is looked at, and what counts as grokking."""
+class OwnOptimizer(Custom):
+    """An optimizer of a user's own, for every parameter."""
 
-    model_config = Frozen
-    batch: Count | Literal["full"] = 512
-    budget: Annotated[int, Field(ge=1, le=10**9)] = 10_000
-    cadence: Count = 50
-    threshold: Share = 0.95
-    train_threshold: Share = 0.99
-    follow: Annotated[int, Field(ge=0)] | Literal["budget"] = "budget"
-    dtype: Literal["float32", "float64"] = "float32"
+    lr: Rate = Field(description="learning rate")
+
+
+class ProtocolConfig(Growing):
+    """How long a run lasts, when it is evaluated, and what counts as grokking."""
+
+    added = frozenset({"short_batch", "warmup"})
+    batch: Count | Literal["full"] = Field(512, description="rows of a batch, or full")
+    budget: Annotated[int, Field(ge=1, le=10**9)] = Field(10_000, description="steps at most")
+    cadence: Count = Field(50, description="steps between two evaluations")
+    threshold: Share = Field(0.95, description="validation accuracy of a crossing")
+    train_threshold: Share = Field(0.99, description="train accuracy of a run that fits its training rows")
+    follow: Annotated[int, Field(ge=0)] | Literal["budget"] = Field(
+        "budget", description="evaluations for which a run is followed after its crossing"
+    )
+    dtype: Literal["float32", "float64"] = Field("float32", description="of parameters and arithmetic")
+    short_batch: bool = Field(False, description="keep the last batch of an epoch where it is short; if not, drop it")
+    warmup: Annotated[int, Field(ge=0)] = Field(0, description="steps over which learning rates rise linearly to lr")
 
     @model_validator(mode="after")
     def _budget_is_looked_at(self):
@@ -112,23 +204,40 @@ class ProtocolConfig(BaseModel):
         return self
 
 
-Optimizer = Annotated[MuonConfig | AdamWConfig | SGDConfig, Field(discriminator="name")]
+Optimizer = Annotated[MuonConfig | AdamWConfig | SGDConfig | OwnOptimizer, Field(discriminator="name")]
 
 
-class CellConfig(BaseModel):
+class CellConfig(Growing):
     """One task x net x loss x optimizer x hyper-parameters x block of seeds."""
 
-    model_config = Frozen
+    added = frozenset({"label"})
     results_version: int = RESULTS_VERSION
     study: str
     task: TaskConfig
-    net: NetConfig
+    net: Net
     loss: Literal["softmax", "stablemax", "sparsemax"]
     optimizer: Optimizer
     protocol: ProtocolConfig
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    label: str | None = None
 
     @property
     def id(self) -> str:
         """Sixteen hexadecimal digits that name this cell: equal configs, equal ids."""
         return identity(self.model_dump(mode="json"))
+
+    @property
+    def arm(self) -> str:
+        """Label of the optimizer, its name where it has none."""
+        return self.label or self.optimizer.name
+
+    def in_full(self) -> dict[str, Any]:
+        """Return the config as JSON with every field, those too that a dump lacks at their defaults."""
+        sections = ("task", "net", "optimizer", "protocol")
+        return self.model_dump(mode="json") | {name: values_of(getattr(self, name)) for name in sections}
+
+
+def values_of(config: BaseModel) -> dict[str, Any]:
+    """Return every field of a config with its value, as JSON; those at their defaults too, which a dump may lack."""
+    dumped = config.model_dump(mode="json")
+    return {name: dumped.get(name, getattr(config, name)) for name in type(config).model_fields}

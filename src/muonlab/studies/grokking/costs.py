@@ -8,12 +8,13 @@ what is left of a running study follows from its clock.
 import os
 from typing import Any
 
-from muonlab.studies.grokking.config import CellConfig
+from muonlab.studies.grokking.config import CellConfig, MLPConfig, OwnNet
 
 STEP_SECONDS = 3.2e-3  # of a step, whatever is stacked
 PRODUCTS_A_SECOND = 1.4e11  # multiplications and additions
 MUON = 1.5  # times the products of AdamW
 POSITIONS = 4  # a op b =; of longer inputs the net computes what the answer needs
+PARAMETERS_OF_OWN = 100_000  # of a net that is known once it is built
 TRAINING_COPIES = 5  # of the parameters: they, two moments, and the new parameters and gradients of a step
 
 
@@ -43,7 +44,11 @@ def check_memory(*, config: dict[str, Any]) -> None:
 
 def _num_parameters(cell: CellConfig) -> int:
     """Return the parameters of one run, those of norms aside."""
-    net = cell.net
+    net, num_tokens = cell.net, POSITIONS
     vocabulary = cell.task.modulus if cell.task.name != "parity" else 2
+    if isinstance(net, OwnNet):
+        return PARAMETERS_OF_OWN
+    if isinstance(net, MLPConfig):
+        return (num_tokens + 1) * vocabulary * net.width + (net.depth - 1) * net.width**2
     block = 4 * net.width**2 + (3 if net.gated else 2) * net.width * net.ff_width
     return net.depth * block + 2 * vocabulary * net.width

@@ -111,7 +111,7 @@ def rows(folder: str | Path) -> list[dict[str, Any]]:
             "cell": cell.record.id,
             "task": config.task.name,
             "loss": config.loss,
-            "optimizer": config.optimizer.name,
+            "optimizer": config.arm,
         }
         for section in ("task", "net", "optimizer", "protocol"):
             fields = getattr(config, section).model_dump(exclude={"name"})

@@ -11,7 +11,6 @@ from muonlab.studies.grokking.comparison import Pair, Tested, effect_sizes, ever
 from muonlab.studies.grokking.conditions import (
     Condition,
     GrokkingRuns,
-    label_of,
     recorded,
     recorded_number,
     was_followed,
@@ -297,7 +296,7 @@ def every_cell(runs: GrokkingRuns) -> Table:
         _part("cell", "Job", "text", lambda cell: cell.record.id),
         _part("task", "Task", "text", lambda cell: cell.config.task.name),
         _part("loss", "Loss", "text", lambda cell: cell.config.loss),
-        _part("optimizer", "Optimizer", "text", lambda cell: names[label_of(cell.config)]),
+        _part("optimizer", "Optimizer", "text", lambda cell: names[cell.config.arm]),
         _part("labels", "Labels", "text", lambda cell: cell.config.task.labels),
         _part("seeds", "Seeds", "text", lambda cell: " ".join(map(str, cell.config.seeds))),
         _part("status", "Status", "text", lambda cell: cell.record.status),

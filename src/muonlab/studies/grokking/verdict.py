@@ -20,12 +20,15 @@ from typing import Any
 from muonlab.report.findings import Answer, Verdict, as_text
 from muonlab.studies.grokking.comparison import Pair
 from muonlab.studies.grokking.conditions import Condition, GrokkingFound, GrokkingRuns, recorded, recorded_number
+from muonlab.studies.grokking.config import OwnNet
 from muonlab.studies.grokking.remarks import against, cautions, measured, no_control, remarks
 from muonlab.study.controls import failed
 from muonlab.study.study import ALPHA, MIN_RUNS
 from muonlab.study.words import several
 
 EQUIVALENCE = 1.1  # an interval within 1/1.1 and 1.1, with most runs crossing everywhere, says "no difference"
+
+_KINDS = {"transformer": "Transformer", "mlp": "multi-layer perceptron", "own": "own net"}
 
 Tasks = tuple[list[str], list[str]]  # those on which the first arm is sooner, and later
 
@@ -153,7 +156,7 @@ def scope_of(runs: GrokkingRuns, pair: Pair | None) -> tuple[tuple[str, str], ..
     return (
         ("Tasks", several(_values(_task(c) for c in conditions))),
         ("Output distribution", several(_values(c.config.loss for c in conditions))),
-        ("Model", f"Transformer, {_size(conditions)}"),
+        ("Model", f"{several(_values(_KINDS[c.config.net.kind] for c in conditions))}, {_size(conditions)}"),
         ("Batch", _batch(conditions)),
         ("Horizon", f"{horizon} steps"),
         ("Crossing", f"validation accuracy at or above {_numbers(p.threshold for p in protocols)}"),
@@ -205,17 +208,21 @@ def _numbers(values: Iterable[Any]) -> str:
 
 def _task(condition: Condition) -> str:
     task = condition.config.task
+    if task.call is not None:
+        return f"{task.name} ({task.train_share:.0%} train)"
     size = f"{task.bits} bits" if task.name == "parity" else f"mod {task.modulus}"
     return f"{task.name} ({size}, {task.train_share:.0%} train)"
 
 
 def _size(conditions: list[Condition]) -> str:
-    nets = [c.config.net for c in conditions]
-    depths = _numbers(net.depth for net in nets)
-    layers = "layer" if depths == "1" else "layers"
     parameters = sorted({c.result.num_parameters for c in conditions})
     count = " to ".join(as_text(p, "count") for p in dict.fromkeys((parameters[0], parameters[-1])))
-    return f"{depths} {layers}, width {_numbers(net.width for net in nets)}, {count} parameters"
+    known = [net for net in (c.config.net for c in conditions) if not isinstance(net, OwnNet)]
+    if len(known) < len(conditions):
+        return f"{count} parameters"
+    depths = _numbers(net.depth for net in known)
+    layers = "layer" if depths == "1" else "layers"
+    return f"{depths} {layers}, width {_numbers(net.width for net in known)}, {count} parameters"
 
 
 def _batch(conditions: list[Condition]) -> str:

@@ -15,8 +15,9 @@ from muonlab.measure import crossing
 from muonlab.rules import muon
 from muonlab.rules.polar import orthogonalize
 from muonlab.stats.proportions import chance_limit
-from muonlab.studies.grokking.work import cell as cell_room
-from muonlab.studies.grokking.work.cell import run, treatments
+from muonlab.studies.grokking.work import material
+from muonlab.studies.grokking.work.cell import run
+from muonlab.studies.grokking.work.material import treatments
 
 # A cell that groks in about a second: its seeds cross at different times, so the stack shrinks on the way.
 GROKS = {
@@ -155,7 +156,7 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(make_cell, tmp
 
 
 def of_query(config):
-    net = cell_room.build_net(config, cell_room.build_task(config))
+    net = material.build_net(config, material.build_task(config))
     return treatments(net, config)["blocks.0.attention.query.weight"]
 
 
@@ -176,7 +177,7 @@ def test_muon_has_the_scale_and_dtype_that_are_asked_for_and_adamw_a_rate_of_its
     other = make_cell(hyper={"lr": 0.03, "scale": False, "polar_dtype": "bfloat16", "adamw_lr": 0.002})
     hyper = of_query(other).hyper
     assert (hyper["lr"], hyper["adjust_lr_fn"], hyper["polar_dtype"]) == (0.03, "none", torch.bfloat16)
-    net = cell_room.build_net(other, cell_room.build_task(other))
+    net = material.build_net(other, material.build_task(other))
     own = {"lr": 0.002, "weight_decay": 1.0, "beta1": 0.9, "beta2": 0.98, "eps": 1e-8}
     assert treatments(net, other)["head.weight"].hyper == own
 

@@ -57,3 +57,14 @@ def test_a_full_batch_is_all_train_rows(batch):
 
 def test_an_epoch_is_as_many_examples_as_there_are_train_rows():
     assert make().epoch(17) == 17 * 8 / 34
+
+
+def test_the_short_last_batch_of_an_epoch_is_kept_or_dropped():
+    task = algorithmic.build("add", modulus=7)  # 49 rows, 34 of them to train on
+    dropped, kept = (Rows(task, (0,), train_share=0.7, batch=10, short_batch=short) for short in (False, True))
+    assert [len(kept(step)[1][0]) for step in range(5)] == [10, 10, 10, 4, 10]
+    assert [len(dropped(step)[1][0]) for step in range(4)] == [10, 10, 10, 10]
+    assert kept.epoch(4) == 1
+    assert [kept.epoch(step) for step in range(4)] == [dropped.epoch(step) for step in range(4)]
+    epoch = torch.cat([kept(step)[0][0] for step in range(4)])
+    assert {tuple(row) for row in epoch.tolist()} == {tuple(row) for row in task.inputs[kept.train[0]].tolist()}

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from muonlab.data import algorithmic
+from muonlab.data.algorithmic import Task
 from muonlab.losses import LOSSES
 from muonlab.measure import crossing
-from muonlab.nets import named
-from muonlab.studies.grokking.config import CellConfig, MuonConfig
+from muonlab.studies.grokking.config import CellConfig, OwnNet, OwnOptimizer, ProtocolConfig
 from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
+from muonlab.studies.grokking.work import material
 from muonlab.studies.grokking.work.rows import Rows
-from muonlab.train import loop, optimizers, seeds
-from muonlab.train.by_rule import Treatment
+from muonlab.train import engine, loop, schedule, seeds
+from muonlab.train.engine import Engine
 from muonlab.train.jobs import Context, Report, finish
 from muonlab.train.metrics import Metrics
 from muonlab.train.population import Population
@@ -51,23 +51,27 @@ def run(config: CellConfig, folder: Path, *, environment: dict[str, Any] | None 
 
 def _train(config: CellConfig, context: Context) -> CellResult:
     protocol, device = config.protocol, context.device
-    task = build_task(config)
+    task = material.build_task(config)
     rows = build_rows(config, task, config.seeds, device)
-    population = build_population(config, task, config.seeds, device)
+    trained, reason = build_engine(config, task, config.seeds, device)
+    if reason:
+        context.clock.log(reason)
+    num_parameters = sum(p[0].numel() for p in trained.parameters.values())
     flops_per_step = count_flops(config, task, device)
     metrics = Metrics(context.folder / "metrics.jsonl", len(config.seeds))
     criterion = crossing.Criterion(protocol.threshold, protocol.train_threshold, protocol.follow)
 
     def evaluate(step: int, alive: list[int]) -> list[int]:
-        metrics.append(step, rows.epoch(step), alive, _scores(rows, population))
+        metrics.append(step, rows.epoch(step), alive, _scores(rows, trained))
         return [position for position, member in enumerate(alive) if not _is_done(metrics, member, criterion)]
 
     loop.train(
-        population,
+        trained,
         rows,
         evaluate,
         range(0, protocol.budget + 1, protocol.cadence),
         context,
+        pace=lambda step: _pace(protocol, step),
         compile=loop.pays(context, flops_per_step * protocol.budget * len(config.seeds)),
         metrics=metrics,
     )
@@ -76,7 +80,7 @@ def _train(config: CellConfig, context: Context) -> CellResult:
         chance=task.chance,
         num_train=rows.num_train,
         num_validation=rows.num_validation,
-        num_parameters=sum(p.numel() for p in population.net.parameters()),
+        num_parameters=num_parameters,
         num_evaluations=protocol.budget // protocol.cadence + 1,
         flops_per_step=flops_per_step,
         members=tuple(
@@ -86,19 +90,14 @@ def _train(config: CellConfig, context: Context) -> CellResult:
     )
 
 
+def _pace(protocol: ProtocolConfig, step: int) -> float:
+    """Return what the learning rates of a step are multiplied by."""
+    if step >= protocol.warmup:
+        return 1.0
+    return schedule.pace(step, protocol.warmup, warmup=1.0, kind="constant")
+
+
 # -- what is trained -----------------------------------------------------------------------------------
-
-
-def build_task(config: CellConfig) -> algorithmic.Task:
-    """Return the cell's task with its true labels."""
-    return algorithmic.build(config.task.name, **config.task.model_dump(include={"modulus", "bits", "operator_token"}))
-
-
-def build_net(config: CellConfig, task: algorithmic.Task, device: str = "cpu") -> nn.Module:
-    """Return the cell's net, its weights not yet drawn: a constructor would draw them from torch's global generator."""
-    with torch.device("meta"):
-        net = named.build("transformer", task.sizes, **config.net.model_dump())
-    return net.to_empty(device=device)
 
 
 def streams(config: CellConfig, own: tuple[int, ...]) -> tuple[int, ...]:
@@ -106,7 +105,7 @@ def streams(config: CellConfig, own: tuple[int, ...]) -> tuple[int, ...]:
     return seeds.streams(config.model_dump(mode="json", include={"task", "net", "loss"}), own)
 
 
-def build_rows(config: CellConfig, task: algorithmic.Task, own: tuple[int, ...], device: str) -> Rows:
+def build_rows(config: CellConfig, task: Task, own: tuple[int, ...], device: str) -> Rows:
     """Return the rows as the members of these seeds see them."""
     return Rows(
         task,
@@ -114,52 +113,53 @@ def build_rows(config: CellConfig, task: algorithmic.Task, own: tuple[int, ...],
         train_share=config.task.train_share,
         batch=config.protocol.batch,
         pairs_together=config.task.pairs_together,
+        short_batch=config.protocol.short_batch,
         random_labels=config.task.labels == "random",
         device=device,
     )
 
 
-def build_population(config: CellConfig, task: algorithmic.Task, own: tuple[int, ...], device: str) -> Population:
-    """Return the members of these seeds, before their first step."""
-    net = build_net(config, task)
-    dtype = getattr(torch, config.protocol.dtype)
-    return Population(
-        net, LOSSES[config.loss], treatments(net, config), streams(config, own), dtype=dtype, device=device
-    )
+def build_engine(config: CellConfig, task: Task, own: tuple[int, ...], device: str) -> tuple[Engine, str | None]:
+    """Return the members of these seeds, before their first step, and why they do not train at once, if they do not."""
+    if not isinstance(config.net, OwnNet) and not isinstance(config.optimizer, OwnOptimizer):
+        return build_population(config, task, own, device), None
+    net, dtype = material.builder(config, task), getattr(torch, config.protocol.dtype)
+    loss, members = LOSSES[config.loss], streams(config, own)
+    with seeds.forked(members[0], "init"):
+        module = net if isinstance(net, nn.Module) else net()
+    chosen = material.optimizer_of(module, config, len(own))
+    inputs, labels = task.inputs[: engine.TRIAL_ROWS], task.labels[: engine.TRIAL_ROWS]
+    inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
+    return engine.build(net, loss, chosen, members, inputs, labels, dtype=dtype, device=device)
 
 
-def treatments(net: nn.Module, config: CellConfig) -> dict[str, Treatment]:
-    """Return parameter name -> rule and hyper-parameters."""
-    fields = config.optimizer.model_dump(exclude={"name"})
-    if not isinstance(config.optimizer, MuonConfig):
-        return optimizers.treatments(net, config.optimizer.name, fields)
-    others = {key.removeprefix("adamw_"): fields.pop(key) for key in list(fields) if key.startswith("adamw_")}
-    takes, polar_dtype = fields.pop("takes"), fields.pop("polar_dtype")
-    fields["adjust_lr_fn"] = "original" if fields.pop("scale") else "none"
-    fields["is_orthogonal"] = fields.pop("orthogonalize")
-    fields["polar_dtype"] = None if polar_dtype == "same" else getattr(torch, polar_dtype)
-    return optimizers.treatments(net, "muon", fields, others=others, takes=takes)
+def build_population(config: CellConfig, task: Task, own: tuple[int, ...], device: str) -> Population:
+    """Return the members of these seeds as a stack, before their first step: of a built-in net and optimizer."""
+    net = material.build_net(config, task)
+    dtype, treated = getattr(torch, config.protocol.dtype), material.treatments(net, config)
+    return Population(net, LOSSES[config.loss], treated, streams(config, own), dtype=dtype, device=device)
 
 
-def count_flops(config: CellConfig, task: algorithmic.Task, device: str) -> float:
+def count_flops(config: CellConfig, task: Task, device: str) -> float:
     """Return the floating-point operations of all matrix products in one step of one member, optimizer included.
 
     They are those of the plain net, which computes every position: what is left out here is no merit of an optimizer.
     """
     alone = config.seeds[:1]
-    rows, population = build_rows(config, task, alone, device), build_population(config, task, alone, device)
-    population.net.shortcuts = False  # pyright: ignore[reportArgumentType]
+    rows, (trained, _) = build_rows(config, task, alone, device), build_engine(config, task, alone, device)
+    if isinstance(trained, Population):
+        trained.net.shortcuts = False  # pyright: ignore[reportArgumentType]
     with FlopCounterMode(display=False) as counter:
-        population.step(*rows(0), 0)
+        trained.step(*rows(0), 0)
     return float(counter.get_total_flops())
 
 
 # -- what is seen --------------------------------------------------------------------------------------
 
 
-def _scores(rows: Rows, population: Population) -> dict[str, Tensor]:
+def _scores(rows: Rows, trained: Engine) -> dict[str, Tensor]:
     """Return the mean loss and accuracy of the members on their own train and validation rows, (S,) each."""
-    losses, hits = population.evaluate(rows.inputs, rows.labels)  # (S, rows)
+    losses, hits = trained.evaluate(rows.inputs, rows.labels)  # (S, rows)
     values: dict[str, Tensor] = {}
     for side, members in (("train", rows.train), ("validation", rows.validation)):
         values[f"{side}_loss"] = losses.gather(1, members).mean(dim=1)

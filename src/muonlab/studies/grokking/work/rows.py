@@ -25,6 +25,7 @@ class Rows:
         train_share: share of the rows that is trained on.
         batch: rows in a batch, or "full"; at most num_train.
         pairs_together: keep (a, b) and (b, a) on the same side of the split.
+        short_batch: keep the last batch of an epoch where it is short.
         random_labels: permute each member's labels over all rows, the control that nothing can generalise on.
         device: where the tensors live.
     """
@@ -37,6 +38,7 @@ class Rows:
         train_share: float,
         batch: int | str,
         pairs_together: bool = False,
+        short_batch: bool = False,
         random_labels: bool = False,
         device: str | torch.device = "cpu",
     ):
@@ -52,7 +54,8 @@ class Rows:
         ]
         self.labels = torch.stack(labels).to(device)
         self.num_train, self.num_validation = self.train.shape[1], self.validation.shape[1]
-        self._orders = Orders(self.num_train, self.num_train if batch == "full" else int(batch), seeds)
+        size = self.num_train if batch == "full" else int(batch)
+        self._orders = Orders(self.num_train, size, seeds, short=short_batch)
         self.batch = self._orders.batch
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
@@ -62,7 +65,7 @@ class Rows:
 
     def epoch(self, step: int) -> float:
         """Return the examples drawn in that many steps, divided by the size of the train set."""
-        return step * self.batch / self.num_train
+        return self._orders.drawn(step) / self.num_train
 
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""
