@@ -19,6 +19,16 @@ from muonlab.study.settings import UsageError
 
 EXAMPLE = "examples/own_study.py"
 TINY = {"seeds": 6, "search_seeds": 1, "budget": 12, "evaluations": 3, "extensions": 0}
+WITHOUT_TORCH = """
+import sys
+class Nothing:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ImportError(name)
+sys.meta_path.insert(0, Nothing)
+from muonlab.cli import main
+main(sys.argv[1:])
+"""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -70,15 +80,12 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes_and_a_report(study, fo
         for file in ("result.json", "metrics.jsonl"):
             assert (out / name / file).read_bytes() == (tmp_path / name / file).read_bytes()
 
-    # -- the report needs neither torch nor the user's file, and the command that it names is the one to give -------
-    (folder / EXAMPLE).rename(folder / "elsewhere.py")
-    without = (
-        "import sys; sys.modules['torch'] = None; from muonlab.cli import main; main(['report', 'runs/own_study'])"
-    )
-    (out / "study.json").touch()
-    report = [sys.executable, "-c", without, "report", "runs/own_study"]
-    subprocess.run(report, cwd=folder, env=ENVIRONMENT, check=True, capture_output=True)
-    (folder / "elsewhere.py").rename(folder / EXAMPLE)
+    # -- the report needs neither torch nor the user's file, and the command that it names is the one to give ---------
+    moved = shutil.copytree(out, tmp_path / "moved", ignore=shutil.ignore_patterns("report.html"))
+    report = [sys.executable, "-c", WITHOUT_TORCH, "report", str(moved)]
+    done = subprocess.run(report, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (moved / "report.html").exists()
     assert store.read(out).newest.command("compare").startswith(f"muonlab run {EXAMPLE} seeds=6 ")
 
     # -- what the report says ---------------------------------------------------------------------------------------
