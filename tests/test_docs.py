@@ -12,8 +12,8 @@ import pytest
 from safetensors.torch import save_file
 from torch import nn
 
+from muonlab import inspect
 from muonlab.cli import EXECUTION_KEYS, app
-from muonlab.inspection import inspect
 from muonlab.jobs import store
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import read_json

@@ -28,7 +28,6 @@ ROOMS = {
 }
 # What a worker of a study does, with torch.
 ROOMS["studies/work"] = ROOMS["studies"] | ROOMS["train"] | {"train", "losses", "measure"}
-ROOMS["inspection"] = {"train", "jobs", "study", "studies", "report", "data"}
 ROOMS["cli"] = set(ROOMS)
 PACKAGES = {
     "rules": {"torch"},
@@ -45,7 +44,6 @@ PACKAGES = {
     "studies": {"pydantic", "numpy", "scipy"},
     "studies/work": {"torch", "safetensors", "numpy", "pydantic"},
     "report": {"rich", "numpy", "matplotlib", "jinja2", "markupsafe"},
-    "inspection": {"torch"},
     "cli": {"cyclopts", "torch"},
 }
 # What a room may ask for by tasks.sources.package, which says what to install where it is missing.
@@ -124,7 +122,7 @@ def test_no_source_file_is_longer_than_500_lines():
             "import muonlab.studies.grokking, muonlab.studies.components, muonlab.report.page, muonlab.report.terminal",
             ["torch"],
         ),
-        ("import muonlab.inspection, muonlab.studies.checkpoints.analysis", ["torch", "matplotlib"]),
+        ("import muonlab.studies.checkpoints", ["torch", "matplotlib"]),
         ("import muonlab.jobs.local, muonlab.report.terminal", ["torch", "scipy", "matplotlib"]),
         ("import muonlab.data.images, muonlab.data.text", ["PIL", "sklearn", "tokenizers", "pydoc_data"]),
     ],

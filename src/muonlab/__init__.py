@@ -6,19 +6,26 @@ if TYPE_CHECKING:
     from muonlab.optim.muon import Muon
     from muonlab.optim.muonadamw import MuonAdamW, hf_factory
     from muonlab.optim.split import split_params
+    from muonlab.studies.checkpoints import inspect
 
 __version__ = "0.1.0"
-__all__ = ["Muon", "MuonAdamW", "hf_factory", "split_params"]
+__all__ = ["Muon", "MuonAdamW", "hf_factory", "inspect", "split_params"]
 
-_HOMES = {"Muon": "muon", "MuonAdamW": "muonadamw", "hf_factory": "muonadamw", "split_params": "split"}
+_HOMES = {
+    "Muon": "optim.muon",
+    "MuonAdamW": "optim.muonadamw",
+    "hf_factory": "optim.muonadamw",
+    "split_params": "optim.split",
+    "inspect": "studies.checkpoints",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import an optimizer when it is asked for: the verbs that only read are not to wait for torch."""
+    """Import an attribute when it is asked for: the verbs that only read are not to wait for torch."""
     if name in _HOMES:
         from importlib import import_module
 
-        return getattr(import_module(f"muonlab.optim.{_HOMES[name]}"), name)
+        return getattr(import_module(f"muonlab.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'muonlab' has no attribute {name!r}")
 
 

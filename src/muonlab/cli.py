@@ -153,23 +153,23 @@ def inspect(
     dry_run
         Print what would be measured, and measure nothing.
     """
-    from muonlab import inspection
     from muonlab.jobs import store
     from muonlab.report import terminal
-    from muonlab.studies import find
+    from muonlab.studies import checkpoints as package
 
-    asked, beside = inspection.ask(models, ("out", "device"))
-    folder = Path(",".join(beside.get("out", [str(inspection.OUT)])))
+    asked, beside = package.ask(models, ("out", "device"))
+    folder = Path(",".join(beside.get("out", [str(package.OUT)])))
     device = ",".join(beside.get("device", ["cpu"])).lower()
     _check_device(device)
     store.check(folder, "inspect")
     if taps:
-        terminal.print_taps(inspection.taps(asked))
+        terminal.print_taps(package.taps(asked))
         return 0
+    package.check(asked, folder)
     if dry_run:
-        print(inspection.summary(asked))
-        return _forecast(find("inspect"), asked, folder, workers=1)
-    return _run(find("inspect"), asked, folder, 1, device, "auto")
+        print(package.summary(asked))
+        return _forecast(package, asked, folder, workers=1)
+    return _run(package, asked, folder, 1, device, "auto")
 
 
 def _write_report(folder: Path, package: Any = None) -> None:

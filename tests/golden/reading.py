@@ -39,6 +39,5 @@ def plan_ids(study: str, preset: str, settings: dict[str, Any]) -> list[str]:
 
 def inspect_id(words: list[str]) -> str:
     """Return the id of the job of `muonlab inspect WORDS`."""
-    from muonlab import inspection
-
-    return find("inspect").job(inspection.ask(words)[0]).id
+    package = find("inspect")
+    return package.job(package.ask(words)[0]).id

@@ -28,8 +28,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.parallel import DistributedDataParallel
 
 from muonlab import Muon, MuonAdamW
-from muonlab.optim import muon_step
 from muonlab.optim.sharding import local_shard
+from muonlab.rules import muon as muon_rule
 from optim.ranks import Cases
 
 case = Cases(2, 4)
@@ -137,17 +137,17 @@ def check_same_bits(net):
 @contextmanager
 def orthogonalized():
     """Yield a list that gets, for each call, the number of matrices that this rank orthogonalizes."""
-    original, counts = muon_step.orthogonalize_, []
+    original, counts = muon_rule.orthogonalize_, []
 
     def counting(stacks, *arguments, **options):
         counts.append(sum(len(stack) for stack in stacks))
         return original(stacks, *arguments, **options)
 
-    muon_step.orthogonalize_ = counting
+    muon_rule.orthogonalize_ = counting
     try:
         yield counts
     finally:
-        muon_step.orthogonalize_ = original
+        muon_rule.orthogonalize_ = original
 
 
 MATRICES = 3 + 1 + 1 + 1 + 3 + 1 + 1  # query, key and value; conv, up, down; experts; narrow, wide
@@ -274,6 +274,21 @@ def data_parallel():
 
         *_, count = check_training(net, make_one, dtype)
         assert count == MATRICES
+        check_same_bits(net)
+
+
+@case(2, 4)
+def data_parallel_variants():
+    for variant in ("normuon", "adamuon"):
+        options = {"variant": variant, "split": {"up.weight": [2, 4, 3]}, "adjust_lr_fn": "match_rms_adamw"}
+        net = DistributedDataParallel(make_net())
+
+        def make_one(net, options=options):
+            group = dist.group.WORLD if isinstance(net, DistributedDataParallel) else None
+            net = net.module if group is not None else net
+            return make(net, process_group=group, **options)
+
+        check_training(net, make_one, torch.float64)
         check_same_bits(net)
 
 

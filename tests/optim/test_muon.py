@@ -4,11 +4,11 @@ from torch import nn
 
 from muonlab import Muon
 from muonlab.optim import muon_step
+from muonlab.optim.shell import Item
 from muonlab.rules import muon
-from muonlab.rules.workspace import Workspace
 from muonlab.testing import check_optimizer, extra_checks
 from optim.test_arguments import MUON, UNKNOWN
-from optim.training import NOT_FOR, draw, follow_the_rule, give, muon_alone, parameter, train
+from optim.training import NOT_FOR, draw, follow_the_rule, muon_alone, parameter, train
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.complex64]
 
@@ -166,10 +166,10 @@ def test_a_model_is_pointed_to_muonadamw():
         Muon(nn.Linear(3, 3))
 
 
-@pytest.mark.parametrize("wrong", [[], parameter(4, 3), [None], ["weight"], [("a", 3)], 5], ids=str)
-def test_what_torch_refuses_is_refused(wrong):
-    with pytest.raises((ValueError, TypeError)):
-        Muon(wrong)
+def test_what_torch_refuses_is_refused():
+    for wrong in [[], parameter(4, 3), [None], ["weight"], [("a", 3)], 5]:
+        with pytest.raises((ValueError, TypeError)):
+            Muon(wrong)
 
 
 def test_groups_of_muonadamw_are_pointed_to_it():
@@ -188,48 +188,42 @@ def named():
     return [(name, parameter(*shape, seed=seed)) for seed, (name, shape) in enumerate(NAMED.items())]
 
 
-@pytest.mark.parametrize(
-    "split",
-    [
+def test_a_split_goes_by_patterns_or_is_a_function():
+    for split in [
         {"qkv": 3},
         {"attn.qkv": 3, "other.qkv": (4, 4, 4)},
         lambda name, p: 3 if "qkv" in name and len(p) == 12 else None,
         {"attn.qkv": 3, "qkv": 3},  # the first that matches
-    ],
-)
-def test_a_split_goes_by_patterns_or_is_a_function(split):
-    params = named()
-    starts = [p.detach().clone() for _, p in params]
-    train(Muon(params, split=split, lr=0.1, method="exact"), [p for _, p in params], 1)
-    for number, ((name, p), start) in enumerate(zip(params, starts, strict=True)):
-        shape = (3, 4, 4) if "qkv" in name else (4, 4)
-        gradient = draw(*p.shape, seed=1000 + number, dtype=torch.float32)
-        expected = follow_the_rule(
-            start.reshape(shape), [gradient.reshape(shape)], lr=0.1, weight_decay=0.1, method="exact"
-        )
-        torch.testing.assert_close(p.detach(), expected.reshape(p.shape), rtol=0, atol=1e-5)
+    ]:
+        params = named()
+        starts = [p.detach().clone() for _, p in params]
+        train(Muon(params, split=split, lr=0.1, method="exact"), [p for _, p in params], 1)
+        for number, ((name, p), start) in enumerate(zip(params, starts, strict=True)):
+            shape = (3, 4, 4) if "qkv" in name else (4, 4)
+            gradient = draw(*p.shape, seed=1000 + number, dtype=torch.float32)
+            expected = follow_the_rule(
+                start.reshape(shape), [gradient.reshape(shape)], lr=0.1, weight_decay=0.1, method="exact"
+            )
+            torch.testing.assert_close(p.detach(), expected.reshape(p.shape), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("split", "words"),
-    [
+def test_a_split_that_does_not_fit_is_refused():
+    for split, words in [
         ({"qkv": 5}, r"parameter attn\.qkv\.weight: split=5 does not divide the 12 rows"),
         ({"out": (1, 2)}, r"parameter attn\.out\.weight: split=\(1, 2\) does not sum to the 4 rows"),
         ({"qvk": 3}, "the pattern 'qvk', which matches no parameter of Muon; did you mean 'qkv'"),
         ({"qkv": 3, "key": 2}, r"the pattern 'key', which matches no parameter"),
         (lambda name, p: 7, r"split=7 does not divide"),
         (lambda name, p: "three", r"split='three'"),
-    ],
-)
-def test_a_split_that_does_not_fit_is_refused(split, words):
-    with pytest.raises(ValueError, match=words):
-        Muon(named(), split=split)
+    ]:
+        with pytest.raises(ValueError, match=words):
+            Muon(named(), split=split)
 
 
-@pytest.mark.parametrize("split", [{"qkv": 3}, lambda name, p: 3])
-def test_a_split_of_parameters_without_names_is_refused(split):
-    with pytest.raises(ValueError, match="give named parameters"):
-        Muon([p for _, p in named()], split=split)
+def test_a_split_of_parameters_without_names_is_refused():
+    for split in [{"qkv": 3}, lambda name, p: 3]:
+        with pytest.raises(ValueError, match="give named parameters"):
+            Muon([p for _, p in named()], split=split)
 
 
 def test_an_added_group_is_split_too():
@@ -243,30 +237,6 @@ def test_an_added_group_is_split_too():
 # ------------------------------------------------------------------------------------------------------ momentum cycles
 
 
-@pytest.mark.parametrize("name", ["OneCycleLR", "CyclicLR"])
-def test_schedulers_cycle_the_momentum_that_the_step_uses(name):
-    p = parameter(6, 4, dtype=torch.float64)
-    start = p.detach().clone()
-    optimizer = Muon([p], lr=0.1, method="exact", weight_decay=0.0)
-    cycle = {"base_momentum": 0.5, "max_momentum": 0.9}
-    if name == "OneCycleLR":
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=8, **cycle)
-    else:
-        scheduler = torch.optim.lr_scheduler.CyclicLR(optimizer, 0.01, 0.1, step_size_up=3, **cycle)
-    state, expected, seen = {"momentum": torch.zeros(6, 4, dtype=torch.float64)}, start, set()
-    for step in range(1, 7):
-        group = optimizer.param_groups[0]
-        seen.add(round(group["momentum"], 3))
-        give([p], step)
-        expected, state = muon.update(
-            p.grad, state, expected, lr=group["lr"], momentum=group["momentum"], weight_decay=0.0, method="exact"
-        )
-        optimizer.step()
-        scheduler.step()
-    torch.testing.assert_close(p.detach(), expected, rtol=0, atol=1e-10)
-    assert len(seen) > 3
-
-
 def stepped(grad, **options):
     p = torch.nn.Parameter(torch.zeros_like(grad))
     p.grad = grad
@@ -274,24 +244,29 @@ def stepped(grad, **options):
     return p.detach()
 
 
+def test_without_eps_a_zero_gradient_still_gives_a_zero_update():
+    for method in ["quintic", "auto"]:
+        assert not stepped(torch.zeros(8, 8), eps=0.0, method=method).any()
+
+
 @pytest.mark.parametrize("method", ["quintic", "auto"])
-def test_without_eps_a_zero_gradient_still_gives_a_zero_update(method):
-    assert not stepped(torch.zeros(8, 8), eps=0.0, method=method).any()
+def test_products_in_float16_are_of_scaled_directions(method):
+    for scale in [1e-10, 1e-3, 1.0, 1e5]:
+        grad = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+        update = stepped(grad * scale, method=method, ns_dtype=torch.float16)
+        expected = stepped(grad, method=method, ns_dtype=torch.float32)
+        assert torch.cosine_similarity(update.flatten(), expected.flatten(), dim=0) > 0.99
 
 
-@pytest.mark.parametrize("scale", [1e-10, 1e-3, 1.0, 1e5])
-@pytest.mark.parametrize("method", ["quintic", "auto"])
-def test_products_in_float16_are_of_scaled_directions(method, scale):
-    grad = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
-    update = stepped(grad * scale, method=method, ns_dtype=torch.float16)
-    expected = stepped(grad, method=method, ns_dtype=torch.float32)
-    assert torch.cosine_similarity(update.flatten(), expected.flatten(), dim=0) > 0.99
-
-
-def test_exact_products_are_never_narrow_on_another_device_either():
+@pytest.mark.parametrize(("method", "dtype"), [("auto", torch.bfloat16), ("exact", None)])
+def test_products_on_another_device_are_in_bfloat16_but_for_exact_ones(monkeypatch, method, dtype):
+    seen = []
+    monkeypatch.setattr(muon, "update_", lambda *_, polar_dtype, **__: seen.append(polar_dtype))
     p = torch.nn.Parameter(torch.empty(8, 8, device="meta"))
-    optimizer = Muon([p], method="exact")
-    assert muon_step._polar(optimizer.param_groups[0], p, Workspace()).keywords["dtype"] is None
+    group = Muon([p], method=method).param_groups[0]
+    item = Item("p", p, 0, 0, torch.empty(8, 8, device="meta"), work=p.detach())
+    muon_step.update(group, [item])
+    assert seen == [dtype]
 
 
 def test_exact_is_refused_where_the_host_may_not_look():

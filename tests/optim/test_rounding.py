@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 from torch import nn
 
-from muonlab import Muon, MuonAdamW
+from muonlab import Muon
 from muonlab.optim.rounding import is_narrow, narrow, noise, widen
 from optim.training import adamw_half, draw, give, muon_half, parameter, train
 
@@ -110,18 +110,18 @@ def rounded(value: float | torch.Tensor, num: int, key: int = 3) -> torch.Tensor
     return p.double()
 
 
-@pytest.mark.parametrize("value", [1.001, -1.001, 0.3, 1.9999, 3.1e-39, -7e-41, 1e38, 12345.678, 1 + 2**-16])
-def test_stochastic_rounding_is_unbiased_and_goes_to_a_neighbour(value):
-    value = float(torch.tensor(value, dtype=torch.float32))
-    num = 2**18
-    values, counts = rounded(value, num).unique(return_counts=True)
-    assert len(values) == 2
-    below, above = sorted(values.tolist(), key=abs)
-    assert abs(below) < abs(value) < abs(above)
-    share = (value - below) / (above - below)
-    sigma = (share * (1 - share) / num) ** 0.5
-    found = float(counts[values == above]) / num
-    assert abs(found - share) < 5 * sigma
+def test_stochastic_rounding_is_unbiased_and_goes_to_a_neighbour():
+    for value in [1.001, -1.001, 0.3, 1.9999, 3.1e-39, -7e-41, 1e38, 12345.678, 1 + 2**-16]:
+        value = float(torch.tensor(value, dtype=torch.float32))
+        num = 2**18
+        values, counts = rounded(value, num).unique(return_counts=True)
+        assert len(values) == 2
+        below, above = sorted(values.tolist(), key=abs)
+        assert abs(below) < abs(value) < abs(above)
+        share = (value - below) / (above - below)
+        sigma = (share * (1 - share) / num) ** 0.5
+        found = float(counts[values == above]) / num
+        assert abs(found - share) < 5 * sigma
 
 
 def test_what_bfloat16_holds_is_not_moved():
@@ -162,14 +162,14 @@ def test_strides_do_not_matter():
 # ------------------------------------------------------------------------------------------------------------ the noise
 
 
-@pytest.mark.parametrize("key", [0, 1, 0x10001, 2**31, 2**40 + 7])
-def test_noise_is_uniform(key):
-    drawn = noise(2**20, key, CPU)
-    assert drawn.min() >= 0
-    assert drawn.max() < 2**16
-    # The level is fixed by the keys: a hash that is uneven gives zero here.
-    assert chisquare(torch.bincount(drawn, minlength=2**16).numpy()).pvalue > 1e-4
-    assert kstest((drawn[: 2**16].double() / 2**16).numpy(), "uniform").pvalue > 1e-4
+def test_noise_is_uniform():
+    for key in [0, 1, 0x10001, 2**31, 2**40 + 7]:
+        drawn = noise(2**20, key, CPU)
+        assert drawn.min() >= 0
+        assert drawn.max() < 2**16
+        # The level is fixed by the keys: a hash that is uneven gives zero here.
+        assert chisquare(torch.bincount(drawn, minlength=2**16).numpy()).pvalue > 1e-4
+        assert kstest((drawn[: 2**16].double() / 2**16).numpy(), "uniform").pvalue > 1e-4
 
 
 def test_noise_differs_by_step_and_by_parameter_without_correlation():
@@ -199,45 +199,3 @@ def test_equal_parameters_are_rounded_apart_and_each_step_anew(make):
         ends += [p.detach() - old for p, old in zip(params, before, strict=True)]
     for i, first in enumerate(ends):
         assert all(not torch.equal(first, other) for other in ends[:i])
-
-
-@pytest.mark.parametrize("make", [Muon, muon_half, adamw_half])
-def test_no_generator_is_touched_and_a_restart_rounds_alike(make):
-    before = torch.get_rng_state()
-    ends = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        params = [parameter(6, 4, seed=number, dtype=torch.bfloat16) for number in range(2)]
-        state = torch.get_rng_state()
-        optimizer = make(params)
-        ends.append(train(optimizer, params, 5))
-        assert torch.equal(torch.get_rng_state(), state)
-    torch.set_rng_state(before)
-    assert all(torch.equal(first, second) for first, second in zip(*ends, strict=True))
-
-
-@pytest.mark.parametrize("rounding", ["stochastic", "remainder"])
-@pytest.mark.parametrize("rule", ["muon", "adamw"])
-def test_small_updates_of_a_bfloat16_parameter_add_up(rule, rounding):
-    p = nn.Parameter(torch.ones(64, 64, dtype=torch.bfloat16))
-    optimizer = MuonAdamW(
-        [{"params": [p], "rule": rule}],
-        lr=2e-3,
-        adamw_lr=1e-4,
-        weight_decay=0.0,
-        adamw_weight_decay=0.0,
-        rounding=rounding,
-    )
-    p.grad = draw(64, 64, dtype=torch.bfloat16)
-    twin = nn.Parameter(torch.ones(64, 64))
-    exact = MuonAdamW(
-        [{"params": [twin], "rule": rule}], lr=2e-3, adamw_lr=1e-4, weight_decay=0.0, adamw_weight_decay=0.0
-    )
-    twin.grad = p.grad.float()
-    for _ in range(50):  # an entry moves by less than 1e-3 a step, where half the spacing is 2e-3 below one
-        optimizer.step()
-        exact.step()
-    way = widen(p.detach(), optimizer.state[p].get("remainder")).double() - 1
-    expected = twin.detach().double() - 1
-    share = float((way * expected).sum() / expected.square().sum())
-    assert abs(share - 1) < 0.05

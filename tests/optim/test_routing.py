@@ -71,9 +71,8 @@ def test_in_lists_the_name_of_the_list_counts():
     assert Place("weight", torch.empty(4, 3)).layer == ""
 
 
-@pytest.mark.parametrize(
-    ("heads", "others"),
-    [
+def test_heads_are_known_by_their_names():
+    for heads, others in [
         (["lm_head.weight"], ["blocks.0.attn.weight", "norm.weight"]),
         (["module._orig_mod.head.weight"], ["module._orig_mod.blocks.0.fc1.weight"]),  # DDP and torch.compile
         (["head.fc.weight"], ["blocks.0.mlp.fc.weight", "head.pre_logits.fc.weight"]),  # timm: the last is the head
@@ -87,15 +86,9 @@ def test_in_lists_the_name_of_the_list_counts():
         (["proj_out.weight"], ["model.decoder.layers.0.fc2.weight", "decoder.weight_ih_l0"]),  # Whisper; an LSTM
         (["final_layer.linear.weight"], ["final_layer.adaLN_modulation.1.weight"]),  # DiT
         (["head.weight"], ["head_norm.weight", "overhead.weight", "head.pos_embed"]),
-    ],
-)
-def test_heads_are_known_by_their_names(heads, others):
-    found = output_heads(named(*others, *heads))
-    assert {place.name for place in found} == set(heads)
-
-
-def test_vectors_are_no_heads():
-    assert output_heads(named("head.weight", shape=(4,))) == set()
+    ]:
+        found = output_heads(named(*others, *heads))
+        assert {place.name for place in found} == set(heads)
 
 
 @pytest.mark.parametrize("ending", ["weight_v", "parametrizations.weight.original1"])
@@ -106,9 +99,8 @@ def test_both_tensors_of_a_weight_normed_head_are_found(ending):
     assert "head.last.0.weight" not in {place.name for place in found}
 
 
-@pytest.mark.parametrize(
-    ("module", "tensor", "expected"),
-    [
+def test_the_layout_follows_from_the_module():
+    for module, tensor, expected in [
         (nn.Linear(3, 4), "weight", ("matrix", 1)),
         (nn.Conv1d(4, 6, 3), "weight", ("convolution", 1)),
         (nn.Conv2d(4, 6, 3, groups=2), "weight", ("convolution", 2)),
@@ -122,15 +114,12 @@ def test_both_tensors_of_a_weight_normed_head_are_found(ending):
         (nn.GRUCell(3, 4), "weight_ih", ("matrix", 3)),
         (nn.RNN(3, 4), "weight_ih_l0", ("matrix", 1)),
         (nn.Bilinear(3, 4, 5), "weight", ("experts", 1)),
-    ],
-)
-def test_the_layout_follows_from_the_module(module, tensor, expected):
-    assert kind_and_blocks(place_of(module, tensor)) == expected
+    ]:
+        assert kind_and_blocks(place_of(module, tensor)) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "expected"),
-    [
+def test_without_a_module_the_layout_follows_from_name_and_shape():
+    for name, shape, expected in [
         ("blocks.0.attn.qkv.weight", (12, 4), ("matrix", 3)),
         ("blocks.0.attn.qkv.weight", (8, 4), ("matrix", 1)),  # grouped queries: the parts are not thirds
         ("h.0.attn.c_attn.weight", (12, 4), ("matrix", 3)),  # nanoGPT
@@ -140,15 +129,12 @@ def test_the_layout_follows_from_the_module(module, tensor, expected):
         ("experts.up", (8, 4, 6), ("experts", 1)),
         ("encoder.conv1.weight", (8, 4, 3), ("convolution", 1)),
         ("stem.weight", (8, 4, 3, 3), ("convolution", 1)),
-    ],
-)
-def test_without_a_module_the_layout_follows_from_name_and_shape(name, shape, expected):
-    assert kind_and_blocks(Place(name, torch.empty(shape))) == expected
+    ]:
+        assert kind_and_blocks(Place(name, torch.empty(shape))) == expected
 
 
-@pytest.mark.parametrize(
-    ("module", "reason"),
-    [
+def test_a_modules_first_parameter_goes_by_its_type_and_shape():
+    for module, reason in [
         (nn.Embedding(4, 3), "embedding"),
         (nn.EmbeddingBag(4, 3), "embedding"),
         (type("VocabParallelEmbedding", (nn.Bilinear,), {})(3, 4, 5), "embedding"),  # a class of someone else
@@ -165,15 +151,12 @@ def test_without_a_module_the_layout_follows_from_name_and_shape(name, shape, ex
         (nn.Conv2d(8, 8, 3, groups=2), None),
         (nn.ConvTranspose1d(8, 4, 3), None),
         (nn.Bilinear(3, 4, 5), "bilinear form"),
-    ],
-)
-def test_a_modules_first_parameter_goes_by_its_type_and_shape(module, reason):
-    assert adamw_reason(places(module)[0], set()) == reason
+    ]:
+        assert adamw_reason(places(module)[0], set()) == reason
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "reason"),
-    [
+def test_without_a_module_a_parameter_goes_by_name_and_shape():
+    for name, shape, reason in [
         ("transformer.wte.weight", (9, 4), "embedding"),
         ("model.embed_tokens.weight", (9, 4), "embedding"),
         ("token_embedding_table.weight", (9, 4), "embedding"),
@@ -192,10 +175,8 @@ def test_a_modules_first_parameter_goes_by_its_type_and_shape(module, reason):
         ("layer_scale", (9, 1, 1), "elementwise"),
         ("norm.weight", (9,), "vector"),
         ("scale", (), "vector"),
-    ],
-)
-def test_without_a_module_a_parameter_goes_by_name_and_shape(name, shape, reason):
-    assert adamw_reason(Place(name, torch.empty(shape)), set()) == reason
+    ]:
+        assert adamw_reason(Place(name, torch.empty(shape)), set()) == reason
 
 
 def test_a_linear_layer_that_embeds_is_a_matrix():

@@ -8,10 +8,10 @@ from muonlab import Muon
 from optim.training import draw
 
 SHAPES = {
-    "small": [(6, 4), (4, 6), (6, 4)],
+    "of one tile": [(96, 64), (64, 96), (96, 64)],
     "of several tiles": [(700, 400), (400, 700)],
     "wider than a tile": [(3, 140_000)],
-    "experts": [(5, 48, 32), (2, 400, 384)],
+    "experts": [(5, 96, 64), (2, 400, 384)],
     "convolutions": [(64, 16, 3, 3), (384, 128, 3, 3)],
 }
 
@@ -45,37 +45,35 @@ def expect_alike(shapes, gradients=ordinary, tolerance=1e-4, **options):
 
 
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("nesterov", [True, False])
-def test_tiles_make_no_difference(name, nesterov):
-    expect_alike(SHAPES[name], nesterov=nesterov, weight_decay=0.5, method="polar_express")
+def test_tiles_make_no_difference(name):
+    for nesterov in [True, False]:
+        expect_alike(SHAPES[name], nesterov=nesterov, weight_decay=0.5, method="polar_express")
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"method": "quintic"},
-        {"method": "exact"},
         {"method": "gram"},
         {"method": "aol"},
         {"weight_decay": 0.0},
         {"lr": torch.tensor(0.1), "weight_decay": torch.tensor(0.5)},
         {"split": {"p0": 2}},
-        {"split": {"p0": (1, 5)}},
+        {"split": {"p0": (16, 80)}},
         {"momentum": 0.0},
         {"adjust_lr_fn": "spectral"},
     ],
     ids=str,
 )
 def test_options_make_no_difference(options):
-    expect_alike([(6, 4), (6, 4), (3, 6, 4), (4, 9)], **options)
+    expect_alike([(96, 64), (96, 64), (3, 96, 64), (64, 90)], **options)
 
 
 def test_float64_is_not_computed_in_float32():
-    expect_alike([(6, 4), (400, 384)], dtype=torch.float64, method="polar_express", tolerance=1e-12)
+    expect_alike([(96, 64), (300, 280)], dtype=torch.float64, method="polar_express", tolerance=1e-12)
 
 
 def test_products_in_bfloat16_differ_by_their_rounding():
-    expect_alike([(6, 4), (400, 384)], method="polar_express", ns_dtype=torch.bfloat16, tolerance=0.1)
+    expect_alike([(96, 64), (300, 280)], method="polar_express", ns_dtype=torch.bfloat16, tolerance=0.1)
 
 
 @pytest.mark.parametrize("ns_dtype", [None, torch.bfloat16])
@@ -87,21 +85,14 @@ def test_gradients_of_any_size_make_no_difference(scales, ns_dtype):
         return ordinary(step, number, shape) * scales[step]
 
     tolerance = 0.1 if ns_dtype else 1e-3
-    expect_alike([(6, 4), (4, 6), (400, 384)], gradients, tolerance, method="polar_express", ns_dtype=ns_dtype)
+    expect_alike([(96, 64), (64, 96), (300, 280)], gradients, tolerance, method="polar_express", ns_dtype=ns_dtype)
 
 
 def test_zero_gradients_leave_a_matrix_to_its_decay_beside_others():
     def gradients(step, number, shape):
         return torch.zeros(shape) if number == 0 else ordinary(step, number, shape)
 
-    shapes = [(6, 4), (6, 4), (4, 6)]
+    shapes = [(96, 64), (96, 64), (64, 96)]
     (params, _) = ends(shapes, True, gradients, weight_decay=0.5, num_steps=1)
-    torch.testing.assert_close(params[0], 0.95 * draw(6, 4, dtype=torch.float32))
+    torch.testing.assert_close(params[0], 0.95 * draw(96, 64, dtype=torch.float32))
     expect_alike(shapes, gradients)
-
-
-def test_a_small_matrix_beside_large_ones_of_another_scale_is_not_lost():
-    def gradients(step, number, shape):
-        return ordinary(step, number, shape) * (1e-30, 1e30, 1.0)[number]
-
-    expect_alike([(6, 4), (6, 4), (6, 4)], gradients, 1e-3, method="polar_express")

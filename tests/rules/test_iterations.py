@@ -61,20 +61,20 @@ def test_newton_schulz_acts_on_the_singular_values(polynomials, rows, more, seed
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128, torch.bfloat16])
 @pytest.mark.parametrize("polynomials", [[JORDAN] * 5, [(1.5, -0.5, 0.0)] * 6], ids=["quintic", "cubic"])
-@pytest.mark.parametrize("shape", [*SHAPES, (40, 60), (60, 40)])
-def test_newton_schulz_in_place_is_the_same_but_for_rounding(shape, polynomials, dtype):
+def test_newton_schulz_in_place_is_the_same_but_for_rounding(polynomials, dtype):
     """Of a cubic too: in bfloat16 on a CPU, torch 2.13 ignores beta in baddbmm where alpha is zero."""
-    X = draw(3, *shape).to(dtype)
-    X /= torch.linalg.matrix_norm(X, keepdim=True)
-    is_tall = shape[0] > shape[1]
-    wide = X.to(torch.complex128 if dtype.is_complex else torch.float64)
-    expected = newton_schulz(wide.mH, polynomials).mH if is_tall else newton_schulz(wide, polynomials)
-    work = Workspace()
-    for G in (X, X, X.mT.contiguous().mT):  # in memory that was used before as well
-        actual = newton_schulz_(G.clone(), polynomials, work, "Y")
-        assert actual.is_contiguous()  # into another layout, torch's products in bfloat16 take 5000 times as long
-        actual = actual.to(wide.dtype)
-        torch.testing.assert_close(actual, expected, rtol=0, atol=0.05 if dtype == torch.bfloat16 else 1e-11)
+    for shape in [*SHAPES, (40, 60), (60, 40)]:
+        X = draw(3, *shape).to(dtype)
+        X /= torch.linalg.matrix_norm(X, keepdim=True)
+        is_tall = shape[0] > shape[1]
+        wide = X.to(torch.complex128 if dtype.is_complex else torch.float64)
+        expected = newton_schulz(wide.mH, polynomials).mH if is_tall else newton_schulz(wide, polynomials)
+        work = Workspace()
+        for G in (X, X, X.mT.contiguous().mT):  # in memory that was used before as well
+            actual = newton_schulz_(G.clone(), polynomials, work, "Y")
+            assert actual.is_contiguous()  # into another layout, torch's products in bfloat16 take 5000 times as long
+            actual = actual.to(wide.dtype)
+            torch.testing.assert_close(actual, expected, rtol=0, atol=0.05 if dtype == torch.bfloat16 else 1e-11)
 
 
 @given(st.data(), st.integers(1, 7), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
@@ -161,18 +161,18 @@ def test_over_the_stated_range_of_norms_the_answer_is_the_same(is_preconditioned
 
 
 @pytest.mark.parametrize("polynomials", [polar_express(5), polar_express(4), cubic(7)], ids=["five", "four", "cubic"])
-@pytest.mark.parametrize("shape", [(1, 6, 9), (1, 9, 6), (3, 40, 64), (3, 64, 40), (2, 32, 32)])
-def test_bfloat16_products_give_polar_factors(shape, polynomials):
-    small, large = sorted(shape[1:])
-    stack = [with_spectrum(torch.linspace(1, 0.2, small), large, seed) for seed in range(shape[0])]
-    X, expected = (
-        torch.stack(each) if shape[1] <= shape[2] else torch.stack(each).mT for each in zip(*stack, strict=True)
-    )
-    for stages in ((1,) * len(polynomials), (2,) * (len(polynomials) // 2) + (1,) * (len(polynomials) % 2)):
-        actual = run(X.bfloat16(), polynomials, stages)
-        for one, other in zip(actual, expected, strict=True):
-            assert cosine(one, other) > 0.997
-            assert one.double().norm().item() == pytest.approx(other.norm().item(), rel=0.08)
+def test_bfloat16_products_give_polar_factors(polynomials):
+    for shape in [(1, 6, 9), (1, 9, 6), (3, 40, 64), (3, 64, 40), (2, 32, 32)]:
+        small, large = sorted(shape[1:])
+        stack = [with_spectrum(torch.linspace(1, 0.2, small), large, seed) for seed in range(shape[0])]
+        X, expected = (
+            torch.stack(each) if shape[1] <= shape[2] else torch.stack(each).mT for each in zip(*stack, strict=True)
+        )
+        for stages in ((1,) * len(polynomials), (2,) * (len(polynomials) // 2) + (1,) * (len(polynomials) % 2)):
+            actual = run(X.bfloat16(), polynomials, stages)
+            for one, other in zip(actual, expected, strict=True):
+                assert cosine(one, other) > 0.997
+                assert one.double().norm().item() == pytest.approx(other.norm().item(), rel=0.08)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(64, 576), (128, 128), (256, 1024)])
@@ -187,7 +187,7 @@ def test_in_bfloat16_stages_of_two_and_three_keep_small_singular_values_and_one_
 STAGES = [(1, 1, 1, 1, 1), (2, 3), (5,)]
 
 
-@pytest.mark.parametrize("shape", [(512, 1024), (520, 1100), (1100, 520)])
+@pytest.mark.parametrize("shape", [(512, 1024), (1100, 520)])
 def test_large_matrices_in_bfloat16_of_which_half_a_gram_matrix_may_be_computed(shape):
     X, expected = layer("condition 1e3", *shape)
     for stages in STAGES[:2]:

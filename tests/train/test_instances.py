@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from muonlab.losses import softmax
 from muonlab.optim.muonadamw import MuonAdamW
@@ -270,18 +269,6 @@ def test_state_that_a_checkpoint_cannot_hold_is_named():
     optimizer.state[p]["kind"] = {1, 2}
     with pytest.raises(ValueError, match="state/0/kind is a set, which a checkpoint cannot hold"):
         instances.tensors()
-
-
-def test_the_population_is_the_net_that_its_parameters_say():
-    made = population(FACTORIES["adagrad"])
-    made.step(*batch(0), 0)
-    inputs, labels = batch(1)
-    losses, _ = made.evaluate(inputs[0], labels)
-    for member in range(3):
-        own = {name: p[member] for name, p in made.parameters.items()}
-        torch.testing.assert_close(
-            losses[member], softmax(functional_call(make_net().double(), own, (inputs[0],)), labels[member])
-        )
 
 
 def test_two_parameters_with_one_gradient_each_have_their_own_to_write_to():

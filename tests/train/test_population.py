@@ -6,7 +6,6 @@ from torch import nn
 from torch.func import functional_call
 
 from muonlab.losses import LOSSES, softmax
-from muonlab.nets.resnet import ResNet
 from muonlab.rules import adamw, muon
 from muonlab.studies.grokking.work.cell import build_population, build_rows, streams
 from muonlab.studies.grokking.work.material import build_net, build_task, treatments
@@ -48,31 +47,6 @@ def test_a_member_equals_the_run_made_alone(make_cell, task, loss, optimizer):
 def test_a_member_equals_the_run_made_alone_for_every_net(make_cell, net):
     config = make_cell(net=net)
     assert_member_is(train(config, (3, 4)), 1, train(config, (4,)))
-
-
-def test_members_with_learning_rates_of_their_own_equal_runs_made_alone(make_cell):
-    config = make_cell(net={"dropout": 0.1})
-    task = build_task(config)
-    net = build_net(config, task)
-    rates = (0.01, 0.05)
-
-    def population(seeds, lr) -> Population:
-        treatments = {
-            name: Treatment(muon, {"lr": lr, "weight_decay": 0.1})
-            if p.ndim == 2
-            else Treatment(adamw, {"lr": lr, "beta2": 0.98})
-            for name, p in net.named_parameters()
-        }
-        made = Population(net, LOSSES["softmax"], treatments, seeds, dtype=torch.float64)
-        rows = build_rows(config, task, seeds, "cpu")
-        for step in range(NUM_STEPS):
-            made.step(*rows(step), step)
-        return made
-
-    together = population((4, 4), torch.tensor(rates, dtype=torch.float64))
-    for member, rate in enumerate(rates):
-        assert_member_is(together, member, population((4,), rate))
-    assert not torch.allclose(together.parameters["head.weight"][0], together.parameters["head.weight"][1])
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -243,21 +217,3 @@ def test_muon_on_convolutions_is_the_rule_on_their_matrices_in_a_plain_loop():
             p.data = seen[name].view(p.shape)
     for name, p in plain.items():
         torch.testing.assert_close(population.parameters[name][1], p.detach(), **TOLERANCE)
-
-
-def test_a_residual_network_trains_with_muon_on_its_kernels_at_rates_by_member_and_goes_on_from_its_tensors():
-    net = ResNet(3, channels=1, image_size=8, width=4, depths=(1, 1), norm="group", groups=2)
-    given = (net, softmax, flattening(net, torch.tensor([0.05, 0.01], dtype=torch.float64)), (3, 3))
-    first, second = (Population(*given, dtype=torch.float64) for _ in range(2))
-    reference = Sequential(*given, dtype=torch.float64)
-    for step in range(6):
-        if step == 3:
-            second.load(first.tensors())
-        for engine in (first, reference) if step < 3 else (first, second, reference):
-            engine.step(*images(step), step)
-    for name, p in reference.parameters.items():
-        assert torch.equal(first.parameters[name], second.parameters[name])
-        torch.testing.assert_close(first.parameters[name], p, rtol=1e-9, atol=1e-9 * p.abs().max().item())
-    kernels = first.parameters["blocks.1.conv1.weight"]
-    assert first.tensors()["state/blocks.1.conv1.weight/momentum"].shape == (2, 8, 36)
-    assert not torch.allclose(kernels[0], kernels[1])

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 Kind = Literal["matrix", "convolution", "experts"]
@@ -36,14 +35,11 @@ class Layout:
         return tuple((self.count, rows, self.columns) for rows in self.blocks)
 
     def stacks(self, tensor: Tensor) -> list[Tensor]:
-        """Return a tensor of the parameter's shape as stacks of matrices, views of it where its memory allows."""
+        """Return the parameter, or a tensor (count, rows, ...), as stacks of matrices: views where memory allows."""
+        matrices = tensor.reshape(self.count, self.rows, -1)
         if len(set(self.blocks)) == 1:
-            return [tensor.reshape(self.shapes[0])]
-        return list(tensor.reshape(self.count, self.rows, self.columns).split(self.blocks, dim=1))
-
-    def join(self, stacks: Sequence[Tensor], shape: torch.Size) -> Tensor:
-        """Return the parameter's shape made of stacks again."""
-        return (stacks[0] if len(stacks) == 1 else torch.cat(list(stacks), dim=1)).reshape(shape)
+            return [matrices.reshape(self.count * len(self.blocks), self.blocks[0], matrices.shape[-1])]
+        return list(matrices.split(self.blocks, dim=1))
 
 
 def layout(shape: Sequence[int], kind: Kind | None = None, split: Split = None) -> Layout:

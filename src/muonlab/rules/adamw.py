@@ -61,45 +61,82 @@ def update(
     return p, {"exp_avg": m, "exp_avg_sq": v, "step": step}
 
 
+FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps"}
+
+
+@torch.compiler.disable(reason="torch keeps its fused kernels out of graphs")
 def update_(
     grads: Sequence[Tensor],
     states: Sequence[dict[str, Tensor]],
     ps: Sequence[Tensor],
-    workspace: Workspace,
+    workspace: Workspace | None = None,
     *,
-    lr: float,
+    lr: float | Tensor,
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
-    weight_decay: float = 0.01,
+    weight_decay: float | Tensor = 0.01,
+    found_inf: Tensor | None = None,
+    capturable: bool = False,
 ) -> None:
     """Make the step of `update` on many parameters in place, in one pass over memory by torch's fused kernel.
 
     Args:
         grads: a gradient for each parameter.
-        states: a state for each.
-        ps: parameters, real.
+        states: a state for each, of any dtype.
+        ps: parameters.
         workspace: not needed.
-        lr: as of `update`, as are the others.
+        lr: as of `update`, as are the others; numbers, or tensors without axes.
+        found_inf: 1.0 on a device leaves parameters and states as they are, without a look from the host.
+        capturable: whether the step may be captured in a CUDA graph.
     """
+    if not ps:
+        return
+    given = [(p, g, s["exp_avg"], s["exp_avg_sq"]) for p, g, s in zip(ps, grads, states, strict=True)]
+    aligned = [_aligned(tensors) for tensors in given]
+    real = [list(map(torch.view_as_real, tensors)) if tensors[0].is_complex() else tensors for tensors in aligned]
+    works, gradients, averages, squares = map(list, zip(*real, strict=True))
     adamw(
-        list(ps),
-        [_aligned(grad, p) for grad, p in zip(grads, ps, strict=True)],
-        [state["exp_avg"] for state in states],
-        [state["exp_avg_sq"] for state in states],
+        works,
+        gradients,
+        averages,
+        squares,
         [],
         [state["step"] for state in states],
-        fused=True,
+        foreach=False,
+        fused={p.device.type for p in ps} <= FUSED_DEVICES,
+        found_inf=found_inf,
+        capturable=capturable,
         amsgrad=False,
         beta1=beta1,
         beta2=beta2,
         lr=lr,
-        weight_decay=weight_decay,
+        weight_decay=weight_decay,  # pyright: ignore[reportArgumentType]  # a tensor does as well
         eps=eps,
         maximize=False,
     )
+    for tensors, used in zip(given, aligned, strict=True):
+        for index in () if used is tensors else (0, 2, 3):
+            if used[index] is not tensors[index]:
+                tensors[index].copy_(used[index])
 
 
-def _aligned(grad: Tensor, p: Tensor) -> Tensor:
-    """Return a gradient in the order of memory of its parameter, which the fused kernel takes for granted."""
-    return grad if grad.stride() == p.stride() else torch.empty_like(p).copy_(grad)
+def _aligned(tensors: tuple[Tensor, ...]) -> Sequence[Tensor]:
+    """Return tensors in the dtype and the order of memory of the first, without gaps, for the fused kernel."""
+    p, g, m, v = tensors
+    strides, dtype = p.stride(), p.dtype
+    is_alike = g.stride() == m.stride() == v.stride() == strides and g.dtype == m.dtype == v.dtype == dtype
+    if is_alike and p.is_contiguous():
+        return tensors
+    dense = p if _is_dense(p) else p.contiguous()
+    strides = dense.stride()
+    return [t if t.stride() == strides and t.dtype == dtype else torch.empty_like(dense).copy_(t) for t in tensors]
+
+
+def _is_dense(p: Tensor) -> bool:
+    size = 1
+    for stride, length in sorted(zip(p.stride(), p.shape, strict=True)):
+        if length > 1 and stride != size:
+            return False
+        size *= length
+    return True

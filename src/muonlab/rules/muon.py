@@ -1,14 +1,16 @@
 """Muon: momentum, orthogonalized (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)."""
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from muonlab.rules.matrices import Matrices, as_stack, batches, is_plain, memory, split, tiles
 from muonlab.rules.operand import operand
-from muonlab.rules.polar import chunk, normalize, orthogonalize, orthogonalize_
+from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_
+from muonlab.rules.polynomials import Polynomial
 from muonlab.rules.workspace import Workspace
 
 AdjustLR = str | Callable[[tuple[int, int]], float]
@@ -116,12 +118,16 @@ def update(
     return p, state
 
 
-OTHERS = ("is_orthogonal", "cautious", "variant", "beta2")  # which `takes` has found to ask for nothing
-
-
 def takes(hyper: Mapping[str, Any]) -> bool:
-    """Return whether `update_` has these hyper-parameters: no control and no variant."""
-    return bool(hyper.get("is_orthogonal", True)) and not hyper.get("cautious") and hyper.get("variant") is None
+    """Return whether `update_` has these hyper-parameters: it lacks the control."""
+    return bool(hyper.get("is_orthogonal", True))
+
+
+# --- the same step in place
+
+
+# Between these norms neither a direction nor its Gram matrix under- or overflows in float32 or bfloat16.
+SMALLEST, LARGEST = 1e-15, 1e15
 
 
 def update_(
@@ -129,52 +135,156 @@ def update_(
     states: Sequence[dict[str, Tensor]],
     ps: Sequence[Tensor],
     workspace: Workspace,
-    **hyper: Any,
-) -> None:
-    """Make the step of `update` on many parameters in place, all matrices of one shape orthogonalized together.
-
-    Args:
-        grads: a gradient for each parameter.
-        states: a state for each.
-        ps: parameters, (*members, rows, columns).
-        workspace: where temporary tensors come from.
-        **hyper: as of `update`, as far as `takes` them; numbers.
-    """
-    alike: dict[object, list[int]] = defaultdict(list)
-    for index, p in enumerate(ps):
-        if p.numel():
-            alike[p.shape[-2:], p.dtype, p.device].append(index)
-    for indices in alike.values():
-        chosen = [(grads[index], states[index]["momentum"], ps[index]) for index in indices]
-        _update_alike(chosen, workspace, **{name: value for name, value in hyper.items() if name not in OTHERS})
-
-
-def _update_alike(
-    members: list[tuple[Tensor, Tensor, Tensor]],
-    work: Workspace,
     *,
-    lr: float,
+    lr: float | Tensor,
     momentum: float = 0.95,
-    weight_decay: float = 0.01,
+    weight_decay: float | Tensor = 0.01,
     nesterov: bool = True,
     method: str = "quintic",
     steps: int | None = None,
+    coefficients: Polynomial | None = None,
+    eps: float = 1e-7,
     adjust_lr_fn: AdjustLR = "original",
+    is_orthogonal: bool = True,
+    cautious: bool = False,
+    variant: str | None = None,
+    beta2: float = 0.95,
     polar_dtype: torch.dtype | None = None,
+    finite: Sequence[Tensor] | None = None,
 ) -> None:
-    """Make the step of parameters, (gradient, momentum, parameter) each, whose matrices have one shape."""
-    like = members[0][2]
-    rows, columns = like.shape[-2:]
-    sizes = [p.numel() // (rows * columns) for _, _, p in members]
-    stack = work.take("direction", (sum(sizes), rows, columns), like)
-    for (grad, b, p), slot in zip(members, stack.split(sizes), strict=True):
-        b.lerp_(grad, 1 - momentum)
-        torch.lerp(grad, b, momentum, out=slot.view(p.shape)) if nesterov else slot.view(p.shape).copy_(b)
-    for part in stack.split(chunk(rows, columns, like.element_size(), like.device.type)):
-        part.copy_(orthogonalize_([part], method, steps=steps, dtype=polar_dtype, workspace=work)[0])
-    step_size = lr * adjustment(rows, columns, adjust_lr_fn)
-    for (_, _, p), O in zip(members, stack.split(sizes), strict=True):  # noqa: E741
-        p.mul_(1 - lr * weight_decay).sub_(O.view(p.shape), alpha=step_size)
+    """Make the step of `update` on many parameters in place, orthogonalizing matrices in batches.
+
+    Args:
+        grads: a gradient for each parameter, in its dtype.
+        states: a state for each, in its dtype.
+        ps: parameters, (*members, rows, columns); more than one axis of members must allow a view as one.
+        workspace: where temporary tensors come from.
+        lr: number or tensor without axes. This and the others as of `update`; is_orthogonal must be True.
+        coefficients: of the quintic, as of `polar.orthogonalize`; so is eps.
+        finite: booleans on the device; where one is False, parameter and state stay as they are.
+    """
+    assert is_orthogonal, "only update has the control"
+    pieces: list[Matrices] = []
+    for index, (grad, state, p) in enumerate(zip(grads, states, ps, strict=True)):
+        if p.numel():
+            v = as_stack(state["second_moment"]) if variant is not None else None
+            flag = None if finite is None else finite[index]
+            pieces.append(Matrices(as_stack(p), as_stack(grad), as_stack(state["momentum"]), v, flag))
+    mixes = method not in ("quintic", "exact")  # by products that several shapes share, at scales that may differ
+    is_simple = mixes and not cautious and variant is None and polar_dtype != torch.float16
+    polar = {"steps": steps, "coefficients": coefficients, "eps": eps, "dtype": polar_dtype, "workspace": workspace}
+    last = {"lr": lr, "weight_decay": weight_decay, "cautious": cautious}
+    for batch in batches(pieces, mixes=mixes):
+        members = list(chain.from_iterable(batch))
+        is_tiled = is_simple and all(is_plain(piece) for piece in members)
+        dtype = polar_dtype if is_tiled else None
+        directions, slots = memory(batch, dtype or members[0].p.dtype, workspace)
+        flags = None if finite is None else [piece.finite for piece in members if piece.finite is not None]
+        if is_tiled:
+            _average_by_tiles(members, slots, momentum, nesterov, workspace)
+        else:
+            seen = [piece.momentum for piece in members], [piece.grad for piece in members]
+            average_(*seen, slots, momentum=momentum, nesterov=nesterov, variant=variant, finite=flags)
+        updates = split(orthogonalize_(directions, method, **polar, is_scaled=is_tiled), batch)
+        for index, piece in enumerate(members):
+            if piece.second_moment is not None:
+                updates[index] = rescale_(updates[index], piece.second_moment, beta2, piece.finite)
+        factors = [adjustment(*piece.shape, adjust_lr_fn) for piece in members]
+        if is_tiled:
+            _apply_by_tiles(members, updates, factors, float(lr), float(weight_decay), workspace)
+        else:
+            apply_([piece.p for piece in members], updates, factors, **last, finite=flags)
+
+
+def average_(
+    momenta: list[Tensor],
+    grads: list[Tensor],
+    out: list[Tensor],
+    *,
+    momentum: float,
+    nesterov: bool,
+    variant: str | None = None,
+    finite: list[Tensor] | None = None,
+) -> None:
+    """Bring momenta up to date and put what is orthogonalized into `out`; tensors of any shape, a pass for all."""
+    if finite is not None:  # a momentum that meets itself stays as it is
+        grads = [torch.where(flag, g, b) for flag, g, b in zip(finite, grads, momenta, strict=True)]
+    torch._foreach_lerp_(momenta, grads, 1 - momentum)
+    _look_ahead(momenta, grads, out, momentum, nesterov)
+    if variant == "adamuon":
+        for direction in out:
+            direction.sgn_()
+
+
+def _look_ahead(momenta: list[Tensor], grads: list[Tensor], out: list[Tensor], momentum: float, nesterov: bool) -> None:
+    torch._foreach_copy_(out, grads if nesterov else momenta)
+    if nesterov:
+        torch._foreach_lerp_(out, momenta, momentum)
+
+
+def apply_(
+    ps: list[Tensor],
+    updates: list[Tensor],
+    factors: Sequence[float],
+    *,
+    lr: float | Tensor,
+    weight_decay: float | Tensor,
+    cautious: bool = False,
+    finite: list[Tensor] | None = None,
+) -> None:
+    """Decay parameters and subtract lr * factor * update from each; tensors of any shape, a pass for all."""
+    decay = lr * weight_decay
+    # In the dtype of the parameters, or else lr and decay, which it multiplies, would be rounded to float32.
+    made = None if finite is None else [flag.to(p.real.dtype) for flag, p in zip(finite, ps, strict=True)]
+    if cautious:
+        for index, (p, O) in enumerate(zip(ps, updates, strict=True)):  # noqa: E741
+            is_decayed = agree(O, p) if finite is None else agree(O, p) & finite[index]
+            p.sub_(p * is_decayed * decay)
+    elif made is not None:
+        torch._foreach_mul_(ps, [1 - each * decay for each in made])
+    elif isinstance(decay, Tensor) or decay != 0:
+        torch._foreach_mul_(ps, 1 - decay)
+    for factor in dict.fromkeys(factors):
+        chosen = [index for index, each in enumerate(factors) if each == factor]
+        some, taken = [ps[index] for index in chosen], [updates[index] for index in chosen]
+        if made is None and not isinstance(lr, Tensor):
+            torch._foreach_add_(some, taken, alpha=-lr * factor)
+        else:
+            sizes = made or [torch.ones((), dtype=p.real.dtype, device=p.device) for p in ps]
+            torch._foreach_add_(some, torch._foreach_mul(taken, [sizes[index] * lr * -factor for index in chosen]))
+
+
+def _average_by_tiles(
+    members: list[Matrices], slots: list[Tensor], momentum: float, nesterov: bool, workspace: Workspace
+) -> None:
+    """Do as `average_` does, and scale directions for which products would under- or overflow."""
+    for piece, slot in zip(members, slots, strict=True):
+        for b, g, X in zip(piece.momentum.unbind(), piece.grad.unbind(), slot.unbind(), strict=True):
+            squares = 0.0
+            for b_tile, g_tile, X_tile in tiles(b, g, X):
+                tile = workspace.take("tile", b_tile.shape, b_tile)
+                average_([b_tile], [g_tile], [tile], momentum=momentum, nesterov=nesterov)
+                squares += float(torch.dot(tile.view(-1), tile.view(-1)))
+                X_tile.copy_(tile)
+            if not SMALLEST**2 < squares < LARGEST**2:
+                whole = torch.empty_like(g)
+                _look_ahead([b], [g], [whole], momentum, nesterov)
+                X.copy_(divide_by_largest_entry_(whole))
+
+
+def _apply_by_tiles(
+    members: list[Matrices],
+    updates: list[Tensor],
+    factors: list[float],
+    lr: float,
+    weight_decay: float,
+    workspace: Workspace,
+) -> None:
+    for piece, update, factor in zip(members, updates, factors, strict=True):
+        for p, O in zip(piece.p.unbind(), update.unbind(), strict=True):  # noqa: E741
+            for p_tile, tile in tiles(p, O):
+                wide = tile if tile.dtype == p.dtype else workspace.take("tile", tile.shape, p).copy_(tile)
+                apply_([p_tile], [wide], [factor], lr=lr, weight_decay=weight_decay)
 
 
 def rescale(O: Tensor, v: Tensor, beta2: float | Tensor) -> tuple[Tensor, Tensor]:  # noqa: E741
@@ -191,6 +301,13 @@ def rescale(O: Tensor, v: Tensor, beta2: float | Tensor) -> tuple[Tensor, Tensor
     scaled = O / (v.sqrt() + 1e-8)
     norm = torch.linalg.matrix_norm(scaled, keepdim=True)
     return scaled * (torch.linalg.matrix_norm(O, keepdim=True) / torch.where(norm > 0, norm, 1)), v
+
+
+def rescale_(O: Tensor, v: Tensor, beta2: float, finite: Tensor | None = None) -> Tensor:  # noqa: E741
+    """Return what `rescale` returns, and bring v up to date in place, where `finite` is not False."""
+    result, new = rescale(O, v, beta2)
+    v.copy_(new if finite is None else torch.where(finite, new, v))
+    return result
 
 
 def agree(O: Tensor, p: Tensor) -> Tensor:  # noqa: E741

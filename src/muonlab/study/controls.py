@@ -72,16 +72,10 @@ def notices(controls: Sequence[Control]) -> list[Text]:
     return [Text(f"A CONTROL FAILED: {each.in_words}.", "warning") for each in failed(controls)]
 
 
-def checks(controls: Sequence[Control], note: str, place: Column | None = None) -> tuple[Element, ...]:
-    """Return what the controls say, in a line or more, and a table of them.
-
-    Args:
-        controls: of the study.
-        note: what the study's own controls are.
-        place: column of the cases; None for a study whose controls are of no case and count no examples.
-    """
+def in_short(controls: Sequence[Control]) -> list[Text]:
+    """Return what the controls say, in a line or more."""
     if not controls:
-        return (Text("No control is measured yet: nothing shows that the measures can fail.", "warning"),)
+        return [Text("No control is measured yet: nothing shows that the measures can fail.", "warning")]
     said = [
         Text(f"FAILED: {each.in_words}. No measure of this report can be trusted.", "warning")
         for each in failed(controls)
@@ -91,10 +85,20 @@ def checks(controls: Sequence[Control], note: str, place: Column | None = None) 
         for each in controls
         if each.state == "cannot tell"
     ]
-    if not said:
-        said = [
-            Text(f"All {len(controls)} controls passed: where there is nothing to find, nothing was found.", "good")
-        ]
+    words = f"All {len(controls)} controls passed: where there is nothing to find, nothing was found."
+    return said or [Text(words, "good")]
+
+
+def checks(controls: Sequence[Control], note: str, place: Column | None = None) -> tuple[Element, ...]:
+    """Return what the controls say, in a line or more, and a table of them.
+
+    Args:
+        controls: of the study.
+        note: what the study's own controls are.
+        place: column of the cases; None for a study whose controls are of no case and count no examples.
+    """
+    if not controls:
+        return tuple(in_short(controls))
     columns = {
         "place": place or Column("place", "Case"),
         "name": Column("control", "Control"),
@@ -111,4 +115,4 @@ def checks(controls: Sequence[Control], note: str, place: Column | None = None) 
         columns = {key: column for key, column in columns.items() if key not in ("place", "must", "examples")}
     rows = tuple(tuple(getattr(control, key) for key in columns) for control in controls)
     note = f"Limit: what chance exceeds with a probability of at most {ERROR:g}. {note}"
-    return *said, Table("controls", "Controls", tuple(columns.values()), rows, note)
+    return *in_short(controls), Table("controls", "Controls", tuple(columns.values()), rows, note)

@@ -196,14 +196,28 @@ def in_full(study: str, asked: Any, records: Sequence[JobRecord]) -> tuple[Recor
         records: of its jobs.
     """
     command = Request(preset=asked.preset, settings=asked.settings, config={}).command(study)
-    config = Record(f"Config in full: {command}", _pretty(asked.model_dump(mode="json")))
-    found = [record.environment for record in records if record.environment]
+    return config_in_full(command, asked.model_dump(mode="json")), *environment(records)
+
+
+def config_in_full(command: str, config: Any) -> Record:
+    """Return a config under the command that asks for it."""
+    return Record(f"Config in full: {command}", _pretty(config))
+
+
+def environment(records: Sequence[JobRecord], own: bool = False) -> tuple[Record, ...]:
+    """Return the environment that all jobs share; with `own`, also what each job has for itself."""
+    found = {record.id: record.environment for record in records if record.environment}
     if not found:
-        return (config,)
-    shared = {key: value for key, value in found[0].items() if all(each.get(key) == value for each in found)}
+        return ()
+    first = next(iter(found.values()))
+    shared = {key: value for key, value in first.items() if all(each.get(key) == value for each in found.values())}
+    rest = {job: {key: value for key, value in each.items() if key not in shared} for job, each in found.items()}
     diff = shared.pop("uncommitted_diff", None)
-    environment = Record(f"Environment of all {len(found)} jobs that have begun", _pretty(shared))
-    return config, environment, *((Record("Uncommitted changes of the source", str(diff)),) if diff else ())
+    return (
+        Record(f"Environment of all {len(found)} jobs that have begun", _pretty(shared)),
+        *((Record("Uncommitted changes of the source", str(diff)),) if diff else ()),
+        *((Record("Environment of each job, where it differs", _pretty(rest)),) if own else ()),
+    )
 
 
 def _pretty(value: Any) -> str:

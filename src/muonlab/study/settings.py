@@ -38,6 +38,11 @@ def parse(words: Sequence[str], known: Iterable[str]) -> Settings:
     return settings
 
 
+def written(text: str) -> Settings:
+    """Return the settings that stand in a text as a user would type them, such as those of a preset."""
+    return {key: values.split(",") for key, _, values in (word.partition("=") for word in text.split())}
+
+
 def as_texts(key: str, value: Any) -> list[str]:
     """Return the values of one setting as texts: a number, a text or a list of them.
 

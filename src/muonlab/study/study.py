@@ -157,9 +157,11 @@ class Comparison:
 
     @property
     def n(self) -> str:
-        """Runs of both sides; or pairs, and the runs that are in none."""
-        if self.test == "welch":
+        """Runs or examples of both sides; or pairs, and the runs that are in none."""
+        if self.test == "welch" or self.effect.n[0] != self.effect.n[1]:
             return f"{self.effect.n[0]} + {self.effect.n[1]}"
+        if self.test == "examples":
+            return f"{self.effect.n[0]} pairs"
         lost = f" ({self.missing[0]} + {self.missing[1]} censored)" if any(self.missing) else ""
         return f"{self.effect.n[0]}{lost}"
 

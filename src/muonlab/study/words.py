@@ -1,11 +1,19 @@
 """Sentences and definitions that all studies share."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Definitions, as_text
 from muonlab.study.controls import ERROR
 from muonlab.study.study import ALPHA, MIN_RUNS, Comparison, Found
+
+
+def several(words: Iterable[Any]) -> str:
+    """Return "a", "a and b", "a, b and c"."""
+    texts = [str(word) for word in words]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
 
 # -- cautions: what weakens an answer --------------------------------------------------------------
 

@@ -171,7 +171,7 @@ def test_a_larger_cell_costs_more(more):
 
 def test_costs_are_of_the_order_of_the_record():
     _, cells = read_cells(RECORDS / "laptop" / "study")
-    used = sum(sum(session["seconds"] for session in cell.environment["sessions"]) for cell in cells)
+    used = sum(cell.record.seconds for cell in cells)
     assert used < sum(seconds(cell.config) for cell in cells) < 3 * used  # some end before their budget
 
 

@@ -31,30 +31,30 @@ def test_the_cells_of_every_request_are_read_each_once_and_reported_together(fol
     ask_more(folder, old[1], new)
     file, cells = read_cells(folder)
     assert [cell.config for cell in cells] == [*old, new]
-    assert [cell.status for cell in cells] == ["done", "done", "waiting"]
+    assert [cell.record.status for cell in cells] == ["done", "done", "waiting"]
     assert len(file.requests) == 2
     assert {condition.config.task.name for condition in read(folder).conditions} == {"add", "mul"}
-    notices = [text.text for text in grokking.analyse(folder).notices]
-    assert notices == ["This study is not finished: 2 of 3 cells are done. What follows speaks of those."]
+    (notice,) = [text.text for text in grokking.analyse(folder).notices]
+    assert notice.startswith("This study is not finished: 2 of the 3 jobs")
 
 
 @pytest.mark.parametrize("content", ['{"some": "other program"}', '{"cell": "other"}'])
 def test_a_result_that_is_not_of_this_study_is_named(folder, content):
-    (first(folder).folder / "result.json").write_text(content)
+    (first(folder).record.folder / "result.json").write_text(content)
     cell = first(folder)
-    assert (cell.status, cell.result) == ("unreadable", None)
-    assert "result.json is not a result this version of muonlab reads" in cell.reason
+    assert (cell.record.status, cell.result) == ("unreadable", None)
+    assert "result.json is not a result this version of muonlab reads" in cell.record.reason
 
 
 def test_the_result_of_another_cell_is_not_taken_for_its_own(folder):
     one, other = read_cells(folder)[1]
-    write_json(one.folder / "result.json", json.loads((other.folder / "result.json").read_text()))
-    assert first(folder).status == "unreadable"
-    assert f"belongs to cell {other.id}" in first(folder).reason
+    write_json(one.record.folder / "result.json", json.loads((other.record.folder / "result.json").read_text()))
+    assert first(folder).record.status == "unreadable"
+    assert f"belongs to cell {other.record.id}" in first(folder).record.reason
 
 
 def test_a_torn_file_of_metrics_is_named_with_its_line(folder):
-    path = first(folder).folder / "metrics.jsonl"
+    path = first(folder).record.folder / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     for kept, line in ((lines[:3], 4), ([*lines[:2], lines[2][:9]], 3), ([lines[0][:9]], 1)):
         path.write_text("".join(kept))
@@ -66,7 +66,7 @@ def test_a_torn_file_of_metrics_is_named_with_its_line(folder):
 
 @pytest.mark.parametrize("line", ['{"a":1}', '{"step":0}'])
 def test_metrics_of_somebody_else_are_named(folder, line):
-    (first(folder).folder / "metrics.jsonl").write_text(line + "\n")
+    (first(folder).record.folder / "metrics.jsonl").write_text(line + "\n")
     with pytest.raises(StudyError, match=r"metrics\.jsonl, line 1, is not an evaluation of 5 members"):
         first(folder).metrics()
 

@@ -1,16 +1,16 @@
 import synthetic_study as synthetic
-from muonlab.studies.grokking.case import Case
-from muonlab.studies.grokking.comparison import compare
+from muonlab.studies.grokking.analysis import find
+from muonlab.studies.grokking.comparison import pairs_of
 from muonlab.studies.grokking.conditions import read
-from muonlab.studies.grokking.controls import judge_controls
-from muonlab.studies.grokking.remarks import beside, cautions, no_control, remarks
+from muonlab.studies.grokking.remarks import cautions, remarks
+from muonlab.studies.grokking.verdict import machine, scope_of
 
 
 def said(folder, fate=synthetic.usual_fate, cells=None, **options):
     """What is remarked on Muon against AdamW, and what weakens it."""
     runs = read(synthetic.write(folder, cells, fate, **options))
-    case = Case.of(runs, compare(runs, "muon", "adamw"))
-    return remarks(case), cautions(case, judge_controls(runs))
+    (pair,) = pairs_of(runs)
+    return remarks(pair), cautions(find(runs), pair)
 
 
 def test_nothing_weakens_a_plain_case(tmp_path):
@@ -61,12 +61,6 @@ def test_unequal_tuning_is_said_and_every_pair_counted(tmp_path):
     assert any(text.startswith("Of the 2 pairs of settings") for text in more)
 
 
-def test_a_third_optimizer_has_its_sentence(tmp_path):
-    cells = [*synthetic.usual_cells(["add"]), synthetic.cell("add", "softmax", "sgd", range(5))]
-    runs = read(synthetic.write(tmp_path, cells))
-    assert beside(Case.of(runs, compare(runs, "muon", "sgd"))).startswith("Beside SGD: Muon needed 0.")
-
-
 def close(config, seed):
     """About .84 in steps; a step of Muon costs 1.3 times as many FLOPs and 4 / 3 times as many seconds."""
     if config.task.labels == "random":
@@ -115,5 +109,35 @@ def test_tasks_and_losses_are_told_apart(tmp_path):
 
 def test_controls_that_cannot_tell_rule_nothing_out(tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "NUM_VALIDATION", 1)
-    controls = judge_controls(read(synthetic.write(tmp_path)))
-    assert no_control(controls).startswith("The controls have too few validation rows to tell")
+    (caution,) = said(tmp_path)[1]
+    assert caution.startswith("The controls have too few validation rows to tell")
+
+
+def test_the_scope_names_what_was_compared_and_no_more(tmp_path):
+    cells = [synthetic.cell(t, "softmax", o, range(3)) for t in ("add", "parity") for o in ("muon", "adamw")]
+    cells.append(synthetic.cell("mul", "sparsemax", "muon", range(3)))
+    runs = read(synthetic.write(tmp_path, cells))
+    scope = dict(scope_of(runs, pairs_of(runs)[0]))
+    assert scope["Tasks"] == "add (mod 97, 75% train) and parity (10 bits, 75% train)"
+    assert scope["Output distribution"] == "softmax"
+    assert scope["Horizon"] == "2,000 steps, evaluated every 50 steps"
+    assert scope["Machine"] == "Imaginary CPU @ 2.00GHz, 2 cores, 7.7 GB, 1 thread per worker, device cpu"
+
+
+def test_a_batch_is_no_larger_than_the_train_set(tmp_path):
+    for batch, said in ((10**6, "7,000"), ("full", "full (7,000 rows)"), (512, "512")):
+        cells = [synthetic.cell("add", "softmax", "muon", [0], protocol__batch=batch)]
+        assert dict(scope_of(read(synthetic.write(tmp_path / str(batch), cells)), None))["Batch"] == said
+
+
+def test_a_gpu_is_named(tmp_path):
+    runs = read(synthetic.write(tmp_path, [synthetic.cell("add", "softmax", "muon", [0])]))
+    text = '{"hardware": {"cpu": "One", "gpu": "Imaginary GPU"}, "device": "cuda", "seeds": [0]}'
+    (tmp_path / runs.cells[0].record.id / "env.json").write_text(text)
+    assert machine(read(tmp_path)) == "One, Imaginary GPU, device cuda"
+
+
+def test_several_machines_are_all_named(tmp_path):
+    runs = read(synthetic.write(tmp_path))
+    (tmp_path / runs.cells[0].record.id / "env.json").write_text('{"hardware": {"cpu": "Another"}, "device": "cuda"}')
+    assert machine(read(tmp_path)).startswith("Another, device cuda; and Imaginary CPU")

@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 
 import synthetic_study as synthetic
-from muonlab.studies.grokking.comparison import compare, comparisons_of
+from muonlab.studies.grokking.analysis import find
+from muonlab.studies.grokking.comparison import pairs_of
 from muonlab.studies.grokking.conditions import read
-from muonlab.studies.grokking.controls import judge_controls
 from muonlab.studies.grokking.verdict import judge
 
 
 def verdict(folder, fate=synthetic.usual_fate, cells=None, **options):
     runs = read(synthetic.write(folder, cells, fate, **options))
-    return judge(runs, compare(runs, "muon", "adamw"), judge_controls(runs))
+    return judge(find(runs), pairs_of(runs))
 
 
 def slower(factors):
@@ -104,7 +104,7 @@ def torn(config, seed):
         (
             synthetic.usual_fate,
             {"cells": [synthetic.cell("add", "softmax", "muon", range(5))]},
-            "no finished AdamW runs",
+            "nothing to compare Muon with",
         ),
         (
             synthetic.usual_fate,
@@ -160,11 +160,16 @@ def test_a_task_on_which_nobody_crossed_has_no_number(tmp_path):
     assert any("mul (no run crossed)" in text for text in found.more)
 
 
-def test_a_study_without_the_pair_of_the_question_keeps_its_other_comparison(tmp_path):
-    cells = [synthetic.cell("add", "softmax", optimizer, range(5)) for optimizer in ("adamw", "sgd")]
-    runs = read(synthetic.write(tmp_path, cells))
-    found = judge(runs, None, [], comparisons_of(runs))
-    assert found.sentence == "Inconclusive, because the study holds no finished Muon runs."
-    assert found.more[0].startswith("Beside SGD: AdamW needed 0.")
+def test_a_study_without_muon_asks_of_its_first_arm(tmp_path):
+    cells = [synthetic.cell(task, "softmax", o, range(5)) for task in ("add", "mul") for o in ("adamw", "sgd")]
+    found = verdict(tmp_path, cells=cells)
+    assert found.sentence.startswith("AdamW crossed sooner than SGD: it needed 0.")
     assert ("Tuning", "neither optimizer was tuned here") in found.scope
     assert any(caution.startswith("No control") for caution in found.cautions)
+
+
+def test_a_comparison_that_is_not_asked_for_has_its_sentence_without_the_one_that_is(tmp_path):
+    cells = [synthetic.cell("add", "softmax", optimizer, range(5)) for optimizer in ("muon", "adamw", "sgd")]
+    found = verdict(tmp_path, cells=cells, waiting=[1])
+    assert found.sentence == "Inconclusive, because the study holds no finished AdamW runs."
+    assert found.more[0].startswith("Against SGD: Muon needed 0.")

@@ -1,18 +1,41 @@
-"""From the result of an inspection to its findings: the report of the study of features, for any models. No torch."""
+"""The report of an inspection: the sections of the study of features, for any models. No torch."""
 
 from pathlib import Path
 
-from muonlab.report.findings import Element, Findings, Section, Text
+from muonlab.report.findings import Findings, Text
 from muonlab.studies.checkpoints import readings
-from muonlab.studies.checkpoints.claims import controls, judged
-from muonlab.studies.checkpoints.definitions import definitions
-from muonlab.studies.checkpoints.readings import DATA, Inspected
+from muonlab.studies.checkpoints.claims import judged
+from muonlab.studies.checkpoints.config import RESULTS_VERSION
+from muonlab.studies.checkpoints.readings import DATA
 from muonlab.studies.checkpoints.tables import checkpoints, claims, sources, transfer
 from muonlab.studies.checkpoints.verdict import verdict
+from muonlab.studies.features.claims import CONTROL_NOTE
 from muonlab.studies.features.layers import margins, ranks
 from muonlab.studies.features.robustness import robustness, sheet_of
-from muonlab.study.measures.checks import checks
-from muonlab.study.measures.controls import failed
+from muonlab.studies.features.terms import MEASURES
+from muonlab.study.controls import checks
+from muonlab.study.sections import findings
+from muonlab.study.words import definitions
+
+TERMS = """
+Group: The checkpoints of one kind, such as the seeds of one optimizer. A difference is the first group minus another.
+
+One checkpoint per group: Two nets can be told apart on test examples, and the interval says how surely. Which recipe
+is better cannot be told: recipes vary from seed to seed, and there is one seed.
+
+Several checkpoints: Means over a group’s checkpoints, with Student’s interval; differences by Welch’s t test. They
+are about recipes only where the checkpoints of a group differ in their seeds alone.
+
+Blind layer: One whose probe misjudges as many examples as chance does. It answers by its bias, far from a boundary that
+means little, so (b) is the mean over the other layers.
+
+Transfer: A linear probe of the last layer on another classification; the weights of the net stay as they are.
+"""
+ORDER = (
+    *("Group", "One checkpoint per group", "Several checkpoints", "Holm", "Higher, lower", "Yes", "Corruption"),
+    *("Severity", "Linear probe", "Margin", "Blind layer", "Layer", "Effective rank", "Stable rank"),
+    *("Participation ratio", "Transfer", "Chance", "Limit"),
+)
 
 
 def analyse(folder: Path) -> Findings:
@@ -22,44 +45,27 @@ def analyse(folder: Path) -> Findings:
         StudyError: there is no inspection in the folder.
     """
     found = readings.read(folder)
-    claimed = judged(found)
+    runs, claimed, shown = found.runs, judged(found), readings.compared(found)
+    sheet = runs.result.get("sheet")
     sections = (
-        Section("Claims", claims(found, claimed)),
-        Section("Checkpoints", checkpoints(found)),
-        Section("Robustness", robustness(found.compared)),
-        Section("Margins by layer", margins(found.compared)),
-        Section("Ranks by layer", ranks(found.compared)),
-        Section("Transfer", transfer(found)),
-        Section("Controls", checks(controls(found), DATA) if found.nets else ()),
-        Section("Corruptions", _sheet(found)),
-        Section("Data and settings", sources(found)),
-        Section("What the words mean", (definitions(),)),
+        ("Claims", claims(found, claimed)),
+        ("Checkpoints", checkpoints(found)),
+        ("Robustness", robustness(shown)),
+        ("Margins by layer", margins(shown)),
+        ("Ranks by layer", ranks(shown)),
+        ("Transfer", transfer(found)),
+        ("Controls", checks(found.controls, CONTROL_NOTE, DATA) if found.cases else ()),
+        ("Corruptions", (sheet_of(runs.data, sheet, "sheet"),) if sheet else ()),
+        ("Data and settings", sources(found)),
+        ("What the words mean", (definitions(f"{TERMS}\n{MEASURES}", ORDER),)),
     )
-    names = " and ".join(found.rivals)
     question = (
-        f"Are the features of {found.first} more robust and more transferable than those of {names}?"
-        if names
-        else f"How robust and how transferable are the features of {found.first}?"
+        f"Are the features of {found.first.name} more robust and more transferable than those of {found.names()}?"
+        if found.rivals
+        else f"How robust and how transferable are the features of {found.first.name}?"
     )
-    return Findings(
-        title="inspect",
-        question=question,
-        verdict=verdict(found, claimed),
-        notices=tuple(notices(found)),
-        sections=tuple(section for section in sections if section.elements),
-    )
-
-
-def notices(found: Inspected) -> list[Text]:
-    """Return what comes before all else: controls that failed, a job that failed or is not done."""
-    said = [Text(f"A CONTROL FAILED: {each.in_words}.", "warning") for each in failed(controls(found))]
-    record = found.record
-    if not found.nets:
-        why = record.reason if record is not None and record.reason else "the same command does it"
-        said.append(Text(f"The measures are not done: {why}.", "warning"))
-    return said
-
-
-def _sheet(found: Inspected) -> tuple[Element, ...]:
-    sheet = found.result.get("sheet")
-    return (sheet_of(found.data, sheet, "sheet"),) if sheet else ()
+    notices = []
+    if not found.cases:
+        why = runs.record.reason if runs.record is not None and runs.record.reason else "run the same command"
+        notices.append(Text(f"The measures are not done: {why}.", "warning"))
+    return findings("inspect", question, verdict(found, claimed), found, notices, sections, RESULTS_VERSION)

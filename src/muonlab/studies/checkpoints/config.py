@@ -1,4 +1,4 @@
-"""The schema of an inspection: which checkpoints are measured, on what data and how much, as plain frozen data."""
+"""The config of an inspection: which checkpoints are measured, on what data and how much."""
 
 from collections import Counter
 from typing import Annotated, Any, Literal
@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field, model_validator
 from muonlab.studies.features.config import Family, Measuring
 from muonlab.study.fields import Count, Frozen, Share
 
-# Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 1  # raised by hand when a change of the code alters results
+ROLES = ("muon", "adamw", "sgd", "other", "ink")  # colours of the report, in the order in which groups get them
 
 Measure = Literal["robustness", "margins", "rank", "transfer"]
 PoolName = Literal["last_token", "mean_tokens", "cls", "mean_pixels", "flatten"]  # of `muonlab.measure.features`
@@ -41,7 +41,7 @@ class Group(BaseModel):
         net: "package.module:attribute", a function without arguments (or a class) that returns the net; None where the
             file or folder says it.
         taps: patterns (fnmatch) of the names of the modules whose outputs are hidden states; () chooses.
-        pool: how the outputs become one vector an example; None chooses by their shape.
+        pool: how the outputs become one vector per example; None chooses by their shape.
     """
 
     model_config = Frozen
@@ -93,19 +93,19 @@ class Images(BaseModel):
 
 
 class Texts(BaseModel):
-    """A text whose next tokens are foretold, and labelled texts whose hidden states are probed.
+    """A text whose next tokens are predicted, and labelled texts whose hidden states are probed.
 
     Attributes:
         source: what `muonlab.data.text.language` reads; its last tenth is the test part. None where the nets tell
-            the classes of `examples` apart and foretell no tokens.
+            the classes of `examples` apart and predict no tokens.
         examples, examples_test: labelled texts, what `muonlab.data.text.examples` reads. Without them there are no
             margins, and ranks are of the text's windows.
         transfer_source: other labelled texts, for a linear probe.
         length: T, tokens of a window and of a labelled text.
         limit: bytes of the text that are read.
         per_class: number of labelled texts of each class.
-        tokenizer: "bytes" or the path of a tokenizer.json; None takes that of the groups' folders, bytes where there
-            is none.
+        tokenizer: "bytes" or the path of a tokenizer.json; None takes that of the groups' folders, bytes where no group
+            is a folder.
     """
 
     model_config = Frozen

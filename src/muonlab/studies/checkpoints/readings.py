@@ -1,8 +1,7 @@
-"""What the result of an inspection holds, as numbers by group and checkpoint."""
+"""The result of an inspection, as the engine of studies takes it: groups of checkpoints are the arms, in one case."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ from muonlab.jobs.files import StudyError
 from muonlab.jobs.job import JobRecord, identity
 from muonlab.report.findings import Column, Series
 from muonlab.studies.checkpoints import config as inspection
-from muonlab.studies.checkpoints.config import Inspect, StudyData
+from muonlab.studies.checkpoints.config import ROLES, Group, Inspect, StudyData
+from muonlab.studies.features.claims import of_probes, untrained
 from muonlab.studies.features.nets import Compared, Measured, Place, is_sighted, with_zeros
-from muonlab.study.study import Arm
+from muonlab.study.controls import Control
+from muonlab.study.study import Arm, Found, Rule, Test
 
-ROLES = ("muon", "adamw", "sgd", "other", "ink")  # of the view: colours in the order in which groups get them
 DATA, GROUP = Column("data", "Data"), Column("group", "Group")
 
 
@@ -60,92 +60,53 @@ class Inspected:
     result: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def first(self) -> str:
-        """Name of the group that the others are compared with."""
-        return self.asked.groups[0].name
-
-    @property
-    def rivals(self) -> tuple[str, ...]:
-        """Names of the others."""
-        return tuple(group.name for group in self.asked.groups[1:])
-
-    @property
     def data(self) -> str:
         """What people call the data."""
         data = self.asked.data
         if isinstance(data, StudyData):
             return data.family.data.name
-        source = data.source or getattr(data, "examples", None) or "data"
-        path = Path(source)
+        path = Path(data.source or getattr(data, "examples", None) or "data")
         own = path.name.split(".")[0]
         return path.parent.name if own in ("train", "test", "images") and path.parent.name else own
 
-    @property
-    def is_of_tokens(self) -> bool:
-        """Whether the nets foretell tokens, and tell no classes apart."""
-        return self.result.get("kind") == "tokens"
+    def has_one_each(self, first: str, second: str) -> bool:
+        """Return whether two groups are one net each, so that only test examples can give intervals."""
+        return len(self.nets[first]) == len(self.nets[second]) == 1
 
-    def has_one_each(self, rival: str) -> bool:
-        """Return whether the first group and a rival are one net each, so that only examples can give intervals."""
-        return len(self.nets[self.first]) == len(self.nets[rival]) == 1
-
-    def sighted(self, *groups: str) -> dict[str, list[int]]:
-        """Return by group the layers whose probes find something; where layers correspond, in all of those groups."""
-        chance = self.result["probe_chance"]
-        found = {
-            name: [n for n in range(len(self.nets[name][0].layers)) if is_sighted(self.nets[name], n, chance)]
-            for name in groups
-        }
-        if not self.is_alike:
-            return found
-        shared = [n for n in found[groups[0]] if all(n in own for own in found.values())]
-        return dict.fromkeys(groups, shared)
+    def sighted(self, group: str, rival: str) -> list[int]:
+        """Return the layers of a group whose probes find something; where layers correspond, also the rival's."""
+        whose = [self.nets[name] for name in ((group, rival) if self.is_alike else (group,))]
+        layers, chance = range(len(self.nets[group][0].layers)), self.result["probe_chance"]
+        return [layer for layer in layers if all(is_sighted(nets, layer, chance) for nets in whose)]
 
     @property
     def is_alike(self) -> bool:
         """Whether all nets have the same layers."""
-        return all(place.is_alike for place in self.compared.places)
+        return self.place.is_alike
 
-    @cached_property
-    def compared(self) -> Compared:
-        """The groups as sections of a report take them."""
-        counts = {len(nets) for nets in self.nets.values()}
-        place = Place(self.data, self.nets, self.result.get("chance"), self.asked.measuring.margin_severity)
-        note = "Accuracy is that of the next token." if self.is_of_tokens else ""
-        return Compared(
-            arms=tuple(Arm(name, self.series(name)) for name in (self.first, *self.rivals)),
-            places=(place,) if self.nets else (),
-            runs="checkpoints",
-            of_examples=counts == {1},
-            accuracy_note=note,
-            place=DATA,
-            arm=GROUP,
-        )
-
-    def series(self, group: str) -> Series:
-        """Return name and colour of a group: its own, that of an optimizer of its name, or the next one free."""
-        names = [each.name for each in self.asked.groups]
-        return _series([each.color for each in self.asked.groups], names)[names.index(group)]
+    @property
+    def place(self) -> Place:
+        """The one case in which groups are compared."""
+        return Place(self.data, self.nets, self.result.get("chance"), self.asked.measuring.margin_severity)
 
 
-def _series(colors: list[str | None], names: list[str]) -> list[Series]:
-    wanted = [
-        color or (name.lower() if name.lower() in ROLES[:3] else None)
-        for color, name in zip(colors, names, strict=True)
-    ]
-    free = [role for role in ROLES if role not in wanted] or list(ROLES)
-    found, taken = [], 0
-    for name, role in zip(names, wanted, strict=True):
-        if role is None:
-            role, style = free[taken % len(free)], taken // len(free)
-            taken += 1
-        else:
-            style = 0
-        found.append(Series(name, role, style))
-    return found
+def compared(found: Found[Inspected]) -> Compared:
+    """Return the groups as the sections of the study of features take them."""
+    return Compared(
+        arms=found.arms,
+        places=found.cases,
+        runs="checkpoints",
+        of_examples={len(nets) for nets in found.runs.nets.values()} == {1},
+        accuracy_note="Accuracy is that of the next token." if found.runs.result.get("kind") == "tokens" else "",
+        place=DATA,
+        arm=GROUP,
+    )
 
 
-def read(folder: Path) -> Inspected:
+# -- from a folder ---------------------------------------------------------------------------------
+
+
+def read(folder: Path) -> Found[Inspected]:
     """Return the inspection of a folder, and its result where it is done.
 
     Raises:
@@ -161,12 +122,32 @@ def read(folder: Path) -> Inspected:
     own = identity(asked.model_dump(mode="json"))
     record = store.record(folder, own) if (folder / own / "config.json").exists() else None
     if record is None or record.result is None:
-        return Inspected(asked, file.settings, record)
-    result = record.result
+        return found_of(Inspected(asked, file.settings, record))
     nets: dict[str, list[Net]] = {group.name: [] for group in asked.groups}
-    for row in result["models"]:
+    for row in record.result["models"]:
         nets[row["group"]].append(_net(row))
-    return Inspected(asked, file.settings, record, nets, result)
+    return found_of(Inspected(asked, file.settings, record, nets, record.result))
+
+
+def found_of(runs: Inspected) -> Found[Inspected]:
+    """Return what the engine compares."""
+    num_runs = max((len(nets) for nets in runs.nets.values()), default=0)
+    done = (runs.record,) if runs.record is not None and runs.nets else ()  # what is not has a notice of its own
+    return Found(
+        runs=runs,
+        arms=arms_of(runs.asked.groups),
+        cases=(runs.place,) if runs.nets else (),
+        num_runs=num_runs,
+        rule=Rule(_test),
+        controls=tuple(_controls(runs)),
+        records=done,
+        expected=len(done),
+    )
+
+
+def _test(found: Found[Inspected], case: Place, rival: str) -> Test:
+    """Compare two nets over test examples, and groups by Welch's test over their checkpoints."""
+    return "examples" if found.runs.has_one_each(found.first.label, rival) else "welch"
 
 
 def _net(row: dict[str, Any]) -> Net:
@@ -182,3 +163,30 @@ def _net(row: dict[str, Any]) -> Net:
         corrupted_by_example=row.get("corrupted_by_example") or [],
         transfer=row.get("transfer"),
     )
+
+
+def _controls(runs: Inspected) -> list[Control]:
+    held = runs.result.get("controls") or {}
+    made = of_probes(runs.data, held, runs.result.get("probe_chance") or 0.0)
+    new, chance = held.get("untrained"), runs.result.get("chance")
+    if new and chance is not None:
+        made.insert(0, untrained(runs.data, new["clean_accuracies"], chance, new["num_examples"]))
+    return made
+
+
+# -- colours ---------------------------------------------------------------------------------------
+
+
+def arms_of(groups: Sequence[Group]) -> tuple[Arm, ...]:
+    """Return an arm for each group, in its own colour, that of the optimizer of its name, or the next one free."""
+    wanted = [group.color or (group.name.lower() if group.name.lower() in ROLES[:3] else None) for group in groups]
+    free = [role for role in ROLES if role not in wanted] or list(ROLES)
+    found: list[Arm] = []
+    taken = 0
+    for group, role in zip(groups, wanted, strict=True):
+        style = 0
+        if role is None:
+            role, style = free[taken % len(free)], taken // len(free)
+            taken += 1
+        found.append(Arm(group.name, Series(group.name, role, style)))
+    return tuple(found)

@@ -84,7 +84,7 @@ def _step(
     )
     cost = STEP_SECONDS * asked.training.budget * len(rates) * len(seeds)
     name = _name(arm, role, seeds) + (", rates beyond the edge" if extension else "")
-    job = make_job(name, TARGET, config, cost, asked.name, arm.label, role)
+    job = make_job(name, TARGET, config, cost, case=asked.name, arm=arm.label, role=role)
     return Step(job, config, role, asked, arm.label, extension=extension)
 
 

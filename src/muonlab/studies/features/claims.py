@@ -7,6 +7,7 @@ from typing import Any
 from muonlab.stats.proportions import chance_limit, chance_limit_of_mean
 from muonlab.studies.features.jobs import FINAL, UNTRAINED, matched
 from muonlab.studies.features.nets import CLEAN
+from muonlab.studies.features.nets import CORRUPTED as CORRUPTED_INPUTS
 from muonlab.studies.features.plan import FamilyPlan
 from muonlab.studies.features.readings import FamilyRuns, FeaturesFound, Model
 from muonlab.study.compare import by_seed
@@ -53,8 +54,8 @@ def fine_tuned(family: FamilyRuns, task: str, weights: str) -> list[float]:
 
 
 def _is_asked(task: str) -> Callable[[FamilyPlan, str], bool]:
-    # Only weights of the end are fine-tuned, and not every family has every task.
-    return lambda case, state: state == EQUAL and task in case.tasks
+    # Only weights of the end are fine-tuned, and not every family has every task; every one has the probe.
+    return lambda case, state: task == "linear" or (state == EQUAL and task in case.tasks)
 
 
 def _margins(kind: str, where: str = CLEAN) -> OfPair:
@@ -77,35 +78,34 @@ def _margins(kind: str, where: str = CLEAN) -> OfPair:
     return values
 
 
-CLAIMS = (
-    Claim(
-        "a",
-        "Robustness",
-        "accuracy on corrupted inputs is higher",
-        (
-            Quantity(
-                "corrupted",
-                "accuracy on corrupted inputs",
-                "accuracy",
-                _of_models(lambda m: m.corrupted_accuracy),
-                "accuracy",
-                short="corrupted accuracy",
-            ),
-        ),
+def _rank(key: str, name: str, count: str = "effective_rank", form: str = "raw", short: str = "") -> Quantity:
+    return Quantity(key, name, "directions", _of_models(lambda model: model.rank(count, form)), short=short)
+
+
+_OF_CORRUPTED = _of_models(lambda model: model.corrupted_accuracy)
+CORRUPTED = Quantity(
+    "corrupted", "accuracy on corrupted inputs", "accuracy", _OF_CORRUPTED, "accuracy", "corrupted accuracy"
+)
+MARGIN = Quantity(
+    "margin", "probe margin, divided by the norm of the probe", "margin", _margins("by_norm"), short="margin / norm"
+)
+TRANSFER = (
+    ("linear", "accuracy of a linear probe on another classification", _probed, "linear probe"),
+    (
+        "classes",
+        "accuracy after fine-tuning on another classification",
+        _fine_tuned("classes"),
+        "fine-tuning on classes",
     ),
+    ("language", "accuracy after fine-tuning on another text", _fine_tuned("language"), "fine-tuning on text"),
+)
+CLAIMS = (
+    Claim("a", "Robustness", "accuracy on corrupted inputs is higher", (CORRUPTED,)),
     Claim(
         "b",
         "Margins",
         "probes of the hidden states have larger margins, layer by layer",
-        (
-            Quantity(
-                "margin",
-                "probe margin, divided by the norm of the probe",
-                "margin",
-                _margins("by_norm"),
-                short="margin / norm",
-            ),
-        ),
+        (MARGIN,),
         (
             Quantity("margin-raw", "raw probe margin", "nats", _margins("raw")),
             Quantity("margin-distance", "distance to the probe's boundary", "deviations", _margins("by_distance")),
@@ -113,7 +113,7 @@ CLAIMS = (
                 "margin-corrupted",
                 "probe margin on corrupted inputs, divided by the norm of the probe",
                 "margin",
-                _margins("by_norm", "corrupted"),
+                _margins("by_norm", CORRUPTED_INPUTS),
             ),
         ),
     ),
@@ -121,65 +121,21 @@ CLAIMS = (
         "c",
         "Transfer",
         "linear classifiers and full fine-tuning transfer better",
-        (
-            Quantity(
-                "linear",
-                "accuracy of a linear probe on another classification",
-                "accuracy",
-                _probed,
-                "accuracy",
-                short="linear probe",
-            ),
-            Quantity(
-                "classes",
-                "accuracy after fine-tuning on another classification",
-                "accuracy",
-                _fine_tuned("classes"),
-                "accuracy",
-                "fine-tuning on classes",
-                _is_asked("classes"),
-            ),
-            Quantity(
-                "language",
-                "accuracy after fine-tuning on another text",
-                "accuracy",
-                _fine_tuned("language"),
-                "accuracy",
-                "fine-tuning on text",
-                _is_asked("language"),
-            ),
+        tuple(
+            Quantity(key, name, "accuracy", values, "accuracy", short, _is_asked(key))
+            for key, name, values, short in TRANSFER
         ),
     ),
     Claim(
         "d",
         "Rank",
         "hidden states have a higher effective rank",
+        (_rank("rank", "effective rank, mean over layers", short="effective rank"),),
         (
-            Quantity(
-                "rank",
-                "effective rank, mean over layers",
-                "directions",
-                _of_models(lambda m: m.rank()),
-                short="effective rank",
-            ),
-        ),
-        (
-            Quantity(
-                "rank-centred", "effective rank, centred", "directions", _of_models(lambda m: m.rank(form="centred"))
-            ),
-            Quantity(
-                "rank-sigma",
-                "effective rank of Roy & Vetterli",
-                "directions",
-                _of_models(lambda m: m.rank("effective_rank_sigma")),
-            ),
-            Quantity("rank-stable", "stable rank", "directions", _of_models(lambda m: m.rank("stable_rank"))),
-            Quantity(
-                "rank-participation",
-                "participation ratio",
-                "directions",
-                _of_models(lambda m: m.rank("participation_ratio")),
-            ),
+            _rank("rank-centred", "effective rank, centred", form="centred"),
+            _rank("rank-sigma", "effective rank of Roy & Vetterli", "effective_rank_sigma"),
+            _rank("rank-stable", "stable rank", "stable_rank"),
+            _rank("rank-participation", "participation ratio", "participation_ratio"),
         ),
     ),
 )

@@ -1,28 +1,36 @@
-"""One optimizer against another within the blocks of a grokking study.
+"""One arm against another within the blocks of a grokking study.
 
-An optimizer may come in several variants, such as three learning rates. One variant of each enters the verdict, the
-same in all blocks: the one with the smallest geometric mean of restricted mean times over the blocks where it has
-enough runs (those with the most blocks first). The choice sees the runs that it is then judged by, so it flatters both
-optimizers, and more so the one with more variants: `Comparison.tried` says how many there were, and `every_pair` how
-the answer would read for each other choice.
+This is not `muonlab.study.compare`, which tests case by case and adjusts p over the cases. Here all blocks enter one
+ratio of restricted means and one permutation test, runs are censored, and the two may contradict each other, as where
+most runs are sooner but some never cross.
+
+An arm may have several variants, such as three learning rates. One variant of each enters the verdict, the same in all
+blocks: the one with the smallest geometric mean of restricted mean times over the blocks where it has enough runs
+(those with the most blocks first). The choice sees the runs that it is then judged by, so it flatters both arms, and
+more so the one with more variants: `Pair.tried` says how many there were, and `every_pair` how the answer would read
+for each other choice.
 """
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from muonlab.stats import blocked, comparison, multiplicity, survival
 from muonlab.stats.results import Estimate, TestResult
-from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns
+from muonlab.studies.grokking.conditions import Condition, GrokkingRuns
+from muonlab.study.study import MIN_RUNS, Arm
 
-MIN_RUNS = 3  # of each group in a block; with fewer, the block is shown but not compared
+Side = Literal["sooner", "later", "undecided"]
 
 
 @dataclass(frozen=True, eq=False)
 class Pooled:
-    """One entry for a run, all arrays (n,).
+    """One entry for each run, all arrays (n,).
 
     `steps` of a run that did not cross are its budget; one that did was seen not to have crossed at `after`.
     """
@@ -35,62 +43,112 @@ class Pooled:
     budgets: np.ndarray
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The runs of one variant of each of two optimizers, in the blocks where both have at least MIN_RUNS.
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The runs of one variant of each of two arms, in the blocks where both have at least MIN_RUNS.
 
     Attributes:
-        optimizers: names of the first and second optimizer.
-        tried: number of variants of each.
-        pairs: block -> the condition of the first and of the second.
+        blocks: block -> the condition of the first and of the second.
     """
 
-    optimizers: tuple[str, str]
+    runs: GrokkingRuns
+    arms: tuple[Arm, Arm]
     variants: tuple[str, str]
-    tried: tuple[int, int]
-    pairs: dict[str, tuple[Condition, Condition]]
+    blocks: dict[str, tuple[Condition, Condition]]
 
     @property
     def name(self) -> str:
         """Part of a file name."""
-        return "-".join(self.optimizers)
+        return "-".join(arm.label for arm in self.arms)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Names of the two arms."""
+        return self.arms[0].name, self.arms[1].name
+
+    @property
+    def tried(self) -> tuple[int, int]:
+        """Number of variants of each."""
+        return len(self.runs.variants(self.arms[0].label)), len(self.runs.variants(self.arms[1].label))
+
+    @property
+    def sides(self) -> tuple[list[Condition], list[Condition]]:
+        """Conditions of the first and of the second."""
+        return [first for first, _ in self.blocks.values()], [second for _, second in self.blocks.values()]
 
     @property
     def num_runs(self) -> tuple[int, int]:
         """Runs of the first and of the second."""
-        first, second = (sum(len(pair[side].members) for pair in self.pairs.values()) for side in (0, 1))
+        first, second = (sum(len(condition.members) for condition in side) for side in self.sides)
         return first, second
 
-    def only(self, blocks: list[str]) -> "Comparison":
-        """Return the comparison within some of its blocks."""
-        return Comparison(self.optimizers, self.variants, self.tried, {block: self.pairs[block] for block in blocks})
+    @property
+    def num_planned(self) -> int:
+        """Blocks in which the plan has both."""
+        return len(self.runs.planned_blocks(*(arm.label for arm in self.arms)))
 
-    def pooled(self, *, sustained: bool = False) -> "Pooled":
-        """Return the runs of all blocks, one entry for a run."""
-        sides = [(block, side, pair[side]) for block, pair in self.pairs.items() for side in (0, 1)]
+    def only(self, blocks: Iterable[str]) -> "Pair":
+        """Return the comparison within some of its blocks."""
+        return replace(self, blocks={block: self.blocks[block] for block in blocks})
+
+    @cached_property
+    def pooled(self) -> Pooled:
+        """The runs of all blocks until their first crossing."""
+        return self._pool(sustained=False)
+
+    def _pool(self, sustained: bool) -> Pooled:
+        sides = [(block, side, both[side]) for block, both in self.blocks.items() for side in (0, 1)]
         sizes = [len(condition.members) for _, _, condition in sides]
-        times = [condition.times(sustained=sustained) for _, _, condition in sides]
+        steps, crossed = zip(*(condition.times(sustained=sustained) for _, _, condition in sides), strict=True)
         return Pooled(
-            steps=np.concatenate([steps for steps, _ in times]),
+            steps=np.concatenate(steps),
             after=np.concatenate([condition.not_before(sustained=sustained) for _, _, condition in sides]),
-            crossed=np.concatenate([crossed for _, crossed in times]),
+            crossed=np.concatenate(crossed),
             is_first=np.repeat([side == 0 for _, side, _ in sides], sizes),
             blocks=np.repeat([block for block, _, _ in sides], sizes),
             budgets=np.repeat([condition.budget for _, _, condition in sides], sizes),
         )
 
-    def ratio(self, *, sustained: bool = False, budgets: float = 1.0) -> Estimate:
-        """Return the ratio of restricted mean steps, first over second, each block to its own budget.
+    @cached_property
+    def ratio(self) -> Estimate:
+        """Ratio of restricted mean steps to the first crossing, first over second, each block to its own budget."""
+        return _ratio(self.pooled)
 
-        With `budgets`, to that many times its budget, as if the runs that did not cross never did.
+    @cached_property
+    def lasting(self) -> Estimate:
+        """The same of sustained crossings."""
+        return _ratio(self._pool(sustained=True))
+
+    def with_budgets(self, factor: float) -> Estimate:
+        """Return the ratio at that many times each budget, as if the runs that did not cross never did."""
+        return _ratio(self.pooled, factor)
+
+    @cached_property
+    def test(self) -> TestResult:
+        """The test that the verdict uses: permutation of ranks within blocks, censored runs ranked last."""
+        runs = self.pooled
+        last = np.where(runs.crossed, runs.steps, np.inf)
+        return blocked.permutation_test(last, runs.is_first, runs.blocks, rank_within_blocks=True)
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether the ranks of the test point the other way than the ratio does.
+
+        The test ranks the runs that never crossed last, whatever the budget; the ratio counts them with the whole
+        budget. So most runs may be sooner while the mean is later.
         """
-        runs = self.pooled(sustained=sustained)
-        times, after = runs.steps / runs.budgets, runs.after / runs.budgets
-        return blocked.blocked_ratio(times, runs.crossed, runs.is_first, runs.blocks, horizon=budgets, after=after)
+        if self.ratio.value is None or self.test.statistic is None:
+            return False
+        return (self.ratio.value - 1) * self.test.statistic < 0
 
-    def cost_factor(self, unit: str) -> float | None:
+    @property
+    def side(self) -> Side:
+        """What the first arm is, as far as its interval and the ranks of the test agree."""
+        return "undecided" if self.is_torn else side(self.ratio)
+
+    def cost_factor(self, unit: Literal["flops", "seconds"]) -> float | None:
         """Return what a step of the first costs over one of the second, the geometric mean over blocks."""
-        costs = [[_cost(condition, unit) or math.nan for condition in pair] for pair in self.pairs.values()]
+        costs = [[_cost(condition, unit) or math.nan for condition in both] for both in self.blocks.values()]
         if not costs or np.isnan(costs).any():
             return None
         first, second = np.log(costs).mean(axis=0)
@@ -99,88 +157,105 @@ class Comparison:
     def uncensored_epochs(self) -> tuple[list[float], list[float]]:
         """Return the epochs of the runs that crossed, pooled over the blocks as arXiv 2504.16041 pools them."""
         first, second = (
-            [m.first_crossing.epoch for pair in self.pairs.values() for m in pair[side].members if m.first_crossing]
-            for side in (0, 1)
+            [m.first_crossing.epoch for condition in side for m in condition.members if m.first_crossing]
+            for side in self.sides
         )
         return first, second
 
+    def groups(self, level: Literal["task", "loss"]) -> dict[str, "Pair"]:
+        """Return the comparison by task or by loss."""
+        found: dict[str, list[str]] = {}
+        for block, (first, _) in self.blocks.items():
+            found.setdefault(first.config.task.name if level == "task" else first.config.loss, []).append(block)
+        return {group: self.only(blocks) for group, blocks in found.items()}
+
+
+def _ratio(runs: Pooled, budgets: float = 1.0) -> Estimate:
+    times, after = runs.steps / runs.budgets, runs.after / runs.budgets
+    return blocked.blocked_ratio(times, runs.crossed, runs.is_first, runs.blocks, horizon=budgets, after=after)
+
 
 def _cost(condition: Condition, unit: str) -> float | None:
-    return {"flops": condition.result.flops_per_step, "seconds": condition.seconds_per_step}[unit]
+    return condition.result.flops_per_step if unit == "flops" else condition.seconds_per_step
 
 
-def comparisons_of(runs: GrokkingRuns) -> list[Comparison]:
-    """Return the first optimizer that has runs, which is Muon where there is any, against each other one."""
-    present = [optimizer for optimizer in NAMES if runs.variants(optimizer)]
-    pairs = [compare(runs, present[0], other) for other in present[1:]]
-    return [pair for pair in pairs if pair]
+def side(ratio: Estimate) -> Side:
+    """Return on which side of 1 the whole interval of a ratio lies."""
+    if ratio.upper is not None and ratio.upper < 1:
+        return "sooner"
+    return "later" if ratio.lower is not None and ratio.lower > 1 else "undecided"
 
 
-def compare(runs: GrokkingRuns, first: str, second: str) -> Comparison | None:
-    """Return the comparison of two optimizers by their best variants; None where one of them has no runs."""
-    variants = runs.variants(first), runs.variants(second)
+# -- which runs are compared -----------------------------------------------------------------------
+
+
+def pairs_of(runs: GrokkingRuns) -> list[Pair]:
+    """Return the first arm against each other one, by their best variants, where some block can be compared."""
+    pairs = [compare(runs, runs.arms[0], rival) for rival in runs.arms[1:]]
+    return [pair for pair in pairs if pair and pair.blocks]
+
+
+def compare(runs: GrokkingRuns, first: Arm, second: Arm) -> Pair | None:
+    """Return the comparison of two arms by their best variants; None where one of them has no runs."""
+    variants = runs.variants(first.label), runs.variants(second.label)
     if not all(variants):
         return None
-    best = tuple(min(side, key=lambda variant: _rank(runs, variant)) for side in variants)
-    return _comparison(runs, (first, second), (best[0], best[1]))
+    best = [min(each, key=lambda variant: _rank(each[variant])) for each in variants]
+    return _pair(runs, (first, second), (best[0], best[1]))
 
 
-def every_pair(runs: GrokkingRuns, first: str, second: str) -> list[Comparison]:
-    """Return the comparison of every variant of the first optimizer with every one of the second."""
-    pairs = itertools.product(runs.variants(first), runs.variants(second))
-    return [_comparison(runs, (first, second), pair) for pair in pairs]
+def every_pair(pair: Pair) -> list[Pair]:
+    """Return the comparison of every variant of the first arm with every one of the second."""
+    variants = itertools.product(*(pair.runs.variants(arm.label) for arm in pair.arms))
+    return [_pair(pair.runs, pair.arms, (first, second)) for first, second in variants]
 
 
-def _comparison(runs: GrokkingRuns, optimizers: tuple[str, str], variants: tuple[str, str]) -> Comparison:
-    pairs = {}
+def _pair(runs: GrokkingRuns, arms: tuple[Arm, Arm], variants: tuple[str, str]) -> Pair:
+    blocks = {}
     for block in runs.blocks:
         one, other = (runs.find(block, variant) for variant in variants)
         if one and other and min(len(one.members), len(other.members)) >= MIN_RUNS:
-            pairs[block] = one, other
-    tried = len(runs.variants(optimizers[0])), len(runs.variants(optimizers[1]))
-    return Comparison(optimizers, variants, tried, pairs)
+            blocks[block] = one, other
+    return Pair(runs, arms, variants, blocks)
 
 
-def _rank(runs: GrokkingRuns, variant: str) -> tuple[int, float]:
+def _rank(conditions: Sequence[Condition]) -> tuple[int, float]:
     """Most blocks first, then the smallest geometric mean of restricted means; the first listed wins a tie."""
-    conditions = [c for c in runs.with_runs() if c.variant == variant and len(c.members) >= MIN_RUNS]
+    enough = [condition for condition in conditions if len(condition.members) >= MIN_RUNS]
     with np.errstate(divide="ignore"):  # where all crossed at step 0: minus infinity, and none is sooner
-        logs = [np.log(condition.times()[0].mean() / condition.budget) for condition in conditions]
-    return -len(conditions), float(np.mean(logs)) if logs else 0.0
+        logs = [np.log(condition.times()[0].mean() / condition.budget) for condition in enough]
+    return -len(enough), float(np.mean(logs)) if logs else 0.0
 
 
-def levels(pair: Comparison) -> dict[str, dict[str, list[str]]]:
-    """Return the groupings of a comparison's blocks that are coarser than blocks: level -> group -> blocks."""
-    configs = {block: conditions[0].config for block, conditions in pair.pairs.items()}
-    tasks: dict[str, list[str]] = {}
-    losses: dict[str, list[str]] = {}
-    for block, config in configs.items():
-        tasks.setdefault(config.task.name, []).append(block)
-        losses.setdefault(config.loss, []).append(block)
-    return {"task": tasks, "loss": losses}
+# -- tests and effect sizes ------------------------------------------------------------------------
 
 
-def family_of_tests(comparisons: list[Comparison]) -> list[tuple[Comparison, str, TestResult, float | None]]:
-    """Return every test of the report with its p-value adjusted by Holm over all of them.
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """A test of a comparison, what it is over, and its p adjusted by Holm over all tests of the report."""
+
+    pair: Pair
+    over: str
+    test: TestResult
+    adjusted_p: float | None = None
+
+
+def family_of_tests(pairs: Sequence[Pair]) -> list[Tested]:
+    """Return every test of the report.
 
     Of each comparison: four tests over all its blocks, then the log-rank test within each block.
     """
-    tests: list[tuple[Comparison, str, TestResult]] = []
-    for pair in comparisons:
-        tests += [(pair, scope, test) for scope, test in tests_of(pair)]
-    adjusted = multiplicity.holm({str(number): test.p for number, (_, _, test) in enumerate(tests)})
-    return [(*entry, adjusted[str(number)]) for number, entry in enumerate(tests)]
+    found = [tested for pair in pairs for tested in _tests(pair)]
+    adjusted = multiplicity.holm({str(number): each.test.p for number, each in enumerate(found)})
+    return [replace(each, adjusted_p=adjusted[str(number)]) for number, each in enumerate(found)]
 
 
-def tests_of(pair: Comparison) -> list[tuple[str, TestResult]]:
-    """Return (what it is over, test) for the tests of one comparison."""
-    if not pair.pairs:
-        return []
-    runs = pair.pooled()
+def _tests(pair: Pair) -> list[Tested]:
+    runs, is_several = pair.pooled, len(pair.blocks) > 1
     last = np.where(runs.crossed, runs.steps, runs.steps.max() + 1)  # runs that never crossed tie at the end
-    strata = runs.blocks if len(pair.pairs) > 1 else None
+    strata = runs.blocks if is_several else None
     tests = [
-        ("all blocks", primary_test(pair)),
+        ("all blocks", pair.test),
         ("all blocks", survival.log_rank(runs.steps, runs.crossed, runs.is_first, strata)),
         ("pooled epochs of the runs that crossed", comparison.welch(*pair.uncensored_epochs())),
         (
@@ -188,22 +263,15 @@ def tests_of(pair: Comparison) -> list[tuple[str, TestResult]]:
             comparison.mann_whitney(last[runs.is_first], last[~runs.is_first]),
         ),
     ]
-    for block in pair.pairs if len(pair.pairs) > 1 else ():
+    for block in pair.blocks if is_several else ():
         inside = runs.blocks == block
         tests.append((block, survival.log_rank(runs.steps[inside], runs.crossed[inside], runs.is_first[inside])))
-    return tests
+    return [Tested(pair, over, test) for over, test in tests]
 
 
-def primary_test(pair: Comparison) -> TestResult:
-    """Return the test that the verdict uses: permutation of ranks within blocks, censored runs ranked last."""
-    runs = pair.pooled()
-    last = np.where(runs.crossed, runs.steps, np.inf)
-    return blocked.permutation_test(last, runs.is_first, runs.blocks, rank_within_blocks=True)
-
-
-def effect_sizes(pair: Comparison, block: str) -> tuple[Estimate, Estimate]:
+def effect_sizes(pair: Pair, block: str) -> tuple[Estimate, Estimate]:
     """Return the Hodges-Lehmann shift in steps of the runs that crossed, and Cliff's delta of all runs."""
-    (first, first_crossed), (second, second_crossed) = (condition.times() for condition in pair.pairs[block])
+    (first, first_crossed), (second, second_crossed) = (condition.times() for condition in pair.blocks[block])
     shift = comparison.hodges_lehmann(first[first_crossed], second[second_crossed])
     end = max(first.max(), second.max()) + 1
     delta = comparison.cliffs_delta(np.where(first_crossed, first, end), np.where(second_crossed, second, end))

@@ -1,14 +1,14 @@
 """The runs of a grokking study, pooled into conditions that may be compared.
 
 A condition is one block with one variant. A block is a task with a loss and whatever else the plan varies outside the
-optimizer (its depth, its batch): runs are compared within a block only. A variant is an optimizer with those of its
-settings that the plan varies, such as "Muon lr=0.02". Cells that differ in their seeds alone are one condition. Cells
-with random labels are controls and are kept apart.
+optimizer (its depth, its batch): runs are compared within a block only. A variant is an arm with those of its settings
+that the plan varies, such as "Muon lr=0.02". Cells that differ in their seeds alone are one condition. Cells with
+random labels are controls and are kept apart.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,13 @@ import numpy as np
 from muonlab.jobs.files import StudyError
 from muonlab.jobs.job import StudyFile
 from muonlab.report.findings import Run, Series
+from muonlab.stats import survival
+from muonlab.stats.results import Estimate
 from muonlab.studies.grokking.config import CellConfig
 from muonlab.studies.grokking.reading import Cell, read_cells
 from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
+from muonlab.study.study import Arm, Found, arms_of
 
-NAMES = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
 T = TypeVar("T")
 
 
@@ -32,17 +34,15 @@ class Condition:
     """The runs of one block and variant, unique in their seeds.
 
     Attributes:
-        records: all cells of the condition, those that are not done too.
+        cells: all cells of the condition, those that are not done too.
         members: the runs of the cells that are done, in order of their seeds.
-        planned: number of seeds that were asked for.
     """
 
     block: str
+    arm: str
     series: Series
-    config: CellConfig
-    records: tuple[Cell, ...]
+    cells: tuple[Cell, ...]
     members: tuple[MemberResult, ...]
-    planned: int
 
     @property
     def variant(self) -> str:
@@ -50,117 +50,150 @@ class Condition:
         return self.series.label
 
     @property
-    def others(self) -> str:
-        """What names the block beside its task and loss, such as "depth=1"; empty where nothing does."""
-        return self.block.removeprefix(f"{self.config.task.name} · {self.config.loss}").removeprefix(" · ")
+    def config(self) -> CellConfig:
+        """Config of the first cell; the others differ in their seeds."""
+        return self.cells[0].config
 
     @property
-    def optimizer(self) -> str:
-        """Label of the optimizer."""
-        return self.config.arm
+    def others(self) -> str:
+        """What names the block besides its task and loss, such as "depth=1"; empty where nothing does."""
+        return self.block.removeprefix(f"{self.config.task.name} · {self.config.loss}").removeprefix(" · ")
 
     @property
     def budget(self) -> int:
         """Steps after which a run is censored."""
         return self.config.protocol.budget
 
+    @property
+    def num_planned(self) -> int:
+        """Runs that were asked for."""
+        return len({seed for cell in self.cells for seed in cell.config.seeds})
+
     @cached_property
     def result(self) -> CellResult:
         """The first result, for its sizes; they are the same for all cells of a condition."""
-        return next(record.result for record in self.records if record.result)
+        return next(cell.result for cell in self.cells if cell.result)
+
+    @property
+    def num_evaluations(self) -> int:
+        """Evaluations of all runs, each up to its budget."""
+        return self.result.num_evaluations * len(self.members)
 
     @property
     def epochs_per_step(self) -> float:
         """Examples of a batch over the rows of the train set."""
-        batch = self.config.protocol.batch
-        return 1.0 if batch == "full" else min(batch / self.result.num_train, 1.0)
+        protocol, rows = self.config.protocol, self.result.num_train
+        if protocol.batch == "full":
+            return 1.0
+        return 1 / math.ceil(rows / protocol.batch) if protocol.short_batch else min(protocol.batch / rows, 1.0)
 
     @cached_property
     def seconds_per_step(self) -> float | None:
-        """Seconds of one step of one member on this machine, the mean over cells; None where not all recorded it."""
-        seconds = [recorded_number(r.environment, "seconds_per_member_step") for r in self.records if r.result]
-        numbers = [number for number in seconds if number is not None]
-        return sum(numbers) / len(numbers) if numbers and len(numbers) == len(seconds) else None
+        """Seconds of one step of one run on this machine, the mean over cells; None where not all recorded it."""
+        done = [cell.record.environment for cell in self.cells if cell.result]
+        numbers = [recorded_number(environment, "seconds_per_member_step") for environment in done]
+        known = [number for number in numbers if number is not None]
+        return sum(known) / len(known) if known and len(known) == len(done) else None
 
-    @cached_property
-    def curves(self) -> tuple[Run, ...]:
-        """The curves of every member, without the evaluations after it had left; those of `unread` are not there."""
-        return self._curves_and_unread[0]
-
-    @property
-    def unread(self) -> dict[str, str]:
-        """Ids of the cells that are done but whose curves cannot be read, with the reason."""
-        return self._curves_and_unread[1]
-
-    @cached_property
-    def _curves_and_unread(self) -> tuple[tuple[Run, ...], dict[str, str]]:
-        found: dict[int, Run] = {}
-        unread = {}
-        for record in self.records:
-            if record.status != "done":
-                continue
-            try:
-                rows = record.metrics()
-            except (StudyError, OSError) as error:
-                unread[record.id] = str(error)
-                continue
-            if not rows:
-                unread[record.id] = f"{record.folder / 'metrics.jsonl'} is missing or empty"
-                continue
-            for column, seed in enumerate(record.config.seeds):
-                found.setdefault(seed, _curve(self.series, seed, column, rows))
-        return tuple(found[seed] for seed in sorted(found)), unread
+    def _crossings(self, sustained: bool) -> list[Crossing | None]:
+        return [member.sustained_crossing if sustained else member.first_crossing for member in self.members]
 
     def times(self, *, sustained: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Return (n,) steps until the crossing and (n,) whether it was seen; a run without one has the budget.
 
         A run that diverged before it crossed never crosses, so it too is censored at the budget.
         """
-        crossings = [crossing_of(member, sustained=sustained) for member in self.members]
-        steps = [crossing.step if crossing else self.budget for crossing in crossings]
-        return np.array(steps, dtype=float), np.array([crossing is not None for crossing in crossings], dtype=bool)
+        crossings = self._crossings(sustained)
+        steps = np.array([crossing.step if crossing else self.budget for crossing in crossings], dtype=float)
+        return steps, np.array([crossing is not None for crossing in crossings], dtype=bool)
 
     def not_before(self, *, sustained: bool = False) -> np.ndarray:
         """Return (n,) the last steps at which no crossing was seen yet; a run without one has the budget."""
-        crossings = [crossing_of(member, sustained=sustained) for member in self.members]
+        crossings = self._crossings(sustained)
         return np.array([crossing.after_step if crossing else self.budget for crossing in crossings], dtype=float)
+
+    @property
+    def crossed(self) -> list[MemberResult]:
+        """The runs that crossed."""
+        return [member for member in self.members if member.first_crossing]
+
+    def median_time(self, *, sustained: bool = False) -> Estimate:
+        """Return the median of the steps until the crossing, censored runs included."""
+        return survival.median_time(survival.kaplan_meier(*self.times(sustained=sustained)))
+
+    @cached_property
+    def curves(self) -> tuple[tuple[Run, ...], dict[str, str]]:
+        """The curves of every run, without the evaluations after it had left.
+
+        And id -> reason of the cells that are done but whose curves cannot be read.
+        """
+        found: dict[int, Run] = {}
+        unread = {}
+        for cell in self.cells:
+            if cell.record.status != "done":
+                continue
+            try:
+                rows = cell.metrics()
+                if not rows:
+                    raise StudyError(f"{cell.record.folder / 'metrics.jsonl'} is missing or empty")
+            except (StudyError, OSError) as error:
+                unread[cell.record.id] = str(error)
+                continue
+            for column, seed in enumerate(cell.config.seeds):
+                found.setdefault(seed, _curve(self.series, seed, column, rows))
+        return tuple(found[seed] for seed in sorted(found)), unread
+
+
+def _curve(series: Series, seed: int, column: int, rows: list[dict[str, Any]]) -> Run:
+    train, validation = ([row[f"{side}_accuracy"][column] for row in rows] for side in ("train", "validation"))
+    length = max((index + 1 for index, value in enumerate(train) if value is not None), default=0)
+    steps = tuple(row["step"] for row in rows[:length])
+    return Run(series, seed, steps, tuple(train[:length]), tuple(validation[:length]))
 
 
 @dataclass(frozen=True)
 class GrokkingRuns:
-    """All that a study's folder holds, of every request."""
+    """All that a study's folder holds, of every request.
+
+    Attributes:
+        arms: of the whole plan, that of the question first: Muon and AdamW where they are in it, then as planned.
+        conditions: on true labels, those without runs too.
+        controls: conditions on random labels that have runs.
+    """
 
     file: StudyFile
-    records: tuple[Cell, ...]
+    cells: tuple[Cell, ...]
+    arms: tuple[Arm, ...]
     conditions: tuple[Condition, ...]
     controls: tuple[Condition, ...]
 
     @cached_property
+    def held(self) -> tuple[Condition, ...]:
+        """Conditions that have runs."""
+        return tuple(condition for condition in self.conditions if condition.members)
+
+    @property
     def blocks(self) -> tuple[str, ...]:
         """Blocks with a condition that has runs, in the order of the plan."""
-        return tuple(dict.fromkeys(condition.block for condition in self.conditions if condition.members))
+        return tuple(dict.fromkeys(condition.block for condition in self.held))
 
-    def planned_blocks(self, *optimizers: str) -> set[str]:
-        """Return the blocks in which the plan has all of these optimizers."""
-        return set.intersection(*({c.block for c in self.conditions if c.optimizer == o} for o in optimizers))
+    def planned_blocks(self, *arms: str) -> set[str]:
+        """Return the blocks in which the plan has all of these arms."""
+        return set.intersection(*({c.block for c in self.conditions if c.arm == arm} for arm in arms))
 
-    def with_runs(self) -> list[Condition]:
-        """Return the conditions that have runs."""
-        return [condition for condition in self.conditions if condition.members]
-
-    def variants(self, optimizer: str) -> list[str]:
-        """Return the variants of an optimizer that have runs, in the order of the plan."""
-        found = [c.series for c in self.with_runs() if c.optimizer == optimizer]
-        return list(dict.fromkeys(series.label for series in sorted(found, key=lambda series: series.style)))
+    def variants(self, arm: str) -> dict[str, list[Condition]]:
+        """Return the variants of an arm that have runs, in the order of the plan, with their conditions."""
+        found: dict[str, list[Condition]] = {}
+        for condition in sorted((c for c in self.held if c.arm == arm), key=lambda c: c.series.style):
+            found.setdefault(condition.variant, []).append(condition)
+        return found
 
     def find(self, block: str, variant: str) -> Condition | None:
         """Return the condition of that block and variant, if it has runs."""
-        return next((c for c in self.with_runs() if (c.block, c.variant) == (block, variant)), None)
+        return next((c for c in self.held if (c.block, c.variant) == (block, variant)), None)
 
 
-def crossing_of(member: MemberResult, *, sustained: bool = False) -> Crossing | None:
-    """Return the first or the sustained crossing of a run."""
-    return member.sustained_crossing if sustained else member.first_crossing
+GrokkingFound = Found[GrokkingRuns]
 
 
 def was_followed(member: MemberResult) -> bool:
@@ -181,90 +214,73 @@ def recorded_number(environment: Mapping[str, Any], key: str) -> float | None:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
+# -- from cells to conditions ----------------------------------------------------------------------
+
+
+def label_of(config: CellConfig) -> str:
+    """Return the label of a cell's arm."""
+    return config.arm
+
+
 def read(folder: Path) -> GrokkingRuns:
     """Return the runs of every request in the folder.
 
     Raises:
         StudyError: the folder holds no study.
     """
-    file, records = read_cells(folder)
-    true = [record for record in records if record.config.task.labels == "true"]
-    random = [record for record in records if record.config.task.labels == "random"]
-    return GrokkingRuns(file, tuple(records), pool(true), pool(random))
+    file, cells = read_cells(folder)
+    optimizers: dict[str, Any] = {}
+    for cell in cells:
+        optimizers.setdefault(label_of(cell.config), cell.config.optimizer)
+    first = "muon" if "muon" in optimizers else next(iter(optimizers), "")
+    order = sorted(optimizers, key=lambda label: (label != first, label != "adamw"))
+    arms = arms_of({label: optimizers[label] for label in order})
+    true, random = ([cell for cell in cells if cell.config.task.labels == kind] for kind in ("true", "random"))
+    controls = tuple(condition for condition in pool(random, arms) if condition.members)
+    return GrokkingRuns(file, tuple(cells), arms, pool(true, arms), controls)
 
 
-def pool(records: list[Cell]) -> tuple[Condition, ...]:
+def pool(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Condition, ...]:
     """Return the conditions of some cells, in the order of the cells."""
-    described = [_describe(record.config) for record in records]
-    shared, own = _varying(described), _varying_of_optimizers(described)
-    groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
-    for record, (task, loss, outside, optimizer) in zip(records, described, strict=True):
-        name = str(optimizer["name"])
-        block = " · ".join([task, loss, *(f"{_short(key)}={outside[key]}" for key in shared if key in outside)])
-        settings = [f"{key}={optimizer[key]}" for key in own[name] if key in optimizer]
-        groups[block, " ".join([NAMES.get(name, name), *settings])].append(record)
-    labels: dict[str, list[str]] = defaultdict(list)  # of an optimizer, so that its variants differ in style
+    parts = [cell.config.in_full() for cell in cells]
+    outside = [_outside_of_the_optimizer(part) for part in parts]
+    by_task = _varying((part["task"]["name"], values) for part, values in zip(parts, outside, strict=True))
+    shared = {key for keys in by_task.values() for key in keys}  # what follows from the task alone is no factor
+    own = _varying((label_of(cell.config), part["optimizer"]) for cell, part in zip(cells, parts, strict=True))
+    groups: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
+    names = {arm.label: arm.name for arm in arms}
+    for cell, part, values in zip(cells, parts, outside, strict=True):
+        label = label_of(cell.config)
+        factors = [f"{key.rpartition('.')[2]}={value}" for key, value in values.items() if key in shared]
+        block = " · ".join([part["task"]["name"], part["loss"], *factors])
+        settings = [f"{key}={value}" for key, value in part["optimizer"].items() if key in own[label]]
+        groups[block, label, " ".join([names[label], *settings])].append(cell)
+    roles = {arm.label: arm.series.role for arm in arms}
+    styles: dict[str, list[str]] = defaultdict(list)  # of a colour, so that its variants differ in style
     conditions = []
-    for (block, variant), cells in groups.items():
-        role = cells[0].config.arm if cells[0].config.arm in NAMES else "other"
-        if variant not in labels[role]:
-            labels[role].append(variant)
-        series = Series(variant, role, labels[role].index(variant))
-        conditions.append(_condition(block, series, cells))
+    for (block, label, variant), held in groups.items():
+        known = styles[roles[label]]
+        if variant not in known:
+            known.append(variant)
+        series = Series(variant, roles[label], known.index(variant))
+        members: dict[int, MemberResult] = {}
+        for member in (member for cell in held if cell.result for member in cell.result.members):
+            members.setdefault(member.seed, member)
+        by_seed = tuple(members[seed] for seed in sorted(members))
+        conditions.append(Condition(block, label, series, tuple(held), by_seed))
     return tuple(conditions)
 
 
-def _condition(block: str, series: Series, cells: list[Cell]) -> Condition:
-    members: dict[int, MemberResult] = {}
-    for cell in cells:
-        for member in cell.result.members if cell.result else ():
-            members.setdefault(member.seed, member)
-    planned = len({seed for cell in cells for seed in cell.config.seeds})
-    by_seed = tuple(members[seed] for seed in sorted(members))
-    return Condition(block, series, cells[0].config, tuple(cells), by_seed, planned)
+def _outside_of_the_optimizer(part: dict[str, Any]) -> dict[str, Any]:
+    rooms = {f"{room}.{key}": value for room in ("task", "net", "protocol") for key, value in part[room].items()}
+    rooms = {key: value for key, value in rooms.items() if key not in ("task.name", "task.labels")}
+    return rooms | {"results_version": part["results_version"]}
 
 
-def _curve(series: Series, seed: int, column: int, rows: list[dict[str, Any]]) -> Run:
-    train, validation = ([row[f"{side}_accuracy"][column] for row in rows] for side in ("train", "validation"))
-    length = max((index + 1 for index, value in enumerate(train) if value is not None), default=0)
-    steps = tuple(row["step"] for row in rows[:length])
-    return Run(series, seed, steps, tuple(train[:length]), tuple(validation[:length]))
-
-
-Described = tuple[str, str, dict[str, Any], dict[str, Any]]
-
-
-def _describe(config: CellConfig) -> Described:
-    """Task, loss, all other settings outside the optimizer, and the optimizer's own."""
-    parts = config.in_full()
-    task = parts["task"].pop("name")
-    parts["task"].pop("labels")
-    outside = {f"{room}.{key}": value for room in ("task", "net", "protocol") for key, value in parts[room].items()}
-    return (
-        task,
-        parts["loss"],
-        outside | {"results_version": parts["results_version"]},
-        parts["optimizer"] | {"name": config.arm},
-    )
-
-
-def _varying(described: list[Described]) -> list[str]:
-    """Settings outside the optimizer with several values on one task; what follows from the task is no factor."""
-    seen: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for task, _, outside, _ in described:
-        for key, value in outside.items():
-            seen[key, task].add(str(value))
-    return list(dict.fromkeys(key for (key, _), values in seen.items() if len(values) > 1))
-
-
-def _varying_of_optimizers(described: list[Described]) -> dict[str, list[str]]:
-    """For each optimizer, its settings with several values."""
-    seen: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for _, _, _, optimizer in described:
-        for key, value in optimizer.items():
-            seen[str(optimizer["name"])][key].add(str(value))
-    return {name: [key for key, values in keys.items() if len(values) > 1] for name, keys in seen.items()}
-
-
-def _short(key: str) -> str:
-    return key.rpartition(".")[2]
+def _varying(described: Iterable[tuple[Hashable, dict[str, Any]]]) -> dict[Hashable, list[str]]:
+    """Return, of each group, the settings with several values."""
+    seen: dict[Hashable, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for group, settings in described:
+        for key, value in settings.items():
+            seen[group][key].add(str(value))
+    return {group: [key for key, values in keys.items() if len(values) > 1] for group, keys in seen.items()}

@@ -4,7 +4,9 @@ Tveit, Remseth, Skogvold 2025, "Muon Optimizer Accelerates Grokking". The means,
 results; the quartiles are read off its figure 4 by eye and are approximate.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -42,13 +44,13 @@ def recomputation() -> Text:
         f"The paper’s t and p cannot both be right. At t = {PRINTED.t} the smallest two-sided p that Student’s t can "
         f"have, whatever its degrees of freedom, is {as_text(smallest, 'number')}; the paper prints "
         f"{as_text(PRINTED.p, 'number')}, which is {smallest / PRINTED.p:.1f} times smaller. Either is far below 0.05, "
-        "so the direction of its claim does not hang on it."
+        "so the direction of its claim does not depend on it."
     )
     return Text(text, "note", URL)
 
 
 def side_by_side(muon: list[float], adamw: list[float], num_runs: tuple[int, int], where: str) -> Table:
-    """Return the paper's figures beside ours, pooled as the paper pooled: only the runs that crossed, all tasks in one.
+    """Return the paper's figures next to ours, which are pooled as the paper pooled: runs that crossed, of all tasks.
 
     Args:
         muon, adamw: epochs at the first crossing of the runs that crossed.
@@ -61,20 +63,24 @@ def side_by_side(muon: list[float], adamw: list[float], num_runs: tuple[int, int
         Column("here", "Here", "number"),
     )
     test = welch(muon, adamw)
-    mean_muon, mean_adamw = _mean(muon), _mean(adamw)
+    t, means = test.statistic, [fmean(epochs) if epochs else None for epochs in (muon, adamw)]
     rows: list[tuple[Value, ...]] = [
         ("Tasks and losses", "six or seven tasks, three softmax variants", where),
         ("Runs that crossed, Muon", "not stated", f"{len(muon)} of {num_runs[0]}"),
         ("Runs that crossed, AdamW", "not stated", f"{len(adamw)} of {num_runs[1]}"),
-        ("Mean epochs, Muon", str(PRINTED.mean_muon), mean_muon),
-        ("Mean epochs, AdamW", str(PRINTED.mean_adamw), mean_adamw),
-        ("Ratio of means", as_text(PRINTED.ratio, "accuracy"), _ratio(mean_muon, mean_adamw)),
-        ("t, AdamW minus Muon", str(PRINTED.t), None if test.statistic is None else -test.statistic),
+        ("Mean epochs, Muon", str(PRINTED.mean_muon), means[0]),
+        ("Mean epochs, AdamW", str(PRINTED.mean_adamw), means[1]),
+        ("Ratio of means", as_text(PRINTED.ratio, "accuracy"), _ratio(*means)),
+        ("t, AdamW minus Muon", str(PRINTED.t), None if t is None else -t),
         ("Degrees of freedom (Welch)", "not stated", test.degrees_of_freedom),
         ("p", PRINTED.p, test.p),
-        ("Smallest p possible at that t", smallest_two_sided_p(PRINTED.t), _smallest(test.statistic)),
-        ("Quartiles of epochs, Muon", _joined(PRINTED.quartiles_muon) + " (by eye)", _joined(quartiles(muon))),
-        ("Quartiles of epochs, AdamW", _joined(PRINTED.quartiles_adamw) + " (by eye)", _joined(quartiles(adamw))),
+        (
+            "Smallest p possible at that t",
+            smallest_two_sided_p(PRINTED.t),
+            None if t is None else smallest_two_sided_p(t),
+        ),
+        ("Quartiles of epochs, Muon", _joined(PRINTED.quartiles_muon) + " (by eye)", _quartiles(muon)),
+        ("Quartiles of epochs, AdamW", _joined(PRINTED.quartiles_adamw) + " (by eye)", _quartiles(adamw)),
     ]
     note = (
         "Ours are pooled here as the paper pooled its own, for the comparison alone: the pool drops runs that never "
@@ -82,28 +88,16 @@ def side_by_side(muon: list[float], adamw: list[float], num_runs: tuple[int, int
         "neither the size of its network nor learning rates, batch, budget or number of seeds, so equal numbers are "
         "not to be expected."
     )
-    return Table("paper", "Beside the paper’s printed figures", columns, tuple(rows), note)
-
-
-def quartiles(values: list[float]) -> tuple[float, float, float] | None:
-    """Return the three quartiles; None for no values."""
-    if not values:
-        return None
-    lower, middle, upper = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
-    return lower, middle, upper
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    return Table("paper", "The paper’s printed figures and ours", columns, tuple(rows), note)
 
 
 def _ratio(first: float | None, second: float | None) -> str | None:
     return None if first is None or not second else as_text(first / second, "accuracy")
 
 
-def _smallest(t: float | None) -> float | None:
-    return None if t is None else smallest_two_sided_p(t)
+def _quartiles(values: list[float]) -> str:
+    return _joined(np.quantile(values, [0.25, 0.5, 0.75]).tolist()) if values else "–"
 
 
-def _joined(numbers: tuple[float, float, float] | None) -> str:
-    return " / ".join(as_text(number) for number in numbers) if numbers else "–"
+def _joined(numbers: Iterable[float]) -> str:
+    return " / ".join(as_text(number) for number in numbers)

@@ -1,6 +1,6 @@
 """The cells of a study's folder: every job of every request, with its config and result as this study knows them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,26 +8,22 @@ from pydantic import ValidationError
 
 from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, read_lines
-from muonlab.jobs.job import JobRecord, Status, StudyFile
-from muonlab.studies.grokking.config import CellConfig
+from muonlab.jobs.job import JobRecord, StudyFile
+from muonlab.studies.grokking.config import CellConfig, values_of
 from muonlab.studies.grokking.result import QUANTITIES, CellResult
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell as its folder shows it; see `muonlab.jobs.job.JobRecord`.
+    """One cell: the record of its job, with its config and result as this study knows them.
 
     Attributes:
-        status: unreadable also where result.json is not that of this cell; reason says so.
+        record: unreadable also where result.json is not that of this cell; its reason says so.
     """
 
-    id: str
+    record: JobRecord
     config: CellConfig
-    folder: Path
-    status: Status
-    reason: str | None
     result: CellResult | None
-    environment: dict[str, Any]
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the evaluations, one dict each (see docs/files.md).
@@ -35,8 +31,8 @@ class Cell:
         Raises:
             StudyError: the file is torn, or is not what a cell of these seeds writes.
         """
-        path, num_members = self.folder / "metrics.jsonl", len(self.config.seeds)
-        rows = read_lines(path, whole=self.status == "done")
+        path, num_members = self.record.folder / "metrics.jsonl", len(self.config.seeds)
+        rows = read_lines(path, whole=self.record.status == "done")
         for number, row in enumerate(rows, start=1):
             if not isinstance(row.get("step"), int) or not all(_is_column(row.get(q), num_members) for q in QUANTITIES):
                 raise StudyError(f"{path}, line {number}, is not an evaluation of {num_members} members")
@@ -73,22 +69,20 @@ def read_cells(folder: Path) -> tuple[StudyFile, list[Cell]]:
 
 
 def _cell(record: JobRecord, config: CellConfig) -> Cell:
-    status, reason, result = record.status, record.reason, None
     if not (record.folder / "config.json").exists():
-        status, reason = "waiting", None
-    elif record.result is not None:
-        try:
-            result = CellResult.model_validate(record.result)
-        except ValidationError:
-            status, reason = (
-                "unreadable",
-                f"{record.folder / 'result.json'} is not a result this version of muonlab reads",
-            )
-        else:
-            if result.cell != record.id:
-                status, result = "unreadable", None
-                reason = f"{record.folder / 'result.json'} belongs to cell {record.result['cell']}"
-    return Cell(record.id, config, record.folder, status, reason, result, record.environment)
+        return Cell(replace(record, status="waiting", reason=None), config, None)
+    if record.result is None:
+        return Cell(record, config, None)
+    path = record.folder / "result.json"
+    try:
+        result = CellResult.model_validate(record.result)
+    except ValidationError:
+        reason = f"{path} is not a result this version of muonlab reads"
+    else:
+        if result.cell == record.id:
+            return Cell(record, config, result)
+        reason = f"{path} belongs to cell {result.cell}"
+    return Cell(replace(record, status="unreadable", reason=reason), config, None)
 
 
 def columns(result: dict[str, Any]) -> dict[str, str]:
@@ -113,10 +107,15 @@ def rows(folder: str | Path) -> list[dict[str, Any]]:
         if cell.result is None:
             continue
         config = cell.config
-        common = {"cell": cell.id, "task": config.task.name, "loss": config.loss, "optimizer": config.optimizer.name}
+        common = {
+            "cell": cell.record.id,
+            "task": config.task.name,
+            "loss": config.loss,
+            "optimizer": config.arm,
+        }
         for section in ("task", "net", "optimizer", "protocol"):
-            fields = getattr(config, section).model_dump(exclude={"name"})
-            common |= {f"{section}.{field}": value for field, value in fields.items()}
+            fields = values_of(getattr(config, section))
+            common |= {f"{section}.{field}": value for field, value in fields.items() if field != "name"}
         for member in cell.result.members:
             row = common | {"chance": cell.result.chance}
             for field, value in member.model_dump().items():

@@ -1,132 +1,191 @@
 """The tables of a grokking study: every condition, every comparison, every run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
-from muonlab.report.findings import Column, Table, Value
+from muonlab.report.findings import Column, Kind, Table, Value
 from muonlab.stats import survival
 from muonlab.stats.proportions import wilson
-from muonlab.stats.results import TestResult
-from muonlab.studies.grokking.comparison import Comparison, effect_sizes, every_pair
-from muonlab.studies.grokking.conditions import NAMES, Condition, GrokkingRuns, was_followed
-from muonlab.studies.grokking.config import OwnOptimizer
-from muonlab.studies.grokking.controls import Control
-from muonlab.studies.grokking.scope import several
+from muonlab.stats.results import Estimate
+from muonlab.studies.grokking.comparison import Pair, Tested, effect_sizes, every_pair
+from muonlab.studies.grokking.conditions import (
+    Condition,
+    GrokkingRuns,
+    label_of,
+    recorded,
+    recorded_number,
+    was_followed,
+)
+from muonlab.studies.grokking.reading import Cell
+from muonlab.study.controls import Control
+from muonlab.study.words import several
 
-Tests = Sequence[tuple[Comparison, str, TestResult, float | None]]
+Part = tuple[Column, Callable[..., Value]]  # a column, and its value in a row
 
 
-def place_columns(conditions: Sequence[Condition]) -> tuple[Column, ...]:
-    """Return the columns that name a condition; `place_of` fills them."""
-    columns = [Column("task", "Task"), Column("loss", "Loss")]
-    if any(condition.others for condition in conditions):
-        columns.append(Column("others", "Setting"))
-    return (*columns, Column("optimizer", "Optimizer"))
+def _part(key: str, title: str, kind: Kind, value: Callable[..., Value]) -> Part:
+    return Column(key, title, kind), value
 
 
-def place_of(condition: Condition, columns: Sequence[Column]) -> tuple[Value, ...]:
-    """Return the values of `place_columns`."""
-    values: dict[str, Value] = {
-        "task": condition.config.task.name,
-        "loss": condition.config.loss,
-        "others": condition.others,
-        "optimizer": condition.variant,
-    }
-    return tuple(values[column.key] for column in columns)
+def _table(
+    name: str, title: str, parts: Sequence[Part], rows: Iterable[object], note: str = "", *, folded: bool = False
+) -> Table:
+    values = tuple(tuple(value(row) for _, value in parts) for row in rows)
+    return Table(name, title, tuple(column for column, _ in parts), values, note, folded)
+
+
+def _place(conditions: Sequence[Condition]) -> list[Part]:
+    """Return the columns that name a condition."""
+    parts = [
+        _part("task", "Task", "text", lambda c: c.config.task.name),
+        _part("loss", "Loss", "text", lambda c: c.config.loss),
+        _part("others", "Setting", "text", lambda c: c.others),
+        _part("optimizer", "Optimizer", "text", lambda c: c.variant),
+    ]
+    return [part for part in parts if part[0].key != "others" or any(c.others for c in conditions)]
+
+
+# -- conditions ------------------------------------------------------------------------------------
 
 
 def times(runs: GrokkingRuns) -> Table:
     """Return the time to the first crossing of every condition, in steps, epochs, FLOPs and seconds."""
-    conditions = runs.with_runs()
-    place = place_columns(conditions)
-    columns = (
-        *place,
-        Column("n", "n", "count"),
-        Column("crossed", "Crossed", "count"),
-        Column("share_crossed", "Share crossed", "percent"),
-        Column("median_steps", "Median, steps", "count"),
-        Column("mean_steps", "Mean, steps", "count"),
-        Column("median_epochs", "Median, epochs", "number"),
-        Column("median_flops", "Median, FLOPs of matrix products", "number"),
-        Column("median_seconds", "Median, seconds", "number"),
-    )
-    rows = tuple((*place_of(c, place), *_times_of(c)) for c in conditions)
-    cadences = several(dict.fromkeys(c.config.protocol.cadence for c in conditions))
-    horizons = several(dict.fromkeys(f"{c.budget:,}" for c in conditions))
+    parts = [
+        *_place(runs.held),
+        _part("n", "n", "count", lambda c: len(c.members)),
+        _part("crossed", "Crossed", "count", lambda c: len(c.crossed)),
+        _part("share_crossed", "Share crossed", "percent", lambda c: wilson(len(c.crossed), len(c.members))),
+        _part("median_steps", "Median, steps", "count", lambda c: c.median_time()),
+        _part("mean_steps", "Mean, steps", "count", _mean),
+        _part("median_epochs", "Median, epochs", "number", lambda c: _median(c, c.epochs_per_step)),
+        _part(
+            "median_flops", "Median, FLOPs of matrix products", "number", lambda c: _median(c, c.result.flops_per_step)
+        ),
+        _part("median_seconds", "Median, seconds", "number", lambda c: _median(c, c.seconds_per_step)),
+    ]
+    cadences = several(dict.fromkeys(c.config.protocol.cadence for c in runs.held))
+    horizons = several(dict.fromkeys(f"{c.budget:,}" for c in runs.held))
     note = (
-        f"Intervals are of 95%. Runs were looked at every {cadences} steps: a crossing at step t happened within the "
+        f"Intervals are of 95%. Runs were evaluated every {cadences} steps: a crossing at step t happened within the "
         f"{cadences} steps before t. The mean is the restricted one, to the horizon of {horizons} steps: a run that "
         "never crossed, also one that diverged, counts with the whole budget. Seconds are of one run on this machine, "
         "as its share of the population that was trained at once."
     )
-    return Table("times", "Time to the first crossing", columns, rows, note)
+    return _table("times", "Time to the first crossing", parts, runs.held, note)
 
 
-def _times_of(condition: Condition) -> tuple[Value, ...]:
+def _mean(condition: Condition) -> Estimate:
     steps, crossed = condition.times()
-    middle = survival.median_time(survival.kaplan_meier(steps, crossed))
-    mean = survival.restricted_mean(steps, crossed, condition.budget)
-    seconds = condition.seconds_per_step
-    return (
-        len(steps),
-        int(crossed.sum()),
-        wilson(int(crossed.sum()), len(steps)),
-        middle,
-        mean,
-        _scaled(middle.value, condition.epochs_per_step),
-        _scaled(middle.value, condition.result.flops_per_step),
-        _scaled(middle.value, seconds),
-    )
+    return survival.restricted_mean(steps, crossed, condition.budget)
 
 
-def _scaled(value: float | None, factor: float | None) -> float | None:
-    return None if value is None or factor is None else value * factor
+def _median(condition: Condition, factor: float | None) -> float | None:
+    steps = condition.median_time().value
+    return None if steps is None or factor is None else steps * factor
 
 
 def lasting(runs: GrokkingRuns) -> Table:
     """Return what became of the runs of every condition after their first crossing."""
-    conditions = runs.with_runs()
-    place = place_columns(conditions)
-    columns = (
-        *place,
-        Column("n", "n", "count"),
-        Column("crossed", "Crossed", "count"),
-        Column("sustained", "Stayed", "count"),
-        Column("too_late", "Crossed too late to follow", "count"),
-        Column("share_sustained", "Stayed, of those followed", "percent"),
-        Column("median_steps_sustained", "Median sustained, steps", "count"),
-        Column("lowest_minimum", "Lowest accuracy after", "accuracy"),
-        Column("median_minimum", "Median of the lowest", "accuracy"),
-        Column("diverged", "Diverged", "count"),
-    )
-    rows = tuple((*place_of(c, place), *_lasting_of(c)) for c in conditions)
+    parts = [
+        *_place(runs.held),
+        _part("n", "n", "count", lambda c: len(c.members)),
+        _part("crossed", "Crossed", "count", lambda c: len(c.crossed)),
+        _part("sustained", "Stayed", "count", _num_sustained),
+        _part("too_late", "Crossed too late to follow", "count", lambda c: len(c.crossed) - _num_followed(c) or None),
+        _part(
+            "share_sustained",
+            "Stayed, of those followed",
+            "percent",
+            lambda c: wilson(_num_sustained(c), _num_followed(c)),
+        ),
+        _part("median_steps_sustained", "Median sustained, steps", "count", lambda c: c.median_time(sustained=True)),
+        _part("lowest_minimum", "Lowest accuracy after", "accuracy", lambda c: min(_minima(c), default=None)),
+        _part(
+            "median_minimum", "Median of the lowest", "accuracy", lambda c: median(_minima(c)) if _minima(c) else None
+        ),
+        _part("diverged", "Diverged", "count", lambda c: sum(m.diverged_at is not None for m in c.members)),
+    ]
     note = (
         "“Stayed”: from some evaluation on, validation accuracy did not fall below the threshold again, as long as "
         "the protocol follows a run; the share leaves out runs that crossed too late to be followed. “Lowest accuracy "
         "after” is the smallest validation accuracy from the first crossing on."
     )
-    return Table("lasting", "After the crossing", columns, rows, note)
+    return _table("lasting", "After the crossing", parts, runs.held, note)
 
 
-def _lasting_of(condition: Condition) -> tuple[Value, ...]:
-    steps, sustained = condition.times(sustained=True)
-    crossed = [member for member in condition.members if member.first_crossing]
-    num_followed = sum(was_followed(member) for member in crossed)
-    lowest = [m.minimum_after_crossing for m in crossed if m.minimum_after_crossing is not None]
-    return (
-        len(condition.members),
-        len(crossed),
-        int(sustained.sum()),
-        len(crossed) - num_followed or None,
-        wilson(int(sustained.sum()), num_followed),
-        survival.median_time(survival.kaplan_meier(steps, sustained)),
-        min(lowest, default=None),
-        float(median(lowest)) if lowest else None,
-        sum(member.diverged_at is not None for member in condition.members),
+def _num_sustained(condition: Condition) -> int:
+    return sum(member.sustained_crossing is not None for member in condition.members)
+
+
+def _num_followed(condition: Condition) -> int:
+    return sum(was_followed(member) for member in condition.members)
+
+
+def _minima(condition: Condition) -> list[float]:
+    return [m.minimum_after_crossing for m in condition.crossed if m.minimum_after_crossing is not None]
+
+
+def costs(runs: GrokkingRuns) -> Table:
+    """Return what each variant was given and what its step costs."""
+    columns = (
+        Column("optimizer", "Optimizer"),
+        Column("lr", "lr", "exact"),
+        Column("weight_decay", "Weight decay", "exact"),
+        Column("lr_times_decay", "lr × decay", "exact"),
+        Column("others_lr", "lr of other parameters", "exact"),
+        Column("others_decay", "Their decay", "exact"),
+        Column("others_lr_times_decay", "Their lr × decay", "exact"),
+        Column("flops_per_step", "FLOPs of matrix products per step", "number"),
+        Column("seconds_per_step", "Seconds per step of a run", "number"),
     )
+    rows = []
+    for arm in dict.fromkeys(c.arm for c in runs.held):
+        for variant, conditions in runs.variants(arm).items():
+            seconds = [c.seconds_per_step for c in conditions if c.seconds_per_step is not None]
+            flops = median(c.result.flops_per_step for c in conditions)
+            rows.append((variant, *_settings(conditions[0]), flops, median(seconds) if seconds else None))
+    note = (
+        "Decoupled weight decay shrinks a weight by lr × decay per step. “Other parameters” are those that Muon leaves "
+        "to AdamW, such as embeddings. The FLOPs of matrix products are those of one step of one run, the optimizer’s "
+        "own included; where tasks or sizes differ, the middle one is shown. Seconds are of this machine."
+    )
+    return Table("costs", "What each optimizer was given, and what a step costs", columns, tuple(rows), note)
 
 
-def blocks(pair: Comparison, tests: Tests) -> Table:
+def _settings(condition: Condition) -> list[Value]:
+    """Learning rate, decay and their product: its own, and those of the parameters that it leaves to AdamW."""
+    given, found = condition.config.optimizer.model_dump(), []
+    for prefix in ("", "adamw_"):
+        rate, decay = given.get(f"{prefix}lr"), given.get(f"{prefix}weight_decay")
+        found += [rate, decay, None if rate is None or decay is None else rate * decay]
+    return found
+
+
+def controls(runs: GrokkingRuns, judged: Sequence[Control]) -> Table:
+    """Return the controls with the accuracy that they reached and the one that guessing explains."""
+    states = {"passed": True, "failed": False, "cannot tell": "too few validation rows to tell"}
+    place = [(column, lambda row, value=value: value(row[0])) for column, value in _place(runs.controls)]
+    parts = [
+        *place,
+        _part("n", "n", "count", lambda row: row[1].n),
+        _part("looks", "Evaluations", "count", lambda row: row[0].num_evaluations),
+        _part("chance", "Chance", "accuracy", lambda row: row[1].expected),
+        _part("best", "Best on validation", "accuracy", lambda row: row[1].value),
+        _part("limit", "Limit of guessing", "accuracy", lambda row: row[1].limit),
+        _part("stayed", "Stayed at chance", "text", lambda row: states[row[1].state]),
+    ]
+    note = (
+        "The same runs on labels that were shuffled over all rows, differently for each run. The limit is the accuracy "
+        "that guessing exceeds with a probability of at most 0.001, at any evaluation of any run of the row."
+    )
+    rows = list(zip(runs.controls, judged, strict=True))
+    return _table("controls", "Controls on random labels", parts, rows, note)
+
+
+# -- comparisons -----------------------------------------------------------------------------------
+
+
+def blocks(pair: Pair, family: Sequence[Tested]) -> Table:
     """Return the comparison within each block."""
     first, second = pair.variants
     columns = (
@@ -141,17 +200,14 @@ def blocks(pair: Comparison, tests: Tests) -> Table:
         Column("p", "Log-rank p", "p"),
         Column("p_holm", "p, Holm", "p"),
     )
-    p_values = {scope: (test.p, adjusted) for owner, scope, test, adjusted in tests if owner is pair}
-    if len(pair.pairs) == 1:  # the test over all blocks is that of the block
-        (block,) = pair.pairs
-        p_values[block] = next((t.p, adjusted) for owner, _, t, adjusted in tests if owner is pair and "log" in t.name)
+    log_rank = {each.over: each for each in family if each.pair is pair and "log-rank" in each.test.name}
     rows = []
-    for block, both in pair.pairs.items():
-        crossed = [int(condition.times()[1].sum()) for condition in both]
-        shift, delta = effect_sizes(pair, block)
-        ratio = pair.only([block]).ratio()
-        sizes = (len(both[0].members), len(both[1].members), *crossed)
-        rows.append((block, ratio, *sizes, shift, delta, *p_values[block]))
+    for block, both in pair.blocks.items():
+        # The test over all blocks is that of the block where there is one.
+        tested = log_rank[block if len(pair.blocks) > 1 else "all blocks"]
+        sizes = *(len(c.members) for c in both), *(len(c.crossed) for c in both)
+        ratio = pair.only([block]).ratio
+        rows.append((block, ratio, *sizes, *effect_sizes(pair, block), tested.test.p, tested.adjusted_p))
     note = (
         f"{first} over {second}, or minus it: a ratio below 1, a negative shift and a negative delta say that {first} "
         "is sooner. The shift is Hodges and Lehmann’s, in steps, of the runs that crossed; Cliff’s delta takes all "
@@ -160,130 +216,103 @@ def blocks(pair: Comparison, tests: Tests) -> Table:
     return Table(f"blocks-{pair.name}", f"{first} against {second}, block by block", columns, tuple(rows), note)
 
 
-def tests(family: Tests) -> Table:
+def tests(family: Sequence[Tested]) -> Table:
     """Return every test with its p-value as it is and adjusted over all of them."""
-    columns = (
-        Column("comparison", "Comparison"),
-        Column("over", "Over"),
-        Column("test", "Test"),
-        Column("p", "p", "p"),
-        Column("p_holm", "p, Holm", "p"),
-        Column("statistic", "Statistic", "number"),
-        Column("degrees_of_freedom", "df", "number"),
-        Column("n_first", "n, first", "count"),
-        Column("n_second", "n, second", "count"),
-        Column("reason", "Remark"),
-    )
-    rows = tuple(
-        (
-            " – ".join(pair.variants),
-            scope,
-            test.name,
-            test.p,
-            adjusted,
-            test.statistic,
-            test.degrees_of_freedom,
-            *test.n,
-            test.reason or "",
-        )
-        for pair, scope, test, adjusted in family
-    )
-    known = sum(test.p is not None for _, _, test, _ in family)
+    parts = [
+        _part("comparison", "Comparison", "text", lambda each: " – ".join(each.pair.variants)),
+        _part("over", "Over", "text", lambda each: each.over),
+        _part("test", "Test", "text", lambda each: each.test.name),
+        _part("p", "p", "p", lambda each: each.test.p),
+        _part("p_holm", "p, Holm", "p", lambda each: each.adjusted_p),
+        _part("statistic", "Statistic", "number", lambda each: each.test.statistic),
+        _part("degrees_of_freedom", "df", "number", lambda each: each.test.degrees_of_freedom),
+        _part("n_first", "n, first", "count", lambda each: each.test.n[0]),
+        _part("n_second", "n, second", "count", lambda each: each.test.n[1]),
+        _part("reason", "Remark", "text", lambda each: each.test.reason or ""),
+    ]
+    known = sum(each.test.p is not None for each in family)
     note = (
         f"All two-sided. Holm’s adjustment is over the {known} tests of this table that gave a p-value. What is said "
         "of a comparison rests on its permutation test, its first row. Welch’s t on pooled epochs of the runs that "
         "crossed is what arXiv 2504.16041 did; it drops the runs that never crossed and mixes tasks whose times differ."
     )
-    return Table("tests", "All tests of this report", columns, rows, note)
+    return _table("tests", "All tests of this report", parts, family, note)
 
 
-def pairs_of_settings(runs: GrokkingRuns, pair: Comparison) -> Table:
-    """Return the ratio for every setting of the first optimizer with every one of the second."""
-    first, second = (NAMES[optimizer] for optimizer in pair.optimizers)
+def pairs_of_settings(pair: Pair) -> Table:
+    """Return the ratio for every setting of the first arm with every one of the second."""
+    first, second = pair.names
+    parts = [
+        _part("first", first, "text", lambda each: each.variants[0]),
+        _part("second", second, "text", lambda each: each.variants[1]),
+        _part("blocks", "Blocks", "count", lambda each: len(each.blocks)),
+        _part("n_first", f"n, {first}", "count", lambda each: each.num_runs[0]),
+        _part("n_second", f"n, {second}", "count", lambda each: each.num_runs[1]),
+        _part("ratio", "Ratio of mean steps", "ratio", lambda each: each.ratio if each.blocks else None),
+        _part("in_verdict", "In the verdict", "text", lambda each: each.variants == pair.variants),
+    ]
+    return _table(f"settings-{pair.name}", "How the answer depends on the settings", parts, every_pair(pair))
+
+
+# -- every run and every cell ----------------------------------------------------------------------
+
+
+def every_run(runs: GrokkingRuns) -> Table:
+    """Return one row for every run, controls included."""
+    conditions = [*runs.held, *runs.controls]
+    place = _place(conditions)
     columns = (
-        Column("first", first),
-        Column("second", second),
-        Column("blocks", "Blocks", "count"),
-        Column("n_first", f"n, {first}", "count"),
-        Column("n_second", f"n, {second}", "count"),
-        Column("ratio", "Ratio of mean steps", "ratio"),
-        Column("in_verdict", "In the verdict"),
-    )
-    rows = tuple(
-        (
-            *other.variants,
-            len(other.pairs),
-            *other.num_runs,
-            other.ratio() if other.pairs else None,
-            other.variants == pair.variants,
-        )
-        for other in every_pair(runs, *pair.optimizers)
-    )
-    return Table(f"settings-{pair.name}", "How the answer depends on the settings", columns, rows)
-
-
-def costs(runs: GrokkingRuns) -> Table:
-    """Return what each variant was given and what its step costs."""
-    columns = (
-        Column("optimizer", "Optimizer"),
-        Column("lr", "lr", "exact"),
-        Column("weight_decay", "Weight decay", "exact"),
-        Column("lr_times_decay", "lr × decay", "exact"),
-        Column("others_lr", "lr of other parameters", "exact"),
-        Column("others_decay", "Their decay", "exact"),
-        Column("others_lr_times_decay", "Their lr × decay", "exact"),
-        Column("flops_per_step", "FLOPs of matrix products a step", "number"),
-        Column("seconds_per_step", "Seconds a step of a run", "number"),
+        *(column for column, _ in place),
+        Column("labels", "Labels"),
+        Column("seed", "Seed", "count"),
+        Column("first_step", "First crossing", "count"),
+        Column("after_step", "Not before", "count"),
+        Column("first_epoch", "Epoch", "number"),
+        Column("first_flops", "FLOPs of matrix products", "number"),
+        Column("sustained_step", "Sustained crossing", "count"),
+        Column("minimum_after", "Lowest after", "accuracy"),
+        Column("best_validation", "Best on validation", "accuracy"),
+        Column("last_step", "Last step", "count"),
+        Column("diverged_at", "Diverged at", "count"),
+        Column("reason", "Remark"),
     )
     rows = []
-    for optimizer in dict.fromkeys(c.optimizer for c in runs.with_runs()):
-        for variant in runs.variants(optimizer):
-            conditions = [c for c in runs.with_runs() if c.variant == variant]
-            rows.append((variant, *_settings(conditions[0]), *_costs(conditions)))
-    note = (
-        "Decoupled weight decay shrinks a weight by lr × decay a step. “Other parameters” are those that Muon leaves "
-        "to AdamW, such as embeddings. The FLOPs of matrix products are those of one step of one run, the optimizer’s "
-        "own included; where tasks or sizes differ, the middle one is shown. Seconds are of this machine."
-    )
-    return Table("costs", "What each optimizer was given, and what a step costs", columns, tuple(rows), note)
+    for condition in conditions:
+        where = (*(value(condition) for _, value in place), condition.config.task.labels)
+        for m in condition.members:
+            first = m.first_crossing
+            crossing = (first.step, first.after_step, first.epoch, first.flops) if first else (None,) * 4
+            sustained = m.sustained_crossing.step if m.sustained_crossing else None
+            after = m.minimum_after_crossing, m.best_validation_accuracy, m.last_step, m.diverged_at
+            reason = m.first_crossing_reason or m.sustained_crossing_reason or ""
+            rows.append((*where, m.seed, *crossing, sustained, *after, reason))
+    note = "A crossing lies after the step “not before” and not later than “first crossing”."
+    return Table("runs", "Every run", columns, tuple(rows), note, folded=True)
 
 
-def _settings(condition: Condition) -> tuple[Value, ...]:
-    optimizer = condition.config.optimizer
-    if isinstance(optimizer, OwnOptimizer):
-        return (optimizer.lr, None, None, None, None, None)
-    own = (optimizer.lr, optimizer.weight_decay, optimizer.lr * optimizer.weight_decay)
-    if optimizer.name != "muon":
-        return (*own, None, None, None)
-    rate, decay = optimizer.adamw_lr, optimizer.adamw_weight_decay
-    return (*own, rate, decay, rate * decay)
+def every_cell(runs: GrokkingRuns) -> Table:
+    """Return one row for every cell of the plan, whatever became of it."""
+    names = {arm.label: arm.name for arm in runs.arms}
+    parts = [
+        _part("cell", "Job", "text", lambda cell: cell.record.id),
+        _part("task", "Task", "text", lambda cell: cell.config.task.name),
+        _part("loss", "Loss", "text", lambda cell: cell.config.loss),
+        _part("optimizer", "Optimizer", "text", lambda cell: names[label_of(cell.config)]),
+        _part("labels", "Labels", "text", lambda cell: cell.config.task.labels),
+        _part("seeds", "Seeds", "text", lambda cell: " ".join(map(str, cell.config.seeds))),
+        _part("status", "Status", "text", lambda cell: cell.record.status),
+        _part("sessions", "Sessions", "count", _num_sessions),
+        _part("seconds", "Seconds", "number", lambda cell: cell.record.seconds),
+        _part(
+            "peak_memory_mb",
+            "Peak memory, MB",
+            "number",
+            lambda cell: recorded_number(cell.record.environment, "peak_memory_mb"),
+        ),
+        _part("reason", "Remark", "text", lambda cell: cell.record.reason or ""),
+    ]
+    return _table("cells", "Every job", parts, runs.cells, folded=True)
 
 
-def _costs(conditions: list[Condition]) -> tuple[Value, Value]:
-    seconds = [c.seconds_per_step for c in conditions if c.seconds_per_step is not None]
-    flops = median(c.result.flops_per_step for c in conditions)
-    return flops, median(seconds) if seconds else None
-
-
-def controls(judged: Sequence[Control]) -> Table:
-    """Return the controls with what they reached and what guessing explains."""
-    place = place_columns([control.condition for control in judged])
-    columns = (
-        *place,
-        Column("n", "n", "count"),
-        Column("looks", "Evaluations", "count"),
-        Column("chance", "Chance", "accuracy"),
-        Column("best", "Best on validation", "accuracy"),
-        Column("limit", "Limit of guessing", "accuracy"),
-        Column("stayed", "Stayed at chance"),
-    )
-    rows = []
-    for c in judged:
-        stayed = c.stayed if c.can_tell else "too few validation rows to tell"
-        numbers = (len(c.condition.members), c.num_looks, c.chance, c.best, c.limit, stayed)
-        rows.append((*place_of(c.condition, place), *numbers))
-    note = (
-        "The same runs on labels that were shuffled over all rows, for each run anew. The limit is the accuracy that "
-        "guessing exceeds with a probability of at most 0.001, at any evaluation of any run of the row."
-    )
-    return Table("controls", "Controls on random labels", columns, tuple(rows), note)
+def _num_sessions(cell: Cell) -> int:
+    return len(recorded(cell.record.environment, "sessions", list) or [])

@@ -1,7 +1,8 @@
 """The answer of a grokking study in one sentence, with its interval and its scope, or why there is none.
 
-The answer rests on the ratio of restricted mean steps to the first crossing, Muon over AdamW (`Comparison.ratio`), and
-on the blocked permutation test. It is inconclusive where
+The answer rests on the ratio of restricted mean steps to the first crossing, first arm over rival (`Pair.ratio`), and
+on the blocked permutation test, both over all blocks. It does not count decided comparisons as `muonlab.study.judge`
+does, so its rule is its own. It is inconclusive where
 
 - no block holds at least MIN_RUNS runs of both, or fewer than half of the planned blocks do;
 - a control on random labels rose above chance, for then something leaks and no other number can be trusted;
@@ -10,133 +11,223 @@ on the blocked permutation test. It is inconclusive where
 - the test tells the two apart the other way round than the ratio does.
 
 It depends on the task where on some task the interval lies below 1 and on another above it, and the test does not say
-the opposite there. What is said beside the answer, and what weakens it, is in remarks.py.
+the opposite there. Further findings, and what weakens the answer, are in remarks.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from muonlab.report.findings import Answer, Verdict, as_text
-from muonlab.studies.grokking.case import ALPHA, Case, measured
-from muonlab.studies.grokking.comparison import MIN_RUNS, Comparison, levels
-from muonlab.studies.grokking.conditions import NAMES, GrokkingRuns
-from muonlab.studies.grokking.controls import Control, leaking
-from muonlab.studies.grokking.remarks import beside, cautions, no_control, remarks
-from muonlab.studies.grokking.scope import scope_in_words, scope_of, several
+from muonlab.studies.grokking.comparison import Pair
+from muonlab.studies.grokking.conditions import Condition, GrokkingFound, GrokkingRuns, recorded, recorded_number
+from muonlab.studies.grokking.config import MLPConfig, NetConfig, OwnNet
+from muonlab.studies.grokking.remarks import against, cautions, measured, no_control, remarks
+from muonlab.study.controls import failed
+from muonlab.study.study import ALPHA, MIN_RUNS
+from muonlab.study.words import several
 
 EQUIVALENCE = 1.1  # an interval within 1/1.1 and 1.1, with most runs crossing everywhere, says "no difference"
 
-Tasks = tuple[list[str], list[str]]  # those on which the first optimizer is sooner, and later
+Tasks = tuple[list[str], list[str]]  # those on which the first arm is sooner, and later
 
 
-def judge(
-    runs: GrokkingRuns, pair: Comparison | None, controls: list[Control], others: Sequence[Comparison] = ()
-) -> Verdict:
-    """Return the verdict on Muon against AdamW, with a sentence on each other comparison.
-
-    `pair` is None where one of them has no runs; the others have blocks.
-    """
-    further = [beside(Case.of(runs, other)) for other in others]
-    if pair is None or not pair.pairs:
-        return _without_comparison(runs, pair, controls, others, further)
-    case, tasks = Case.of(runs, pair), _tasks_by_side(runs, pair)
-    reasons = _reasons(case, tasks, controls)
-    answer, label, claim = _claim(case, tasks)
-    if reasons:
+def judge(found: GrokkingFound, pairs: Sequence[Pair]) -> Verdict:
+    """Return the verdict on the first arm against its first rival, with a sentence on each other comparison."""
+    pair = next((each for each in pairs if each.arms == found.arms[:2]), None)
+    further = [against(each) for each in pairs if each is not pair]
+    if pair is None:
+        return _without_comparison(found, next(iter(pairs), None), further)
+    tasks = _tasks_by_side(pair)
+    answer, label, claim = _claim(pair, tasks)
+    if reasons := _reasons(found, pair, tasks):
         answer, label = "inconclusive", "Inconclusive"
         claim = f"Inconclusive, because {'; and '.join(reasons)}"
-        if case.ratio.value is not None:
-            claim += f": {measured(case, case.names[0])}"
-    sentence = f"{claim}, {scope_in_words(runs, pair)}."
-    shown = case.ratio if case.ratio.value is not None else None
-    more = (*remarks(case), *further)
-    return Verdict(answer, label, sentence, shown, more, scope_of(runs, pair), tuple(cautions(case, controls)))
+        if pair.ratio.value is not None:
+            claim += f": {measured(pair, pair.names[0])}"
+    sentence = f"{claim}, {scope_in_words(pair)}."
+    shown = pair.ratio if pair.ratio.value is not None else None
+    scope, weak = scope_of(found.runs, pair), tuple(cautions(found, pair))
+    return Verdict(answer, label, sentence, shown, (*remarks(pair), *further), scope, weak)
 
 
-def _without_comparison(
-    runs: GrokkingRuns,
-    pair: Comparison | None,
-    controls: list[Control],
-    others: Sequence[Comparison],
-    further: list[str],
-) -> Verdict:
-    missing = [NAMES[o] for o in ("muon", "adamw") if not runs.variants(o)]
+def _without_comparison(found: GrokkingFound, other: Pair | None, further: list[str]) -> Verdict:
+    runs, asked = found.runs, found.arms[:2]
+    missing = [arm.name for arm in asked if not runs.variants(arm.label)]
     if not runs.conditions:
         reason = "the study holds only random labels"
     elif missing:
         reason = f"the study holds no finished {' and no finished '.join(missing)} runs"
+    elif len(asked) < 2:
+        reason = f"the study has nothing to compare {found.first.name} with"
     else:
-        reason = f"no block of it holds at least {MIN_RUNS} finished runs of both Muon and AdamW"
-    sentence = f"Inconclusive, because {'; and '.join([reason, *_leaks(controls)])}."
-    scope = scope_of(runs, pair or next(iter(others), None))
-    weakness = no_control(controls) if others else ""
+        reason = f"no block of it holds at least {MIN_RUNS} finished runs of both {several(arm.name for arm in asked)}"
+    sentence = f"Inconclusive, because {'; and '.join([reason, *_leaks(found)])}."
+    weakness = no_control(found.controls) if other else ""
+    scope = scope_of(runs, other)
     return Verdict("inconclusive", "Inconclusive", sentence, None, tuple(further), scope, (weakness,) * bool(weakness))
 
 
-def _leaks(controls: list[Control]) -> list[str]:
-    found = leaking(controls)
-    return found if len(found) < 2 else [f"{len(found)} of {len(controls)} controls on random labels rose above chance"]
+def _leaks(found: GrokkingFound) -> list[str]:
+    lost = len(failed(found.controls))
+    return [f"{lost} of {len(found.controls)} controls on random labels rose above chance"] if lost else []
 
 
-def _reasons(case: Case, tasks: Tasks, controls: list[Control]) -> list[str]:
-    reasons = _leaks(controls)
-    num_compared, num_planned = len(case.pair.pairs), len(case.runs.planned_blocks(*case.pair.optimizers))
+def _reasons(found: GrokkingFound, pair: Pair, tasks: Tasks) -> list[str]:
+    reasons, ratio, p = _leaks(found), pair.ratio, pair.test.p
+    num_compared, num_planned, crossed = len(pair.blocks), pair.num_planned, pair.pooled.crossed
     if 2 * num_compared < num_planned:
         reasons.append(
             f"only {num_compared} of {num_planned} blocks hold at least {MIN_RUNS} finished runs of both optimizers"
         )
-    crossed = case.pair.pooled().crossed
     if not crossed.any():
         reasons.append(f"none of the {len(crossed)} runs crossed within the budget")
-    elif case.ratio.lower is None or case.ratio.upper is None:
-        reasons.append(f"the ratio of times has no interval ({case.ratio.reason})")
-    elif all(tasks) or _is_equal(case):
+    elif ratio.lower is None or ratio.upper is None:
+        reasons.append(f"the ratio of times has no interval ({ratio.reason})")
+    elif all(tasks) or _is_equal(pair):
         pass
-    elif case.is_torn and case.test.p is not None and case.test.p <= ALPHA:
-        reasons.append(_torn(case))
-    elif case.ratio.lower <= 1 <= case.ratio.upper:
+    elif pair.is_torn and p is not None and p <= ALPHA:
+        reasons.append(_torn(pair))
+    elif ratio.lower <= 1 <= ratio.upper:
         reasons.append("the interval of the ratio contains 1")
-    elif case.test.p is None or case.test.p > ALPHA:
-        reasons.append(
-            f"the permutation test does not tell the two apart (p = {as_text(case.test.p, 'p')}, more than {ALPHA:g})"
-        )
+    elif p is None or p > ALPHA:
+        reasons.append(f"the permutation test does not tell the two apart (p = {as_text(p, 'p')}, more than {ALPHA:g})")
     return reasons
 
 
-def _torn(case: Case) -> str:
+def _torn(pair: Pair) -> str:
     """What it means that ranks and means point in opposite directions."""
-    assert case.ratio.value is not None, "a case without a ratio is not torn"
-    by_rank, by_mean = ("sooner", "later") if case.ratio.value > 1 else ("later", "sooner")
-    why = "" if case.pair.pooled().crossed.all() else ", as runs that never crossed count with the whole budget"
+    assert pair.ratio.value is not None, "a comparison without a ratio is not torn"
+    by_rank, by_mean = ("sooner", "later") if pair.ratio.value > 1 else ("later", "sooner")
+    why = "" if pair.pooled.crossed.all() else ", as runs that never crossed count with the whole budget"
     return (
-        f"the test and the ratio point in opposite directions: ranked run by run {case.names[0]} tends to be "
+        f"the test and the ratio point in opposite directions: ranked run by run {pair.names[0]} tends to be "
         f"{by_rank}, yet its mean is {by_mean}{why}"
     )
 
 
-def _claim(case: Case, tasks: Tasks) -> tuple[Answer, str, str]:
-    first, second = case.names
+def _claim(pair: Pair, tasks: Tasks) -> tuple[Answer, str, str]:
+    first, second = pair.names
     if all(tasks):
         sooner, later = tasks
         claim = f"It depends on the task: {first} crossed sooner than {second} on {several(sooner)} and later on "
-        return "mixed", "Depends on the task", f"{claim}{several(later)}; over all, {measured(case, 'it')}"
-    if _is_equal(case):
-        return "no", "No difference", f"No difference of {EQUIVALENCE - 1:.0%} or more: {measured(case, first)}"
-    if case.ratio.value is not None and case.ratio.value < 1:
-        return "yes", "Sooner", f"{first} crossed sooner than {second}: {measured(case, 'it')}"
-    return "no", "Later", f"{first} crossed later than {second}: {measured(case, 'it')}"
+        return "mixed", "Depends on the task", f"{claim}{several(later)}; over all, {measured(pair, 'it')}"
+    if _is_equal(pair):
+        return "no", "No difference", f"No difference of {EQUIVALENCE - 1:.0%} or more: {measured(pair, first)}"
+    if pair.ratio.value is not None and pair.ratio.value < 1:
+        return "yes", "Sooner", f"{first} crossed sooner than {second}: {measured(pair, 'it')}"
+    return "no", "Later", f"{first} crossed later than {second}: {measured(pair, 'it')}"
 
 
-def _tasks_by_side(runs: GrokkingRuns, pair: Comparison) -> Tasks:
-    sides = {task: Case.of(runs, pair.only(blocks)).side for task, blocks in levels(pair)["task"].items()}
+def _tasks_by_side(pair: Pair) -> Tasks:
+    sides = {task: part.side for task, part in pair.groups("task").items()}
     return [t for t, side in sides.items() if side == "sooner"], [t for t, side in sides.items() if side == "later"]
 
 
-def _is_equal(case: Case) -> bool:
-    ratio = case.ratio
-    if (
-        ratio.lower is None
-        or ratio.upper is None
-        or not 1 / EQUIVALENCE < ratio.lower <= 1 <= ratio.upper < EQUIVALENCE
-    ):
+def _is_equal(pair: Pair) -> bool:
+    lower, upper = pair.ratio.lower, pair.ratio.upper
+    if lower is None or upper is None or not 1 / EQUIVALENCE < lower <= 1 <= upper < EQUIVALENCE:
         return False
-    return all(2 * c.times()[1].sum() > len(c.members) for pair in case.pair.pairs.values() for c in pair)
+    return all(2 * len(c.crossed) > len(c.members) for both in pair.blocks.values() for c in both)
+
+
+# -- scope: what the answer holds for --------------------------------------------------------------
+
+
+def scope_in_words(pair: Pair) -> str:
+    """Return the clause that ends the verdict's sentence."""
+    conditions = [condition for both in pair.blocks.values() for condition in both]
+    tasks, losses = _values(c.config.task.name for c in conditions), _values(c.config.loss for c in conditions)
+    where = several(tasks) if len(tasks) <= 3 else f"{len(tasks)} tasks"
+    return (
+        f"on {where} with {several(losses)}, at this size ({_size(conditions)}), batch {_batch(conditions)} and "
+        f"horizon of {_numbers(c.budget for c in conditions)} steps; {_tuning(pair)}"
+    )
+
+
+def scope_of(runs: GrokkingRuns, pair: Pair | None) -> tuple[tuple[str, str], ...]:
+    """Return (what, value) of everything that the answer holds for."""
+    conditions = [condition for both in pair.blocks.values() for condition in both] if pair else list(runs.held)
+    if not conditions:
+        return ()
+    protocols = [c.config.protocol for c in conditions]
+    horizon = f"{_numbers(p.budget for p in protocols)} steps, evaluated every {_numbers(p.cadence for p in protocols)}"
+    return (
+        ("Tasks", several(_values(_task(c) for c in conditions))),
+        ("Output distribution", several(_values(c.config.loss for c in conditions))),
+        ("Model", _model(conditions)),
+        ("Batch", _batch(conditions)),
+        ("Horizon", f"{horizon} steps"),
+        ("Crossing", f"validation accuracy at or above {_numbers(p.threshold for p in protocols)}"),
+        ("Tuning", _tuning(pair) if pair else "no comparison"),
+        ("Machine", machine(runs)),
+    )
+
+
+def _tuning(pair: Pair) -> str:
+    """What was done to find good settings of the two optimizers, and what that does to the answer."""
+    tried = pair.tried
+    if max(tried) == 1:
+        return "neither optimizer was tuned here"
+    best = [
+        f"{variant} is the best of {number} settings" if number > 1 else f"{name} had one setting"
+        for variant, name, number in zip(pair.variants, pair.names, tried, strict=True)
+    ]
+    kind = "equal" if tried[0] == tried[1] else "UNEQUAL"
+    return f"{' and '.join(best)} ({kind} tuning), chosen on the very runs that it is judged by, which flatters it"
+
+
+def machine(runs: GrokkingRuns) -> str:
+    """Return the machine or machines as env.json names them."""
+    found = []
+    for environment in (cell.record.environment for cell in runs.cells):
+        hardware = recorded(environment, "hardware", dict) or {}
+        cores, memory = recorded_number(hardware, "cores"), recorded_number(hardware, "memory_gb")
+        threads, device = recorded_number(environment, "threads"), recorded(environment, "device", str)
+        parts = [
+            recorded(hardware, "cpu", str),
+            f"{cores} cores" if cores else None,
+            f"{memory} GB" if memory else None,
+            recorded(hardware, "gpu", str),
+            f"{threads} thread{'s' * (threads != 1)} per worker" if threads else None,
+            f"device {device}" if device else None,
+        ]
+        if any(parts):
+            found.append(", ".join(part for part in parts if part))
+    return "; and ".join(_values(found)) or "not recorded"
+
+
+def _values(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _numbers(values: Iterable[Any]) -> str:
+    return several(f"{v:,}" if isinstance(v, int) else v for v in _values(values))
+
+
+def _task(condition: Condition) -> str:
+    task = condition.config.task
+    size = f"{task.bits} bits" if task.name == "parity" else f"mod {task.modulus}"
+    size = size if task.call is None else task.call.name
+    return f"{task.name} ({size}, {task.train_share:.0%} train)"
+
+
+def _model(conditions: list[Condition]) -> str:
+    kinds = {NetConfig: "Transformer, ", MLPConfig: "multi-layer perceptron, "}
+    return several(_values(kinds.get(type(c.config.net), "") for c in conditions)) + _size(conditions)
+
+
+def _size(conditions: list[Condition]) -> str:
+    parameters = sorted({c.result.num_parameters for c in conditions})
+    count = " to ".join(as_text(p, "count") for p in dict.fromkeys((parameters[0], parameters[-1])))
+    nets = [c.config.net for c in conditions]
+    if own := _values(net.call.name for net in nets if isinstance(net, OwnNet)):
+        return f"{several(own)}, {count} parameters"
+    depths = _numbers(net.depth for net in nets)
+    layers = "layer" if depths == "1" else "layers"
+    return f"{depths} {layers}, width {_numbers(net.width for net in nets)}, {count} parameters"
+
+
+def _batch(conditions: list[Condition]) -> str:
+    """Rows of a step: no more than there are."""
+    asked = [(c.config.protocol.batch, c.result.num_train) for c in conditions]
+    return _numbers(f"full ({rows:,} rows)" if batch == "full" else min(batch, rows) for batch, rows in asked)

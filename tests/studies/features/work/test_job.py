@@ -19,7 +19,7 @@ def test_a_finished_job_is_read_and_not_done_again(make_pretrain, run, tmp_path,
 @pytest.mark.parametrize(("field", "value"), [("rates", [-1]), ("seeds", "all"), ("kept", True)])
 def test_a_wrong_config_names_the_field_and_leaves_nothing_behind(make_pretrain, tmp_path, field, value):
     config = make_pretrain().model_dump(mode="json") | {field: value}
-    with pytest.raises(ValueError, match=rf"job\.pretrain\.{field}"):
+    with pytest.raises(ValueError, match=rf"pretrain\.{field}"):
         job.run(config=config, folder=str(tmp_path / "job"))
     assert not (tmp_path / "job").exists()
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from muonlab.inspection import ask, describe, inspect, summary, taps
 from muonlab.jobs.files import StudyError
 from muonlab.jobs.pool import Event
+from muonlab.studies.checkpoints import ask, inspect, taps
 from muonlab.study.settings import UsageError
 
 FEW = {"examples": 10, "probe_train": 80, "probe_validation": 40}
@@ -54,52 +54,35 @@ def test_a_pool_or_taps_reach_the_measures(tmp_path):
     assert found.verdict.label == "No comparison"
 
 
-def test_checkpoints_that_fail_say_why(folder, tmp_path, monkeypatch):
+def test_checkpoints_are_tried_out_before_the_folder_is_made(folder, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match="net=no_such_module:build"):
+        inspect({"A": folder / "0.pt"}, net="no_such_module:build", data="digits", out=out)
+    with pytest.raises(UsageError, match="give net=package"):
+        taps(ask([str(folder / "0.pt"), "data=digits"])[0])
+    assert not out.exists()
+
+
+def test_checkpoints_that_fail_all_the_same_say_why(folder, tmp_path, monkeypatch):
     def run(study, asked, *_, **__):
-        yield Event("failed", study.job(asked).id, {"reason": "DataError: net=no_such_module:build"})
+        yield Event("failed", study.job(asked).id, {"reason": "DataError: out of luck"})
 
     monkeypatch.setattr("muonlab.jobs.local.run", run)
-    with pytest.raises(StudyError, match="DataError: net=no_such_module:build"):
-        inspect({"A": folder / "0.pt"}, net="no_such_module:build", data="digits", out=tmp_path / "out")
+    monkeypatch.setattr("muonlab.studies.checkpoints.models.check", lambda asked, folder: None)
+    with pytest.raises(StudyError, match="DataError: out of luck"):
+        inspect({"A": folder / "0.pt"}, net="some:net", data="digits", out=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("models", "settings", "message"),
     [
         ({"A": net(0), "B": "x.pt"}, {"data": "digits"}, "models has both paths and modules"),
-        ({"A": net(0)}, {}, "no data is given"),
         ({"A": net(0)}, {"data": "digits", "measur": ["rank"]}, "unknown setting 'measur'; did you mean 'measures'"),
         ({"A": net(0)}, {"data": "digits", "net": {"A": "m:f"}}, r"net\.A has no effect on modules in memory"),
-        ({}, {"data": "digits"}, "no checkpoint is given"),
-        ({"A": "nowhere.pt"}, {"data": "digits"}, "there is no checkpoint 'nowhere.pt'"),
+        ({"A": net(0), "B": net(0)}, {"data": "digits"}, "A 0 of A and B 0 of B have the same weights"),
         ({"A": net(0, number=3)}, {"data": "digits"}, "3 outputs and the data 10 classes"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, models, settings, message):
     with pytest.raises(ValueError, match=message):
         inspect(models, out=tmp_path, **settings)
-
-
-def test_words_of_a_command(folder):
-    asked, beside = ask([str(folder / "0.pt"), "data=digits", "out=there"], ("out",))
-    assert beside == {"out": ["there"]}
-    assert asked.job.groups[0].checkpoints[0].sha256 == describe(str(folder / "0.pt")).sha256
-
-
-def test_a_file_that_is_no_checkpoint_is_a_mistake_in_the_command(tmp_path):
-    (tmp_path / "notes.txt").write_text("no weights")
-    with pytest.raises(UsageError, match=r"notes\.txt is no checkpoint"):
-        ask([str(tmp_path / "notes.txt"), "data=digits"])
-
-
-def test_taps_of_a_net_that_cannot_be_built_are_a_mistake_in_the_command(folder):
-    asked, _ = ask([str(folder / "0.pt"), "data=digits"])
-    with pytest.raises(UsageError, match="give net=package"):
-        taps(asked)
-
-
-def test_what_would_be_measured_is_said_in_words(folder):
-    asked, _ = ask([str(folder / "0.pt"), f"B={folder / '1.pt'}", "data=digits", "measures=rank", "net=m:f"])
-    lines = summary(asked).splitlines()
-    assert lines[0] == f"0: {folder / '0.pt'}, net m:f"
-    assert lines[-1] == "rank, on digits (images), 500 test examples at most"

@@ -1,15 +1,12 @@
 """What every number in the report of a grokking study means, for that study's own settings."""
 
 from muonlab.report.findings import Definitions
-from muonlab.studies.grokking.case import ALPHA
-from muonlab.studies.grokking.comparison import MIN_RUNS
 from muonlab.studies.grokking.conditions import GrokkingRuns
-from muonlab.studies.grokking.controls import ERROR
-from muonlab.studies.grokking.scope import several
 from muonlab.studies.grokking.verdict import EQUIVALENCE
+from muonlab.study import words
+from muonlab.study.words import several
 
-# One paragraph for a term; what stands before the first colon is the term. {fields} are filled in by `definitions`.
-_TEXT = """
+_OWN = """
 Run: One training with one seed.
 
 Seed: Decides, together with the task, the net and the loss, the initial weights, the split, the batches and the dropout
@@ -61,7 +58,7 @@ depends on the budget, our own choice. Were the budget longer and these runs sti
 towards that of the shares of runs that did not cross. Where only the later optimizer has such runs, the budget
 understates the difference; where the sooner one has more of them, it flatters the sooner one.
 
-Permutation p: How often labels dealt anew within each block give ranks that differ at least as much. Runs that never
+Permutation p: How often labels permuted within each block give ranks that differ at least as much. Runs that never
 crossed rank last, tied.
 
 Log-rank p: Whether two groups cross at the same rate at all times; over several blocks, stratified by block.
@@ -70,7 +67,7 @@ Welch’s t: On the epochs of the runs that crossed, pooled over blocks, as arXi
 
 Mann–Whitney: On the steps of all runs, pooled over blocks; runs that never crossed rank last, tied.
 
-Holm: p-values adjusted so that any false alarm among all tests of the report stays as rare as the level says.
+Holm: p adjusted over all tests of the report, so that any false alarm among them stays as rare as {alpha:g}.
 
 Hodges–Lehmann shift: The median of all differences between a run of the first and a run of the second optimizer.
 
@@ -96,12 +93,9 @@ def definitions(runs: GrokkingRuns) -> Definitions:
     """Return the terms of the report with their meanings."""
     protocols = [condition.config.protocol for condition in (*runs.conditions, *runs.controls)]
     fields = ("cadence", "threshold", "train_threshold", "budget", "follow")
-    said = {field: several(sorted({str(getattr(protocol, field)) for protocol in protocols})) for field in fields}
-    followed = said["follow"]
-    said["follow"] = (
+    values = {field: several(sorted({str(getattr(protocol, field)) for protocol in protocols})) for field in fields}
+    followed = values["follow"]
+    values["follow"] = (
         "at every later evaluation up to the budget" if followed == "budget" else f"for {followed} more evaluations"
     )
-    text = _TEXT.format(**said, error=ERROR, min_runs=MIN_RUNS, alpha=ALPHA, low=1 / EQUIVALENCE, high=EQUIVALENCE)
-    paragraphs = [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]
-    terms = [paragraph.partition(": ") for paragraph in paragraphs]
-    return Definitions(tuple((term, meaning) for term, _, meaning in terms))
+    return words.definitions(_OWN, values={**values, "low": 1 / EQUIVALENCE, "high": EQUIVALENCE})

@@ -1,0 +1,120 @@
+"""Matrices of many parameters in one step: in batches for orthogonalization, and in tiles for a CPU's cache."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muonlab.rules.polar import chunk
+from muonlab.rules.workspace import Workspace
+
+TILE = 2**16  # entries; three tiles in float32 are 0.8 MB, which a core's own cache holds
+ROOM = 2**20
+SMALL = 2**12  # entries of a matrix below which a call for many costs less than one for each
+SIDE = 256  # on a CPU, products of larger sides than this are no faster for being stacked
+
+
+@dataclass
+class Matrices:
+    """Matrices of one parameter, (k, rows, columns) each; momentum, second moment and p are changed in place."""
+
+    p: Tensor
+    grad: Tensor
+    momentum: Tensor
+    second_moment: Tensor | None = None
+    finite: Tensor | None = None  # whether the step is made: a boolean on the device
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.p.shape[1], self.p.shape[2]
+
+    def part(self, start: int, stop: int) -> "Matrices":
+        """Return some of the matrices, as views."""
+        p, grad, momentum = (tensor[start:stop] for tensor in (self.p, self.grad, self.momentum))
+        v = None if self.second_moment is None else self.second_moment[start:stop]
+        return Matrices(p, grad, momentum, v, self.finite)
+
+
+def as_stack(tensor: Tensor) -> Tensor:
+    """Return (*members, rows, columns) as (k, rows, columns)."""
+    return tensor if tensor.ndim == 3 else tensor.view(-1, *tensor.shape[-2:])
+
+
+def batches(pieces: Iterable[Matrices], mixes: bool) -> Iterator[list[list[Matrices]]]:
+    """Yield what is orthogonalized together, as much as fits a chunk: a list for each shape.
+
+    Args:
+        pieces: of any shapes, dtypes and devices.
+        mixes: whether shapes with the smaller side in common share products (`polar.orthogonalize_`).
+    """
+    together: dict[object, list[Matrices]] = defaultdict(list)
+    for piece in pieces:
+        is_mixed = mixes and (piece.p.device.type != "cpu" or min(piece.shape) <= SIDE)
+        together[min(piece.shape) if is_mixed else piece.shape, piece.p.dtype, piece.p.device].append(piece)
+    for members in together.values():
+        members.sort(key=lambda piece: piece.shape)  # as method="auto" goes by the longest of a batch
+        batch: dict[tuple[int, int], list[Matrices]] = defaultdict(list)
+        room = 0
+        for piece in members:
+            start, size = 0, _size(piece)
+            while start < piece.p.shape[0]:
+                if room < size:
+                    if batch:
+                        yield list(batch.values())
+                    batch, room = defaultdict(list), ROOM
+                stop = min(piece.p.shape[0], start + room // size)
+                batch[piece.shape].append(piece if stop - start == piece.p.shape[0] else piece.part(start, stop))
+                room -= (stop - start) * size
+                start = stop
+        yield list(batch.values())
+
+
+def _size(piece: Matrices) -> int:
+    """Return the share of a batch's ROOM that one matrix takes: what fits the cache of a CPU, or keeps a GPU busy."""
+    count = chunk(*piece.shape, piece.p.element_size(), piece.p.device.type)
+    if piece.p.device.type == "cpu":
+        count = max(1, min(count, 4 * SIDE**2 // min(piece.shape) ** 2))
+    return max(1, ROOM // count)
+
+
+def memory(batch: list[list[Matrices]], dtype: torch.dtype, workspace: Workspace) -> tuple[list[Tensor], list[Tensor]]:
+    """Return memory for directions, a stack (k, rows, columns) for each shape, and in it the part of each piece."""
+    stacks = [
+        workspace.take(
+            f"direction{index}", (sum([each.p.shape[0] for each in alike]), *alike[0].shape), alike[0].p, dtype
+        )
+        for index, alike in enumerate(batch)
+    ]
+    return stacks, split(stacks, batch)
+
+
+def split(stacks: list[Tensor], batch: list[list[Matrices]]) -> list[Tensor]:
+    """Return the part of each piece in stacks, one for each shape."""
+    parts = [stack.split([each.p.shape[0] for each in alike]) for stack, alike in zip(stacks, batch, strict=True)]
+    return list(chain.from_iterable(parts))
+
+
+def is_plain(piece: Matrices) -> bool:
+    """Return whether the elementwise part of a step can go tile by tile, and gains by it."""
+    tensors = (piece.p, piece.grad, piece.momentum)
+    return (
+        not torch.compiler.is_compiling()
+        and piece.finite is None
+        and piece.p.device.type == "cpu"
+        and not piece.p.is_complex()
+        and piece.shape[0] * piece.shape[1] >= SMALL
+        and all(tensor.is_contiguous() for tensor in tensors)
+    )
+
+
+def tiles(*matrices: Tensor) -> Iterable[Any]:
+    """Return tuples of tiles: some rows of each of several matrices of one shape."""
+    if matrices[0].numel() <= TILE:
+        return (matrices,)
+    height = max(1, TILE // matrices[0].shape[1])
+    return zip(*(matrix.split(height) for matrix in matrices), strict=True)

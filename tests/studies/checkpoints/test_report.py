@@ -1,0 +1,285 @@
+"""The report of an inspection: its sections, tables, sentences and cautions."""
+
+import dataclasses
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import synthetic_inspection as synthetic
+from muonlab.jobs import job as jobs
+from muonlab.jobs.files import StudyError, write_json
+from muonlab.report.findings import Table
+from muonlab.report.page import write
+from muonlab.studies.checkpoints import analyse, jobs_of, outline, tables
+from muonlab.studies.checkpoints.claims import judged
+from muonlab.studies.checkpoints.config import StudyData, Texts
+from muonlab.studies.checkpoints.readings import Inspected, arms_of, read
+from muonlab.studies.checkpoints.verdict import SINGLE, cautions, verdict
+
+SECTIONS = [
+    "Claims",
+    "Checkpoints",
+    "Robustness",
+    "Margins by layer",
+    "Ranks by layer",
+    "Transfer",
+    "Controls",
+    "Corruptions",
+    "Data and settings",
+    "What the words mean",
+]
+ALL_BLIND = "no layer has probes that do better than chance in both"
+
+
+def analysed(folder):
+    """Findings for which all holds that holds for whatever was measured."""
+    findings = analyse(folder)
+    json.dumps(dataclasses.asdict(findings), allow_nan=False)
+    for table in (e for section in findings.sections for e in section.elements if isinstance(e, Table)):
+        assert {len(row) for row in table.rows} <= {len(table.columns)}, table.name
+    write(findings, folder)
+    return findings
+
+
+def titles(findings):
+    return [section.title for section in findings.sections]
+
+
+def found_of(folder, planted=None, *, sizes=None, **others):
+    return read(synthetic.write(folder, synthetic.asked(**(sizes or {"A": 4, "B": 4})), planted, **others))
+
+
+def said(found):
+    return verdict(found, judged(found))
+
+
+def blind(found, *layers):
+    for net in (net for nets in found.runs.nets.values() for net in nets):
+        for layer in layers:
+            net.layers[layer]["margins"]["clean"]["below_zero"] = 0.9
+
+
+# ---- sections and tables ----
+
+
+@pytest.mark.parametrize("sizes", [{"A": 1, "B": 1}, {"A": 4, "B": 3, "C": 1}, {"A": 2}])
+def test_a_whole_inspection(tmp_path, sizes):
+    findings = analysed(synthetic.write(tmp_path, synthetic.asked(**sizes)))
+    assert titles(findings) == SECTIONS[len(sizes) == 1 :]
+    assert findings.notices == ()
+    words = "Are the features of A more robust and more transferable than those of B"
+    assert findings.question.startswith(words if len(sizes) > 1 else "How robust and how transferable are")
+
+
+@pytest.mark.parametrize(
+    ("measures", "lost"),
+    [
+        (("rank",), {"Robustness", "Margins by layer", "Transfer"}),
+        (("robustness",), {"Margins by layer", "Ranks by layer", "Transfer"}),
+        (("margins", "transfer"), {"Robustness", "Ranks by layer"}),
+    ],
+)
+def test_what_was_not_measured_has_no_section(tmp_path, measures, lost):
+    what = synthetic.asked(A=1, B=1)
+    job = what.job.model_copy(update={"measures": measures})
+    findings = analysed(synthetic.write(tmp_path, replace(what, job=job)))
+    assert set(SECTIONS) - set(titles(findings)) == lost
+    assert len(findings.verdict.more) == len(measures)
+
+
+def test_an_inspection_that_is_not_done_or_failed(tmp_path):
+    what = synthetic.asked(A=1, B=2)
+    assert [name for name, _ in outline(what)] == ["measures of A and B"]
+    synthetic.inspection.begin(what, tmp_path)
+    (one,) = jobs_of(what, {})
+    assert said(read(tmp_path)).label == "Not measured yet"
+    jobs.add(tmp_path, one)
+    write_json(tmp_path / one.id / "failed.json", {"reason": "DataError: no such net"})
+    assert analysed(tmp_path).notices[0].text == "The measures are not done: DataError: no such net."
+    synthetic.write(tmp_path, what)
+
+
+def test_a_folder_that_cannot_be_read(tmp_path):
+    with pytest.raises(StudyError, match="holds no study"):
+        analyse(tmp_path)
+    asked = {"study": "inspect", "preset": "none", "settings": {}, "config": {"groups": []}}
+    (tmp_path / "study.json").write_text(json.dumps(asked))
+    with pytest.raises(StudyError, match="is no inspection that this version of muonlab reads"):
+        analyse(tmp_path)
+
+
+def test_a_panel_for_each_claim_and_a_row_for_each_comparison(pair, seeds, rows_of):
+    figure, table = tables.claims(pair, judged(pair))
+    assert [panel.title for panel in figure.panels] == [
+        "(a) corrupted accuracy",
+        "(b) margin / norm",
+        "(c) linear probe",
+        "(d) effective rank",
+    ]
+    assert "With one checkpoint per group the interval is over test examples" in figure.caption
+    rows = rows_of(table)
+    assert [row["over"] for row in rows] == ["40 pairs of test examples"] * 3 + ["40 examples each"]
+    assert [row["side"] for row in rows] == ["higher"] * 4
+    figure, table = tables.claims(seeds, judged(seeds))
+    assert (figure.panels[0].rows[0].n, rows_of(table)[0]["over"]) == ("4 + 4", "n = 4 + 4 checkpoints")
+
+
+def test_transfer_has_intervals_over_examples_or_over_checkpoints(pair, seeds, rows_of):
+    (row, _) = rows_of(tables.transfer(pair)[0])
+    hits = pair.runs.nets["A"][0].transfer["by_example"]
+    low, high = stats.t.interval(0.95, len(hits) - 1, np.mean(hits), stats.sem(hits))
+    assert (row["accuracy"].lower, row["accuracy"].upper) == pytest.approx((low, high))
+    assert (row["chance"], row["n"]) == (0.25, 1)
+    values = [net.transfer["accuracy"] for net in seeds.runs.nets["A"]]
+    low, _ = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    assert rows_of(tables.transfer(seeds)[0])[0]["accuracy"].lower == pytest.approx(low)
+
+
+def test_every_checkpoint_has_its_row(seeds, rows_of):
+    seeds.runs.nets["A"][0] = replace(
+        seeds.runs.nets["A"][0], clean_accuracy=0.975, clean_by_example=[1.0] * 39 + [0.0]
+    )
+    bare = {"accuracy": {}, "clean_accuracy": None, "layers": [], "transfer": None}
+    seeds.runs.nets["B"][0] = replace(seeds.runs.nets["B"][0], **bare)
+    rows = rows_of(tables.checkpoints(seeds)[0])
+    assert [row["checkpoint"] for row in rows[:2]] == ["A-0.safetensors", "A-1.safetensors"]
+    assert (len(rows), rows[0]["rank"]) == (8, pytest.approx(5.5 - 0.005))
+    assert (rows[0]["clean"].value, rows[0]["clean"].upper) == (0.975, 1.0)  # an interval ends where accuracies end
+    assert [rows[4][key] for key in ("clean", "corrupted", "margin", "rank", "transfer")] == [None] * 5
+
+
+def test_nets_and_settings(pair, rows_of):
+    table, read_, config, *_ = tables.sources(pair)
+    row = rows_of(table)[0]
+    assert (row["net"], row["taps"], row["num_parameters"]) == ("nets:build", "blocks.0, blocks.1", 5000)
+    assert rows_of(read_) == [{"note": "read 700 examples, 2 skipped"}]
+    assert config.title == "Config in full: muonlab inspect A=... B=... data=digits"
+
+
+def test_names_of_data(pair):
+    family = synthetic.synthetic.study(families=["cnn"]).families[0].family
+    for data, name in {
+        Texts(source="a/war.txt"): "war",
+        Texts(examples="b/labelled.tsv"): "labelled",
+        Texts(source="cifar10/train.zip"): "cifar10",
+        StudyData(family=family): "digits",
+    }.items():
+        assert Inspected(pair.runs.asked.model_copy(update={"data": data}), {}, None).data == name
+
+
+def roles(**colors):
+    groups = [synthetic.group(name, color=color) for name, color in colors.items()]
+    return [(arm.series.role, arm.series.style) for arm in arms_of(groups)]
+
+
+def test_groups_have_colours_of_their_own():
+    assert roles(a=None, b=None) == [("muon", 0), ("adamw", 0)]
+    assert roles(AdamW=None, mine=None, Muon=None) == [("adamw", 0), ("sgd", 0), ("muon", 0)]
+    assert roles(a="#aa3377", b=None, c="sgd") == [("#aa3377", 0), ("muon", 0), ("sgd", 0)]
+    assert len(set(roles(**{f"g{k}": None for k in range(12)}))) == 12
+
+
+# ---- the verdict ----
+
+
+def test_one_checkpoint_per_group_is_never_a_plain_answer(pair):
+    found = said(pair)
+    assert (found.answer, found.label, found.cautions[0]) == ("inconclusive", "These two checkpoints alone", SINGLE)
+    assert found.sentence.startswith("A against B, one checkpoint each, on digits: (a) robustness: higher; (b)")
+    assert "of these checkpoints, higher. Accuracy on corrupted inputs, A minus B: 0.100 [" in found.more[0]
+    assert "over 40 pairs of test examples" in found.more[0]
+    assert "over 40 examples each" in found.more[3]
+    assert not any(": yes" in words for words in (found.sentence, *found.more))
+    assert dict(found.scope)["nets"] == "A nets:build, 5,000 parameters; B nets:build, 5,000 parameters"
+    assert "seeds alone" not in dict(found.scope)["not known here"]
+
+
+def test_several_checkpoints_per_group_are_an_answer(seeds):
+    found = said(seeds)
+    assert (found.answer, found.label) == ("yes", "Yes")
+    assert found.sentence.startswith("A against B, 4 and 4 checkpoints, on digits: (a) robustness: yes;")
+    assert found.more[0].endswith("(n = 4 + 4 checkpoints).")
+    assert SINGLE not in found.cautions
+    assert "differ in their seeds alone" in dict(found.scope)["not known here"]
+
+
+def test_claim_by_claim(tmp_path):
+    found = said(found_of(tmp_path, {"A": {"rank": -1.0}}))
+    assert (found.answer, found.label) == ("mixed", "Claim by claim")
+    assert "because none of 1 comparisons is decided (p > 0.05" in found.more[0]
+    assert "(d) Rank, “hidden states have a higher effective rank”: no: the opposite." in found.more[3]
+
+
+def test_several_rivals_of_one_checkpoint_or_more(tmp_path):
+    found = said(found_of(tmp_path / "three", {"A": {"rank": 1.0}}, sizes={"A": 1, "B": 1, "C": 1}))
+    assert found.label == "These three checkpoints alone"
+    assert "(d) rank: higher than B, higher than C" in found.sentence
+    found = said(found_of(tmp_path / "mixed", sizes={"A": 1, "B": 1, "C": 3}))
+    assert found.label == "These checkpoints alone"
+    assert found.sentence.startswith("A against B and C, 1 and 1 and 3 checkpoints, on digits: ")
+    assert "over 40 pairs of test examples" in found.more[0]
+    assert "n = 1 + 3 checkpoints" in found.more[0]
+
+
+def test_probes_that_find_nothing_anywhere_are_the_reason(pair, seeds):
+    for found, words in ((seeds, "inconclusive"), (pair, "of these checkpoints, not compared")):
+        blind(found, 0, 1)
+        assert said(found).more[1].endswith(f"{words}, because {ALL_BLIND}.")
+
+
+@pytest.mark.parametrize("broken", [{"shuffled": 0.7}, {"line": 1.5}])
+def test_where_a_control_fails_nothing_is_concluded(tmp_path, broken):
+    better = {"A": {"corrupted": 0.1}}
+    many = said(found_of(tmp_path / "a", better, **broken))
+    assert many.answer == "inconclusive"
+    assert "because a control failed (" in many.more[0]
+    assert analyse(tmp_path / "a").notices[0].text.startswith("A CONTROL FAILED: ")
+    one = said(found_of(tmp_path / "b", better, sizes={"A": 1, "B": 1}, **broken))
+    assert "(a) robustness: nothing, because a control failed" in one.sentence
+
+
+def test_one_group_alone_is_described(tmp_path):
+    found = said(found_of(tmp_path, sizes={"A": 2}))
+    assert (found.answer, found.label) == ("inconclusive", "No comparison")
+    assert found.more == (
+        "A: accuracy 0.700, 0.600 on corrupted inputs, probe margin / norm 1.50, effective rank 4.50, "
+        "linear probe on other data 0.500.",
+    )
+
+
+# ---- cautions ----
+
+
+def test_no_caution_where_nothing_weakens_the_answer(seeds):
+    assert cautions(seeds) == []
+
+
+@pytest.mark.parametrize(
+    ("planted", "others", "words"),
+    [
+        ({"A": {"loss": 1.0}}, {}, "The groups do not fit clean data equally well, .* A 2, B 1"),
+        (None, {"depth": {"B": 3}}, "The nets differ in their layers"),
+        (None, {"sizes": {"A": 4, "B": 2}}, "there are: A 4, B 2"),
+        (None, {"sizes": {"A": 1}}, "With one group there is no comparison"),
+    ],
+)
+def test_each_caution_has_its_sentence(tmp_path, planted, others, words):
+    (sentence,) = cautions(found_of(tmp_path, planted, **others))
+    assert re.search(words, sentence)
+
+
+def test_cautions_about_blind_layers_perfect_nets_controls_and_copies(pair):
+    blind(pair, 0)
+    nets = pair.runs.nets
+    nets["A"] = [replace(net, clean_accuracy=1.0) for net in nets["A"]]
+    nets["B"] = [replace(nets["A"][0], group="B", checkpoint="copy.pt")]
+    assert cautions(replace(pair, controls=())) == [
+        "A and B have the same numbers in every measure: they are one model.",
+        "Every net is almost perfect on clean inputs: little is left to differ.",
+        "Probes are no better than chance, so these layers are left out of (b): A (1 of 2 layers), B (1 of 2 layers).",
+        "No control was measured: nothing shows that the measures can fail.",
+    ]
