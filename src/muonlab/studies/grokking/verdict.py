@@ -222,9 +222,10 @@ def _size(conditions: list[Condition]) -> str:
     nets = [c.config.net for c in conditions]
     if own := _values(net.call.name for net in nets if isinstance(net, OwnNet)):
         return f"{several(own)}, {count} parameters"
-    depths = _numbers(net.depth for net in nets)
+    sizes = [(net.depth, net.width) for net in nets if not isinstance(net, OwnNet)]
+    depths = _numbers(depth for depth, _ in sizes)
     layers = "layer" if depths == "1" else "layers"
-    return f"{depths} {layers}, width {_numbers(net.width for net in nets)}, {count} parameters"
+    return f"{depths} {layers}, width {_numbers(width for _, width in sizes)}, {count} parameters"
 
 
 def _batch(conditions: list[Condition]) -> str:
