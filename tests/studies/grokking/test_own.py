@@ -14,7 +14,7 @@ from muonlab.studies.grokking.work.cell import run
 from muonlab.study.settings import UsageError
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "grokking"
-ONE = {"seeds": 1, "control_seeds": 0, "budget": 20, "modulus": 7, "width": 8, "heads": 1, "ff_width": 8}
+ONE = {"seeds": 1, "control_seeds": 0, "budget": 20}
 
 
 def cell_of(**settings):
@@ -54,7 +54,7 @@ def number():
 
 def test_a_task_is_a_function_that_returns_inputs_and_labels(tmp_path):
     (tmp_path / "own.py").write_text(TASK)
-    cell = cell_of(tasks=f"third={tmp_path}/own.py:pair", optimizers="muon")
+    cell = cell_of(tasks=f"third={tmp_path}/own.py:pair", optimizers="muon", modulus=7)
     task = material.build_task(cell)
     assert (cell.task.name, task.vocabulary, task.classes, task.chance) == ("third", 7, 3, pytest.approx(17 / 49))
     assert task.inputs.shape == (49, 2)
@@ -64,11 +64,11 @@ def test_a_task_is_a_function_that_returns_inputs_and_labels(tmp_path):
 
 
 def test_two_variants_of_one_optimizer_are_two_arms():
-    cells = plan("tiny", ONE | {"optimizers": "a=muon,b=muon", "a.steps": 5, "b.steps": 1, "muon.lr": 0.01}).cells
+    cells = plan("tiny", ONE | {"optimizers": ["a=muon", "b=muon"], "a.steps": 5, "b.steps": 1, "muon.lr": 0.01}).cells
     assert [(c.arm, c.optimizer.steps, c.optimizer.lr) for c in cells] == [("a", 5, 0.01), ("b", 1, 0.01)]
     assert [job.arm for job in jobs_of(plan("tiny", ONE | {"optimizers": "a=muon"}), {})] == ["a"]
     with pytest.raises(UsageError, match="a and b are one optimizer with the same settings"):
-        plan("tiny", ONE | {"optimizers": "a=muon,b=muon"})
+        plan("tiny", ONE | {"optimizers": ["a=muon", "b=muon"]})
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_bad_names_say_what_was_expected(settings, message):
 
 
 def test_a_setting_may_touch_a_part_of_a_sweep():
-    nets = plan("tiny", ONE | {"net": "transformer,mlp", "optimizers": "adamw,muon", "muon.lr": 0.1}).cells
+    nets = plan("tiny", ONE | {"net": ["transformer", "mlp"], "optimizers": ["adamw", "muon"], "muon.lr": 0.1}).cells
     assert [(c.net.kind, c.optimizer.lr) for c in nets] == [
         ("transformer", 0.003),
         ("transformer", 0.1),
@@ -130,4 +130,4 @@ def test_an_own_net_of_a_seed_has_the_weights_of_its_function(tmp_path):
     net = material.builder(cell, material.build_task(cell))
     assert callable(net)
     assert not isinstance(net, torch.nn.Module)
-    assert net().hidden.in_features == 4 * 9
+    assert net().hidden.in_features == 4 * 25

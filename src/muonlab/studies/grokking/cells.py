@@ -317,5 +317,4 @@ SAID = ("name", "labels")  # elsewhere in the name of a cell
 
 def _settings_of(cell: CellConfig) -> dict[str, Any]:
     sections = (cell.task, cell.net, cell.protocol, cell.optimizer)
-    found = {key: value for each in sections for key, value in values_of(each).items()}
-    return {key: repr(value) if isinstance(value, dict) else value for key, value in found.items() if key not in SAID}
+    return {key: str(value) for each in sections for key, value in values_of(each).items() if key not in SAID}

@@ -238,6 +238,12 @@ class CellConfig(Growing):
 
 
 def values_of(config: BaseModel) -> dict[str, Any]:
-    """Return every field of a config with its value, as JSON; those at their defaults too, which a dump may lack."""
+    """Return every field of a config with its value, those at their defaults too, which a dump may lack.
+
+    What is a user's own is there by its name, with its arguments.
+    """
     dumped = config.model_dump(mode="json")
-    return {name: dumped.get(name, getattr(config, name)) for name in type(config).model_fields}
+    found = {name: dumped.get(name, getattr(config, name)) for name in type(config).model_fields}
+    if found.get("call"):
+        found["call"] = found["call"]["name"]
+    return found | found.pop("arguments", {})

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, read_lines
 from muonlab.jobs.job import JobRecord, StudyFile
-from muonlab.studies.grokking.config import CellConfig
+from muonlab.studies.grokking.config import CellConfig, values_of
 from muonlab.studies.grokking.result import QUANTITIES, CellResult
 
 
@@ -114,8 +114,8 @@ def rows(folder: str | Path) -> list[dict[str, Any]]:
             "optimizer": config.arm,
         }
         for section in ("task", "net", "optimizer", "protocol"):
-            fields = getattr(config, section).model_dump(exclude={"name"})
-            common |= {f"{section}.{field}": value for field, value in fields.items()}
+            fields = values_of(getattr(config, section))
+            common |= {f"{section}.{field}": value for field, value in fields.items() if field != "name"}
         for member in cell.result.members:
             row = common | {"chance": cell.result.chance}
             for field, value in member.model_dump().items():
