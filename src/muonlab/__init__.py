@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from muonlab.optim.split import split_params
     from muonlab.studies.checkpoints import inspect
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["Muon", "MuonAdamW", "hf_factory", "inspect", "split_params"]
 
 _HOMES = {
