@@ -77,7 +77,7 @@ def test_every_combination_comes_once(settings, keys):
         (MuonConfig, {"lr": "nan"}, "muon.", r"^muon\.lr=nan is not valid; expected a finite number$"),
         (NetConfig, {"width": "wide"}, "", r"^width=wide is not valid; expected a whole number$"),
         (NetConfig, {"gated": "maybe"}, "", r"^gated=maybe is not valid; expected true or false$"),
-        (NetConfig, {"norm": "layer"}, "", r"^norm=layer is not valid; expected 'rms' or 'none'$"),
+        (NetConfig, {"norm": "batch"}, "", r"^norm=batch is not valid; expected 'rms', 'layer' or 'none'$"),
         (NetConfig, {"heads": "3", "width": "64"}, "", r"^width=64 is not a multiple of 2 \* heads = 6"),
         (ProtocolConfig, {"batch": "0"}, "", r"^batch=0 is not valid; expected at least 1 or 'full'$"),
     ],

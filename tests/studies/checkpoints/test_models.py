@@ -56,7 +56,7 @@ def test_a_pool_or_taps_reach_the_measures(tmp_path):
 
 def test_checkpoints_are_tried_out_before_the_folder_is_made(folder, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(UsageError, match="net=no_such_module:build"):
+    with pytest.raises(UsageError, match="no_such_module cannot be imported"):
         inspect({"A": folder / "0.pt"}, net="no_such_module:build", data="digits", out=out)
     with pytest.raises(UsageError, match="give net=package"):
         taps(ask([str(folder / "0.pt"), "data=digits"])[0])

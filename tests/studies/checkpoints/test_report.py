@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import synthetic_inspection as synthetic
-from muonlab.jobs import job as jobs
+from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, write_json
 from muonlab.report.findings import Table
 from muonlab.report.page import write
@@ -97,7 +97,7 @@ def test_an_inspection_that_is_not_done_or_failed(tmp_path):
     synthetic.inspection.begin(what, tmp_path)
     (one,) = jobs_of(what, {})
     assert said(read(tmp_path)).label == "Not measured yet"
-    jobs.add(tmp_path, one)
+    store.add(tmp_path, one)
     write_json(tmp_path / one.id / "failed.json", {"reason": "DataError: no such net"})
     assert analysed(tmp_path).notices[0].text == "The measures are not done: DataError: no such net."
     synthetic.write(tmp_path, what)

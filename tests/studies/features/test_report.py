@@ -14,7 +14,7 @@ from muonlab.studies.features import sections
 from muonlab.studies.features.analysis import analyse
 from muonlab.studies.features.tuning import learning_curves, tuning
 from muonlab.studies.features.verdict import judge_all
-from muonlab.studies.features.work.pretraining import LOOK_EXAMPLES
+from muonlab.studies.features.work.pretraining import EVALUATED
 
 ONE = {"families": ["cnn"]}
 
@@ -206,7 +206,7 @@ def test_the_end_and_matched_loss(rows_of):
     step = next(step for step in steps if 1.5 - step / 12 <= 1)
     assert [row["step"] for row in rows] == [12, 12, step, 12]
     assert [row["validation_loss"] for row in rows] == pytest.approx([0.5, 1, 1.5 - step / 12, 1])
-    assert f"up to {LOOK_EXAMPLES['classes']} examples, or {LOOK_EXAMPLES['tokens']} windows" in table.note
+    assert f"up to {EVALUATED['classes']} examples, or {EVALUATED['tokens']} windows" in table.note
 
 
 # -- transfer --------------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ def test_under_the_squared_loss_gradient_flow_has_hardly_the_larger_rank_of_w_an
 
 
 def test_the_page_has_the_table_that_is_computed():
-    page = (Path(__file__).parents[2] / "docs" / "theory.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "theory.md").read_text()
     assert turning.table() in page
 
 
