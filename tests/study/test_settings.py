@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from muonlab.studies.grokking.config import MuonConfig, NetConfig, ProtocolConfig
+from muonlab.studies.grokking.config import NetConfig, ProtocolConfig
+from muonlab.study.optimizers import RatedMuon
 from muonlab.study.settings import UsageError, as_texts, check_name, choose, combinations, make, parse, whole_number
 
 KEYS = ("tasks", "seeds", "muon.lr", "sgd.lr", "optimizers")
@@ -73,8 +74,8 @@ def test_every_combination_comes_once(settings, keys):
 @pytest.mark.parametrize(
     ("model", "values", "prefix", "message"),
     [
-        (MuonConfig, {"lr": "-1"}, "muon.", r"^muon\.lr=-1 is not valid; expected at least 0$"),
-        (MuonConfig, {"lr": "nan"}, "muon.", r"^muon\.lr=nan is not valid; expected a finite number$"),
+        (RatedMuon, {"lr": "-1"}, "muon.", r"^muon\.lr=-1 is not valid; expected at least 0$"),
+        (RatedMuon, {"lr": "nan"}, "muon.", r"^muon\.lr=nan is not valid; expected a finite number$"),
         (NetConfig, {"width": "wide"}, "", r"^width=wide is not valid; expected a whole number$"),
         (NetConfig, {"gated": "maybe"}, "", r"^gated=maybe is not valid; expected true or false$"),
         (NetConfig, {"norm": "batch"}, "", r"^norm=batch is not valid; expected 'rms', 'layer' or 'none'$"),

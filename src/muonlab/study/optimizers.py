@@ -1,48 +1,39 @@
-"""The optimizers that studies compare: one schema, with defaults per study.
+"""The optimizers that studies compare: one schema, and how a user names them.
 
-A study's job holds only the fields that it had when its results were made: fields added since are left out of the dump
-while they have their defaults, so that ids and results stand.
+Each hyper-parameter is described once. `SGD`, `AdamW` and `Muon` have one learning rate for all parameters, which
+a study searches (features, compare; components has other defaults). `RatedSGD`, `RatedAdamW` and `RatedMuon` have
+learning rates of their own, also by role, and may leave parameters to AdamW (grokking).
+
+A job holds only the fields that its study had when its first results were made: those in `added` are left out of the
+dump while they have their defaults, so that ids and results stand.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, Field
 
 from muonlab.study import dotted
 from muonlab.study.dotted import Dotted
-from muonlab.study.fields import Decay, Frozen, Rate
+from muonlab.study.fields import Decay, Frozen, Growing, Rate
 from muonlab.study.settings import Chosen, UsageError, check_name, fields, label_of, make
 
+# -- hyper-parameters ------------------------------------------------------------------------------
 
-class Growing(BaseModel):
-    """A config that may get new fields: those in `added` are left out of its dump while they have their defaults.
-
-    Equal configs have equal ids whatever version made them. A new field goes into `added` of its class, with a default
-    under which results are as before.
-    """
-
-    model_config = Frozen
-    added: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _without_defaults_of_added(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        idle = {name for name in self.added if getattr(self, name) == fields[name].get_default()}
-        return {name: value for name, value in dump(self).items() if name not in idle}
-
-
-# The hyper-parameters, each described once: a study's own class gives a default of its own to one of them.
+LearningRate = Annotated[Rate, Field(description="learning rate")]
 Momentum = Annotated[Decay, Field(description="momentum")]
-WeightDecay = Annotated[Rate, Field(description="weight decay; of SGD added to the gradient, else decoupled")]
 Nesterov = Annotated[bool, Field(description="Nesterov's momentum")]
+CoupledDecay = Annotated[Rate, Field(description="weight decay, added to the gradient")]
+WeightDecay = Annotated[Rate, Field(description="weight decay, decoupled: a step shrinks weights by lr * decay")]
 Beta1 = Annotated[Decay, Field(description="decay of AdamW's mean of gradients")]
 Beta2 = Annotated[Decay, Field(description="decay of AdamW's mean of squared gradients")]
 Eps = Annotated[Rate, Field(description="added to the root of AdamW's second mean")]
-Iterations = Annotated[
-    Annotated[int, Field(ge=1, le=1000)] | None, Field(description="iterations of the orthogonalisation")
-]
+Iterations = Annotated[int, Field(ge=1, le=1000)]
+Steps = Annotated[Iterations | None, Field(description="iterations of the orthogonalisation; 5 by default")]
+Takes = Literal["hidden", "hidden+head", "hidden+embedding", "matrices"]
+
+# -- one learning rate, searched -------------------------------------------------------------------
 
 
 class SGD(Growing):
@@ -50,7 +41,7 @@ class SGD(Growing):
 
     name: Literal["sgd"] = "sgd"
     momentum: Momentum = 0.9
-    weight_decay: WeightDecay = 0.0
+    weight_decay: CoupledDecay = 5e-4
     nesterov: Nesterov = False
 
 
@@ -58,23 +49,28 @@ class AdamW(Growing):
     """AdamW for every parameter."""
 
     name: Literal["adamw"] = "adamw"
-    weight_decay: WeightDecay = 0.0
+    weight_decay: WeightDecay = 0.05
     beta1: Beta1 = 0.9
     beta2: Beta2 = 0.98
     eps: Eps = 1e-8
 
 
 class Muon(Growing):
-    """Muon for matrices. Which of them it takes, and what becomes of the other parameters, a study says.
+    """Muon for matrices and AdamW of the same rate and decay for all else. A study says which matrices it takes.
 
-    `steps` is None for as many as the method has (5 of the quintic).
+    Steps of Muon are scaled to the root mean square of AdamW's (arXiv 2502.16982), so that one learning rate serves
+    both and the search has one dimension for every optimizer; components scales them by nothing.
     """
 
+    added = frozenset({"nesterov", "steps"})
     name: Literal["muon"] = "muon"
     momentum: Momentum = 0.95
     nesterov: Nesterov = True
-    weight_decay: WeightDecay = 0.0
-    steps: Iterations = None
+    weight_decay: WeightDecay = 0.05
+    steps: Steps = None
+    beta1: Beta1 = 0.9
+    beta2: Beta2 = 0.98
+    eps: Eps = 1e-8
 
 
 class Custom(BaseModel):
@@ -89,6 +85,94 @@ class Custom(BaseModel):
     name: Literal["custom"] = "custom"
     call: Dotted
     arguments: dict[str, Any] = {}
+
+
+Searched = Annotated[SGD | AdamW | Muon | Custom, Field(discriminator="name")]
+SEARCHED: dict[str, type[BaseModel]] = {"muon": Muon, "adamw": AdamW, "sgd": SGD}
+
+# -- learning rates of their own -------------------------------------------------------------------
+
+
+class _Rated(Growing):
+    added = frozenset({"head_lr", "embedding_lr", "filter_alpha", "filter_lamb"})
+    head_lr: Rate | None = Field(None, description="learning rate of the head; by default lr of its optimizer")
+    embedding_lr: Rate | None = Field(
+        None, description="learning rate of the embedding and of learned positions; by default lr of their optimizer"
+    )
+    filter_alpha: Decay = Field(0.98, description="decay of the gradient filter's running mean")
+    filter_lamb: Rate = Field(
+        0.0, description="multiple of that mean added to each gradient (Grokfast-EMA, arXiv 2405.20233); 0 is no filter"
+    )
+
+
+class RatedAdamW(_Rated):
+    """AdamW for every parameter."""
+
+    added = _Rated.added | {"coupled"}
+    name: Literal["adamw"] = "adamw"
+    lr: LearningRate = 1e-3
+    weight_decay: WeightDecay = 1.0
+    beta1: Beta1 = 0.9
+    beta2: Beta2 = 0.98
+    eps: Eps = 1e-8
+    coupled: bool = Field(False, description="add the decay to the gradient: plain Adam with L2 regularisation")
+
+
+# AdamW of the parameters that another rule leaves to it.
+OF_OTHERS = ("lr", "weight_decay", "beta1", "beta2", "eps")
+LROfOthers = Annotated[Rate, Field(description="learning rate of AdamW for the other parameters")]
+DecayOfOthers = Annotated[Rate, Field(description="weight decay of that AdamW, decoupled")]
+
+
+class RatedSGD(_Rated):
+    """SGD with momentum for every parameter, or for the matrices that it takes and AdamW for all else."""
+
+    added = _Rated.added | {"takes", *(f"adamw_{field}" for field in OF_OTHERS)}
+    name: Literal["sgd"] = "sgd"
+    lr: LearningRate = 0.1
+    weight_decay: CoupledDecay = 1e-4
+    momentum: Momentum = 0.9
+    nesterov: Nesterov = False
+    takes: Literal["all"] | Takes = Field("all", description="parameters that SGD takes; AdamW has the others")
+    adamw_lr: LROfOthers = 1e-3
+    adamw_weight_decay: DecayOfOthers = 1.0
+    adamw_beta1: Beta1 = 0.9
+    adamw_beta2: Beta2 = 0.98
+    adamw_eps: Eps = 1e-8
+
+
+class RatedMuon(_Rated):
+    """Muon for the matrices that it takes, AdamW for all else, each with its own learning rate."""
+
+    name: Literal["muon"] = "muon"
+    lr: LearningRate = 0.02
+    weight_decay: WeightDecay = 0.01
+    momentum: Momentum = 0.95
+    nesterov: Nesterov = True
+    steps: Iterations = Field(5, description="iterations of the orthogonalisation")
+    scale: bool = Field(True, description="multiply the update by sqrt(max(1, rows / columns))")
+    orthogonalize: bool = Field(
+        True, description="if not, the momentum itself, scaled to the Frobenius norm of its polar factor"
+    )
+    polar_dtype: Literal["same", "float32", "bfloat16", "float64"] = Field(
+        "same", description="dtype of the orthogonalisation; same is that of the parameters"
+    )
+    takes: Takes = Field("hidden", description="matrices that Muon takes; AdamW has the other parameters")
+    adamw_lr: LROfOthers = 1e-3
+    adamw_weight_decay: DecayOfOthers = 1.0
+    adamw_beta1: Beta1 = 0.9
+    adamw_beta2: Beta2 = 0.98
+    adamw_eps: Eps = 1e-8
+
+
+class RatedCustom(Custom):
+    """An optimizer of a user's own with its learning rate, for every parameter."""
+
+    lr: LearningRate
+
+
+Rated = Annotated[RatedMuon | RatedAdamW | RatedSGD | RatedCustom, Field(discriminator="name")]
+RATED: dict[str, type[BaseModel]] = {"muon": RatedMuon, "adamw": RatedAdamW, "sgd": RatedSGD}
 
 
 def shown(optimizer: BaseModel) -> dict[str, Any]:

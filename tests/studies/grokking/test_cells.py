@@ -5,9 +5,9 @@ import pytest
 from muonlab.data.algorithmic import TASKS
 from muonlab.studies.grokking import KEYS, LOSSES, PRESETS, jobs_of, outline, plan
 from muonlab.studies.grokking.cells import labels
-from muonlab.studies.grokking.config import AdamWConfig, MuonConfig
 from muonlab.studies.grokking.costs import check_memory, seconds
 from muonlab.studies.grokking.reading import read_cells
+from muonlab.study.optimizers import RatedAdamW, RatedMuon
 from muonlab.study.settings import UsageError
 
 
@@ -48,16 +48,16 @@ def test_every_task_and_optimizer_of_a_preset_has_its_control(preset):
 
 def test_several_values_are_an_axis_for_the_optimizer_that_has_them():
     made = plan("tiny", {"muon.lr": [0.01, 0.02], "control_seeds": 0})
-    rates = [c.optimizer.lr for c in made.cells if isinstance(c.optimizer, MuonConfig)]
+    rates = [c.optimizer.lr for c in made.cells if isinstance(c.optimizer, RatedMuon)]
     assert rates == [0.01, 0.02]
-    assert sum(isinstance(c.optimizer, AdamWConfig) for c in made.cells) == 1
+    assert sum(isinstance(c.optimizer, RatedAdamW) for c in made.cells) == 1
 
 
 def test_the_control_has_one_loss_and_the_first_value_of_every_axis_of_an_optimizer():
     made = plan("tiny", {"muon.lr": [0.01, 0.02], "losses": ["sparsemax", "softmax"], "depth": [1, 2]})
     controls = [c for c in made.cells if c.task.labels == "random"]
     assert {c.loss for c in controls} == {"sparsemax"}
-    assert {c.optimizer.lr for c in controls if isinstance(c.optimizer, MuonConfig)} == {0.01}
+    assert {c.optimizer.lr for c in controls if isinstance(c.optimizer, RatedMuon)} == {0.01}
     assert [c.net.depth for c in controls] == [1, 1, 2, 2] or [c.net.depth for c in controls] == [1, 2, 1, 2]
 
 

@@ -10,15 +10,8 @@ from muonlab.jobs.job import canonical_json
 from muonlab.losses import LOSSES
 from muonlab.optim.routing import TAKES
 from muonlab.studies.grokking import config as config_room
-from muonlab.studies.grokking.config import (
-    AdamWConfig,
-    CellConfig,
-    MuonConfig,
-    NetConfig,
-    ProtocolConfig,
-    SGDConfig,
-    TaskConfig,
-)
+from muonlab.studies.grokking.config import CellConfig, NetConfig, ProtocolConfig, TaskConfig
+from muonlab.study.optimizers import RatedAdamW, RatedMuon, RatedSGD
 
 
 def names(model, field):
@@ -28,7 +21,7 @@ def names(model, field):
 def test_the_schema_names_what_the_rooms_offer():
     assert set(config_room.TASKS) == set(TASKS)
     assert names(CellConfig, "loss") == set(LOSSES)
-    assert names(MuonConfig, "takes") == set(TAKES)
+    assert names(RatedMuon, "takes") == set(TAKES)
 
 
 def test_an_id_is_fixed_for_all_time(make_cell):
@@ -67,13 +60,13 @@ def test_the_results_version_is_in_the_id(make_cell):
 @pytest.mark.parametrize(
     ("model", "values"),
     [
-        (MuonConfig, {"lr": -1}),
-        (MuonConfig, {"lr": float("nan")}),
-        (MuonConfig, {"lr": float("inf")}),
-        (MuonConfig, {"momentum": 1.0}),
-        (MuonConfig, {"steps": 0}),
-        (AdamWConfig, {"beta2": 1.0}),
-        (SGDConfig, {"weight_decay": -0.1}),
+        (RatedMuon, {"lr": -1}),
+        (RatedMuon, {"lr": float("nan")}),
+        (RatedMuon, {"lr": float("inf")}),
+        (RatedMuon, {"momentum": 1.0}),
+        (RatedMuon, {"steps": 0}),
+        (RatedAdamW, {"beta2": 1.0}),
+        (RatedSGD, {"weight_decay": -0.1}),
         (NetConfig, {"width": 30}),
         (NetConfig, {"dropout": 1.0}),
         (NetConfig, {"depht": 2}),

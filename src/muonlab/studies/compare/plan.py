@@ -5,17 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from muonlab.jobs.files import fingerprint
 from muonlab.studies.compare.config import MAX_SEEDS, STUDY, Comparison, Trained, Training
-from muonlab.studies.features.config import SGD, AdamW, Muon
 from muonlab.study import dotted, optimizers
 from muonlab.study.dotted import Dotted
+from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.settings import Chosen, Settings, UsageError, as_texts, check_keys, fields, make
 
-OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": Muon, "adamw": AdamW, "sgd": SGD}
 CHOICES = ("seeds", "search_seeds", "extensions", "target")
 TRAINING = fields(Training)
 LOSSES = ("softmax", "stablemax", "sparsemax")  # of muonlab.losses, which asks for torch

@@ -14,10 +14,11 @@ from muonlab.jobs import store
 from muonlab.jobs.job import Job
 from muonlab.studies.grokking import choices
 from muonlab.studies.grokking.choices import NET_FIELDS, OPTIMIZERS, PROTOCOL_FIELDS, TASK_FIELDS
-from muonlab.studies.grokking.config import TASKS, CellConfig, OwnNet, OwnOptimizer, ProtocolConfig, values_of
+from muonlab.studies.grokking.config import TASKS, CellConfig, OwnNet, ProtocolConfig, values_of
 from muonlab.studies.grokking.costs import seconds
 from muonlab.study.dotted import is_dotted
 from muonlab.study.fields import Frozen
+from muonlab.study.optimizers import RatedCustom
 from muonlab.study.settings import Settings, UsageError, as_texts, check_name, combinations, fields, make, whole_number
 
 STUDY = "grokking"
@@ -288,7 +289,7 @@ def trials(study: GrokkingStudy) -> list[tuple[str, dict[str, Any]]]:
     memory = [(TRIAL, {"config": cell.model_dump(mode="json")}) for cell in study.cells]
     tried: dict[str, CellConfig] = {}
     for cell in study.cells:
-        is_own = cell.task.call or isinstance(cell.net, OwnNet) or isinstance(cell.optimizer, OwnOptimizer)
+        is_own = cell.task.call or isinstance(cell.net, OwnNet) or isinstance(cell.optimizer, RatedCustom)
         if is_own and cell.task.labels == "true":
             tried.setdefault(repr((cell.task, cell.net, cell.optimizer)), cell)
     return [*memory, *((TRIAL_OF_OWN, {"config": cell.model_dump(mode="json")}) for cell in tried.values())]

@@ -7,21 +7,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from muonlab.studies.grokking.config import (
-    AdamWConfig,
     MLPConfig,
-    MuonConfig,
     Net,
     NetConfig,
     OwnNet,
-    OwnOptimizer,
     ProtocolConfig,
-    SGDConfig,
     TaskConfig,
 )
 from muonlab.study import dotted, optimizers
+from muonlab.study.optimizers import RATED as OPTIMIZERS
+from muonlab.study.optimizers import RatedCustom
 from muonlab.study.settings import Settings, UsageError, check_keys, check_name, fields, label_of, make
 
-OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
 NETS: dict[str, type[BaseModel]] = {"transformer": NetConfig, "mlp": MLPConfig}
 TASK_FIELDS = fields(TaskConfig, "name", "call")
 SIZES = ("modulus", "bits", "operator_token")  # of a built-in task; one of a user's own has those that it takes
@@ -138,7 +135,7 @@ def optimizer_of(label: str, name: str, values: Mapping[str, str]) -> Any:
         return make(OPTIMIZERS[name], own, f"{label}.")
     lr = own.pop("lr", None) or _default_rate(label, name)
     found = optimizers.custom(label, name, {key: optimizers.value([value]) for key, value in own.items()})
-    return make(OwnOptimizer, {"call": found.call, "arguments": found.arguments, "lr": lr}, f"{label}.")
+    return make(RatedCustom, {"call": found.call, "arguments": found.arguments, "lr": lr}, f"{label}.")
 
 
 def _default_rate(label: str, name: str) -> float:

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from muonlab.jobs.job import identity
 from muonlab.study.dotted import Dotted
-from muonlab.study.fields import Count, Decay, Rate, Share
-from muonlab.study.optimizers import Custom, Growing
+from muonlab.study.fields import Count, Growing, Share
+from muonlab.study.optimizers import Rated
 
 # Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
 RESULTS_VERSION = 3
@@ -20,7 +20,6 @@ Positive = Annotated[float, Field(gt=0, le=1e6)]
 Size = Annotated[int, Field(ge=1, le=2**15)]
 Depth = Annotated[int, Field(ge=1, le=1000)]
 Rest = Annotated[float, Field(ge=0, le=0.999)]
-Takes = Literal["hidden", "hidden+head", "hidden+embedding", "matrices"]
 ActivationOfMLP = Literal["relu", "gelu", "square"]
 
 
@@ -100,85 +99,6 @@ class OwnNet(Growing):
 Net = NetConfig | MLPConfig | OwnNet
 
 
-class _Rule(Growing):
-    """What every built-in optimizer may have."""
-
-    added = frozenset({"head_lr", "embedding_lr", "filter_alpha", "filter_lamb"})
-    head_lr: Rate | None = Field(None, description="learning rate of the head; lr of its optimizer by default")
-    embedding_lr: Rate | None = Field(
-        None, description="learning rate of the embedding and of learned positions; lr of their optimizer by default"
-    )
-    filter_alpha: Decay = Field(0.98, description="decay of the mean of gradients of the filter (Grokfast-EMA)")
-    filter_lamb: Rate = Field(0.0, description="multiple of that mean that is added to a gradient; 0 for no filter")
-
-
-class AdamWConfig(_Rule):
-    """AdamW for every parameter."""
-
-    added = _Rule.added | {"coupled"}
-    name: Literal["adamw"] = "adamw"
-    lr: Rate = Field(1e-3, description="learning rate")
-    weight_decay: Rate = Field(1.0, description="weight decay")
-    beta1: Decay = Field(0.9, description="decay of the mean of gradients")
-    beta2: Decay = Field(0.98, description="decay of the mean of squared gradients")
-    eps: Rate = Field(1e-8, description="added to the root of the second mean")
-    coupled: bool = Field(False, description="add the decay to the gradient: plain Adam with L2 regularisation")
-
-
-# AdamW of the parameters that another rule leaves to it.
-OF_OTHERS = ("lr", "weight_decay", "beta1", "beta2", "eps")
-LROfOthers = Annotated[Rate, Field(description="learning rate of AdamW for the other parameters")]
-DecayOfOthers = Annotated[Rate, Field(description="its weight decay")]
-Beta1OfOthers = Annotated[Decay, Field(description="its decay of the mean of gradients")]
-Beta2OfOthers = Annotated[Decay, Field(description="its decay of the mean of squared gradients")]
-EpsOfOthers = Annotated[Rate, Field(description="added to the root of its second mean")]
-
-
-class SGDConfig(_Rule):
-    """SGD with momentum for every parameter, or for the matrices that it takes and AdamW for all else."""
-
-    added = _Rule.added | {"takes", *(f"adamw_{field}" for field in OF_OTHERS)}
-    name: Literal["sgd"] = "sgd"
-    lr: Rate = Field(0.1, description="learning rate")
-    weight_decay: Rate = Field(1e-4, description="weight decay, added to the gradient")
-    momentum: Decay = Field(0.9, description="momentum")
-    nesterov: bool = Field(False, description="Nesterov's momentum")
-    takes: Literal["all"] | Takes = Field("all", description="parameters that it takes; AdamW has the others")
-    adamw_lr: LROfOthers = 1e-3
-    adamw_weight_decay: DecayOfOthers = 1.0
-    adamw_beta1: Beta1OfOthers = 0.9
-    adamw_beta2: Beta2OfOthers = 0.98
-    adamw_eps: EpsOfOthers = 1e-8
-
-
-class MuonConfig(_Rule):
-    """Muon for the matrices that it takes, AdamW for all else, each with its own learning rate."""
-
-    name: Literal["muon"] = "muon"
-    lr: Rate = Field(0.02, description="learning rate")
-    weight_decay: Rate = Field(0.01, description="decoupled weight decay")
-    momentum: Decay = Field(0.95, description="momentum")
-    nesterov: bool = Field(True, description="Nesterov's momentum")
-    steps: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="iterations of the orthogonalisation")
-    scale: bool = Field(True, description="scale a step by the shape of its matrix")
-    orthogonalize: bool = Field(True, description="orthogonalise; if not, SGD with Muon's momentum and scale")
-    polar_dtype: Literal["same", "float32", "bfloat16", "float64"] = Field(
-        "same", description="dtype of the orthogonalisation"
-    )
-    takes: Takes = Field("hidden", description="matrices that Muon takes; AdamW has the other parameters")
-    adamw_lr: LROfOthers = 1e-3
-    adamw_weight_decay: DecayOfOthers = 1.0
-    adamw_beta1: Beta1OfOthers = 0.9
-    adamw_beta2: Beta2OfOthers = 0.98
-    adamw_eps: EpsOfOthers = 1e-8
-
-
-class OwnOptimizer(Custom):
-    """An optimizer of a user's own, for every parameter."""
-
-    lr: Rate = Field(description="learning rate")
-
-
 class ProtocolConfig(Growing):
     """How long a run lasts, when it is evaluated, and what counts as grokking."""
 
@@ -204,9 +124,6 @@ class ProtocolConfig(Growing):
         return self
 
 
-Optimizer = Annotated[MuonConfig | AdamWConfig | SGDConfig | OwnOptimizer, Field(discriminator="name")]
-
-
 class CellConfig(Growing):
     """One task x net x loss x optimizer x hyper-parameters x block of seeds."""
 
@@ -216,7 +133,7 @@ class CellConfig(Growing):
     task: TaskConfig
     net: Net
     loss: Literal["softmax", "stablemax", "sparsemax"]
-    optimizer: Optimizer
+    optimizer: Rated
     protocol: ProtocolConfig
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     label: str | None = None
