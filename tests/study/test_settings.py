@@ -20,12 +20,12 @@ def test_commas_are_axes():
     ("words", "message"),
     [
         (["tasks"], r"'tasks' is not a setting; expected key=value, such as tasks=add,mul"),
-        (["taks=add"], r"unknown setting 'taks'; did you mean 'tasks'\? `docs/settings\.md` lists every setting"),
-        (["zzz=1"], r"unknown setting 'zzz'; `docs/settings\.md` lists every setting"),
+        (["taks=add"], r"unknown setting 'taks'; did you mean 'tasks'\? `muonlab settings STUDY` lists every setting"),
+        (["zzz=1"], r"unknown setting 'zzz'; `muonlab settings STUDY` lists every setting"),
         (["lr=0.1"], r"unknown setting 'lr'; did you mean 'muon\.lr' or 'sgd\.lr'\?"),
         (
             ["lr=0.1", "optimizers=muon"],
-            r"unknown setting 'lr'; did you mean 'muon\.lr'\? `docs",
+            r"unknown setting 'lr'; did you mean 'muon\.lr'\? `muonlab settings",
         ),  # the study has no SGD
         (["seeds=1", "seeds=2"], r"seeds is given twice; give it once, as seeds=2 or seeds=1$"),
         (["tasks=add,"], r"tasks= has an empty value"),

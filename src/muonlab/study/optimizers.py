@@ -245,7 +245,7 @@ def build(chosen: Chosen, label: str, name: str, known: Mapping[str, type[BaseMo
     """
     own = _own(chosen, label)
     if dotted.is_dotted(name):
-        return custom(label, name, {key: value(texts) for key, texts in own.items() if key not in RATES})
+        return custom(label, name, {key: texts for key, texts in own.items() if key not in RATES})
     model = known[name]
     return make(model, {**chosen.fields(model, f"{name}."), **chosen.fields(model, f"{label}.")}, f"{label}.")
 
@@ -280,38 +280,65 @@ def _own(chosen: Chosen, label: str) -> dict[str, list[str]]:
     return {key.removeprefix(prefix): texts for key, texts in chosen.merged.items() if key.startswith(prefix)}
 
 
-def custom(label: str, name: str, arguments: Mapping[str, Any]) -> Custom:
+def custom(label: str, name: str, texts: Mapping[str, Sequence[str]]) -> Custom:
     """Return the config of an optimizer of a user's own.
 
+    Args:
+        label, name: of it.
+        texts: argument -> its values as given, of which there must be one.
+
     Raises:
-        UsageError: it cannot be found or called, lacks an argument or does not take one.
+        UsageError: it cannot be found or called, lacks an argument, does not take one, or an argument has no clear
+            value.
     """
     where = f"{label}={name}"
     call = dotted.find("optimizers", name, LIKE)
     function = dotted.load("optimizers", name)
     own = dotted.needed(function)
     if own is not None:
-        if lacking := [each for each in own[1:] if each != "lr" and each not in arguments]:
+        if lacking := [each for each in own[1:] if each != "lr" and each not in texts]:
             example = " ".join(f"{label}.{each}=VALUE" for each in lacking)
             raise UsageError(f"{where} needs {', '.join(lacking)}; give {example}")
         if not dotted.takes(function, "lr"):
             raise UsageError(f"{where} takes no learning rate lr; expected {LIKE}")
-    for key in arguments:
+    for key in texts:
         if not dotted.takes(function, key):
             known = ", ".join(dotted.arguments(function, skip=1))
             raise UsageError(f"{label}.{key} has no effect: {name} takes no {key}; expected one of {known}")
-    return Custom(call=call, arguments=dict(arguments))
+    return Custom(
+        call=call, arguments={key: _argument(f"{label}.{key}", function, each) for key, each in texts.items()}
+    )
 
 
-def value(texts: Sequence[str]) -> Any:
-    """Return what the texts of a setting mean as an argument: a number, true, false, none or a text; a list of several.
+def _argument(key: str, function: Any, texts: Sequence[str]) -> Any:
+    """Return the value of one argument; a list has brackets, for commas alone part the points of a sweep.
+
+    Raises:
+        UsageError: several values, or one number for what the function has several of.
+    """
+    found = [value(key, text) for text in texts]
+    takes_list = isinstance(dotted.default(function, key.rpartition(".")[2]), list | tuple)
+    if len(found) == 1 and isinstance(found[0], list) >= takes_list:
+        return found[0]
+    given = ",".join(texts)
+    if len(found) > 1:
+        raise UsageError(f"{key}={given} is {len(found)} values; expected one; a list has brackets, {key}=[{given}]")
+    raise UsageError(f"{key}={given} is not valid; expected a list in brackets, such as {key}=[0.9,0.99]")
+
+
+def value(key: str, text: str) -> Any:
+    """Return what a text means as an argument: a number, true, false, none, a text, or in brackets a list of them.
+
+    Raises:
+        UsageError: a bracket without its other half.
 
     Example:
-        >>> value(["0.9", "0.99"]), value(["true"]), value(["1e-8"])
+        >>> value("betas", "[0.9,0.99]"), value("amsgrad", "true"), value("eps", "1e-8")
         ([0.9, 0.99], True, 1e-08)
     """
-    found = [_plain(text) for text in texts]
-    return found[0] if len(found) == 1 else found
+    if text.startswith("[") != text.endswith("]"):
+        raise UsageError(f"{key}={text} is not valid; expected a value, or a list in brackets, {key}=[0.9,0.99]")
+    return [_plain(each.strip()) for each in text[1:-1].split(",")] if text.startswith("[") else _plain(text)
 
 
 def _plain(text: str) -> Any:

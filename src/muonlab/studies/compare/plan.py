@@ -133,7 +133,11 @@ def compare_optimizers(
     texts |= {key: as_texts(key, value) for key, value in training.items()}
     texts |= {"target": [str(target)]} if target is not None else {}
     for label, (_, arguments) in arms.items():
-        texts |= {f"{label}.{key}": as_texts(f"{label}.{key}", value) for key, value in arguments.items()}
+        # Of its own arguments a list is one value; of learning rates it is several.
+        texts |= {
+            f"{label}.{key}": as_texts(f"{label}.{key}", value if key in optimizers.RATES else [value])
+            for key, value in arguments.items()
+        }
     chosen = Chosen("python", {}, texts)
     held = {
         "preset": "python",

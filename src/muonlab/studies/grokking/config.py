@@ -3,6 +3,8 @@
 A field in `added` came after the first results: it is left out of a dump while it has its default, so that ids stand.
 """
 
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
@@ -28,12 +30,18 @@ class TaskConfig(Growing):
 
     added = frozenset({"call"})
     name: str = Field(description="a built-in task, or the label of one of your own")
-    modulus: Annotated[int, Field(ge=2, le=4096)] = Field(97, description="p of the modular tasks")  # 16.8 million rows
+    modulus: Annotated[int, Field(ge=2, le=4096)] = Field(
+        97, description="p of the modular tasks; prime for div"
+    )  # 16.8 million rows
     bits: Annotated[int, Field(ge=1, le=20)] = Field(10, description="length of the bit strings of parity")
-    operator_token: bool = Field(True, description="whether a sequence is [a, op, b, =] or [a, b, =]")
-    train_share: Share = Field(description="share of the rows that is trained on")
+    operator_token: bool = Field(True, description="a sequence is [a, op, b, =], else [a, b, =]")
+    train_share: Share = Field(
+        description="share of the rows that is trained on; by default .8 for add, sub, div, .7 for exp, else .5"
+    )
     pairs_together: bool = Field(False, description="keep (a, b) and (b, a) on one side of the split")
-    labels: Literal["true", "random"] = Field("true", description="the true labels, or permuted ones")
+    labels: Literal["true", "random"] = Field(
+        "true", description="random: every member has its own permutation of them"
+    )
     call: Dotted | None = Field(None, description="what makes a task of your own")
 
     @model_validator(mode="after")
@@ -48,7 +56,7 @@ class NetConfig(Growing):
 
     added = frozenset({"kind", "activation", "bias", "positions", "embedding_std", "init_scale"})
     depth: Depth = Field(2, description="number of blocks")
-    width: Size = Field(128, description="size of a hidden state")
+    width: Size = Field(128, description="size of a hidden state; a multiple of 2 heads")
     heads: Size = Field(4, description="attention heads of a block")
     ff_width: Annotated[int, Field(ge=1, le=2**17)] = Field(512, description="hidden size of the feed-forward layers")
     gated: bool = Field(True, description="gate the feed-forward layers (SwiGLU with silu)")
@@ -103,16 +111,20 @@ class ProtocolConfig(Growing):
     """How long a run lasts, when it is evaluated, and what counts as grokking."""
 
     added = frozenset({"short_batch", "warmup"})
-    batch: Count | Literal["full"] = Field(512, description="rows of a batch, or full")
-    budget: Annotated[int, Field(ge=1, le=10**9)] = Field(10_000, description="steps at most")
-    cadence: Count = Field(50, description="steps between two evaluations")
-    threshold: Share = Field(0.95, description="validation accuracy of a crossing")
-    train_threshold: Share = Field(0.99, description="train accuracy of a run that fits its training rows")
+    batch: Count | Literal["full"] = Field(512, description="rows of a batch, at most the train set")
+    budget: Annotated[int, Field(ge=1, le=10**9)] = Field(10_000, description="steps of a run, a multiple of cadence")
+    cadence: Count = Field(50, description="steps between two evaluations: how exactly a time is known")
+    threshold: Share = Field(0.95, description="validation accuracy that counts as grokking")
+    train_threshold: Share = Field(
+        0.99, description="train accuracy that must have been reached before or at the same evaluation"
+    )
     follow: Annotated[int, Field(ge=0)] | Literal["budget"] = Field(
-        "budget", description="evaluations for which a run is followed after its crossing"
+        "budget",
+        description="evaluations after a crossing before it counts as sustained and the run ends; budget: to the end; "
+        "0: it ends at its first crossing",
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="of parameters and arithmetic")
-    short_batch: bool = Field(False, description="keep the last batch of an epoch where it is short; if not, drop it")
+    short_batch: bool = Field(False, description="keep the last batch of an epoch where it is short, or drop it")
     warmup: Annotated[int, Field(ge=0)] = Field(0, description="steps over which learning rates rise linearly to lr")
 
     @model_validator(mode="after")
@@ -164,3 +176,12 @@ def values_of(config: BaseModel) -> dict[str, Any]:
     if found.get("call"):
         found["call"] = found["call"]["name"]
     return found | found.pop("arguments", {})
+
+
+def varying(described: Iterable[tuple[Hashable, Mapping[str, Any]]]) -> dict[Hashable, list[str]]:
+    """Return group -> the settings with several values among the members of that group."""
+    seen: dict[Hashable, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for group, settings in described:
+        for key, value in settings.items():
+            seen[group][key].add(str(value))
+    return {group: [key for key, values in keys.items() if len(values) > 1] for group, keys in seen.items()}
