@@ -1,5 +1,5 @@
 import synthetic_study as synthetic
-from muonlab.studies.grokking.conditions import read, recorded, recorded_number, was_followed
+from muonlab.studies.grokking.conditions import read, recorded, recorded_number
 
 
 def conditions(folder, cells, fate=synthetic.usual_fate, **options):
@@ -67,7 +67,7 @@ def test_a_crossing_too_late_is_not_followed(tmp_path):
     (condition,) = conditions(
         tmp_path, [synthetic.cell("add", "softmax", "muon", fates)], lambda _, seed: fates[seed]
     ).conditions
-    assert [was_followed(member) for member in condition.members] == [True, True, False, False]
+    assert [member.seed for member in condition.followed] == [0, 1]
 
 
 def test_what_env_json_does_not_hold_in_its_own_shape_was_not_recorded():

@@ -77,6 +77,11 @@ class Pair:
         return [first for first, _ in self.blocks.values()], [second for _, second in self.blocks.values()]
 
     @property
+    def conditions(self) -> list[Condition]:
+        """Conditions of both, block by block."""
+        return [condition for both in self.blocks.values() for condition in both]
+
+    @property
     def num_runs(self) -> tuple[int, int]:
         """Runs of the first and of the second."""
         first, second = (sum(len(condition.members) for condition in side) for side in self.sides)
@@ -148,7 +153,11 @@ class Pair:
 
     def cost_factor(self, unit: Literal["flops", "seconds"]) -> float | None:
         """Return what a step of the first costs over one of the second, the geometric mean over blocks."""
-        costs = [[_cost(condition, unit) or math.nan for condition in both] for both in self.blocks.values()]
+
+        def cost(condition: Condition) -> float | None:
+            return condition.result.flops_per_step if unit == "flops" else condition.seconds_per_step
+
+        costs = [[cost(condition) or math.nan for condition in both] for both in self.blocks.values()]
         if not costs or np.isnan(costs).any():
             return None
         first, second = np.log(costs).mean(axis=0)
@@ -156,27 +165,21 @@ class Pair:
 
     def uncensored_epochs(self) -> tuple[list[float], list[float]]:
         """Return the epochs of the runs that crossed, pooled over the blocks as arXiv 2504.16041 pools them."""
-        first, second = (
-            [m.first_crossing.epoch for condition in side for m in condition.members if m.first_crossing]
-            for side in self.sides
-        )
+        first, second = ([m.first_crossing.epoch for c in side for m in c.crossed] for side in self.sides)
         return first, second
 
     def groups(self, level: Literal["task", "loss"]) -> dict[str, "Pair"]:
         """Return the comparison by task or by loss."""
         found: dict[str, list[str]] = {}
         for block, (first, _) in self.blocks.items():
-            found.setdefault(first.config.task.name if level == "task" else first.config.loss, []).append(block)
+            group = first.config.task.name if level == "task" else first.config.loss
+            found.setdefault(group, []).append(block)
         return {group: self.only(blocks) for group, blocks in found.items()}
 
 
 def _ratio(runs: Pooled, budgets: float = 1.0) -> Estimate:
     times, after = runs.steps / runs.budgets, runs.after / runs.budgets
     return blocked.blocked_ratio(times, runs.crossed, runs.is_first, runs.blocks, horizon=budgets, after=after)
-
-
-def _cost(condition: Condition, unit: str) -> float | None:
-    return condition.result.flops_per_step if unit == "flops" else condition.seconds_per_step
 
 
 def side(ratio: Estimate) -> Side:
