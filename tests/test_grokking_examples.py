@@ -7,16 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from muonlab.cli import main
 from muonlab.losses import softmax
+from muonlab.studies import grokking
 from muonlab.testing import check_optimizer
 from muonlab.train.engine import build
 from muonlab.train.population import Population
 from muonlab.train.sequential import Sequential
 
+EXAMPLES = Path(__file__).parents[1] / "examples" / "grokking"
+
 
 def load(name):
     """Return an example as a module, as path/name.py:attribute finds it."""
-    path = Path(__file__).parents[1] / "examples" / "grokking" / f"{name}.py"
+    path = EXAMPLES / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where pickle looks for its classes
     spec.loader.exec_module(module)
@@ -195,3 +199,35 @@ def test_members_of_a_population_are_the_net_alone(name):
             each.step(tokens[rows], labels[rows], step)
     for each, p in alone.parameters.items():
         torch.testing.assert_close(engine.parameters[each], p, rtol=1e-7, atol=1e-9, msg=each)
+
+
+# --- from the command line alone
+
+
+@pytest.mark.parametrize(
+    ("words", "notes"),
+    [
+        (
+            f"optimizers=adamw,ortho={EXAMPLES}/orthograd.py:OrthoGrad,{EXAMPLES}/grokfast.py:Grokfast ortho.lr=1e-3 "
+            "ortho.betas=[0.9,0.98] Grokfast.lr=1e-3 Grokfast.weight_decay=1 "
+            f"net=transformer,{EXAMPLES}/one_hot_mlp.py:build",
+            [],
+        ),
+        (
+            "optimizers=sgd,adamw,plain=muon sgd.takes=hidden adamw.filter_lamb=2 adamw.coupled=true "
+            "adamw.head_lr=1e-4 plain.orthogonalize=false net=transformer,mlp positions=learned norm=layer bias=true",
+            ["positions has no effect with net=mlp", "norm has no effect with net=mlp"],
+        ),
+    ],
+)
+def test_what_the_literature_asks_for_runs_from_the_command_line_alone(words, notes, tmp_path, capsys):
+    few = "preset=tiny task=add seeds=1 control_seeds=0 budget=20 workers=1 modulus=11"
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "grokking", *few.split(), *words.split(), f"out={tmp_path / 'study'}"])
+    printed = capsys.readouterr()
+    assert stopped.value.code == 0, printed.err
+    assert [line for line in printed.err.splitlines() if line.startswith("note")] == [f"note: {each}" for each in notes]
+    rows = grokking.rows(tmp_path / "study")
+    assert len(rows) == len({row["cell"] for row in rows}) == 6
+    assert {row["last_step"] for row in rows} == {20}
+    assert all(row["best_validation_accuracy"] >= 0 for row in rows)

@@ -18,7 +18,8 @@ from muonlab.studies.grokking.config import CellConfig
 from muonlab.studies.grokking.costs import check_memory, seconds
 from muonlab.studies.grokking.reading import read_cells
 from muonlab.studies.grokking.settings import sections
-from muonlab.studies.grokking.work import material, trial
+from muonlab.studies.grokking.work import cell as work
+from muonlab.studies.grokking.work import material
 from muonlab.study.optimizers import RatedMuon
 from muonlab.study.settings import UsageError
 
@@ -270,7 +271,7 @@ def test_a_task_is_a_function_that_returns_inputs_and_labels(tmp_path):
     assert task.inputs.shape == (49, 2)
     (wrong,) = cells_of(**ONE, tasks=f"{tmp_path}/own.py:number", optimizers="muon")
     with pytest.raises(ValueError, match=r"own.py:number returned a int; expected tensors \(inputs, labels\)"):
-        trial.check(config=wrong.model_dump(mode="json"))
+        work.check(config=wrong.model_dump(mode="json"))
 
 
 def own_task(modulus):

@@ -38,7 +38,7 @@ MAX_SEEDS = 10_000
 MAX_SEED = 2**31
 TARGET = "muonlab.studies.grokking.work.cell:run_job"
 TRIAL = "muonlab.studies.grokking.costs:check_memory"
-TRIAL_OF_OWN = "muonlab.studies.grokking.work.trial:check"
+TRIAL_OF_OWN = "muonlab.studies.grokking.work.cell:check"
 PROTOCOL_FIELDS = fields(ProtocolConfig)
 SEED_BLOCK = 5  # seeds of one cell: more seeds later are new cells, and the old ones stand
 

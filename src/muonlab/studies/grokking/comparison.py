@@ -69,17 +69,18 @@ class Pair:
     @property
     def tried(self) -> tuple[int, int]:
         """Number of variants of each."""
-        return len(self.runs.variants(self.arms[0].label)), len(self.runs.variants(self.arms[1].label))
+        first, second = (len(self.runs.variants(arm.label)) for arm in self.arms)
+        return first, second
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """Conditions of both, block by block: the first, the second, the first, ..."""
+        return [condition for both in self.blocks.values() for condition in both]
 
     @property
     def sides(self) -> tuple[list[Condition], list[Condition]]:
         """Conditions of the first and of the second."""
-        return [first for first, _ in self.blocks.values()], [second for _, second in self.blocks.values()]
-
-    @property
-    def conditions(self) -> list[Condition]:
-        """Conditions of both, block by block."""
-        return [condition for both in self.blocks.values() for condition in both]
+        return self.conditions[::2], self.conditions[1::2]
 
     @property
     def num_runs(self) -> tuple[int, int]:
@@ -102,16 +103,16 @@ class Pair:
         return self._pool(sustained=False)
 
     def _pool(self, sustained: bool) -> Pooled:
-        sides = [(block, side, both[side]) for block, both in self.blocks.items() for side in (0, 1)]
-        sizes = [len(condition.members) for _, _, condition in sides]
-        steps, crossed = zip(*(condition.times(sustained=sustained) for _, _, condition in sides), strict=True)
+        held = self.conditions
+        sizes = [len(condition.members) for condition in held]
+        steps, crossed = zip(*(condition.times(sustained=sustained) for condition in held), strict=True)
         return Pooled(
             steps=np.concatenate(steps),
-            after=np.concatenate([condition.not_before(sustained=sustained) for _, _, condition in sides]),
+            after=np.concatenate([condition.not_before(sustained=sustained) for condition in held]),
             crossed=np.concatenate(crossed),
-            is_first=np.repeat([side == 0 for _, side, _ in sides], sizes),
-            blocks=np.repeat([block for block, _, _ in sides], sizes),
-            budgets=np.repeat([condition.budget for _, _, condition in sides], sizes),
+            is_first=np.repeat([True, False] * len(self.blocks), sizes),
+            blocks=np.repeat([condition.block for condition in held], sizes),
+            budgets=np.repeat([condition.budget for condition in held], sizes),
         )
 
     @cached_property
@@ -165,7 +166,9 @@ class Pair:
 
     def uncensored_epochs(self) -> tuple[list[float], list[float]]:
         """Return the epochs of the runs that crossed, pooled over the blocks as arXiv 2504.16041 pools them."""
-        first, second = ([m.first_crossing.epoch for c in side for m in c.crossed] for side in self.sides)
+        first, second = (
+            [m.first_crossing.epoch for c in side for m in c.members if m.first_crossing] for side in self.sides
+        )
         return first, second
 
     def groups(self, level: Literal["task", "loss"]) -> dict[str, "Pair"]:
@@ -257,14 +260,12 @@ def _tests(pair: Pair) -> list[Tested]:
     runs, is_several = pair.pooled, len(pair.blocks) > 1
     last = np.where(runs.crossed, runs.steps, runs.steps.max() + 1)  # runs that never crossed tie at the end
     strata = runs.blocks if is_several else None
+    ranks = comparison.mann_whitney(last[runs.is_first], last[~runs.is_first])
     tests = [
         ("all blocks", pair.test),
         ("all blocks", survival.log_rank(runs.steps, runs.crossed, runs.is_first, strata)),
         ("pooled epochs of the runs that crossed", comparison.welch(*pair.uncensored_epochs())),
-        (
-            "pooled steps, never crossed ranked last",
-            comparison.mann_whitney(last[runs.is_first], last[~runs.is_first]),
-        ),
+        ("pooled steps, never crossed ranked last", ranks),
     ]
     for block in pair.blocks if is_several else ():
         inside = runs.blocks == block

@@ -14,7 +14,7 @@ from muonlab.study.dotted import Dotted
 from muonlab.study.fields import Count, Growing, Share
 from muonlab.study.optimizers import Rated
 
-# Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
+# Raised by hand when a change of the code alters results. The commit is recorded next to a result, not hashed.
 RESULTS_VERSION = 3
 
 TASKS = ("add", "sub", "mul", "div", "exp", "gcd", "parity")

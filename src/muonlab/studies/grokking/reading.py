@@ -69,17 +69,15 @@ def read_cells(folder: Path) -> tuple[StudyFile, list[Cell]]:
 
 
 def _cell(record: JobRecord, config: CellConfig) -> Cell:
+    path = record.folder / "result.json"
     if not (record.folder / "config.json").exists():
         return Cell(replace(record, status="waiting", reason=None), config, None)
-    if record.result is None:
-        return Cell(record, config, None)
-    path = record.folder / "result.json"
     try:
-        result = CellResult.model_validate(record.result)
+        result = None if record.result is None else CellResult.model_validate(record.result)
     except ValidationError:
         reason = f"{path} is not a result this version of muonlab reads"
     else:
-        if result.cell == record.id:
+        if result is None or result.cell == record.id:
             return Cell(record, config, result)
         reason = f"{path} belongs to cell {result.cell}"
     return Cell(replace(record, status="unreadable", reason=reason), config, None)
