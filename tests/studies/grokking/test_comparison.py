@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import synthetic_study as synthetic
-from muonlab.jobs import local, store
+from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, write_json
 from muonlab.stats.comparison import welch
 from muonlab.stats.results import Estimate
@@ -82,18 +82,23 @@ def test_a_folder_without_cells_is_said(folder):
         read_cells(folder)
 
 
-def test_cells_run_from_python_and_their_rows_are_flat(tmp_path):
-    asked = grokking.plan("tiny", {"seeds": 2, "control_seeds": 0, "budget": 20, "optimizers": "muon"})
-    assert [event.kind for event in local.run(grokking, asked, tmp_path)][-1] == "finished"
-    rows = grokking.rows(tmp_path)
+def test_the_rows_of_a_study_are_flat(tmp_path):
+    fates = {0: 500, 1: None}
+    cells = [synthetic.cell("add", "softmax", "muon", fates), synthetic.cell("mul", "softmax", "muon", range(3))]
+    rows = grokking.rows(synthetic.write(tmp_path, cells, lambda _, seed: fates[seed], waiting=[1]))
     assert [(row["seed"], row["task"], row["optimizer.lr"], row["first_crossing_step"]) for row in rows] == [
-        (seed, "add", 0.02, None) for seed in (0, 1)
+        (0, "add", 0.02, 500),
+        (1, "add", 0.02, None),
     ]
-    assert "did not reach" in rows[0]["first_crossing_reason"]
+    assert rows[0]["first_crossing_epoch"] == pytest.approx(500 * 512 / synthetic.NUM_TRAIN)
+    assert "did not reach" in rows[1]["first_crossing_reason"]
     assert all(isinstance(value, str | int | float | bool | None) for row in rows for value in row.values())
-    (record,) = store.records(tmp_path)
+    record = first(tmp_path).record
     assert (record.name, record.arm, record.requests) == ("add softmax muon, seeds 0-1", "muon", (1,))
-    assert grokking.columns(record.result) == {"first crossing, in steps": "- -", "sustained crossing, in steps": "- -"}
+    assert grokking.columns(record.result) == {
+        "first crossing, in steps": "500 -",
+        "sustained crossing, in steps": "500 -",
+    }
 
 
 # -- conditions ------------------------------------------------------------------------------------
