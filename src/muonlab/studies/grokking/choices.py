@@ -193,7 +193,7 @@ def without_effect(given: Settings, cells: Sequence[CellConfig]) -> list[str]:
         found = {each: None for cell in cells if (each := idle(key, cell)) is not None}
         if "" not in found:
             chosen = " or ".join(found) or f"optimizers={','.join(dict.fromkeys(cell.arm for cell in cells))}"
-            raise UsageError(f"{key} has no effect on any cell of {chosen}; leave it out, or add what it is for")
+            raise UsageError(f"{key} has no effect with {chosen}; leave it out, or add what it is for")
         if len(found) > 1:
             notes.append(f"{key} has no effect with {' or '.join(each for each in found if each)}")
     return notes
