@@ -456,6 +456,8 @@ SWEEP = [*of("muon", optimizer__lr=0.01), *of("muon", optimizer__lr=0.02), *of("
 )
 def test_what_is_remarked_and_what_weakens_the_answer(tmp_path, fate, options, said, cautions):
     found = verdict(tmp_path, fate, **options)
+    if "failed" in options:
+        assert found.answer == "yes"  # half of the blocks or more are enough
     for part in said:
         assert part in " ".join(found.more)
     if cautions is not None:
