@@ -21,12 +21,12 @@ search_seeds [a whole number, 1 to 1000]: runs by which a rate is chosen, other 
 muon.rates [numbers, two or more]: learning rates of the first grid; all of them are one job, with all seeds
 adamw.rates [numbers, two or more]: likewise
 sgd.rates [numbers, two or more]: likewise
-extensions [a whole number, 0 to 20]: jobs of two rates more that a search may add while the best lies clearly on an
-    edge
+extensions [a whole number, 0 to 20]: jobs of two more rates each that a search may add while the best
+    clearly lies on an edge
 eps [numbers]: train losses at the first time of which runs are compared
-main_eps [one of eps]: the one that the verdict is about; with an eps of yours the middle one
-squared_eps [numbers, as many as eps]: the same for problems with squared loss, each in its place; with an eps of
-    yours the same shares of the loss at W = 0
+main_eps [one of eps]: the one that the verdict is about; with an eps of your own the middle one
+squared_eps [numbers, as many as eps]: the same for problems with squared loss, one for each of eps; with an eps
+    of your own the same shares of the loss at W = 0
 variations [{", ".join((*VARIATIONS, "none"))}]: of the middle of the map, one factor each: random patterns, aligned
     (rotation 0), spurious (the weakest level is pure noise), imbalance (10), few (an eighth of the examples), batches
     (of an eighth), momentum (0), decay (0.1), squared loss, deep (2 hidden layers), power
@@ -45,7 +45,7 @@ rank: components r; by default one fewer than classes
 patterns: of the classes
 tree: children of every node, level by level from the root, such as 2,2,2; by default the prime factors of classes
 strengths: how they fall; or numbers that fall, one for each level of the tree, or for each component without one.
-    Numbers are of one problem, not an axis
+    Numbers belong to one problem and are not an axis
 ratio: strongest component over weakest; the columns of the map
 scale: the largest strength, for strengths that are named
 rotation: of the directions: 0 along the axes, 1 random
