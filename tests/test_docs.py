@@ -1,6 +1,5 @@
 """The docs say what is there: every verb, key and file; and the README's code blocks run."""
 
-import os
 import re
 import shlex
 import shutil
@@ -13,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from muonlab import inspect
-from muonlab.cli import EXECUTION_KEYS, app
+from muonlab.cli import EXECUTION_KEYS, app, main
 from muonlab.jobs import store
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import read_json
@@ -33,14 +32,20 @@ PAGES = [README, *(path.read_text() for path in sorted((ROOT / "docs").rglob("*.
 VERBS = [name for name in app if not name.startswith("-")]
 
 
+def command_line(*words: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(words))
+    assert stopped.value.code == 0
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_an_example_and_stands_in_the_docs(verb):
-    command = [sys.executable, "-m", "muonlab.cli", verb, "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_every_verb_has_help_with_an_example_and_stands_in_the_docs(verb, capsys):
+    command_line(verb, "--help")
+    text = capsys.readouterr().out
     assert f"muonlab {verb}" in text
     assert "For example:" in text
     assert any(f"muonlab {verb}" in page for page in PAGES)
@@ -157,20 +162,20 @@ PYTHON = [
 ]
 
 
+@pytest.mark.usefixtures("inline")
 @pytest.mark.parametrize(("code", "printed"), PYTHON)
-def test_python_of_the_pages_runs(code, printed, tmp_path):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr
-    assert not printed or done.stdout == printed
+def test_python_of_the_pages_runs(code, printed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "page", "exec"), {"__name__": "__main__"})
+    assert not printed or capsys.readouterr().out == printed
 
 
 SHELL = [line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")]
 
 
 @pytest.mark.parametrize("line", SHELL)
-def test_shell_of_the_readme_runs(line, tmp_path):
+@pytest.mark.usefixtures("inline")
+def test_shell_of_the_readme_runs(line, tmp_path, monkeypatch):
     """A make target is only looked up (.ci/run makes test and demo); a study that takes minutes is run dry."""
     words = shlex.split(line, comments=True)
     if words[0] == "make":
@@ -187,9 +192,8 @@ def test_shell_of_the_readme_runs(line, tmp_path):
     else:
         shutil.copytree(ROOT / "records" / "first-light", tmp_path / "runs")  # a report is written anew beside it
         words = [word.replace("runs/demo", "runs/study") for word in words]
-    command = [sys.executable, "-m", "muonlab.cli", *words[1:]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "CI": "true"})
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    command_line(*words[1:])
 
 
 def place_checkpoints(folder):
