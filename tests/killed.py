@@ -6,6 +6,7 @@ import sys
 import time
 
 import torch
+import torch._dynamo  # counting operations imports it, which takes seconds: once, rather than in every fork
 
 
 def _call(pipe, function, arguments):
