@@ -108,7 +108,7 @@ def _run(package: Any, asked: Any, folder: Path, workers: int, device: str, comp
     failed = set()
     try:
         events = local.run(package, asked, folder, workers=workers, device=device, compile=compile)
-        with ProgressView(sum(cost for _, cost in left), workers, sys.stdout) as progress, closing(events):
+        with ProgressView(left, workers, sys.stdout) as progress, closing(events):
             for event in events:
                 if event.kind == "failed":
                     failed.add(event.job)

@@ -1,5 +1,5 @@
 import base64
-import dataclasses
+import io
 import re
 import subprocess
 import sys
@@ -7,14 +7,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import synthetic_study as synthetic
 from muonlab.jobs import files
 from muonlab.jobs.files import StudyError
 from muonlab.report import page as report
+from muonlab.report.figures import draw
 from muonlab.report.findings import Axis, Figure, Findings, Line, Lines, Picture, Section, Series, Text, Verdict
-from muonlab.report.page import write
+from muonlab.report.page import enlargement, png, write
 from muonlab.studies.grokking.analysis import analyse
 
 VOID = {"meta", "link", "br", "img", "path", "use", "rect", "circle"}
@@ -174,13 +177,6 @@ def test_a_picture_is_on_the_page_with_its_words_and_beside_it(tmp_path):
     assert "By severity." in text
 
 
-def test_a_picture_without_labels_has_none(tmp_path):
-    bare = dataclasses.replace(SHEET, row_labels=(), column_labels=())
-    text = write(with_elements(bare), tmp_path).read_text()
-    assert 'class="rows"' not in text
-    assert 'columns"' not in text
-
-
 def test_two_pictures_of_one_name_are_a_mistake(tmp_path):
     with pytest.raises(AssertionError, match="two pictures are named 'sheet'"):
         write(with_elements(SHEET, SHEET), tmp_path)
@@ -194,29 +190,33 @@ def test_lines_are_on_the_page_with_their_data_and_drawing_beside_it(tmp_path):
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"severity.csv", "severity.svg"}
 
 
-def test_a_colour_of_a_readers_own_is_on_the_page_for_light_and_for_dark(tmp_path):
-    line = Line(Series("mine", "#222222"), 1, (1, 2), (0.5, 0.6), (None, None), (None, None))
-    figure = Figure("own", "Own", "", Axis("x"), Axis("y"), (Lines("", (line,)),))
-    page = write(with_elements(figure), tmp_path).read_text()
-    light, dark = re.findall("--own-222222:(#[0-9a-f]{6})", page)
-    assert (light, dark > light) == ("#222222", True)
-    assert "var(--own-222222, #222222)" in page
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_come_back_from_the_png(channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype=np.uint8)
+    picture = Picture("p", "P", "", 7, 5, channels, base64.b64encode(pixels.tobytes()).decode())
+    read = np.asarray(Image.open(io.BytesIO(png(picture))))
+    np.testing.assert_array_equal(read.reshape(5, 7, channels), pixels)
 
 
-@pytest.mark.parametrize("budget", [50, 2000])
-def test_degenerate_axes_warn_of_nothing(tmp_path, budget):
+@pytest.mark.parametrize(("shape", "times"), [((8, 8), 80), ((508, 202), 2), ((64, 640), 1), ((2000, 10), 1)])
+def test_a_picture_is_enlarged_by_a_whole_number_up_to_the_width_of_the_page(shape, times):
+    assert enlargement(Picture("p", "P", "", shape[1], shape[0], 1, "")) == times
+
+
+def test_degenerate_axes_warn_of_nothing(tmp_path):
     # parity with one bit is learnt before the first step; budget = cadence leaves one evaluation after it
     cells = [
-        synthetic.cell("parity", "softmax", optimizer, [0], labels=labels, task__bits=1, protocol__budget=budget)
+        synthetic.cell("parity", "softmax", optimizer, [0], labels=labels, task__bits=1, protocol__budget=50)
         for labels in ("true", "random")
         for optimizer in ("muon", "adamw")
     ]
-    for number, step in enumerate((0, 50, None)):
-        folder = synthetic.write(tmp_path / str(number), cells, lambda config, _, step=step: step)
-        write(analyse(folder), folder)
     more = [synthetic.cell("parity", "softmax", o, range(3), task__bits=1) for o in ("muon", "adamw")]
-    folder = synthetic.write(tmp_path / "all at once", more, lambda *_: 0)
-    write(analyse(folder), folder)
+    for number, (chosen, step) in enumerate([(cells, 0), (cells, 50), (cells, None), (more, 0)]):
+        folder = synthetic.write(tmp_path / str(number), chosen, lambda *_, step=step: step)
+        for section in analyse(folder).sections:
+            for element in section.elements:
+                if isinstance(element, Figure):
+                    draw(element)
 
 
 def test_curves_that_cannot_be_read_leave_the_rest_of_the_page(tmp_path):

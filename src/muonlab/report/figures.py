@@ -24,16 +24,17 @@ from muonlab.report.findings import (
     Survival,
     superscript,
 )
-from muonlab.report.grids import draw_grid, strongest
 from muonlab.report.panels import (
     draw_curves,
     draw_distribution,
     draw_forest,
+    draw_grid,
     draw_key,
     draw_lines,
     draw_survival,
     key_columns,
     key_labels,
+    strongest,
 )
 from muonlab.report.svg import colour, themed
 
@@ -44,7 +45,6 @@ _WIDE = 300.0  # from this ratio of its ends on, a log axis has ticks at powers 
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "muonlab",
     "font.family": "sans-serif",
     "font.size": 9,
     "text.parse_math": False,
@@ -77,13 +77,12 @@ class Drawing:
 def draw(figure: Figure) -> list[Drawing]:
     """Return a drawing of every panel of a figure."""
     drawings = []
-    with mpl.rc_context(_STYLE):
-        for number, panel in enumerate(figure.panels, start=1):
-            name = figure.name if len(figure.panels) == 1 else f"{figure.name}-{number}"
-            canvas = _canvas(figure, panel)
-            title = f"{figure.title}: {panel.title}" if panel.title else figure.title
-            svg = themed(_written(canvas), title, name)
-            drawings.append(Drawing(name, panel.title, svg, isinstance(panel, Distribution | Forest | Grid)))
+    for number, panel in enumerate(figure.panels, start=1):
+        name = figure.name if len(figure.panels) == 1 else f"{figure.name}-{number}"
+        title = f"{figure.title}: {panel.title}" if panel.title else figure.title
+        with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):  # ids of their own: a page holds many drawings
+            svg = themed(_written(_canvas(figure, panel)), title)
+        drawings.append(Drawing(name, panel.title, svg, isinstance(panel, Distribution | Forest | Grid)))
     return drawings
 
 
