@@ -8,12 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from muonlab.jobs import store
-from muonlab.jobs.job import results_version
-from muonlab.report.findings import Element, Findings, Section, Text, Verdict
-from muonlab.study import controls
+from muonlab.report.findings import Element, Findings, Text, Verdict
+from muonlab.study import folder as folders
 from muonlab.study.folder import Results, Steps
-from muonlab.study.sections import missing, version
+from muonlab.study.sections import findings
 from muonlab.study.study import Found, Step
 
 Sections = Sequence[tuple[str, Sequence[Element]]]  # heading and elements
@@ -52,11 +50,8 @@ def analyse(parts: Parts, folder: Path) -> Findings:
     """
     found = parts.read(Path(folder))
     judged = parts.judge(found)
-    jobs = *version(found.records, parts.version), *missing(found.records, found.expected)
-    notices = (*controls.notices(found.controls), *jobs, *parts.notices(found))
-    sections = (Section(heading, tuple(elements)) for heading, elements in parts.sections(found, judged))
-    shown = tuple(section for section in sections if section.elements)
-    return Findings(parts.title(found), parts.question(found), parts.verdict(found, judged), notices, shown)
+    title, question, verdict = parts.title(found), parts.question(found), parts.verdict(found, judged)
+    return findings(title, question, verdict, found, parts.notices(found), parts.sections(found, judged), parts.version)
 
 
 def reading(model: type[BaseModel], steps: Steps, current: int, find: Find) -> Callable[[Path], Found]:
@@ -72,11 +67,6 @@ def reading(model: type[BaseModel], steps: Steps, current: int, find: Find) -> C
 
 
 def _read(model: type[BaseModel], steps: Steps, current: int, find: Find, folder: Path) -> Found:
-    file = store.read(folder)
-    asked = model.model_validate({**file.config, "preset": file.preset, "settings": file.settings})
-    records, results = store.records(folder), store.Results(folder)
-    # A job's id contains its results version, so jobs of an older muonlab are found under the version they have.
-    known = steps(asked, results, results_version(records, current))
-    ids = {step.job.id for step in known}
-    own = tuple(record for record in records if record.id in ids)  # a folder may hold jobs of earlier requests
-    return replace(find(asked, known, results), records=own, expected=len(ids))
+    asked, known, results, records = folders.read(model, steps, folder, current)
+    found = find(asked, known, results)
+    return replace(found, records=tuple(records), expected=len({step.job.id for step in known}))
