@@ -1,4 +1,4 @@
-"""Cells small enough to train in a moment, and jobs without worker processes."""
+"""Cells small enough to train in a moment."""
 
 import gc
 import os
@@ -8,9 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from muonlab.jobs import environment, local, store
-from muonlab.jobs.pool import Event
-from muonlab.jobs.worker import import_string
 from muonlab.studies.grokking.config import (
     AdamWConfig,
     CellConfig,
@@ -57,29 +54,6 @@ def make_cell() -> Callable[..., CellConfig]:
         )
 
     return make
-
-
-class _InlinePool:
-    """`muonlab.jobs.pool.Pool` without processes."""
-
-    def __init__(self, folder, ready, num_workers, where):
-        self._folder, self._ready, self._where = folder, ready, where
-
-    def events(self):
-        ended = set()
-        while job := next((job for job in self._ready() if job.id not in ended), None):
-            store.add(self._folder, job)
-            yield Event("started", job.id, {"name": job.name, "cost": job.cost})
-            place = {"folder": str(self._folder / job.id), "environment": environment.record(threads=1)}
-            import_string(job.target)(config=job.config, **place, **self._where, report=lambda event: None)
-            ended.add(job.id)
-            yield Event("finished", job.id)
-
-
-@pytest.fixture
-def inline(monkeypatch):
-    """Jobs are run in this process, for tests that are not about workers: a worker takes seconds to import torch."""
-    monkeypatch.setattr(local, "Pool", _InlinePool)
 
 
 def pytest_collection_modifyitems(items):

@@ -11,9 +11,10 @@ import pytest
 from safetensors.torch import save_file
 from torch import nn
 
+from inline import InlinePool
 from muonlab import inspect
 from muonlab.cli import EXECUTION_KEYS, app, main
-from muonlab.jobs import store
+from muonlab.jobs import local, store
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import read_json
 from muonlab.studies import checkpoints as inspection
@@ -162,7 +163,17 @@ PYTHON = [
 ]
 
 
-@pytest.mark.usefixtures("inline")
+@pytest.fixture
+def tinier(monkeypatch):
+    """The tiny presets with a fifth of their steps, in this process: that the pages run is what is tested."""
+    monkeypatch.setattr(local, "Pool", InlinePool)
+    few = {"budget": "4", "looks": "2", "transfer.budget": "2", "measure.examples": "10", "measure.probe_train": "60"}
+    for study, changes in ((grokking, {"budget": "60"}), (features, {**few, "measure.path_examples": "10"})):
+        smaller = {key: [value] for key, value in changes.items()}
+        monkeypatch.setitem(study.PRESETS, "tiny", study.PRESETS["tiny"] | smaller)
+
+
+@pytest.mark.usefixtures("tinier")
 @pytest.mark.parametrize(("code", "printed"), PYTHON)
 def test_python_of_the_pages_runs(code, printed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -174,7 +185,7 @@ SHELL = [line for block in blocks("sh") for line in block.splitlines() if line a
 
 
 @pytest.mark.parametrize("line", SHELL)
-@pytest.mark.usefixtures("inline")
+@pytest.mark.usefixtures("tinier")
 def test_shell_of_the_readme_runs(line, tmp_path, monkeypatch):
     """A make target is only looked up (.ci/run makes test and demo); a study that takes minutes is run dry."""
     words = shlex.split(line, comments=True)

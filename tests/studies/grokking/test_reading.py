@@ -77,7 +77,6 @@ def test_a_folder_without_cells_is_said(folder):
         read_cells(folder)
 
 
-@pytest.mark.usefixtures("inline")
 def test_cells_run_from_python_and_their_rows_are_flat(tmp_path):
     asked = grokking.plan("tiny", {"seeds": 2, "control_seeds": 0, "budget": 20, "optimizers": "muon"})
     assert [event.kind for event in local.run(grokking, asked, tmp_path)][-1] == "finished"

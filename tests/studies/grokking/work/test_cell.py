@@ -1,10 +1,13 @@
+import os
 import random
-from functools import partial
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
 
-from killed import Killable
 from matrices import draw
 from muonlab.data.algorithmic import TASKS, TRAIN_SHARES
 from muonlab.jobs.files import read_json, read_lines
@@ -15,8 +18,6 @@ from muonlab.stats.proportions import chance_limit
 from muonlab.studies.grokking.work import material
 from muonlab.studies.grokking.work.cell import run
 from muonlab.studies.grokking.work.material import treatments
-from muonlab.train import loop
-from muonlab.train.population import Population
 
 # A cell that groks in about a second: its seeds cross at different times, so the stack shrinks on the way.
 GROKS = {
@@ -109,29 +110,44 @@ def test_a_member_that_diverges_is_a_result_and_the_others_go_on(make_cell, tmp_
     assert read_lines(tmp_path / "metrics.jsonl")[-1]["train_loss"] == [None] * 3
 
 
-def run_in_small_stacks(config, folder, report):
-    loop.CHECKPOINT_SECONDS = 0
-    Population.choose_height = lambda *_: 3  # of four members: as they leave, stacks of 3 and 1, then one of 3, 2, 1
-    run(config, folder, report=report)
+RUN_IN_A_PROCESS = """
+import sys
+from pathlib import Path
+from muonlab.studies.grokking.config import CellConfig
+from muonlab.studies.grokking.work.cell import run
+from muonlab.train import loop
+from muonlab.train.population import Population
+loop.CHECKPOINT_SECONDS = 0
+Population.choose_height = lambda *_: 3  # of four members: as they leave, stacks of 3 and 1, then one of 3, 2, 1
+config = CellConfig.model_validate_json(sys.argv[1])
+run(config, Path(sys.argv[2]), report=lambda event: print(event, flush=True))
+"""
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(make_cell, tmp_path):
-    # Of fifty evaluations; two members leave after some 17, the others at the end.
-    smaller = {"batch": 64, "cadence": 2, "budget": 100, "threshold": 0.7}
-    settings = GROKS | {"task": {"modulus": 13, "train_share": 0.8}, "protocol": GROKS["protocol"] | smaller}
-    work = partial(Killable, run_in_small_stacks, make_cell(**settings, hyper={"lr": 0.05}))
-    work(tmp_path / "alone").finish()
+def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(make_cell, tmp_path):
+    longer = {"cadence": 4, "budget": 400, "threshold": 0.85, "follow": 3}
+    settings = GROKS | {"protocol": GROKS["protocol"] | longer}
+    config = make_cell(**settings)
+    command = [sys.executable, "-c", RUN_IN_A_PROCESS, config.model_dump_json()]
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PATH": ""}
+    subprocess.run([*command, str(tmp_path / "alone")], check=True, env=environment, stdout=subprocess.DEVNULL)
     rng, folder = random.Random(0), tmp_path / "killed"
-    for _ in range(7):
-        # It has said where it starts, and has come three to six evaluations on.
-        work(folder).after(rng.randint(4, 7)).kill(rng.uniform(0, 0.02))
-    work(folder).finish()
+    for _ in range(10):
+        process = subprocess.Popen([*command, str(folder)], env=environment, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        for _ in range(rng.randint(4, 7)):  # it has said where it starts, and has come three to six evaluations on
+            process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    subprocess.run([*command, str(folder)], check=True, env=environment, stdout=subprocess.DEVNULL)
     for name in ("metrics.jsonl", "result.json"):
         assert (folder / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
     lines = [line.split(" ", 1)[1] for line in (folder / "log.txt").read_text().splitlines()[:-1]]
     starts = [line for line in lines if not line.startswith("trains with")]
     assert starts[0] == "starts with 4 members"
-    assert len(starts) == 8
+    assert len(starts) == 11
     assert all(start.startswith("goes on from step") for start in starts[1:])
     assert not starts[-1].endswith("4 members"), "some kill should have come after a member had left"
 
