@@ -201,7 +201,7 @@ def test_shell_of_the_readme_runs(line, tmp_path, monkeypatch):
     elif words[1] == "run":
         words += [] if "preset=tiny" in words or "--dry-run" in words else ["--dry-run"]
     else:
-        shutil.copytree(ROOT / "records" / "first-light", tmp_path / "runs")  # a report is written anew beside it
+        shutil.copytree(ROOT / "records" / "first-light", tmp_path / "runs")  # a report is written next to it
         words = [word.replace("runs/demo", "runs/study") for word in words]
     monkeypatch.chdir(tmp_path)
     command_line(*words[1:])

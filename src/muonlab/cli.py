@@ -157,9 +157,9 @@ def inspect(
     from muonlab.report import terminal
     from muonlab.studies import checkpoints as package
 
-    asked, beside = package.ask(models, ("out", "device"))
-    folder = Path(",".join(beside.get("out", [str(package.OUT)])))
-    device = ",".join(beside.get("device", ["cpu"])).lower()
+    asked, execution = package.ask(models, ("out", "device"))
+    folder = Path(",".join(execution.get("out", [str(package.OUT)])))
+    device = ",".join(execution.get("device", ["cpu"])).lower()
     _check_device(device)
     store.check(folder, "inspect")
     if taps:

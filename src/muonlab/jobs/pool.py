@@ -206,5 +206,5 @@ class Pool:
 
 def _how(code: int) -> str:
     if code == -9:
-        return "killed by signal 9, often for want of memory"
+        return "killed by signal 9, often because memory ran out"
     return f"killed by signal {-code}" if code < 0 else f"exit status {code}"

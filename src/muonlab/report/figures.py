@@ -39,7 +39,7 @@ from muonlab.report.svg import colour, themed
 
 POINTS = 72.0  # a unit of the drawings; sizes below are in points
 
-_NARROWEST = 300.0  # of a map, so that the names of both sides stand beside each other
+_NARROWEST = 300.0  # of a map, so that the names of both sides fit next to each other
 _WIDE = 300.0  # from this ratio of its ends on, a log axis has ticks at powers of ten only
 
 _STYLE: dict[Any, Any] = {

@@ -1,4 +1,4 @@
-"""Writes findings as one self-contained page, report.html, and every table and figure as a file beside it."""
+"""The report as one self-contained page, report.html, and every table and figure as a file of its own."""
 
 import base64
 import io
@@ -90,7 +90,7 @@ def write(findings: Findings, folder: Path) -> Path:
 
 
 def _files(shown: list[_Shown]) -> dict[str, bytes]:
-    """File name -> content of all that stands beside the page."""
+    """Return file name -> content of all that is written next to the page."""
     files: dict[str, bytes] = {}
     for item in shown:
         if isinstance(item.element, Table | Figure):

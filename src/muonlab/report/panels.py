@@ -29,7 +29,7 @@ from muonlab.report.findings import (
 )
 from muonlab.report.svg import colour
 
-_LONGEST_IN_HALF = 22  # letters of a name that leaves room for another beside it
+_LONGEST_IN_HALF = 22  # letters of a name that leaves room for another next to it
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 
 
@@ -88,7 +88,7 @@ def _draw_line(axes: Axes, line: Line, opacity: float) -> None:
 
 def _is_clearer_at_right(axes: Axes, panel: Lines, height: float) -> bool:
     """Whether lines keep farther from a height at their right ends than at their left ones."""
-    place = axes.transScale.transform  # as far apart as they look, on a log axis too
+    place = axes.transScale.transform  # as far apart as on the page, on a log axis too
     ends = [[h for h in line.y if h is not None] for line in panel.lines]
     left, right = ([abs(place((1, h[i]))[1] - place((1, height))[1]) for h in ends if h] for i in (0, -1))
     return min(right, default=0) > min(left, default=0)
@@ -190,7 +190,7 @@ def _quantile(values: list[float], probability: float) -> float:
 
 
 def draw_forest(axes: Axes, panel: Forest) -> None:
-    """Draw every estimate with its interval beside the mark of no effect, its name and numbers above it."""
+    """Draw every estimate with its interval and the mark of no effect, its name and numbers above it."""
     axes.set_xlim(*_forest_limits(panel))
     for row, item in enumerate(panel.rows):
         axes.plot([panel.no_effect] * 2, [-row - 0.42, -row + 0.12], color=colour("muted"), linewidth=0.9)
