@@ -36,7 +36,7 @@ def test_unknown_roles_share_a_colour_and_a_given_colour_is_never_taken_for_a_ro
 def test_a_colour_that_a_user_gave_is_mixed_with_ink_so_that_it_can_be_seen_on_light_and_dark_paper():
     svg = themed(RAW.replace(colour("muon"), colour("#112233")), "t")
     assert "stroke: var(--own-112233, #112233)" in svg
-    assert "--own-112233:color-mix(in oklab,#112233 65%,var(--ink))" in palette(svg)
+    assert "--own-112233:color-mix(in oklab,#112233 50%,var(--ink))" in palette(svg)
     assert palette(svg) in standalone(svg)
     assert "--own" not in palette(themed(RAW, "t"))
 

@@ -43,7 +43,7 @@ def palette(svg: str) -> str:
     read on white, a navy blue on black.
     """
     light, dark = (";".join(f"--{role}:{colours[side]}" for role, colours in ROLES.items()) for side in (0, 1))
-    own = ";".join(f"--own-{x}:color-mix(in oklab,#{x} 65%,var(--ink))" for x in sorted(set(_OWN.findall(svg))))
+    own = ";".join(f"--own-{x}:color-mix(in oklab,#{x} 50%,var(--ink))" for x in sorted(set(_OWN.findall(svg))))
     return f":root,svg{{{light};{own}}}@media(prefers-color-scheme:dark){{:root,svg{{{dark}}}}}"
 
 
