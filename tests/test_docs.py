@@ -1,7 +1,6 @@
 """The docs say what is there: every verb, key and file; and the README's code blocks run."""
 
 import json
-import os
 import re
 import runpy
 import shlex
@@ -14,9 +13,10 @@ import pytest
 from safetensors.torch import save_file
 from torch import nn
 
+from inline import InlinePool
 from muonlab import inspect
 from muonlab.cli import EXECUTION_KEYS, app, main
-from muonlab.jobs import store
+from muonlab.jobs import local, store
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import read_json
 from muonlab.studies import checkpoints as inspection
@@ -31,14 +31,20 @@ PAGES = [README, *(path.read_text() for path in sorted((ROOT / "docs").rglob("*.
 VERBS = [name for name in app if not name.startswith("-")]
 
 
+def command_line(*words: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(words))
+    assert stopped.value.code == 0
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_an_example_and_stands_in_the_docs(verb):
-    command = [sys.executable, "-m", "muonlab.cli", verb, "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_every_verb_has_help_with_an_example_and_stands_in_the_docs(verb, capsys):
+    command_line(verb, "--help")
+    text = capsys.readouterr().out
     assert f"muonlab {verb}" in text
     assert "For example:" in text
     assert any(f"muonlab {verb}" in page for page in PAGES)
@@ -134,20 +140,30 @@ PYTHON = [
 ]
 
 
+@pytest.fixture
+def tinier(monkeypatch):
+    """The tiny presets with a fifth of their steps, in this process: that the pages run is what is tested."""
+    monkeypatch.setattr(local, "Pool", InlinePool)
+    few = {"budget": "4", "looks": "2", "transfer.budget": "2", "measure.examples": "10", "measure.probe_train": "60"}
+    for study, changes in ((grokking, {"budget": "60"}), (features, {**few, "measure.path_examples": "10"})):
+        smaller = {key: [value] for key, value in changes.items()}
+        monkeypatch.setitem(study.PRESETS, "tiny", study.PRESETS["tiny"] | smaller)
+
+
+@pytest.mark.usefixtures("tinier")
 @pytest.mark.parametrize(("code", "printed"), PYTHON)
-def test_python_of_the_pages_runs(code, printed, tmp_path):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr
-    assert not printed or done.stdout == printed
+def test_python_of_the_pages_runs(code, printed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "page", "exec"), {"__name__": "__main__"})
+    assert not printed or capsys.readouterr().out == printed
 
 
 SHELL = [line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")]
 
 
 @pytest.mark.parametrize("line", SHELL)
-def test_shell_of_the_readme_runs(line, tmp_path):
+@pytest.mark.usefixtures("tinier")
+def test_shell_of_the_readme_runs(line, tmp_path, monkeypatch):
     """A make target is only looked up (.ci/run makes test and demo); a study that takes minutes is run dry."""
     words = shlex.split(line, comments=True)
     if words[0] == "make":
@@ -162,11 +178,10 @@ def test_shell_of_the_readme_runs(line, tmp_path):
     elif words[1] == "run":
         words += [] if "preset=tiny" in words or "--dry-run" in words else ["--dry-run"]
     else:
-        shutil.copytree(ROOT / "records" / "first-light", tmp_path / "runs")  # a report is written anew beside it
+        shutil.copytree(ROOT / "records" / "first-light", tmp_path / "runs")  # a report is written next to it
         words = [word.replace("runs/demo", "runs/study") for word in words]
-    command = [sys.executable, "-m", "muonlab.cli", *words[1:]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "CI": "true"})
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    command_line(*words[1:])
 
 
 def place_checkpoints(folder):

@@ -110,7 +110,7 @@ def _run(package: Any, asked: Any, folder: Path, workers: int, device: str, comp
     failed = set()
     try:
         events = local.run(package, asked, folder, workers=workers, device=device, compile=compile)
-        with ProgressView(sum(cost for _, cost in left), workers, sys.stdout) as progress, closing(events):
+        with ProgressView(left, workers, sys.stdout) as progress, closing(events):
             for event in events:
                 if event.kind == "failed":
                     failed.add(event.job)
@@ -159,9 +159,9 @@ def inspect(
     from muonlab.report import terminal
     from muonlab.studies import checkpoints as package
 
-    asked, beside = package.ask(models, ("out", "device"))
-    folder = Path(",".join(beside.get("out", [str(package.OUT)])))
-    device = ",".join(beside.get("device", ["cpu"])).lower()
+    asked, execution = package.ask(models, ("out", "device"))
+    folder = Path(",".join(execution.get("out", [str(package.OUT)])))
+    device = ",".join(execution.get("device", ["cpu"])).lower()
     _check_device(device)
     store.check(folder, "inspect")
     if taps:
