@@ -1,7 +1,9 @@
 """The docs say what is there: every verb, key and file; and the README's code blocks run."""
 
+import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -13,17 +15,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from muonlab import inspect
-from muonlab.cli import EXECUTION_KEYS, app
+from muonlab.cli import EXECUTION_KEYS, app, main
 from muonlab.jobs import store
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import read_json
 from muonlab.studies import checkpoints as inspection
 from muonlab.studies import components, features, grokking
-from muonlab.studies.components.config import Components, Net, Simulate
-from muonlab.studies.components.plan import OPTIMIZERS as COMPONENT_OPTIMIZERS
 from muonlab.studies.components.work import job as component_job
-from muonlab.studies.features.config import ImageData, Measuring, TextData, Training
-from muonlab.studies.features.plan import NETS, OPTIMIZERS
 from muonlab.studies.features.work import job
 from muonlab.studies.grokking.result import QUANTITIES, CellResult, Crossing, MemberResult
 
@@ -46,47 +44,26 @@ def test_every_verb_has_help_with_an_example_and_stands_in_the_docs(verb):
     assert any(f"muonlab {verb}" in page for page in PAGES)
 
 
-PARTS = re.split("^# .*", (ROOT / "docs" / "settings.md").read_text(), flags=re.MULTILINE)[1:]
-SETTINGS = dict(zip(("grokking", "features", "components"), PARTS, strict=True))
-
-
 @pytest.mark.parametrize("study", [grokking, features, components])
-def test_every_setting_stands_in_its_table(study):
-    keys = ("preset", *EXECUTION_KEYS, *study.KEYS)
-    assert [key for key in keys if f"`{key}`" not in SETTINGS[study.STUDY]] == []
+def test_every_setting_of_a_study_is_printed_with_what_it_means(study, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["settings", study.STUDY, "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert {each["key"] for each in printed} | {"task", "loss", "optimizer"} >= {"preset", *EXECUTION_KEYS, *study.KEYS}
+    assert [each["key"] for each in printed if not (each["says"] and each["values"])] == []
+    (seeds,) = [each for each in printed if each["key"] == "seeds"]
+    assert seeds["presets"] == {name: ",".join(preset["seeds"]) for name, preset in study.PRESETS.items()}
 
 
-def test_the_tables_of_the_feature_study_have_the_defaults_of_every_preset():
-    models = {"": Training, "transfer": Training, "images": ImageData, "text": TextData, "measure": Measuring}
-    rows = re.findall(r"^\| `([a-z_0-9.]+)` \|(.*)\|$", SETTINGS["features"], flags=re.MULTILINE)
-    assert len(rows) > 70
-    for key, cells in rows:
-        owner, _, field = key.rpartition(".")
-        fields = {**models, **NETS, **OPTIMIZERS}[owner].model_fields
-        for (name, preset), cell in zip(features.PRESETS.items(), cells.split("|"), strict=False):
-            default = fields[field].default if field in fields else None
-            values = preset.get(key, list(default) if isinstance(default, tuple) else [default])
-            assert values == [None] or [_number(x) for x in values] == list(map(_number, cell.split(","))), (key, name)
+def test_the_settings_of_a_study_in_a_file_are_printed_too(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["settings", str(ROOT / "examples" / "own_study.py")])
+    assert "seeds  [a whole number, 1 to 1000]  default: " in capsys.readouterr().out
 
 
-def test_the_tables_of_the_components_study_have_the_defaults_of_every_preset():
-    models = (Components, Net, Simulate)
-    rows = re.findall(r"^\| `([a-z_0-9.]+)` \|(.*)\|$", SETTINGS["components"], flags=re.MULTILINE)
-    assert sorted(key for key, _ in rows) == sorted(components.KEYS)
-    for key, cells in rows:
-        owner, _, field = key.rpartition(".")
-        owners = (COMPONENT_OPTIMIZERS[owner],) if owner else models
-        default = next((m.model_fields[field].default for m in owners if field in m.model_fields), None)
-        for (name, preset), cell in zip(components.PRESETS.items(), cells.split("|"), strict=False):
-            values = preset.get(key, [default])
-            assert values == [None] or [_number(x) for x in values] == list(map(_number, cell.split(","))), (key, name)
-
-
-def _number(text):
-    try:
-        return float(str(text))
-    except ValueError:
-        return str(text).strip().lower()
+def test_the_page_of_settings_is_up_to_date():
+    page = (ROOT / "docs" / "settings.md").read_text()
+    assert runpy.run_path(str(ROOT / "docs" / "tables.py"))["renewed"](page) == page, "run python docs/tables.py"
 
 
 def test_every_key_of_the_files_stands_in_their_page(tmp_path):

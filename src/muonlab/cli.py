@@ -56,7 +56,7 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
         key=value, with commas for several values. preset=tiny, laptop, paper (for features also real, for components
         full in its place) is where the rest starts from; out=DIR is the study's folder (default runs/STUDY), device=cpu
         or cuda, workers=N the number of processes (default: one per core), compile=auto, always or never. All other
-        keys: docs/settings.md.
+        keys: `muonlab settings STUDY`, or docs/settings.md.
     dry_run
         Print the jobs, their number and the estimated time, and run nothing.
     """
@@ -76,6 +76,8 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     check_name("compile", compile, ("auto", "always", "never"))
     workers = whole_number("workers", given.pop("workers", [str(available_cores())]), at_least=1, at_most=1024)
     asked = package.plan(preset, given)
+    for note in getattr(asked, "notes", ()):
+        print(f"note: {note}", file=sys.stderr)
     _check_device(device)
     if dry_run:
         return _forecast(package, asked, folder, workers)
@@ -300,6 +302,41 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
     else:
         _write_report(folder)
     return 0
+
+
+@app.command
+def settings(study: str, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> int:
+    """Print every setting of a study: what it may be, its default and its meaning.
+
+    For example:
+
+        muonlab settings grokking
+
+    Parameters
+    ----------
+    study
+        grokking, features, components, or a file that defines a study of your own.
+    as_json
+        Print a JSON list with one object per setting: section, key, values, says, default, presets.
+    """
+    from muonlab.study import described
+
+    found = _settings_of(study)
+    print(json.dumps(described.as_json(found), indent=1) if as_json else "\n".join(described.as_lines(found)))
+    return 0
+
+
+def _settings_of(study: str) -> Any:
+    """Return the settings of a study by heading."""
+    from importlib import import_module
+
+    from muonlab.studies import PACKAGES, of_file
+    from muonlab.study.settings import check_name
+
+    if study.endswith(".py"):
+        return import_module(f"{PACKAGES['compare']}.settings").sections(of_file(study))
+    check_name("study", study, STUDIES, "or a file that defines a study, such as my_study.py")
+    return import_module(f"{PACKAGES[study]}.settings").sections()
 
 
 @app.command

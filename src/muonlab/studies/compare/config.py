@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from muonlab.studies.features.config import Optimizer
 from muonlab.study.dotted import Dotted
 from muonlab.study.fields import Count, Frozen, Rate
+from muonlab.study.optimizers import Searched
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.study import Arm, arms_of
 
@@ -68,7 +68,7 @@ class Train(BaseModel):
     study: Literal["compare"] = "compare"
     trained: Trained
     training: Training
-    optimizer: Optimizer
+    optimizer: Searched
     rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     is_final: bool = False
@@ -102,7 +102,7 @@ class Comparison(BaseModel):
     question: str
     trained: Trained
     training: Training
-    optimizers: dict[str, Optimizer] = Field(min_length=1)
+    optimizers: dict[str, Searched] = Field(min_length=1)
     searches: dict[str, Search]
     claims: tuple[Claimed, ...] = Field(min_length=1)
     target: float | None = None

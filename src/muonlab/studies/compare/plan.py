@@ -5,17 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from muonlab.jobs.files import fingerprint
 from muonlab.studies.compare.config import MAX_SEEDS, STUDY, Comparison, Trained, Training
-from muonlab.studies.features.config import SGD, AdamW, Muon
 from muonlab.study import dotted, optimizers
 from muonlab.study.dotted import Dotted
+from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.settings import Chosen, Settings, UsageError, as_texts, check_keys, fields, make
 
-OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": Muon, "adamw": AdamW, "sgd": SGD}
 CHOICES = ("seeds", "search_seeds", "extensions", "target")
 TRAINING = fields(Training)
 LOSSES = ("softmax", "stablemax", "sparsemax")  # of muonlab.losses, which asks for torch
@@ -136,7 +133,11 @@ def compare_optimizers(
     texts |= {key: as_texts(key, value) for key, value in training.items()}
     texts |= {"target": [str(target)]} if target is not None else {}
     for label, (_, arguments) in arms.items():
-        texts |= {f"{label}.{key}": as_texts(f"{label}.{key}", value) for key, value in arguments.items()}
+        # Of its own arguments a list is one value; of learning rates it is several.
+        texts |= {
+            f"{label}.{key}": as_texts(f"{label}.{key}", value if key in optimizers.RATES else [value])
+            for key, value in arguments.items()
+        }
     chosen = Chosen("python", {}, texts)
     held = {
         "preset": "python",

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
 from muonlab.study import optimizers
 from muonlab.study.fields import Count, Frozen, Rate
+from muonlab.study.optimizers import CoupledDecay, WeightDecay
 
 # Raised by hand when a change of the code alters results. The commit is recorded next to a result, not hashed.
 RESULTS_VERSION = 1
@@ -15,6 +16,7 @@ RESULTS_VERSION = 1
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 Loss = Literal["softmax", "squared"]
+OF_BIASES = ("beta1", "beta2", "eps")  # of AdamW, which has the biases that Muon leaves
 
 
 class Components(BaseModel):
@@ -123,13 +125,18 @@ class Net(BaseModel):
     activation: Literal["relu", "gelu"] = "relu"
 
 
+# Weights decay by nothing here, so that W has the norm that the closed forms say.
 class SGD(optimizers.SGD):
-    """SGD with momentum and coupled weight decay, for every parameter."""
+    """SGD with momentum, for every parameter."""
 
     added = frozenset({"nesterov"})
+    weight_decay: CoupledDecay = 0.0
 
 
-AdamW = optimizers.AdamW
+class AdamW(optimizers.AdamW):
+    """AdamW for every parameter."""
+
+    weight_decay: WeightDecay = 0.0
 
 
 class Muon(optimizers.Muon):
@@ -138,7 +145,8 @@ class Muon(optimizers.Muon):
     A step has spectral norm one times the rate, whatever the shape (adjust_lr_fn="none").
     """
 
-    added = frozenset({"steps"})
+    added = frozenset({"steps", *OF_BIASES})
+    weight_decay: WeightDecay = 0.0
     method: Literal["quintic", "exact"] = Field("quintic", description="of the orthogonalisation")
 
 

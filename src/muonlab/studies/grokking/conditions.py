@@ -8,7 +8,7 @@ random labels are controls and are kept apart.
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from muonlab.jobs.job import StudyFile
 from muonlab.report.findings import Run, Series
 from muonlab.stats import survival
 from muonlab.stats.results import Estimate
-from muonlab.studies.grokking.config import CellConfig
+from muonlab.studies.grokking.config import CellConfig, varying
 from muonlab.studies.grokking.reading import Cell, read_cells
 from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
 from muonlab.study.study import Arm, Found, arms_of
@@ -237,9 +237,9 @@ def pool(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Condition, ...]:
     """Return the conditions of some cells, in the order of the cells."""
     parts = [cell.config.in_full() for cell in cells]
     outside = [_outside_of_the_optimizer(part) for part in parts]
-    by_task = _varying((part["task"]["name"], values) for part, values in zip(parts, outside, strict=True))
+    by_task = varying((part["task"]["name"], values) for part, values in zip(parts, outside, strict=True))
     shared = {key for keys in by_task.values() for key in keys}  # what follows from the task alone is no factor
-    own = _varying((cell.config.arm, part["optimizer"]) for cell, part in zip(cells, parts, strict=True))
+    own = varying((cell.config.arm, part["optimizer"]) for cell, part in zip(cells, parts, strict=True))
     groups: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
     names = {arm.label: arm.name for arm in arms}
     for cell, part, values in zip(cells, parts, outside, strict=True):
@@ -268,12 +268,3 @@ def _outside_of_the_optimizer(part: dict[str, Any]) -> dict[str, Any]:
     rooms = {f"{room}.{key}": value for room in ("task", "net", "protocol") for key, value in part[room].items()}
     rooms = {key: value for key, value in rooms.items() if key not in ("task.name", "task.labels")}
     return rooms | {"results_version": part["results_version"]}
-
-
-def _varying(described: Iterable[tuple[Hashable, dict[str, Any]]]) -> dict[Hashable, list[str]]:
-    """Return, of each group, the settings with several values."""
-    seen: dict[Hashable, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for group, settings in described:
-        for key, value in settings.items():
-            seen[group][key].add(str(value))
-    return {group: [key for key, values in keys.items() if len(values) > 1] for group, keys in seen.items()}

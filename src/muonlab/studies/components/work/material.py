@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muonlab.nets import named
-from muonlab.studies.components.config import SGD, AdamW, Components, Muon, Net, Simulate
+from muonlab.studies.components.config import OF_BIASES, SGD, AdamW, Components, Muon, Net, Simulate
 from muonlab.studies.components.theory.problem import Problem, build
 from muonlab.studies.components.work.examples import draw, means, removed, strongest, swapped
 from muonlab.train import optimizers, seeds
@@ -126,11 +126,11 @@ def treatments(
 ) -> dict[str, Treatment]:
     """Return parameter name -> treatment, with a learning rate per member.
 
-    AdamW takes the biases that Muon leaves, with the defaults of the study's own AdamW.
+    AdamW takes the biases that Muon leaves.
     """
     lr = {"lr": optimizers.by_member(rates, device)}
     hyper, others = {**lr, **optimizer.model_dump(exclude={"name"})}, None
     if isinstance(optimizer, Muon):
-        hyper["adjust_lr_fn"] = "none"
-        others = {**lr, **AdamW(weight_decay=optimizer.weight_decay).model_dump(exclude={"name"})}
+        hyper = {key: value for key, value in hyper.items() if key not in OF_BIASES} | {"adjust_lr_fn": "none"}
+        others = {**lr, **{key: getattr(optimizer, key) for key in ("weight_decay", *OF_BIASES)}}
     return optimizers.treatments(net, optimizer.name, hyper, others=others, takes="matrices")

@@ -9,10 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.data.dataset import Dataset, Examples
 from muonlab.losses import softmax_per_example
-from muonlab.studies.features.config import SGD, AdamW, Family, Muon, Pretrain, Training
+from muonlab.studies.features.config import Family, Pretrain, Training
 from muonlab.studies.features.work import weights
 from muonlab.studies.features.work.material import Material
-from muonlab.study.optimizers import Custom
+from muonlab.study.optimizers import Searched
 from muonlab.train import engine, loop, optimizers, seeds
 from muonlab.train.batches import Batches
 from muonlab.train.engine import Engine
@@ -40,7 +40,7 @@ def streams(family: Family, own: tuple[int, ...]) -> tuple[int, ...]:
 def build_engine(
     material: Material,
     data: Dataset,
-    optimizer: SGD | AdamW | Muon | Custom,
+    optimizer: Searched,
     rates: Sequence[float],
     own: Sequence[int],
     device: str = "cpu",

@@ -10,10 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from muonlab.data.algorithmic import Task
 from muonlab.losses import LOSSES
 from muonlab.measure import crossing
-from muonlab.studies.grokking.config import CellConfig, OwnNet, OwnOptimizer, ProtocolConfig
+from muonlab.studies.grokking.config import CellConfig, OwnNet, ProtocolConfig
 from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
 from muonlab.studies.grokking.work import material
 from muonlab.studies.grokking.work.rows import Rows
+from muonlab.study.optimizers import RatedCustom
 from muonlab.train import engine, loop, schedule, seeds
 from muonlab.train.engine import Engine
 from muonlab.train.jobs import Context, Report, finish
@@ -121,7 +122,7 @@ def build_rows(config: CellConfig, task: Task, own: tuple[int, ...], device: str
 
 def build_engine(config: CellConfig, task: Task, own: tuple[int, ...], device: str) -> tuple[Engine, str | None]:
     """Return the members of these seeds, before their first step, and why they do not train at once, if they do not."""
-    if not isinstance(config.net, OwnNet) and not isinstance(config.optimizer, OwnOptimizer):
+    if not isinstance(config.net, OwnNet) and not isinstance(config.optimizer, RatedCustom):
         return build_population(config, task, own, device), None
     net, dtype = material.builder(config, task), getattr(torch, config.protocol.dtype)
     loss, members = LOSSES[config.loss], streams(config, own)

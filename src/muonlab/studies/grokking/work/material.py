@@ -13,16 +13,13 @@ from muonlab.optim.routing import TAKES, roles
 from muonlab.rules import adamw, muon, sgd
 from muonlab.rules.wrapped import Coupled, Filtered
 from muonlab.studies.grokking.config import (
-    OF_OTHERS,
-    AdamWConfig,
     CellConfig,
     MLPConfig,
     NetConfig,
     OwnNet,
-    OwnOptimizer,
-    SGDConfig,
     values_of,
 )
+from muonlab.study.optimizers import OF_OTHERS, RatedAdamW, RatedCustom, RatedSGD
 from muonlab.train import optimizers
 from muonlab.train.by_rule import Treatment
 from muonlab.train.instances import OptimizerFactory
@@ -150,7 +147,7 @@ def _own(net: OwnNet, sizes: Mapping[str, int]) -> Any:
 def optimizer_of(net: nn.Module, config: CellConfig, num_members: int) -> dict[str, Treatment] | list[OptimizerFactory]:
     """Return the members' optimizer as the engines take it."""
     own = config.optimizer
-    if isinstance(own, OwnOptimizer):
+    if isinstance(own, RatedCustom):
         return optimizers.factories(own.call.load("optimizers"), [own.lr] * num_members, own.arguments)
     return treatments(net, config)
 
@@ -181,10 +178,10 @@ def treatments(net: nn.Module, config: CellConfig) -> dict[str, Treatment]:
 def _rule(config: CellConfig, fields: Mapping[str, Any]) -> tuple[Any, str, dict[str, Any]]:
     """Return the rule, the parameters that it takes, and its hyper-parameters."""
     own = {key: value for key, value in fields.items() if not key.startswith("adamw_") and key != "name"}
-    if isinstance(config.optimizer, AdamWConfig):
+    if isinstance(config.optimizer, RatedAdamW):
         return (Coupled(adamw) if own.pop("coupled") else adamw), "all", own
     takes = own.pop("takes")
-    if isinstance(config.optimizer, SGDConfig):
+    if isinstance(config.optimizer, RatedSGD):
         return sgd, takes, own
     polar_dtype = own.pop("polar_dtype")
     own["adjust_lr_fn"] = "original" if own.pop("scale") else "none"

@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 
-from muonlab.studies.grokking.config import CellConfig, OwnNet, OwnOptimizer
+from muonlab.studies.grokking.config import CellConfig, OwnNet
 from muonlab.studies.grokking.work import cell as work
 from muonlab.studies.grokking.work import material
+from muonlab.study.optimizers import RatedCustom
 from muonlab.train import optimizers
 
 
@@ -22,7 +23,7 @@ def check(*, config: dict[str, Any]) -> None:
     net = material.builder(cell, task)
     module = net if isinstance(net, torch.nn.Module) else net()
     own = cell.optimizer
-    if isinstance(own, OwnOptimizer):
+    if isinstance(own, RatedCustom):
         optimizers.check(own.call.load("optimizers"), own.arguments, module, f"{cell.arm}={own.call.name}")
     try:
         work.build_engine(cell, task, cell.seeds[:1], "cpu")
