@@ -1,6 +1,8 @@
 """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), as torch.optim.AdamW defines it."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +66,19 @@ def update(
 FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps"}
 
 
-@torch.compiler.disable(reason="torch keeps its fused kernels out of graphs")
+def _uncompiled(step: Callable[..., None]) -> Callable[..., None]:
+    # torch keeps its fused kernels out of graphs. torch.compiler.disable imports the compiler where it is applied, for
+    # which every process would wait three seconds; this one imports it when torch.compile meets the function.
+    disabled = torch._disable_dynamo(step)
+
+    @functools.wraps(step)
+    def eager(*args: Any, **kwargs: Any) -> None:
+        (disabled if torch.compiler.is_compiling() else step)(*args, **kwargs)
+
+    return eager
+
+
+@_uncompiled
 def update_(
     grads: Sequence[Tensor],
     states: Sequence[dict[str, Tensor]],

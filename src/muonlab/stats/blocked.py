@@ -8,8 +8,8 @@ from itertools import combinations
 from math import comb, prod
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from muonlab.stats.results import Estimate, TestResult, upper_probability
 from muonlab.stats.survival import durations
@@ -56,7 +56,7 @@ def permutation_test(
         return TestResult(name, None, None, n, reason=reason)
     pooled = [np.concatenate(part) for part in parts]  # of each block, the first group's runs first
     if rank_within_blocks:
-        pooled = [stats.rankdata(block) for block in pooled]
+        pooled = [scipy.stats.rankdata(block) for block in pooled]
     if all(np.ptp(block) == 0 for block in pooled):
         return TestResult(name, None, None, n, reason="all values are equal within every block")
     pooled = [block - block.mean() for block in pooled]  # no difference changes, and less is lost to rounding

@@ -5,8 +5,8 @@ crossed, use survival.py or blocked.py. A difference is always first minus secon
 """
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from muonlab.stats.groups import finite_group, satterthwaite, variance_of_mean
 from muonlab.stats.results import Estimate, TestResult, upper_probability
@@ -33,7 +33,7 @@ def welch(first: ArrayLike, second: ArrayLike) -> TestResult:
         return TestResult(name, None, None, n, reason="neither group varies")
     t = float((first.mean() - second.mean()) / np.sqrt(sum(variances)))
     degrees_of_freedom = satterthwaite(variances, (n[0] - 1, n[1] - 1))
-    return TestResult(name, t, float(2 * stats.t.sf(abs(t), degrees_of_freedom)), n, degrees_of_freedom)
+    return TestResult(name, t, float(2 * scipy.stats.t.sf(abs(t), degrees_of_freedom)), n, degrees_of_freedom)
 
 
 def mann_whitney(first: ArrayLike, second: ArrayLike) -> TestResult:
@@ -57,13 +57,13 @@ def mann_whitney(first: ArrayLike, second: ArrayLike) -> TestResult:
     pooled = np.concatenate([first, second])
     if np.ptp(pooled) == 0:
         return TestResult(name, None, None, n, reason="all values are equal")
-    doubled_ranks = np.rint(2 * stats.rankdata(pooled)).astype(
+    doubled_ranks = np.rint(2 * scipy.stats.rankdata(pooled)).astype(
         np.int64
     )  # mid-ranks are halves: twice them are integers
     doubled_sum = int(doubled_ranks[: n[0]].sum())
     u = (doubled_sum - n[0] * (n[0] + 1)) / 2
     if sum(n) > _LARGEST_EXACT:
-        p = stats.mannwhitneyu(first, second, method="asymptotic").pvalue
+        p = scipy.stats.mannwhitneyu(first, second, method="asymptotic").pvalue
         return TestResult(f"{name} (normal approximation)", u, float(p), n)
     probabilities = _rank_sum_distribution(doubled_ranks, n[0])
     distance = np.abs(np.arange(len(probabilities)) - n[0] * (sum(n) + 1))
@@ -96,7 +96,7 @@ def hodges_lehmann(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> 
         # Rank sums start at n (n + 1) / 2, where U is 0; the margin keeps a tail that equals the error exactly.
         k = int(np.sum(cumulative[n * (n + 1) // 2 :] <= tail + 1e-12))
     else:
-        k = max(0, int(n * m / 2 - stats.norm.isf(tail) * np.sqrt(n * m * (n + m + 1) / 12)))
+        k = max(0, int(n * m / 2 - scipy.stats.norm.isf(tail) * np.sqrt(n * m * (n + m + 1) / 12)))
     if k == 0:
         return Estimate(value, None, None, level, n + m, f"too few runs for an interval of level {level:g}")
     return Estimate(value, float(differences[k - 1]), float(differences[-k]), level, n + m)
@@ -127,7 +127,7 @@ def cliffs_delta(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Es
         return Estimate(delta, None, None, level, n + m, "a group has fewer than two runs: no interval")
     if not dominance.any():
         return Estimate(delta, None, None, level, n + m, "all values are equal: no interval")
-    t = float(stats.t.ppf(upper_tail, n + m - 2))
+    t = float(scipy.stats.t.ppf(upper_tail, n + m - 2))
     if abs(delta) == 1:
         bound = (min(n, m) - t**2) / (min(n, m) + t**2)
         lower, upper = (bound, 1.0) if delta > 0 else (-1.0, -bound)

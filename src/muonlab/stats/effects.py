@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from muonlab.stats.comparison import welch
 from muonlab.stats.groups import finite_group, satterthwaite, variance_of_mean
@@ -113,8 +113,8 @@ def difference_of_estimates(first: Estimate, second: Estimate) -> Effect:
     margin = math.hypot(first.upper - first.lower, second.upper - second.lower) / 2
     if margin == 0:
         return _uncertain(value, level, n, "the intervals of both numbers have no width: no interval")
-    error = margin / float(stats.norm.ppf(upper_probability(level)))
-    p = float(2 * stats.norm.sf(abs(middle) / error)) if value * middle > 0 else 1.0
+    error = margin / float(scipy.stats.norm.ppf(upper_probability(level)))
+    p = float(2 * scipy.stats.norm.sf(abs(middle) / error)) if value * middle > 0 else 1.0
     return Effect(Estimate(value, middle - margin, middle + margin, level, sum(n)), p, error, None, n)
 
 
@@ -178,7 +178,7 @@ def mean(values: ArrayLike, level: float = 0.95) -> Estimate:
     variance = variance_of_mean(group)
     if variance == 0:
         return Estimate(value, None, None, level, n, "all values are equal: no interval")
-    margin = float(stats.t.ppf(upper, n - 1)) * math.sqrt(variance)
+    margin = float(scipy.stats.t.ppf(upper, n - 1)) * math.sqrt(variance)
     return Estimate(value, value - margin, value + margin, level, n)
 
 
@@ -225,8 +225,8 @@ def logit(p: float, n: int) -> float:
 
 
 def _effect(value: float, standard_error: float, degrees_of_freedom: float, level: float, n: tuple[int, int]) -> Effect:
-    margin = float(stats.t.ppf(upper_probability(level), degrees_of_freedom)) * standard_error
-    p = float(2 * stats.t.sf(abs(value) / standard_error, degrees_of_freedom))
+    margin = float(scipy.stats.t.ppf(upper_probability(level), degrees_of_freedom)) * standard_error
+    p = float(2 * scipy.stats.t.sf(abs(value) / standard_error, degrees_of_freedom))
     return Effect(
         Estimate(value, value - margin, value + margin, level, sum(n)), p, standard_error, degrees_of_freedom, n
     )

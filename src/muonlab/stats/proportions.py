@@ -2,8 +2,8 @@
 
 import math
 
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from muonlab.stats.groups import finite_group, variance_of_mean
 from muonlab.stats.results import Estimate, upper_probability
@@ -18,7 +18,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
     Raises:
         ValueError: successes is not within 0..n, or level is not in (0, 1).
     """
-    z = float(stats.norm.ppf(upper_probability(level)))
+    z = float(scipy.stats.norm.ppf(upper_probability(level)))
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes in {n} trials: successes must lie within 0..n")
     if n == 0:
@@ -55,7 +55,7 @@ def chance_limit(chance: float, num_examples: int, num_looks: int, error: float 
         raise ValueError(f"chance {chance} must lie within [0, 1] and error {error} within (0, 1)")
     if num_examples < 1 or num_looks < 1:
         raise ValueError(f"num_examples {num_examples} and num_looks {num_looks} must be at least 1")
-    return float(stats.binom.isf(error / num_looks, num_examples, chance)) / num_examples
+    return float(scipy.stats.binom.isf(error / num_looks, num_examples, chance)) / num_examples
 
 
 def chance_limit_of_mean(chance: float, accuracies: ArrayLike, error: float = 1e-3) -> float:
@@ -81,4 +81,4 @@ def chance_limit_of_mean(chance: float, accuracies: ArrayLike, error: float = 1e
     if len(values) < 3:
         return 1.0
     spread = math.sqrt(variance_of_mean(values))
-    return min(1.0, chance + float(stats.t.isf(error, len(values) - 1)) * spread)
+    return min(1.0, chance + float(scipy.stats.t.isf(error, len(values) - 1)) * spread)

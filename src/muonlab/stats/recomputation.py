@@ -1,6 +1,6 @@
 """Is a printed pair of t and p possible at all?"""
 
-from scipy import stats
+import scipy
 
 
 def smallest_two_sided_p(t: float) -> float:
@@ -15,4 +15,4 @@ def smallest_two_sided_p(t: float) -> float:
     """
     if t != t:
         raise ValueError("t is not a number")
-    return float(2 * stats.norm.sf(abs(t)))
+    return float(2 * scipy.stats.norm.sf(abs(t)))

@@ -11,8 +11,8 @@ Klein & Moeschberger 2003, "Survival Analysis", 2nd edition, is cited below as K
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from muonlab.stats.results import Estimate, TestResult, upper_probability
 
@@ -53,7 +53,7 @@ def kaplan_meier(times: ArrayLike, crossed: ArrayLike, level: float = 0.95) -> S
     Raises:
         ValueError: shapes differ, a time is negative or not finite, or level is not in (0, 1).
     """
-    z = float(stats.norm.ppf(upper_probability(level)))
+    z = float(scipy.stats.norm.ppf(upper_probability(level)))
     times, crossed = durations(times, crossed)
     grid = np.unique(np.append(times, 0.0))
     at_risk = np.array([np.sum(times >= time) for time in grid])
@@ -116,7 +116,7 @@ def restricted_mean(times: ArrayLike, crossed: ArrayLike, horizon: float, level:
     if curve.n == 1 or variance == 0:
         reason = "one run has no interval" if curve.n == 1 else "no run crossed, or all at once: no interval"
         return Estimate(value, None, None, level, curve.n, reason)
-    margin = stats.t.ppf(upper_probability(level), curve.n - 1) * np.sqrt(variance * curve.n / (curve.n - 1))
+    margin = scipy.stats.t.ppf(upper_probability(level), curve.n - 1) * np.sqrt(variance * curve.n / (curve.n - 1))
     lower, upper = max(0.0, value - margin), min(float(horizon), value + margin)
     return Estimate(value, float(lower), float(upper), level, curve.n)
 
@@ -159,7 +159,7 @@ def log_rank(times: ArrayLike, crossed: ArrayLike, is_first: ArrayLike, strata: 
         reason = "no run crossed" if not crossed.any() else "no crossing tells the groups apart"
         return TestResult(name, None, None, n, reason=reason)
     statistic = float(excess**2 / variance)
-    return TestResult(name, statistic, float(stats.chi2.sf(statistic, 1)), n, degrees_of_freedom=1.0)
+    return TestResult(name, statistic, float(scipy.stats.chi2.sf(statistic, 1)), n, degrees_of_freedom=1.0)
 
 
 def durations(times: ArrayLike, crossed: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

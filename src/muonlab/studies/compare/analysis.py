@@ -2,22 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from statistics import fmean
 from typing import Any
 
-from muonlab.report.findings import Column, Findings, Text
+from muonlab.report.findings import Column, Text
 from muonlab.stats.effects import difference
 from muonlab.stats.proportions import chance_limit, chance_limit_of_mean
 from muonlab.studies.compare.config import RESULTS_VERSION, Claimed, Comparison
 from muonlab.studies.compare.jobs import POLICY, scores, steps
 from muonlab.studies.compare.sections import OWN, claims, curves, results, settings, verdict
-from muonlab.study import folder as folders
+from muonlab.study import analysis as engine
+from muonlab.study.analysis import Parts, Sections, reading
 from muonlab.study.controls import ERROR, Control, checks
 from muonlab.study.folder import Results
-from muonlab.study.judge import judge
+from muonlab.study.judge import Judged, judge
 from muonlab.study.search import Score, Searched
-from muonlab.study.sections import findings
 from muonlab.study.study import Claim, Found, Quantity, Rule, Step, Values
 from muonlab.study.tuning import tuning
 from muonlab.study.words import definitions
@@ -180,26 +180,22 @@ def _halves(runs: Runs) -> list[Control]:
 # -- the report ------------------------------------------------------------------------------------
 
 
-def find(asked: Comparison, known: Sequence[Step], results: Results, records: Sequence[Any]) -> Found[Runs]:
+def find(asked: Comparison, known: Sequence[Step], results: Results) -> Found[Runs]:
     """Return all that follows from the results of a study."""
     runs = gather(asked, known, results)
-    found = tuple(controls(runs))
-    return Found(runs, asked.arms, (asked,), asked.seeds, RULE, found, tuple(records), len(known))
+    return Found(runs, asked.arms, (asked,), asked.seeds, RULE, tuple(controls(runs)))
 
 
-def analyse(folder: Path) -> Findings:
-    """Return what a study found, whatever part of it is done.
+def _judge(found: Found[Runs]) -> list[Judged]:
+    return [judge(found, claim(each)) for each in found.runs.asked.claims]
 
-    Raises:
-        StudyError: there is no comparison in the folder.
-    """
-    found = find(*folders.read(Comparison, steps, folder, RESULTS_VERSION))
+
+def _sections(found: Found[Runs], judged: Sequence[Judged]) -> Sections:
     asked = found.runs.asked
-    judged = [judge(found, claim(each)) for each in asked.claims]
     place = Column("case", "Net and data")
     note = "The best is chosen by validation loss at the end of training; test examples have no part in it."
     loss = "Validation loss at the end of training"
-    sections = (
+    return (
         ("Claims", claims(found, judged)),
         ("Results", results(found)),
         ("Learning curves", curves(found)),
@@ -208,8 +204,6 @@ def analyse(folder: Path) -> Findings:
         ("Settings and jobs", settings(found)),
         ("What the words mean", (definitions(OWN, values={"budget": asked.training.budget}),)),
     )
-    title = f"{' and '.join(arm.name for arm in found.arms)}, {asked.name}"
-    return findings(title, asked.question, verdict(found, judged), found, _notices(found), sections, RESULTS_VERSION)
 
 
 def _notices(found: Found[Runs]) -> list[Text]:
@@ -222,3 +216,16 @@ def _notices(found: Found[Runs]) -> list[Text]:
         elif finals and not found.runs.ended(arm.label):
             said.append(Text(f"All {arm.name} runs diverged: no measure includes them.", "warning"))
     return said
+
+
+PARTS = Parts(
+    read=reading(Comparison, steps, RESULTS_VERSION, find),
+    judge=_judge,
+    verdict=verdict,
+    title=lambda found: f"{' and '.join(arm.name for arm in found.arms)}, {found.runs.asked.name}",
+    question=lambda found: found.runs.asked.question,
+    sections=_sections,
+    version=RESULTS_VERSION,
+    notices=_notices,
+)
+analyse = partial(engine.analyse, PARTS)
