@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from muonlab.study.dotted import Dotted
-from muonlab.study.fields import Count, Frozen, Rate
+from muonlab.study.fields import Count, Frozen, Share
 from muonlab.study.optimizers import Searched
 from muonlab.study.search import MAX_EXTENSIONS, Search
+from muonlab.study.space import Space
 from muonlab.study.study import Arm, arms_of
 
 # Raised by hand when a change of the code alters results. The commit is recorded next to a result, not hashed.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 STUDY = "compare"
 MAX_SEEDS = 1000
@@ -35,7 +36,19 @@ class Training(BaseModel):
         return tuple(sorted({round(self.budget * k / self.evaluations) for k in range(self.evaluations + 1)}))
 
 
-class Trained(BaseModel):
+class Task(BaseModel):
+    """What is trained: what a user's function `task(seed)` returns for a seed, (model, train, validation, loss)."""
+
+    model_config = Frozen
+    task: Dotted
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.task.attribute
+
+
+class Parts(BaseModel):
     """What is trained: a net on data, with a loss.
 
     Attributes:
@@ -55,10 +68,14 @@ class Trained(BaseModel):
         return f"{self.net.attribute} on {self.data.attribute}"
 
 
+Trained = Task | Parts
+
+
 class Train(BaseModel):
-    """A job: train one member for each rate and seed.
+    """A job: train one member for each point and seed.
 
     Attributes:
+        points: settings of the optimizer that members differ in, such as the learning rate.
         is_final: whether the test set is read; a search for a rate has no part in it.
         is_shuffled: whether every member has its training labels in an order of its own: a control.
     """
@@ -69,7 +86,7 @@ class Train(BaseModel):
     trained: Trained
     training: Training
     optimizer: Searched
-    rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
+    points: Annotated[tuple[dict[str, float], ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     is_final: bool = False
     is_shuffled: bool = False
@@ -91,7 +108,10 @@ class Comparison(BaseModel):
     Attributes:
         preset: the file that defines the study.
         settings: given in addition.
-        arms: label -> optimizer; the first is compared with each of the others. searches: by label.
+        arms: label -> optimizer; the first is compared with each of the others. searches: by label, all grids of
+            learning rates that may go on beyond an edge, or all spaces of trials.
+        baseline: label of the arm that the others would replace; None where there is none.
+        margin: share of the rival's final loss below which a difference does not matter.
         target: validation loss whose first step is compared; None compares none.
         seeds: number of final runs of each arm; search_seeds that of each rate of a search.
     """
@@ -103,11 +123,13 @@ class Comparison(BaseModel):
     trained: Trained
     training: Training
     optimizers: dict[str, Searched] = Field(min_length=1)
-    searches: dict[str, Search]
+    searches: dict[str, Search | Space]
     claims: tuple[Claimed, ...] = Field(min_length=1)
+    baseline: str | None = None
     target: float | None = None
     seeds: int = Field(ge=1, le=MAX_SEEDS)
     search_seeds: int = Field(ge=1, le=MAX_SEEDS)
+    margin: Share = 0.01
     extensions: int = Field(default=3, ge=0, le=MAX_EXTENSIONS)
 
     @cached_property

@@ -114,7 +114,7 @@ def _row(found: Found, arm: Arm) -> tuple[Value, ...]:
     finals, ended = found.runs.finals[arm.label], list(found.runs.ended(arm.label).values())
     return (
         arm.name,
-        next(iter(finals.values()))["rate"],
+        found.runs.points[arm.label]["lr"],
         *(
             over_runs(run[key][-1] for run in ended) if ended else None
             for key in ("train_loss", "validation_loss", "validation_accuracy")
@@ -149,9 +149,7 @@ def settings(found: Found) -> tuple[Element, ...]:
     """Return the data, the settings, the jobs and the config in full."""
     asked, sizes = found.runs.asked, found.runs.sizes
     what: dict[str, Any] = {
-        "net": asked.trained.net.source,
-        "data": asked.trained.data.source,
-        "loss": asked.trained.loss.source,
+        **{name: dotted.source for name, dotted in asked.trained},
         **asked.training.model_dump(),
         **{key.replace("_", " "): sizes[key] for key in sizes if key.startswith("num_")},
         **({"trained one after the other": sizes["why_sequential"]} if sizes.get("why_sequential") else {}),
