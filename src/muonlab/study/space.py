@@ -165,7 +165,7 @@ MOMENTUM = Range(low=0.02, high=0.2, draws="one minus")
 SPACES: dict[str, tuple[dict[str, Range], dict[str, float]]] = {
     "muon": (
         {
-            "lr": Range(low=3e-4, high=3e-2),
+            "lr": Range(low=3e-4, high=1e-1),
             FACTOR: Range(low=0.1, high=10),
             "weight_decay": DECAY,
             "momentum": MOMENTUM,
@@ -173,7 +173,7 @@ SPACES: dict[str, tuple[dict[str, Range], dict[str, float]]] = {
         {"lr": 1e-3, FACTOR: 1.0, "weight_decay": 0.1, "momentum": 0.95, "beta1": 0.9, "beta2": 0.999},
     ),
     "adamw": (
-        {"lr": Range(low=3e-4, high=3e-2), "beta1": MOMENTUM, "weight_decay": DECAY},
+        {"lr": Range(low=3e-4, high=1e-1), "beta1": MOMENTUM, "weight_decay": DECAY},
         {"lr": 1e-3, "beta1": 0.9, "weight_decay": 0.01, "beta2": 0.999},
     ),
     "sgd": (

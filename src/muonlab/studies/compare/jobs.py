@@ -25,7 +25,8 @@ STEP_SECONDS = 2e-3  # about, of a member; a user's net may take any time
 def trials(asked: Comparison) -> list[tuple[str, dict[str, Any]]]:
     """Return target and arguments of what finds beforehand that net, data, loss and optimizers do not fit."""
     own = {a.label: a.optimizer.model_dump(mode="json") for a in asked.arms if isinstance(a.optimizer, Custom)}
-    return [(TRIAL, {"trained": asked.trained.model_dump(mode="json"), "optimizers": own})]
+    batch = asked.training.batch
+    return [(TRIAL, {"trained": asked.trained.model_dump(mode="json"), "optimizers": own, "batch": batch})]
 
 
 def steps(asked: Comparison, results: Results, version: int = RESULTS_VERSION) -> list[Step]:

@@ -276,14 +276,11 @@ def _scope(switch: Switch) -> tuple[tuple[str, str], ...]:
     asked, sizes = runs.asked, runs.sizes
     size = f" ({sizes['num_parameters']:,} parameters)" if sizes else ""
     training = asked.training
-    tried = "; ".join(
-        f"{arm.name}: " + ", ".join(f"{key} {each.words}" for key, each in asked.searches[arm.label].ranges.items())
-        for arm in switch.found.arms
-    )
+    tried = "; ".join(f"{arm.name}: {', '.join(asked.searches[arm.label].ranges)}" for arm in switch.found.arms)
     return (
         ("trained", f"{asked.name}{size}, {training.budget:,} steps, {training.schedule} schedule"),
         ("runs", f"{asked.seeds} seeds each, the same for all"),
-        ("tuning", f"{asked.searches[switch.baseline.label].trials} trials each over {tried}"),
+        ("tuning", f"{asked.searches[switch.baseline.label].trials} trials each. {tried}"),
     )
 
 
@@ -312,11 +309,12 @@ def _cautions(switch: Switch) -> list[str]:
 
 
 def best_call(switch: Switch, ranked: Sequence[Candidate]) -> str:
-    """Return the constructor call of the best optimizer, to paste; empty where it is not known yet."""
+    """Return the constructor call of the best that is better, else of the baseline; empty where it is not known yet."""
     better = [each.arm for each in ranked if each.outcome == "better"]
     arm = better[0] if better else switch.baseline
     point = switch.found.runs.points.get(arm.label)
-    return f"To use it: {call_of(arm, point)}" if point else ""
+    words = f"To use {arm.name}" if better else f"{arm.name} at its best setting"
+    return f"{words}: {call_of(arm, point)}" if point else ""
 
 
 def call_of(arm: Arm, point: Point) -> str:
@@ -364,13 +362,14 @@ def answer(switch: Switch) -> tuple[Element, ...]:
         if each.effect and each.effect.estimate.lower is not None
     ]
     name = switch.baseline.name
+    better = f"{rows[0].label} lower" if len(rows) == 1 else "candidate lower"
     figure = Figure(
         "difference",
         f"Validation loss minus that of {name}",
         f"After {switch.found.runs.asked.training.budget:,} steps, with 95% intervals that contain the luck of tuning.",
         Axis("difference of validation loss"),
         Axis(""),
-        (Forest("", tuple(rows), 0.0, f"{name} higher", f"{name} lower", "number"),),
+        (Forest("", tuple(rows), 0.0, better, f"{name} lower", "number"),),
     )
     if not any(switch.found.runs.trials.values()):
         return (Text("No trials are done yet."),)

@@ -85,8 +85,12 @@ class TaskMaterial:
         else:
             fields = {name: getattr(found, name) for name in (*names, "test") if hasattr(found, name)}
         if missing := [name for name in names if name not in fields]:
-            kind = f"{len(found)} values" if isinstance(found, tuple | list) else f"a {type(found).__name__}"
-            raise ValueError(f"{self._where} returned {kind} without {', '.join(missing)}; expected {EXPECTED}")
+            kind = (
+                f"{len(found)} values"
+                if isinstance(found, tuple | list)
+                else f"a {type(found).__name__} without {', '.join(missing)}"
+            )
+            raise ValueError(f"{self._where} returned {kind}; expected {EXPECTED}")
         if not isinstance(fields["model"], nn.Module):
             kind = type(fields["model"]).__name__
             raise ValueError(f"{self._where} returned a {kind} as model; expected a torch.nn.Module")
