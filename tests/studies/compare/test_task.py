@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import muonlab
 from muonlab.cli import main
 from muonlab.jobs import store
 from muonlab.studies.compare import analyse
@@ -148,9 +149,16 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
         assert Path("alone", name, "result.json").read_bytes() == Path("first", name, "result.json").read_bytes()
     found = analyse(Path("first"))
     assert [section.title for section in found.sections][:3] == ["Answer", "Learning curves", "Tuning"]
-    with pytest.raises(SystemExit):
-        main(words)
-    assert "6 jobs done already, none to do" in capsys.readouterr().out
+
+    # -- the same from Python, under other labels: every job is done ------------------------------------------------
+    optimizers = {"AdamW": torch.optim.AdamW, "Muon": muonlab.MuonAdamW}
+    again = muonlab.compare("own.py:task", optimizers, trials=4, seeds=3, steps=6, evaluations=2, out="first")
+    assert "finished" not in capsys.readouterr().err
+    assert again.verdict.answer == found.verdict.answer
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    for label, made in (("AdamW", torch.optim.AdamW), ("Muon", muonlab.MuonAdamW)):
+        optimizer = eval(again.best[label], {"torch": torch, "muonlab": muonlab, "model": model})
+        assert isinstance(optimizer, made)
 
 
 @pytest.mark.parametrize(
