@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import synthetic_features as synthetic
-from muonlab.studies.checkpoints import config
+from muonlab.studies.checkpoints.config import Inspect
 from muonlab.studies.checkpoints.models import expanded, split
-from muonlab.studies.checkpoints.plan import KEYS, Known, Named, is_images, plan
+from muonlab.studies.checkpoints.plan import KEYS, Described, Named, is_images, plan
 from muonlab.study.settings import UsageError
 
 
 def known(path, **others):
-    return Known(hashlib.sha256(path.encode()).hexdigest(), **others)
+    return Described(path, hashlib.sha256(path.encode()).hexdigest(), **others)
 
 
 def asked(*paths, describe=known, **settings):
@@ -89,7 +89,7 @@ def test_a_job_is_what_was_asked():
     found = asked("a.pt", describe=partial(known, num_members=5), data="digits", **{"measure.examples": 9})
     assert (found.job.measuring.examples, found.num_nets) == (9, 5)
     assert found.job.groups[0].checkpoints[0].sha256 == known("a.pt").sha256
-    assert config.read(found.job.model_dump(mode="json")) == found.job
+    assert Inspect.model_validate(found.job.model_dump(mode="json")) == found.job
     assert found.settings == {"models": ["a.pt"], "data": ["digits"], "measure.examples": ["9"]}
     assert len(set(KEYS)) == len(KEYS)
     assert "measure.path_examples" not in KEYS
