@@ -3,22 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from muonlab.report.findings import Column, Findings, Text
+from muonlab.report.findings import Column, Findings, Kind, Text
 from muonlab.stats.effects import difference
-from muonlab.stats.proportions import chance_limit, chance_limit_of_mean
-from muonlab.studies.compare.config import RESULTS_VERSION, Claimed, Comparison
+from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy
 from muonlab.studies.compare.jobs import POLICY, scores, steps
-from muonlab.studies.compare.sections import OWN, claims, curves, results, settings, verdict
+from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
 from muonlab.study import folder as folders
-from muonlab.study.controls import ERROR, Control, checks
+from muonlab.study.controls import ERROR, Control, at_chance, checks
 from muonlab.study.folder import Results
 from muonlab.study.judge import judge
 from muonlab.study.search import Score, Searched
 from muonlab.study.sections import findings
-from muonlab.study.study import Claim, Found, Quantity, Rule, Step, Values
+from muonlab.study.study import Claim, Found, Quantity, Rule, Side, Step, Values
 from muonlab.study.tuning import tuning
 from muonlab.study.words import definitions
 
@@ -36,40 +34,39 @@ class Runs:
         searches: by label.
         shuffled: runs of the control.
         sizes: of the data and the net, such as num_test; empty where no final run is done.
-        steps: of the evaluations.
     """
 
-    asked: Comparison
+    asked: CompareStudy
     finals: Mapping[str, Mapping[int, Member]]
     searches: Mapping[str, Searched]
     shuffled: tuple[Member, ...]
     sizes: Mapping[str, Any]
-    steps: tuple[int, ...]
 
     def ended(self, label: str) -> dict[int, Member]:
         """Return the final runs of an arm that have not diverged, by seed."""
         return {seed: run for seed, run in self.finals[label].items() if run["diverged_at"] is None}
 
 
-def gather(asked: Comparison, known: Sequence[Step], results: Results) -> Runs:
+def gather(asked: CompareStudy, known: Sequence[Step], results: Results) -> Runs:
     """Return what the results of the known jobs hold."""
     done = [(step, results[step.job.id]) for step in known if step.job.id in results]
-    finals: dict[str, dict[int, Member]] = {arm.label: {} for arm in asked.arms}
-    for step, result in done:
-        if step.role == "final":
-            own = {member["seed"]: member for member in result["members"] if member["seed"] < asked.seeds}
-            finals[step.arm] |= own
-    ended = [result for step, result in done if step.role == "final"]
+
+    def members(role: str, label: str) -> list[Member]:
+        return [run for step, result in done if (step.role, step.arm) == (role, label) for run in result["members"]]
+
+    def finals(label: str) -> dict[int, Member]:
+        # A block that was done for more seeds is taken as it is; the further ones are not asked for.
+        runs = sorted(members("final", label), key=lambda run: run["seed"])
+        return {run["seed"]: run for run in runs if run["seed"] < asked.seeds}
+
+    searched = {arm.label: [r for s, r in done if (s.role, s.arm) == ("search", arm.label)] for arm in asked.arms}
+    ended = next((result for step, result in done if step.role == "final"), {})
     return Runs(
         asked,
-        {label: dict(sorted(own.items())) for label, own in finals.items()},
-        {
-            arm.label: _searched([result for step, result in done if (step.role, step.arm) == ("search", arm.label)])
-            for arm in asked.arms
-        },
-        tuple(member for step, result in done if step.role == "control" for member in result["members"]),
-        {key: value for key, value in ended[0].items() if key not in ("members", "steps")} if ended else {},
-        asked.training.steps,
+        {arm.label: finals(arm.label) for arm in asked.arms},
+        {label: _searched(own) for label, own in searched.items()},
+        tuple(members("control", asked.arms[0].label)),
+        {key: value for key, value in ended.items() if key not in ("members", "steps")},
     )
 
 
@@ -83,51 +80,40 @@ def _searched(found: Sequence[Mapping[str, Any]]) -> Searched:
     return Searched(known, losses, POLICY)
 
 
-# -- quantities and claims -------------------------------------------------------------------------
+# -- quantities ------------------------------------------------------------------------------------
 
 
-def _of_runs(measure: Callable[[Found, Member], float | None]) -> Callable[..., Values]:
+def _of_runs(measure: Callable[[CompareStudy, Member], float | None]) -> Callable[..., Values]:
     """Return the number of every run that has not diverged, by seed; None where there is none yet."""
 
-    def values(found: Found, case: Comparison, arm: str, rival: str, state: Any) -> Values:
-        known = {seed: measure(found, run) for seed, run in found.runs.ended(arm).items()}
+    def values(found: Found[Runs], case: CompareStudy, arm: str, rival: str, state: Any) -> Values:
+        known = {seed: measure(case, run) for seed, run in found.runs.ended(arm).items()}
         return {seed: value for seed, value in known.items() if value is not None} or None
 
     return values
 
 
-def _last(curve: str) -> Callable[..., Values]:
-    return _of_runs(lambda found, run: run[curve][-1])
-
-
-def _steps(found: Found, run: Member) -> float | None:
+def _steps(asked: CompareStudy, run: Member) -> float | None:
     """Return the step of the first evaluation at the target; the budget for a run that did not reach it."""
-    target, asked = found.runs.asked.target, found.runs.asked
-    reached = (step for step, loss in zip(found.runs.steps, run["validation_loss"], strict=True) if loss <= target)
-    return None if target is None else next(reached, asked.training.budget)
+    if asked.target is None:
+        return None
+    both = zip(asked.training.steps, run["validation_loss"], strict=True)
+    return next((step for step, loss in both if loss <= asked.target), asked.training.budget)
+
+
+def _at_end(key: str, kind: Kind, expects: Side) -> Quantity:
+    words = key.replace("_", " ")
+    values = _of_runs(lambda asked, run: at_end(run, key))
+    return Quantity(key.replace("_", "-"), words, words.split()[-1], values, kind, expects=expects)
 
 
 QUANTITIES = {
-    **{
-        f"{part}_loss": Quantity(
-            f"{part}-loss", f"{part} loss", "loss", _last(f"{part}_loss"), "number", expects="lower"
-        )
-        for part in ("validation", "train")
-    },
-    "validation_accuracy": Quantity(
-        "validation-accuracy", "validation accuracy", "accuracy", _last("validation_accuracy"), "accuracy"
-    ),
-    "test_accuracy": Quantity(
-        "test-accuracy", "test accuracy", "accuracy", _of_runs(lambda found, run: run["test_accuracy"]), "accuracy"
-    ),
+    "validation_loss": _at_end("validation_loss", "number", "lower"),
+    "train_loss": _at_end("train_loss", "number", "lower"),
+    "validation_accuracy": _at_end("validation_accuracy", "accuracy", "higher"),
+    "test_accuracy": _at_end("test_accuracy", "accuracy", "higher"),
     "steps": Quantity("steps", "steps to the target loss", "steps", _of_runs(_steps), "number", expects="lower"),
 }
-
-
-def claim(asked: Claimed) -> Claim:
-    """Return a claim with its quantities."""
-    return Claim(asked.letter, asked.title, asked.words, tuple(QUANTITIES[key] for key in asked.quantities))
-
 
 # -- controls --------------------------------------------------------------------------------------
 
@@ -139,52 +125,30 @@ CONTROL_NOTE = (
 
 def controls(runs: Runs) -> list[Control]:
     """Return every control that can be judged yet."""
-    return [*_shuffled(runs), *_halves(runs)]
-
-
-def _shuffled(runs: Runs) -> list[Control]:
     accuracies = [run["test_accuracy"] for run in runs.shuffled if run["diverged_at"] is None]
-    if not accuracies:
-        return []
-    chance, number = runs.sizes["chance"], runs.sizes["num_test"]
-    # Runs do not guess examples independently: the spread between runs counts as well as that of guesses.
-    limit = max(chance_limit_of_mean(chance, accuracies, ERROR), chance_limit(chance, number, 1, ERROR))
-    what = "mean test accuracy"
-    return [Control("shuffled labels", what, fmean(accuracies), chance, limit, len(accuracies), examples=number)]
-
-
-def _halves(runs: Runs) -> list[Control]:
-    label = runs.asked.arms[0].label
-    both = [[run["test_accuracy"] for seed, run in runs.ended(label).items() if seed % 2 == odd] for odd in (0, 1)]
+    sizes, found = runs.sizes, []
+    if accuracies:
+        found.append(at_chance("shuffled labels", "mean test accuracy", accuracies, sizes["chance"], sizes["num_test"]))
+    own = runs.ended(runs.asked.arms[0].label)
+    both = [[run["test_accuracy"] for seed, run in own.items() if seed % 2 == odd] for odd in (0, 1)]
     if min(map(len, both)) < 2:
-        return []
-    found = difference(*both, level=1 - ERROR).estimate
-    if found.value is None or found.lower is None:
-        return []
-    return [
-        Control(
-            "the first arm against itself",
-            "difference of test accuracy",
-            abs(found.value),
-            0.0,
-            found.value - found.lower,
-            sum(map(len, both)),
-            examples=runs.sizes["num_test"],
-            must="be within what seeds explain",
-            why="the spread between seeds",
-            is_share=False,
-        )
-    ]
+        return found
+    halves = difference(*both, level=1 - ERROR).estimate
+    if halves.value is not None and halves.lower is not None:
+        name, what = "the first arm against itself", "difference of test accuracy"
+        spread = {"must": "be within what seeds explain", "why": "the spread between seeds", "is_share": False}
+        limit, n = halves.value - halves.lower, sum(map(len, both))
+        found.append(Control(name, what, abs(halves.value), 0.0, limit, n, examples=sizes["num_test"], **spread))
+    return found
 
 
 # -- the report ------------------------------------------------------------------------------------
 
 
-def find(asked: Comparison, known: Sequence[Step], results: Results, records: Sequence[Any]) -> Found[Runs]:
+def find(asked: CompareStudy, known: Sequence[Step], results: Results, records: Sequence[Any]) -> Found[Runs]:
     """Return all that follows from the results of a study."""
     runs = gather(asked, known, results)
-    found = tuple(controls(runs))
-    return Found(runs, asked.arms, (asked,), asked.seeds, RULE, found, tuple(records), len(known))
+    return Found(runs, asked.arms, (asked,), asked.seeds, RULE, tuple(controls(runs)), tuple(records), len(known))
 
 
 def analyse(folder: Path) -> Findings:
@@ -193,9 +157,12 @@ def analyse(folder: Path) -> Findings:
     Raises:
         StudyError: there is no comparison in the folder.
     """
-    found = find(*folders.read(Comparison, steps, folder, RESULTS_VERSION))
+    found = find(*folders.read(CompareStudy, steps, folder, RESULTS_VERSION))
     asked = found.runs.asked
-    judged = [judge(found, claim(each)) for each in asked.claims]
+    judged = [
+        judge(found, Claim(each.letter, each.title, each.words, tuple(QUANTITIES[key] for key in each.quantities)))
+        for each in asked.claims
+    ]
     place = Column("case", "Net and data")
     note = "The best is chosen by validation loss at the end of training; test examples have no part in it."
     loss = "Validation loss at the end of training"
@@ -206,7 +173,7 @@ def analyse(folder: Path) -> Findings:
         ("Tuning", tuning(found.arms, {asked.name: found.runs.searches}, place, loss, note)),
         ("Controls", checks(found.controls, CONTROL_NOTE)),
         ("Settings and jobs", settings(found)),
-        ("What the words mean", (definitions(OWN, values={"budget": asked.training.budget}),)),
+        ("What the words mean", (definitions(OWN, ORDER, {"budget": asked.training.budget}),)),
     )
     title = f"{' and '.join(arm.name for arm in found.arms)}, {asked.name}"
     return findings(title, asked.question, verdict(found, judged), found, _notices(found), sections, RESULTS_VERSION)

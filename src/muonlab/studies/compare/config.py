@@ -1,7 +1,7 @@
 """The schema of a comparison of optimizers: what is asked, and the jobs that follow from it. Plain frozen data."""
 
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -85,13 +85,13 @@ class Claimed(BaseModel):
     quantities: Annotated[tuple[Key, ...], Field(min_length=1)]
 
 
-class Comparison(BaseModel):
-    """What a comparison asks, complete: a report needs nothing further, not even the user's file.
+class CompareStudy(BaseModel):
+    """What is asked, complete: a report needs nothing further, not even the user's file.
 
     Attributes:
         preset: the file that defines the study.
         settings: given in addition.
-        arms: label -> optimizer; the first is compared with each of the others. searches: by label.
+        optimizers: by label; the first is compared with each of the others. searches: by label.
         target: validation loss whose first step is compared; None compares none.
         seeds: number of final runs of each arm; search_seeds that of each rate of a search.
     """
@@ -119,8 +119,3 @@ class Comparison(BaseModel):
     def name(self) -> str:
         """Of the one case: the net and its data."""
         return self.trained.name
-
-
-def read(config: dict[str, Any]) -> Train:
-    """Return the job of a config."""
-    return Train.model_validate(config)

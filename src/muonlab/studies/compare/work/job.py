@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from muonlab.data.dataset import SPLITS
-from muonlab.studies.compare.config import Train, Trained, read
+from muonlab.studies.compare.config import Train, Trained
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.study.optimizers import Custom
 from muonlab.train import engine, loop, optimizers
@@ -29,7 +29,7 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
     Raises:
         ValueError: a net, data or settings that do not fit; the message says what to do.
     """
-    job = read(config)
+    job = Train.model_validate(config)
     return finish(folder, lambda context: _train(job, load(job.trained), context), **where)
 
 
@@ -53,15 +53,7 @@ def check_custom(own: Custom, material: Material, label: str) -> None:
 
 
 class Draw:
-    """Batches of members, each with labels of its own.
-
-    Args:
-        inputs: (N, ...).
-        labels: (S, N).
-        seeds: of the members' streams.
-        batch: B, at most N.
-        device: where the batches go.
-    """
+    """Batches of inputs (N, ...) and labels (S, N): each member has labels of its own."""
 
     def __init__(self, inputs: Tensor, labels: Tensor, seeds: Sequence[int], batch: int, device: str):
         self._inputs, self.labels = inputs.to(device), labels.to(device)
@@ -79,31 +71,38 @@ class Draw:
 
 
 def _train(job: Train, material: Material, context: Context) -> dict[str, Any]:
+    data, training, device = material.data, job.training, context.device
+
     # -- the members: every rate with every seed -------------------------------------------------------
     who = [(rate, seed) for rate in job.rates for seed in job.seeds]
     of_trained = {"net": job.trained.net.name, "data": job.trained.data.name}
     own = streams(of_trained, [seed for _, seed in who])
-    inputs, labels = material.data.train
-    orders = [_shuffled(len(labels), seed) if job.is_shuffled else torch.arange(len(labels)) for seed in own]
-    draw = Draw(inputs, torch.stack([labels[rows] for rows in orders]), own, job.training.batch, context.device)
-    trained, reason = _engine(job, material, [rate for rate, _ in who], own, context.device)
+    inputs, labels = data.train  # (N, ...) and (N,)
+    orders = [
+        torch.randperm(len(labels), generator=generator(seed, "labels")) if job.is_shuffled else slice(None)
+        for seed in own
+    ]
+    draw = Draw(inputs, torch.stack([labels[rows] for rows in orders]), own, training.batch, device)
+    with torch.random.fork_rng():
+        net = material.build()
+        treated = optimizers.of_config(net, job.optimizer, [rate for rate, _ in who])
+    num_parameters = sum(p.numel() for p in net.parameters())
+    rows = data.train.first(engine.TRIAL_ROWS)
+    trained, reason = engine.build(material.build, material.loss, treated, own, *rows, device=device)
     if reason:
         context.clock.log(reason)
 
     # -- train and evaluate: a member that diverges leaves ---------------------------------------------
     metrics = Metrics(context.folder / "metrics.jsonl", len(who))
-    (train, _), validation = (
-        [each.to(context.device) for each in part.first(EVALUATED)]
-        for part in (material.data.train, material.data.validation)
-    )
+    first = data.train.first(EVALUATED).inputs.to(device)
+    validation = [each.to(device) for each in data.validation.first(EVALUATED)]
 
     def evaluate(step: int, alive: list[int]) -> list[int]:
-        found = *_scores(trained, train, draw.labels[:, : len(train)]), *_scores(trained, *validation)
-        metrics.append(step, step * job.training.batch / len(labels), alive, dict(zip(CURVES, found, strict=True)))
+        found = *_scores(trained, first, draw.labels[:, : len(first)]), *_scores(trained, *validation)
+        metrics.append(step, step * training.batch / len(labels), alive, dict(zip(CURVES, found, strict=True)))
         return [place for place in range(len(alive)) if found[0][place].isfinite() and found[2][place].isfinite()]
 
-    training = job.training
-    flops = 6.0 * num_parameters(material) * training.batch  # of a dense net
+    flops = 6.0 * num_parameters * training.batch  # of a dense net
     loop.train(
         trained,
         draw,
@@ -114,76 +113,38 @@ def _train(job: Train, material: Material, context: Context) -> dict[str, Any]:
         compile=loop.pays(context, flops * training.budget * len(who)),
         metrics=metrics,
     )
-    return _result(job, material, who, metrics, trained, reason, context.device)
 
-
-def num_parameters(material: Material) -> int:
-    """Return the number of parameters of the net."""
-    with torch.random.fork_rng():
-        return sum(p.numel() for p in material.build().parameters())
-
-
-def _shuffled(number: int, stream: int) -> Tensor:
-    return torch.randperm(number, generator=generator(stream, "labels"))
-
-
-def _engine(
-    job: Train, material: Material, rates: list[float], own: Sequence[int], device: str
-) -> tuple[Engine, str | None]:
-    with torch.random.fork_rng():
-        treated = optimizers.of_config(material.build(), job.optimizer, rates)
-    rows = material.data.train.first(engine.TRIAL_ROWS)
-    return engine.build(material.build, material.loss, treated, own, *rows, device=device)
+    # -- the result: the test set is read by final runs, once -------------------------------------------
+    curves = [{name: metrics.curve(name, member) for name in CURVES} for member in range(len(who))]
+    left = [_diverged(metrics.steps, each) for each in curves]
+    ended = [member for member, step in enumerate(left) if step is None]
+    test: dict[int, tuple[float, float]] = {}
+    if job.is_final and ended:
+        losses, accuracies = _scores(trained, *(each.to(device) for each in data.test))
+        test = {member: (losses[k].item(), accuracies[k].item()) for k, member in enumerate(ended)}
+    members = []
+    for member, (rate, seed) in enumerate(who):
+        loss, accuracy = test.get(member, (math.inf, None))
+        last = {"test_loss": loss if math.isfinite(loss) else None, "test_accuracy": accuracy}
+        members.append({"rate": rate, "seed": seed, "diverged_at": left[member], **curves[member], **last})
+    return {
+        "chance": data.test.chance,
+        **{f"num_{split}": len(getattr(data, split).labels) for split in SPLITS},
+        "num_classes": material.classes,
+        "num_parameters": num_parameters,
+        "why_sequential": reason,
+        "steps": metrics.steps,
+        "members": members,
+    }
 
 
 def _scores(trained: Engine, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean loss and accuracy of every member, (S,) float64 each; labels are (S, N), or (N,) of all."""
-    losses, hits = trained.evaluate(inputs, labels.expand(len(trained), -1))
+    losses, hits = trained.evaluate(inputs, labels.expand(len(trained), -1))  # (S, N) each
     return losses.double().mean(dim=1), hits.double().mean(dim=1)
-
-
-def _result(
-    job: Train,
-    material: Material,
-    who: list[tuple[float, int]],
-    metrics: Metrics,
-    trained: Engine,
-    reason: str | None,
-    device: str,
-) -> dict[str, Any]:
-    curves = [{name: metrics.curve(name, member) for name in CURVES} for member in range(len(who))]
-    left = [_diverged(metrics.steps, own) for own in curves]
-    ended = [member for member, step in enumerate(left) if step is None]
-    test: dict[int, tuple[float, float]] = {}
-    if job.is_final and ended:
-        losses, accuracies = _scores(trained, *(each.to(device) for each in material.data.test))
-        test = {member: (losses[k].item(), accuracies[k].item()) for k, member in enumerate(ended)}
-    return {
-        "chance": material.data.test.chance,
-        **{f"num_{split}": len(getattr(material.data, split).labels) for split in SPLITS},
-        "num_classes": material.classes,
-        "num_parameters": num_parameters(material),
-        "why_sequential": reason,
-        "steps": metrics.steps,
-        "members": [
-            {
-                "rate": rate,
-                "seed": seed,
-                "diverged_at": left[member],
-                **curves[member],
-                "test_loss": _finite(test.get(member, (None, None))[0]),
-                "test_accuracy": test.get(member, (None, None))[1],
-            }
-            for member, (rate, seed) in enumerate(who)
-        ],
-    }
 
 
 def _diverged(steps: Sequence[int], curves: Mapping[str, list[float | None]]) -> int | None:
     """Return the step of the first evaluation at which a loss was not finite."""
     both = zip(steps, curves["train_loss"], curves["validation_loss"], strict=True)
     return next((step for step, *losses in both if None in losses), None)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
