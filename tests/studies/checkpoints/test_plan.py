@@ -170,13 +170,17 @@ def test_a_setting_that_cannot_be_is_named(settings, message):
         asked("a.pt", **given)
 
 
-def test_no_checkpoint_and_groups_of_one_name():
-    with pytest.raises(UsageError, match="no checkpoint is given"):
-        asked(data="digits")
-    with pytest.raises(UsageError, match="one checkpoint is given twice"):
-        asked("a.pt", "a.pt", data="digits")
-    with pytest.raises(UsageError, match="groups has 'A' twice"):
-        asked("a.pt", "b.pt", data="digits", names=["A", "A"])
+@pytest.mark.parametrize(
+    ("paths", "names", "message"),
+    [
+        ([], None, "no checkpoint is given"),
+        (["a.pt", "a.pt"], None, "one checkpoint is given twice"),
+        (["a.pt", "b.pt"], ["A", "A"], "groups has 'A' twice"),
+    ],
+)
+def test_groups_that_cannot_be_are_named(paths, names, message):
+    with pytest.raises(UsageError, match=message):
+        asked(*paths, data="digits", **({"names": names} if names else {}))
 
 
 # ---- weights that a study of features kept ----
