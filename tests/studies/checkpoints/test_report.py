@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_read(tmp_path):
         analyse(tmp_path)
     asked = {"study": "inspect", "preset": "none", "settings": {}, "config": {"groups": []}}
     (tmp_path / "study.json").write_text(json.dumps(asked))
-    with pytest.raises(StudyError, match="is no inspection that this version of muonlab reads"):
+    with pytest.raises(StudyError, match="is not an inspection that this version of muonlab reads"):
         analyse(tmp_path)
 
 

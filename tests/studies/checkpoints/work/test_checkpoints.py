@@ -93,14 +93,14 @@ def test_code_in_a_pickle_is_refused_and_never_run(tmp_path, how):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.pt", b"once upon a time", "is no checkpoint; expected a .safetensors"),
-        ("a.pt", b"", "is no checkpoint; expected"),
-        ("a.pt", b"PK\x03\x04 and no more", "is no checkpoint that can be read"),
+        ("a.pt", b"once upon a time", "is not a checkpoint; expected a .safetensors"),
+        ("a.pt", b"", "is not a checkpoint; expected"),
+        ("a.pt", b"PK\x03\x04 and no more", "cannot be read as a checkpoint"),
         ("a.pt", {"a": torch.ones(1), "epoch": 3}, r"holds a dict with 'epoch' \(int\), not tensors by name"),
         ("a.pt", torch.ones(3), "holds a Tensor, not"),
-        ("a.safetensors", b"text", "is no checkpoint that can be read"),
-        ("a.safetensors", b"", "is no checkpoint that can be read"),
-        ("a.safetensors", -4, "is no checkpoint that can be read"),  # torn
+        ("a.safetensors", b"text", "cannot be read as a checkpoint"),
+        ("a.safetensors", b"", "cannot be read as a checkpoint"),
+        ("a.safetensors", -4, "cannot be read as a checkpoint"),  # torn
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_an_error(tmp_path, name, content, message):

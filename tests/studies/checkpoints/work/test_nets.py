@@ -34,7 +34,7 @@ def test_a_function_of_a_users_module_makes_the_net(nets, net):
         ("users_nets:MODULE.x", "there is no 'MODULE'"),
         ("torch:pi", "net=torch:pi is a float; expected a function"),
         ("users_nets:fails", "raised RuntimeError: no such width; expected a function"),
-        ("users_nets:nothing", "returned a int, no torch.nn.Module"),
+        ("users_nets:nothing", "returned a int, not a torch.nn.Module"),
     ],
 )
 @pytest.mark.usefixtures("nets")
