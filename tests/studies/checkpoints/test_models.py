@@ -72,7 +72,6 @@ def test_checkpoints_that_fail_all_the_same_say_why(checkpoint, tmp_path, monkey
         ({"A": net(0)}, {"measur": ["rank"]}, "unknown setting 'measur'; did you mean 'measures'"),
         ({"A": net(0)}, {"net": {"A": "m:f"}}, r"net\.A has no effect on modules in memory"),
         ({"A": net(0), "B": net(0)}, {}, "A 0 of A and B 0 of B have the same weights"),
-        ({"A": net(0, number=3)}, {}, "3 outputs and the data 10 classes"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, models, settings, message):

@@ -132,9 +132,7 @@ def test_code_of_a_folder_is_never_run(gpt, tmp_path):
     config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'made')!r}, 'w')\nclass Config: pass\n")
-    with pytest.raises(
-        DataError, match=r"an architecture that transformers .* does not know without code of the folder"
-    ):
+    with pytest.raises(DataError, match=r"an architecture that transformers .* does not know without code of the fold"):
         huggingface.load(folder)
     assert not (tmp_path / "made").exists()
 

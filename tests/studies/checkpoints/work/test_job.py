@@ -30,37 +30,24 @@ pytestmark = pytest.mark.usefixtures("nets")
 # -- data ------------------------------------------------------------------------------------------
 
 
-def pixels(examples, scaling):
-    """Return images as bytes, as they were before they were standardised."""
-    mean, deviation = scaling
-    return {row.numpy().tobytes() for row in ((examples.inputs * deviation + mean) * 255).round().byte()}
-
-
-def test_classes_are_in_the_order_given(images):
-    given = open_data(images.model_copy(update={"classes": ("2", "0")}))
-    digits, test = readers.digits(), given.judged.test
-    first = test._replace(inputs=test.inputs[test.labels == 0])
-    assert given.classes == ("2", "0")
-    assert pixels(first, given.judged.scaling) <= {
-        row.numpy().tobytes() for row in digits.images[digits.labels == digits.classes.index("2")]
-    }
-
-
-def test_levels_that_are_given_are_taken_and_must_fit_the_channels(images):
+def test_images_are_in_the_order_of_classes_and_standardised_as_asked(images, tmp_path):
+    drawn = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=drawn, labels=np.arange(60) % 2)
+    changed = {"classes": ("2", "0"), "transfer_source": str(tmp_path / "a.npz")}
+    given, digits = open_data(images.model_copy(update=changed)), readers.digits()
+    (mean, deviation), test, other = given.judged.scaling, given.judged.test, given.transfers["classes"].test
+    for inputs, known in (
+        (test.inputs[test.labels == 0], digits.images[digits.labels == digits.classes.index("2")]),
+        (other.inputs, torch.from_numpy(drawn)),  # standardised as the others
+    ):
+        pixels = ((inputs * deviation + mean) * 255).round().byte()
+        assert {row.numpy().tobytes() for row in pixels} <= {row.numpy().tobytes() for row in known}
+    assert (given.classes, other.chance) == (("2", "0"), pytest.approx(0.5, abs=0.1))
     given = open_data(images.model_copy(update={"mean": (0.5,), "deviation": (0.25,)}))
     assert (given.judged.test.inputs.min(), given.judged.test.inputs.max()) == (-2, 2)
     assert "mean 0.5 and deviation 0.25, as given" in given.notes[1]
     with pytest.raises(DataError, match="mean has 3 numbers; expected one for each of 1 channels"):
         open_data(images.model_copy(update={"mean": (0.5,) * 3, "deviation": (0.25,) * 3}))
-
-
-def test_images_to_transfer_to_are_standardised_as_the_others(images, tmp_path):
-    other = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
-    np.savez(tmp_path / "a.npz", images=other, labels=np.arange(60) % 2)
-    given = open_data(images.model_copy(update={"transfer_source": str(tmp_path / "a.npz")}))
-    test = given.transfers["classes"].test
-    assert pixels(test, given.judged.scaling) <= {row.tobytes() for row in other}
-    assert test.chance == pytest.approx(0.5, abs=0.1)
 
 
 def test_what_texts_are_judged_by_and_probed_with(texts):
