@@ -172,7 +172,7 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
         ("nan", "the loss of the first batch is nan; check the data for NaN"),
         ("detached", "the loss has no gradient"),
         ("vector", r"the loss returned \(32, 2\); expected a scalar or one number per example, \(32,\)"),
-        ("labels", "the loss raised IndexError: Target 5 is out of bounds"),
+        ("labels", r"the loss raised IndexError: Target \d is out of bounds"),
         ("dicts", r"train yields a dict; expected batches \(inputs, targets\), both tensors"),
         ("numbers", "returned a int as train; expected a loader, a dataset"),
         ("wide", r"the model does not read inputs \(32, 4\): RuntimeError"),
@@ -300,10 +300,10 @@ def test_the_verdict_is_right_where_the_answer_is_known(loss, answer, words):
 
 
 def test_two_copies_of_one_optimizer_are_told_apart_in_few_of_many_studies():
-    """Of 100 studies of two equal arms at most 10 call a winner: 5 % and more than two standard errors."""
+    """Of 60 studies of two equal arms at most 8 call a winner: 5 % and three standard errors."""
     asked = asked_of("own.py:task", "trials=8", "seeds=5")
     called = 0
-    for study in range(100):
+    for study in range(60):
 
         def loss(arm, point, seed, study=study):
             own = np.random.default_rng([study, arm == "muon", int(1e6 * point["lr"]), seed])
@@ -313,7 +313,7 @@ def test_two_copies_of_one_optimizer_are_told_apart_in_few_of_many_studies():
         all_found = find(asked, steps(asked, found), found)
         (candidate,) = Switch(all_found, all_found.arm("adamw")).candidates
         called += candidate.outcome in ("better", "worse")
-    assert called <= 10
+    assert called <= 8
 
 
 def test_what_would_settle_an_inconclusive_comparison_is_said():

@@ -40,24 +40,16 @@ KEYS = tuple(dict.fromkeys((*_WHAT, *OF_GROUPS, *OF_IMAGES, *OF_TEXTS, *_MEASURE
 
 @dataclass(frozen=True)
 class Described:
-    """What a path holds, as far as it is known without a net.
-
-    Attributes:
-        path: as given.
-        sha256: `muonlab.studies.checkpoints.work.checkpoints.digest`.
-        kind: "model", a .safetensors of one; "population", one of several, stacked, as the feature study writes;
-            "torch", a file of torch.save; "huggingface", a folder.
-        num_members, num_bytes: models in it, and bytes of one of them.
-        family, measuring: net with data, and how much is measured, of the feature study that wrote it; None of others.
-    """
+    """What a path holds, as far as it is known without a net."""
 
     path: str
-    sha256: str
+    sha256: str  # `muonlab.studies.checkpoints.work.checkpoints.digest`
+    # A .safetensors of one model or of several, stacked, as the feature study writes; a file of torch.save; a folder.
     kind: Literal["model", "population", "torch", "huggingface"] = "model"
     num_members: int = 1
-    num_bytes: int = 0
-    family: Family | None = None
-    measuring: Measuring | None = None
+    num_bytes: int = 0  # of one member
+    family: Family | None = None  # net and data of the feature study that wrote it
+    measuring: Measuring | None = None  # how much that study measures
 
     @property
     def place(self) -> Path:
@@ -70,17 +62,11 @@ Known = Mapping[str, Described]  # by path
 
 @dataclass(frozen=True)
 class Asked:
-    """An inspection as it was asked for.
+    """An inspection as it was asked for."""
 
-    Attributes:
-        job: all that decides the result.
-        settings: as given, key -> values; "models" are the words that name the checkpoints.
-        num_nets: that are measured; a file may hold several.
-    """
-
-    job: Inspect
-    settings: Settings
-    num_nets: int
+    job: Inspect  # all that decides the result
+    settings: Settings  # as given; "models" are the words that name the checkpoints
+    num_nets: int  # that are measured; a file may hold several
 
 
 @dataclass(frozen=True)
@@ -283,7 +269,7 @@ def jobs_of(asked: Asked, results: Mapping[str, Any]) -> list[Job]:
 
 def outline(asked: Asked) -> list[tuple[str, float]]:
     """Return name and cost of the job."""
-    return [(job(asked).name, job(asked).cost)]
+    return [(one.name, one.cost) for one in jobs_of(asked, {})]
 
 
 def trials(asked: Asked) -> list[tuple[str, dict[str, Any]]]:

@@ -23,22 +23,14 @@ DATA, GROUP = Column("data", "Data"), Column("group", "Group")
 
 @dataclass(frozen=True)
 class Net(Measured):
-    """One net, as measured: a row of `models` in result.json.
-
-    Attributes:
-        group: whose it is.
-        checkpoint: path of its weights.
-        member: number among those of its file; None where the file holds one.
-        clean_by_example, corrupted_by_example: hit rate of every test example; the latter over all corruptions.
-        transfer: a linear probe on another task: accuracy, by_example, chance; None where it is not measured.
-    """
+    """One net, as measured: a row of `models` in result.json."""
 
     group: str
     checkpoint: str
-    member: int | None = None
-    clean_by_example: list[float] = field(default_factory=list)
-    corrupted_by_example: list[float] = field(default_factory=list)
-    transfer: dict[str, Any] | None = None
+    member: int | None = None  # number among those of its file; None where the file holds one
+    clean_by_example: list[float] = field(default_factory=list)  # hit rates
+    corrupted_by_example: list[float] = field(default_factory=list)  # hit rates over all corruptions
+    transfer: dict[str, Any] | None = None  # a linear probe on another task: accuracy, by_example, chance
 
     @property
     def has_ranks(self) -> bool:
@@ -60,21 +52,13 @@ class Net(Measured):
 
 @dataclass(frozen=True)
 class Inspected:
-    """An inspection and its result, which is empty until the job is done.
-
-    Attributes:
-        asked: the job.
-        settings: as given.
-        record: of the job; None where it was never begun.
-        nets: by group, in the order asked for.
-        result: all of result.json.
-    """
+    """An inspection and its result, which is empty until the job is done."""
 
     asked: Inspect
     settings: Mapping[str, list[str]]
-    record: JobRecord | None
-    nets: dict[str, list[Net]] = field(default_factory=dict)
-    result: dict[str, Any] = field(default_factory=dict)
+    record: JobRecord | None  # of the job; None where it was never begun
+    nets: dict[str, list[Net]] = field(default_factory=dict)  # by group, in the order asked for
+    result: dict[str, Any] = field(default_factory=dict)  # all of result.json
 
     @property
     def data(self) -> str:
@@ -129,9 +113,8 @@ def read(folder: Path) -> InspectionFound:
     try:
         asked = Inspect.model_validate(file.config)
     except ValidationError as error:
-        raise StudyError(
-            f"{folder / 'study.json'} is no inspection that this version of muonlab reads: {error.errors()[0]['msg']}"
-        ) from error
+        place, why = folder / "study.json", error.errors()[0]["msg"]
+        raise StudyError(f"{place} is not an inspection that this version of muonlab reads: {why}") from error
     own = identity(asked.model_dump(mode="json"))
     record = store.record(folder, own) if (folder / own / "config.json").exists() else None
     result = {} if record is None or record.result is None else record.result

@@ -4,26 +4,24 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import fmean
 from typing import Any
 
-from muonlab.report.findings import Column, Text, Verdict
+from muonlab.report.findings import Column, Kind, Text, Verdict
 from muonlab.stats.effects import difference
-from muonlab.stats.proportions import chance_limit, chance_limit_of_mean
 from muonlab.stats.tuned import Tuned
 from muonlab.studies.compare import switch
-from muonlab.studies.compare.config import RESULTS_VERSION, Claimed, Comparison
+from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy
 from muonlab.studies.compare.jobs import FINALISTS, FRESH, POLICY, by_point, finalists, mean, scores, steps, winner
-from muonlab.studies.compare.sections import OWN, claims, curves, results, settings, verdict
+from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
 from muonlab.studies.compare.switch import Switch
 from muonlab.study import analysis as engine
 from muonlab.study.analysis import Parts, Sections, reading
-from muonlab.study.controls import ERROR, Control, checks
+from muonlab.study.controls import ERROR, Control, at_chance, checks
 from muonlab.study.folder import Results
 from muonlab.study.judge import Judged, judge
 from muonlab.study.search import Score, Searched
 from muonlab.study.space import Space
-from muonlab.study.study import Claim, Found, Quantity, Rule, Step, Values
+from muonlab.study.study import Claim, Found, Quantity, Rule, Side, Step, Values
 from muonlab.study.tuning import tuning
 from muonlab.study.words import definitions
 
@@ -66,17 +64,15 @@ class Runs:
         trials: by label, where arms are tuned by trials and theirs are done.
         shuffled: runs of the control.
         sizes: of the data and the net, such as num_test; empty where no final run is done.
-        steps: of the evaluations.
     """
 
-    asked: Comparison
+    asked: CompareStudy
     finals: Mapping[str, Mapping[int, Member]]
     points: Mapping[str, Mapping[str, float]]
     searches: Mapping[str, Searched]
     trials: Mapping[str, Trials]
     shuffled: tuple[Member, ...]
     sizes: Mapping[str, Any]
-    steps: tuple[int, ...]
 
     def ended(self, label: str) -> dict[int, Member]:
         """Return the final runs of an arm that have not diverged, by seed."""
@@ -90,7 +86,7 @@ class Runs:
         }
 
 
-def gather(asked: Comparison, known: Sequence[Step], results: Results) -> Runs:
+def gather(asked: CompareStudy, known: Sequence[Step], results: Results) -> Runs:
     """Return what the results of the known jobs hold."""
     done = [(step, results[step.job.id]) for step in known if step.job.id in results]
 
@@ -116,7 +112,6 @@ def gather(asked: Comparison, known: Sequence[Step], results: Results) -> Runs:
         },
         tuple(member for step, result in done if step.role == "control" for member in result["members"]),
         {key: value for key, value in ended[0].items() if key not in skipped} if ended else {},
-        asked.training.steps,
     )
 
 
@@ -138,51 +133,40 @@ def _trials(space: Space, tried: Mapping[str, Any], again: Sequence[Mapping[str,
     return Trials(space, losses, dict(zip(few, fresh, strict=False)), None if best is None else few[best])
 
 
-# -- quantities and claims -------------------------------------------------------------------------
+# -- quantities ------------------------------------------------------------------------------------
 
 
-def _of_runs(measure: Callable[[Found, Member], float | None]) -> Callable[..., Values]:
+def _of_runs(measure: Callable[[CompareStudy, Member], float | None]) -> Callable[..., Values]:
     """Return the number of every run that has not diverged, by seed; None where there is none yet."""
 
-    def values(found: Found, case: Comparison, arm: str, rival: str, state: Any) -> Values:
-        known = {seed: measure(found, run) for seed, run in found.runs.ended(arm).items()}
+    def values(found: Found[Runs], case: CompareStudy, arm: str, rival: str, state: Any) -> Values:
+        known = {seed: measure(case, run) for seed, run in found.runs.ended(arm).items()}
         return {seed: value for seed, value in known.items() if value is not None} or None
 
     return values
 
 
-def _last(curve: str) -> Callable[..., Values]:
-    return _of_runs(lambda found, run: run[curve][-1])
-
-
-def _steps(found: Found, run: Member) -> float | None:
+def _steps(asked: CompareStudy, run: Member) -> float | None:
     """Return the step of the first evaluation at the target; the budget for a run that did not reach it."""
-    target, asked = found.runs.asked.target, found.runs.asked
-    reached = (step for step, loss in zip(found.runs.steps, run["validation_loss"], strict=True) if loss <= target)
-    return None if target is None else next(reached, asked.training.budget)
+    if asked.target is None:
+        return None
+    both = zip(asked.training.steps, run["validation_loss"], strict=True)
+    return next((step for step, loss in both if loss <= asked.target), asked.training.budget)
+
+
+def _at_end(key: str, kind: Kind, expects: Side) -> Quantity:
+    words = key.replace("_", " ")
+    values = _of_runs(lambda asked, run: at_end(run, key))
+    return Quantity(key.replace("_", "-"), words, words.split()[-1], values, kind, expects=expects)
 
 
 QUANTITIES = {
-    **{
-        f"{part}_loss": Quantity(
-            f"{part}-loss", f"{part} loss", "loss", _last(f"{part}_loss"), "number", expects="lower"
-        )
-        for part in ("validation", "train")
-    },
-    "validation_accuracy": Quantity(
-        "validation-accuracy", "validation accuracy", "accuracy", _last("validation_accuracy"), "accuracy"
-    ),
-    "test_accuracy": Quantity(
-        "test-accuracy", "test accuracy", "accuracy", _of_runs(lambda found, run: run["test_accuracy"]), "accuracy"
-    ),
+    "validation_loss": _at_end("validation_loss", "number", "lower"),
+    "train_loss": _at_end("train_loss", "number", "lower"),
+    "validation_accuracy": _at_end("validation_accuracy", "accuracy", "higher"),
+    "test_accuracy": _at_end("test_accuracy", "accuracy", "higher"),
     "steps": Quantity("steps", "steps to the target loss", "steps", _of_runs(_steps), "number", expects="lower"),
 }
-
-
-def claim(asked: Claimed) -> Claim:
-    """Return a claim with its quantities."""
-    return Claim(asked.letter, asked.title, asked.words, tuple(QUANTITIES[key] for key in asked.quantities))
-
 
 # -- controls --------------------------------------------------------------------------------------
 
@@ -194,52 +178,29 @@ CONTROL_NOTE = (
 
 def controls(runs: Runs) -> list[Control]:
     """Return every control that can be judged yet."""
-    return [*_shuffled(runs), *_halves(runs)]
-
-
-def _shuffled(runs: Runs) -> list[Control]:
     accuracies = [run["test_accuracy"] for run in runs.shuffled if run["diverged_at"] is None]
-    if not accuracies:
-        return []
-    chance, number = runs.sizes["chance"], runs.sizes["num_test"]
-    # Runs do not guess examples independently: the spread between runs counts as well as that of guesses.
-    limit = max(chance_limit_of_mean(chance, accuracies, ERROR), chance_limit(chance, number, 1, ERROR))
-    what = "mean test accuracy"
-    return [Control("shuffled labels", what, fmean(accuracies), chance, limit, len(accuracies), examples=number)]
-
-
-def _halves(runs: Runs) -> list[Control]:
-    ended = runs.ended(runs.asked.arms[0].label)
-    key, words = "test_accuracy", "test accuracy"
-    if not all(run[key] is not None for run in ended.values()):  # a task without classes, or without a test set
-        key, words = "validation_loss", "validation loss"
-    values = {seed: run[key] if key == "test_accuracy" else run[key][-1] for seed, run in ended.items()}
-    both = [[value for seed, value in values.items() if seed % 2 == odd] for odd in (0, 1)]
+    sizes, found = runs.sizes, []
+    if accuracies:
+        found.append(at_chance("shuffled labels", "mean test accuracy", accuracies, sizes["chance"], sizes["num_test"]))
+    own = runs.ended(runs.asked.arms[0].label)
+    # A task may have no classes, or no test set.
+    key = "test_accuracy" if all(run["test_accuracy"] is not None for run in own.values()) else "validation_loss"
+    both = [[at_end(run, key) for seed, run in own.items() if seed % 2 == odd] for odd in (0, 1)]
     if min(map(len, both)) < 2:
-        return []
-    found = difference(*both, level=1 - ERROR).estimate
-    if found.value is None or found.lower is None:
-        return []
-    return [
-        Control(
-            "the first arm against itself",
-            f"difference of {words}",
-            abs(found.value),
-            0.0,
-            found.value - found.lower,
-            sum(map(len, both)),
-            examples=runs.sizes.get("num_test", 0),
-            must="be within what seeds explain",
-            why="the spread between seeds",
-            is_share=False,
-        )
-    ]
+        return found
+    halves = difference(*both, level=1 - ERROR).estimate
+    if halves.value is not None and halves.lower is not None:
+        name, what = "the first arm against itself", f"difference of {key.replace('_', ' ')}"
+        spread = {"must": "be within what seeds explain", "why": "the spread between seeds", "is_share": False}
+        limit, n = halves.value - halves.lower, sum(map(len, both))
+        found.append(Control(name, what, abs(halves.value), 0.0, limit, n, examples=sizes.get("num_test", 0), **spread))
+    return found
 
 
 # -- the report ------------------------------------------------------------------------------------
 
 
-def find(asked: Comparison, known: Sequence[Step], results: Results) -> Found[Runs]:
+def find(asked: CompareStudy, known: Sequence[Step], results: Results) -> Found[Runs]:
     """Return all that follows from the results of a study."""
     runs = gather(asked, known, results)
     return Found(runs, asked.arms, (asked,), asked.seeds, RULE, tuple(controls(runs)))
@@ -249,7 +210,10 @@ def _judge(found: Found[Runs]) -> list[Judged] | Switch:
     asked = found.runs.asked
     if asked.baseline is not None:
         return Switch(found, found.arm(asked.baseline))
-    return [judge(found, claim(each)) for each in asked.claims]
+    return [
+        judge(found, Claim(each.letter, each.title, each.words, tuple(QUANTITIES[key] for key in each.quantities)))
+        for each in asked.claims
+    ]
 
 
 def _sections(found: Found[Runs], judged: list[Judged] | Switch) -> Sections:
@@ -275,7 +239,7 @@ def _sections(found: Found[Runs], judged: list[Judged] | Switch) -> Sections:
         ("Learning curves", curves(found)),
         ("Tuning", tuned),
         *rest,
-        (words, (definitions(OWN, values={"budget": budget}),)),
+        (words, (definitions(OWN, ORDER, {"budget": budget}),)),
     )
 
 
@@ -296,7 +260,7 @@ def _notices(found: Found[Runs]) -> list[Text]:
 
 
 PARTS = Parts(
-    read=reading(Comparison, steps, RESULTS_VERSION, find),
+    read=reading(CompareStudy, steps, RESULTS_VERSION, find),
     judge=_judge,
     verdict=_verdict,
     title=lambda found: f"{' and '.join(arm.name for arm in found.arms)}, {found.runs.asked.name}",

@@ -1,4 +1,4 @@
-"""Comparisons of optimizers on a user's own training, from the words of a command and from Python."""
+"""CompareStudys of optimizers on a user's own training, from the words of a command and from Python."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from muonlab.jobs import local
 from muonlab.report.findings import Verdict
 from muonlab.studies.compare.analysis import PARTS, analyse
-from muonlab.studies.compare.config import Comparison
+from muonlab.studies.compare.config import CompareStudy
 from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, TRAINING, OwnStudy, compare_optimizers
 from muonlab.studies.compare.switch import call_of
 from muonlab.study import dotted, optimizers
@@ -26,7 +26,7 @@ TRIALS, SEEDS = 16, 5
 LOSS = ("a", "Final loss", "the final validation loss is lower", ("validation_loss",))
 
 
-def ask(words: Sequence[str]) -> tuple[OwnStudy, Comparison, Settings]:
+def ask(words: Sequence[str]) -> tuple[OwnStudy, CompareStudy, Settings]:
     """Return the study of the words, what it asks, and the settings of how it runs.
 
     Args:
@@ -104,7 +104,7 @@ def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
     )
 
 
-def default_folder(asked: Comparison) -> str:
+def default_folder(asked: CompareStudy) -> str:
     """Return the name of the study's folder where none is given."""
     return f"compare-{asked.name.replace(' on ', '-')}"
 

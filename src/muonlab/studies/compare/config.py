@@ -1,7 +1,7 @@
 """The schema of a comparison of optimizers: what is asked, and the jobs that follow from it. Plain frozen data."""
 
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -48,7 +48,7 @@ class Task(BaseModel):
         return self.task.attribute
 
 
-class Parts(BaseModel):
+class NetAndData(BaseModel):
     """What is trained: a net on data, with a loss.
 
     Attributes:
@@ -68,14 +68,14 @@ class Parts(BaseModel):
         return f"{self.net.attribute} on {self.data.attribute}"
 
 
-Trained = Task | Parts
+Trained = Task | NetAndData
 
 
 class Train(BaseModel):
     """A job: train one member for each point and seed.
 
     Attributes:
-        points: settings of the optimizer that members differ in, such as the learning rate.
+        points: settings of the optimizer that members differ in, such as {"lr": 0.1}.
         is_final: whether the test set is read; a search for a rate has no part in it.
         is_shuffled: whether every member has its training labels in an order of its own: a control.
     """
@@ -102,16 +102,16 @@ class Claimed(BaseModel):
     quantities: Annotated[tuple[Key, ...], Field(min_length=1)]
 
 
-class Comparison(BaseModel):
-    """What a comparison asks, complete: a report needs nothing further, not even the user's file.
+class CompareStudy(BaseModel):
+    """What is asked, complete: a report needs nothing further, not even the user's file.
 
     Attributes:
         preset: the file that defines the study.
         settings: given in addition.
-        arms: label -> optimizer; the first is compared with each of the others. searches: by label, all grids of
-            learning rates that may go on beyond an edge, or all spaces of trials.
+        optimizers: by label; the first is compared with each of the others. searches: by label, all of
+            them grids of learning rates that may go on beyond an edge, or all spaces of trials.
         baseline: label of the arm that the others would replace; None where there is none.
-        margin: share of the rival's final loss below which a difference does not matter.
+        margin: share of the baseline's final loss below which a difference does not matter.
         target: validation loss whose first step is compared; None compares none.
         seeds: number of final runs of each arm; search_seeds that of each rate of a search.
     """
@@ -126,10 +126,10 @@ class Comparison(BaseModel):
     searches: dict[str, Search | Space]
     claims: tuple[Claimed, ...] = Field(min_length=1)
     baseline: str | None = None
+    margin: Share = 0.01
     target: float | None = None
     seeds: int = Field(ge=1, le=MAX_SEEDS)
     search_seeds: int = Field(ge=1, le=MAX_SEEDS)
-    margin: Share = 0.01
     extensions: int = Field(default=3, ge=0, le=MAX_EXTENSIONS)
 
     @cached_property
@@ -141,8 +141,3 @@ class Comparison(BaseModel):
     def name(self) -> str:
         """Of the one case: the net and its data."""
         return self.trained.name
-
-
-def read(config: dict[str, Any]) -> Train:
-    """Return the job of a config."""
-    return Train.model_validate(config)

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from muonlab.studies.compare.config import RESULTS_VERSION, Comparison, Parts, Train
-from muonlab.study import search
+from muonlab.studies.compare.config import RESULTS_VERSION, STUDY, CompareStudy, NetAndData, Train
+from muonlab.study import folder, search
 from muonlab.study.folder import Results, make_job
 from muonlab.study.optimizers import Custom
 from muonlab.study.search import SEARCH_FROM, Policy, Score
@@ -22,23 +23,27 @@ ORDER = ("search", "again", "final", "control")
 STEP_SECONDS = 2e-3  # about, of a member; a user's net may take any time
 
 
-def trials(asked: Comparison) -> list[tuple[str, dict[str, Any]]]:
+def trials(asked: CompareStudy) -> list[tuple[str, dict[str, Any]]]:
     """Return target and arguments of what finds beforehand that net, data, loss and optimizers do not fit."""
     own = {a.label: a.optimizer.model_dump(mode="json") for a in asked.arms if isinstance(a.optimizer, Custom)}
     batch = asked.training.batch
     return [(TRIAL, {"trained": asked.trained.model_dump(mode="json"), "optimizers": own, "batch": batch})]
 
 
-def steps(asked: Comparison, results: Results, version: int = RESULTS_VERSION) -> list[Step]:
+def steps(asked: CompareStudy, results: Results, version: int = RESULTS_VERSION) -> list[Step]:
     """Return every job that is done or can be done, in the order in which they are to be run."""
     found = [step for arm in asked.arms for step in _Arm(asked, arm, results, version).steps()]
     return sorted(found, key=lambda step: ORDER.index(step.role))
 
 
+begin = partial(folder.begin, STUDY)
+jobs_of = partial(folder.jobs_of, steps)
+
+
 class _Arm:
     """The jobs of one arm."""
 
-    def __init__(self, asked: Comparison, arm: Arm, results: Results, version: int):
+    def __init__(self, asked: CompareStudy, arm: Arm, results: Results, version: int):
         self._asked, self._arm, self._results, self._version = asked, arm, results, version
 
     def steps(self) -> Iterator[Step]:
@@ -47,7 +52,7 @@ class _Arm:
         if point is None:
             return
         yield from self._finals(point)
-        if self._arm is self._asked.arms[0] and isinstance(self._asked.trained, Parts):
+        if self._arm is self._asked.arms[0] and isinstance(self._asked.trained, NetAndData):
             yield self._step("control", (point,), range(BLOCK))
 
     def _searched(self, grid: search.Search) -> Generator[Step, None, Point | None]:
@@ -121,7 +126,7 @@ def _name(arm: Arm, role: str, seeds: Sequence[int]) -> str:
     return f"{arm.name}, {words[role]}"
 
 
-def outline(asked: Comparison) -> list[tuple[str, float]]:
+def outline(asked: CompareStudy) -> list[tuple[str, float]]:
     """Return names and costs of the jobs from the beginning to the end, if no search has to go on."""
     one = STEP_SECONDS * asked.training.budget
     found = []
@@ -134,7 +139,7 @@ def outline(asked: Comparison) -> list[tuple[str, float]]:
         for start in range(0, asked.seeds, BLOCK):
             seeds = tuple(range(start, min(start + BLOCK, asked.seeds)))
             found.append((_name(arm, "final", seeds), one * len(seeds)))
-    if isinstance(asked.trained, Parts):
+    if isinstance(asked.trained, NetAndData):
         found.append((_name(asked.arms[0], "control", (0,)), one * BLOCK))
     return found
 

@@ -3,24 +3,29 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from muonlab.jobs.files import fingerprint
-from muonlab.studies.compare.config import MAX_SEEDS, STUDY, Comparison, Parts, Task, Training
+from muonlab.studies.compare import jobs
+from muonlab.studies.compare.analysis import analyse
+from muonlab.studies.compare.config import MAX_SEEDS, STUDY, Claimed, CompareStudy, Key, NetAndData, Task, Training
 from muonlab.study import dotted, optimizers, space
 from muonlab.study.dotted import Dotted
 from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
 from muonlab.study.search import MAX_EXTENSIONS, Search
-from muonlab.study.settings import Chosen, Settings, UsageError, as_texts, check_keys, fields, make
+from muonlab.study.settings import Chosen, Settings, UsageError, as_texts, check_keys, check_name, fields, make
 from muonlab.study.space import FACTOR, Space
 
 CHOICES = ("seeds", "search_seeds", "trials", "extensions", "target", "margin")
 TRAINING = fields(Training)
 LOSSES = ("softmax", "stablemax", "sparsemax")  # of muonlab.losses, which asks for torch
+# What is expected of each, in words.
 NET = "a function that makes a torch.nn.Module, called with shape= (of one input) and classes=, or those that it takes"
 DATA = "a function without arguments that returns train, validation and test, each (inputs, labels)"
 TASK = "a function of a seed that returns (model, train, validation, loss)"
 LOSS = f"{', '.join(LOSSES)}, or a function of logits (B, C) and labels (B,) that returns a loss per example (B,)"
+ARM = f"LABEL: (optimizer, {{'lr': [1e-3, 1e-2]}}), the optimizer {', '.join(OPTIMIZERS)}, or a class or function"
+CLAIM = f"(letter, title, words, quantities), with one or more quantities of {', '.join(get_args(Key))}"
 
 Named = str | Callable[..., Any]
 # Label -> optimizer, and its arguments: "lr" has the learning rates to try.
@@ -37,19 +42,24 @@ class OwnStudy:
         texts: the settings that it stands for, which a command may change.
     """
 
-    asked: Comparison
+    asked: CompareStudy
     labels: Mapping[str, str]
     texts: Settings = field(repr=False)
     STUDY: str = STUDY
+    begin = staticmethod(jobs.begin)
+    jobs_of = staticmethod(jobs.jobs_of)
+    outline = staticmethod(jobs.outline)
+    trials = staticmethod(jobs.trials)
+    analyse = staticmethod(analyse)
 
     @property
     def KEYS(self) -> tuple[str, ...]:  # noqa: N802
         """The settings that a command may change."""
-        own = (optimizers.keys(label, name, OPTIMIZERS) for label, name in self.labels.items())
+        own = (key for label, name in self.labels.items() for key in optimizers.keys(label, name, OPTIMIZERS))
         factors = [f"{label}.{FACTOR}" for label, name in self.labels.items() if name == "muon"]
-        return (*CHOICES, *TRAINING, *(key for keys in own for key in keys), *factors)
+        return (*CHOICES, *TRAINING, *own, *factors)
 
-    def plan(self, preset: str = "python", settings: Mapping[str, Any] | None = None) -> Comparison:
+    def plan(self, preset: str = "python", settings: Mapping[str, Any] | None = None) -> CompareStudy:
         """Return the study, changed by settings.
 
         Args:
@@ -61,31 +71,8 @@ class OwnStudy:
         """
         given = {key: as_texts(key, value) for key, value in (settings or {}).items()}
         check_keys(given, self.KEYS)
-        asked = self.asked.model_dump()
         arms = _arms(Chosen(preset, given, self.texts | given), self.labels)
-        return make(Comparison, {**asked, **arms, "preset": preset, "settings": given})
-
-    def begin(self, asked: Comparison, folder: Path) -> None:
-        """As of `muonlab.studies.compare`, as are the other functions of the protocol."""
-        _package().begin(asked, folder)
-
-    def jobs_of(self, asked: Comparison, results: Mapping[str, dict[str, Any]]) -> Sequence[Any]:  # noqa: D102
-        return _package().jobs_of(asked, results)
-
-    def outline(self, asked: Comparison) -> list[tuple[str, float]]:  # noqa: D102
-        return _package().outline(asked)
-
-    def trials(self, asked: Comparison) -> Iterable[tuple[str, dict[str, Any]]]:  # noqa: D102
-        return _package().trials(asked)
-
-    def analyse(self, folder: Path) -> Any:  # noqa: D102
-        return _package().analyse(folder)
-
-
-def _package() -> Any:
-    from muonlab.studies import compare
-
-    return compare
+        return make(CompareStudy, {**self.asked.model_dump(), **arms, "preset": preset, "settings": given})
 
 
 def compare_optimizers(
@@ -136,43 +123,74 @@ def compare_optimizers(
     Raises:
         UsageError: a name that is not there, a value that is not allowed; before anything runs.
     """
-    if not arms:
-        raise UsageError("arms is empty; expected label -> (optimizer, {'lr': [...]}), two or more of them")
-    labels = {label: _name("arms", optimizer, OPTIMIZERS) for label, (optimizer, _) in arms.items()}
-    optimizers.labelled([f"{label}={name}" for label, name in labels.items()], OPTIMIZERS)
     check_keys({key: [""] for key in training}, TRAINING)
+    labels, own = _labels(arms)
     if baseline is not None and baseline not in labels:
         raise UsageError(f"baseline={baseline} is none of the optimizers; expected one of {', '.join(labels)}")
     if search_seeds is None:
         search_seeds = 2 if trials is None else 1
-    plain = {"seeds": seeds, "search_seeds": search_seeds, "extensions": extensions, "margin": margin}
-    plain |= {key: value for key, value in (("target", target), ("trials", trials)) if value is not None}
-    texts: Settings = {key: as_texts(key, value) for key, value in (plain | training).items()}
-    for label, (_, arguments) in arms.items():
-        texts |= {f"{label}.{key}": as_texts(f"{label}.{key}", value) for key, value in arguments.items()}
-    chosen = Chosen("python", {}, texts)
+    given = {
+        "seeds": seeds,
+        "search_seeds": search_seeds,
+        "extensions": extensions,
+        "margin": margin,
+        **training,
+        **own,
+    }
+    given |= {key: value for key, value in (("target", target), ("trials", trials)) if value is not None}
+    texts = {key: as_texts(key, value) for key, value in given.items()}
     held = {
         "preset": "python",
         "settings": {},
         "question": question,
         "trained": _trained(task, net, data, loss),
         "baseline": baseline,
-        "claims": [dict(zip(("letter", "title", "words", "quantities"), claim, strict=True)) for claim in claims],
+        "claims": _claims(claims),
     }
-    asked = make(Comparison, held | _arms(chosen, labels))
+    asked = make(CompareStudy, held | _arms(Chosen("python", {}, texts), labels))
     if target is None and any("steps" in claim.quantities for claim in asked.claims):
         raise UsageError("a claim is about steps, and there is no target; give target=LOSS, a validation loss")
     return OwnStudy(asked, labels, texts)
 
 
-def _trained(task: Named | None, net: Named | None, data: Named | None, loss: Named | None) -> Task | Parts:
+def _trained(task: Named | None, net: Named | None, data: Named | None, loss: Named | None) -> Task | NetAndData:
     if task is not None:
         if given := [key for key, value in (("net", net), ("data", data), ("loss", loss)) if value is not None]:
             raise UsageError(f"task= returns net, data and loss; leave out {' and '.join(given)}")
         return Task(task=_dotted("task", task, TASK))
     if net is None or data is None:
         raise UsageError("nothing to train; give task=, a function of a seed, or net= and data=")
-    return Parts(net=_dotted("net", net, NET), data=_data(data), loss=_dotted("loss", loss or "softmax", LOSS, LOSSES))
+    return NetAndData(
+        net=_dotted("net", net, NET), data=_data(data), loss=_dotted("loss", loss or "softmax", LOSS, LOSSES)
+    )
+
+
+def _labels(arms: Arms) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return label -> name of the optimizer, and the settings LABEL.argument."""
+    if not isinstance(arms, Mapping) or not arms:
+        raise UsageError(f"arms={arms!r} is not valid; expected a dict of {ARM}")
+    labels, settings = {}, {}
+    for label, arm in arms.items():
+        if not (isinstance(arm, tuple | list) and len(arm) == 2 and isinstance(arm[1], Mapping)):
+            raise UsageError(f"arms has {label!r}: {arm!r}; expected {ARM}")
+        labels[label] = _name("arms", arm[0], ARM, tuple(OPTIMIZERS))
+        settings |= {f"{label}.{key}": value for key, value in arm[1].items()}
+    return optimizers.labelled([f"{label}={name}" for label, name in labels.items()], OPTIMIZERS), settings
+
+
+def _claims(claims: Iterable[Any]) -> list[Claimed]:
+    found: list[Claimed] = []
+    for claim in claims:
+        if not isinstance(claim, tuple | list) or len(claim) != 4 or isinstance(claim[3], str) or not claim[3]:
+            raise UsageError(f"claims has {claim!r}; expected {CLAIM}")
+        for quantity in claim[3]:
+            check_name("quantity", quantity, get_args(Key))
+        if any(claim[0] == other.letter for other in found):
+            raise UsageError(f"claims has two claims {claim[0]!r}; give each a letter of its own")
+        found.append(make(Claimed, dict(zip(Claimed.model_fields, claim, strict=True))))
+    if not found:
+        raise UsageError(f"claims is empty; expected one or more {CLAIM}")
+    return found
 
 
 def _arms(chosen: Chosen, labels: Mapping[str, str]) -> dict[str, Any]:
@@ -206,24 +224,24 @@ def _arm(chosen: Chosen, label: str, name: str, trials: int | None, extensions: 
     return optimizers.build(rest, label, name, OPTIMIZERS), searched
 
 
-def _name(key: str, value: Named, builtin: Iterable[str]) -> str:
+def _name(key: str, value: Named, like: str, builtin: Sequence[str] = ()) -> str:
     if callable(value):
         return dotted.name_of(key, value)
-    if value not in builtin and not dotted.is_dotted(value):
-        expected = f"expected one of {', '.join(builtin)}, or {dotted.FORM}"
-        raise UsageError(f"{key}={value} is not valid; {expected}")
+    if not isinstance(value, str) or (value not in builtin and not dotted.is_dotted(value)):
+        raise UsageError(f"{key}={value} is not valid; expected {like}. By name: {dotted.FORM}")
     return value
 
 
 def _dotted(key: str, value: Named, like: str, builtin: Sequence[str] = ()) -> Dotted:
-    name = _name(key, value, builtin)
+    name = _name(key, value, like, builtin)
     return Dotted(name=name) if name in builtin else dotted.find(key, name, like)
 
 
-def _data(value: Named) -> Dotted:
-    if callable(value) or dotted.is_dotted(value):
-        return _dotted("data", value, DATA)
-    path = Path(value).expanduser()
-    if value != "digits" and not path.exists():
-        raise UsageError(f"data={value}: there is no such file or folder; expected digits, a path, or {DATA}")
-    return Dotted(name=value, sha256=None if value == "digits" else fingerprint(path))
+def _data(value: Named | Path) -> Dotted:
+    if callable(value) or dotted.is_dotted(str(value)):
+        return _dotted("data", value if callable(value) else str(value), DATA)
+    name = str(value)
+    path = Path(name).expanduser()
+    if name != "digits" and not path.exists():
+        raise UsageError(f"data={name}: there is no such file or folder; expected digits, a path, or {DATA}")
+    return Dotted(name=name, sha256=None if name == "digits" else fingerprint(path))

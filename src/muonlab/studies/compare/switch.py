@@ -176,14 +176,8 @@ class Switch:
         if not target or not own:
             return None, (0, len(own))
         level = fmean(target)
-        first = [
-            next(
-                (step for step, loss in zip(runs.steps, run["validation_loss"], strict=True) if _below(loss, level)),
-                None,
-            )
-            for run in own
-        ]
-        known = [step / runs.steps[-1] for step in first if step is not None]
+        first = [_first_below(runs.asked.training.steps, run["validation_loss"], level) for run in own]
+        known = [step / runs.asked.training.budget for step in first if step is not None]
         return (over_runs(known) if len(known) == len(own) else None), (len(known), len(own))
 
     def _settles(self, arm: Arm, effect: Effect | None) -> str:
@@ -207,8 +201,10 @@ class Switch:
         return f"Most of the width is spread between seeds: about {more} seeds would settle it (seeds={more})."
 
 
-def _below(loss: float | None, level: float) -> bool:
-    return loss is not None and loss <= level
+def _first_below(steps: Sequence[int], losses: Sequence[float | None], level: float) -> int | None:
+    """Return the step of the first evaluation at which a loss was at most a level; None where there is none."""
+    both = zip(steps, losses, strict=True)
+    return next((step for step, loss in both if loss is not None and loss <= level), None)
 
 
 # -- in words --------------------------------------------------------------------------------------

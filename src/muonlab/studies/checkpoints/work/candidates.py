@@ -24,19 +24,12 @@ Call = Callable[[nn.Module, Tensor, Tensor | None], Any]
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One model of a group.
+    """One model of a group."""
 
-    Attributes:
-        checkpoint: the path it is from, or a name.
-        member: its place among those of the file; None where the file has one.
-        load: returns the net.
-        num_bytes: of its weights.
-    """
-
-    checkpoint: str
-    member: int | None
+    checkpoint: str  # the path it is from, or a name
+    member: int | None  # its place among those of the file; None where the file has one
     load: Callable[[], nn.Module]
-    num_bytes: int
+    num_bytes: int  # of its weights
 
     @property
     def place(self) -> str:
@@ -46,21 +39,12 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Models of one architecture, not loaded yet.
-
-    Attributes:
-        group: as asked for.
-        net: what the architecture is called.
-        members: at least one.
-        untrained: makes the net with new weights, of torch's global generator; None where nothing can.
-        call: the net.
-        given: what the models are inspected on.
-    """
+    """Models of one architecture, not loaded yet, and what they are inspected on."""
 
     group: Group
-    net: str
-    members: Sequence[Member]
-    untrained: Callable[[], nn.Module] | None
+    net: str  # what the architecture is called
+    members: Sequence[Member]  # at least one
+    untrained: Callable[[], nn.Module] | None  # makes the net with new weights, of torch's global generator
     call: Call
     given: Material
 

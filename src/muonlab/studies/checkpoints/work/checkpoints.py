@@ -93,7 +93,7 @@ def _opened(place: Path) -> Iterator[Any]:
         with safe_open(place, framework="pt") as held:
             yield held
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{place} is no checkpoint that can be read ({error}); {EXPECTED}") from error
+        raise DataError(f"{place} cannot be read as a checkpoint ({error}); {EXPECTED}") from error
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -138,7 +138,7 @@ def _torch_state(place: Path) -> tuple[dict[str, Tensor], list[str]]:
     with place.open("rb") as file:
         start = file.read(2)
     if start != b"PK" and start[:1] != b"\x80":  # a zip, or a pickle of before torch 1.6
-        raise DataError(f"{place} is no checkpoint; {EXPECTED}")
+        raise DataError(f"{place} is not a checkpoint; {EXPECTED}")
     try:
         with warnings.catch_warnings(action="ignore"):  # of a pickle that is refused, what version it is
             held = torch.load(place, map_location="cpu", weights_only=True, mmap=start == b"PK")
@@ -146,12 +146,12 @@ def _torch_state(place: Path) -> tuple[dict[str, Tensor], list[str]]:
         # What the pickle asks for, where torch says it; torch's advice to load the file all the same is left out.
         asks = f" ({found[1]})" if (found := re.search(r"GLOBAL (\S+)", str(error))) else ""
         raise DataError(
-            f"{place} holds more than tensors and plain values{asks}, or is no file of torch.save; code in it is never "
-            "run: save model.state_dict()"
+            f"{place} holds more than tensors and plain values{asks}, or is not a file of torch.save; code in it is "
+            "never run: save model.state_dict()"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0].split(" In PyTorch ")[0][:200]
-        raise DataError(f"{place} is no checkpoint that can be read ({line}); {EXPECTED}") from error
+        raise DataError(f"{place} cannot be read as a checkpoint ({line}); {EXPECTED}") from error
     notes = []
     for key in INSIDE:
         if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):

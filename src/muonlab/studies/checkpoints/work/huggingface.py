@@ -61,8 +61,8 @@ def _classes(folder: Path) -> tuple[Any, Any]:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise DataError(
-            f"{folder}/config.json is of no architecture that transformers {transformers.__version__} knows without "
-            f"code of the folder's, which is never run ({one_line(error)})"
+            f"{folder}/config.json names an architecture that transformers {transformers.__version__} does not know "
+            f"without code of the folder's, which is never run ({one_line(error)})"
         ) from error
     names = config.architectures or []
     make = getattr(transformers, names[0], None) if names else None

@@ -39,7 +39,7 @@ def builder(name: str) -> Build:
         except Exception as error:  # a user's function may raise anything
             raise DataError(f"net={name} raised {one_line(error)}; expected {EXAMPLE}") from error
         if not isinstance(made, nn.Module):
-            raise DataError(f"net={name} returned a {type(made).__name__}, no torch.nn.Module; expected {EXAMPLE}")
+            raise DataError(f"net={name} returned a {type(made).__name__}, not a torch.nn.Module; expected {EXAMPLE}")
         return made
 
     return build

@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from muonlab.studies.compare.config import Task, Train, Trained, read
+from muonlab.studies.compare.config import Task, Train, Trained
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.optimizers import Custom
@@ -27,7 +27,7 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
     Raises:
         ValueError: a net, data or settings that do not fit; the message says what to do.
     """
-    job = read(config)
+    job = Train.model_validate(config)
     return finish(folder, lambda context: _train(job, _material(job.trained, job.training.batch), context), **where)
 
 
