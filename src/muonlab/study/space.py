@@ -49,6 +49,9 @@ class Range(BaseModel):
         return f"{self.low:g} to {self.high:g}{what}"
 
 
+DIMENSIONS = 16  # of the unit cube; a space has the first of them
+
+
 class Space(BaseModel):
     """Ranges of settings, and the number of trials.
 
@@ -60,7 +63,7 @@ class Space(BaseModel):
     """
 
     model_config = Frozen
-    ranges: dict[str, Range] = Field(min_length=1)
+    ranges: dict[str, Range] = Field(min_length=1, max_length=DIMENSIONS)
     defaults: dict[str, float]
     trials: int = Field(ge=2, le=1024)
     seed: int = 0
@@ -72,8 +75,8 @@ class Space(BaseModel):
 
         # A power of two is drawn and cut: what a Sobol sequence balances is whole powers.
         number = self.trials - 1
-        sequence = qmc.Sobol(len(self.ranges), rng=self.seed)
-        cube = sequence.random_base2((number - 1).bit_length())[:number].tolist()
+        sequence = qmc.Sobol(DIMENSIONS, rng=self.seed)  # of a fixed number: the scrambling depends on it
+        cube = sequence.random_base2((number - 1).bit_length())[:number, : len(self.ranges)].tolist()
         return (dict(self.defaults), *(self._at(row) for row in cube))
 
     def _at(self, row: list[float]) -> dict[str, float]:

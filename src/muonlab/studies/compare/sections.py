@@ -120,12 +120,19 @@ def curves(found: Found) -> tuple[Element, ...]:
     figures = []
     for key in CURVES:
         words = key.replace("_", " ")
-        if lines := tuple(_line(found, arm, key) for arm in found.arms if found.runs.ended(arm.label)):
+        arms = [arm for arm in found.arms if _has(found, arm, key)]
+        if lines := tuple(_line(found, arm, key) for arm in arms):
             caption = f"{words.capitalize()} of the final runs, mean with 95% intervals over seeds."
             panel = Lines(found.runs.asked.name, lines)
             axes = Axis("step"), Axis(words)
             figures.append(Figure(key.replace("_", "-"), words.capitalize(), caption, *axes, (panel,)))
     return tuple(figures)
+
+
+def _has(found: Found, arm: Arm, key: str) -> bool:
+    """Return whether an arm has final runs, and all of them this curve: a task without classes has no accuracy."""
+    ended = found.runs.ended(arm.label).values()
+    return bool(ended) and all(None not in run[key] for run in ended)
 
 
 def _line(found: Found, arm: Arm, key: str) -> Line:
