@@ -175,6 +175,8 @@ def test_shell_of_the_readme_runs(line, tmp_path, monkeypatch):
     if words[1] == "inspect":
         place_checkpoints(tmp_path)
         words += [] if "--taps" in words else ["--dry-run"]  # tests/test_cli_inspect.py measures
+    elif words[1] == "compare":
+        shutil.copytree(ROOT / "examples", tmp_path / "examples")
     elif words[1] == "run":
         words += [] if "preset=tiny" in words or "--dry-run" in words else ["--dry-run"]
     else:

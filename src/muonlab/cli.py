@@ -174,6 +174,48 @@ def inspect(
     return _run(package, asked, folder, 1, device, "auto")
 
 
+@app.command
+def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Compare optimizers on your own training: should you switch, and with which settings?
+
+    Every optimizer is tuned by as many trials, then runs with further seeds; the report ends in a verdict with an
+    interval that contains the luck of tuning. To resume, give the same command again.
+
+    For example:
+
+        muonlab compare my_project.py:task
+
+        muonlab compare my_project:task optimizers=adamw,muon,mine=my_pkg:Mine trials=16 seeds=5 steps=2000 --dry-run
+
+        muonlab compare net=my_nets:resnet data=images.zip adamw.lr=1e-4..1e-2
+
+    Parameters
+    ----------
+    words
+        A function task(seed) that returns (model, train, validation, loss), or net= and data=; and key=value:
+        optimizers (default adamw,muon; the first is the baseline), trials, seeds, steps, out (default
+        runs/compare-TASK), device, workers. All keys: docs/compare.md.
+    dry_run
+        Print the jobs, what each optimizer would be tried with and the estimated time, and run nothing.
+    """
+    from muonlab.jobs.local import available_cores
+    from muonlab.studies.compare.ask import ask, default_folder
+    from muonlab.study.settings import check_name, whole_number
+
+    study, asked, beside = ask(words)
+    folder = Path(",".join(beside.get("out", [str(DEFAULT_ROOT / default_folder(asked))])))
+    device = ",".join(beside.get("device", ["cpu"])).lower()
+    compile = ",".join(beside.get("compile", ["auto"]))
+    check_name("compile", compile, ("auto", "always", "never"))
+    workers = whole_number("workers", beside.get("workers", [str(available_cores())]), at_least=1, at_most=1024)
+    _check_device(device)
+    if dry_run:
+        for arm in asked.arms:
+            print(f"{arm.name}: {asked.searches[arm.label].words}")
+        return _forecast(study, asked, folder, workers)
+    return _run(study, asked, folder, workers, device, compile)
+
+
 def _write_report(folder: Path, package: Any = None) -> None:
     from dataclasses import replace
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from muonlab.report.findings import Column, Element, Table, Text, as_text
+from muonlab.stats.proportions import chance_limit, chance_limit_of_mean
 
 ERROR = 1e-3  # probability that chance alone exceeds the limit of one control
 
@@ -46,6 +48,18 @@ class Control:
             f"{self.title}: {self.what} is {as_text(self.value, 'accuracy')}, "
             f"more than the {as_text(self.limit, 'accuracy')} that {self.why} explains"
         )
+
+
+def at_chance(
+    name: str, what: str, accuracies: Sequence[float], chance: float, examples: int, place: str = ""
+) -> Control:
+    """Return the control of nets that cannot know better than chance: the mean of their accuracies must be at chance.
+
+    The limit is the larger of what the spread between nets explains and what one guess per example does. Nets do not
+    guess examples independently: a randomly initialised one maps similar examples to one class.
+    """
+    limit = max(chance_limit_of_mean(chance, accuracies, ERROR), chance_limit(chance, examples, 1, ERROR))
+    return Control(name, what, fmean(accuracies), chance, limit, len(accuracies), place, examples)
 
 
 def failed(controls: Sequence[Control]) -> list[Control]:

@@ -265,7 +265,7 @@ def rates(chosen: Chosen, label: str, name: str) -> tuple[float, ...]:
     raise UsageError(f"{label}={name} has no learning rates; give two or more, such as {label}.rates=1e-4,3e-4,1e-3")
 
 
-def check_differ(arms: Mapping[str, tuple[Any, tuple[float, ...]]]) -> None:
+def check_differ(arms: Mapping[str, tuple[Any, Any]]) -> None:
     """Raise UsageError where two labels stand for one optimizer with the same settings and learning rates."""
     for label, arm in arms.items():
         if other := next((each for each in arms if each < label and arms[each] == arm), None):

@@ -31,6 +31,11 @@ class Search(BaseModel):
     rates: tuple[Rate, ...] = Field(min_length=2)
     extensions: int = Field(default=3, ge=0, le=MAX_EXTENSIONS)
 
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"learning rates {_in_words(self.rates)}"
+
 
 @dataclass(frozen=True)
 class Policy:

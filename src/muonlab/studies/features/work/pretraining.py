@@ -47,7 +47,7 @@ def build_engine(
 ) -> tuple[Engine, str | None]:
     """Return the engine of the members, and why it is not the faster one."""
     build = material.builder(data)
-    treated = optimizers.of_config(build(), optimizer, rates, stems=STEMS)
+    treated = optimizers.of_config(build(), optimizer, [{"lr": rate} for rate in rates], stems=STEMS)
     rows = data.train.first(engine.TRIAL_ROWS)
     return engine.build(build, softmax_per_example, treated, own, rows.inputs, rows.labels, device=device)
 
