@@ -49,7 +49,9 @@ def check_custom(own: Custom, material: Material, label: str) -> None:
     """Raise ValueError where an optimizer of a user's own cannot train the net."""
     with torch.random.fork_rng():
         net = material.build()
-    optimizers.check(own.call.load("optimizers"), own.arguments, net, f"{label}={own.call.name}")
+    given = ", ".join(f"{key}={value}" for key, value in own.arguments.items())
+    called = f"{label}={own.call.name}" + (f" with {given}" if given else "")
+    optimizers.check(own.call.load("optimizers"), own.arguments, net, called)
 
 
 class Draw:
