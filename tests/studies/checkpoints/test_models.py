@@ -69,6 +69,8 @@ def test_checkpoints_that_fail_all_the_same_say_why(checkpoint, tmp_path, monkey
     ("models", "settings", "message"),
     [
         ({"A": net(0), "B": "x.pt"}, {}, "models has both paths and modules"),
+        ({"A": net(0), "B": 3}, {}, "models has a int for B; expected modules of torch or paths of checkpoints"),
+        ({"A": []}, {}, "models has an empty list for A"),
         ({"A": net(0)}, {"measur": ["rank"]}, "unknown setting 'measur'; did you mean 'measures'"),
         ({"A": net(0)}, {"net": {"A": "m:f"}}, r"net\.A has no effect on modules in memory"),
         ({"A": net(0), "B": net(0)}, {}, "A 0 of A and B 0 of B have the same weights"),

@@ -93,7 +93,13 @@ def inspect(
             given[key] = value
     folder = Path(out)
     store.check(folder, STUDY)
-    paths = [isinstance(model, str | Path) for group in groups.values() for model in group]
+    paths = []
+    for name, group in groups.items():
+        for model in group or [None]:
+            paths.append(isinstance(model, str | Path))
+            if not paths[-1] and not hasattr(model, "named_modules"):
+                kind = f"a {type(model).__name__}" if group else "an empty list"
+                raise UsageError(f"models has {kind} for {name}; expected modules of torch or paths of checkpoints")
     if any(paths) and not all(paths):
         raise UsageError("models has both paths and modules; give either")
     if any(paths):

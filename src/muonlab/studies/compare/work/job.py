@@ -54,7 +54,9 @@ def check_custom(own: Custom, material: Material | TaskMaterial, label: str) -> 
     """Raise ValueError where an optimizer of a user's own cannot train the net."""
     with torch.random.fork_rng():
         net = material.build()
-    optimizers.check(own.call.load("optimizers"), own.arguments, net, f"{label}={own.call.name}")
+    given = ", ".join(f"{key}={value}" for key, value in own.arguments.items())
+    called = f"{label}={own.call.name}" + (f" with {given}" if given else "")
+    optimizers.check(own.call.load("optimizers"), own.arguments, net, called)
 
 
 def _train(job: Train, material: Material | TaskMaterial, context: Context) -> dict[str, Any]:
