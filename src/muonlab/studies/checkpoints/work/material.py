@@ -67,7 +67,7 @@ def _texts(data: Texts, tokenizer: str) -> Material:
     whole = labelled = other = None
     notes = [f"tokens of {tokenizer}, {vocabulary} ids"]
     if data.source is not None:
-        whole = TextDataset(text.language(data.source, limit=data.limit), data.length, tokenizer, encoder)
+        whole = TextDataset(text.language(data.source, limit=data.limit), data.length, encoder)
         notes.append(f"next tokens of the last tenth of {whole}")
     if data.examples is not None:
         passages = text.examples(data.examples, test=data.examples_test, per_class=data.per_class, seed=DATA_SEED)
