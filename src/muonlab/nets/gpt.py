@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from muonlab.nets.arguments import check_choice, check_multiple, check_positive
 from muonlab.nets.dropout import Dropout
-from muonlab.nets.linear import Linear
-from muonlab.nets.norm import RMSNorm, reset_norms
-from muonlab.nets.prenorm import ACTIVATIONS, Block, FeedForward, SelfAttention
+from muonlab.nets.layers import Linear, RMSNorm, block_names, reset_norms
+from muonlab.nets.prenorm import ACTIVATIONS, Block, SelfAttention
+from muonlab.nets.prenorm import feed_forward as make_feed_forward
 
 NORMS = ("layer", "rms")
 POSITIONS = ("learned", "rope")
@@ -84,19 +84,18 @@ class GPT(nn.Module):
         if positions == "rope":
             check_multiple("width", width, "2 * heads", 2 * heads, "positions='rope' needs")
         if padding is not None and padding not in range(vocabulary):
-            raise ValueError(f"padding={padding!r} is no token id; expected None or 0 to {vocabulary - 1}")
+            raise ValueError(f"padding={padding!r} is not a token id; expected None or 0 to {vocabulary - 1}")
         self.is_classifier, self.padding = classes is not None, padding
         self.embedding = nn.Embedding(vocabulary, width)
         self.position_embedding = nn.Embedding(context, width) if positions == "learned" else None
         self.dropout = Dropout(dropout, layer=0)
         make_norm = partial(RMSNorm, width) if norm == "rms" else partial(nn.LayerNorm, width, bias=bias)
+        base = rope_base if positions == "rope" else None
         self.blocks = nn.ModuleList(
             Block(
                 make_norm,
-                SelfAttention(
-                    width, heads, bias=bias, causal=True, rope_base=rope_base if positions == "rope" else None
-                ),
-                FeedForward(width, ff_width, feed_forward, bias=bias),
+                SelfAttention(width, heads, bias=bias, causal=True, rope_base=base),
+                make_feed_forward(width, ff_width, feed_forward, bias=bias),
                 dropout=dropout,
                 index=index,
             )
@@ -106,10 +105,7 @@ class GPT(nn.Module):
         self.head = None if tied and classes is None else Linear(width, vocabulary if classes is None else classes)
         self.reset_parameters()
 
-    @property
-    def taps(self) -> tuple[str, ...]:
-        """Names of the blocks, whose outputs are the hidden states, (B, T, D), in order."""
-        return tuple(f"blocks.{index}" for index in range(len(self.blocks)))
+    taps = property(block_names)  # of hidden states, (B, T, D)
 
     def forward(self, tokens: Tensor, key: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
         """Return logits of the next token, (B, T, V); or of classes, (B, C).
@@ -159,7 +155,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew, and set the biases to zero and the norms to the identity.
+        """Draw all weights, and set the biases to zero and the norms to the identity.
 
         Tables and matrices are normal with standard deviation .02 (Radford et al. 2018), those that write to the
         residual stream with .02 / sqrt(2 depth), as there are 2 depth of them (Radford et al. 2019).
