@@ -107,18 +107,11 @@ class GPT(nn.Module):
 
     taps = property(block_names)  # of hidden states, (B, T, D)
 
-    def forward(self, tokens: Tensor, key: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-        """Return logits of the next token, (B, T, V); or of classes, (B, C).
-
-        Args:
-            tokens: token ids, (B, T) int64.
-            key: dropout key, an int64 scalar (see `Dropout`); unused in eval mode.
-            lengths: tokens of each text without what fills it up, (B,) int64 from 1 to T; for classes only. By default
-                what comes before the padding, or T where the net knows of none.
+    def forward(self, tokens: Tensor, key: Tensor | None = None) -> Tensor:
+        """Return logits of the next token, (B, T) int64 -> (B, T, V); or of classes, (B, C). Key as of `Dropout`.
 
         Raises:
-            ValueError: tokens or lengths of another shape, lengths for a net without classes, a text that is longer
-                than the learned positions.
+            ValueError: tokens of another shape, or a text that is longer than the learned positions.
         """
         if tokens.ndim != 2:
             raise ValueError(f"tokens have the shape {tuple(tokens.shape)}; expected (batch, tokens)")
@@ -134,23 +127,16 @@ class GPT(nn.Module):
         x = self.dropout(x, key)
         for block in self.blocks:
             x = block(x, key)
-        if self.is_classifier:
-            x = self._last(x, tokens, lengths)
-        elif lengths is not None:
-            raise ValueError("lengths are for a net with classes, and this one has classes=None; expected no lengths")
-        x = self.norm(x)
+        x = self.norm(self._last(x, tokens) if self.is_classifier else x)
         if self.head is not None:
             return self.head(x)
         return F.linear(x.flatten(0, 1), self.embedding.weight).unflatten(0, x.shape[:2])  # rows, as in `Linear`
 
-    def _last(self, x: Tensor, tokens: Tensor, lengths: Tensor | None) -> Tensor:
+    def _last(self, x: Tensor, tokens: Tensor) -> Tensor:
         """Return the state of the last token of each text, (B, T, D) -> (B, D)."""
-        if lengths is None:
-            if self.padding is None:
-                return x[:, -1]
-            lengths = (tokens != self.padding).sum(dim=1).clamp(min=1)  # of an empty text the first padding is read
-        elif lengths.shape != tokens.shape[:1]:
-            raise ValueError(f"lengths have the shape {tuple(lengths.shape)}; expected {tuple(tokens.shape[:1])}")
+        if self.padding is None:
+            return x[:, -1]
+        lengths = (tokens != self.padding).sum(dim=1).clamp(min=1)  # (B,); of an empty text the first padding is read
         return x.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
 
     @torch.no_grad()

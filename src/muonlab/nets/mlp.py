@@ -96,12 +96,7 @@ class MLP(nn.Module):
     taps = property(layers.block_names)  # of hidden states, (B, D)
 
     def forward(self, inputs: Tensor, key: Tensor | None = None) -> Tensor:
-        """Return the logits: (B, ...) -> (B, C); with a vocabulary (B, T) int64 -> (B, C).
-
-        Args:
-            inputs: examples.
-            key: dropout key, an int64 scalar (see `Dropout`); unused in eval mode.
-        """
+        """Return the logits: (B, ...) -> (B, C); with a vocabulary (B, T) int64 -> (B, C). Key as of `Dropout`."""
         if self.vocabulary is not None:
             # Not F.one_hot, which reads its smallest entry and so does not stack.
             ids = torch.arange(self.vocabulary, device=inputs.device)

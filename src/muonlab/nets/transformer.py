@@ -213,7 +213,12 @@ class Transformer(nn.Module):
         self.shortcuts, self.positions = True, positions
         self.embedding_std, self.init_scale = embedding_std, init_scale
         self.embedding = nn.Embedding(vocabulary, width)
-        self.position_embedding = _position_table(context, width) if positions == "learned" else None
+        self.position_embedding = None
+        if positions == "learned":
+            if context is None:
+                raise ValueError("positions='learned' needs context, the tokens of the longest sequence; got None")
+            check_positive(context=context)
+            self.position_embedding = nn.Embedding(context, width)
         self.blocks = nn.ModuleList()
         for layer in range(depth):
             attention = Attention(width, heads, causal, base, bias)
@@ -225,11 +230,7 @@ class Transformer(nn.Module):
         self.head = Linear(width, classes, bias)
 
     def forward(self, tokens: Tensor, key: Tensor | None = None) -> Tensor:
-        """Return the logits at the last position: (B, T) int64 -> (B, C).
-
-        Args:
-            tokens: token ids.
-            key: dropout key, an int64 scalar (see `Dropout`); unused in eval mode.
+        """Return the logits at the last position: (B, T) int64 -> (B, C); key as of `Dropout`.
 
         Raises:
             ValueError: more tokens than learned positions.
@@ -266,10 +267,3 @@ class Transformer(nn.Module):
                     module.bias.zero_()
             elif isinstance(module, nn.Embedding):
                 module.weight.normal_(std=self.init_scale * self.embedding_std, generator=generator)
-
-
-def _position_table(context: int | None, width: int) -> nn.Embedding:
-    if context is None:
-        raise ValueError("positions='learned' needs context, the number of tokens of the longest sequence; got None")
-    check_positive(context=context)
-    return nn.Embedding(context, width)

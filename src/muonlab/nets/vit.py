@@ -134,14 +134,10 @@ class ViT(nn.Module):
     taps = property(block_names)  # of hidden states, (B, T, D), a class token first
 
     def forward(self, images: Tensor, key: Tensor | None = None) -> Tensor:
-        """Return the logits: (B, channels, height, width) -> (B, C).
-
-        Args:
-            images: of the size that the net was made for.
-            key: dropout key, an int64 scalar (see `Dropout`); unused in eval mode.
+        """Return the logits: (B, channels, height, width) -> (B, C); key as of `Dropout`.
 
         Raises:
-            ValueError: images of another shape.
+            ValueError: images of another size than the net was made for.
         """
         if images.ndim != 4 or images.shape[1:] != self.image_shape:
             expected = ", ".join(map(str, self.image_shape))
