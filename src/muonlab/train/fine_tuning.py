@@ -19,7 +19,7 @@ NONE = -1  # the best step of a member that has none
 
 @dataclass(frozen=True)
 class FineTuned:
-    """What fine-tuning gave each member; all on the CPU, losses and accuracies in float64.
+    """The evaluations of each member, and its test at the best of them; on the CPU, losses and accuracies in float64.
 
     Attributes:
         steps: (E,) steps made before each evaluation.
@@ -61,13 +61,13 @@ def fine_tune(
     Args:
         engine: the members, changed.
         draw: as of `muonlab.train.loop.train`, as are steps, context, pace and compile.
-        validation: shared by the members, where the engine is.
+        validation: shared by the members, on the engine's device.
         test: likewise; None reads none, as where a learning rate is being chosen.
         steps: after which to evaluate on validation.
-        context: where the job works.
+        context: see above.
         patience: end when for so many evaluations no member has improved; never by default.
-        pace: of the learning rates.
-        compile: the gradient.
+        pace: see above.
+        compile: see above.
         rows: of a set that are evaluated at once, which bounds the memory.
     """
     best, made, seen, num_idle = _Best(engine), [], [], 0
