@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
@@ -67,6 +67,15 @@ class Labelled:
 Some = TypeVar("Some", bound=Labelled)
 
 
+class Choice(TypedDict, total=False):
+    """The examples to keep, as arguments of `subset` and of what reads and then chooses."""
+
+    classes: Iterable[object] | None
+    per_class: int | None
+    test_per_class: int | None
+    seed: int
+
+
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
     """Return distinct class names in order: as numbers where all are whole numbers, else by code point."""
     distinct = set(names)
@@ -97,10 +106,12 @@ def wanted_classes(classes: Iterable[object] | None, known: Sequence[str], sourc
     return wanted
 
 
-def check_limit(key: str, limit: int | None) -> None:
-    """Raise DataError where a limit on the examples per class is below 1."""
-    if limit is not None and limit < 1:
-        raise DataError(f"{key}={limit} is too small; expected at least 1, or nothing for all examples")
+def check_limits(per_class: int | None, test_per_class: int | None) -> tuple[int | None, int | None]:
+    """Return limits on the examples per class, outside the test set and within; raise DataError for one below 1."""
+    for key, limit in (("per_class", per_class), ("test_per_class", test_per_class)):
+        if limit is not None and limit < 1:
+            raise DataError(f"{key}={limit} is too small; expected at least 1, or nothing for all examples")
+    return per_class, test_per_class
 
 
 def subset(
@@ -126,8 +137,7 @@ def subset(
     """
     wanted = wanted_classes(classes, data.classes, data.source)
     sides = (("per_class", ~data.is_test, per_class), ("test_per_class", data.is_test, test_per_class))
-    for key, _, limit in sides:
-        check_limit(key, limit)
+    check_limits(per_class, test_per_class)
     if test_per_class is not None and not data.has_test:
         raise DataError(f"test_per_class={test_per_class}, but {data.source} has no test set; leave it out")
     generator = torch.Generator().manual_seed(seed)

@@ -47,9 +47,8 @@ def is_idx(name: str) -> bool:
 def read_idx(path: str | Path, class_names: Sequence[str] | None = None) -> Images:
     """Return the images of IDX files, whose labels are in the file of that name with "labels" for "images".
 
-    Args:
-        path: a file of images, or a folder with train-images... and, for a test set, t10k-images... or test-images...
-        class_names: names of the labels 0, 1, ...; None names each label by its number.
+    The path is that of a file of images, or of a folder with train-images... and, for a test set, t10k-images... or
+    test-images... Class names are as of `from_arrays`.
 
     Raises:
         DataError: a file that is missing, torn or of another format, labels that do not fit the images or the names.
@@ -116,12 +115,10 @@ def read_idx_array(path: str | Path) -> Tensor:
 
 
 def read_npz(path: str | Path, class_names: Sequence[str] | None = None) -> Images:
-    """Return the images of a .npz file. Needs NumPy.
+    """Return the images of a .npz file, which needs NumPy. Class names are as of `from_arrays`.
 
-    Args:
-        path: a file with the keys x_train, y_train, x_test, y_test (the last two may be absent), or train_images,
-            train_labels, ..., or images, labels. Other keys are named in `skipped`.
-        class_names: names of the labels 0, 1, ...; None names each label by its number.
+    It has the keys x_train, y_train, x_test, y_test (the last two may be absent), or train_images, train_labels, ...,
+    or images, labels. Other keys are named in `skipped`.
 
     Raises:
         DataError: missing, torn, no such keys, arrays of Python objects, of a wrong shape or type, labels that do not

@@ -8,15 +8,15 @@
 import io
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
-from muonlab.data.examples import Skipped, check_limit, class_order, wanted_classes
+from muonlab.data.examples import Choice, Skipped, check_limits, class_order, wanted_classes
 from muonlab.data.image_set import Images, Size, sides_of
 from muonlab.data.sources import DataError, check_name, existing, package
 
@@ -34,27 +34,17 @@ class Entry(NamedTuple):
     is_test: bool
 
 
-def read(
-    path: str | Path,
-    *,
-    size: Size | None = None,
-    classes: Iterable[object] | None = None,
-    per_class: int | None = None,
-    test_per_class: int | None = None,
-    seed: int = 0,
-) -> Images:
+def read(path: str | Path, *, size: Size | None = None, **choice: Unpack[Choice]) -> Images:
     """Return the images of a folder or zip of class folders.
 
     A file that is not an image or a broken one is skipped and named. Where any image has colour, all are RGB. Images of
-    16 bits keep the upper 8, and transparency is dropped.
+    16 bits keep the upper 8, and transparency is dropped. Only the files of the choice are opened, and where it has
+    limits, they are drawn until enough have been read; labels and `Images.classes` count all classes.
 
     Args:
         path: the folder or the .zip.
         size: side, or (height, width), that every image is stretched to (bilinear, antialiased).
-        classes: the classes whose files are opened; None opens all. Labels and `Images.classes` count all of them.
-        per_class: number of images of each class outside the test set after which no more are opened; None opens all.
-        test_per_class: the same within the test set.
-        seed: which images a limit opens.
+        **choice: as of `muonlab.data.examples.subset`.
 
     Raises:
         DataError: nothing there, not a zip, no images, no class folders, one class only, a test class that train
@@ -63,20 +53,19 @@ def read(
     """
     pillow = package("PIL.Image", "pillow", "reading JPEG and PNG files")
     sides = None if size is None else sides_of(size)
-    check_limit("per_class", per_class)
-    check_limit("test_per_class", test_per_class)
+    limits = check_limits(choice.get("per_class"), choice.get("test_per_class"))
     with _opened(existing(path)) as (names, read_file):
         entries, skipped = layout(names, str(path))
         known = class_order(entry.label for entry in entries if not entry.is_test)
-        wanted = wanted_classes(classes, known, str(path))
+        wanted = wanted_classes(choice.get("classes"), known, str(path))
         groups: dict[tuple[bool, str], list[Entry]] = {}
         for entry in entries:
             groups.setdefault((entry.is_test, entry.label), []).append(entry)
         for (_, label), group in groups.items():
             check_name("class", label, known, f"it has {group[0].name}, but its training folder has")
         taken: list[tuple[Entry, Tensor]] = []
-        generator = torch.Generator().manual_seed(seed)
-        for is_test, limit in ((False, per_class), (True, test_per_class)):
+        generator = torch.Generator().manual_seed(choice.get("seed", 0))
+        for is_test, limit in zip((False, True), limits, strict=True):
             for label in (name for name in known if name in wanted):
                 group = groups.get((is_test, label), [])
                 if limit is not None:

@@ -5,14 +5,14 @@ parts = split(images, seed=0)
 first_half = subset(images, classes=range(5))
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import torch
 
 from muonlab.data import image_arrays, image_folders
-from muonlab.data.examples import split, subset
+from muonlab.data.examples import Choice, split, subset
 from muonlab.data.image_set import Images, Size, join, resize
 from muonlab.data.sources import DataError, existing, package
 
@@ -27,10 +27,7 @@ def load(
     test: str | Path | None = None,
     size: Size | None = None,
     class_names: Sequence[str] | None = None,
-    classes: Iterable[object] | None = None,
-    per_class: int | None = None,
-    test_per_class: int | None = None,
-    seed: int = 0,
+    **choice: Unpack[Choice],
 ) -> Images:
     """Return labelled images, (N, C, H, W), first those outside the test set. Nothing is downloaded or written.
 
@@ -41,25 +38,22 @@ def load(
         test: another such source, which becomes the test set.
         size: side, or (height, width), that every image is stretched to (bilinear, antialiased).
         class_names: names of the labels 0, 1, ...; for IDX and .npz, whose labels are numbers.
-        classes: names of the classes to keep (numbers do), relabelled in this order; None keeps all.
-        per_class: number of images of each class outside the test set; None keeps all.
-        test_per_class: the same within the test set.
-        seed: which images a limit keeps.
+        **choice: which of them, as of `subset`.
 
     Raises:
         DataError: whatever is wrong with the source or the choice; the message says what to do.
     """
-    wanted = None if classes is None else tuple(classes)
-    choice: dict[str, Any] = {"classes": wanted, "per_class": per_class, "seed": seed}
+    if (classes := choice.get("classes")) is not None:
+        choice["classes"] = tuple(classes)  # read more than once
     if test is None:
-        images = _read(source, size, class_names, {**choice, "test_per_class": test_per_class})
-    else:
-        own = _read(source, size, class_names, choice)
-        images = join(own, _read(test, size, class_names, {**choice, "per_class": test_per_class}))
-    return subset(images, **choice, test_per_class=test_per_class)
+        return subset(_read(source, size, class_names, choice), **choice)
+    of_train: Choice = {**choice, "test_per_class": None}
+    of_test: Choice = {**of_train, "per_class": choice.get("test_per_class")}
+    images = _read(source, size, class_names, of_train)
+    return subset(join(images, _read(test, size, class_names, of_test)), **choice)
 
 
-def _read(source: str | Path, size: Size | None, class_names: Sequence[str] | None, choice: dict[str, Any]) -> Images:
+def _read(source: str | Path, size: Size | None, class_names: Sequence[str] | None, choice: Choice) -> Images:
     """Return all images of one source; of class folders only those of the choice, which saves reading the others."""
     if str(source) == DIGITS:
         return _sized(digits(), size)

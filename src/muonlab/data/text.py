@@ -5,15 +5,15 @@ passages = examples("packages")
 parts = split(passages, seed=0)
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import torch
 
 from muonlab.data import library
 from muonlab.data.encodings import Decoded, decode, with_newlines
-from muonlab.data.examples import Labelled, check_classes, class_order, split, subset
+from muonlab.data.examples import Choice, Labelled, check_classes, class_order, split, subset
 from muonlab.data.sources import DataError, check_name, existing, read_bytes
 from muonlab.data.tables import Rows, columns, label_first
 
@@ -125,10 +125,7 @@ def examples(
     text_column: str | None = None,
     label_column: str | None = None,
     sublabels: bool = False,
-    classes: Iterable[object] | None = None,
-    per_class: int | None = None,
-    test_per_class: int | None = None,
-    seed: int = 0,
+    **choice: Unpack[Choice],
 ) -> Passages:
     """Return labelled texts. Nothing is downloaded.
 
@@ -141,10 +138,7 @@ def examples(
         text_column: of a table; None is "text".
         label_column: of a table; None is "label".
         sublabels: of lines with the label first: whether "DESC:manner" is a class, or "DESC".
-        classes: names of the classes to keep (numbers do), relabelled in this order; None keeps all.
-        per_class: number of texts of each class outside the test set; None keeps all.
-        test_per_class: the same within the test set.
-        seed: which texts a limit keeps.
+        **choice: which of them, as of `subset`.
 
     Raises:
         DataError: whatever is wrong with the source or the choice; the message says what to do.
@@ -166,7 +160,7 @@ def examples(
             else:
                 rows.append(label_first(found.text, file, sublabels=sublabels))
         passages = _of_rows(list(map(str, files)), rows, decoded)
-    return subset(passages, classes=classes, per_class=per_class, test_per_class=test_per_class, seed=seed)
+    return subset(passages, **choice)
 
 
 def _of_rows(names: list[str], rows: list[Rows], decoded: list[Decoded]) -> Passages:

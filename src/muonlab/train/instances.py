@@ -124,8 +124,8 @@ class Instances:
 
 def views(stacks: Mapping[str, Tensor]) -> list[dict[str, nn.Parameter]]:
     """Return for each of S members its parameters, views into the stacks (S, ...)."""
-    own = (zip(stacks, member, strict=True) for member in zip(*stacks.values(), strict=True))
-    return [{name: nn.Parameter(p) for name, p in each} for each in own]
+    num_members = len(next(iter(stacks.values())))
+    return [{name: nn.Parameter(stack[k]) for name, stack in stacks.items()} for k in range(num_members)]
 
 
 PROTOCOL = ("step", "zero_grad", "param_groups", "state", "state_dict", "load_state_dict")
@@ -143,8 +143,8 @@ def _made(factory: OptimizerFactory, own: Mapping[str, nn.Parameter]) -> list[Op
         closure = inspect.signature(optimizer.step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
             raise ValueError(
-                f"{type(optimizer).__name__} needs a closure that computes the loss again, and a step here has one forward and backward "
-                "pass; expected an optimizer whose step() takes the gradients as they are"
+                f"{type(optimizer).__name__} needs a closure that computes the loss again, and a step here has one "
+                "forward and backward pass; expected an optimizer whose step() takes the gradients as they are"
             )
     held = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     names = {id(p): name for name, p in own.items()}
