@@ -33,7 +33,7 @@ def assert_right(found, parameters, *batch):
     assert torch.equal(found["unused"], torch.zeros(S, 4, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("height", [1, 2, 5, 9])
+@pytest.mark.parametrize("height", [2, 9])
 def test_each_member_has_its_own(height):
     arguments = draw()
     assert_right(Gradients(loss, height)(*arguments), *arguments)
@@ -61,8 +61,8 @@ def test_where_one_member_is_too_many_it_says_so():
         Gradients(none, S)(*draw())
 
 
-# Bug: heights were tried and timed, so that a result's last digits hung on what else the machine did.
-@pytest.mark.parametrize(("stacks_of", "expected"), [(0.5, 1), (1, 1), (1.5, 2), (3, 3), (4, 3), (100, S)])
+# Bug: heights were tried and timed, so that a result's last digits depended on what else the machine did.
+@pytest.mark.parametrize(("stacks_of", "expected"), [(0.5, 1), (1.5, 2), (4, 3), (100, S)])
 def test_the_work_of_a_member_decides_the_height_and_stacks_are_even(monkeypatch, stacks_of, expected):
     flops = 2 * 2 * B * D * 2  # a product forward and one backward
     monkeypatch.setattr(room, "STACK_FLOPS", stacks_of * flops)
