@@ -14,7 +14,7 @@ from pathlib import Path
 from muonlab.data.encodings import decode, with_newlines
 from muonlab.data.sources import DataError
 
-# Not sources of the library: tests, what is installed beside it, and pydoc_data, which is the documentation again.
+# Not sources of the library: tests, installed packages, and pydoc_data, which is the documentation again.
 OTHER_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "pydoc_data"}
 # Packages of some size with several modules, in every Python since 3.11 and in what Linux distributions keep of it.
 PACKAGES = ("asyncio", "email", "importlib", "multiprocessing", "urllib", "xml")

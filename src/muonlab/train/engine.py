@@ -49,7 +49,7 @@ def build(
         A `Population` and None; or a `Sequential` and the reason, a sentence for users.
 
     Raises:
-        ValueError: a net whose weights cannot be drawn anew, or an optimizer that does not fit (`Instances`).
+        ValueError: a net whose weights cannot be drawn, or an optimizer that does not fit (`Instances`).
         Exception: what the net or the loss raise on these rows when a member is alone.
     """
     reason = obstacle(
