@@ -62,7 +62,6 @@ OPERATIONS = {
     "nonzero": lambda x: (x > 0).nonzero(),
     "mask": lambda x: x[x > 0],
     "masked_select": lambda x: x.masked_select(x > 0),
-    "repeat_interleave": lambda x: x[0].repeat_interleave((x[0] > 0).long()),
 }
 
 
@@ -95,7 +94,6 @@ NOT_STACKED = {
     "nonzero": (kind("nonzero"), "the net calls torch.nonzero, whose .* torch.where with three arguments"),
     "mask": (kind("mask"), r"selects by a boolean mask, .*; write torch.where\(mask, x, 0\)"),
     "masked_select": (kind("masked_select"), r"selects by a boolean mask, .*; write torch.where\(mask, x, 0\)"),
-    "repeat_interleave": (kind("repeat_interleave"), r"torch.func cannot stack the net \(RuntimeError"),
 }
 
 

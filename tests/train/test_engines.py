@@ -23,7 +23,12 @@ IN_FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}  # over some steps: alone, a member's 
 EXACT = {"rtol": 0, "atol": 0}
 V, C, T, B = 9, 5, 4, 8
 SEEDS = (3, 4, 5)
-RATES = {"muon": 0.02, "adamw": 1e-3, "sgd": 0.1}
+HYPER = {
+    "muon": (muon, {"lr": 0.02, "weight_decay": 0.01}),
+    "adamw": (adamw, {"lr": 1e-3, "beta1": 0.9, "beta2": 0.98, "weight_decay": 0.01}),
+    "sgd": (sgd, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
+}
+every_optimizer = pytest.mark.parametrize("optimizer", HYPER)
 
 
 def transformer(**options):
@@ -32,8 +37,8 @@ def transformer(**options):
 
 def by_rule(name, net=None, lr=None):
     """Muon for matrices of blocks and AdamW for all else; or one rule for all."""
-    rate = RATES[name] if lr is None else lr
-    one = Treatment({"adamw": adamw, "sgd": sgd}.get(name, muon), {"lr": rate, "weight_decay": 0.01})
+    rule, hyper = HYPER[name]
+    one = Treatment(rule, hyper if lr is None else {**hyper, "lr": lr})
     rest = Treatment(adamw, {"lr": 1e-3}) if name == "muon" else one
     named = (net or transformer()).named_parameters()
     return {each: one if each.startswith("blocks.") and p.ndim == 2 else rest for each, p in named}
@@ -65,7 +70,7 @@ def assert_same(found, expected, **tolerance):
 # ---- a population
 
 
-@pytest.mark.parametrize("optimizer", RATES)
+@every_optimizer
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_population_is_its_members_trained_one_after_the_other_and_each_alone(optimizer, loss):
     engines = [
@@ -152,7 +157,7 @@ def test_evaluation_is_in_eval_mode_over_all_rows():
         assert torch.equal(hits[member], logits.argmax(dim=1) == labels)
 
 
-@pytest.mark.parametrize("optimizer", RATES)
+@every_optimizer
 def test_a_population_goes_on_from_its_tensors_bit_for_bit(optimizer):
     first, second = (population(by_rule(optimizer), dtype=torch.float32) for _ in range(2))
     held = train(first, range(3)).tensors()
@@ -164,34 +169,34 @@ def test_a_population_goes_on_from_its_tensors_bit_for_bit(optimizer):
     assert_same(held, copies, **EXACT)
 
 
-def fifty_steps_are_those_of_the_plain_module(optimizer, prepare):
+def many_steps_are_those_of_the_plain_module(optimizer, prepare):
     made = population(by_rule(optimizer), (3, 4))
     prepare(made)
     plain = transformer()
     plain.shortcuts = False
     reference = Sequential(plain, softmax, by_rule(optimizer), (3, 4), dtype=torch.float64)
     for engine in (made, reference):
-        train(engine, range(50), (0, 1))
+        train(engine, range(20), (0, 1))
     for name, p in reference.parameters.items():
         torch.testing.assert_close(made.parameters[name], p, rtol=1e-9, atol=1e-9 * p.abs().max().item())
 
 
 @pytest.mark.parametrize(("optimizer", "height"), [("muon", 1), ("adamw", 2)])
-def test_fifty_steps_are_those_of_the_plain_module_at_any_height(optimizer, height):
+def test_many_steps_are_those_of_the_plain_module_at_any_height(optimizer, height):
     def prepare(made):
         made.gradients.height = height
 
-    fifty_steps_are_those_of_the_plain_module(optimizer, prepare)
+    many_steps_are_those_of_the_plain_module(optimizer, prepare)
 
 
-def test_fifty_compiled_steps_are_those_of_the_plain_module(compiled_programs):
+def test_many_compiled_steps_are_those_of_the_plain_module(compiled_programs):
     def prepare(made):
         assert made.compile(*batch(0, (0, 1)))
         assert made.gradients.is_compiled
 
     found = []
     for optimizer in ("muon", "adamw"):
-        fifty_steps_are_those_of_the_plain_module(optimizer, prepare)
+        many_steps_are_those_of_the_plain_module(optimizer, prepare)
         found.append(set(compiled_programs.glob("*.pt2")))
     assert found[0] == found[1] != set()  # the optimizers share one
 

@@ -45,7 +45,7 @@ class GPT(nn.Module):
         padding: token id that fills short texts up at their end; the last token is then the one before it.
 
     Raises:
-        ValueError: a size below one, a width that the heads do not divide, an unknown option, a padding that is not
+        ValueError: a size below one, a width that the heads do not divide, an unknown option, a padding that is not a
             token id.
 
     Example:
