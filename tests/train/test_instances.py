@@ -226,10 +226,11 @@ def test_gradients_may_be_written_to_also_those_that_are_expanded_or_of_two_para
                 p.grad.mul_(2)
             super().step()
 
-    # As torch.func returns the gradient of a sum: one number expanded; and of parameters that are only ever added.
-    gradient, stacks = torch.ones(1, 1).expand(1, 3), {"a": torch.zeros(1, 3), "b": torch.zeros(1, 3)}
+    # As torch.func returns that of parameters that are only ever added, and that of a sum: one number expanded.
+    shared, expanded = torch.ones(1, 3), torch.ones(1, 1).expand(1, 3)
+    stacks = {name: torch.zeros(1, 3) for name in "abc"}
     instances = Instances(views(stacks), lambda named: Writing(tensors_of(named)), (0,))
-    instances.step_stacked(stacks, {"a": gradient, "b": gradient}, 0)
+    instances.step_stacked(stacks, {"a": shared, "b": shared, "c": expanded}, 0)
     assert all(torch.allclose(p, torch.tensor(-0.2)) for p in stacks.values())
 
 
