@@ -453,7 +453,7 @@ def _check_device(name: str) -> None:
     if name == "cpu":
         return
     from muonlab.study.settings import UsageError
-    from muonlab.train.device import check_device
+    from muonlab.train.jobs import check_device
 
     try:
         check_device(name)

@@ -13,10 +13,10 @@ Net = nn.Module | Callable[..., nn.Module]
 
 
 def drawn(net: Net, seed: int, dtype: torch.dtype) -> nn.Module:
-    """Return a net with the weights of that seed, on the CPU: the module itself, drawn anew, or what a function builds.
+    """Return a net with the weights of that seed, on the CPU: the module itself, reset, or what a function builds.
 
     A net with `reset_parameters(generator)` draws from the member's own generator, others from torch's global one,
-    which is lent to the member and given back.
+    which is lent to the member and restored.
 
     Args:
         net: a module that has `reset_parameters(generator)` or consists of torch's own modules; or a function that
@@ -65,7 +65,7 @@ def _takes_generator(net: nn.Module) -> bool:
 
 
 def _check_resets(net: nn.Module) -> None:
-    """Raise ValueError where some module's initial weights may be other than what its `reset_parameters()` draws."""
+    """Raise ValueError where some module's initial weights may differ from what its `reset_parameters()` draws."""
     for name, module in net.named_modules():
         is_torchs = type(module).__module__.startswith("torch.")
         has_own = next(module.parameters(recurse=False), None) is not None

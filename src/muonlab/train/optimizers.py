@@ -100,10 +100,7 @@ def factories(
 ) -> list[OptimizerFactory]:
     """Return a factory per member of any torch optimizer, which trains all parameters of its member.
 
-    Args:
-        make: a class such as torch.optim.RAdam, or a function, of parameters and keywords.
-        rates: learning rates of the members.
-        hyper: other keywords.
+    It is made by a class such as torch.optim.RAdam, or a function, of parameters, lr and other keywords (hyper).
 
     Example:
         >>> build = factories(torch.optim.RAdam, (0.1, 0.2), {"weight_decay": 0.5})[1]
@@ -119,20 +116,17 @@ def _factory(make: Callable[..., Optimizer], keywords: Mapping[str, Any]) -> Opt
 
 
 def check(call: Call, arguments: Mapping[str, Any], net: nn.Module, name: str) -> None:
-    """Raise ValueError where an optimizer cannot train a net; two steps are tried, with gradients at random.
+    """Raise ValueError where an optimizer of that name cannot train a net; two random steps are tried, which change it.
 
-    Args:
-        call: makes the optimizer.
-        arguments: of the call, further to the parameters and the learning rate.
-        net: changed.
-        name: of the optimizer, for messages.
+    The arguments of the call are further to the parameters and the learning rate.
     """
     try:
         made = call(list(net.parameters()), lr=TRIAL_RATE, **arguments)
     except Exception as error:  # a user's function may raise anything
+        line = next(iter(str(error).splitlines()), "")
         raise ValueError(
-            f"{name} cannot be made for this net ({_one_line(error)}); expected a class or function of torch's "
-            "protocol that takes every parameter of the net and lr="
+            f"{name} cannot be made for this net ({type(error).__name__}: {line}); expected a class or function of "
+            "torch's protocol that takes every parameter of the net and lr="
         ) from error
     if not is_optimizer(made):
         raise ValueError(
@@ -159,32 +153,27 @@ def check(call: Call, arguments: Mapping[str, Any], net: nn.Module, name: str) -
         )
 
 
-def _step(instances: Instances, parameters: Mapping[str, nn.Parameter], step: int) -> None:
+def _step(instances: Instances, parameters: Mapping[str, nn.Parameter], step: int, member: int = 0) -> None:
     for p, gradient in zip(parameters.values(), _gradients(parameters, step), strict=True):
         p.grad = gradient
-    instances.step(0, step)
+    instances.step(member, step)
 
 
 def obstacle(members: Sequence[Mapping[str, Tensor]], factory: OptimizerFactory) -> str | None:
     """Return why optimizers cannot step parameters that are views into a stack, or None where they can.
 
-    An optimizer that copies its parameters together when it is made, for instance, would step the copy.
-
-    Args:
-        members: parameters of two members or more, by name.
-        factory: makes an optimizer.
+    An optimizer that copies its parameters together when it is made, for instance, would step the copy. The members
+    are two or more, with their parameters by name.
     """
     alone = [{name: nn.Parameter(p.clone()) for name, p in member.items()} for member in members]
     stacks = {name: torch.stack([member[name] for member in members]) for name in members[0]}
     seeds = range(len(members))
     by_one, by_stack = Instances(alone, factory, seeds), Instances(views(stacks), factory, seeds)
     for step in range(TRIAL_STEPS):
-        gradients = [dict(zip(own, _gradients(own, step), strict=True)) for own in alone]
         for member, own in enumerate(alone):
-            for name, p in own.items():
-                p.grad = gradients[member][name].clone()
-            by_one.step(member, step)
-        by_stack.step_stacked(stacks, {name: torch.stack([each[name] for each in gradients]) for name in stacks}, step)
+            _step(by_one, own, step, member)
+        gradients = zip(stacks, _gradients(alone[0], step), strict=True)
+        by_stack.step_stacked(stacks, {name: torch.stack([each] * len(alone)) for name, each in gradients}, step)
     for member, own in enumerate(alone):
         for name, p in own.items():
             if not torch.allclose(p, stacks[name][member], rtol=1e-4, atol=1e-6, equal_nan=True):
@@ -195,7 +184,3 @@ def obstacle(members: Sequence[Mapping[str, Tensor]], factory: OptimizerFactory)
 def _gradients(parameters: Mapping[str, Tensor], step: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(step)
     return [torch.randn(p.shape, generator=generator).to(p) for p in parameters.values()]
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
