@@ -149,7 +149,7 @@ def log_rank(times: ArrayLike, crossed: ArrayLike, is_first: ArrayLike, strata: 
             share = (at_risk & is_first).sum() / num_at_risk
             excess += (event & is_first).sum() - event.sum() * share
             if num_at_risk > 1:  # the hypergeometric variance; the last run at risk carries no information
-                variance += event.sum() * share * (1 - share) * (num_at_risk - event.sum()) / (num_at_risk - 1)
+                variance += event.sum() * share * (1 - share) * ((num_at_risk - event.sum()) / (num_at_risk - 1))
     if variance == 0:
         reason = "no run crossed" if not crossed.any() else "no crossing tells the groups apart"
         return TestResult(name, None, None, n, reason=reason)
