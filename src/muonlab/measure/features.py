@@ -127,8 +127,7 @@ def gather(
 
     Raises:
         MemoryError: they would take more.
-        ValueError: as `stream`, or there was no batch.
-        TypeError, RuntimeError: as `stream`.
+        ValueError, TypeError, RuntimeError: as `stream`, or there was no batch.
     """
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
     # All batches but the last are as large as the first, if their number is known.

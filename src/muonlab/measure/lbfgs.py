@@ -89,21 +89,17 @@ def minimise(
     """Minimise P smooth convex functions of n variables, each until the norm of its gradient is small.
 
     Small is at most tolerance * |ridge * point|, or the floor. A problem that is done is not evaluated again.
+    `converged` is False where the steps ran out or where rounding ended the search.
 
     Args:
         function: values and gradients of the problems asked for.
         start: (P, n) float64.
         curvature: (P, n) a diagonal guess of the second derivatives at the start, less the ridge.
         ridge: (P, n) second derivatives that are known exactly; curvature + ridge must be positive.
-        tolerance: share of the norm of the ridge's part of the gradient.
-        floor: norm that counts as zero.
-        max_iterations: steps.
+        tolerance, floor, max_iterations: see above.
         rounding: error of a value; smaller increases do not count.
         pairs: to start with, and to continue with after; of the same function with any ridge.
         among: (P,) which problems to minimise; the others stay at their start.
-
-    Returns:
-        The minima; `converged` is False where the steps ran out or where rounding ended the search.
     """
     pairs = Pairs(start) if pairs is None else pairs
     point = start.clone()

@@ -82,10 +82,7 @@ class Logistic:
         dtype: `FLOORS`. As the penalty makes the objective strongly convex, |W - W*|_F <= |gradient| N strength, and W
         is within a share `tolerance` of the optimum at any strength (apart from the bias; in practice closer).
 
-        Args:
-            strengths: (P,) inverse strengths of the penalty, scikit-learn's C.
-            start: (P, C (D + 1)) points to start from.
-            tolerance, max_iterations, pairs, among: see `lbfgs.minimise`.
+        `strengths` (P,) are scikit-learn's C; `start` is (P, C (D + 1)); for the others see `lbfgs.minimise`.
         """
         ridge = (1 / (self._num_examples * strengths))[:, None].repeat(1, self._curvature.shape[1])
         ridge[:, self._width :: self._width + 1] = 0  # biases

@@ -48,8 +48,8 @@ def margins(logits: Tensor, labels: Tensor, weights: Tensor) -> Margins:
         ValueError: shapes that do not fit, or labels outside of 0..C-1.
 
     References:
-        Elsayed, Krishnan, Mobahi, Regan, Bengio 2018, "Large Margin Deep Networks for Classification", arXiv
-        1803.05598, give this distance to first order; for linear classifiers it is exact.
+        Elsayed et al. 2018, "Large Margin Deep Networks for Classification", arXiv 1803.05598, give this distance to
+        first order; for linear classifiers it is exact.
     """
     gaps = _gaps(logits, labels)  # (P, N, C), infinite at the label
     if weights.ndim != 3 or weights.shape[:2] != (len(gaps), gaps.shape[2]):
@@ -69,11 +69,7 @@ def margins(logits: Tensor, labels: Tensor, weights: Tensor) -> Margins:
 
 
 def logit_margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return z_y - max_{j != y} z_j, (P, N) in float64, of logits (P, N, C) of any network.
-
-    Raises:
-        ValueError: as `margins`.
-    """
+    """Return z_y - max_{j != y} z_j, (P, N) in float64, of logits (P, N, C) of any network."""
     return _gaps(logits, labels).amin(2)
 
 
@@ -111,13 +107,11 @@ def summarise(values: Tensor, *, resamples: int = RESAMPLES, level: float = 0.95
 
     Every problem sees the same resamples. They are kept as counts of examples, so that a mean is a product of matrices
     and a median is found in the running sum of counts along the sorted values: nothing is sorted again. Intervals are
-    about examples alone, not about other seeds of training.
+    about examples alone, not about other seeds of training (Efron & Tibshirani 1993, "An Introduction to the
+    Bootstrap", section 13.3).
 
     Raises:
         ValueError: shapes or settings out of range, or values that are not numbers.
-
-    References:
-        Efron & Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3.
     """
     if values.ndim != 2 or not values.shape[1] or values.isnan().any():
         raise ValueError(f"values {tuple(values.shape)}: expected (P, N) without NaN")

@@ -1,4 +1,4 @@
-"""Linear probes: how well a class can be read off hidden states by a logistic regression (Alain & Bengio 2016).
+"""Linear probes: how well a class can be read off hidden states by a logistic regression (arXiv 1610.01644).
 
 One multinomial logistic regression per problem (a layer of a model), on standardised features, its L2 strength chosen
 on validation examples. All problems are fitted together, along a grid of strengths, each fit starting at the last.
@@ -100,9 +100,6 @@ def probe(
 
     Raises:
         ValueError: shapes, labels or strengths that do not fit; features that are not finite.
-
-    References:
-        Alain & Bengio 2016, "Understanding intermediate layers using linear classifier probes", arXiv 1610.01644.
     """
     train, validation, test = Examples(*train), Examples(*validation), Examples(*test)
     num_classes = _check(train, validation, test, num_classes)

@@ -86,34 +86,29 @@ def blocked_ratio(
         ratio = exp(mean over blocks of log(mean of the first group / mean of the second)), of min(time, horizon)
 
     A run that never crossed counts as one that took the whole horizon, also where it was censored before (it diverged,
-    so it would not have crossed). A restricted mean is then a plain mean, and the ratio depends on the horizon: as it
-    grows and these runs still do not cross, the ratio of a block moves towards that of the shares of runs that did not.
-    So a short horizon flatters a group that is sooner but has more of them; a block in which no run crosses adds a
-    ratio of 1. Read the ratio with the share of runs that crossed, and with the ratio at a longer horizon.
+    so it would not have crossed). The ratio depends on the horizon: as it grows and these runs still do not cross, the
+    ratio of a block moves towards that of the shares of runs that did not. So a short horizon flatters a group that is
+    sooner but has more of them. Read the ratio with the share of runs that crossed, and with that at a longer horizon.
 
-    The interval is the percentile bootstrap, runs resampled within each block and group. Of r runs r - 1 are drawn,
-    with replacement, since only then the mean of the resample has the variance s^2 / r (McCarthy & Snowden 1985, Vital
-    and Health Statistics 2-95); with five runs, drawing five would make the interval a tenth too narrow. It is about
-    new runs of these blocks, not about new tasks.
+    The interval is the percentile bootstrap, runs resampled within each block and group; it is about new runs of these
+    blocks, not about new tasks. Of r runs r - 1 are drawn, with replacement, since only then the mean of the resample
+    has the variance s^2 / r (McCarthy & Snowden 1985, Vital and Health Statistics 2-95); with five runs, drawing five
+    would make the interval a tenth too narrow.
 
     Where no time differs from another of its block and group, resampling says nothing. What remains is that a time
     lies anywhere after the evaluation before it: with `after`, the bounds are the ratios with all runs of the first
-    group there and with all of the second, and `reason` says so. They leave out the luck of the draw.
+    group there and with all of the second, and `reason` says so.
 
     Args:
         times, crossed: (n,), times in one unit within a block.
         is_first, blocks: (n,), see above.
-        horizon: time at which runs are cut; or (n,), where blocks have their own. A run that crossed later counts as
-            one that did not; beyond the budget, the runs that did not cross are assumed never to cross.
+        horizon: time at which runs are cut; or (n,), where blocks have their own. Beyond the budget, the runs that did
+            not cross are assumed never to cross.
         after: (n,), last time at which a run was seen not to have crossed; ignored where it did not cross.
-        level: of confidence.
-        resamples: number of bootstrap samples.
-        seed: of the bootstrap.
+        level, resamples, seed: of the bootstrap.
 
     Returns:
-        The ratio. None where a block lacks a group, no run crossed or one did at time 0; bounds None where a group has
-        one run in some block, or where no time differs from another of its block and group and `after` is not given
-        or leaves a group at time 0.
+        The ratio. Value or bounds are None with a reason: a block lacks a group, a group has one run, no run crossed.
 
     Raises:
         ValueError: shapes differ, a time is negative or not finite, a horizon is not positive and finite, or level is

@@ -2,7 +2,8 @@
 
 Every function takes a first group (n,) and a second group (m,), in one unit, none censored: where some runs never
 crossed, use survival.py or blocked.py. A difference is always first minus second, so "the first is sooner" is negative.
-All raise ValueError where a group is not one-dimensional or not finite, or a level is not in (0, 1).
+What cannot be had is None with a reason: groups too small, or values that are all equal. All raise ValueError where a
+group is not one-dimensional or not finite, or a level is not in (0, 1).
 """
 
 import warnings
@@ -19,11 +20,7 @@ _LARGEST_EXACT = 100
 
 
 def welch(first: ArrayLike, second: ArrayLike) -> TestResult:
-    """Test for equal means without assuming equal variances (Welch 1947, Biometrika 34, 28-35).
-
-    Returns:
-        t, its p and Welch's degrees of freedom; None where a group has under two runs or neither group varies.
-    """
+    """Test for equal means without assuming equal variances: t and its degrees of freedom (Welch 1947)."""
     first, second = finite_group(first), finite_group(second)
     name, n = "Welch t", (len(first), len(second))
     if min(n) < 2:
@@ -41,10 +38,7 @@ def mann_whitney(first: ArrayLike, second: ArrayLike) -> TestResult:
     Up to 100 runs in all the p-value is exact, ties included (scipy's exact method ignores them): the share of all ways
     to deal the observed mid-ranks into the two groups whose rank sum is at least as far from its mean. Above that, it
     is scipy's normal approximation with correction for ties and for continuity.
-
-    Returns:
-        U of the first group (pairs in which the first is larger, ties counted half) and p; None where a group is empty
-        or all values are equal.
+    The statistic is U of the first group: pairs in which the first is larger, ties counted half.
     """
     first, second = finite_group(first), finite_group(second)
     name, n = "Mann-Whitney", (len(first), len(second))
@@ -71,9 +65,6 @@ def hodges_lehmann(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> 
     The interval inverts the Mann-Whitney test (Hodges & Lehmann 1963; Moses, in Hollander & Wolfe 1999, section 4.3;
     not in scipy): from the k-th smallest to the k-th largest difference, where k is the number of values u with
     P(U <= u) at most half the error. It assumes two distributions of one shape; ties make it wider than necessary.
-
-    Returns:
-        The estimate, in the unit of the groups; bounds None, with a reason, where the groups are too small.
     """
     tail = 1 - upper_probability(level)
     first, second = finite_group(first), finite_group(second)
@@ -100,9 +91,6 @@ def cliffs_delta(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Es
     the consistent variance of Cliff 1996 ("Ordinal Methods for Behavioral Data Analysis", eq. 5.12) and Student's t on
     n + m - 2 degrees of freedom. For groups that do not overlap that variance is 0; there the interval uses the largest
     variance possible, (1 - delta^2) / b with b = min(n, m) (Feng & Cliff, eq. 6), and ends at (b - t^2) / (b + t^2).
-
-    Returns:
-        The estimate; bounds None, with a reason, where a group has under two runs or all values are equal.
     """
     upper_tail = upper_probability(level)
     first, second = finite_group(first), finite_group(second)

@@ -1,7 +1,8 @@
 """Means and differences of means in the unit of the data, with intervals.
 
 A difference is always first minus second. Where only the order of two groups counts, see comparison.py; where runs are
-censored, survival.py.
+censored, survival.py. A number or bounds that cannot be had are None with a reason: too few runs, or none that differ.
+All raise ValueError where numbers are not one-dimensional or not finite, or a level is not in (0, 1).
 """
 
 import math
@@ -25,14 +26,7 @@ class Effect:
 
 
 def difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Effect:
-    """Estimate mean(first) - mean(second) of groups (n,) and (m,) in one unit, with Welch's interval and test.
-
-    Returns:
-        The difference; without an interval, with a reason, where a group has under two runs or neither varies.
-
-    Raises:
-        ValueError: a group is not one-dimensional or not finite, or level is not in (0, 1).
-    """
+    """Estimate mean(first) - mean(second) of groups (n,) and (m,) in one unit, with Welch's interval and test."""
     upper_probability(level)  # a wrong level is refused whether or not there is an interval
     first, second = finite_group(first), finite_group(second)
     n = len(first), len(second)
@@ -46,15 +40,7 @@ def difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Effe
 
 
 def paired(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Effect:
-    """Estimate mean(first - second) of n pairs, such as runs of one seed, with Student's interval and test.
-
-    Returns:
-        The mean difference; without an interval, with a reason, for fewer than two pairs or where all differences are
-        equal.
-
-    Raises:
-        ValueError: a group is not one-dimensional or not finite, their lengths differ, or level is not in (0, 1).
-    """
+    """Estimate mean(first - second) of n pairs, such as runs of one seed, with Student's interval and test."""
     first, second = finite_group(first), finite_group(second)
     n = len(first), len(second)
     if n[0] != n[1]:
@@ -71,12 +57,7 @@ def difference_of_estimates(first: Estimate, second: Estimate) -> Effect:
     number, and may be on the other side of it. Where both rest on the same examples and move together, the interval is
     too wide.
 
-    Returns:
-        The difference; without an interval, with a reason, where one of the two has none. p is 1 where the difference
-        and the middle of its interval lie on either side of zero.
-
-    Raises:
-        ValueError: the levels differ.
+    p is 1 where the difference and the middle of its interval lie on either side of zero.
     """
     if first.level != second.level:
         raise ValueError(f"levels {first.level} and {second.level} differ")
@@ -100,26 +81,14 @@ def difference_of_estimates(first: Estimate, second: Estimate) -> Effect:
 
 
 def mean(values: ArrayLike, level: float = 0.95) -> Estimate:
-    """Estimate the mean of values (n,), one per run, with Student's interval.
-
-    Returns:
-        The mean; bounds None, with a reason, for fewer than two runs or where all values are equal.
-
-    Raises:
-        ValueError: the values are not one-dimensional or not finite, or level is not in (0, 1).
-    """
+    """Estimate the mean of values (n,), one per run, with Student's interval."""
     return _mean(finite_group(values), level, "run", "values")
 
 
 def logit(p: float, n: int) -> float:
-    """Return the log-odds of a share, finite at 0 and at 1 too: p counts as half a trial away from them.
+    """Return the log-odds of a share of n trials, such as an accuracy on n examples.
 
-    Args:
-        p: the share, such as an accuracy.
-        n: number of trials behind it, such as the examples of a test set; p is clipped to [0.5 / n, 1 - 0.5 / n].
-
-    Raises:
-        ValueError: p is not in [0, 1], or n is below 1.
+    It is finite at 0 and at 1 too: p counts as half a trial away from them.
     """
     if not 0 <= p <= 1 or n < 1:
         raise ValueError(f"p is {p} of n = {n}: p must lie within [0, 1] and n be at least 1")

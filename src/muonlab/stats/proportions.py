@@ -9,9 +9,6 @@ from muonlab.stats.results import Estimate, finite_group, upper_probability
 def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
     """Estimate a proportion with Wilson's score interval (Wilson 1927, JASA 22, 209-212), honest at 0 and at n.
 
-    Returns:
-        The proportion and its interval; None with a reason where n is 0.
-
     Raises:
         ValueError: successes is not within 0..n, or level is not in (0, 1).
     """
@@ -37,9 +34,6 @@ def chance_limit(chance: float, num_examples: int, num_looks: int, error: float 
         num_looks: number of evaluations, over all runs that are judged together.
         error: probability, over all evaluations, that a guesser exceeds the limit.
 
-    Returns:
-        An accuracy, a multiple of 1 / num_examples.
-
     Raises:
         ValueError: chance not in [0, 1], error not in (0, 1), or a number below 1.
     """
@@ -55,13 +49,12 @@ def chance_limit_of_mean(chance: float, accuracies: ArrayLike, error: float = 1e
     A net with random weights does not toss a coin per example: it puts similar examples into one class, and may be far
     above chance by luck. So the spread between nets decides (Student's t), not the number of examples.
 
+    Fewer than three guessers are too few to tell, and the limit is 1.
+
     Args:
         chance: accuracy that their mean is at most, such as that of the best constant answer.
         accuracies: (n,) one per guesser.
         error: probability, if accuracies are about normal.
-
-    Returns:
-        An accuracy; 1 for fewer than three guessers, which are too few to tell.
 
     Raises:
         ValueError: accuracies are not one-dimensional or not finite, chance not in [0, 1], or error not in (0, 1).

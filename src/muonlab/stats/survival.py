@@ -50,10 +50,7 @@ def kaplan_meier(times: ArrayLike, crossed: ArrayLike, level: float = 0.95) -> S
     The band is symmetric on the log(-log) scale, so it stays within [0, 1] (KM03, eq. 4.3.2), but that scale has no
     value where S is 1 or 0. Before the first crossing the band is drawn as [1, 1], as lifelines does. Once all runs
     have crossed it goes from 0 to the last upper bound (lifelines: [0, 0]), since five runs out of five do not show
-    that every run crosses by then.
-
-    Returns:
-        The curve; with no runs, the single point S(0) = 1.
+    that every run crosses by then. With no runs the curve is the single point S(0) = 1.
     """
     upper_probability(level)
     times, crossed = durations(times, crossed)
@@ -93,11 +90,8 @@ def restricted_mean(times: ArrayLike, crossed: ArrayLike, horizon: float, level:
     which is Greenwood's form (KM03, eq. 4.5.2). The factor n / (n - 1) and Student's t on n - 1 degrees of freedom are
     ours, because five runs are usual here: where no run is censored before the horizon, the result is the plain mean
     of min(time, horizon) with its t interval. A curve whose last run is censored sooner is carried on flat to the
-    horizon. The interval is cut at 0 and at the horizon.
-
-    Returns:
-        The estimate. Bounds are None, with a reason, for one run, and where none crossed before the
-        horizon or all did at one time.
+    horizon. The interval is cut at 0 and at the horizon. Bounds are None, with a reason, for one run, and where none
+    crossed before the horizon or all did at one time.
 
     Raises:
         ValueError: horizon is not positive and finite.
@@ -124,15 +118,12 @@ def log_rank(times: ArrayLike, crossed: ArrayLike, is_first: ArrayLike, strata: 
 
     At each crossing time, within each stratum, the crossings in the first group are compared with the number expected
     if crossings were shared in proportion to the runs at risk. Differences and variances add over strata, which
-    scipy.stats.logrank does not have.
+    scipy.stats.logrank does not have. The statistic is chi-squared on 1 degree of freedom.
 
     Args:
         times, crossed: (n,), as above.
         is_first: (n,) True for the first group.
         strata: (n,) labels, such as task x loss, whose times are not to be compared; None for one stratum.
-
-    Returns:
-        The chi-squared statistic on 1 degree of freedom and its p; None where no crossing can tell the groups apart.
     """
     times, crossed = durations(times, crossed)
     is_first = np.asarray(is_first, dtype=bool)
