@@ -60,7 +60,7 @@ def nonfinite_gradient(trial: Trial) -> None:
 
 
 def precision(trial: Trial) -> None:
-    """Steps in this dtype follow those in float64 or complex128, but for rounding."""
+    """Steps in this dtype follow those in float64 or complex128, except for rounding."""
     finest = replace(trial, dtype=torch.complex128 if trial.dtype.is_complex else torch.float64)
     starts, history = trial.starts(), trial.history(5)
     fine_history = [[gradient.to(finest.dtype) for gradient in gradients] for gradients in history]
