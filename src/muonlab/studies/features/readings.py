@@ -116,8 +116,8 @@ class FamilyRuns:
         clean = [logit(row["clean"], number) for row in rows]
         if len(set(clean)) < 3:
             return None
-        slope, intercept, *_ = stats.linregress(clean, [logit(row["corrupted"], number) for row in rows])
-        return float(slope), float(intercept)
+        line: Any = stats.linregress(clean, [logit(row["corrupted"], number) for row in rows])
+        return float(line.slope), float(line.intercept)
 
     def effective_robustness(self, arm: str) -> dict[int, float]:
         """Return by seed how far corrupted accuracy at the end lies above what the fit expects, in log-odds."""
