@@ -5,7 +5,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from muonlab.stats.effects import Effect, difference, difference_of_estimates, paired
-from muonlab.stats.multiplicity import holm
+from muonlab.stats.p_values import holm
 from muonlab.stats.results import Estimate
 from muonlab.study.study import Case, Comparison, Found, Quantity, Test
 

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from muonlab.stats import blocked, comparison, multiplicity, survival
+from muonlab.stats import blocked, comparison, p_values, survival
 from muonlab.stats.results import Estimate, TestResult
 from muonlab.studies.grokking.conditions import Condition, GrokkingRuns
 from muonlab.study.study import MIN_RUNS, Arm
@@ -134,7 +134,7 @@ class Pair:
         """The test that the verdict uses: permutation of ranks within blocks, censored runs ranked last."""
         runs = self.pooled
         last = np.where(runs.crossed, runs.steps, np.inf)
-        return blocked.permutation_test(last, runs.is_first, runs.blocks, rank_within_blocks=True)
+        return blocked.permutation_test(last, runs.is_first, runs.blocks)
 
     @property
     def is_torn(self) -> bool:
@@ -252,7 +252,7 @@ def family_of_tests(pairs: Sequence[Pair]) -> list[Tested]:
     Of each comparison: four tests over all its blocks, then the log-rank test within each block.
     """
     found = [tested for pair in pairs for tested in _tests(pair)]
-    adjusted = multiplicity.holm({str(number): each.test.p for number, each in enumerate(found)})
+    adjusted = p_values.holm({str(number): each.test.p for number, each in enumerate(found)})
     return [replace(each, adjusted_p=adjusted[str(number)]) for number, each in enumerate(found)]
 
 

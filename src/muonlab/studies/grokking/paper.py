@@ -12,7 +12,7 @@ import numpy as np
 
 from muonlab.report.findings import Table, Text, Value, as_text
 from muonlab.stats.comparison import welch
-from muonlab.stats.recomputation import smallest_two_sided_p
+from muonlab.stats.p_values import smallest_two_sided_p
 from muonlab.study.sections import columns
 
 URL = "https://arxiv.org/abs/2504.16041"
