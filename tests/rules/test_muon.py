@@ -108,7 +108,7 @@ def test_equals_the_formula_in_float64(run, adjust_lr_fn):
                 for g in grads.numpy():
                     b = momentum * b + (1 - momentum) * g
                     seen = momentum * b + (1 - momentum) * g if nesterov else b
-                    O = orthogonalize(torch.from_numpy(seen), "quintic", dtype=polar_dtype)  # noqa: E741
+                    O = orthogonalize(torch.from_numpy(seen), "quintic", dtype=polar_dtype)
                     p = p - lr * weight_decay * p - lr * factor * O
                 torch.testing.assert_close(actual, p, rtol=0, atol=1e-11)
                 torch.testing.assert_close(state["momentum"], torch.from_numpy(b), rtol=0, atol=1e-14)
@@ -155,7 +155,7 @@ def test_cautious_decay_is_of_the_entries_that_the_step_moves_towards_zero(run):
         b, p, num_decayed = np.zeros(shape), p.numpy(), 0
         for g in grads.numpy():
             b = 0.5 * b + 0.5 * g
-            O = polar(0.5 * b + 0.5 * g)  # noqa: E741
+            O = polar(0.5 * b + 0.5 * g)
             decays = O * p > 0  # p - O is then nearer to zero, or past it
             num_decayed += decays.mean() / len(grads)
             p = p - lr * weight_decay * np.where(decays, p, 0) - lr * max(1, shape[0] / shape[1]) ** 0.5 * O
@@ -168,7 +168,7 @@ def test_cautious_decay_of_complex_numbers_is_of_those_that_the_step_shortens(ru
     p, grad = draw(5, 7, dtype=torch.complex128), draw(5, 7, seed=1, dtype=torch.complex128)
     actual, _ = run(muon, p, [grad], lr=0.1, weight_decay=0.3, cautious=True, method="exact")
     U, _, Vh = np.linalg.svd(grad.numpy(), full_matrices=False)
-    O = U @ Vh  # noqa: E741
+    O = U @ Vh
     shortens = np.abs(p.numpy() - 1e-6 * O) < np.abs(p.numpy())
     assert 0.2 < shortens.mean() < 0.8
     expected = p.numpy() * np.where(shortens, 1 - 0.03, 1) - 0.1 * O
@@ -178,14 +178,14 @@ def test_cautious_decay_of_complex_numbers_is_of_those_that_the_step_shortens(ru
 # Variants
 
 
-def normuon(O, v, beta2):  # noqa: E741
+def normuon(O, v, beta2):
     """Li et al. 2025, arXiv 2510.05491, algorithm 1: v of the rows, O / (sqrt(v) + eps), at O's Frobenius norm."""
     v = beta2 * v + (1 - beta2) * (np.abs(O) ** 2).mean(axis=1, keepdims=True)
     scaled = O / (np.sqrt(v) + 1e-8)
     return scaled, v
 
 
-def adamuon(O, v, beta2):  # noqa: E741
+def adamuon(O, v, beta2):
     """Si et al. 2025, arXiv 2507.11005v3, algorithm 1: v of the entries, no bias correction."""
     v = beta2 * v + (1 - beta2) * np.abs(O) ** 2
     return O / (np.sqrt(v) + 1e-8), v

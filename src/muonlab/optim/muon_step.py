@@ -11,7 +11,7 @@ from muonlab.optim.layout import layout
 from muonlab.optim.sharding import exchange, is_dtensor
 from muonlab.optim.shell import Item
 from muonlab.rules import muon
-from muonlab.rules.workspace import Workspace
+from muonlab.rules.operands import Workspace
 
 # Of a stack of matrices: the parameter, its gradient, its state, and whether the step is made.
 Row = tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]
@@ -147,7 +147,7 @@ def _exchanged(
     )
     if variant is not None:  # of whole matrices
         for item, each, update in zip(items, layouts, updates, strict=True):
-            for O, v in zip(each.stacks(update), each.stacks(item.state["second_moment"]), strict=True):  # noqa: E741
+            for O, v in zip(each.stacks(update), each.stacks(item.state["second_moment"]), strict=True):
                 scaled = muon.rescale_(O, v, group["beta2"], item.finite)
                 O.copy_(scaled * muon.adjustment(O.shape[1], O.shape[2], hyper["adjust_lr_fn"]))
     options = {name: hyper[name] for name in ("lr", "weight_decay", "cautious")}

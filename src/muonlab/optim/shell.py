@@ -11,7 +11,7 @@ from muonlab.optim import arguments
 from muonlab.optim.layout import layout
 from muonlab.optim.rounding import is_narrow, narrow, widen
 from muonlab.optim.sharding import agree, is_dtensor, local_shard
-from muonlab.rules.workspace import Workspace
+from muonlab.rules.operands import Workspace
 
 
 @dataclass

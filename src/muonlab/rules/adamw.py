@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from muonlab.rules.operand import operand
-from muonlab.rules.workspace import Workspace
+from muonlab.rules.operands import Workspace, operand
+
+FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps"}
 
 
 def init(p: Tensor) -> dict[str, Tensor]:
@@ -30,20 +31,10 @@ def update(
     eps: float | Tensor = 1e-8,
     weight_decay: float | Tensor = 0.01,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the parameter and the state after one step of AdamW.
+    """Return the parameter and the state after one step of AdamW, of tensors (*members, ...).
 
         m = beta1 * m + (1 - beta1) * g            v = beta2 * v + (1 - beta2) * g^2
         p = (1 - lr * weight_decay) * p - lr * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
-
-    Args:
-        grad: gradient of the loss, shaped like p.
-        state: what `init` or the last `update` returned.
-        p: parameter, (*members, ...).
-        lr: step size.
-        beta1: decay of the first moment, in [0, 1).
-        beta2: decay of the second moment, in [0, 1).
-        eps: added to the denominator.
-        weight_decay: decoupled decay; a step shrinks p by lr * weight_decay.
 
     References:
         arXiv 1711.05101, algorithm 2.
@@ -59,9 +50,6 @@ def update(
     denominator = v.sqrt() / correction2 + operand(eps, p)
     p = operand(1 - lr * weight_decay, p) * p - step_size * m / denominator
     return p, {"exp_avg": m, "exp_avg_sq": v, "step": step}
-
-
-FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps"}
 
 
 @torch.compiler.disable(reason="torch keeps its fused kernels out of graphs")
@@ -87,7 +75,7 @@ def update_(
         ps: parameters.
         workspace: not needed.
         lr: as of `update`, as are the others; numbers, or tensors without axes.
-        found_inf: 1.0 on a device leaves parameters and states as they are, without a look from the host.
+        found_inf: 1.0 on a device leaves parameters and states unchanged, without a transfer to the host.
         capturable: whether the step may be captured in a CUDA graph.
     """
     if not ps:
@@ -116,27 +104,20 @@ def update_(
         maximize=False,
     )
     for tensors, used in zip(given, aligned, strict=True):
-        for index in () if used is tensors else (0, 2, 3):
-            if used[index] is not tensors[index]:
-                tensors[index].copy_(used[index])
+        if used is not tensors:
+            for index in (0, 2, 3):  # the gradient is only read
+                if used[index] is not tensors[index]:
+                    tensors[index].copy_(used[index])
 
 
 def _aligned(tensors: tuple[Tensor, ...]) -> Sequence[Tensor]:
-    """Return tensors in the dtype and the order of memory of the first, without gaps, for the fused kernel."""
+    """Return tensors in the dtype and memory order of the first, without gaps: what the fused kernel expects."""
     p, g, m, v = tensors
     strides, dtype = p.stride(), p.dtype
     is_alike = g.stride() == m.stride() == v.stride() == strides and g.dtype == m.dtype == v.dtype == dtype
     if is_alike and p.is_contiguous():
         return tensors
-    dense = p if _is_dense(p) else p.contiguous()
+    # empty_like keeps the strides of a tensor without gaps, and only of those.
+    dense = p if torch.empty_like(p).stride() == strides else p.contiguous()
     strides = dense.stride()
     return [t if t.stride() == strides and t.dtype == dtype else torch.empty_like(dense).copy_(t) for t in tensors]
-
-
-def _is_dense(p: Tensor) -> bool:
-    size = 1
-    for stride, length in sorted(zip(p.stride(), p.shape, strict=True)):
-        if length > 1 and stride != size:
-            return False
-        size *= length
-    return True

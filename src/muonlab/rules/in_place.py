@@ -6,15 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from muonlab.rules.workspace import Workspace
-
-State = dict[str, Tensor]
+from muonlab.rules.operands import Workspace
 
 
 def update(
     rule: ModuleType,
     grads: Sequence[Tensor],
-    states: Sequence[State],
+    states: Sequence[dict[str, Tensor]],
     ps: Sequence[Tensor],
     hyper: Mapping[str, Any],
     workspace: Workspace,
@@ -42,7 +40,5 @@ def update(
 
 
 def _against(value: Any, p: Tensor) -> Any:
-    """Return a hyper-parameter that differs by member, (S,), so that it broadcasts against p, (S, ...)."""
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        return value
-    return value.view(-1, *[1] * (p.ndim - 1))
+    """Return a value by member, (S,), with the axes that broadcast against p, (S, ...)."""
+    return value.view(-1, *[1] * (p.ndim - 1)) if isinstance(value, Tensor) and value.ndim else value

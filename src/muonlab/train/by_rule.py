@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from muonlab.rules import in_place
-from muonlab.rules.workspace import Workspace
+from muonlab.rules.operands import Workspace
 
 
 @dataclass(frozen=True)
