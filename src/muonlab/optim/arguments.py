@@ -99,7 +99,7 @@ def check(group: Mapping[str, Any], prefixed: Collection[str] = ()) -> None:
         polar.check(method(group), group["ns_steps"], group["ns_coefficients"], group["ns_dtype"], prefix="ns_")
 
 
-def check_adjustment(function: Callable[[tuple[int, int]], float], shape: tuple[int, int]) -> None:
+def check_adjustment(function: Callable[..., Any], shape: tuple[int, int]) -> None:
     """Raise ValueError where a function that is given as adjust_lr_fn makes no number of a shape."""
     try:
         factor = function(shape)
