@@ -1,17 +1,15 @@
 import subprocess
 import sys
 
-import pytest
 import torch
 
 from muonlab.optim.sharding import Cut, assign, exchange
 from optim.ranks import check_cases
 
 
-@pytest.mark.parametrize("num_ranks", [2, 4])
-def test_exchange_over_ranks(num_ranks, tmp_path):
-    # One test for each number of ranks and not for each case: starting the ranks is what takes the time.
-    check_cases("distributed_exchange", num_ranks, tmp_path, num_cases=20)
+def test_over_ranks(tmp_path):
+    # One test and not one per case: starting the ranks is what takes the time.
+    assert check_cases(tmp_path, "optim.distributed_exchange", "optim.distributed_muon") > 30
 
 
 def test_shards_are_cut_as_torch_chunk_cuts():
