@@ -31,8 +31,7 @@ def test_the_battery_with_other_options(options, skip, dtype):
     def make(params, **more):
         return muon_alone(params, **options, **more)
 
-    report = check_optimizer(make, dtype=dtype, also=extra_checks(), skip=skip)
-    assert set(report.left_out) == NOT_FOR[dtype] | {*skip}
+    check_optimizer(make, dtype=dtype, also=extra_checks(), skip=skip)
 
 
 # ----------------------------------------------------------------------------------------------------- torch.optim.Muon

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from muonlab.optim import arguments, muon_step
 from muonlab.optim.layout import Splits, Splitter
+from muonlab.optim.sharding import is_dtensor
 from muonlab.optim.shell import Item, Shell
 from muonlab.optim.split import Route, Rules, Split, split_params
 from muonlab.rules import adamw
@@ -109,14 +110,16 @@ class MuonAdamW(Shell):
             _update_adamw(group, items)
 
 
+@torch.compiler.disable(reason="torch keeps its fused kernels out of graphs")
 def _update_adamw(group: dict[str, Any], items: list[Item]) -> None:
     """Make the step of AdamW on the `work` of items, in place, on the state that torch.optim.AdamW has.
 
     With `capturable`, where the host may not look, a gradient that is not finite leaves out the whole group's step.
     """
     finite = torch.stack([item.finite for item in items]).all() if group["capturable"] else None
+    moments = "exp_avg", "exp_avg_sq"
     for item in items:
-        for name in ("exp_avg", "exp_avg_sq"):
+        for name in moments:
             if name not in item.state:
                 item.state[name] = item.zeros(group["state_dtype"])
         if "step" not in item.state:
@@ -124,10 +127,14 @@ def _update_adamw(group: dict[str, Any], items: list[Item]) -> None:
         if not item.work.numel():  # a rank without a shard counts too, as a checkpoint takes the step from any rank
             item.state["step"] += 1 if finite is None else finite.to(item.work.device)
     items = [item for item in items if item.work.numel()]
+    states = [
+        {**item.state, **{name: item.local(name) for name in moments}} if is_dtensor(item.parameter) else item.state
+        for item in items
+    ]
     beta1, beta2 = group["betas"]
     adamw.update_(
         [item.grad for item in items],
-        [{**item.state, **{name: item.local(name) for name in ("exp_avg", "exp_avg_sq")}} for item in items],
+        states,
         [item.work for item in items],
         **{name: group[name] for name in ("lr", "weight_decay", "eps")},
         beta1=beta1,
