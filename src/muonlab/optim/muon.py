@@ -36,7 +36,7 @@ class Muon(Shell):
             columns)), the default; "match_rms_adamw", 0.2 sqrt(max(rows, columns)), with which AdamW's learning rate
             and decay can be kept; "spectral", sqrt(rows / columns), which transfers across width; "none"; or a
             function of (rows, columns).
-        method: how polar factors are had (`muonlab.rules.polar.orthogonalize`): "auto", "quintic", "polar_express",
+        method: how polar factors are computed (`muonlab.rules.polar.orthogonalize`): "auto", "quintic", "polar_express",
             "cubic", "gram", "aol" or "exact".
         ns_dtype: dtype of the matrix products. By default float32 on a CPU (float64 for float64 parameters), and
             bfloat16 on other devices.
@@ -51,7 +51,7 @@ class Muon(Shell):
             (`muonlab.optim.patterns.matches`) -> number of equal blocks, or the rows of each; or a function of name
             and parameter that returns these or None. Needs named parameters.
         rounding: how bfloat16 parameters keep small updates: "stochastic" rounding, with noise of its own; a
-            "remainder" of 16 bits beside each entry; or "nearest", which loses them.
+            "remainder" of 16 bits for each entry; or "nearest", which loses them.
         state_dtype: dtype of the momentum; by default the parameter's, float32 for bfloat16 and float16 parameters.
         process_group: ranks over which plain parameters are replicated (DDP): each rank then orthogonalizes its
             share. Sharded parameters (DTensor, FSDP2) need none.

@@ -18,14 +18,7 @@ Row = tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]
 
 
 def update(group: dict[str, Any], items: list[Item], process_group: Any, workspace: Workspace) -> None:
-    """Make the step of Muon on the `work` of items, in place.
-
-    Args:
-        group: hyper-parameters, and "layouts": (kind, split) of every parameter.
-        items: its parameters that have a gradient.
-        process_group: as of Muon.
-        workspace: where temporary tensors come from.
-    """
+    """Make the step of Muon on the `work` of a group's items, those with a gradient, in place."""
     layouts = [layout(item.parameter.shape, *group["layouts"][item.index]) for item in items]
     for item, each in zip(items, layouts, strict=True):
         _begin(group, item, each)

@@ -16,27 +16,16 @@ from muonlab.rules.operands import Workspace
 
 @dataclass
 class Item:
-    """A parameter in a step.
+    """A parameter in a step."""
 
-    Attributes:
-        name: for messages.
-        parameter: the parameter, a DTensor if it is sharded.
-        index: its place in the group.
-        number: its place in the optimizer, which tells its noise from that of others.
-        grad: the local shard of the gradient.
-        finite: whether the step is made, a boolean on the device; looked at with `capturable` only.
-        state: its state in the optimizer; empty at first.
-        work: the local shard of the parameter, or a float32 copy of it.
-    """
-
-    name: str
-    parameter: Tensor
-    index: int
-    number: int
-    grad: Tensor
-    finite: Tensor = None  # pyright: ignore[reportAssignmentType]  # set by the step, as is work
-    state: dict[str, Any] = field(default_factory=dict)
-    work: Tensor = None  # pyright: ignore[reportAssignmentType]
+    name: str  # for messages
+    parameter: Tensor  # a DTensor if it is sharded
+    index: int  # in the group
+    number: int  # in the optimizer: it tells the parameter's noise from that of others
+    grad: Tensor  # local shard
+    finite: Tensor = None  # pyright: ignore[reportAssignmentType]  # is the step made? on the device, with `capturable`
+    state: dict[str, Any] = field(default_factory=dict)  # in the optimizer; empty at first
+    work: Tensor = None  # pyright: ignore[reportAssignmentType]  # local shard, or a float32 copy; set by the step
 
     def local(self, name: str) -> Tensor:
         """Return the local shard of an entry of the state; what is done to it in place is done to the state."""
