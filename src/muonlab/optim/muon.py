@@ -36,7 +36,7 @@ class Muon(Shell):
             columns)), the default; "match_rms_adamw", 0.2 sqrt(max(rows, columns)), with which AdamW's learning rate
             and decay can be kept; "spectral", sqrt(rows / columns), which transfers across width; "none"; or a
             function of (rows, columns).
-        method: how polar factors are computed (`muonlab.rules.polar.orthogonalize`): "auto", "quintic", "polar_express",
+        method: of polar factors (`muonlab.rules.polar.orthogonalize`): "auto", "quintic", "polar_express",
             "cubic", "gram", "aol" or "exact".
         ns_dtype: dtype of the matrix products. By default float32 on a CPU (float64 for float64 parameters), and
             bfloat16 on other devices.

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from muonlab.rules.operands import Workspace
 
+State = dict[str, Tensor]
+
 
 def update(
     rule: ModuleType,
     grads: Sequence[Tensor],
-    states: Sequence[dict[str, Tensor]],
+    states: Sequence[State],
     ps: Sequence[Tensor],
     hyper: Mapping[str, Any],
     workspace: Workspace,
