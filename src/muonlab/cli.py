@@ -400,13 +400,13 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
 
     from muonlab.jobs.environment import record
     from muonlab.report import terminal
-    from muonlab.rules import choice
+    from muonlab.rules import polar
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     found = {
         "environment": record(threads=torch.get_num_threads()),
         "gpus": gpus,
-        "auto": list(map(asdict, choice.TABLE)),
+        "auto": list(map(asdict, polar.TABLE)),
     }
     if as_json:
         print(json.dumps(found, indent=1))
