@@ -1,6 +1,6 @@
-"""The setting of a simulation: a problem and examples per seed, the net, its loss and its optimizer.
+"""What a simulation trains on and with: problems and examples of its seeds, the net, its loss and its optimizer.
 
-Letters: K classes, d inputs, r components, N examples, B batch.
+Letters: P seeds, N examples, K classes, d inputs, r components, B batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +13,100 @@ from torch import Tensor, nn
 from muonlab.nets import named
 from muonlab.studies.components.config import SGD, AdamW, Components, Muon, Net, Simulate
 from muonlab.studies.components.theory.problem import Problem, build
-from muonlab.studies.components.work.examples import draw, means, removed, strongest, swapped
 from muonlab.train import optimizers, seeds
 from muonlab.train.by_rule import Treatment
 from muonlab.train.seeds import fold_in, generator
+
+# -- examples of one problem -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Examples of a problem, with what they are made of.
+
+    Attributes:
+        inputs: (N, d).
+        labels: (N,) classes, int64.
+        coefficients: (N, r) float64: c_k of each example; that of its label, but for spurious components.
+        noise: (N, d) float64, what is added to the components.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    coefficients: Tensor
+    noise: Tensor
+
+
+def draw(
+    problem: Problem,
+    number: int,
+    generator: torch.Generator,
+    *,
+    noise: float = 0.0,
+    spurious: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Examples:
+    """Draw x = sum_k s_k c_k(y) u_k + noise * xi, with xi ~ N(0, I).
+
+    Every class has its prior's share of the examples, rounded, and their order is random. So with equal priors, no
+    noise and a number that is a multiple of K, a mean over examples is that over classes. Each example takes the c_k of
+    the last `spurious` components from one class, drawn with the priors.
+    """
+    priors, patterns = torch.from_numpy(problem.priors), torch.from_numpy(problem.patterns)
+    ordered = torch.arange(problem.num_classes).repeat_interleave(_counts(priors, number))
+    labels = ordered[torch.randperm(number, generator=generator)]
+    others = torch.multinomial(priors, number, replacement=True, generator=generator)
+    coefficients = patterns[labels]  # (N, r)
+    if spurious:
+        coefficients[:, -spurious:] = patterns[others, -spurious:]
+    added = noise * torch.randn(number, problem.dimension, generator=generator, dtype=torch.float64)
+    inputs = coefficients @ _steered(problem) + added
+    return Examples(inputs.to(dtype), labels, coefficients, added)
+
+
+def means(problem: Problem, spurious: int = 0) -> Tensor:
+    """Return E[x | y] for every class y, (K, d) in float64: of spurious components only their mean is left."""
+    coefficients = torch.from_numpy(problem.patterns).clone()  # (K, r)
+    if spurious:
+        priors = torch.from_numpy(problem.priors).clone()  # aligned as torch aligns (docs/design/same-bytes.md)
+        coefficients[:, -spurious:] = priors @ coefficients[:, -spurious:]
+    return coefficients @ _steered(problem)
+
+
+def removed(problem: Problem, examples: Examples) -> Tensor:
+    """Return the inputs (N, d) without the strongest components: those of the tree's root, else the first."""
+    return _with_strongest(problem, examples, torch.zeros_like(examples.coefficients))
+
+
+def swapped(problem: Problem, examples: Examples, generator: torch.Generator) -> Tensor:
+    """Return the inputs (N, d) with the strongest components of another class, for each example drawn evenly."""
+    steps = torch.randint(1, problem.num_classes, examples.labels.shape, generator=generator)
+    others = (examples.labels + steps) % problem.num_classes
+    return _with_strongest(problem, examples, torch.from_numpy(problem.patterns)[others])
+
+
+def _with_strongest(problem: Problem, examples: Examples, coefficients: Tensor) -> Tensor:
+    # Made again, not taken off the inputs: what rounding would leave of a component is enough to tell classes apart.
+    strongest = torch.from_numpy(problem.levels == problem.levels[0])  # (r,)
+    given = torch.where(strongest, coefficients, examples.coefficients)
+    return (given @ _steered(problem) + examples.noise).to(examples.inputs.dtype)
+
+
+def _steered(problem: Problem) -> Tensor:
+    """Return diag(s) U', (r, d)."""
+    return torch.from_numpy(problem.strengths)[:, None] * torch.from_numpy(problem.directions).mT
+
+
+def _counts(priors: Tensor, number: int) -> Tensor:
+    """Return how many examples each class has (K,): its share, the largest remainders rounded up."""
+    shares = priors * number
+    counts = shares.floor().long()
+    left = (counts - shares).argsort(stable=True)[: number - int(counts.sum())]
+    counts[left] += 1
+    return counts
+
+
+# -- all seeds of a job ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +141,7 @@ class Material:
 
 
 def streams(job: Simulate) -> dict[int, int]:
-    """Return seed -> seed of its random streams, which follow from problem and net."""
+    """Return seed -> seed of its random streams, which follow from problem and net; those of the search first."""
     trained = {"components": job.components.model_dump(mode="json"), "net": job.net.model_dump()}
     everyone = (*job.search_seeds, *job.seeds)
     return dict(zip(everyone, seeds.streams(trained, everyone), strict=True))
@@ -70,28 +160,23 @@ def build_material(components: Components, seeds: Sequence[int], device: str) ->
 
 
 def _of_seed(components: Components, problem: Problem, seed: int) -> dict[str, Tensor]:
-    sides = {}
-    for side in ("train", "validation", "test"):
-        sides[side] = draw(
-            problem,
-            getattr(components, side),
-            generator(seed, side),
-            noise=components.noise,
-            spurious=components.spurious,
-        )
-    test, strong = sides["test"], strongest(problem)
+    added = {"noise": components.noise, "spurious": components.spurious}
+    sides = {
+        side: draw(problem, getattr(components, side), generator(seed, side), **added)
+        for side in ("train", "validation", "test")
+    }
     return {
         **{side: examples.inputs for side, examples in sides.items()},
         **{f"{side}_labels": examples.labels for side, examples in sides.items()},
-        "removed": removed(problem, test, strong),
-        "swapped": swapped(problem, test, strong, generator(seed, "swapped")),
+        "removed": removed(problem, sides["test"]),
+        "swapped": swapped(problem, sides["test"], generator(seed, "swapped")),
         "means": means(problem, components.spurious).float(),
         "marked": means(problem).float(),
         "patterns": torch.from_numpy(problem.patterns),
     }
 
 
-# -- what is trained -----------------------------------------------------------------------------------
+# -- what is trained -------------------------------------------------------------------------------
 
 
 def softmax(logits: Tensor, labels: Tensor) -> Tensor:
