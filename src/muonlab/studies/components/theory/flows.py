@@ -53,16 +53,11 @@ def early(problem: Problem, flow: str, time: float) -> Floats:
 def squared(problem: Problem, flow: str, times: ArrayLike, noise: float = 0.0) -> Floats:
     """Return gains a (T, r) of the squared loss at all times, exactly. docs/theory.md, equations (T14), (T15).
 
-    The loss is the mean over classes and noise of 1/2 |W x - (e_y - 1/K)|^2.
-
-    Args:
-        problem: with equal priors.
-        flow: one of FLOWS; "sign" only where `rates` has an answer.
-        times: (T,) from W = 0.
-        noise: standard deviation of each input around its class mean.
+    The loss is the mean over classes and noise of 1/2 |W x - (e_y - 1/K)|^2, with `noise` the standard deviation of
+    each input around its class mean.
 
     Raises:
-        ValueError: no such flow, unequal priors, or sign flow in a basis where it has no closed form.
+        ValueError: no such flow, unequal priors, or sign flow in a basis where it has no closed form (`rates`).
     """
     check_priors(problem)
     s, times = problem.strengths, np.asarray(times, dtype=np.float64)[:, None]
@@ -79,13 +74,8 @@ def softmax_on_tree(problem: Problem, flow: str, times: ArrayLike) -> Floats:
     Spectral and sign flow exactly: a is proportional to time. Gradient flow by one ordinary differential equation for
     each level, solved to about ten digits. docs/theory.md, equations (T17), (T19).
 
-    Args:
-        problem: with a tree, equal priors, and each level whole or absent.
-        flow: one of FLOWS; "sign" only where `rates` has an answer.
-        times: (T,) from W = 0, up to 1e290 K / s_1^2.
-
     Raises:
-        ValueError: no such flow, a time that is too large, or a problem that is not as said here.
+        ValueError: no such flow, a time above 1e290 K / s_1^2, or no closed form (`check_tree`, `rates`).
     """
     tree, times = check_tree(problem), np.asarray(times, dtype=np.float64)
     if flow != "gradient":

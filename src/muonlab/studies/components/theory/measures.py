@@ -22,13 +22,7 @@ def logits(problem: Problem, weights: Floats) -> Floats:
 def loss(problem: Problem, weights: Floats, kind: str = "softmax") -> float:
     """Return the loss at the class means, weighted by the priors. docs/theory.md, equations (T5), (T13).
 
-    Args:
-        problem: that the classifier is for.
-        weights: W (K, d).
-        kind: "softmax", -log softmax(W mu_y)_y; "squared", 1/2 |W mu_y - (e_y - 1/K)|^2.
-
-    Raises:
-        ValueError: no such loss.
+    Softmax is -log softmax(W mu_y)_y, squared 1/2 |W mu_y - (e_y - 1/K)|^2; another kind is a ValueError.
     """
     check_loss(kind)
     found = logits(problem, weights)

@@ -4,7 +4,7 @@ Letters: P seeds, N examples, K classes, d inputs, r components, B batch.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,21 +20,13 @@ from muonlab.train.seeds import fold_in, generator
 # -- examples of one problem -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Examples of a problem, with what they are made of.
+class Examples(NamedTuple):
+    """Examples of a problem, with what they are made of."""
 
-    Attributes:
-        inputs: (N, d).
-        labels: (N,) classes, int64.
-        coefficients: (N, r) float64: c_k of each example; that of its label, but for spurious components.
-        noise: (N, d) float64, what is added to the components.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    coefficients: Tensor
-    noise: Tensor
+    inputs: Tensor  # (N, d)
+    labels: Tensor  # (N,) int64
+    coefficients: Tensor  # (N, r) float64: c_k of each example; that of its label, but for spurious components
+    noise: Tensor  # (N, d) float64, what is added to the components
 
 
 def draw(
@@ -109,35 +101,7 @@ def _counts(priors: Tensor, number: int) -> Tensor:
 # -- all seeds of a job ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Material:
-    """Problems and examples of P seeds, stacked; inputs (P, N, d) in float32, labels (P, N).
-
-    Attributes:
-        train, validation, test: inputs.
-        train_labels, validation_labels, test_labels: classes.
-        removed: test inputs without their strongest components.
-        swapped: test inputs with the strongest components of another class.
-        means: (P, K, d) the class means.
-        marked: (P, K, d) the class means as they would be if no component were spurious.
-        patterns: (P, K, r) float64.
-    """
-
-    train: Tensor
-    train_labels: Tensor
-    validation: Tensor
-    validation_labels: Tensor
-    test: Tensor
-    test_labels: Tensor
-    removed: Tensor
-    swapped: Tensor
-    means: Tensor
-    marked: Tensor
-    patterns: Tensor
-
-    def of(self, seeds: Tensor) -> "Material":
-        """Return that of some seeds, by their positions (M,), each as often as it is named."""
-        return Material(**{field.name: getattr(self, field.name)[seeds] for field in fields(self)})
+Material = dict[str, Tensor]  # see `build_material`
 
 
 def streams(job: Simulate) -> dict[int, int]:
@@ -154,22 +118,27 @@ def build_problem(components: Components, seed: int) -> Problem:
 
 
 def build_material(components: Components, seeds: Sequence[int], device: str) -> Material:
-    """Return the material of the seeds' streams."""
+    """Return problems and examples of P seeds' streams, stacked.
+
+    Returns:
+        "train", "validation", "test": inputs (P, N, d) in float32, and with "_labels" the classes (P, N); "removed" and
+        "swapped": test inputs without their strongest components, and with those of another class; "means": (P, K, d)
+        the class means, "marked" as they would be if no component were spurious; "patterns": (P, K, r) float64.
+    """
     made = [_of_seed(components, build_problem(components, seed), seed) for seed in seeds]
-    return Material(**{name: torch.stack([each[name] for each in made]).to(device) for name in made[0]})
+    return {name: torch.stack([each[name] for each in made]).to(device) for name in made[0]}
 
 
-def _of_seed(components: Components, problem: Problem, seed: int) -> dict[str, Tensor]:
+def _of_seed(components: Components, problem: Problem, seed: int) -> Material:
     added = {"noise": components.noise, "spurious": components.spurious}
-    sides = {
-        side: draw(problem, getattr(components, side), generator(seed, side), **added)
-        for side in ("train", "validation", "test")
-    }
+    found: Material = {}
+    for side in ("train", "validation", "test"):
+        examples = draw(problem, getattr(components, side), generator(seed, side), **added)
+        found |= {side: examples.inputs, f"{side}_labels": examples.labels}
     return {
-        **{side: examples.inputs for side, examples in sides.items()},
-        **{f"{side}_labels": examples.labels for side, examples in sides.items()},
-        "removed": removed(problem, sides["test"]),
-        "swapped": swapped(problem, sides["test"], generator(seed, "swapped")),
+        **found,
+        "removed": removed(problem, examples),  # of the test, which was drawn last
+        "swapped": swapped(problem, examples, generator(seed, "swapped")),
         "means": means(problem, components.spurious).float(),
         "marked": means(problem).float(),
         "patterns": torch.from_numpy(problem.patterns),

@@ -44,10 +44,12 @@ def run(job: Simulate, context: Context) -> dict[str, Any]:
     of_members = [stream_of[place] for place in places]
     population = Population(net, loss, treated, of_members, device=context.device)
     forward = Forward(build_net(job.components, job.net).to(context.device))
-    measured = Measured(
-        lambda parameters, seeds: measure(forward, loss, parameters, material.of(seeds), job.components.spurious),
-        places.tolist(),
-    )
+
+    def read(parameters: dict[str, Tensor], seeds: Tensor) -> dict[str, Tensor]:
+        seen = {name: each[seeds] for name, each in material.items()}
+        return measure(forward, loss, parameters, seen, job.components.spurious)
+
+    measured = Measured(read, places.tolist())
     for place in range(len(own)):  # the first members, of one rate: the others of a seed start as they do
         measured.add(place, 0, population.parameters, place)
     curves: dict[str, list[Curve]] = {side: [[] for _ in who] for side in SIDES}
@@ -58,7 +60,7 @@ def run(job: Simulate, context: Context) -> dict[str, Any]:
         nonlocal before
         number, seeds = job.steps.index(step), places[alive]
         for side in SIDES:
-            seen = getattr(material, side)[seeds], getattr(material, f"{side}_labels")[seeds]  # (S, N, d), (S, N)
+            seen = material[side][seeds], material[f"{side}_labels"][seeds]  # (S, N, d), (S, N)
             found = losses(forward, loss, population.parameters, *seen)
             for member, value in zip(alive, found.tolist(), strict=True):
                 curves[side][member].append(plain(value))
@@ -77,16 +79,19 @@ def run(job: Simulate, context: Context) -> dict[str, Any]:
         return stay
 
     # Each seed has examples of its own: one pool of all, of which a member takes the rows of its seed.
-    rows = torch.arange(material.train_labels.numel()).view_as(material.train_labels)[places]  # (S, N)
-    pool = material.train.flatten(0, 1), material.train_labels.flatten()
-    batches = Batches(*pool, of_members, job.batch, rows=rows, device=context.device)
+    train = material["train"], material["train_labels"]
+    rows = torch.arange(train[1].numel()).view_as(train[1])[places]  # (S, N)
+    batches = Batches(
+        train[0].flatten(0, 1), train[1].flatten(), of_members, job.batch, rows=rows, device=context.device
+    )
     loop.train(population, batches, evaluate, job.steps, context)
+    test_labels = material["test_labels"][0]
     return {
         "steps": list(job.steps),
         "num_parameters": sum(p[0].numel() for p in population.parameters.values()),
         "num_components": job.components.num_components,
         "levels": build_problem(job.components, stream_of[0]).levels.tolist(),
-        "chance": float(material.test_labels[0].bincount().max() / material.test_labels[0].numel()),
+        "chance": float(test_labels.bincount().max() / test_labels.numel()),
         "members": [
             {
                 "rate": rate,

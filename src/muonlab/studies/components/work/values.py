@@ -19,6 +19,13 @@ Key = tuple[int, int]  # a member and an evaluation
 
 MODELS = 64  # that are measured at once
 FORMS = ("", "_sigma")  # of effective ranks: the first two columns of `muonlab.measure.spectra.ranks`
+ANSWERED = ("test", "means", "marked", "validation", "removed", "swapped")  # inputs
+ACCURACIES = (  # name, inputs, and whose labels are right
+    ("validation_accuracy", "validation", "validation"),
+    ("test_accuracy", "test", "test"),
+    ("accuracy_removed", "removed", "test"),
+    ("accuracy_swapped", "swapped", "test"),
+)
 # Measures that a linear classifier at zero does not have, as they do not change when W is multiplied by a number.
 OF_DIRECTION = ("margin_worst_by_norm", *(f"rank_{what}{form}" for what in ("weights", "logits") for form in FORMS))
 
@@ -79,24 +86,26 @@ def measure(
         num_spurious: of the components, the last ones.
     """
     matrices = [p.double() for p in parameters.values() if p.ndim == 3]
+    answers = {side: forward(parameters, seen[side]) for side in ANSWERED}
+    logits, hidden = {side: answer for side, (answer, _) in answers.items()}, answers["test"][1]
     finite = torch.stack([matrix.flatten(1).isfinite().all(1) for matrix in matrices]).all(0)
-    test_logits, hidden = forward(parameters, seen.test)
-    at_means = forward(parameters, seen.means)[0]
-    for answers in (test_logits, hidden, at_means):
-        finite &= answers.flatten(1).isfinite().all(1)
+    for found in (logits["test"], hidden, logits["means"]):
+        finite &= found.flatten(1).isfinite().all(1)
 
     def cleaned(found: Tensor) -> Tensor:  # zeros for what is not finite, which LAPACK does not take
         return torch.where(finite.view(-1, *[1] * (found.ndim - 1)), found, 0.0)
 
     spectra = [torch.linalg.svdvals(cleaned(matrix)) for matrix in matrices]
-    values = _margins(forward, parameters, seen, test_logits, at_means, num_spurious)
     norm = torch.stack([spectrum[:, 0] for spectrum in spectra]).prod(0)
+    values = _margins(logits, seen, num_spurious)
     values["margin_worst_by_norm"] = values["margin_worst"] / norm
-    values |= _accuracies(forward, parameters, seen, test_logits)
-    values["test_loss"] = vmap(loss)(test_logits, seen.test_labels).mean(1)
+    for name, side, labelled in ACCURACIES:
+        values[name] = (logits[side].argmax(-1) == seen[f"{labelled}_labels"]).double().mean(1)
+    values["test_loss"] = vmap(loss)(logits["test"], seen["test_labels"]).mean(1)
+    centred = logits["means"] - logits["means"].mean(-1, keepdim=True)
     found = {
         "rank_weights": torch.stack([ranks(spectrum, 0.0) for spectrum in spectra]).mean(0),
-        "rank_logits": ranks(torch.linalg.svdvals(cleaned(at_means - at_means.mean(-1, keepdim=True))), 0.0),
+        "rank_logits": ranks(torch.linalg.svdvals(cleaned(centred)), 0.0),
         "rank_hidden": torch.full((len(norm), len(FORMS)), torch.nan),
     }
     if forward.has_hidden:
@@ -111,30 +120,18 @@ def measure(
     return values
 
 
-def _margins(
-    forward: Forward, parameters: Parameters, seen: Material, test_logits: Tensor, at_means: Tensor, num_spurious: int
-) -> dict[str, Tensor]:
+def _margins(logits: dict[str, Tensor], seen: Material, num_spurious: int) -> dict[str, Tensor]:
+    at_means = logits["means"]  # (M, K, K)
     of_classes = logit_margins(at_means, torch.arange(at_means.shape[1], device=at_means.device))  # (M, K)
-    at_marked = forward(parameters, seen.marked)[0]
-    components = torch.einsum("mkr,mkj,mjr->mr", seen.patterns, at_marked, seen.patterns)
+    components = torch.einsum("mkr,mkj,mjr->mr", seen["patterns"], logits["marked"], seen["patterns"])
     telling = components[:, : components.shape[1] - num_spurious]
     return {
         "margin_worst": of_classes.amin(1),
         "margin_mean": of_classes.mean(1),
-        "margin_test_median": logit_margins(test_logits, seen.test_labels).quantile(0.5, dim=1),
+        "margin_test_median": logit_margins(logits["test"], seen["test_labels"]).quantile(0.5, dim=1),
         "component_margins": components,
         "component_margin_worst": telling.amin(1) if telling.shape[1] else torch.full_like(of_classes[:, 0], torch.nan),
     }
-
-
-def _accuracies(forward: Forward, parameters: Parameters, seen: Material, test_logits: Tensor) -> dict[str, Tensor]:
-    answers = {
-        "validation_accuracy": (forward(parameters, seen.validation)[0], seen.validation_labels),
-        "test_accuracy": (test_logits, seen.test_labels),
-        "accuracy_removed": (forward(parameters, seen.removed)[0], seen.test_labels),
-        "accuracy_swapped": (forward(parameters, seen.swapped)[0], seen.test_labels),
-    }
-    return {name: (logits.argmax(-1) == labels).double().mean(1) for name, (logits, labels) in answers.items()}
 
 
 class Measured:
