@@ -141,11 +141,6 @@ def turns(problem: Problem, kind: str) -> dict[str, list[Turn]]:
 
     Raises:
         ValueError: no such loss, or what the flow says to the problem.
-
-    Example:
-        >>> from muonlab.studies.components.theory.problem import build
-        >>> [(round(turn.eps, 4), turn.ahead_below) for turn in turns(build(ratio=4), "softmax")["margin_worst"]]
-        [(0.038, 'gradient')]
     """
     check_loss(kind)
     at_zero = loss_at_zero(problem, kind)
