@@ -27,25 +27,17 @@ AGREED: tuple[tuple[Loss, Literal["gradient", "spectral", "sign"], float], ...] 
 
 
 class Case(BaseModel):
-    """One problem, with the net and the loss, and the settings of every arm's optimizer on it.
-
-    Attributes:
-        name: for people.
-        role: "map", "variation" (of the middle of the map) or "control".
-        map: name of the map that it lies on; of a variation its key.
-        batch: examples of a step; None for all.
-        optimizers: one per arm, in the order of the arms.
-    """
+    """One problem, with the net and the loss, and the settings of every arm's optimizer on it."""
 
     model_config = Frozen
-    name: str
+    name: str  # for people
     role: Literal["map", "variation", "control"]
-    map: str
+    map: str  # name of the map that it lies on; of a variation of the map's middle its key
     components: Components
     net: Net
     loss: Loss = "softmax"
-    batch: Count | None = None
-    optimizers: tuple[Optimizer, ...]
+    batch: Count | None = None  # examples of a step; None for all
+    optimizers: tuple[Optimizer, ...]  # one per arm, in the order of the arms
 
 
 def problem_of(components: Components) -> Problem:

@@ -28,22 +28,14 @@ SAME = 1e-6  # a difference of measures that counts as none
 
 @dataclass(frozen=True)
 class Flows:
-    """Gradient and spectral flow on a problem without noise at one loss.
-
-    Attributes:
-        components: the problem.
-        eps: the loss.
-        gradient, spectral: measures of `theory.measures.summary`.
-        margin_turns, rank_turns: losses at which the order of both turns, of the worst margin and of the rank of the
-            logits, the largest first.
-    """
+    """Gradient and spectral flow on a problem without noise at one loss."""
 
     components: Components
     eps: float
-    gradient: dict[str, float]
+    gradient: dict[str, float]  # `theory.measures.summary`
     spectral: dict[str, float]
-    margin_turns: tuple[Turn, ...]
-    rank_turns: tuple[Turn, ...]
+    margin_turns: list[Turn]  # where the order of both turns in the worst margin, and in the rank of the logits
+    rank_turns: list[Turn]
 
     def difference(self, measure: str) -> float:
         """Return spectral minus gradient flow; 0 where rounding may explain it."""
@@ -69,7 +61,7 @@ def _flows_of(text: str, loss: str, eps: float) -> Flows | None:
     if gradient is None or spectral is None:
         return None
     found = turns(problem, loss)
-    return Flows(components, eps, gradient, spectral, tuple(found["margin_worst"]), tuple(found["rank_logits"]))
+    return Flows(components, eps, gradient, spectral, found["margin_worst"], found["rank_logits"])
 
 
 def closed(found: ComponentsFound, known: Sequence[Flows]) -> tuple[Element, ...]:

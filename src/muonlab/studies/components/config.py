@@ -116,18 +116,16 @@ class Simulate(_Job):
 class Agree(_Job):
     """Train W on the class means alone, with ever smaller steps, and compare it with the closed form.
 
-    Attributes:
-        components: without noise.
-        flow: "gradient" by SGD, "spectral" by Muon with exact polar factors, "sign" by AdamW without averages.
-        time: at which both are compared. Sign descent is known in closed form for small logits alone, so there time
-            falls too: n steps end at time * steps[0] / n.
-        steps: numbers of steps, each twice the one before it; a step's size is its time over their number.
+    Gradient flow is the limit of SGD, spectral flow of Muon with exact polar factors, sign descent of AdamW without
+    averages. Sign descent is known in closed form for small logits alone, so its time falls too: n steps end at time *
+    steps[0] / n.
     """
 
     kind: Literal["agree"] = "agree"
     loss: Loss = "softmax"
     flow: Literal["gradient", "spectral", "sign"]
-    time: Positive
+    time: Positive  # at which both are compared
+    # numbers of steps, each twice the one before it; a step's size is the time over their number
     steps: Annotated[tuple[Annotated[int, Field(ge=1, le=10**6)], ...], Field(min_length=2)]
 
 

@@ -35,12 +35,8 @@ def steps(study: ComponentStudy, results: Results, version: int = RESULTS_VERSIO
     """Return every job that is done or can be done: agreements, then problem by problem, searches that go on last.
 
     Two cases may ask for one job, such as a depth that is a variation and on the map; it is named after the first.
-
-    Args:
-        study: what is asked.
-        results: id -> result of every job that is done.
-        version: results version of the simulations; another one only to read what an older muonlab has computed.
-            Agreements have the version with which they were asked for.
+    Another results version of the simulations is only for reading what an older muonlab has computed; agreements have
+    the version with which they were asked for.
     """
 
     def read(step: Step) -> dict[float, Score] | None:
@@ -105,11 +101,8 @@ def scores(members: Iterable[Mapping[str, Any]], place: int) -> dict[float, Scor
 
     The first counts the seeds that never reached the loss, and those that did so in fewer than `FEWEST` steps. The
     second is the mean validation loss at the first time at which the train loss is at most eps, over the seeds that
-    reached it; where none did, the mean train loss at the end, infinite where a run diverged.
-
-    Args:
-        members: of all jobs of a search; those that are compared are left out.
-        place: of the eps among those of the job.
+    reached it; where none did, the mean train loss at the end, infinite where a run diverged. `place` is that of the
+    eps among those of the job.
     """
     found: dict[float, list[Mapping[str, Any]]] = {}
     for member in members:

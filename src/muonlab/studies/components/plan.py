@@ -22,34 +22,22 @@ NONE = "none"  # of variations
 
 
 class ComponentStudy(BaseModel):
-    """What a study of components asks.
-
-    Attributes:
-        preset, settings: where it came from.
-        cases: the problems, those of the map first.
-        optimizers: labels of the arms; the first is compared with each of the others.
-        searches: by label.
-        seeds: number of compared runs of each rate; search_seeds those by which a rate is chosen.
-        eps: train losses, falling, at the first time of which runs are compared; squared_eps those of squared loss.
-        main: place of the loss that the verdict is about, in both.
-        budget, looks: steps of every run, and evaluations.
-        agreements: jobs that compare closed forms with simulation.
-    """
+    """What a study of components asks."""
 
     model_config = Frozen
     preset: str
-    settings: dict[str, list[str]]
-    cases: tuple[Case, ...] = Field(min_length=1)
-    optimizers: tuple[str, ...] = Field(min_length=1)
-    searches: dict[str, Search]
-    seeds: int = Field(ge=1, le=MAX_SEEDS)
-    search_seeds: int = Field(ge=1, le=MAX_SEEDS)
-    eps: tuple[float, ...] = Field(min_length=1)
-    squared_eps: tuple[float, ...] = Field(min_length=1)
-    main: int = Field(ge=0)
-    budget: Count
-    looks: Count
-    agreements: tuple[Agree, ...] = ()
+    settings: dict[str, list[str]]  # that were given
+    cases: tuple[Case, ...] = Field(min_length=1)  # those of the map first
+    optimizers: tuple[str, ...] = Field(min_length=1)  # labels; the first is compared with each of the others
+    searches: dict[str, Search]  # by label
+    seeds: int = Field(ge=1, le=MAX_SEEDS)  # number of compared runs of each rate
+    search_seeds: int = Field(ge=1, le=MAX_SEEDS)  # number of runs by which a rate is chosen
+    eps: tuple[float, ...] = Field(min_length=1)  # train losses, falling, at the first time of which runs are compared
+    squared_eps: tuple[float, ...] = Field(min_length=1)  # those of squared loss
+    main: int = Field(ge=0)  # place of the loss that the verdict is about, in both
+    budget: Count  # steps of every run
+    looks: Count  # evaluations
+    agreements: tuple[Agree, ...] = ()  # jobs that compare closed forms with simulation
 
     def eps_of(self, case: Case) -> tuple[float, ...]:
         """Return the train losses at which runs of a problem are compared, falling."""

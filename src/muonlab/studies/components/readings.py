@@ -41,20 +41,13 @@ def value_of(values: Mapping[str, Any], case: Case, quantity: str) -> float | No
 
 @dataclass(frozen=True)
 class OwnRuns:
-    """All runs of one arm on one problem. A place is that of a loss among those of the problem.
-
-    Attributes:
-        arm: its label.
-        members: of all jobs that are done; see docs/files.md.
-        chance: accuracy of the best constant answer.
-        searches: by place, once asked for.
-    """
+    """All runs of one arm on one problem. A place is that of a loss among those of the problem."""
 
     case: Case
-    arm: str
-    members: tuple[dict[str, Any], ...]
-    chance: float
-    searches: dict[int, Searched] = field(default_factory=dict, repr=False)
+    arm: str  # label
+    members: tuple[dict[str, Any], ...]  # of all jobs that are done; see docs/files.md
+    chance: float  # accuracy of the best constant answer
+    searches: dict[int, Searched] = field(default_factory=dict, repr=False)  # by place, once asked for
 
     def search(self, place: int) -> Searched:
         """Return the search at the loss of that place, with the validation losses of runs that reached it."""
@@ -96,16 +89,11 @@ class OwnRuns:
 
 @dataclass(frozen=True)
 class ComponentRuns:
-    """What was asked, and the results.
-
-    Attributes:
-        own: (name of the problem, label of the arm) -> runs, of what is done.
-        agreements: what was asked -> result, of the closed forms that were compared with simulation.
-    """
+    """What was asked, and the results of what is done."""
 
     asked: ComponentStudy
-    own: Mapping[tuple[str, str], OwnRuns]
-    agreements: tuple[tuple[Agree, dict[str, Any]], ...]
+    own: Mapping[tuple[str, str], OwnRuns]  # by name of the problem and label of the arm
+    agreements: tuple[tuple[Agree, dict[str, Any]], ...]  # what was asked, and its result
 
     def of(self, case: Case, arm: str) -> OwnRuns | None:
         """Return the runs of an arm on a problem, if a job of it is done."""

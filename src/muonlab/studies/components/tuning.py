@@ -24,17 +24,11 @@ from muonlab.study.study import Arm, Comparison
 
 @dataclass(frozen=True)
 class Spread:
-    """A cell at all pairs of rates that are as good as the best.
+    """A cell at all pairs of rates that are as good as the best."""
 
-    Attributes:
-        pair: the cell as it is judged.
-        differences: mean difference at each of those pairs of rates that has one.
-        num_rates: rates that are as good, of both together.
-    """
-
-    pair: Comparison
-    differences: tuple[float, ...]
-    num_rates: int
+    pair: Comparison  # the cell as it is judged
+    differences: tuple[float, ...]  # mean difference at each of those pairs of rates that has one
+    num_rates: int  # that are as good, of both together
 
     @property
     def is_decided(self) -> bool:

@@ -9,7 +9,7 @@ level, root first.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,7 +17,7 @@ from scipy.integrate import OdeSolution, solve_ivp
 
 from muonlab.studies.components.theory.problem import Floats, Problem
 
-Tree = Sequence[int]
+Tree = tuple[int, ...]
 
 FLOWS = ("gradient", "spectral", "sign")
 NOTHING = 1e-10  # of the largest entry or singular value: what is smaller is rounding of zero
@@ -114,7 +114,7 @@ def rates(problem: Problem, flow: str) -> Floats:
     return found
 
 
-def check_tree(problem: Problem) -> tuple[int, ...]:
+def check_tree(problem: Problem) -> Tree:
     """Return the problem's tree if the softmax flow on it stays W = V diag(a) U'. docs/theory.md, equation (T17).
 
     Raises:
@@ -159,11 +159,13 @@ def level_strengths(problem: Problem) -> Floats:
     return found
 
 
+@functools.cache  # asked for at every step of every root that is found
 def sizes(tree: Tree) -> Floats:
     """Return n (L+1,): how many classes a node of each level has, K at the root, 1 at last: equation (T2)."""
     return np.array([math.prod(tree[level:]) for level in range(len(tree) + 1)], dtype=np.float64)
 
 
+@functools.cache
 def num_rivals(tree: Tree) -> Floats:
     """Return N (L,): how many classes part from a class at each level, n_l - n_{l+1}."""
     return -np.diff(sizes(tree))
@@ -205,12 +207,12 @@ def gradient_on_tree(tree: Tree, strengths: Floats) -> Callable[[ArrayLike], Flo
     docs/theory.md, equation (T19). Strengths are (L,), 0 for a level without components.
     """
     unit = math.prod(tree) / strengths[0] ** 2
-    solution = _gradient_path(tuple(tree), tuple((strengths / strengths[0]) ** 2))
+    solution = _gradient_path(tree, tuple((strengths / strengths[0]) ** 2))
     return lambda times: np.moveaxis(solution(np.log1p(np.asarray(times) / unit)), 0, -1)
 
 
 @functools.lru_cache(maxsize=64)
-def _gradient_path(tree: tuple[int, ...], squares: tuple[float, ...]) -> OdeSolution:
+def _gradient_path(tree: Tree, squares: tuple[float, ...]) -> OdeSolution:
     """Solve g_l' = (s_l / s_1)^2 (1 - p_l), the derivative by time s_1^2 / K, for squares (s_l / s_1)^2.
 
     It is solved in log(1 + time s_1^2 / K), in which both the start and the very slow end are smooth.
