@@ -48,7 +48,7 @@ def test_a_study_becomes_a_report_with_every_figure_and_its_data(tmp_path, plant
     assert "1% of the larger mean" in terms["Higher, lower"]
     assert "Claim (e) of arXiv 2606.09658" in page.write(findings, folder).read_text()
     files = {path.name for path in (folder / "report").iterdir()}
-    assert {"map-margin.csv", "map-margin-1.svg", "gains.csv", "agreement.csv", "sensitivity.csv"} <= files
+    assert {"map-margin.csv", "map-margin.svg", "gains.csv", "agreement.csv", "sensitivity.csv"} <= files
     for job in sorted(folder.glob("*/result.json"))[::2]:
         job.unlink()
     assert "This study is not finished" in analyse(folder).notices[0].text
