@@ -67,28 +67,40 @@ def tuned_difference(first: Tuned, second: Tuned, level: float = 0.95, seed: int
         ValueError: level is not in (0, 1).
     """
     upper = upper_probability(level)
-    seeds = sorted(set(first.final) & set(second.final))
-    ours, theirs = (np.array([each.final[seed] for seed in seeds]) for each in (first, second))
-    n = len(seeds), len(seeds)
+    ours, theirs = _in_pairs(first, second)
+    n = len(ours), len(theirs)
+
+    def unknown(value: float | None, reason: str) -> Effect:
+        return Effect(Estimate(value, None, None, level, sum(n), reason), None, n)
+
     if lost := int(np.isinf(ours).sum() + np.isinf(theirs).sum()):
-        reason = f"{lost} of {2 * len(seeds)} final runs diverged: a mean would hide it"
-        return Effect(Estimate(None, None, None, level, sum(n), reason), None, None, None, n)
-    value = float((ours - theirs).mean()) if seeds else None
-    if len(seeds) < 2:
-        reason = "one seed: no interval" if seeds else "no seeds in common"
-        return Effect(Estimate(value, None, None, level, sum(n), reason), None, None, None, n)
-    assert value is not None
-    of_seeds = float((ours - theirs).var(ddof=1)) / len(seeds)
-    of_tuning = sum(tuning_variance(each, seed) for each in (first, second))
+        return unknown(None, f"{lost} of {sum(n)} final runs diverged: a mean would hide it")
+    if len(ours) < 2:
+        value = float((ours - theirs)[0]) if len(ours) else None
+        return unknown(value, "one seed: no interval" if len(ours) else "no seeds in common")
+    value = float((ours - theirs).mean())
+    of_seeds, of_tuning = variances(first, second, seed)
     variance = of_seeds + of_tuning
     if variance == 0:
-        reason = "no difference varies: no interval"
-        return Effect(Estimate(value, None, None, level, sum(n), reason), None, None, None, n)
-    degrees = variance**2 / (of_seeds**2 / (len(seeds) - 1) + of_tuning**2 / TUNING_DEGREES)
+        return unknown(value, "no difference varies: no interval")
+    degrees = variance**2 / (of_seeds**2 / (len(ours) - 1) + of_tuning**2 / TUNING_DEGREES)
     error = math.sqrt(variance)
     margin = float(stats.t.ppf(upper, degrees)) * error
     p = float(2 * stats.t.sf(abs(value) / error, degrees))
-    return Effect(Estimate(value, value - margin, value + margin, level, sum(n)), p, error, degrees, n)
+    return Effect(Estimate(value, value - margin, value + margin, level, sum(n)), p, n)
+
+
+def variances(first: Tuned, second: Tuned, seed: int = 0) -> tuple[float, float]:
+    """Return both parts of the variance of the difference: that of the seeds, and that of the tuning."""
+    ours, theirs = _in_pairs(first, second)
+    of_seeds = float((ours - theirs).var(ddof=1)) / len(ours)
+    return of_seeds, sum(tuning_variance(each, seed) for each in (first, second))
+
+
+def _in_pairs(first: Tuned, second: Tuned) -> tuple[Array, Array]:
+    """Return the final losses of the seeds that both have, (n,) each."""
+    seeds = sorted(set(first.final) & set(second.final))
+    return np.array([first.final[each] for each in seeds]), np.array([second.final[each] for each in seeds])
 
 
 def tuning_variance(tuned: Tuned, seed: int = 0, resamples: int = RESAMPLES) -> float:

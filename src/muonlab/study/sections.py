@@ -61,21 +61,6 @@ def line_of(series: Series, n: int, x: Sequence[float], points: Sequence[Estimat
     )
 
 
-def columns(text: str) -> tuple[Column, ...]:
-    """Return the columns of a text, "key: Heading" or "kind key: Heading" each, separated by semicolons.
-
-    Example:
-        >>> columns("case: Problem; count n: Compared runs")[1]
-        Column(key='n', title='Compared runs', kind='count')
-    """
-    found = []
-    for part in text.split(";"):
-        head, _, title = part.partition(":")
-        *kind, key = head.split()
-        found.append(Column(key, title.strip(), cast(Kind, kind[0]) if kind else "text"))
-    return tuple(found)
-
-
 def columns_of(arms: Iterable[Arm], kind: Kind) -> tuple[Column, ...]:
     """Return a column for each arm."""
     return tuple(Column(arm.label, arm.name, kind) for arm in arms)

@@ -25,7 +25,7 @@ from muonlab.report.findings import (
 from muonlab.stats.effects import Effect
 from muonlab.stats.multiplicity import holm
 from muonlab.stats.results import Estimate
-from muonlab.stats.tuned import tuned_difference, tuning_variance
+from muonlab.stats.tuned import Tuned, tuned_difference, variances
 from muonlab.study.controls import failed
 from muonlab.study.sections import over_runs
 from muonlab.study.space import FACTOR, Point, Space
@@ -113,12 +113,13 @@ class Switch:
         adjusted = holm(p)
         return [self._candidate(arm, effects[arm.label], adjusted[arm.label]) for arm in self.arms]
 
-    def _effect(self, arm: Arm) -> Effect | None:
+    def _tuned(self, label: str) -> Tuned | None:
+        """Return the tuning and final losses of an arm; None where it has none yet."""
         runs = self.found.runs
-        ours, theirs = (
-            trials.tuned(runs.losses(label)) if (trials := runs.trials.get(label)) else None
-            for label in (arm.label, self.baseline.label)
-        )
+        return runs.trials[label].tuned(runs.losses(label)) if label in runs.trials else None
+
+    def _effect(self, arm: Arm) -> Effect | None:
+        ours, theirs = self._tuned(arm.label), self._tuned(self.baseline.label)
         return tuned_difference(ours, theirs) if ours and theirs else None
 
     def lost(self, label: str) -> tuple[int, int]:
@@ -182,21 +183,19 @@ class Switch:
 
     def _settles(self, arm: Arm, effect: Effect | None) -> str:
         """Return what would narrow the interval to the size of the difference, or of the margin."""
-        if effect is None or effect.standard_error is None or effect.estimate.value is None:
-            return "Finish the study: the same command goes on." if effect is None else ""
-        runs, seeds = self.found.runs, effect.n[0]
-        of_tuning = sum(
-            tuning_variance(tuned)
-            for label in (arm.label, self.baseline.label)
-            if (tuned := runs.trials[label].tuned(runs.losses(label)))
-        )
-        assert effect.estimate.lower is not None
+        if effect is None:
+            return "Finish the study: the same command goes on."
+        ours, theirs = self._tuned(arm.label), self._tuned(self.baseline.label)
+        if effect.estimate.value is None or effect.estimate.lower is None or not ours or not theirs:
+            return ""
+        of_seeds, of_tuning = variances(ours, theirs)
         half = effect.estimate.value - effect.estimate.lower
         wanted = max(abs(effect.estimate.value), self.margin)
         times = (half / wanted) ** 2 if wanted else math.inf
-        if of_tuning > effect.standard_error**2 / 2:
-            own = runs.asked.searches[arm.label]
+        if of_tuning > of_seeds:
+            own = self.found.runs.asked.searches[arm.label]
             return f"Most of the width is luck of tuning: try more trials, such as trials={2 * own.trials}."
+        seeds = effect.n[0]
         more = math.ceil(seeds * min(times, 100))
         return f"Most of the width is spread between seeds: about {more} seeds would settle it (seeds={more})."
 

@@ -135,11 +135,12 @@ def at_equal(found: ComponentsFound, known: Sequence[Flows]) -> Table:
         for each in known
     ]
     head = columns(
-        "exact ratio: Ratio; number margin_gradient: Worst margin, gradient; "
-        "number margin_spectral: Worst margin, spectral; number rank_gradient: Rank of W, gradient; "
-        "number rank_spectral: Rank of W, spectral; number margin_difference: Margin, spectral minus gradient; "
-        "number margin_simulated: Simulated, Muon minus SGD; number rank_difference: Rank, spectral minus gradient; "
-        "number rank_simulated: Simulated, Muon minus SGD; margin_turn: Margin turns at; "
+        "ratio: Ratio [exact]; margin_gradient: Worst margin, gradient [number]; "
+        "margin_spectral: Worst margin, spectral [number]; rank_gradient: Rank of W, gradient [number]; "
+        "rank_spectral: Rank of W, spectral [number]; margin_difference: Margin, spectral minus gradient [number]; "
+        "margin_simulated: Simulated, Muon minus SGD [number]; "
+        "rank_difference: Rank, spectral minus gradient [number]; "
+        "rank_simulated: Simulated, Muon minus SGD [number]; margin_turn: Margin turns at; "
         "rank_turn: Logits’ rank turns at"
     )
     eps = known[0].eps if known else 0.0
@@ -179,8 +180,8 @@ def agreement(found: ComponentsFound) -> Table:
         for row in zip(result["steps"], result["sizes"], result["errors"], (None, *result["orders"]), strict=True)
     )
     head = columns(
-        "flow: Flow; loss: Loss; exact time: Time; count steps: Steps; exact size: Size of a step; "
-        "number error: Relative error; ratio order: Observed order"
+        "flow: Flow; loss: Loss; time: Time [exact]; steps: Steps [count]; size: Size of a step [exact]; "
+        "error: Relative error [number]; order: Observed order [ratio]"
     )
     note = (
         "W trained on the class means by SGD, Muon with exact polar factors and no momentum, or sign descent, against "

@@ -29,7 +29,7 @@ def maps(found: ComponentsFound, judged: Sequence[Judged]) -> tuple[Element, ...
     if not any(each.comparisons for each in judged):
         return (Text("No problem has runs of two arms yet."),)
     figures = [_map(found, each.claim.quantities[0], each.comparisons) for each in judged if each.comparisons]
-    place = columns("quantity: Quantity; rival: Rival; map: Map; exact noise: Noise; exact ratio: Ratio")
+    place = columns("quantity: Quantity; rival: Rival; map: Map; noise: Noise [exact]; ratio: Ratio [exact]")
     cells = []
     for pair in (pair for each in judged for pair in claims.by_rival(found, each.comparisons)):
         given = pair.case.map, pair.case.components.noise, pair.case.components.ratio
@@ -100,7 +100,7 @@ def by_loss(found: ComponentsFound) -> tuple[Element, ...]:
         for place, eps in enumerate(asked.eps)
         for rival, own in per_rival(found, on_map(found, quantity, place))
     )
-    head, last = columns("quantity: Quantity; exact eps: eps; rival: Rival"), "count censored: With censored runs"
+    head, last = columns("quantity: Quantity; eps: eps [exact]; rival: Rival"), "censored: With censored runs [count]"
     note = "Over all cells of the map. p is adjusted by Holm over the cells of one quantity at one eps."
     sides = Table("by-eps", "Sides by loss", (*head, *count_columns(found), *columns(last)), rows, note)
     return (*(each for each in figures if each.panels), *((sides,) if rows else ()))
@@ -155,8 +155,8 @@ def removal(found: ComponentsFound) -> tuple[Element, ...]:
         if (own := runs.of(middle(cases), arm.label)) is not None
     )
     head = columns(
-        "map: Map; optimizer: Optimizer; accuracy test: Test accuracy; accuracy removed: Strongest removed; "
-        "accuracy swapped: Strongest of another class; accuracy chance: Chance"
+        "map: Map; optimizer: Optimizer; test: Test accuracy [accuracy]; removed: Strongest removed [accuracy]; "
+        "swapped: Strongest of another class [accuracy]; chance: Chance [accuracy]"
     )
     note = (
         "In the middle of every map, at the main loss: means over seeds with 95% intervals. With the strongest "
@@ -225,9 +225,9 @@ def _means(found: ComponentsFound) -> Table:
             numbers = _over_seeds(own, quantities, asked.main)
             rows.append((_name(case), arm.name, *numbers, best, shrinkage, n))
     head = columns(
-        "case: Problem; optimizer: Optimizer; number margin: Worst margin; number rank: Rank; "
-        "accuracy test: Test accuracy; accuracy removed: Strongest removed; accuracy swapped: Strongest swapped; "
-        "exact rate: Learning rate; exact decay: Rate × weight decay; count n: Runs"
+        "case: Problem; optimizer: Optimizer; margin: Worst margin [number]; rank: Rank [number]; "
+        "test: Test accuracy [accuracy]; removed: Strongest removed [accuracy]; swapped: Strongest swapped [accuracy]; "
+        "rate: Learning rate [exact]; decay: Rate × weight decay [exact]; n: Runs [count]"
     )
     note = (
         "At the main loss: means over the runs that reached it, with 95% intervals. Equal weight decay is not equal "
@@ -258,10 +258,10 @@ def censored(found: ComponentsFound) -> tuple[Element, ...]:
         for place, eps in enumerate(runs.asked.eps)
         for arm in found.arms
     )
-    numbers = "count not_reached: Not reached; count diverged: Diverged; count n: Compared runs"
-    head = columns(f"exact eps: eps; optimizer: Optimizer; {numbers}")
+    numbers = "not_reached: Not reached [count]; diverged: Diverged [count]; n: Compared runs [count]"
+    head = columns(f"eps: eps [exact]; optimizer: Optimizer; {numbers}")
     note = "Over the problems of the map: runs that did not reach the loss within the budget, or diverged."
-    every = columns(f"case: Problem; optimizer: Optimizer; exact eps: eps; {numbers}")
+    every = columns(f"case: Problem; optimizer: Optimizer; eps: eps [exact]; {numbers}")
     notes = (
         "Of the rate that is compared at that loss. A pair in which one side is missing is in no difference: a cell is "
         "about the seeds in which both reached the loss. Problems that no row names have no such runs."

@@ -4,8 +4,7 @@ from typing import Any
 
 from muonlab.studies.components.cases import VARIATIONS
 from muonlab.studies.components.config import Components, Net
-from muonlab.studies.components.plan import OPTIMIZERS, STUDY
-from muonlab.studies.components.presets import PRESETS
+from muonlab.studies.components.plan import OPTIMIZERS, PRESETS, STUDY
 from muonlab.study.described import Sections, described, execution, in_presets, of_each, rows
 
 MEANT_FOR = {

@@ -70,8 +70,8 @@ def _sensitivity(found: ComponentsFound, spreads: Sequence[Spread]) -> Table:
             if own:
                 rows.append((quantity.name, rival.name, len(own), alternatives, decided, decided - turned, turned))
     head = columns(
-        "quantity: Quantity; rival: Rival; count cells: Cells; count alternatives: With other rates as good; "
-        "count decided: Decided; count kept: Side kept; count turned: Side may turn"
+        "quantity: Quantity; rival: Rival; cells: Cells [count]; alternatives: With other rates as good [count]; "
+        "decided: Decided [count]; kept: Side kept [count]; turned: Side may turn [count]"
     )
     note = (
         f"As good: a validation loss at the same train loss within {POLICY.clear:.0%} of the best rate’s. Every cell "
@@ -130,8 +130,8 @@ def _summary(found: ComponentsFound) -> Table:
             rates = ", ".join(as_text(rate, "exact") for rate in grid)
             rows.append((arm.name, rates, extended, low, high, len(held), num_runs))
     head = columns(
-        "optimizer: Optimizer; rates: Grid; count extended: Extended on; count low: Best on low edge; "
-        "count high: Best on high edge; count problems: Problems; count num_runs: Runs of the search"
+        "optimizer: Optimizer; rates: Grid; extended: Extended on [count]; low: Best on low edge [count]; "
+        "high: Best on high edge [count]; problems: Problems [count]; num_runs: Runs of the search [count]"
     )
     note = (
         "Every optimizer has as many rates in its first grid, as many seeds and steps, and as many extensions at most. "
@@ -147,7 +147,7 @@ def _rates(found: ComponentsFound) -> Table:
         search, edge = own.search(main), own.edge(main) or "no"
         rows.append((own.case.name, found.name(own.arm), search.best, search.loss, edge, search.tried, search.lost))
     head = columns(
-        "case: Problem; optimizer: Optimizer; exact rate: Best learning rate; number loss: Its validation loss; "
+        "case: Problem; optimizer: Optimizer; rate: Best learning rate [exact]; loss: Its validation loss [number]; "
         "edge: On an edge; tried: Tried; short: Did not reach the loss"
     )
     note = (
