@@ -15,33 +15,19 @@ State = Literal["passed", "failed", "cannot tell"]
 
 @dataclass(frozen=True)
 class Control:
-    """One control.
+    """One control: a value that was obtained and must not exceed a limit."""
 
-    Attributes:
-        name: such as "shuffled labels".
-        what: was measured.
-        value: that was obtained, which must not exceed `limit`.
-        expected: value where there is nothing to find.
-        limit: largest value that chance, or rounding, explains.
-        n: runs or cases behind it.
-        place: case that it was made in; empty for one of the whole study.
-        examples: test examples behind it.
-        must: what the value must do.
-        why: what the limit allows for.
-        is_share: whether no value exceeds 1. A limit of 1 then says that there is too little to tell.
-    """
-
-    name: str
-    what: str
+    name: str  # such as "shuffled labels"
+    what: str  # was measured
     value: float
-    expected: float
-    limit: float
-    n: int
-    place: str = ""
-    examples: int = 0
+    expected: float  # value where there is nothing to find
+    limit: float  # largest value that chance, or rounding, explains
+    n: int  # runs or cases behind it
+    place: str = ""  # case that it was made in; empty for one of the whole study
+    examples: int = 0  # test examples behind it
     must: str = "stay at chance"
-    why: str = "guessing"
-    is_share: bool = True
+    why: str = "guessing"  # what the limit allows for
+    is_share: bool = True  # whether no value exceeds 1: a limit of 1 then says that there is too little to tell
 
     @property
     def state(self) -> State:

@@ -97,11 +97,11 @@ def invented(asked):
     while todo := [step for step in steps(asked, found) if step.job.id not in found]:
         for step in todo:
             members = [
-                {"rate": rate, "seed": seed, "validation_loss": [rate], "diverged_at": None}
-                for rate in step.config.rates
+                {"point": k, "seed": seed, "validation_loss": [point["lr"]], "diverged_at": None}
+                for k, point in enumerate(step.config.points)
                 for seed in step.config.seeds
             ]
-            found[step.job.id] = {"members": members}
+            found[step.job.id] = {"points": list(step.config.points), "members": members}
     return found
 
 
@@ -116,7 +116,11 @@ def test_more_seeds_or_fewer_never_compute_the_first_ones_again(study, seeds, co
 
 def test_the_rate_of_the_smallest_loss_is_chosen_and_a_search_goes_on_beyond_an_edge(study):
     asked = study.plan(settings={"seeds": 1, "extensions": 1, "lion.lr": ["0.1", "0.2"]})
-    own = [(step.role, step.config.rates) for step in steps(asked, invented(asked)) if step.arm == "lion"]
+    own = [
+        (step.role, tuple(point["lr"] for point in step.config.points))
+        for step in steps(asked, invented(asked))
+        if step.arm == "lion"
+    ]
     assert own == [("search", (0.1, 0.2)), ("search", (0.05,)), ("final", (0.05,)), ("control", (0.05,))]
 
 

@@ -1,21 +1,27 @@
 """From the results of a comparison to its findings. No torch, and nothing of the user's."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from muonlab.report.findings import Column, Findings, Kind, Text
+from muonlab.jobs.job import JobRecord
+from muonlab.report.findings import Column, Element, Findings, Kind, Text, Verdict
 from muonlab.stats.effects import difference
+from muonlab.stats.tuned import Tuned
+from muonlab.studies.compare import switch
 from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy
-from muonlab.studies.compare.jobs import POLICY, scores, steps
+from muonlab.studies.compare.jobs import FINALISTS, FRESH, POLICY, by_point, finalists, mean, scores, steps, winner
 from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
+from muonlab.studies.compare.switch import Switch
 from muonlab.study import folder as folders
 from muonlab.study.controls import ERROR, Control, at_chance, checks
 from muonlab.study.folder import Results
-from muonlab.study.judge import judge
+from muonlab.study.judge import Judged, judge
 from muonlab.study.search import Score, Searched
 from muonlab.study.sections import findings
+from muonlab.study.space import Space
 from muonlab.study.study import Claim, Found, Quantity, Rule, Side, Step, Values
 from muonlab.study.tuning import tuning
 from muonlab.study.words import definitions
@@ -25,20 +31,47 @@ Member = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Trials:
+    """How an arm was tuned by trials.
+
+    Attributes:
+        space: of its settings.
+        losses: of each trial, by seed; infinite where a run diverged.
+        again: trial -> losses with fresh seeds, of the best few; empty where they have not run yet.
+        winner: the trial with final runs; None where it is not known yet, or where all diverged.
+    """
+
+    space: Space
+    losses: Sequence[Sequence[float]]
+    again: Mapping[int, Sequence[float]]
+    winner: int | None
+
+    def tuned(self, finals: Mapping[int, float]) -> Tuned | None:
+        """Return the tuning with the losses of its final runs; None where there are none."""
+        if self.winner is None or not finals:
+            return None
+        return Tuned([mean(own) for own in self.losses], self.space.order, self.again, self.winner, finals)
+
+
+@dataclass(frozen=True)
 class Runs:
     """What the results hold.
 
     Attributes:
         asked: the study.
         finals: label -> final runs by seed.
-        searches: by label.
+        points: label -> settings of its final runs, as far as they were tuned.
+        searches: by label, by learning rate.
+        trials: by label, where arms are tuned by trials and theirs are done.
         shuffled: runs of the control.
         sizes: of the data and the net, such as num_test; empty where no final run is done.
     """
 
     asked: CompareStudy
     finals: Mapping[str, Mapping[int, Member]]
+    points: Mapping[str, Mapping[str, float]]
     searches: Mapping[str, Searched]
+    trials: Mapping[str, Trials]
     shuffled: tuple[Member, ...]
     sizes: Mapping[str, Any]
 
@@ -46,27 +79,40 @@ class Runs:
         """Return the final runs of an arm that have not diverged, by seed."""
         return {seed: run for seed, run in self.finals[label].items() if run["diverged_at"] is None}
 
+    def losses(self, label: str) -> dict[int, float]:
+        """Return the final validation losses of an arm by seed, infinite where a run diverged."""
+        return {
+            seed: math.inf if (last := run["validation_loss"][-1]) is None else last
+            for seed, run in self.finals[label].items()
+        }
+
 
 def gather(asked: CompareStudy, known: Sequence[Step], results: Results) -> Runs:
     """Return what the results of the known jobs hold."""
     done = [(step, results[step.job.id]) for step in known if step.job.id in results]
 
-    def members(role: str, label: str) -> list[Member]:
-        return [run for step, result in done if (step.role, step.arm) == (role, label) for run in result["members"]]
+    def of(role: str, label: str) -> list[dict[str, Any]]:
+        return [result for step, result in done if (step.role, step.arm) == (role, label)]
 
-    def finals(label: str) -> dict[int, Member]:
-        # A block that was done for more seeds is taken as it is; the further ones are not asked for.
-        runs = sorted(members("final", label), key=lambda run: run["seed"])
-        return {run["seed"]: run for run in runs if run["seed"] < asked.seeds}
-
-    searched = {arm.label: [r for s, r in done if (s.role, s.arm) == ("search", arm.label)] for arm in asked.arms}
-    ended = next((result for step, result in done if step.role == "final"), {})
+    labels = [arm.label for arm in asked.arms]
+    finals = {
+        label: {m["seed"]: m for result in of("final", label) for m in result["members"] if m["seed"] < asked.seeds}
+        for label in labels
+    }
+    ended = [result for step, result in done if step.role == "final"]
+    skipped = ("members", "steps", "points")
     return Runs(
         asked,
-        {arm.label: finals(arm.label) for arm in asked.arms},
-        {label: _searched(own) for label, own in searched.items()},
-        tuple(members("control", asked.arms[0].label)),
-        {key: value for key, value in ended.items() if key not in ("members", "steps")},
+        {label: dict(sorted(own.items())) for label, own in finals.items()},
+        {label: own[0]["points"][0] for label in labels if (own := of("final", label))},
+        {label: _searched(of("search", label)) for label in labels},
+        {
+            label: _trials(own, tried[0], of("again", label))
+            for label, own in asked.searches.items()
+            if isinstance(own, Space) and (tried := of("search", label))
+        },
+        tuple(member for step, result in done if step.role == "control" for member in result["members"]),
+        {key: value for key, value in ended[0].items() if key not in skipped} if ended else {},
     )
 
 
@@ -76,8 +122,16 @@ def _searched(found: Sequence[Mapping[str, Any]]) -> Searched:
     for result in found:
         known |= scores(result)
         for member in result["members"]:
-            losses.setdefault(member["rate"], []).append(member["validation_loss"][-1])
+            losses.setdefault(result["points"][member["point"]]["lr"], []).append(member["validation_loss"][-1])
     return Searched(known, losses, POLICY)
+
+
+def _trials(space: Space, tried: Mapping[str, Any], again: Sequence[Mapping[str, Any]]) -> Trials:
+    losses = by_point(tried)
+    few = finalists(losses)
+    fresh = by_point(again[0]) if again else []
+    best = winner(fresh) if fresh else None
+    return Trials(space, losses, dict(zip(few, fresh, strict=False)), None if best is None else few[best])
 
 
 # -- quantities ------------------------------------------------------------------------------------
@@ -130,53 +184,89 @@ def controls(runs: Runs) -> list[Control]:
     if accuracies:
         found.append(at_chance("shuffled labels", "mean test accuracy", accuracies, sizes["chance"], sizes["num_test"]))
     own = runs.ended(runs.asked.arms[0].label)
-    both = [[run["test_accuracy"] for seed, run in own.items() if seed % 2 == odd] for odd in (0, 1)]
+    # A task may have no classes, or no test set.
+    key = "test_accuracy" if all(run["test_accuracy"] is not None for run in own.values()) else "validation_loss"
+    both = [[at_end(run, key) for seed, run in own.items() if seed % 2 == odd] for odd in (0, 1)]
     if min(map(len, both)) < 2:
         return found
     halves = difference(*both, level=1 - ERROR).estimate
     if halves.value is not None and halves.lower is not None:
-        name, what = "the first arm against itself", "difference of test accuracy"
+        name, what = "the first arm against itself", f"difference of {key.replace('_', ' ')}"
         spread = {"must": "be within what seeds explain", "why": "the spread between seeds", "is_share": False}
         limit, n = halves.value - halves.lower, sum(map(len, both))
-        found.append(Control(name, what, abs(halves.value), 0.0, limit, n, examples=sizes["num_test"], **spread))
+        found.append(Control(name, what, abs(halves.value), 0.0, limit, n, examples=sizes.get("num_test", 0), **spread))
     return found
 
 
 # -- the report ------------------------------------------------------------------------------------
 
 
-def find(asked: CompareStudy, known: Sequence[Step], results: Results, records: Sequence[Any]) -> Found[Runs]:
+def find(
+    asked: CompareStudy, known: Sequence[Step], results: Results, records: Sequence[JobRecord] = ()
+) -> Found[Runs]:
     """Return all that follows from the results of a study."""
     runs = gather(asked, known, results)
-    return Found(runs, asked.arms, (asked,), asked.seeds, RULE, tuple(controls(runs)), tuple(records), len(known))
+    found = tuple(controls(runs))
+    return Found(runs, asked.arms, (asked,), asked.seeds, RULE, found, tuple(records), len(known))
 
 
-def analyse(folder: Path) -> Findings:
-    """Return what a study found, whatever part of it is done.
+def read(folder: Path) -> Found[Runs]:
+    """Return all that is known of the study in a folder.
 
     Raises:
         StudyError: there is no comparison in the folder.
     """
-    found = find(*folders.read(CompareStudy, steps, folder, RESULTS_VERSION))
+    return find(*folders.read(CompareStudy, steps, folder, RESULTS_VERSION))
+
+
+def analyse(folder: Path) -> Findings:
+    """Return what a study found, whatever part of it is done; as `read`."""
+    found = read(Path(folder))
+    judged = _judge(found)
+    title = f"{' and '.join(arm.name for arm in found.arms)}, {found.runs.asked.name}"
+    said, sections = _verdict(found, judged), _sections(found, judged)
+    return findings(title, found.runs.asked.question, said, found, _notices(found), sections, RESULTS_VERSION)
+
+
+def _judge(found: Found[Runs]) -> list[Judged] | Switch:
     asked = found.runs.asked
-    judged = [
+    if asked.baseline is not None:
+        return Switch(found, found.arm(asked.baseline))
+    return [
         judge(found, Claim(each.letter, each.title, each.words, tuple(QUANTITIES[key] for key in each.quantities)))
         for each in asked.claims
     ]
+
+
+def _sections(found: Found[Runs], judged: list[Judged] | Switch) -> Sequence[tuple[str, Sequence[Element]]]:
+    asked = found.runs.asked
     place = Column("case", "Net and data")
     note = "The best is chosen by validation loss at the end of training; test examples have no part in it."
     loss = "Validation loss at the end of training"
-    sections = (
+    tuned = tuning(found.arms, {asked.name: found.runs.searches}, place, loss, note)
+    rest = (("Controls", checks(found.controls, CONTROL_NOTE)), ("Settings and jobs", settings(found)))
+    words, budget = "What the words mean", asked.training.budget
+    if isinstance(judged, Switch):
+        values = {"budget": budget, "finalists": FINALISTS, "fresh": FRESH, "margin": asked.margin}
+        return (
+            ("Answer", switch.answer(judged)),
+            ("Learning curves", curves(found)),
+            ("Tuning", (*tuned[:1], *switch.trials(judged))),
+            *rest,
+            (words, (definitions(switch.OWN, values=values),)),
+        )
+    return (
         ("Claims", claims(found, judged)),
         ("Results", results(found)),
         ("Learning curves", curves(found)),
-        ("Tuning", tuning(found.arms, {asked.name: found.runs.searches}, place, loss, note)),
-        ("Controls", checks(found.controls, CONTROL_NOTE)),
-        ("Settings and jobs", settings(found)),
-        ("What the words mean", (definitions(OWN, ORDER, {"budget": asked.training.budget}),)),
+        ("Tuning", tuned),
+        *rest,
+        (words, (definitions(OWN, ORDER, {"budget": budget}),)),
     )
-    title = f"{' and '.join(arm.name for arm in found.arms)}, {asked.name}"
-    return findings(title, asked.question, verdict(found, judged), found, _notices(found), sections, RESULTS_VERSION)
+
+
+def _verdict(found: Found[Runs], judged: list[Judged] | Switch) -> Verdict:
+    return switch.verdict(judged) if isinstance(judged, Switch) else verdict(found, judged)
 
 
 def _notices(found: Found[Runs]) -> list[Text]:

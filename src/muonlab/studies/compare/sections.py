@@ -110,7 +110,7 @@ def results(found: Found) -> tuple[Element, ...]:
 
 def _row(found: Found, arm: Arm) -> tuple[Value, ...]:
     finals, ended = found.runs.finals[arm.label], found.runs.ended(arm.label)
-    rate = next(iter(finals.values()))["rate"]
+    rate = found.runs.points[arm.label]["lr"]
     means = (over_runs(at_end(run, key) for run in ended.values()) if ended else None for key in ENDS)
     return arm.name, rate, *means, found.runs.sizes["chance"], len(finals) - len(ended), len(ended)
 
@@ -120,12 +120,19 @@ def curves(found: Found) -> tuple[Element, ...]:
     figures = []
     for key in CURVES:
         words = key.replace("_", " ")
-        if lines := tuple(_line(found, arm, key) for arm in found.arms if found.runs.ended(arm.label)):
+        arms = [arm for arm in found.arms if _has(found, arm, key)]
+        if lines := tuple(_line(found, arm, key) for arm in arms):
             caption = f"{words.capitalize()} of the final runs, mean with 95% intervals over seeds."
             panel = Lines(found.runs.asked.name, lines)
             axes = Axis("step"), Axis(words)
             figures.append(Figure(key.replace("_", "-"), words.capitalize(), caption, *axes, (panel,)))
     return tuple(figures)
+
+
+def _has(found: Found, arm: Arm, key: str) -> bool:
+    """Return whether an arm has final runs, and all of them this curve: a task without classes has no accuracy."""
+    ended = found.runs.ended(arm.label).values()
+    return bool(ended) and all(None not in run[key] for run in ended)
 
 
 def _line(found: Found, arm: Arm, key: str) -> Line:
@@ -137,9 +144,7 @@ def settings(found: Found) -> tuple[Element, ...]:
     """Return the data, the settings, the jobs and the config in full."""
     asked, sizes = found.runs.asked, found.runs.sizes
     what: dict[str, Any] = {
-        "net": asked.trained.net.source,
-        "data": asked.trained.data.source,
-        "loss": asked.trained.loss.source,
+        **{name: dotted.source for name, dotted in asked.trained},
         **asked.training.model_dump(),
         **{key.replace("_", " "): sizes[key] for key in sizes if key.startswith("num_")},
         **({"trained one after the other": sizes["why_sequential"]} if sizes.get("why_sequential") else {}),

@@ -67,7 +67,7 @@ def _texts(data: Texts, tokenizer: str) -> Material:
     whole = probed = None
     transfers, notes = {}, [f"tokens of {tokenizer}, {vocabulary} ids"]
     if data.source is not None:
-        whole = TextDataset(text.language(data.source, limit=data.limit), data.length, tokenizer, encoder)
+        whole = TextDataset(text.language(data.source, limit=data.limit), data.length, encoder)
         notes.append(f"next tokens of the last tenth of {whole}")
     if data.examples is not None:
         probed = labelled(data.examples, data.examples_test)
