@@ -125,7 +125,7 @@ def test_no_source_file_is_longer_than_500_lines():
             "import muonlab.studies.grokking, muonlab.studies.components, muonlab.report.page, muonlab.report.terminal",
             ["torch"],
         ),
-        ("import muonlab.studies.checkpoints", ["torch", "matplotlib"]),
+        ("import muonlab.studies.checkpoints, muonlab.studies.compare", ["torch", "matplotlib"]),
         ("import muonlab.jobs.local, muonlab.report.terminal", ["torch", "scipy", "matplotlib"]),
         ("import muonlab.data.images, muonlab.data.text", ["PIL", "sklearn", "tokenizers", "pydoc_data"]),
     ],
