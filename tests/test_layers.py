@@ -43,7 +43,7 @@ PACKAGES = {
     "study": {"pydantic", "numpy"},
     "studies": {"pydantic", "numpy", "scipy"},
     "studies/work": {"torch", "safetensors", "numpy", "pydantic"},
-    "report": {"rich", "numpy", "matplotlib", "jinja2", "markupsafe"},
+    "report": {"rich", "numpy", "matplotlib", "jinja2", "markupsafe", "PIL"},
     "cli": {"cyclopts", "torch"},
 }
 # What a room may ask for by tasks.sources.package, which says what to install where it is missing.
