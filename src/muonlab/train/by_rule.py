@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from muonlab.rules import in_place
-from muonlab.rules.workspace import Workspace
+from muonlab.rules.operands import Workspace
 
 
 @dataclass(frozen=True)

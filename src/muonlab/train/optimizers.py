@@ -47,41 +47,46 @@ def treatments(
 
 
 OF_MUON = ("momentum", "nesterov", "steps")
-
-
-def of_one_rate(
-    net: nn.Module, name: str, fields: Mapping[str, Any], rates: Sequence[float], *, stems: Collection[str] = ()
-) -> dict[str, Treatment]:
-    """Return the treatments of members that differ in their learning rates, one for all parameters of a member.
-
-    Steps of Muon are scaled to the root mean square of AdamW's (arXiv 2502.16982), which updates what Muon does not
-    take: so one learning rate serves both. Of Muon the fields are also those of AdamW; all else is as of `treatments`.
-    """
-    # One number for all takes the faster step, which rules make of many parameters at once.
-    hyper, others = {"lr": rates[0] if len(set(rates)) == 1 else by_member(rates), **fields}, None
-    if name == "muon":
-        others = {key: value for key, value in hyper.items() if key not in OF_MUON}
-        hyper = {key: value for key, value in hyper.items() if key in ("lr", "weight_decay", *OF_MUON)}
-        hyper |= {"adjust_lr_fn": "match_rms_adamw"}
-    return treatments(net, name, hyper, others=others, stems=stems, flatten=True)
+AUXILIARY = "adamw_factor"  # learning rate of AdamW for what Muon does not take, divided by Muon's
 
 
 def of_config(
-    net: nn.Module, optimizer: Any, rates: Sequence[float], *, stems: Collection[str] = ()
+    net: nn.Module, optimizer: Any, points: Sequence[Mapping[str, float]], *, stems: Collection[str] = ()
 ) -> dict[str, Treatment] | list[OptimizerFactory]:
-    """Return the optimizer of members that differ in their learning rates, as the engines take it.
+    """Return the optimizer of members that differ in some of its settings, as the engines take it.
 
-    It has a config of `muonlab.study.optimizers`: of a rule, or of an optimizer of a user's own. Stems are as of
-    `treatments`.
+    Steps of Muon are scaled to the root mean square of AdamW's (arXiv 2502.16982), which updates what Muon does not
+    take: so one learning rate serves both.
+
+    Args:
+        net: whose parameters they are.
+        optimizer: a config of `muonlab.study.optimizers`: of a rule, or of an optimizer of a user's own.
+        points: settings of each member, such as {"lr": 0.1}.
+        stems: as of `treatments`.
     """
     if optimizer.name == "custom":
-        return factories(optimizer.call.load("optimizers"), rates, optimizer.arguments)
-    return of_one_rate(net, optimizer.name, optimizer.model_dump(exclude={"name"}), rates, stems=stems)
+        make = optimizer.call.load("optimizers")
+        return [_factory(make, {**optimizer.arguments, **point}) for point in points]
+    fields = {**optimizer.model_dump(exclude={"name"}), **_by_member(points)}
+    factor = fields.pop(AUXILIARY, 1.0)
+    hyper, others = fields, None
+    if optimizer.name == "muon":
+        others = {key: value for key, value in fields.items() if key not in OF_MUON}
+        others["lr"] = others["lr"] * factor
+        hyper = {key: value for key, value in fields.items() if key in ("lr", "weight_decay", *OF_MUON)}
+        hyper |= {"adjust_lr_fn": "match_rms_adamw"}
+    return treatments(net, optimizer.name, hyper, others=others, stems=stems, flatten=True)
 
 
-def by_member(rates: Sequence[float], device: str | torch.device = "cpu") -> Tensor:
-    """Return the learning rates of the members as a hyper-parameter, (S,)."""
-    return torch.tensor(list(rates), dtype=torch.float64, device=device)
+def _by_member(points: Sequence[Mapping[str, float]]) -> dict[str, float | Tensor]:
+    """Return the settings of all members: a number where they agree, which takes the faster step, else (S,)."""
+    found = {key: [point[key] for point in points] for key in points[0]}
+    return {key: own[0] if len(set(own)) == 1 else by_member(own) for key, own in found.items()}
+
+
+def by_member(values: Sequence[float], device: str | torch.device = "cpu") -> Tensor:
+    """Return a number of every member as a hyper-parameter, (S,)."""
+    return torch.tensor(list(values), dtype=torch.float64, device=device)
 
 
 # -- optimizers of a user's own --------------------------------------------------------------------
@@ -103,7 +108,11 @@ def factories(
         >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]
         (0.2, 0.5)
     """
-    return [lambda named, lr=rate: make([p for _, p in named], lr=lr, **(hyper or {})) for rate in rates]
+    return [_factory(make, {"lr": rate, **(hyper or {})}) for rate in rates]
+
+
+def _factory(make: Callable[..., Optimizer], keywords: Mapping[str, Any]) -> OptimizerFactory:
+    return lambda named: make([p for _, p in named], **keywords)
 
 
 def check(call: Call, arguments: Mapping[str, Any], net: nn.Module, name: str) -> None:

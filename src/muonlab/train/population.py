@@ -123,6 +123,24 @@ class Population:
         losses, hits = zip(*(self._judge(self.parameters, *part) for part in both), strict=True)
         return torch.cat(losses, dim=1), torch.cat(hits, dim=1)
 
+    @torch.no_grad()
+    def measure(
+        self, function: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor, *, by_member: bool = False
+    ) -> Tensor:
+        """Return a function of outputs and targets for every member, in eval mode, (S, ...).
+
+        Args:
+            function: of the outputs on all inputs, and the targets.
+            inputs: (B, ...), shared by the members; with `by_member` (S, B, ...).
+            targets: (B, ...), shared by the members; with `by_member` (S, B, ...).
+            by_member: whether each member has inputs and targets of its own.
+        """
+        self.net.eval()
+        axis = 0 if by_member else None
+        return vmap(lambda own, x, y: function(functional_call(self.net, own, (x,)), y), in_dims=(0, axis, axis))(
+            self.parameters, inputs, targets
+        )
+
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""
         index = torch.tensor(members, device=self._keys.device)

@@ -105,6 +105,19 @@ class Sequential:
             hits.append(logits.argmax(dim=-1) == own)
         return torch.stack(losses), torch.stack(hits)
 
+    @torch.no_grad()
+    def measure(
+        self, function: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor, *, by_member: bool = False
+    ) -> Tensor:
+        """Return a function of outputs and targets for every member, in eval mode, (S, ...); as of `Population`."""
+        found = []
+        for member, (net, seed) in enumerate(zip(self._nets, self._seeds, strict=True)):
+            net.eval()
+            own = (inputs[member], targets[member]) if by_member else (inputs, targets)
+            with forked(seed, "evaluation", device=self._device):
+                found.append(function(net(own[0]), own[1]))
+        return torch.stack(found)
+
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""
         self._nets = [self._nets[member] for member in members]

@@ -7,13 +7,11 @@ from pydantic import ValidationError
 
 from muonlab.nets import gpt, prenorm, resnet, vit
 from muonlab.studies.features.config import (
-    AdamW,
     CNNConfig,
     Family,
     GPTConfig,
     ImageData,
     Measure,
-    Muon,
     Pretrain,
     State,
     TextData,
@@ -22,6 +20,7 @@ from muonlab.studies.features.config import (
     ViTConfig,
     read,
 )
+from muonlab.study.optimizers import AdamW, Muon
 
 IMAGES = ImageData(name="digits", source="digits")
 TEXT = TextData(name="words", source="a.txt", transfer_source="b.txt", examples="c.txt")

@@ -2,7 +2,8 @@ import pytest
 
 from muonlab.jobs import store
 from muonlab.studies.features import KEYS, PRESETS, FeatureStudy, begin, plan
-from muonlab.studies.features.config import AdamW, ImageData, Muon, TextData
+from muonlab.studies.features.config import ImageData, TextData
+from muonlab.study.optimizers import AdamW, Muon
 from muonlab.study.settings import UsageError
 
 FILES = {

@@ -8,8 +8,7 @@ import pytest
 import synthetic_features as synthetic
 from muonlab.jobs.files import StudyError
 from muonlab.report.findings import Figure, Picture, Record, Table, Text
-from muonlab.report.page import write
-from muonlab.report.picture import png
+from muonlab.report.page import png, write
 from muonlab.studies.features import sections
 from muonlab.studies.features.analysis import analyse
 from muonlab.studies.features.tuning import learning_curves, tuning

@@ -8,30 +8,26 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from muonlab.studies.features.config import (
-    SGD,
-    AdamW,
     CNNConfig,
     Family,
     GPTConfig,
     ImageData,
     Measuring,
-    Muon,
-    Optimizer,
     TextData,
     Training,
     ViTConfig,
 )
 from muonlab.studies.features.presets import PRESETS
 from muonlab.study import optimizers
-from muonlab.study.fields import Frozen
-from muonlab.study.optimizers import Growing
+from muonlab.study.fields import Frozen, Growing
+from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
+from muonlab.study.optimizers import Searched
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.settings import Chosen, UsageError, check_keys, choose, fields, make
 from muonlab.study.study import Arm, arms_of
 
 STUDY = "features"
 NETS: dict[str, type[BaseModel]] = {"cnn": CNNConfig, "vit": ViTConfig, "gpt": GPTConfig}
-OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": Muon, "adamw": AdamW, "sgd": SGD}
 MAX_SEEDS = 1000
 
 
@@ -70,7 +66,7 @@ class FeatureStudy(Growing):
     preset: str
     settings: dict[str, list[str]]
     families: tuple[FamilyPlan, ...] = Field(min_length=1)
-    optimizers: tuple[Optimizer, ...] = Field(min_length=1)
+    optimizers: tuple[Searched, ...] = Field(min_length=1)
     labels: tuple[str, ...] = ()
     searches: dict[str, Search]
     seeds: int = Field(ge=1, le=MAX_SEEDS)
