@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from muonlab.stats.design import DIMENSIONS, scattered
 from muonlab.study import dotted
 from muonlab.study.fields import Frozen
 from muonlab.study.settings import Chosen, UsageError
@@ -49,9 +50,6 @@ class Range(BaseModel):
         return f"{self.low:g} to {self.high:g}{what}"
 
 
-DIMENSIONS = 16  # of the unit cube; a space has the first of them
-
-
 class Space(BaseModel):
     """Ranges of settings, and the number of trials.
 
@@ -71,13 +69,7 @@ class Space(BaseModel):
     @cached_property
     def points(self) -> tuple[dict[str, float], ...]:
         """The settings of each trial."""
-        from scipy.stats import qmc  # half a second, for which no reading verb has to wait
-
-        # A power of two is drawn and cut: what a Sobol sequence balances is whole powers.
-        number = self.trials - 1
-        sequence = qmc.Sobol(DIMENSIONS, rng=self.seed)  # of a fixed number: the scrambling depends on it
-        cube = sequence.random_base2((number - 1).bit_length())[:number, : len(self.ranges)].tolist()
-        return (dict(self.defaults), *(self._at(row) for row in cube))
+        return (dict(self.defaults), *map(self._at, scattered(self.trials - 1, len(self.ranges), self.seed)))
 
     def _at(self, row: list[float]) -> dict[str, float]:
         found = dict(self.defaults)

@@ -124,7 +124,11 @@ VALUES: dict[str, tuple[object, dict[str, object]]] = {
         f"muon.{key}": (v, {})
         for key, v in {"momentum": 0.5, "nesterov": "false", "steps": 3, "method": "exact"}.items()
     },
-    **{f"adamw.{key}": (value, {}) for key, value in {"beta1": 0.5, "beta2": 0.5, "eps": 1e-6}.items()},
+    **{
+        f"{name}.{key}": (value, {})
+        for name in ("muon", "adamw")
+        for key, value in {"beta1": 0.5, "beta2": 0.5, "eps": 1e-6}.items()
+    },
     **{f"sgd.{key}": (value, {}) for key, value in {"momentum": 0.5, "nesterov": "true"}.items()},
     **{f"{name}.weight_decay": (0.2, {}) for name in ("muon", "adamw", "sgd")},
     **{f"{name}.rates": ([0.5, 0.7], {}) for name in ("muon", "adamw", "sgd")},
