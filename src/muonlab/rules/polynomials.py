@@ -5,8 +5,6 @@ from functools import lru_cache
 from itertools import pairwise
 from math import exp, sqrt
 
-from torch.compiler import assume_constant_result  # torch.compile would trace the search for half a minute
-
 Polynomial = tuple[float, float, float]  # (a, b, c) stands for a x + b x^3 + c x^5
 
 # Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks": a quintic whose slope at zero is as
@@ -23,7 +21,14 @@ SAFETY = 1.02
 ERROR = 0.08
 
 
-@assume_constant_result
+def _constant(schedule: Callable[[int], tuple[Polynomial, ...]]) -> Callable[[int], tuple[Polynomial, ...]]:
+    # torch.compile would trace the search for half a minute. torch.compiler.assume_constant_result sets this mark, too,
+    # but imports the compiler, for which every process would wait three seconds.
+    schedule._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return schedule
+
+
+@_constant
 def polar_express(steps: int) -> tuple[Polynomial, ...]:
     """Return quintics that bring as much of (0, 1] to within ERROR of one as `steps` quintics can.
 
@@ -37,7 +42,7 @@ def polar_express(steps: int) -> tuple[Polynomial, ...]:
     return _schedule(steps, _minimax_quintic)
 
 
-@assume_constant_result
+@_constant
 def cubic(steps: int) -> tuple[Polynomial, ...]:
     """Return cubics that bring as much of (0, 1] to within ERROR of one as `steps` cubics can.
 

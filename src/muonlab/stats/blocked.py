@@ -9,8 +9,8 @@ from itertools import combinations
 from math import comb, prod
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from muonlab.stats.results import Estimate, TestResult, upper_probability
 from muonlab.stats.survival import durations
@@ -45,7 +45,8 @@ def permutation_test(
     n = sum(sizes), len(values) - sum(sizes)
     if reason := _missing_group(parts):
         return TestResult(name, None, None, n, reason=reason)
-    ranks = [stats.rankdata(np.concatenate(part)) for part in parts]  # in each block, the first group's runs first
+    # In each block, the first group's runs first.
+    ranks = [scipy.stats.rankdata(np.concatenate(part)) for part in parts]
     if all(np.ptp(block) == 0 for block in ranks):
         return TestResult(name, None, None, n, reason="all values are equal within every block")
     ranks = [block - block.mean() for block in ranks]

@@ -10,8 +10,8 @@ import warnings
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from muonlab.stats.results import Estimate, TestResult, finite_group, upper_probability
 
@@ -28,7 +28,7 @@ def welch(first: ArrayLike, second: ArrayLike) -> TestResult:
     if np.ptp(first) == np.ptp(second) == 0:
         return TestResult(name, None, None, n, reason="neither group varies")
     with warnings.catch_warnings(action="ignore"):  # scipy warns where one group does not vary, which is usual here
-        test: Any = stats.ttest_ind(first, second, equal_var=False)
+        test: Any = scipy.stats.ttest_ind(first, second, equal_var=False)
     return TestResult(name, float(test.statistic), float(test.pvalue), n, float(test.df))
 
 
@@ -47,11 +47,12 @@ def mann_whitney(first: ArrayLike, second: ArrayLike) -> TestResult:
     pooled = np.concatenate([first, second])
     if np.ptp(pooled) == 0:
         return TestResult(name, None, None, n, reason="all values are equal")
-    doubled_ranks = np.rint(2 * stats.rankdata(pooled)).astype(np.int64)  # mid-ranks are halves: doubled, integers
+    # Mid-ranks are halves: doubled, integers.
+    doubled_ranks = np.rint(2 * scipy.stats.rankdata(pooled)).astype(np.int64)
     doubled_sum = int(doubled_ranks[: n[0]].sum())
     u = (doubled_sum - n[0] * (n[0] + 1)) / 2
     if sum(n) > _LARGEST_EXACT:
-        p = stats.mannwhitneyu(first, second, method="asymptotic").pvalue
+        p = scipy.stats.mannwhitneyu(first, second, method="asymptotic").pvalue
         return TestResult(f"{name} (normal approximation)", u, float(p), n)
     probabilities = _rank_sum_distribution(doubled_ranks, n[0])
     middle = n[0] * (sum(n) + 1)
@@ -78,7 +79,7 @@ def hodges_lehmann(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> 
         # Rank sums start at n (n + 1) / 2, where U is 0; the margin keeps a tail that equals the error exactly.
         k = int(np.sum(cumulative[n * (n + 1) // 2 :] <= tail + 1e-12))
     else:
-        k = max(0, int(n * m / 2 - stats.norm.isf(tail) * np.sqrt(n * m * (n + m + 1) / 12)))
+        k = max(0, int(n * m / 2 - scipy.stats.norm.isf(tail) * np.sqrt(n * m * (n + m + 1) / 12)))
     if k == 0:
         return Estimate(value, None, None, level, n + m, f"too few runs for an interval of level {level:g}")
     return Estimate(value, float(differences[k - 1]), float(differences[-k]), level, n + m)
@@ -102,7 +103,7 @@ def cliffs_delta(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Es
     if min(n, m) < 2 or not dominance.any():
         reason = "a group has fewer than two runs" if min(n, m) < 2 else "all values are equal"
         return Estimate(delta, None, None, level, n + m, f"{reason}: no interval")
-    t = float(stats.t.ppf(upper_tail, n + m - 2))
+    t = float(scipy.stats.t.ppf(upper_tail, n + m - 2))
     if abs(delta) == 1:
         bound = (min(n, m) - t**2) / (min(n, m) + t**2)
         lower, upper = (bound, 1.0) if delta > 0 else (-1.0, -bound)

@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from muonlab.stats.comparison import welch
 from muonlab.stats.results import Estimate, finite_group, upper_probability
@@ -35,7 +35,7 @@ def difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Effe
     value, test = float(first.mean() - second.mean()), welch(first, second)
     if test.degrees_of_freedom is None:
         return Effect(Estimate(value, None, None, level, sum(n), f"{test.reason}: no interval"), None, n)
-    error = math.hypot(stats.sem(first), stats.sem(second))
+    error = math.hypot(scipy.stats.sem(first), scipy.stats.sem(second))
     return Effect(_student(value, error, test.degrees_of_freedom, level, sum(n)), test.p, n)
 
 
@@ -46,7 +46,7 @@ def paired(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Effect:
     if n[0] != n[1]:
         raise ValueError(f"{n[0]} and {n[1]} numbers are not pairs: both groups need one number for every pair")
     estimate = replace(_mean(first - second, level, "pair", "differences"), n=sum(n))
-    return Effect(estimate, None if estimate.lower is None else float(stats.ttest_rel(first, second).pvalue), n)
+    return Effect(estimate, None if estimate.lower is None else float(scipy.stats.ttest_rel(first, second).pvalue), n)
 
 
 def difference_of_estimates(first: Estimate, second: Estimate) -> Effect:
@@ -75,8 +75,8 @@ def difference_of_estimates(first: Estimate, second: Estimate) -> Effect:
     margin = math.hypot(first.upper - first.lower, second.upper - second.lower) / 2
     if margin == 0:
         return without_interval(value, "the intervals of both numbers have no width: no interval")
-    error = margin / float(stats.norm.ppf(upper_probability(level)))
-    p = float(2 * stats.norm.sf(abs(middle) / error)) if value * middle > 0 else 1.0
+    error = margin / float(scipy.stats.norm.ppf(upper_probability(level)))
+    p = float(2 * scipy.stats.norm.sf(abs(middle) / error)) if value * middle > 0 else 1.0
     return Effect(Estimate(value, middle - margin, middle + margin, level, sum(n)), p, n)
 
 
@@ -105,9 +105,9 @@ def _mean(group: NDArray[np.float64], level: float, one: str, them: str) -> Esti
     if n == 1 or np.ptp(group) == 0:
         reason = f"one {one}" if n == 1 else f"all {them} are equal"
         return Estimate(value, None, None, level, n, f"{reason}: no interval")
-    return _student(value, stats.sem(group), n - 1, level, n)
+    return _student(value, scipy.stats.sem(group), n - 1, level, n)
 
 
 def _student(value: float, error: float, degrees_of_freedom: float, level: float, n: int) -> Estimate:
-    lower, upper = stats.t.interval(level, degrees_of_freedom, value, error)
+    lower, upper = scipy.stats.t.interval(level, degrees_of_freedom, value, error)
     return Estimate(value, float(lower), float(upper), level, n)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from scipy import stats
+import scipy
 
 
 def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -41,4 +41,4 @@ def smallest_two_sided_p(t: float) -> float:
     """
     if t != t:
         raise ValueError("t is not a number")
-    return float(2 * stats.norm.sf(abs(t)))
+    return float(2 * scipy.stats.norm.sf(abs(t)))

@@ -1,7 +1,7 @@
 """Shares of successes: how many runs crossed, and how good an accuracy chance alone can give."""
 
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from muonlab.stats.results import Estimate, finite_group, upper_probability
 
@@ -17,7 +17,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
         raise ValueError(f"{successes} successes in {n} trials: successes must lie within 0..n")
     if n == 0:
         return Estimate(None, None, None, level, 0, "no trials")
-    interval = stats.binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
+    interval = scipy.stats.binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
     return Estimate(successes / n, float(interval.low), float(interval.high), level, int(n))
 
 
@@ -40,7 +40,7 @@ def chance_limit(chance: float, num_examples: int, num_looks: int, error: float 
     _check_chance(chance, error)
     if num_examples < 1 or num_looks < 1:
         raise ValueError(f"num_examples {num_examples} and num_looks {num_looks} must be at least 1")
-    return float(stats.binom.isf(error / num_looks, num_examples, chance)) / num_examples
+    return float(scipy.stats.binom.isf(error / num_looks, num_examples, chance)) / num_examples
 
 
 def chance_limit_of_mean(chance: float, accuracies: ArrayLike, error: float = 1e-3) -> float:
@@ -63,7 +63,7 @@ def chance_limit_of_mean(chance: float, accuracies: ArrayLike, error: float = 1e
     _check_chance(chance, error)
     if len(values) < 3:
         return 1.0
-    return min(1.0, chance + float(stats.t.isf(error, len(values) - 1) * stats.sem(values)))
+    return min(1.0, chance + float(scipy.stats.t.isf(error, len(values) - 1) * scipy.stats.sem(values)))
 
 
 def _check_chance(chance: float, error: float) -> None:

@@ -13,8 +13,8 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from muonlab.stats.results import Estimate, TestResult, upper_probability
 
@@ -55,7 +55,7 @@ def kaplan_meier(times: ArrayLike, crossed: ArrayLike, level: float = 0.95) -> S
     upper_probability(level)
     times, crossed = durations(times, crossed)
     grid = np.unique(np.append(times, 0.0))
-    curve = stats.ecdf(stats.CensoredData.right_censored(times, ~crossed)).sf
+    curve = scipy.stats.ecdf(scipy.stats.CensoredData.right_censored(times, ~crossed)).sf
     with warnings.catch_warnings(action="ignore"):  # scipy warns where the band has no value
         band = curve.confidence_interval(level, method="log-log")
     survival, lower, upper = (side.evaluate(grid) for side in (curve, band.low, band.high))
@@ -109,7 +109,7 @@ def restricted_mean(times: ArrayLike, crossed: ArrayLike, horizon: float, level:
     if curve.n == 1 or variance == 0:
         reason = "one run has no interval" if curve.n == 1 else "no run crossed, or all at once: no interval"
         return Estimate(value, None, None, level, curve.n, reason)
-    margin = stats.t.ppf(upper_probability(level), curve.n - 1) * np.sqrt(variance * curve.n / (curve.n - 1))
+    margin = scipy.stats.t.ppf(upper_probability(level), curve.n - 1) * np.sqrt(variance * curve.n / (curve.n - 1))
     return Estimate(value, float(max(0.0, value - margin)), float(min(horizon, value + margin)), level, curve.n)
 
 
@@ -145,7 +145,7 @@ def log_rank(times: ArrayLike, crossed: ArrayLike, is_first: ArrayLike, strata: 
         reason = "no run crossed" if not crossed.any() else "no crossing tells the groups apart"
         return TestResult(name, None, None, n, reason=reason)
     statistic = float(excess**2 / variance)
-    return TestResult(name, statistic, float(stats.chi2.sf(statistic, 1)), n, degrees_of_freedom=1.0)
+    return TestResult(name, statistic, float(scipy.stats.chi2.sf(statistic, 1)), n, degrees_of_freedom=1.0)
 
 
 def durations(times: ArrayLike, crossed: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from muonlab.stats.effects import Effect
 from muonlab.stats.results import Estimate, upper_probability
@@ -85,8 +85,8 @@ def tuned_difference(first: Tuned, second: Tuned, level: float = 0.95, seed: int
         return unknown(value, "no difference varies: no interval")
     degrees = variance**2 / (of_seeds**2 / (len(ours) - 1) + of_tuning**2 / TUNING_DEGREES)
     error = math.sqrt(variance)
-    margin = float(stats.t.ppf(upper, degrees)) * error
-    p = float(2 * stats.t.sf(abs(value) / error, degrees))
+    margin = float(scipy.stats.t.ppf(upper, degrees)) * error
+    p = float(2 * scipy.stats.t.sf(abs(value) / error, degrees))
     return Effect(Estimate(value, value - margin, value + margin, level, sum(n)), p, n)
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal
 
-from scipy import stats
+import scipy
 
 from muonlab.report.findings import (
     Answer,
@@ -132,7 +132,8 @@ class Switch:
             return None
         ours, theirs = self.lost(label), self.lost(self.baseline.label)
         if ours[0] or theirs[0]:  # runs that diverge have no loss; how many do, differs or not
-            return float(stats.fisher_exact([[lost, number - lost] for lost, number in (ours, theirs)])[1])  # pyright: ignore[reportArgumentType]
+            table = [[lost, number - lost] for lost, number in (ours, theirs)]
+            return float(scipy.stats.fisher_exact(table)[1])  # pyright: ignore[reportArgumentType]
         return effect.p
 
     def _candidate(self, arm: Arm, effect: Effect | None, p: float | None) -> Candidate:

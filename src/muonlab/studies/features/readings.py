@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
+import scipy
 
 from muonlab.stats.effects import logit
 from muonlab.studies.features.config import RESULTS_VERSION, Transfer
@@ -116,7 +116,7 @@ class FamilyRuns:
         clean = [logit(row["clean"], number) for row in rows]
         if len(set(clean)) < 3:
             return None
-        line: Any = stats.linregress(clean, [logit(row["corrupted"], number) for row in rows])
+        line: Any = scipy.stats.linregress(clean, [logit(row["corrupted"], number) for row in rows])
         return float(line.slope), float(line.intercept)
 
     def effective_robustness(self, arm: str) -> dict[int, float]:
