@@ -1,8 +1,9 @@
 """Parts of a report that studies share: means as lines and columns, comparisons, tuning, jobs, settings in full."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from muonlab.jobs.job import JobRecord, Request, results_version
 from muonlab.report.findings import (
@@ -63,6 +64,12 @@ def line_of(series: Series, n: int, x: Sequence[float], points: Sequence[Estimat
 def columns_of(arms: Iterable[Arm], kind: Kind) -> tuple[Column, ...]:
     """Return a column for each arm."""
     return tuple(Column(arm.label, arm.name, kind) for arm in arms)
+
+
+def columns(text: str) -> tuple[Column, ...]:
+    """Return the columns that a text lists as "key: Heading [kind]; key: Heading"; without a kind they hold text."""
+    found = re.findall(r"(\w+): ([^;\[]+?)(?: \[(\w+)\])?(?:; |$)", text)
+    return tuple(Column(key, heading, cast(Kind, kind or "text")) for key, heading, kind in found)
 
 
 # -- comparisons -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from muonlab.report.page import write
 from muonlab.report.picture import png
 from muonlab.studies.features import sections
 from muonlab.studies.features.analysis import analyse
-from muonlab.studies.features.tuning import learning_curves, tuning
+from muonlab.studies.features.sections import learning_curves, tuning
 from muonlab.studies.features.verdict import judge_all
 from muonlab.studies.features.work.pretraining import EVALUATED
 

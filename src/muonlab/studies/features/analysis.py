@@ -1,15 +1,18 @@
 """From the results of a study of features to its findings. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from muonlab.jobs import store
 from muonlab.jobs.job import JobRecord
-from muonlab.report.findings import Definitions, Findings, Text
+from muonlab.report.findings import Definitions, Element, Figure, Findings, Table, Text
 from muonlab.studies.features import readings
 from muonlab.studies.features.claims import CONTROL_NOTE, controls_of
 from muonlab.studies.features.config import RESULTS_VERSION
 from muonlab.studies.features.jobs import FINAL
 from muonlab.studies.features.layers import margins, ranks
+from muonlab.studies.features.plan import STUDY, FeatureStudy
 from muonlab.studies.features.readings import FeatureRuns, FeaturesFound
 from muonlab.studies.features.robustness import robustness
 from muonlab.studies.features.sections import (
@@ -17,13 +20,14 @@ from muonlab.studies.features.sections import (
     at_the_end,
     beyond_clean,
     claims,
+    learning_curves,
     sheets,
     sources,
     states,
     transfer,
+    tuning,
 )
 from muonlab.studies.features.terms import MEASURES, OWN
-from muonlab.studies.features.tuning import learning_curves, tuning
 from muonlab.studies.features.verdict import judge_all, verdict
 from muonlab.study.controls import checks
 from muonlab.study.sections import findings
@@ -68,11 +72,31 @@ def analyse(folder: Path) -> Findings:
         ("Controls", checks(found.controls, CONTROL_NOTE, FAMILY)),
         ("Corruptions", sheets(found)),
         ("Data and settings", sources(found)),
+        *_earlier(folder, found.runs.asked),
         ("What the words mean", (_definitions(found),)),
     )
     title = f"features, preset {found.runs.asked.preset}"
     question = f"Are features trained with {found.first.name} more robust and more transferable, and why?"
     return findings(title, question, verdict(found, judged), found, _notices(found), sections, RESULTS_VERSION)
+
+
+def _earlier(folder: Path, newest: FeatureStudy) -> Iterator[tuple[str, tuple[Element, ...]]]:
+    """Yield a section per earlier request in the folder, unless the newest asks all that it asked."""
+    for number, request in enumerate(store.read(folder).requests[:-1]):
+        found = find(*readings.read(folder, number))
+        asked = found.runs.asked
+        arms, known = (list(zip(each.arms, each.searches.values(), strict=True)) for each in (asked, newest))
+        is_within = all(plan in newest.families for plan in asked.families) and all(arm in known for arm in arms)
+        if is_within and asked.seeds <= newest.seeds and asked.arms[0] == newest.arms[0]:
+            continue
+        judged = judge_all(found)
+        said, done = verdict(found, judged), sum(record.status == "done" for record in found.records)
+        head = f"{request.command(STUDY)} ({done} of {found.expected} jobs known so far done). {said.sentence}"
+        shown = (
+            replace(each, name=f"{each.name}-request-{number + 1}") if isinstance(each, Figure | Table) else each
+            for each in claims(found, judged)
+        )
+        yield f"Asked before: request {number + 1}", (Text(head), *map(Text, said.more), *shown)
 
 
 def _notices(found: FeaturesFound) -> list[Text]:
