@@ -148,12 +148,6 @@ class Family(BaseModel):
     data: Data
 
     @model_validator(mode="after")
-    def _net_reads_the_data(self):
-        if self.net.kind != "own" and (self.net.kind == "gpt") != (self.data.kind == "text"):
-            raise ValueError(f"net {self.net.kind} does not read {self.data.kind}; cnn and vit read images, gpt text")
-        return self
-
-    @model_validator(mode="after")
     def _patches_divide_images(self):
         if isinstance(self.net, ViTConfig) and isinstance(self.data, ImageData) and self.data.side is not None:
             name = "images.size" if self.data.size else "the side of digits"

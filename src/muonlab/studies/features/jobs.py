@@ -9,21 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from muonlab.studies.features.config import (
-    RESULTS_VERSION,
-    CNNConfig,
-    Family,
-    GPTConfig,
-    ImageData,
-    Measure,
-    OwnNet,
-    Pretrain,
-    Rates,
-    Seeds,
-    State,
-    Transfer,
-    ViTConfig,
-)
+from muonlab.studies.features import config as schema
+from muonlab.studies.features.config import RESULTS_VERSION, Family, Measure, Pretrain, State, Transfer
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.study import search
 from muonlab.study.folder import Results, make_job
@@ -114,7 +101,7 @@ class _FamilySteps:
     def _tried(self) -> tuple[int, ...]:
         return tuple(range(SEARCH_FROM, SEARCH_FROM + self._study.search_seeds))
 
-    def _searched(self, arm: Arm, role: str, make: Callable[[Rates], Step]) -> tuple[list[Step], float | None]:
+    def _searched(self, arm: Arm, role: str, make: Callable[[schema.Rates], Step]) -> tuple[list[Step], float | None]:
         """Return the jobs of a search so far, and its best rate once it is known."""
 
         def read(step: Step) -> dict[float, Score] | None:
@@ -125,7 +112,7 @@ class _FamilySteps:
         found, known = search.run(self._study.searches[arm.label], POLICY, lambda rates, _: make(rates), read)
         return found, None if known is None else search.best(known, POLICY)
 
-    def _in_blocks(self, make: Callable[[Seeds], Step]) -> Iterator[Step]:
+    def _in_blocks(self, make: Callable[[schema.Seeds], Step]) -> Iterator[Step]:
         """Yield a job per block of seeds: one that is done stays, whatever number of seeds it was asked with."""
         rest = self._every
         while rest:
@@ -135,7 +122,7 @@ class _FamilySteps:
             yield block
             rest = rest[len(block.config.seeds) :]
 
-    def _pretrain(self, arm: Arm, role: str, seeds: Seeds, rates: Rates) -> Step:
+    def _pretrain(self, arm: Arm, role: str, seeds: schema.Seeds, rates: schema.Rates) -> Step:
         config = Pretrain(
             family=self._plan.family,
             optimizer=arm.optimizer,
@@ -295,21 +282,21 @@ UNKNOWN_PRODUCTS = 1e6  # of a net of a user's own, about those of a small CNN
 def products(family: Family) -> float:
     """Return the multiplications of matrix products in the forward pass of one example."""
     net, data = family.net, family.data
-    if isinstance(net, OwnNet):
+    if isinstance(net, schema.OwnNet):
         return UNKNOWN_PRODUCTS
-    if isinstance(net, GPTConfig):
-        assert not isinstance(data, ImageData)
+    if isinstance(net, schema.GPTConfig):
+        assert not isinstance(data, schema.ImageData)
         share = 16 if net.feed_forward == "swiglu" else 12
         vocabulary = 257 if data.tokenizer == "bytes" else 50_000
         return data.length * (net.depth * (share * net.width**2 + 2 * data.length * net.width) + vocabulary * net.width)
-    side = (isinstance(data, ImageData) and data.side) or UNKNOWN_SIDE
-    if isinstance(net, ViTConfig):
+    side = (isinstance(data, schema.ImageData) and data.side) or UNKNOWN_SIDE
+    if isinstance(net, schema.ViTConfig):
         tokens = (side // net.patch) ** 2
         return tokens * net.depth * (12 * net.width**2 + 2 * tokens * net.width)
     return _cnn(net, side)
 
 
-def _cnn(net: CNNConfig, side: int) -> float:
+def _cnn(net: schema.CNNConfig, side: int) -> float:
     total, inputs = 0.0, net.width
     for stage, depth in enumerate(net.depths):
         outputs = net.width * 2**stage

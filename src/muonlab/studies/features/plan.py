@@ -8,21 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from muonlab.studies.features.config import (
-    SGD,
-    AdamW,
-    CNNConfig,
-    Family,
-    GPTConfig,
-    ImageData,
-    Measuring,
-    Muon,
-    Optimizer,
-    OwnNet,
-    TextData,
-    Training,
-    ViTConfig,
-)
+from muonlab.studies.features import config
+from muonlab.studies.features.config import Family, ImageData, Measuring, OwnNet, TextData, Training
 from muonlab.studies.features.presets import PRESETS
 from muonlab.study import dotted, optimizers
 from muonlab.study.fields import Frozen
@@ -32,8 +19,8 @@ from muonlab.study.settings import Chosen, UsageError, check_keys, choose, field
 from muonlab.study.study import Arm, arms_of
 
 STUDY = "features"
-NETS: dict[str, type[BaseModel]] = {"cnn": CNNConfig, "vit": ViTConfig, "gpt": GPTConfig}
-OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": Muon, "adamw": AdamW, "sgd": SGD}
+NETS: dict[str, type[BaseModel]] = {"cnn": config.CNNConfig, "vit": config.ViTConfig, "gpt": config.GPTConfig}
+OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": config.Muon, "adamw": config.AdamW, "sgd": config.SGD}
 MAX_SEEDS = 1000
 NET = "a function of classes, channels and image_size, or of vocabulary, that returns a torch.nn.Module"
 
@@ -65,7 +52,7 @@ class FeatureStudy(Growing):
     preset: str  # where it came from, with the settings
     settings: dict[str, list[str]]
     families: tuple[FamilyPlan, ...] = Field(min_length=1)
-    optimizers: tuple[Optimizer, ...] = Field(min_length=1)  # the first is compared with each of the others
+    optimizers: tuple[config.Optimizer, ...] = Field(min_length=1)  # the first is compared with each of the others
     labels: tuple[str, ...] = ()  # of the optimizers, in their order; by default their names
     searches: dict[str, Search]  # by label of the arm
     seeds: int = Field(ge=1, le=MAX_SEEDS)  # final runs of each
@@ -176,8 +163,8 @@ def _check_effect(chosen: Chosen, labels: Mapping[str, str], families: Sequence[
 
 def _families(chosen: Chosen) -> list[FamilyPlan]:
     found = []
-    for name in (*chosen.merged["families"], *chosen.merged.get("net", ())):
-        net = chosen.build(NETS[name], f"{name}.") if name in NETS else _own_net(chosen, name)
+    nets = [(name, chosen.build(NETS[name], f"{name}.")) for name in chosen.merged["families"]]
+    for name, net in (*nets, *((name, _own_net(chosen, name)) for name in chosen.merged.get("net", ()))):
         special = chosen.fields(Training, f"{name}.")
         make(Training, special, f"{name}.")  # a mistake there is named as it was given
         own = {
@@ -196,7 +183,7 @@ def _families(chosen: Chosen) -> list[FamilyPlan]:
 def _reads_text(net: BaseModel) -> bool:
     if isinstance(net, OwnNet):
         return "vocabulary" in dotted.arguments(net.call.load("net"))
-    return isinstance(net, GPTConfig)
+    return isinstance(net, config.GPTConfig)
 
 
 def _own_net(chosen: Chosen, name: str) -> OwnNet:

@@ -1,3 +1,5 @@
+"""The data sets of a family: which classes, limits, scaling and pools."""
+
 import numpy as np
 import pytest
 import torch
