@@ -17,9 +17,7 @@ from muonlab.studies.features.jobs import (
     common_loss,
     cost,
     first_at,
-    last_losses,
     products,
-    score,
     steps,
 )
 from muonlab.study.dotted import Dotted
@@ -105,16 +103,6 @@ def test_where_every_run_of_an_arm_diverged_the_others_go_on(role, lost):
 
 
 def test_pretraining_is_judged_by_its_last_evaluation_and_fine_tuning_by_its_best():
-    members = [
-        {"rate": 0.1, "validation_loss": [3.0, 1.0, 2.0], "diverged_at": None},
-        {"rate": 0.1, "validation_loss": [3.0, 2.0, 4.0], "diverged_at": None},
-        {"rate": 0.3, "validation_loss": [3.0, 0.5, None], "diverged_at": 9},
-    ]
-    assert last_losses({"members": members}, best=False) == {0.1: [2.0, 4.0], 0.3: [None]}
-    assert last_losses({"members": members}, best=True) == {0.1: [1.0, 2.0], 0.3: [0.5]}
-    assert last_losses({"members": [{"rate": 0.1, "validation_loss": [None]}]}, best=True) == {0.1: [None]}
-    assert (score([2.0, 4.0]), score([2.0, None])) == ((0, 3.0), (0, math.inf))
-
     def dips(step, rate, seed):  # a rate that is best in between
         middle, last = (0.1, 2.0) if rate == 0.003 else (1.0, 1.0)
         return [5.0, *[middle] * (len(step.config.training.steps) - 2), last]

@@ -10,13 +10,13 @@ from muonlab.report.findings import Column, Findings, Text
 from muonlab.stats.effects import difference
 from muonlab.stats.proportions import chance_limit, chance_limit_of_mean
 from muonlab.studies.compare.config import RESULTS_VERSION, Claimed, Comparison
-from muonlab.studies.compare.jobs import POLICY, scores, steps
+from muonlab.studies.compare.jobs import POLICY, steps
 from muonlab.studies.compare.sections import OWN, claims, curves, results, settings, verdict
 from muonlab.study import folder as folders
 from muonlab.study.controls import ERROR, Control, checks
 from muonlab.study.folder import Results
 from muonlab.study.judge import judge
-from muonlab.study.search import Score, Searched
+from muonlab.study.search import Searched, last_losses, mean_scores
 from muonlab.study.sections import findings
 from muonlab.study.study import Claim, Found, Quantity, Rule, Step, Values
 from muonlab.study.tuning import tuning
@@ -74,13 +74,8 @@ def gather(asked: Comparison, known: Sequence[Step], results: Results) -> Runs:
 
 
 def _searched(found: Sequence[Mapping[str, Any]]) -> Searched:
-    known: dict[float, Score] = {}
-    losses: dict[float, list[float | None]] = {}
-    for result in found:
-        known |= scores(result)
-        for member in result["members"]:
-            losses.setdefault(member["rate"], []).append(member["validation_loss"][-1])
-    return Searched(known, losses, POLICY)
+    losses = last_losses(found)
+    return Searched(mean_scores(losses), losses, POLICY)
 
 
 # -- quantities and claims -------------------------------------------------------------------------

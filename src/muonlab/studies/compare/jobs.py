@@ -1,14 +1,13 @@
 """The jobs of a comparison, as far as its results tell: searches, final runs in blocks of seeds, a control."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from muonlab.studies.compare.config import RESULTS_VERSION, Comparison, Train
 from muonlab.study import search
 from muonlab.study.folder import Results, make_job
 from muonlab.study.optimizers import Custom
-from muonlab.study.search import SEARCH_FROM, Policy, Score
+from muonlab.study.search import SEARCH_FROM, Policy, Scores, last_losses, mean_scores
 from muonlab.study.study import Arm, Step
 
 TARGET = "muonlab.studies.compare.work.job:run"
@@ -36,9 +35,9 @@ def _of_arm(asked: Comparison, arm: Arm, results: Results, version: int) -> Iter
         seeds = tuple(range(SEARCH_FROM, SEARCH_FROM + asked.search_seeds))
         return _step(asked, arm, "search", rates, seeds, version, extension=extension)
 
-    def read(step: Step) -> dict[float, Score] | None:
+    def read(step: Step) -> Scores | None:
         result = results.get(step.job.id)
-        return None if result is None else scores(result)
+        return None if result is None else mean_scores(last_losses([result]))
 
     searched, known = search.run(asked.searches[arm.label], POLICY, tried, read)
     yield from searched
@@ -104,12 +103,3 @@ def outline(asked: Comparison) -> list[tuple[str, float]]:
             seeds = tuple(range(start, min(start + BLOCK, asked.seeds)))
             found.append((_name(arm, "final", seeds), one * len(seeds)))
     return [*found, (_name(asked.arms[0], "control", (0,)), one * BLOCK)]
-
-
-def scores(result: Mapping[str, Any]) -> dict[float, Score]:
-    """Return rate -> mean validation loss at the end over seeds; infinite where a run diverged."""
-    losses: dict[float, list[float]] = {}
-    for member in result["members"]:
-        last = member["validation_loss"][-1]
-        losses.setdefault(member["rate"], []).append(math.inf if last is None else last)
-    return {rate: (0, sum(each) / len(each)) for rate, each in losses.items()}

@@ -4,7 +4,6 @@ Which jobs can run follows from what was asked and from the results that are the
 that was stopped goes on where it stood.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.study import search
 from muonlab.study.folder import Results, make_job
 from muonlab.study.optimizers import Custom
-from muonlab.study.search import SEARCH_FROM, Policy, Score
+from muonlab.study.search import SEARCH_FROM, Policy, Scores, last_losses, mean_scores
 from muonlab.study.study import Arm, Step
 
 TARGET = "muonlab.studies.features.work.job:run"
@@ -104,10 +103,9 @@ class _FamilySteps:
     def _searched(self, arm: Arm, role: str, make: Callable[[schema.Rates], Step]) -> tuple[list[Step], float | None]:
         """Return the jobs of a search so far, and its best rate once it is known."""
 
-        def read(step: Step) -> dict[float, Score] | None:
+        def read(step: Step) -> Scores | None:
             result = self._results.get(step.job.id)
-            losses = last_losses(result, best=role == "transfer search") if result is not None else {}
-            return {rate: score(own) for rate, own in losses.items()} or None
+            return None if result is None else mean_scores(last_losses([result], best=role == "transfer search"))
 
         found, known = search.run(self._study.searches[arm.label], POLICY, lambda rates, _: make(rates), read)
         return found, None if known is None else search.best(known, POLICY)
@@ -230,25 +228,7 @@ class _FamilySteps:
         return Step(job, config, role, self._plan, label, by)
 
 
-# -- rules of the search and of the match ----------------------------------------------------------
-
-
-def last_losses(result: Mapping[str, Any], *, best: bool) -> dict[float, list[float | None]]:
-    """Return rate -> validation loss of each of its runs, the last one or the best; None where a run diverged."""
-    losses: dict[float, list[float | None]] = {}
-    for member in result["members"]:
-        seen = member["validation_loss"]
-        finite = [loss for loss in seen if loss is not None]
-        is_whole = len(finite) == len(seen) and member.get("diverged_at") is None
-        last = (min(finite) if best else finite[-1]) if finite and (is_whole or best) else None
-        losses.setdefault(member["rate"], []).append(last)
-    return losses
-
-
-def score(losses: Sequence[float | None]) -> Score:
-    """Return the mean loss of the runs of a rate; infinite where one diverged."""
-    finite = [loss for loss in losses if loss is not None]
-    return 0, sum(finite) / len(finite) if len(finite) == len(losses) else math.inf
+# -- states at matched loss ----------------------------------------------------------
 
 
 def matched(rival: str) -> str:

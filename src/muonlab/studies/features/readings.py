@@ -8,12 +8,12 @@ from typing import Any
 
 from muonlab.stats.effects import linear_fit, logit
 from muonlab.studies.features.config import RESULTS_VERSION, Transfer
-from muonlab.studies.features.jobs import FINAL, LINEAR, POLICY, UNTRAINED, last_losses, matched, score, steps
+from muonlab.studies.features.jobs import FINAL, LINEAR, POLICY, UNTRAINED, matched, steps
 from muonlab.studies.features.nets import Measured, is_sighted, with_zeros
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.study import folder as folders
 from muonlab.study.folder import Results
-from muonlab.study.search import Searched
+from muonlab.study.search import Searched, last_losses, mean_scores
 from muonlab.study.study import Found, Step
 
 EQUAL, MATCHED = "equal budget", "matched loss"  # in which runs are compared
@@ -212,8 +212,8 @@ def _finite(path: list[dict[str, Any]], final: Mapping[str, Any]) -> list[dict[s
 
 
 def _searched(results: Sequence[Mapping[str, Any]], *, best: bool = False) -> Searched:
-    losses = {rate: own for result in results for rate, own in last_losses(result, best=best).items()}
-    return Searched({rate: score(own) for rate, own in losses.items()}, losses, POLICY)
+    losses = last_losses(results, best=best)
+    return Searched(mean_scores(losses), losses, POLICY)
 
 
 def _transferred(result: Mapping[str, Any], searched: Sequence[Mapping[str, Any]] | None) -> Transferred:
