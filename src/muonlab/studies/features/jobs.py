@@ -222,7 +222,8 @@ class _FamilySteps:
     def _step(self, config: JobConfig, role: str, label: str, words: str, by: str = "") -> Step:
         config = config.model_copy(update={"results_version": self._version})
         if "search" not in role and config.seeds != self._every:
-            words += f", seeds {config.seeds[0]} to {config.seeds[-1]}"
+            first, *_, last = (*config.seeds, config.seeds[-1])
+            words += f", seeds {first} to {last}" if first < last else f", seed {first}"
         case = self._plan.name
         job = make_job(f"{case}: {words}", TARGET, config, cost(config), case=case, arm=label, role=role)
         return Step(job, config, role, self._plan, label, by)

@@ -149,7 +149,7 @@ def test_a_language_model_of_ones_own_predicts_tokens_and_tells_classes_apart(ow
         ("none", r"returned a int; expected a torch.nn.Module"),
         ("wide", r"returned \(2, 9\) for inputs \(2, 1, 8, 8\); expected logits \(2, 5\)"),
         ("deaf", r"does not read images \(2, 1, 8, 8\): RuntimeError"),
-        ("shallow", r"no hidden states can be measured, since the net has no two modules .* Give the net an attribute"),
+        ("shallow", "since the net has no two modules with parameters, .*; give the net an attribute taps"),
         ("twice", "no hidden states can be measured, since tap 'layers.0' was called twice"),
     ],
 )

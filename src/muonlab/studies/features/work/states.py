@@ -64,9 +64,10 @@ def _found(net: nn.Module, inputs: Tensor, name: str) -> tuple[tuple[str, ...], 
         pool = taps.pools(taps.tap_shapes(net, inputs), chosen, None, num_examples=len(inputs))
         gather(net, [inputs], chosen, pool=pool)  # a module that is called twice names no one state
     except (ValueError, RuntimeError) as error:
+        why, *_ = str(error).split("; ")  # what to do about it is another thing here
         raise ValueError(
-            f"net={name}: no hidden states can be measured, since {error}. Give the net an attribute taps: a list of "
-            "the names of the modules whose outputs they are, from the input up"
+            f"net={name}: no hidden states can be measured, since {why}; give the net an attribute taps, the names of "
+            "the modules whose outputs they are, from the input up"
         ) from error
     if inputs.is_floating_point():
         return chosen, pool, pool
