@@ -307,10 +307,10 @@ def test_what_weakens_an_answer_is_said(planted, others, words):
     assert words in " ".join(verdict_of(CNN, planted, **others).cautions)
 
 
-def test_a_constant_learning_rate_is_the_same_at_every_loss():
-    planted = loss_of(falls, lambda part, seed: 3 - part)
-    said = verdict_of(synthetic.study(schedule="constant", families=["cnn"]), planted).cautions
-    assert not any("schedule" in each for each in said)
+def test_learning_rates_at_matched_loss_are_alike_where_they_are_constant_or_steps_are():
+    ahead, alike = loss_of(falls, lambda part, seed: 3 - part), loss_of(falls, falls)
+    for asked, planted in ((synthetic.study(schedule="constant", families=["cnn"]), ahead), (CNN, alike)):
+        assert not any("schedule" in each for each in verdict_of(asked, planted).cautions)
 
 
 def test_other_ways_to_count_that_are_reversed(monkeypatch):

@@ -127,10 +127,10 @@ def test_all_measured_runs_of_an_arm_diverged(tmp_path, monkeypatch):
 def test_an_earlier_request_stays_unless_the_newest_asks_all_that_it_asked(tmp_path):
     effect = synthetic.Planted(shift=lambda what, net, name: 0.1 * (what == "corrupted" and name == "muon"))
     synthetic.write(tmp_path, synthetic.study(families=["gpt"]), effect)
-    synthetic.write(tmp_path, synthetic.study(families=["cnn"], seeds=3))
-    synthetic.write(tmp_path, synthetic.study(families=["cnn"]))  # more seeds of the same
+    for part in ({"seeds": 3}, {"optimizers": "muon"}, {}):  # the last one asks all that the two before it asked
+        synthetic.write(tmp_path, synthetic.study(**ONE, **part))
     findings = check(tmp_path, is_drawn=True)
-    assert len(store.read(tmp_path).requests) == 3
+    assert len(store.read(tmp_path).requests) == 4
     (earlier,) = [section for section in findings.sections if section.title.startswith("Asked before")]
     head, *claims = [each.text for each in earlier.elements if isinstance(each, Text)]
     assert head.startswith("muonlab run features preset=tiny families=gpt")

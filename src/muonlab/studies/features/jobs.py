@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from muonlab.studies.features import config as schema
-from muonlab.studies.features.config import RESULTS_VERSION, Family, Measure, Pretrain, State, Transfer
+from muonlab.studies.features.config import RESULTS_VERSION, Family, Measure, Pretrain, Rates, Seeds, State, Transfer
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.study import search
 from muonlab.study.folder import Results, make_job
@@ -100,7 +100,7 @@ class _FamilySteps:
     def _tried(self) -> tuple[int, ...]:
         return tuple(range(SEARCH_FROM, SEARCH_FROM + self._study.search_seeds))
 
-    def _searched(self, arm: Arm, role: str, make: Callable[[schema.Rates], Step]) -> tuple[list[Step], float | None]:
+    def _searched(self, arm: Arm, role: str, make: Callable[[Rates], Step]) -> tuple[list[Step], float | None]:
         """Return the jobs of a search so far, and its best rate once it is known."""
 
         def read(step: Step) -> Scores | None:
@@ -110,7 +110,7 @@ class _FamilySteps:
         found, known = search.run(self._study.searches[arm.label], POLICY, lambda rates, _: make(rates), read)
         return found, None if known is None else search.best(known, POLICY)
 
-    def _in_blocks(self, make: Callable[[schema.Seeds], Step]) -> Iterator[Step]:
+    def _in_blocks(self, make: Callable[[Seeds], Step]) -> Iterator[Step]:
         """Yield a job per block of seeds: one that is done stays, whatever number of seeds it was asked with."""
         rest = self._every
         while rest:
@@ -120,7 +120,7 @@ class _FamilySteps:
             yield block
             rest = rest[len(block.config.seeds) :]
 
-    def _pretrain(self, arm: Arm, role: str, seeds: schema.Seeds, rates: schema.Rates) -> Step:
+    def _pretrain(self, arm: Arm, role: str, seeds: Seeds, rates: Rates) -> Step:
         config = Pretrain(
             family=self._plan.family,
             optimizer=arm.optimizer,
@@ -190,15 +190,7 @@ class _FamilySteps:
         else:
             yield from (final(block.config.seeds, block=block) for block in blocks)
 
-    def _fine_tune(
-        self,
-        task: Any,
-        arm: Arm,
-        role: str,
-        seeds: tuple[int, ...],
-        rates: tuple[float, ...],
-        block: Step | None = None,
-    ) -> Step:
+    def _fine_tune(self, task: Any, arm: Arm, role: str, seeds: Seeds, rates: Rates, block: Step | None = None) -> Step:
         end = None if block is None else self._end(block, self._study.search_seeds if role != "transfer" else None)
         config = Transfer(
             family=self._plan.family,

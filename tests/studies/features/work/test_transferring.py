@@ -11,7 +11,7 @@ from muonlab.studies.features.work import material, pretraining, transferring, w
 from muonlab.studies.features.work.pretraining import build_engine, streams_of
 from muonlab.studies.features.work.robustness import judge
 from muonlab.studies.features.work.states import hidden_states, subject
-from muonlab.studies.features.work.transferring import load_state, start
+from muonlab.studies.features.work.transferring import start
 
 SHORT = Training(batch=16, budget=4, looks=2)
 SEEDS = (0, 1)
@@ -70,14 +70,6 @@ def test_a_new_task_has_a_new_head_and_all_else_is_pretrained(pretrained, digits
     assert not found["parameter/head.weight"].equal(kept["parameter/head.weight"][[1, 0, 1]])
 
 
-def test_another_text_keeps_the_head_too():
-    new = {"parameter/head.weight": torch.zeros(2, 3), "parameter/a": torch.zeros(2, 1), "state/a/m": torch.ones(2, 1)}
-    kept = {"parameter/head.weight": torch.ones(2, 3), "parameter/a": torch.ones(2, 1)}
-    found = start(new, kept, [0, 1], ())
-    assert found["parameter/head.weight"].eq(1).all()
-    assert start(new, kept, [0, 1], {"head"})["parameter/head.weight"].eq(0).all()
-
-
 @pytest.mark.parametrize(
     ("kept", "words"),
     [
@@ -93,13 +85,6 @@ def test_weights_that_do_not_fit_are_refused_by_name(kept, words):
     new = {"parameter/a": torch.zeros(2, 4), "parameter/b": torch.zeros(2, 1), "state/a/m": torch.zeros(2, 4)}
     with pytest.raises(ValueError, match=f"the weights do not fit the net: {words}"):
         start(new, kept, [0, 1], {"head"})
-
-
-def test_a_state_has_a_step_for_each_of_its_seeds(make, make_state, by_hand):
-    job = make(seeds=(4, 2, 9), states=(make_state(seeds=(9, 4), steps=(0, 5)),))
-    for name, tensor in load_state(job, by_hand / "weights").items():
-        assert tensor[0].flatten()[0].item() == pytest.approx(0.2), name
-        assert tensor[1].flatten()[0].item() == pytest.approx(5.0), name
 
 
 def test_a_member_goes_on_from_the_weights_of_its_own_seed(make, make_state, run, by_hand, monkeypatch):
