@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from optimizer.machine import machine
 
-from muonlab.studies.features.config import CNNConfig, Family, GPTConfig, ImageData, Muon, TextData, ViTConfig
+from muonlab.studies.features.config import CNNConfig, Family, GPTConfig, ImageData, TextData, ViTConfig
 from muonlab.studies.features.work import material
 from muonlab.studies.features.work.pretraining import build_engine, count_flops
+from muonlab.study.optimizers import Muon
 from muonlab.train.batches import Batches
 
 DIGITS = ImageData(name="digits", source="digits")

@@ -52,7 +52,7 @@ def write_texts(path: Path) -> None:
 def config(paths: list[Path], examples: Path, number: int, length: int) -> Inspect:
     groups = [
         Group(name=Path(own.path).stem, net=NET, checkpoints=(Checkpoint(path=own.path, sha256=own.sha256),))
-        for own in checkpoints.describe(*paths)
+        for own in map(checkpoints.describe, paths)
     ]
     return Inspect(
         groups=tuple(groups),

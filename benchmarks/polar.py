@@ -1,4 +1,4 @@
-"""Which method is the cheapest that is accurate enough, by shape: the measurements behind rules/choice.py.
+"""Which method is the cheapest that is accurate enough, by shape: the measurements behind rules/polar.py.
 
     python benchmarks/polar.py [--json] [--dtypes bfloat16,float32] [--threads 1] [--device cpu]
 
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from muonlab.jobs.environment import record
+from muonlab.rules.operands import Workspace
 from muonlab.rules.polar import orthogonalize_
-from muonlab.rules.workspace import Workspace
 
 SHAPES = [(64, 64), (128, 128), (192, 192), (256, 256), (512, 512), (768, 768)]
 ASPECTS = [1, 1.25, 1.5, 2, 4, 9]

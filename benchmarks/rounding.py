@@ -18,19 +18,12 @@ import torch
 from optimizer.machine import machine
 from safetensors.torch import load_file, save_file
 
-from muonlab.studies.grokking.config import (
-    AdamWConfig,
-    CellConfig,
-    MuonConfig,
-    NetConfig,
-    ProtocolConfig,
-    SGDConfig,
-    TaskConfig,
-)
+from muonlab.studies.grokking.config import CellConfig, NetConfig, ProtocolConfig, TaskConfig
 from muonlab.studies.grokking.work.cell import build_population, build_rows
 from muonlab.studies.grokking.work.material import build_task
+from muonlab.study.optimizers import RatedAdamW, RatedMuon, RatedSGD
 
-OPTIMIZERS = {"muon": MuonConfig(), "adamw": AdamWConfig(), "sgd": SGDConfig()}
+OPTIMIZERS = {"muon": RatedMuon(), "adamw": RatedAdamW(), "sgd": RatedSGD()}
 MEMBERS = 4
 STEPS = (0, 1, 8, 64)
 BASELINE = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}

@@ -8,17 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from muonlab.studies.grokking.config import (
-    AdamWConfig,
-    CellConfig,
-    MuonConfig,
-    NetConfig,
-    ProtocolConfig,
-    SGDConfig,
-    TaskConfig,
-)
+from muonlab.studies.grokking.config import CellConfig, NetConfig, ProtocolConfig, TaskConfig
+from muonlab.study.optimizers import RatedAdamW, RatedMuon, RatedSGD
 
-OPTIMIZERS = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
+OPTIMIZERS = {"muon": RatedMuon, "adamw": RatedAdamW, "sgd": RatedSGD}
 
 
 @pytest.fixture(autouse=True, scope="session")

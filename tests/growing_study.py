@@ -12,6 +12,8 @@ from muonlab.study.settings import check_name, whole_number
 
 WORK = """
 import json
+import os
+import time
 from pathlib import Path
 
 from muonlab.jobs.clock import Clock
@@ -21,12 +23,16 @@ def square(*, config, folder, device, compile, environment, report):
     report({"step": 0, "budget": 1})
     if config["number"] == config["bad"]:
         raise ValueError(f"{config['number']} is a bad number")
+    pid = Path(folder, "pid")
+    if config["number"] == config["slow"] and not pid.exists():  # the second time it is quick
+        pid.write_text(str(os.getpid()))
+        time.sleep(60)
     clock.stop()
     Path(folder, "result.json").write_text(json.dumps({"square": config["number"] ** 2}))
 """
 
 STUDY = "features"
-KEYS = ("limit", "bad")
+KEYS = ("limit", "bad", "slow")
 PRESETS = {"tiny": 10, "laptop": 100}
 
 
@@ -36,16 +42,18 @@ class Asked(BaseModel):
     settings: dict[str, list[str]]
     limit: int
     bad: int
+    slow: int
 
 
 def plan(preset, settings):
     check_name("preset", preset, PRESETS)
     limit = whole_number("limit", settings.get("limit", [str(PRESETS[preset])]), at_least=1, at_most=10**6)
-    return Asked(preset=preset, settings=settings, limit=limit, bad=int(settings.get("bad", ["0"])[0]))
+    bad, slow = (int(settings.get(key, ["0"])[0]) for key in ("bad", "slow"))
+    return Asked(preset=preset, settings=settings, limit=limit, bad=bad, slow=slow)
 
 
-def job(number, bad=0):
-    config = {"results_version": 1, "study": STUDY, "number": number, "bad": bad}
+def job(number, bad=0, slow=0):
+    config = {"results_version": 1, "study": STUDY, "number": number, "bad": bad, "slow": slow}
     return Job(identity(config), f"square of {number}", "growing_work:square", config, float(number), role="square")
 
 
@@ -56,7 +64,7 @@ def begin(study, folder):
 def jobs_of(study, results):
     number, found = 3, []
     while number < study.limit:
-        found.append(job(number, study.bad))
+        found.append(job(number, study.bad, study.slow))
         if found[-1].id not in results:
             break
         number = results[found[-1].id]["square"]

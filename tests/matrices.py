@@ -38,7 +38,7 @@ def layer(kind: str, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     return (G, polar) if rows <= columns else (G.mT, polar.mT)
 
 
-def cosine(O: Tensor, polar: Tensor) -> float:  # noqa: E741
+def cosine(O: Tensor, polar: Tensor) -> float:
     """Return the cosine of the angle between two matrices."""
-    O = O.to(polar.dtype)  # noqa: E741
+    O = O.to(polar.dtype)
     return ((O.conj() * polar).sum().real / (O.norm() * polar.norm())).item()

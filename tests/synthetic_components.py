@@ -96,54 +96,54 @@ def result(step: Step, planted: Planted) -> dict[str, Any]:
 
 
 def agreed(config: Agree) -> dict[str, Any]:
-    errors = [0.1 / steps for steps in config.steps]
+    number = len(config.steps)
     return {
-        "flow": config.flow,
-        "loss": config.loss,
-        "time": config.time,
+        **config.model_dump(include={"flow", "loss", "time"}),
         "steps": list(config.steps),
-        "times": [config.time for _ in config.steps],
+        "times": [config.time] * number,
         "sizes": [config.time / steps for steps in config.steps],
-        "errors": errors,
-        "orders": [1.0] * (len(errors) - 1),
-        "reasons": [None] * (len(errors) - 1),
+        "errors": [0.1 / steps for steps in config.steps],
+        "orders": [1.0] * (number - 1),
+        "reasons": [None] * (number - 1),
     }
 
 
 def simulated(config: Simulate, case: Case, name: str, planted: Planted) -> dict[str, Any]:
     everyone = (*config.search_seeds, *config.seeds)
-    members, measured = [], {seed: values(case, name, seed, planted) for seed in everyone}
-    for rate in config.rates:
-        for seed in everyone:
-            at, held = [], measured[seed] | {"validation_loss": planted.loss(name, rate, seed)}
-            for place, eps in enumerate(config.eps):
-                reason = planted.censored(case, name, rate, seed, place)
-                found = {"step": None, "values": None} if reason else {"step": 10.0 + place, "values": dict(held)}
-                at.append({"eps": eps, "reason": reason, **found})
-            diverged = any(each["reason"] == "diverged" for each in at)
-            end = dict(held)
-            if case.role == "control":
-                end["test_accuracy"] = planted.informed
-            members.append(
-                {
-                    "rate": rate,
-                    "seed": seed,
-                    "is_search": seed in config.search_seeds,
-                    "start": held | {"rank_hidden": planted.untrained if case.net.depth else None},
-                    "diverged_at": 20 if diverged else None,
-                    "train_loss": [1.4, 0.8, None if diverged else 0.4],
-                    "validation_loss": [1.4, 0.9, None if diverged else 0.5],
-                    "at": at,
-                    "end": end,
-                }
-            )
+    measured = {seed: values(case, name, seed, planted) for seed in everyone}
     return {
         "steps": [0, 1, config.budget],
         "num_parameters": 32,
         "num_components": config.components.num_components,
         "levels": [0, 1, 1],
         "chance": 0.25,
-        "members": members,
+        "members": [
+            member(config, case, name, rate, seed, measured[seed], planted)
+            for rate in config.rates
+            for seed in everyone
+        ],
+    }
+
+
+def member(
+    config: Simulate, case: Case, name: str, rate: float, seed: int, measured: dict[str, Any], planted: Planted
+) -> dict[str, Any]:
+    held, at = measured | {"validation_loss": planted.loss(name, rate, seed)}, []
+    for place, eps in enumerate(config.eps):
+        reason = planted.censored(case, name, rate, seed, place)
+        found = {"step": None, "values": None} if reason else {"step": 10.0 + place, "values": dict(held)}
+        at.append({"eps": eps, "reason": reason, **found})
+    diverged = any(each["reason"] == "diverged" for each in at)
+    return {
+        "rate": rate,
+        "seed": seed,
+        "is_search": seed in config.search_seeds,
+        "start": held | {"rank_hidden": planted.untrained if case.net.depth else None},
+        "diverged_at": 20 if diverged else None,
+        "train_loss": [1.4, 0.8, None if diverged else 0.4],
+        "validation_loss": [1.4, 0.9, None if diverged else 0.5],
+        "at": at,
+        "end": held | ({"test_accuracy": planted.informed} if case.role == "control" else {}),
     }
 
 

@@ -28,9 +28,8 @@ def group(name: str, number: int = 1, color: str | None = None) -> Group:
 def asked(**sizes: int) -> Asked:
     """Return an inspection of groups of those sizes."""
     groups = tuple(group(name, number) for name, number in sizes.items())
-    job = Inspect(
-        groups=groups, data=Images(source="digits", transfer_source="other"), measures=EVERY, measuring=Measuring()
-    )
+    data = Images(source="digits", transfer_source="other")
+    job = Inspect(groups=groups, data=data, measures=EVERY, measuring=Measuring())
     return Asked(job, {"models": [f"{each.name}=..." for each in groups], "data": ["digits"]}, sum(sizes.values()))
 
 
@@ -55,12 +54,14 @@ def result(
     """Return what result.json holds."""
     counts = ("effective_rank", "effective_rank_sigma", "stable_rank", "participation_ratio", "numerical_rank")
     ranks = {form: dict.fromkeys(counts, line) for form in ("raw", "centred")}
+    taps = {each.name: _taps((depth or {}).get(each.name, 2)) for each in job.groups}
     models = [
-        _model(job, each, k, {**SHIFTS, **planted.get(each.name, {})}, (depth or {}).get(each.name, 2))
+        _model(job, each, k, SHIFTS | planted.get(each.name, {}), taps[each.name])
         for each in job.groups
         for k in range(len(each.checkpoints))
     ]
-    found: dict[str, Any] = {
+    about = {"net": "nets:build", "num_parameters": 5000}
+    return {
         "corruptions": list(CORRUPTIONS),
         "chance": 0.2,
         "probe_chance": 0.2,
@@ -69,16 +70,7 @@ def result(
         "num_probe_test": NUM,
         "kind": "classes",
         "notes": ["read 700 examples, 2 skipped"],
-        "groups": [
-            {
-                "name": each.name,
-                "color": each.color,
-                "net": "nets:build",
-                "num_parameters": 5000,
-                "taps": [layer["tap"] for layer in next(m for m in models if m["group"] == each.name)["layers"]],
-            }
-            for each in job.groups
-        ],
+        "groups": [{"name": g.name, "color": g.color, **about, "taps": taps[g.name]} for g in job.groups],
         "models": models,
         "controls": {
             "tap": "blocks.1",
@@ -87,9 +79,11 @@ def result(
             "rank_one": {"width": 8, "num_examples": 200, **ranks},
         },
         "sheet": synthetic.sheet("images"),
-        "peak_memory_bytes": 10**9,
     }
-    return found
+
+
+def _taps(depth: int) -> list[str]:
+    return [f"{'blocks' if depth == 2 else 'stages'}.{number}" for number in range(depth)]
 
 
 def _spread(whose: Group, n: int) -> float:
@@ -97,48 +91,35 @@ def _spread(whose: Group, n: int) -> float:
     return 0.002 * (n * (1 + ord(whose.name[0]) % 4) % 5 - 2)
 
 
-def _model(job: Inspect, whose: Group, k: int, shift: dict[str, float], depth: int) -> dict[str, Any]:
+def _model(job: Inspect, whose: Group, k: int, shift: dict[str, float], taps: list[str]) -> dict[str, Any]:
     seed = 0.01 * (-1.5, -0.5, 0.5, 1.5)[(k + len(whose.name)) % 4]
-    corrupted = 0.6 + seed + shift["corrupted"]
-    hits = [corrupted + 0.05 * (-1) ** n + _spread(whose, n) for n in range(NUM)]
-    row: dict[str, Any] = {
-        "group": whose.name,
-        "checkpoint": whose.checkpoints[k].path,
-        "member": None,
-        "clean_loss": 1.0 + seed + shift["loss"],
-        "clean_accuracy": 0.7,
-        "accuracy": {
-            name: [corrupted + offset + 0.02 * (3 - severity) for severity in range(1, 6)]
-            for name, offset in zip(CORRUPTIONS, (-0.05, 0.05), strict=True)
-        },
-        "clean_by_example": [float(n % 10 < 7) for n in range(NUM)],
-        "corrupted_by_example": hits,
-        "layers": [_layer(job, whose, number, depth, seed, shift) for number in range(depth)],
-        "transfer": {
-            "accuracy": 0.5 + seed + shift["transfer"],
-            "by_example": [float(n < NUM * (0.5 + shift["transfer"])) for n in range(NUM)],
-            "chance": 0.25,
-        },
-    }
-    lost = {
-        "robustness": ("accuracy", "clean_by_example", "corrupted_by_example", "clean_loss", "clean_accuracy"),
-        "transfer": ("transfer",),
-    }
-    for measure, keys in lost.items():
-        if measure not in job.measures:
-            row |= dict.fromkeys(keys)
-    return row
+    corrupted, moved = 0.6 + seed + shift["corrupted"], 0.5 + shift["transfer"]
+    found: dict[str, Any] = {"group": whose.name, "checkpoint": whose.checkpoints[k].path, "member": None}
+    if "robustness" in job.measures:
+        found |= {
+            "clean_loss": 1.0 + seed + shift["loss"],
+            "clean_accuracy": 0.7,
+            "accuracy": {
+                name: [corrupted + offset + 0.02 * (3 - severity) for severity in range(1, 6)]
+                for name, offset in zip(CORRUPTIONS, (-0.05, 0.05), strict=True)
+            },
+            "clean_by_example": [float(n % 10 < 7) for n in range(NUM)],
+            "corrupted_by_example": [corrupted + 0.05 * (-1) ** n + _spread(whose, n) for n in range(NUM)],
+        }
+    if "transfer" in job.measures:
+        hits = [float(n < NUM * moved) for n in range(NUM)]
+        found["transfer"] = {"accuracy": moved + seed, "by_example": hits, "chance": 0.25}
+    return found | {"layers": [_layer(job, whose, *each, seed, shift) for each in enumerate(taps)]}
 
 
-def _layer(job: Inspect, whose: Group, number: int, depth: int, seed: float, shift: dict[str, float]) -> dict[str, Any]:
-    tap = f"blocks.{number}" if depth == 2 else f"stages.{number}"
+def _layer(job: Inspect, whose: Group, number: int, tap: str, seed: float, shift: dict[str, float]) -> dict[str, Any]:
     margin, rank = 1.0 + number + seed + shift["margin"], 4.0 + number + seed + shift["rank"]
     values = [margin + 0.3 * (-1) ** n + 5 * _spread(whose, n) for n in range(NUM)]
     own = {"by_norm": values, "raw": [5 * value for value in values]}
     found = {**synthetic.layer(tap, margin, rank), "margins_by_example": own}
-    unmeasured = {
+    keys = {
         "rank": ("raw", "centred", "effective_rank_interval"),
         "margins": ("probe", "margins", "margins_by_example"),
     }
-    lost = [key for measure, keys in unmeasured.items() if measure not in job.measures for key in keys]
+    lost = [key for measure in keys if measure not in job.measures for key in keys[measure]]
     return {key: value for key, value in found.items() if key not in lost}

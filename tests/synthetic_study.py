@@ -10,18 +10,11 @@ import numpy as np
 
 from muonlab.jobs import store
 from muonlab.studies.grokking.cells import GrokkingStudy, jobs_of
-from muonlab.studies.grokking.config import (
-    AdamWConfig,
-    CellConfig,
-    MuonConfig,
-    NetConfig,
-    ProtocolConfig,
-    SGDConfig,
-    TaskConfig,
-)
+from muonlab.studies.grokking.config import CellConfig, NetConfig, ProtocolConfig, TaskConfig
 from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
+from muonlab.study.optimizers import RatedAdamW, RatedMuon, RatedSGD
 
-OPTIMIZERS = {"muon": MuonConfig, "adamw": AdamWConfig, "sgd": SGDConfig}
+OPTIMIZERS = {"muon": RatedMuon, "adamw": RatedAdamW, "sgd": RatedSGD}
 FLOPS = {"muon": 1.3e9, "adamw": 1e9, "sgd": 1e9}
 BUDGET, CADENCE, NUM_TRAIN, NUM_VALIDATION = 2000, 50, 7000, 2000
 

@@ -1,7 +1,8 @@
 """The docs say what is there: every verb, key and file; and the README's code blocks run."""
 
-import os
+import json
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -12,18 +13,15 @@ import pytest
 from safetensors.torch import save_file
 from torch import nn
 
+from inline import InlinePool
 from muonlab import inspect
-from muonlab.cli import EXECUTION_KEYS, app
-from muonlab.jobs import store
+from muonlab.cli import EXECUTION_KEYS, app, main
+from muonlab.jobs import local, store
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import read_json
 from muonlab.studies import checkpoints as inspection
 from muonlab.studies import components, features, grokking
-from muonlab.studies.components.config import Components, Net, Simulate
-from muonlab.studies.components.plan import OPTIMIZERS as COMPONENT_OPTIMIZERS
 from muonlab.studies.components.work import job as component_job
-from muonlab.studies.features.config import ImageData, Measuring, TextData, Training
-from muonlab.studies.features.plan import NETS, OPTIMIZERS
 from muonlab.studies.features.work import job
 from muonlab.studies.grokking.result import QUANTITIES, CellResult, Crossing, MemberResult
 
@@ -33,60 +31,45 @@ PAGES = [README, *(path.read_text() for path in sorted((ROOT / "docs").rglob("*.
 VERBS = [name for name in app if not name.startswith("-")]
 
 
+def command_line(*words: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(words))
+    assert stopped.value.code == 0
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_an_example_and_stands_in_the_docs(verb):
-    command = [sys.executable, "-m", "muonlab.cli", verb, "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_every_verb_has_help_with_an_example_and_stands_in_the_docs(verb, capsys):
+    command_line(verb, "--help")
+    text = capsys.readouterr().out
     assert f"muonlab {verb}" in text
     assert "For example:" in text
     assert any(f"muonlab {verb}" in page for page in PAGES)
 
 
-PARTS = re.split("^# .*", (ROOT / "docs" / "settings.md").read_text(), flags=re.MULTILINE)[1:]
-SETTINGS = dict(zip(("grokking", "features", "components"), PARTS, strict=True))
-
-
 @pytest.mark.parametrize("study", [grokking, features, components])
-def test_every_setting_stands_in_its_table(study):
-    keys = ("preset", *EXECUTION_KEYS, *study.KEYS)
-    assert [key for key in keys if f"`{key}`" not in SETTINGS[study.STUDY]] == []
+def test_every_setting_of_a_study_is_printed_with_what_it_means(study, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["settings", study.STUDY, "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert {each["key"] for each in printed} | {"task", "loss", "optimizer"} >= {"preset", *EXECUTION_KEYS, *study.KEYS}
+    assert [each["key"] for each in printed if not (each["says"] and each["values"])] == []
+    (seeds,) = [each for each in printed if each["key"] == "seeds"]
+    assert seeds["presets"] == {name: ",".join(preset["seeds"]) for name, preset in study.PRESETS.items()}
 
 
-def test_the_tables_of_the_feature_study_have_the_defaults_of_every_preset():
-    models = {"": Training, "transfer": Training, "images": ImageData, "text": TextData, "measure": Measuring}
-    rows = re.findall(r"^\| `([a-z_0-9.]+)` \|(.*)\|$", SETTINGS["features"], flags=re.MULTILINE)
-    assert len(rows) > 70
-    for key, cells in rows:
-        owner, _, field = key.rpartition(".")
-        fields = {**models, **NETS, **OPTIMIZERS}[owner].model_fields
-        for (name, preset), cell in zip(features.PRESETS.items(), cells.split("|"), strict=False):
-            default = fields[field].default if field in fields else None
-            values = preset.get(key, list(default) if isinstance(default, tuple) else [default])
-            assert values == [None] or [_number(x) for x in values] == list(map(_number, cell.split(","))), (key, name)
+def test_the_settings_of_a_study_in_a_file_are_printed_too(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["settings", str(ROOT / "examples" / "own_study.py")])
+    assert "seeds  [a whole number, 1 to 1000]  default: " in capsys.readouterr().out
 
 
-def test_the_tables_of_the_components_study_have_the_defaults_of_every_preset():
-    models = (Components, Net, Simulate)
-    rows = re.findall(r"^\| `([a-z_0-9.]+)` \|(.*)\|$", SETTINGS["components"], flags=re.MULTILINE)
-    assert sorted(key for key, _ in rows) == sorted(components.KEYS)
-    for key, cells in rows:
-        owner, _, field = key.rpartition(".")
-        owners = (COMPONENT_OPTIMIZERS[owner],) if owner else models
-        default = next((m.model_fields[field].default for m in owners if field in m.model_fields), None)
-        for (name, preset), cell in zip(components.PRESETS.items(), cells.split("|"), strict=False):
-            values = preset.get(key, [default])
-            assert values == [None] or [_number(x) for x in values] == list(map(_number, cell.split(","))), (key, name)
-
-
-def _number(text):
-    try:
-        return float(str(text))
-    except ValueError:
-        return str(text).strip().lower()
+def test_the_page_of_settings_is_up_to_date():
+    page = (ROOT / "docs" / "settings.md").read_text()
+    assert runpy.run_path(str(ROOT / "docs" / "tables.py"))["renewed"](page) == page, "run python docs/tables.py"
 
 
 def test_every_key_of_the_files_stands_in_their_page(tmp_path):
@@ -157,20 +140,30 @@ PYTHON = [
 ]
 
 
+@pytest.fixture
+def tinier(monkeypatch):
+    """The tiny presets with a fifth of their steps, in this process: that the pages run is what is tested."""
+    monkeypatch.setattr(local, "Pool", InlinePool)
+    few = {"budget": "4", "looks": "2", "transfer.budget": "2", "measure.examples": "10", "measure.probe_train": "60"}
+    for study, changes in ((grokking, {"budget": "60"}), (features, {**few, "measure.path_examples": "10"})):
+        smaller = {key: [value] for key, value in changes.items()}
+        monkeypatch.setitem(study.PRESETS, "tiny", study.PRESETS["tiny"] | smaller)
+
+
+@pytest.mark.usefixtures("tinier")
 @pytest.mark.parametrize(("code", "printed"), PYTHON)
-def test_python_of_the_pages_runs(code, printed, tmp_path):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr
-    assert not printed or done.stdout == printed
+def test_python_of_the_pages_runs(code, printed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "page", "exec"), {"__name__": "__main__"})
+    assert not printed or capsys.readouterr().out == printed
 
 
 SHELL = [line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")]
 
 
 @pytest.mark.parametrize("line", SHELL)
-def test_shell_of_the_readme_runs(line, tmp_path):
+@pytest.mark.usefixtures("tinier")
+def test_shell_of_the_readme_runs(line, tmp_path, monkeypatch):
     """A make target is only looked up (.ci/run makes test and demo); a study that takes minutes is run dry."""
     words = shlex.split(line, comments=True)
     if words[0] == "make":
@@ -182,14 +175,15 @@ def test_shell_of_the_readme_runs(line, tmp_path):
     if words[1] == "inspect":
         place_checkpoints(tmp_path)
         words += [] if "--taps" in words else ["--dry-run"]  # tests/test_cli_inspect.py measures
+    elif words[1] == "compare":
+        shutil.copytree(ROOT / "examples", tmp_path / "examples")
     elif words[1] == "run":
         words += [] if "preset=tiny" in words or "--dry-run" in words else ["--dry-run"]
     else:
-        shutil.copytree(ROOT / "records" / "first-light", tmp_path / "runs")  # a report is written anew beside it
+        shutil.copytree(ROOT / "records" / "first-light", tmp_path / "runs")  # a report is written next to it
         words = [word.replace("runs/demo", "runs/study") for word in words]
-    command = [sys.executable, "-m", "muonlab.cli", *words[1:]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "CI": "true"})
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    command_line(*words[1:])
 
 
 def place_checkpoints(folder):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -14,8 +15,20 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
 
 
-def run(name, arguments="", **environment):
-    """Return what an example prints."""
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A function that runs an example in this process and returns what it prints."""
+
+    def act(name, arguments=""):
+        monkeypatch.setattr(sys, "argv", [name, *arguments.split()])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return act
+
+
+def run_apart(name, arguments="", **environment):
+    """Return what an example prints in a process of its own: one that starts others, or sets up other libraries."""
     command = [sys.executable, str(EXAMPLES / name), *arguments.split()]
     env = {**ENVIRONMENT, **environment}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
@@ -34,10 +47,10 @@ ELSEWHERE = {"own_study.py"}  # tests/studies/compare/test_own_study.py
 
 def test_every_example_is_run_here():
     names = {path.name for path in EXAMPLES.glob("*.py")} - ELSEWHERE
-    assert [name for name in sorted(names) if f'run("{name}"' not in Path(__file__).read_text()] == []
+    assert [name for name in sorted(names) if f'("{name}"' not in Path(__file__).read_text()] == []
 
 
-def test_plain_loop_learns_and_resumes_with_the_same_losses(tmp_path):
+def test_plain_loop_learns_and_resumes_with_the_same_losses(run, tmp_path):
     tiny = "--steps 30 --width 32 --depth 1 --context 32 --batch 8"
     printed = run("plain_loop.py", f"{tiny} --checkpoint {tmp_path / 'checkpoint.pt'}")
     assert re.search(r"blocks\.0\.qkv\.weight +96x32 +muon +matrix, 3 blocks", printed)
@@ -48,7 +61,7 @@ def test_plain_loop_learns_and_resumes_with_the_same_losses(tmp_path):
     assert (step, count, difference) == (25, 5, 0)
 
 
-def test_schedulers_turn_both_learning_rates_and_the_momentum():
+def test_schedulers_turn_both_learning_rates_and_the_momentum(run):
     printed = run("schedulers.py")
     assert all(float(accuracy) > 0.9 for accuracy in re.findall(r"accuracy on new points: ([\d.]+)", printed))
     parts = re.split(r"\n\n(?=\w+LR\n)", printed)
@@ -67,7 +80,7 @@ def test_schedulers_turn_both_learning_rates_and_the_momentum():
 
 
 def test_fsdp2_equals_one_process_and_resumes():
-    printed = run("fsdp2.py", "--steps 10")
+    printed = run_apart("fsdp2.py", "--steps 10")
     first, last = numbers(r"2 processes: loss ([\d.]+) -> ([\d.]+)", printed)
     assert last < first - 0.1
     assert numbers(r"largest difference of a parameter: (\S+)", printed) < (1e-5,)
@@ -80,14 +93,14 @@ def test_hf_trainer_says_what_it_lacks():
     if find_spec("transformers") and find_spec("accelerate"):
         pytest.skip("transformers is there")
     missing = "accelerate" if find_spec("transformers") else "transformers"
-    assert run("hf_trainer.py").startswith(f"skipped: {missing}")
+    assert run_apart("hf_trainer.py").startswith(f"skipped: {missing}")
 
 
 def test_hf_trainer_takes_a_factory_and_an_optimizer():
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     # What other libraries warn of is not ours.
-    printed = run("hf_trainer.py", "--steps 30 --width 32 --depth 1 --context 32", PYTHONWARNINGS="default")
+    printed = run_apart("hf_trainer.py", "--steps 30 --width 32 --depth 1 --context 32", PYTHONWARNINGS="default")
     for way in ("factory", "optimizers="):
         first, last = numbers(rf"{way}: MuonAdamW, loss ([\d.]+) -> ([\d.]+)", printed)
         assert last < first - 0.5

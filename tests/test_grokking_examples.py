@@ -7,16 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from muonlab.cli import main
 from muonlab.losses import softmax
+from muonlab.studies import grokking
 from muonlab.testing import check_optimizer
 from muonlab.train.engine import build
 from muonlab.train.population import Population
 from muonlab.train.sequential import Sequential
 
+EXAMPLES = Path(__file__).parents[1] / "examples" / "grokking"
+
 
 def load(name):
     """Return an example as a module, as path/name.py:attribute finds it."""
-    path = Path(__file__).parents[1] / "examples" / "grokking" / f"{name}.py"
+    path = EXAMPLES / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where pickle looks for its classes
     spec.loader.exec_module(module)
@@ -88,14 +92,6 @@ def test_orthograd_is_the_optimizer_with_orthogonal_gradients(ours, theirs, opti
     assert (found - path_of(lambda params: theirs(params, **options), GRADIENTS)).abs().max() > 0.01
 
 
-def test_orthograd_without_momentum_or_decay_keeps_the_weights_longer_at_every_step():
-    found = path_of(lambda params: ORTHOGRAD.OrthoGradSGD(params, lr=0.1), GRADIENTS)
-    squares = torch.cat([draw(4, 3)[None], found]).square().sum(dim=(1, 2))
-    # A step at a right angle: Pythagoras.
-    expected = torch.stack([(0.1 * g).square().sum() for g in GRADIENTS])
-    torch.testing.assert_close(squares.diff(), expected, rtol=1e-10, atol=0)
-
-
 # --- Grokfast
 
 
@@ -112,24 +108,13 @@ def test_grokfast_is_adamw_on_gradients_plus_lamb_times_their_average():
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
-def test_grokfast_has_the_papers_defaults_and_without_lamb_is_adamw():
-    group = GROKFAST.Grokfast([torch.nn.Parameter(draw(3))]).param_groups[0]
-    assert (group["alpha"], group["lamb"]) == (0.98, 2.0)
-    expected = path_of(lambda params: torch.optim.AdamW(params, lr=0.1), GRADIENTS)
-    found = path_of(lambda params: GROKFAST.Grokfast(params, lr=0.1, lamb=0.0), GRADIENTS)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
-
-
-def test_grokfast_takes_its_filter_by_group():
+def test_grokfast_has_the_papers_defaults_by_group_and_names_bad_options():
     p, q = (torch.nn.Parameter(draw(3)) for _ in range(2))
-    optimizer = GROKFAST.Grokfast([{"params": [p], "lamb": 0.0}, {"params": [q], "alpha": 0.5}], lr=0.1)
-    assert [(group["alpha"], group["lamb"]) for group in optimizer.param_groups] == [(0.98, 0.0), (0.5, 2.0)]
-
-
-@pytest.mark.parametrize(("options", "message"), [({"alpha": 1.0}, "alpha=1.0"), ({"lamb": -1}, "lamb=-1")])
-def test_grokfast_names_bad_options(options, message):
-    with pytest.raises(ValueError, match=f"{message} is out of range"):
-        GROKFAST.Grokfast([torch.nn.Parameter(draw(3))], **options)
+    groups = GROKFAST.Grokfast([{"params": [p], "lamb": 0.0}, {"params": [q], "alpha": 0.5}], lr=0.1).param_groups
+    assert [(group["alpha"], group["lamb"]) for group in groups] == [(0.98, 0.0), (0.5, 2.0)]
+    for options, message in (({"alpha": 1.0}, "alpha=1.0"), ({"lamb": -1}, "lamb=-1")):
+        with pytest.raises(ValueError, match=f"{message} is out of range"):
+            GROKFAST.Grokfast([p], **options)
 
 
 # --- both
@@ -140,30 +125,6 @@ def test_the_optimizers_do_what_torch_expects_of_one(name):
     # Squares of gradients of 1e30 overflow in float32, as in the authors' code of OrthoGrad.
     skip = ["gradient_scale"] if "orthograd" in name else []
     check_optimizer(OPTIMIZERS[name], skip=skip)
-
-
-@each_optimizer
-def test_a_closure_is_called_once_with_gradients_enabled(name):
-    p, q = (torch.nn.Parameter(draw(4, 3)) for _ in range(2))
-    first, second = OPTIMIZERS[name]([p]), OPTIMIZERS[name]([q])
-    target, calls = draw(4, 3, seed=1), []
-
-    def closure():
-        calls.append(1)
-        first.zero_grad()
-        loss = (p - target).square().sum()
-        loss.backward()
-        return loss
-
-    for _ in range(3):
-        loss = first.step(closure)
-        second.zero_grad()
-        expected = (q - target).square().sum()
-        expected.backward()
-        second.step()
-        assert loss.item() == expected.item()
-    assert torch.equal(p, q)
-    assert len(calls) == 3
 
 
 # --- the net
@@ -195,3 +156,35 @@ def test_members_of_a_population_are_the_net_alone(name):
             each.step(tokens[rows], labels[rows], step)
     for each, p in alone.parameters.items():
         torch.testing.assert_close(engine.parameters[each], p, rtol=1e-7, atol=1e-9, msg=each)
+
+
+# --- from the command line alone
+
+
+@pytest.mark.parametrize(
+    ("words", "notes"),
+    [
+        (
+            f"optimizers=adamw,ortho={EXAMPLES}/orthograd.py:OrthoGrad,{EXAMPLES}/grokfast.py:Grokfast ortho.lr=1e-3 "
+            "ortho.betas=[0.9,0.98] Grokfast.lr=1e-3 Grokfast.weight_decay=1 "
+            f"net=transformer,{EXAMPLES}/one_hot_mlp.py:build",
+            [],
+        ),
+        (
+            "optimizers=sgd,adamw,plain=muon sgd.takes=hidden adamw.filter_lamb=2 adamw.coupled=true "
+            "adamw.head_lr=1e-4 plain.orthogonalize=false net=transformer,mlp positions=learned norm=layer bias=true",
+            ["positions has no effect with net=mlp", "norm has no effect with net=mlp"],
+        ),
+    ],
+)
+def test_what_the_literature_asks_for_runs_from_the_command_line_alone(words, notes, tmp_path, capsys):
+    few = "preset=tiny task=add seeds=1 control_seeds=0 budget=20 workers=1 modulus=11"
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "grokking", *few.split(), *words.split(), f"out={tmp_path / 'study'}"])
+    printed = capsys.readouterr()
+    assert stopped.value.code == 0, printed.err
+    assert [line for line in printed.err.splitlines() if line.startswith("note")] == [f"note: {each}" for each in notes]
+    rows = grokking.rows(tmp_path / "study")
+    assert len(rows) == len({row["cell"] for row in rows}) == 6
+    assert {row["last_step"] for row in rows} == {20}
+    assert all(row["best_validation_accuracy"] >= 0 for row in rows)

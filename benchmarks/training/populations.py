@@ -4,9 +4,10 @@ import time
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from muonlab.studies.grokking.config import AdamWConfig, CellConfig, MuonConfig, NetConfig, ProtocolConfig, TaskConfig
+from muonlab.studies.grokking.config import CellConfig, NetConfig, ProtocolConfig, TaskConfig
 from muonlab.studies.grokking.work.cell import build_population, build_rows
 from muonlab.studies.grokking.work.material import build_task
+from muonlab.study.optimizers import RatedAdamW, RatedMuon
 
 
 def cell(optimizer: str, depth: int, count: int) -> CellConfig:
@@ -16,7 +17,7 @@ def cell(optimizer: str, depth: int, count: int) -> CellConfig:
         task=TaskConfig(name="add", modulus=97, train_share=0.8),
         net=NetConfig(depth=depth, width=128, ff_width=512),
         loss="softmax",
-        optimizer=MuonConfig(polar_dtype="bfloat16") if optimizer == "muon" else AdamWConfig(),
+        optimizer=RatedMuon(polar_dtype="bfloat16") if optimizer == "muon" else RatedAdamW(),
         protocol=ProtocolConfig(batch=512),
         seeds=tuple(range(count)),
     )

@@ -7,9 +7,10 @@ if TYPE_CHECKING:
     from muonlab.optim.muonadamw import MuonAdamW, hf_factory
     from muonlab.optim.split import split_params
     from muonlab.studies.checkpoints import inspect
+    from muonlab.studies.compare.ask import compare
 
 __version__ = "0.2.0.dev0"
-__all__ = ["Muon", "MuonAdamW", "hf_factory", "inspect", "split_params"]
+__all__ = ["Muon", "MuonAdamW", "compare", "hf_factory", "inspect", "split_params"]
 
 _HOMES = {
     "Muon": "optim.muon",
@@ -17,6 +18,7 @@ _HOMES = {
     "hf_factory": "optim.muonadamw",
     "split_params": "optim.split",
     "inspect": "studies.checkpoints",
+    "compare": "studies.compare.ask",
 }
 
 

@@ -56,7 +56,7 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
         key=value, with commas for several values. preset=tiny, laptop, paper (for features also real, for components
         full in its place) is where the rest starts from; out=DIR is the study's folder (default runs/STUDY), device=cpu
         or cuda, workers=N the number of processes (default: one per core), compile=auto, always or never. All other
-        keys: docs/settings.md.
+        keys: `muonlab settings STUDY`, or docs/settings.md.
     dry_run
         Print the jobs, their number and the estimated time, and run nothing.
     """
@@ -76,6 +76,8 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     check_name("compile", compile, ("auto", "always", "never"))
     workers = whole_number("workers", given.pop("workers", [str(available_cores())]), at_least=1, at_most=1024)
     asked = package.plan(preset, given)
+    for note in getattr(asked, "notes", ()):
+        print(f"note: {note}", file=sys.stderr)
     _check_device(device)
     if dry_run:
         return _forecast(package, asked, folder, workers)
@@ -108,7 +110,7 @@ def _run(package: Any, asked: Any, folder: Path, workers: int, device: str, comp
     failed = set()
     try:
         events = local.run(package, asked, folder, workers=workers, device=device, compile=compile)
-        with ProgressView(sum(cost for _, cost in left), workers, sys.stdout) as progress, closing(events):
+        with ProgressView(left, workers, sys.stdout) as progress, closing(events):
             for event in events:
                 if event.kind == "failed":
                     failed.add(event.job)
@@ -157,9 +159,9 @@ def inspect(
     from muonlab.report import terminal
     from muonlab.studies import checkpoints as package
 
-    asked, beside = package.ask(models, ("out", "device"))
-    folder = Path(",".join(beside.get("out", [str(package.OUT)])))
-    device = ",".join(beside.get("device", ["cpu"])).lower()
+    asked, execution = package.ask(models, ("out", "device"))
+    folder = Path(",".join(execution.get("out", [str(package.OUT)])))
+    device = ",".join(execution.get("device", ["cpu"])).lower()
     _check_device(device)
     store.check(folder, "inspect")
     if taps:
@@ -170,6 +172,48 @@ def inspect(
         print(package.summary(asked))
         return _forecast(package, asked, folder, workers=1)
     return _run(package, asked, folder, 1, device, "auto")
+
+
+@app.command
+def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Compare optimizers on your own training: should you switch, and with which settings?
+
+    Every optimizer is tuned by as many trials, then runs with further seeds; the report ends in a verdict with an
+    interval that contains the luck of tuning. To resume, give the same command again.
+
+    For example:
+
+        muonlab compare my_project.py:task
+
+        muonlab compare my_project:task optimizers=adamw,muon,mine=my_pkg:Mine trials=16 seeds=5 steps=2000 --dry-run
+
+        muonlab compare net=my_nets:resnet data=images.zip adamw.lr=1e-4..1e-2
+
+    Parameters
+    ----------
+    words
+        A function task(seed) that returns (model, train, validation, loss), or net= and data=; and key=value:
+        optimizers (default adamw,muon; the first is the baseline), trials, seeds, steps, out (default
+        runs/compare-TASK), device, workers. All keys: docs/compare.md.
+    dry_run
+        Print the jobs, what each optimizer would be tried with and the estimated time, and run nothing.
+    """
+    from muonlab.jobs.local import available_cores
+    from muonlab.studies.compare.ask import ask, default_folder
+    from muonlab.study.settings import check_name, whole_number
+
+    study, asked, beside = ask(words)
+    folder = Path(",".join(beside.get("out", [str(DEFAULT_ROOT / default_folder(asked))])))
+    device = ",".join(beside.get("device", ["cpu"])).lower()
+    compile = ",".join(beside.get("compile", ["auto"]))
+    check_name("compile", compile, ("auto", "always", "never"))
+    workers = whole_number("workers", beside.get("workers", [str(available_cores())]), at_least=1, at_most=1024)
+    _check_device(device)
+    if dry_run:
+        for arm in asked.arms:
+            print(f"{arm.name}: {asked.searches[arm.label].words}")
+        return _forecast(study, asked, folder, workers)
+    return _run(study, asked, folder, workers, device, compile)
 
 
 def _write_report(folder: Path, package: Any = None) -> None:
@@ -303,6 +347,41 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
 
 
 @app.command
+def settings(study: str, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> int:
+    """Print every setting of a study: what it may be, its default and its meaning.
+
+    For example:
+
+        muonlab settings grokking
+
+    Parameters
+    ----------
+    study
+        grokking, features, components, or a file that defines a study of your own.
+    as_json
+        Print a JSON list with one object per setting: section, key, values, says, default, presets.
+    """
+    from muonlab.study import described
+
+    found = _settings_of(study)
+    print(json.dumps(described.as_json(found), indent=1) if as_json else "\n".join(described.as_lines(found)))
+    return 0
+
+
+def _settings_of(study: str) -> Any:
+    """Return the settings of a study by heading."""
+    from importlib import import_module
+
+    from muonlab.studies import PACKAGES, of_file
+    from muonlab.study.settings import check_name
+
+    if study.endswith(".py"):
+        return import_module(f"{PACKAGES['compare']}.settings").sections(of_file(study))
+    check_name("study", study, STUDIES, "or a file that defines a study, such as my_study.py")
+    return import_module(f"{PACKAGES[study]}.settings").sections()
+
+
+@app.command
 def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> int:
     """Say what this machine has, and what method="auto" of the optimizer means on it.
 
@@ -321,13 +400,13 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
 
     from muonlab.jobs.environment import record
     from muonlab.report import terminal
-    from muonlab.rules import choice
+    from muonlab.rules import polar
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     found = {
         "environment": record(threads=torch.get_num_threads()),
         "gpus": gpus,
-        "auto": list(map(asdict, choice.TABLE)),
+        "auto": list(map(asdict, polar.TABLE)),
     }
     if as_json:
         print(json.dumps(found, indent=1))
@@ -374,7 +453,7 @@ def _check_device(name: str) -> None:
     if name == "cpu":
         return
     from muonlab.study.settings import UsageError
-    from muonlab.train.device import check_device
+    from muonlab.train.jobs import check_device
 
     try:
         check_device(name)

@@ -62,9 +62,6 @@ def test_every_parity_label_is_the_number_of_ones_modulo_two():
             strings.add(tuple(digits))
         assert len(strings) == len(task.labels) == 2**bits
         assert (task.vocabulary, task.classes, task.chance) == (3, 2, 0.5)
-    longest = build("parity", bits=20)
-    assert longest.inputs.shape == (2**20, 21)
-    assert (longest.labels[-1], longest.labels.sum()) == (0, 2**19)  # twenty ones
 
 
 def test_the_default_tasks_are_those_of_the_protocol():
@@ -114,7 +111,7 @@ def test_rows_share_a_pair_number_only_with_their_mirror_image():
     seed=st.integers(0, 2**32 - 1),
     pairs_together=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_split_has_the_exact_size_and_keeps_pairs_together_when_asked(
     name, modulus, bits, share, seed, pairs_together
 ):
@@ -132,14 +129,14 @@ def test_a_split_has_the_exact_size_and_keeps_pairs_together_when_asked(
 
 @pytest.mark.parametrize("pairs_together", [False, True])
 def test_a_split_is_that_of_its_generator_and_takes_every_row_about_as_often(pairs_together):
-    task, num_seeds, before = build("mul", modulus=5), 600, torch.get_rng_state()
+    task, num_seeds, before = build("mul", modulus=5), 400, torch.get_rng_state()
     counts, found = torch.zeros(len(task.labels)), set()
     for seed in range(num_seeds):
         train = split(task, 0.5, generator(seed), pairs_together=pairs_together)[0]
         counts[train] += 1
         found.add(frozenset(train.tolist()))
-    assert (counts / num_seeds - 0.5).abs().max() < 0.15
-    assert len(found) > 500
+    assert (counts / num_seeds - 0.5).abs().max() < 0.18
+    assert len(found) > 330
     again = split(task, 0.5, generator(num_seeds - 1), pairs_together=pairs_together)[0]
     assert torch.equal(again, train)
     assert torch.equal(torch.get_rng_state(), before)
@@ -165,8 +162,7 @@ def test_options_out_of_range_are_refused_by_value(name, options, message):
         build(name, **options)
 
 
-@pytest.mark.parametrize("pairs_together", [False, True])
-def test_a_share_that_leaves_a_side_empty_is_refused_by_value(pairs_together):
+def test_a_share_that_leaves_a_side_empty_is_refused_by_value():
     for share in (0, 1, -0.5, 1.5, 1e-9, 1 - 1e-9):
         with pytest.raises(ValueError, match=f"train_share={share} "):
-            split(build("add", modulus=5), share, generator(), pairs_together=pairs_together)
+            split(build("add", modulus=5), share, generator())

@@ -6,7 +6,7 @@ import pytest
 
 import growing_study
 from muonlab.jobs import local, pool, store
-from muonlab.jobs.files import StudyError, lock, read_json, write_json
+from muonlab.jobs.files import StudyError, lock, read_json
 
 
 @pytest.fixture
@@ -44,20 +44,6 @@ def test_jobs_are_run_as_they_become_known_and_nothing_twice(run, folder):
     assert run() == []
 
 
-def test_each_result_is_parsed_once(run, monkeypatch):
-    parsed = []
-    read = store.read_result
-
-    def count(place):
-        result = read(place)
-        parsed.append(place.name)
-        return result
-
-    monkeypatch.setattr(store, "read_result", count)
-    run()
-    assert len(parsed) == len(set(parsed)) == 3
-
-
 def test_two_requests_in_a_folder_add_up(run, folder):
     run(10)
     events = run(100)
@@ -86,19 +72,6 @@ def test_a_job_that_fails_is_recorded_and_tried_again_by_the_next_run(run, folde
     assert [event.kind for event in run(bad=["9"])] == ["started", "failed"]
 
 
-def test_a_torn_result_is_set_aside_said_and_computed_again(run, folder):
-    run()
-    whole = {path: path.read_bytes() for path in folder.glob("*/result.json")}
-    torn = next(path for path, content in whole.items() if content == b'{"square": 81}')
-    torn.write_text("{")
-    aside, *others = run()
-    assert (aside.kind, aside.job) == ("set aside", torn.parent.name)
-    assert "result.json.torn" in aside.detail["reason"]
-    assert [event.kind for event in others] == ["started", "finished"]
-    assert {path: path.read_bytes() for path in folder.glob("*/result.json")} == whole
-    assert torn.with_name("result.json.torn").read_text() == "{"
-
-
 @pytest.mark.parametrize("do", [lambda *of: list(local.run(*of)), local.try_out])
 def test_what_no_job_could_do_is_said_before_anything_is_written(study, folder, do):
     with pytest.raises(StudyError, match="bad=-1 is below 0; give a number"):
@@ -117,13 +90,6 @@ def test_a_second_run_in_a_folder_is_refused_and_leaves_what_the_first_was_asked
     with lock(folder / ".lock", wait=False), pytest.raises(StudyError, match="another muonlab run"):
         run(100)
     assert len(store.read(folder).requests) == 1
-
-
-def test_another_study_is_refused_before_anything_runs(run, folder):
-    folder.mkdir()
-    write_json(folder / "study.json", {"study": "grokking"})
-    with pytest.raises(StudyError, match="holds the study 'grokking', not 'features'"):
-        run()
 
 
 def test_closing_the_events_ends_the_workers_and_frees_the_folder(study, folder, monkeypatch):

@@ -141,7 +141,7 @@ def test_a_job_whose_worker_dies_is_tried_once_more(folder):
     events = list(make(folder, lambda: [job(0, "dies once"), job(1)]).events())
     assert kinds(events, 0) == ["started", "retried", "started", "finished"]
     (reason,) = [event.detail["reason"] for event in events if event.kind == "retried"]
-    assert reason == "its worker died (killed by signal 9, often for want of memory)"
+    assert reason == "its worker died (killed by signal 9, often because memory ran out)"
 
 
 @pytest.mark.parametrize(

@@ -33,37 +33,32 @@ def assert_ascending(numbers):
     assert all(later > 1.005 * earlier for earlier, later in pairwise(numbers)), numbers
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+each_corruption = pytest.mark.parametrize("name", CORRUPTIONS)
+
+
+@each_corruption
 def test_the_mean_distance_grows_with_severity_on_photos_and_on_digits(name, photos, digits):
     assert len(CORRUPTIONS) == len(set(CORRUPTIONS)) == 15
-    assert_ascending(distances(photos, name))
+    assert_ascending(distances(photos[::2], name))
     assert_ascending(distances(digits, name))
 
 
-def test_severity_0_is_a_copy_bit_for_bit(photos):
-    for name in CORRUPTIONS:
-        same = corrupt(photos[:3], name, 0, seeds=[0, 1, 2])
-        assert torch.equal(same, photos[:3])
-        assert same.data_ptr() != photos.data_ptr()
-
-
-@pytest.mark.parametrize("name", CORRUPTIONS)
-@pytest.mark.parametrize("severity", [1, 5])
-def test_an_image_is_corrupted_alike_in_every_batch(name, severity, photos):
-    images, seeds = photos[:13], image_seeds(4, range(13))
-    together = corrupt(images, name, severity, seeds=seeds)
-    alone = torch.cat([corrupt(images[i : i + 1], name, severity, seeds=seeds[i : i + 1]) for i in range(13)])
-    assert torch.equal(together, alone)
-    order = torch.randperm(13, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(corrupt(images[order], name, severity, seeds=seeds[order]), together[order])
-
-
-@pytest.mark.parametrize("name", CORRUPTIONS)
-def test_batches_worked_on_in_parts_are_those_worked_on_at_once(name, photos, monkeypatch):
-    seeds = image_seeds(0, range(7))
-    whole = corrupt(photos[:7], name, 3, seeds=seeds)
-    monkeypatch.setattr(corrupt_images, "AT_ONCE", 2 * photos[0].numel())
-    assert torch.equal(corrupt(photos[:7], name, 3, seeds=seeds), whole)
+@each_corruption
+def test_an_image_is_corrupted_alike_in_every_batch_part_and_layout(name, photos, monkeypatch):
+    images, seeds = photos[:7], image_seeds(4, range(7))
+    for severity in (1, 5):
+        together = corrupt(images, name, severity, seeds=seeds)
+        alone = torch.cat([corrupt(images[i : i + 1], name, severity, seeds=seeds[i : i + 1]) for i in range(7)])
+        assert torch.equal(together, alone)
+        order = torch.tensor([3, 6, 0, 5, 1, 4, 2])
+        assert torch.equal(corrupt(images[order], name, severity, seeds=seeds[order]), together[order])
+        view = images.transpose(2, 3).contiguous().transpose(2, 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(corrupt_images, "AT_ONCE", 2 * images[0].numel())
+            assert torch.equal(corrupt(view, name, severity, seeds=seeds), together)
+    clean = corrupt(images, name, 0, seeds=seeds)
+    assert torch.equal(clean, images)
+    assert clean.data_ptr() != images.data_ptr()
 
 
 def test_other_seeds_give_other_images_where_there_is_chance(photos):
@@ -82,9 +77,9 @@ def test_corruptions_of_one_seed_have_unrelated_numbers():
     assert abs(noise[black].mean()) < 5 * 0.1 / black.sum() ** 0.5
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@each_corruption
 def test_any_shape_gives_other_finite_images_in_range_and_leaves_the_input(name):
-    for shape, severity in [((1, 8, 8), 5), ((3, 9, 31), 1), ((3, 8, 96), 1), ((3, 40, 33), 5), ((1, 112, 112), 1)]:
+    for shape, severity in [((1, 8, 8), 5), ((3, 9, 31), 1), ((3, 40, 33), 5), ((1, 80, 64), 1)]:
         images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
         images[1, :, :4] = 1
         images[1, :, 4:] = 0
@@ -99,7 +94,7 @@ def test_any_shape_gives_other_finite_images_in_range_and_leaves_the_input(name)
     assert corrupt(torch.zeros(0, 3, 32, 32), name, 3, seeds=image_seeds(0, [])).shape == (0, 3, 32, 32)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_the_dtype_is_kept_and_decides_the_rounding_alone(dtype, photos):
     images = photos[:2].bfloat16().to(dtype)
     for name in CORRUPTIONS:
@@ -107,13 +102,6 @@ def test_the_dtype_is_kept_and_decides_the_rounding_alone(dtype, photos):
         assert corrupted.dtype == dtype
         single = corrupt(images.float(), name, 2, seeds=[0, 1])
         torch.testing.assert_close(corrupted.float(), single, rtol=0, atol=2 * torch.finfo(dtype).eps + 1e-6)
-
-
-def test_a_view_of_other_strides_is_corrupted_as_its_copy(photos):
-    view = photos[:3].transpose(2, 3)
-    for name in CORRUPTIONS:
-        both = [corrupt(images, name, 2, seeds=[0, 1, 2]) for images in (view, view.contiguous())]
-        assert torch.equal(*both), name
 
 
 SMALL = torch.zeros(1, 1, 8, 8)

@@ -62,17 +62,6 @@ def test_value_and_gradient_are_autograds_whatever_the_block(rows, monkeypatch):
     torch.testing.assert_close(gradients, expected[[2, 0]])
 
 
-def test_each_problem_has_its_own_strength_and_labels():
-    X, y = examples()
-    labels = torch.stack([y, y.roll(1), 3 - y])
-    strengths = torch.tensor([0.01, 0.1, 1.0], dtype=torch.float64)
-    _, W, b = fitted(X, labels, strengths)
-    for problem in range(3):
-        _, alone, bias = fitted(X[problem : problem + 1], labels[problem], strengths[problem])
-        torch.testing.assert_close(W[problem], alone[0])
-        torch.testing.assert_close(b[problem], bias[0])
-
-
 def test_weights_sum_to_zero_over_classes_and_the_bias_is_not_penalised():
     X, y = examples()
     y = y.clamp(min=2) - 2  # three of four are the first class

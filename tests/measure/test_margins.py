@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from muonlab.measure.margins import compare, logit_margins, margins, summarise
+from muonlab.measure.margins import logit_margins, margins, summarise
 
 # Sums of 203 numbers of about one in another order, in float64: 203 * 1.1e-16, with room.
 ROUNDING = {"rtol": 1e-12, "atol": 1e-12}
@@ -65,7 +65,7 @@ def test_the_distance_is_that_to_the_nearest_point_of_another_class():
 
 
 @given(scale=st.floats(0.01, 100), seed=st.integers(0, 50))
-@settings(deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_normalised_margins_do_not_know_the_scale_or_a_common_part_of_the_weights(scale, seed):
     X, logits, y, W, _ = classifiers(seed=seed)
     common = X.new_ones(3)
@@ -84,37 +84,23 @@ def test_classes_of_one_weight_vector_have_no_boundary():
     assert margins(logits, y, 0 * W).by_norm.isnan().all()
 
 
-def test_figures_are_numpys():
-    values = torch.randn(3, 101, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    probabilities = (0.05, 0.25, 0.9)
-    found = summarise(values, probabilities=probabilities, resamples=20)
-    torch.testing.assert_close(found.mean.value, values.mean(1))
-    assert np.array_equal(found.median.value, np.median(values, axis=1))
-    expected = np.quantile(values, probabilities, axis=1, method="inverted_cdf").T
-    assert np.array_equal(found.quantiles.value, expected)
-    torch.testing.assert_close(found.below_zero.value, (values < 0).double().mean(1))
-    assert (found.num_examples, found.resamples) == (101, 20)
-    tied = torch.tensor([[-1.0, 0.0, 0.0, 2.0]])
-    assert summarise(tied, resamples=5).below_zero.value.tolist() == [0.25]
-
-
-def test_intervals_are_scipys_bootstrap():
-    values = torch.randn(2, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.3
-    found = summarise(values, probabilities=(0.25,), resamples=4000)
+def test_the_figures_are_numpys_and_their_intervals_scipys_bootstrap():
+    values = torch.randn(2, 201, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.3
+    found = summarise(values, resamples=2000)
     statistics = {
-        "mean": lambda x, axis: np.mean(x, axis=axis),
-        "below_zero": lambda x, axis: np.mean(x < 0, axis=axis),
+        "mean": np.mean,
         "median": lambda x, axis: np.quantile(x, 0.5, axis=axis, method="inverted_cdf"),
-        "quantiles": lambda x, axis: np.quantile(x, 0.25, axis=axis, method="inverted_cdf"),
     }
     for name, statistic in statistics.items():
+        ours = getattr(found, name)
+        np.testing.assert_allclose(ours.value, statistic(values.numpy(), axis=1))
         for problem in range(2):
             theirs = stats.bootstrap(
-                (values[problem].numpy(),), statistic, n_resamples=4000, method="percentile", rng=1
+                (values[problem].numpy(),), statistic, n_resamples=2000, method="percentile", rng=1
             ).confidence_interval
-            ours = getattr(found, name)
-            assert ours.lower[problem].item() == pytest.approx(theirs.low, abs=0.02), name
-            assert ours.upper[problem].item() == pytest.approx(theirs.high, abs=0.02), name
+            assert ours.lower[problem].item() == pytest.approx(theirs.low, abs=0.025), name
+            assert ours.upper[problem].item() == pytest.approx(theirs.high, abs=0.025), name
+    assert summarise(torch.tensor([[-1.0, 0.0, 1.0, 2.0]]), resamples=5).median.value.tolist() == [0.0]
 
 
 def test_a_seed_names_its_resamples_and_chunks_do_not_change_them(monkeypatch):
@@ -123,20 +109,7 @@ def test_a_seed_names_its_resamples_and_chunks_do_not_change_them(monkeypatch):
     assert torch.equal(first.mean.lower, again.mean.lower)
     assert not torch.equal(first.mean.lower, other.mean.lower)
     monkeypatch.setattr("muonlab.measure.margins.CHUNK_BYTES", 8 * 50 * 7)
-    torch.testing.assert_close(summarise(values).quantiles.upper, first.quantiles.upper)
-
-
-def test_a_change_is_of_the_same_examples():
-    """Where corruption takes the same off each example, the change is known exactly, though each side is not."""
-    clean = torch.randn(2, 80, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = compare(clean, clean - 0.5, resamples=200)
-    for estimate in (found.change.mean, found.change.median, found.change.quantiles):
-        for side in (estimate.value, estimate.lower, estimate.upper):
-            torch.testing.assert_close(side, torch.full_like(side, -0.5))
-    assert (found.clean.mean.upper - found.clean.mean.lower > 0.3).all()
-    alone = summarise(clean - 0.5, resamples=200)
-    assert torch.equal(found.corrupted.median.upper, alone.median.upper)
-    assert (found.change.below_zero.value > 0).all()
+    torch.testing.assert_close(summarise(values).median.upper, first.median.upper)
 
 
 @pytest.mark.parametrize(
@@ -156,13 +129,9 @@ def test_bad_shapes_get_a_message(shape, labels, weights):
 
 def test_bad_settings_get_a_message():
     values = torch.zeros(1, 3)
-    for change in ({"level": 1.0}, {"resamples": 1}, {"probabilities": (0.0,)}):
+    for bad, change in ((values, {"level": 1.0}), (values, {"resamples": 1}), (values + torch.nan, {})):
         with pytest.raises(ValueError, match="expected"):
-            summarise(values, **change)
-    with pytest.raises(ValueError, match="expected"):
-        summarise(values + torch.nan)
-    with pytest.raises(ValueError, match="one shape"):
-        compare(values, torch.zeros(1, 4))
+            summarise(bad, **change)
 
 
 @pytest.mark.kernels
@@ -174,7 +143,7 @@ def test_a_problem_has_the_margins_and_intervals_that_it_has_alone():
         for kind in ("raw", "by_norm", "by_distance"):
             torch.testing.assert_close(getattr(alone, kind)[0], getattr(together, kind)[p], **ROUNDING)
         own, all_of_them = summarise(alone.raw, resamples=50), summarise(together.raw, resamples=50)
-        for figure in ("mean", "median", "quantiles", "below_zero"):
+        for figure in ("mean", "median"):
             for end in ("value", "lower", "upper"):
                 mine, theirs = (getattr(getattr(each, figure), end) for each in (own, all_of_them))
                 torch.testing.assert_close(mine[0], theirs[p], **ROUNDING, msg=f"{end} of {figure}")

@@ -25,36 +25,26 @@ def make(noises=(0.8, 2.0, 8.0), num=(200, 150, 150), width=6, num_classes=3, se
     return [Examples(X[:, a:b], y[a:b]) for a, b in itertools.pairwise(cuts)]
 
 
-def scikit_learn_path(train, validation, problem, strengths):
-    """Return mean cross-entropies and accuracies on validation, by scikit-learn."""
-    scaler = StandardScaler().fit(train.features[problem].double().numpy())
-    held_out = scaler.transform(validation.features[problem].double().numpy())
-    fits = [
-        LogisticRegression(C=strength, tol=1e-10, max_iter=10_000).fit(
-            scaler.transform(train.features[problem].double().numpy()), train.labels.numpy()
-        )
-        for strength in strengths
-    ]
-    labels = validation.labels.numpy()
-    return [log_loss(labels, fit.predict_proba(held_out)) for fit in fits], [
-        fit.score(held_out, labels) for fit in fits
-    ]
-
-
-@pytest.mark.parametrize("select", ["loss", "accuracy"])
-def test_the_grid_and_its_best_are_scikit_learns(select):
+def test_the_grid_and_its_best_are_scikit_learns():
     train, validation, test = make()
-    found = probe(train, validation, test, strengths=GRID, select=select, **EXACT)
-    assert found.all_converged.all()
+    found = probe(train, validation, test, strengths=GRID, **EXACT)
     for problem in range(3):
-        tried = ~found.losses[problem].isnan()
-        strengths = found.strengths[tried].tolist()
-        losses, accuracies = scikit_learn_path(train, validation, problem, strengths)
-        np.testing.assert_allclose(found.losses[problem][tried], losses, rtol=1e-4)
-        np.testing.assert_allclose(found.accuracies[problem][tried], accuracies, atol=1e-12)
-        best = np.argmin(losses) if select == "loss" else np.argmax(accuracies)  # both take the first of equals
+        X, held_out, tested = (split.features[problem].double().numpy() for split in (train, validation, test))
+        scaler, strengths = StandardScaler().fit(X), found.strengths[~found.losses[problem].isnan()].tolist()
+        fits = [
+            LogisticRegression(C=each, tol=1e-10, max_iter=10_000).fit(scaler.transform(X), train.labels.numpy())
+            for each in strengths
+        ]
+        losses = [log_loss(validation.labels, fit.predict_proba(scaler.transform(held_out))) for fit in fits]
+        np.testing.assert_allclose(found.losses[problem][~found.losses[problem].isnan()], losses, rtol=1e-4)
+        best = int(np.argmin(losses))
         assert found.strength[problem] == strengths[best]
-        assert found.validation_accuracy[problem] == pytest.approx(accuracies[best])
+        for accuracy, features, split in (
+            (found.validation_accuracy, held_out, validation),
+            (found.test_accuracy, tested, test),
+        ):
+            expected = fits[best].score(scaler.transform(features), split.labels.numpy())
+            assert accuracy[problem] == pytest.approx(expected)
 
 
 def test_problems_go_on_beyond_the_grid_each_its_own_way_until_the_best_is_inside():
@@ -91,33 +81,12 @@ def test_the_probe_returned_is_the_one_that_was_scored():
 
 def test_the_chosen_fit_is_to_the_tolerance_though_the_grid_is_not():
     train, validation, test = make()
-    tolerance = 0.1
-    found = probe(train, validation, test, dtype=torch.float64, tolerance=tolerance)
-    size = found.weights.flatten(1).norm(dim=1)
-    assert (found.gradient_norm <= tolerance * size / (200 * found.strength) * (1 + 1e-9)).all()
     exact = probe(train, validation, test, **EXACT)
-    assert torch.equal(found.strength, exact.strength)
-    assert ((found.weights - exact.weights).flatten(1).norm(dim=1) <= tolerance * size).all()
-
-
-def test_float32_is_float64_to_its_tolerance():
-    train, validation, test = make()
-    exact = probe(train, validation, test, **EXACT)
-    rough = probe(train, validation, test, dtype=torch.float32)
-    assert torch.equal(rough.strength, exact.strength)
-    distance = (rough.weights - exact.weights).flatten(1).norm(dim=1)
-    assert (distance <= 0.01 * exact.weights.flatten(1).norm(dim=1)).all()
-
-
-def test_a_problem_in_a_batch_is_the_problem_alone_also_as_a_list_with_labels_of_its_own():
-    train, validation, test = make()
-    together = probe(train, validation, test, **EXACT)
-    for problem in range(3):
-        lists = [([split.features[problem]], split.labels[None]) for split in (train, validation, test)]
-        alone = probe(*lists, **EXACT)
-        assert alone.strength[0] == together.strength[problem]
-        torch.testing.assert_close(alone.weights[0], together.weights[problem], rtol=1e-4, atol=1e-5)
-        assert alone.test_accuracy[0] == together.test_accuracy[problem]
+    size = exact.weights.flatten(1).norm(dim=1)
+    for dtype, tolerance in ((torch.float64, 0.1), (torch.float32, 0.01)):
+        found = probe(train, validation, test, dtype=dtype, tolerance=tolerance)
+        assert torch.equal(found.strength, exact.strength)
+        assert ((found.weights - exact.weights).flatten(1).norm(dim=1) <= tolerance * size).all()
 
 
 def test_standardisation_is_scikit_learns_with_constant_columns_left_alone_and_inputs_not_written():
@@ -142,8 +111,6 @@ def test_fits_that_run_out_of_steps_are_flagged():
     train, validation, test = make()
     found = probe(train, validation, test, max_iterations=1, **EXACT)
     assert not found.converged.any()
-    assert not found.all_converged.any()
-    assert (found.gradient_norm > 0).all()
 
 
 def test_classes_that_can_be_told_apart_end_at_an_edge_and_say_so():
@@ -181,7 +148,6 @@ def test_features_that_say_nothing_give_the_best_constant_answer():
         ({}, {"strengths": (1.0,)}, "strengths"),
         ({}, {"strengths": (1.0, -1.0)}, "strengths"),
         ({}, {"bounds": (1.0, 2.0)}, "bounds"),
-        ({}, {"select": "luck"}, "select"),
         ({}, {"dtype": torch.bfloat16}, "dtype"),
         ({}, {"tolerance": 0.0}, "tolerance"),
         ({}, {"num_classes": 2}, "num_classes"),
@@ -198,16 +164,14 @@ def test_bad_input_gets_a_message(examples, settings, message):
 def test_a_problem_is_fitted_together_with_others_as_it_is_alone(dtype, tolerance):
     """Problems that end soon, late, or go on beyond the grid are fitted together; each has its own curvature.
 
-    Features moved by one unit in the last place move the weights by 2e-4 of their norm in float32 and 4e-13 in float64,
-    and the end of a fit by one evaluation.
+    Features moved by one unit in the last place move the weights by 2e-4 of their norm in float32 and 4e-13 in float64.
     """
     splits = make(noises=(0.3, 0.8, 2.0, 8.0, 30.0), num=(300, 150, 150), width=12, num_classes=4)
     together = probe(*splits, dtype=dtype)
     for problem in range(5):
-        alone = probe(*(Examples(each.features[[problem]], each.labels) for each in splits), dtype=dtype)
+        alone = probe(*(([each.features[problem]], each.labels[None]) for each in splits), dtype=dtype)
         for name in ("weights", "biases"):
             own, other = getattr(alone, name)[0], getattr(together, name)[problem]
             assert (own - other).norm() <= tolerance * together.weights[problem].norm(), (name, problem)
         for name in ("strength", "validation_accuracy", "test_accuracy"):
             assert getattr(alone, name)[0] == getattr(together, name)[problem], (name, problem)
-        assert abs(alone.evaluations[0] - together.evaluations[problem]) <= 3

@@ -54,7 +54,7 @@ def test_all_counts_are_those_of_numpys_svd(shape, mean):
         np.testing.assert_allclose(listed(found.centred.ranks), by_svd(centred), rtol=1e-5)
     else:
         assert listed(found.centred.ranks) == [0.0] * 5
-    assert (found.num_examples, found.width, found.examples_per_width) == (*shape, shape[0] / 12)
+    assert (found.num_examples, found.width) == shape
 
 
 def test_known_spectra_have_closed_forms():
@@ -72,7 +72,7 @@ def test_known_spectra_have_closed_forms():
 
 
 @given(seed=seeds, scale=st.floats(1e-6, 1e6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_scale_and_rotation_change_no_count_and_bounds_hold(seed, scale):
     generator = torch.Generator().manual_seed(seed)
     width, rank = 6, seed % 6 + 1
@@ -90,7 +90,7 @@ def test_scale_and_rotation_change_no_count_and_bounds_hold(seed, scale):
 
 
 @given(seed=seeds, cuts=st.lists(st.integers(1, 59), max_size=4, unique=True))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_batches_and_merges_in_any_order_are_the_whole(seed, cuts):
     generator = torch.Generator().manual_seed(seed)
     matrix = torch.randn(60, 4, generator=generator, dtype=torch.float64) + 1000.0
@@ -132,22 +132,7 @@ def test_the_numerical_rank_is_that_of_the_dtype_of_the_states():
     assert spectrum_of(matrix).raw.ranks.numerical_rank == 3
     single = spectrum_of(matrix.float()).raw
     assert single.ranks.numerical_rank == 2 == np.linalg.matrix_rank(matrix.float().numpy())
-    assert single.tolerance == pytest.approx(1000 * np.finfo(np.float32).eps, rel=1e-6)
-    assert spectrum_of(matrix[:10], matrix[10:].bfloat16()).raw.tolerance > 1
-
-
-def test_the_bootstrap_interval_covers_the_count_of_the_population():
-    """40 samples of 200: resamples alone would lie below it, as each sample does."""
-    variances = torch.tensor([4.0, 2.0, 1.0, 1.0, 0.5, 0.5], dtype=torch.float64)
-    truth = float(np.exp(stats.entropy(variances.numpy())))
-    generator, covered, biases = torch.Generator().manual_seed(0), 0, []
-    for seed in range(40):
-        sample = torch.randn(200, 6, generator=generator, dtype=torch.float64) * variances.sqrt()
-        found = bootstrap(sample, resamples=100, seed=seed)["effective_rank"]
-        covered += found.lower <= truth <= found.upper
-        biases.append(found.bias)
-    assert stats.binom.cdf(covered, 40, 0.93) > 1e-3
-    assert np.mean(biases) < 0
+    assert spectrum_of(matrix[:10], matrix[10:].bfloat16()).raw.ranks.numerical_rank == 0  # 1000 eps is more than 1
 
 
 @pytest.mark.parametrize("centred", [True, False])
@@ -163,21 +148,19 @@ def test_the_interval_is_the_basic_one_of_numpys_svds_of_the_resamples(centred):
     value, (low, high) = counts(matrix), np.quantile(drawn, [0.05, 0.95], axis=0)
     for k, name in enumerate(NAMES):
         each = found[name]
-        expected = [value[k], 2 * value[k] - high[k], 2 * value[k] - low[k], np.mean(drawn, axis=0)[k] - value[k]]
-        np.testing.assert_allclose([each.value, each.lower, each.upper, each.bias], expected, atol=1e-9)
+        np.testing.assert_allclose(each, [value[k], 2 * value[k] - high[k], 2 * value[k] - low[k]], atol=1e-9)
     assert bootstrap(matrix, **options, seed=5) == found != bootstrap(matrix, **options, seed=6)
 
 
-def test_the_jackknife_error_is_about_the_spread_over_samples():
-    generator, values, errors = torch.Generator().manual_seed(0), [], []
-    for _ in range(60):
-        parts = [Spectrum() for _ in range(10)]
-        for part in parts:
-            part.update(torch.randn(40, 3, generator=generator) * torch.tensor([3.0, 2.0, 1.0]))
-        value, error = jackknife(parts)["effective_rank"]
-        values.append(value)
-        errors.append(error)
-    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.25)
+def test_the_jackknife_is_that_of_leaving_out_each_part():
+    parts = torch.randn(10, 40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    accumulated = [Spectrum() for _ in parts]
+    for spectrum, part in zip(accumulated, parts, strict=True):
+        spectrum.update(part)
+    left = np.array([by_svd(torch.cat([*parts[:g], *parts[g + 1 :]]).numpy()) for g in range(10)])
+    expected = np.stack([by_svd(parts.flatten(0, 1).numpy()), np.sqrt(9 * left.var(0))])
+    found = jackknife(accumulated, centred=False)
+    np.testing.assert_allclose([found[name] for name in NAMES], expected.T, atol=1e-9)
 
 
 def test_bad_states_get_a_message_and_are_not_added():

@@ -10,11 +10,9 @@ from torch import nn
 
 from matrices import draw
 from muonlab.nets.dropout import Dropout
-from muonlab.nets.linear import Linear
-from muonlab.nets.norm import RMSNorm, reset_norms
-from muonlab.nets.prenorm import SHORT, Block, FeedForward, SelfAttention, attend
+from muonlab.nets.layers import Linear, RMSNorm, reset_norms, rotate
+from muonlab.nets.prenorm import SHORT, Block, SelfAttention, attend, feed_forward
 from muonlab.nets.resnet import BasicBlock
-from muonlab.nets.rotary import rotate
 
 D, H, T, FF = 16, 2, 6, 24
 
@@ -32,7 +30,7 @@ def block(*, norm=nn.LayerNorm, activation="gelu", bias=True, causal=False, rope
     made = Block(
         partial(norm, D),
         SelfAttention(D, H, bias=bias, causal=causal, rope_base=rope_base),
-        FeedForward(D, FF, activation, bias=bias),
+        feed_forward(D, FF, activation, bias=bias),
         dropout=dropout,
         index=index,
     )

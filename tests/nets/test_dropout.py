@@ -74,7 +74,7 @@ def test_the_noise_is_that_of_its_definition_bit_by_bit(rate):
 @pytest.mark.parametrize("key", [0, 2**32 - 1])
 def test_the_share_of_zeros_is_the_rate_and_the_mean_is_kept(key):
     num = 200_001
-    for rate in (0.01, 0.1, 0.5, 0.9):
+    for rate in (0.01, 0.9):
         deviation = math.sqrt(rate * (1 - rate) / num)
         y = Dropout(rate, 3)(torch.ones(num, dtype=torch.float64), torch.tensor(key))
         assert (y == 0).double().mean().item() == pytest.approx(rate, abs=5 * deviation + 2**-17)

@@ -114,11 +114,24 @@ def test_weights_of_the_transformer_are_uniform_and_its_embedding_is_normal():
         assert_uniform(p)
 
 
-def test_weights_of_the_transformer_depend_on_the_generator_alone():
-    net, before = Transformer(11, 7, width=16, heads=2, ff_width=24), torch.get_rng_state()
-    first, again = (list(fresh(net).values()) for _ in range(2))
-    assert all(map(torch.equal, first, again))
-    assert torch.equal(torch.get_rng_state(), before)
+@pytest.mark.parametrize("std", [None, 1.0, 0.02])
+def test_tables_are_drawn_at_the_scale_that_was_asked_for(std):
+    learned = {"positions": "learned", "context": 400, "embedding_std": std}
+    drawn = fresh(Transformer(500, 3, width=64, heads=2, **learned))
+    for name in ("embedding.weight", "position_embedding.weight"):
+        assert_normal(drawn[name], std or 1 / 8, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **options: Transformer(11, 7, **SMALL_TRANSFORMER, heads=2, norm="layer", bias=True, **options),
+        lambda **options: MLP(6, 7, **options),
+    ],
+)
+def test_the_initial_scale_multiplies_all_matrices_and_tables(make):
+    one, eight = fresh(make()), fresh(make(init_scale=8.0))
+    assert all(torch.equal(eight[name], 8 * p) for name, p in one.items())
 
 
 def test_what_is_fixed_is_not_part_of_the_state():
@@ -148,11 +161,11 @@ VIT_OF = {"channels": 3, "image_size": 8, "patch": 2, "depth": 2, "width": 24, "
             lambda: GPT(13, feed_forward="silu"),
             "unknown feed_forward='silu'; expected 'gelu' or 'gelu_tanh' or 'swiglu'",
         ),
-        (lambda: GPT(13, padding=13, **GPT_OF), "padding=13 is no token id; expected None or 0 to 12"),
-        (lambda: GPT(13, padding=-1, **GPT_OF), "padding=-1 is no token id; expected None or 0 to 12"),
-        (lambda: GPT(13, 0), "classes=0 is no size; expected a whole number of at least 1"),
-        (lambda: GPT(13, context=0), "context=0 is no size"),
-        (lambda: GPT(13, depth=True), "depth=True is no size"),
+        (lambda: GPT(13, padding=13, **GPT_OF), "padding=13 is not a token id; expected None or 0 to 12"),
+        (lambda: GPT(13, padding=-1, **GPT_OF), "padding=-1 is not a token id; expected None or 0 to 12"),
+        (lambda: GPT(13, 0), "classes=0 is out of range; expected a whole number of at least 1"),
+        (lambda: GPT(13, context=0), "context=0 is out of range"),
+        (lambda: GPT(13, depth=True), "depth=True is out of range"),
         (
             lambda: ViT(5, **VIT_OF | {"patch": 3}),
             "image_size=8 is not a multiple of patch=3, which whole",
@@ -165,23 +178,35 @@ VIT_OF = {"channels": 3, "image_size": 8, "patch": 2, "depth": 2, "width": 24, "
         (lambda: ViT(5, pooling="max"), "unknown pooling='max'; expected 'class' or 'mean'"),
         (lambda: ViT(5, positions="rope"), "unknown positions='rope'; expected 'learned' or 'sincos'"),
         (lambda: ViT(5, feed_forward="relu"), "unknown feed_forward='relu'"),
-        (lambda: ViT(5, ff_width=0), "ff_width=0 is no size"),
+        (lambda: ViT(5, ff_width=0), "ff_width=0 is out of range"),
         (lambda: ResNet(10, norm="layer"), "unknown norm='layer'; expected 'batch' or 'group'"),
         (
             lambda: ResNet(10, norm="group", width=20),
             "width=20 is not a multiple of groups=8, which a group norm needs",
         ),
-        (lambda: ResNet(10, channels=2), "channels=2 are none of an image; expected 1 or 3"),
+        (lambda: ResNet(10, channels=2), "channels=2 is out of range; expected 1 or 3"),
         (lambda: ResNet(10, image_size=7), "image_size=7 is too small; expected at least 8"),
         (lambda: ResNet(10, depths=()), r"depths=\(\) has no stages; expected the number of blocks of each"),
         (lambda: ResNet(10, depths=3), "depths=3 has no stages"),
-        (lambda: ResNet(10, depths=(2, 0)), r"depths\[1\]=0 is no size"),
-        (lambda: MLP(12, 4, width=1.5), "width=1.5 is no size"),
+        (lambda: ResNet(10, depths=(2, 0)), r"depths\[1\]=0 is out of range"),
+        (lambda: MLP(12, 4, width=1.5), "width=1.5 is out of range"),
         (lambda: MLP(12, 4, activation="swish"), "unknown activation='swish'; expected 'relu' or 'gelu'"),
         (lambda: MLP(12, 4, dropout=1), "dropout rate 1 is out of range"),
-        (lambda: LinearClassifier(12, 0), "classes=0 is no size"),
+        (lambda: LinearClassifier(12, 0), "classes=0 is out of range"),
         (lambda: Transformer(11, 7, width=12, heads=4), r"width=12 is not a multiple of 2 \* heads=8"),
-        (lambda: Transformer(11, 7, norm="batch"), "unknown norm='batch'; expected"),
+        (lambda: Transformer(11, 7, norm="batch"), "unknown norm='batch'; expected 'rms' or 'layer' or 'none'"),
+        (
+            lambda: Transformer(11, 7, activation="tanh"),
+            "unknown activation='tanh'; expected 'silu' or 'relu'",
+        ),
+        (lambda: Transformer(11, 7, positions="sincos"), "unknown positions='sincos'; expected 'rope' or 'learned'"),
+        (lambda: Transformer(11, 7, positions="learned"), "positions='learned' needs context"),
+        (lambda: Transformer(11, 7, positions="learned", context=0), "context=0"),
+        (lambda: Transformer(11, 7, positions="none", width=15), "width=15 is not a multiple of heads=4"),
+        (lambda: Transformer(11, 7, embedding_std=0), "embedding_std=0 is out of range; expected a finite number"),
+        (lambda: Transformer(11, 7, init_scale=math.inf), "init_scale=inf is out of range"),
+        (lambda: MLP(6, 7, vocabulary=0), "vocabulary=0"),
+        (lambda: MLP(6, 7, init_scale=math.nan), "init_scale=nan"),
     ],
 )
 def test_bad_options_are_named(make, message):
@@ -198,6 +223,11 @@ def test_bad_options_are_named(make, message):
             torch.zeros(2, 21, dtype=torch.long),
             r"tokens have 21 positions, .*expected at most context=20, or .*'rope'",
         ),
+        (
+            lambda: Transformer(11, 7, positions="learned", context=6),
+            torch.zeros(2, 7, dtype=torch.long),
+            "sequences have 7 tokens, more than context=6",
+        ),
         (lambda: ViT(5, **VIT_OF), torch.zeros(2, 1, 8, 8), r"images have the shape .*; expected \(batch, 3, 8, 8\)"),
         (lambda: ViT(5, **VIT_OF), torch.zeros(3, 8, 8), r"images have the shape \(3, 8, 8\); expected"),
         (
@@ -210,11 +240,3 @@ def test_bad_options_are_named(make, message):
 def test_bad_inputs_are_named(make, inputs, message):
     with pytest.raises(ValueError, match=message):
         make()(inputs)
-
-
-def test_lengths_that_do_not_fit_are_named():
-    tokens = torch.zeros(4, 7, dtype=torch.long)
-    with pytest.raises(ValueError, match=r"lengths have the shape \(4, 1\); expected \(4,\)"):
-        GPT(13, 5, **GPT_OF)(tokens, lengths=torch.ones(4, 1, dtype=torch.long))
-    with pytest.raises(ValueError, match="lengths are for a net with classes, and this one has classes=None"):
-        GPT(13, **GPT_OF)(tokens, lengths=torch.ones(4, dtype=torch.long))

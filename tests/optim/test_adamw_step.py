@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from muonlab import MuonAdamW
 from optim.training import adamw_half, draw, give, parameter, train
 
 SHAPES = [(6, 4), (5,), (), (3, 4, 4), (4, 2, 3, 3), (1, 5)]
@@ -130,38 +129,3 @@ def test_capturable_leaves_out_a_step_of_the_group_without_looking():
     assert all(torch.equal(value, state[name]) for name, value in optimizer.state[params[0]].items())
     after = train(optimizer, params, 1, first=4)
     assert all(torch.isfinite(p).all() and not torch.equal(p, old) for p, old in zip(after, before, strict=True))
-
-
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
-def test_a_compiled_step_is_the_eager_one():
-    # The fused kernel is called from outside of the graph: torch keeps dynamo out of it.
-    torch.compiler.reset()
-    ends, compilations = [], []
-
-    def count(module, example_inputs):
-        compilations.append(module)
-        return module.forward
-
-    for is_compiled in (False, True):
-        params = [parameter(6, 4), parameter(5, seed=2)]
-        groups = [{"params": params[:1], "rule": "muon"}, {"params": params[1:], "rule": "adamw"}]
-        optimizer = MuonAdamW(
-            groups, lr=torch.tensor(0.1), adamw_lr=torch.tensor(0.01), capturable=True, nonfinite="skip"
-        )
-        train(optimizer, params, 1)
-
-        def eager(optimizer=optimizer):
-            optimizer.step()
-
-        step = torch.compile(eager, backend=count) if is_compiled else eager
-        for number in range(2, 7):
-            for group in optimizer.param_groups:
-                group["lr"] *= 0.7
-            give(params, number)
-            step()
-            if number == 3:
-                settled = len(compilations)
-        ends.append([p.detach() for p in params])
-    for compiled, plain in zip(*ends, strict=True):
-        torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-5)
-    assert 0 < settled == len(compilations)

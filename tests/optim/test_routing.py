@@ -1,8 +1,15 @@
+"""Which parameter goes where, and the patterns that say otherwise."""
+
+from fnmatch import fnmatchcase
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from muonlab.nets.transformer import Transformer
+from muonlab.optim.patterns import hint, matches
 from muonlab.optim.routing import TAKES, Place, adamw_reason, kind_and_blocks, output_heads, places, roles
 
 
@@ -30,9 +37,6 @@ def test_roles_name_every_parameter_once():
     assert found["lm_head.weight"] == "head"
     assert found["lm_head.bias"] == "vector"
     assert found["scale"] == "vector"
-
-
-def test_vectors_are_never_taken_by_muon():
     assert all("vector" not in taken for taken in TAKES.values())
 
 
@@ -141,6 +145,7 @@ def test_a_modules_first_parameter_goes_by_its_type_and_shape():
         (type("PatchEmbedding", (nn.Linear,), {})(3, 4), None),
         (nn.LayerNorm((4, 3)), "norm"),
         (nn.Linear(1, 4), "side of 1"),
+        (nn.ModuleDict({"patch_embed": nn.Linear(12, 8)}), None),
         (nn.LSTM(1, 4), "side of 1"),
         (nn.Conv2d(8, 8, 3, groups=8), "depthwise convolution"),
         (nn.Conv2d(8, 16, 3, groups=8), "depthwise convolution"),  # two filters a channel
@@ -179,6 +184,51 @@ def test_without_a_module_a_parameter_goes_by_name_and_shape():
         assert adamw_reason(Place(name, torch.empty(shape)), set()) == reason
 
 
-def test_a_linear_layer_that_embeds_is_a_matrix():
-    net = nn.ModuleDict({"patch_embed": nn.Linear(12, 8)})
-    assert adamw_reason(place_of(net, "patch_embed.weight"), set()) is None
+# --- patterns
+
+
+def test_a_pattern_matches_a_run_of_components():
+    for pattern, name in [
+        ("head", "head.weight"),
+        ("weight", "head.weight"),
+        ("head.weight", "head.weight"),
+        ("attn.qkv", "blocks.0.attn.qkv.weight"),
+        ("blocks.*.attn", "blocks.0.attn.qkv.weight"),
+        ("blocks.?.attn.*.weight", "blocks.0.attn.qkv.weight"),
+        ("blocks.[01]", "blocks.1.attn.qkv.weight"),
+        ("*head", "overhead.weight"),
+        ("*", "weight"),
+    ]:
+        assert matches(pattern, name)
+    for pattern, name in [  # whole components in a row, and no others
+        ("head", "overhead.weight"),
+        ("Head", "head.weight"),
+        ("blocks.*.qkv", "blocks.0.attn.qkv.weight"),  # a star stands for one component
+        ("attn.weight", "blocks.0.attn.qkv.weight"),
+        ("a.b.c", "a.b"),
+        ("", "head.weight"),
+    ]:
+        assert not matches(pattern, name)
+
+
+components = st.lists(st.text("ab*?", min_size=1, max_size=3), min_size=1, max_size=4)
+
+
+@given(components, components)
+def test_matching_is_a_search_for_the_pattern_between_dots(pattern, name):
+    """The definition, spelled otherwise: some split of the name into before, run and after."""
+    runs = [name[i:j] for i in range(len(name)) for j in range(i + 1, len(name) + 1)]
+    expected = any(
+        len(run) == len(pattern) and all(fnmatchcase(part, glob) for part, glob in zip(run, pattern, strict=True))
+        for run in runs
+    )
+    assert matches(".".join(pattern), ".".join(name)) is expected
+
+
+def test_a_hint_names_runs_as_long_as_the_pattern():
+    names = ["blocks.0.attn.qkv.weight", "blocks.1.attn.qkv.weight", "head.weight"]
+    assert hint("attn.qvk", names) == "did you mean 'attn.qkv'?"
+    assert hint("haed", names) == "did you mean 'head'?"
+    assert hint("zzzzzz", names * 2).endswith(
+        "'head.weight', 'blocks.0.attn.qkv.weight', 'blocks.1.attn.qkv.weight' and 1 more"
+    )

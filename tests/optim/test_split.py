@@ -83,22 +83,32 @@ def test_a_gpt_with_a_tied_head():
 
 @pytest.mark.parametrize(
     "net",
-    [GPT(), MixtureOfExperts(), ConvNet(), nn.LSTM(3, 4), Transformer(9, 7, depth=1, width=16, heads=2, ff_width=16)],
+    [GPT(), MixtureOfExperts(), ConvNet(), Transformer(9, 7, depth=1, width=16, heads=2, ff_width=16)],
     ids=lambda net: type(net),
 )
 def test_every_parameter_goes_somewhere_once_and_in_order(net):
     routes = split_params(net).routes
     assert [(route.name, id(route.parameter)) for route in routes] == [(n, id(p)) for n, p in net.named_parameters()]
     assert all((route.kind is None) is (route.rule == "adamw") for route in routes)
+    for named in (
+        net.named_parameters(),
+        dict(net.named_parameters()),
+    ):  # names and shapes tell rules as the model does
+        assert [route.rule for route in split_params(named).routes] == [route.rule for route in routes]
 
 
-@pytest.mark.parametrize(
-    "net", [GPT(), MixtureOfExperts(), ConvNet(), Transformer(9, 7, depth=1, width=16, heads=2, ff_width=16)], ids=type
-)
-def test_names_and_shapes_tell_rules_as_the_model_does(net):
-    by_model = {route.name: route.rule for route in split_params(net).routes}
-    assert {route.name: route.rule for route in split_params(net.named_parameters()).routes} == by_model
-    assert {route.name: route.rule for route in split_params(dict(net.named_parameters())).routes} == by_model
+def test_tied_parameters_have_one_route():
+    layer = nn.Linear(4, 4, bias=False)
+    (route,) = split_params(nn.Sequential(layer, nn.ReLU(), layer, layer)).routes
+    assert (route.name, route.rule, route.reason) == ("0.weight", "muon", "matrix, tied")
+    assert route.aliases == ("2.weight", "3.weight")
+    weight = nn.Parameter(torch.zeros(V, D))
+    (route,) = split_params([("lm_head.weight", weight), ("wte.weight", weight)]).routes
+    assert (route.name, route.reason, route.aliases) == ("lm_head.weight", "embedding, tied", ("wte.weight",))
+    # A rule may match any of the names, and claim a parameter twice to the same rule.
+    routes = {route.name: route for route in split_params(GPT(), {"lm_head": "muon"}).routes}
+    assert (routes["transformer.wte.weight"].rule, routes["transformer.wte.weight"].kind) == ("muon", "matrix")
+    assert split_params(GPT(), {"wte": "adamw", "lm_head": "adamw"})
 
 
 def test_an_encoder_of_torch_has_no_head_and_its_attention_is_three_matrices():
@@ -132,19 +142,6 @@ def test_a_mixture_of_experts():
     assert reasons(split) == {"up_bias": "elementwise", "shared_gate.weight": "side of 1"}
 
 
-def test_layers_that_are_used_twice_have_one_route():
-    layer = nn.Linear(4, 4, bias=False)
-    (route,) = split_params(nn.Sequential(layer, nn.ReLU(), layer, layer)).routes
-    assert (route.name, route.rule, route.reason) == ("0.weight", "muon", "matrix, tied")
-    assert route.aliases == ("2.weight", "3.weight")
-
-
-def test_tied_pairs_have_one_route():
-    weight = nn.Parameter(torch.zeros(V, D))
-    (route,) = split_params([("lm_head.weight", weight), ("wte.weight", weight)]).routes
-    assert (route.name, route.reason, route.aliases) == ("lm_head.weight", "embedding, tied", ("wte.weight",))
-
-
 def test_frozen_parameters_are_left_out():
     net = GPT()
     net.transformer["wpe"].requires_grad_(False)
@@ -152,12 +149,10 @@ def test_frozen_parameters_are_left_out():
     assert [name for name, _ in split.frozen] == ["transformer.wpe.weight"]
     assert "transformer.wpe.weight" not in {route.name for route in split.routes}
     assert split_params(nn.BatchNorm1d(3)).named("muon") == []
-
-
-def test_a_model_without_memory_can_be_split():
-    with torch.device("meta"):
-        net = GPT()
-    assert len(split_params(net).named("muon")) == 8
+    net = nn.Sequential(nn.Linear(3, 3).requires_grad_(False), nn.Linear(3, 3))
+    assert split_params(net, {"0": "muon"}).routes[0].name == "1.weight"  # a rule may match frozen parameters alone
+    with torch.device("meta"):  # nor is memory needed
+        assert len(split_params(GPT()).named("muon")) == 8
 
 
 # --- rules
@@ -171,17 +166,8 @@ def test_the_first_rule_that_matches_wins_over_the_defaults():
     assert routes["transformer.h.0.mlp.c_proj.weight"].reason == "rule 'h.0.*.c_proj.weight'"
     assert routes["transformer.wpe.weight"].kind == "matrix"
     assert routes["transformer.h.1.attn.c_proj.weight"].rule == "muon"
-
-
-def test_rules_may_be_a_mapping_and_match_any_name_of_a_tied_parameter():
-    routes = {route.name: route for route in split_params(GPT(), {"lm_head": "muon"}).routes}
-    assert (routes["transformer.wte.weight"].rule, routes["transformer.wte.weight"].kind) == ("muon", "matrix")
-    assert split_params(GPT(), {"wte": "adamw", "lm_head": "adamw"})  # one parameter, claimed twice to the same rule
-
-
-def test_a_rule_keeps_the_layout():
     split = split_params(nn.Conv2d(8, 16, 3, groups=8), {"weight": "muon"})
-    assert muon_of(split) == {"weight": ("convolution", 8)}
+    assert muon_of(split) == {"weight": ("convolution", 8)}  # a rule keeps the layout
 
 
 def test_rules_may_be_a_function():
@@ -210,12 +196,6 @@ def test_without_defaults_rules_alone_decide():
         split_params(nn.Linear(2, 2), lambda name, p: "adamw" if name == "bias" else None, defaults=False)
     with pytest.raises(ValueError, match="rules is None; give rules"):
         split_params(GPT(1), defaults=False)
-
-
-def test_a_rule_may_match_frozen_parameters_alone():
-    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)).requires_grad_(True)
-    net[0].requires_grad_(False)
-    assert split_params(net, {"0": "muon"}).routes[0].name == "1.weight"
 
 
 def test_a_wrong_rule_is_refused():

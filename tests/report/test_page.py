@@ -1,5 +1,5 @@
 import base64
-import dataclasses
+import io
 import re
 import subprocess
 import sys
@@ -7,14 +7,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import synthetic_study as synthetic
 from muonlab.jobs import files
 from muonlab.jobs.files import StudyError
 from muonlab.report import page as report
+from muonlab.report.figures import draw
 from muonlab.report.findings import Axis, Figure, Findings, Line, Lines, Picture, Section, Series, Text, Verdict
-from muonlab.report.page import write
+from muonlab.report.page import enlargement, png, write
 from muonlab.studies.grokking.analysis import analyse
 
 VOID = {"meta", "link", "br", "img", "path", "use", "rect", "circle"}
@@ -109,15 +112,18 @@ def test_every_drawing_is_a_file_that_stands_alone(folder):
         ElementTree.parse(folder / "report" / name)
 
 
-def test_the_same_findings_give_the_same_bytes(folder, tmp_path):
-    again = write(analyse(folder), tmp_path)
-    assert again.read_bytes() == (folder / "report.html").read_bytes()
-
-
-def test_figures_of_an_earlier_report_are_removed_and_other_files_stay(folder):
+def test_another_process_writes_the_same_bytes_without_torch_and_removes_figures_of_an_earlier_report(folder):
+    before = (folder / "report.html").read_bytes()
     for name in ("survival-99.svg", "old.png", "notes.txt"):
         (folder / "report" / name).write_text("old")
-    write(analyse(folder), folder)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from muonlab.studies.grokking.analysis import analyse; from muonlab.report.page import write\n"
+        f"write(analyse(Path({str(folder)!r})), Path({str(folder)!r}))\n"
+        "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+    assert (folder / "report.html").read_bytes() == before
     assert not (folder / "report" / "survival-99.svg").exists()
     assert not (folder / "report" / "old.png").exists()
     assert (folder / "report" / "notes.txt").read_text() == "old"
@@ -128,24 +134,6 @@ def test_a_report_that_cannot_be_written_is_explained(tmp_path):
     verdict = Verdict("inconclusive", "Inconclusive", "No.", None, (), (), ())
     with pytest.raises(StudyError, match="is in the way"):
         write(Findings("t", "q?", verdict, (Text("n"),), ()), tmp_path)
-
-
-def test_every_file_is_renamed_into_its_place_and_the_page_last(tmp_path, monkeypatch):
-    synthetic.write(tmp_path, synthetic.usual_cells(["add"]))
-    written = []
-
-    def recorded(write_file):
-        def put(path, content):
-            written.append(path.relative_to(tmp_path).as_posix())
-            write_file(path, content)
-
-        return put
-
-    for name in ("write_text", "write_bytes"):
-        monkeypatch.setattr(report, name, recorded(getattr(files, name)))
-    write(analyse(tmp_path), tmp_path)
-    assert written[-1] == "report.html"
-    assert sorted(written[:-1]) == sorted(f"report/{path.name}" for path in (tmp_path / "report").iterdir())
 
 
 SHEET = Picture(
@@ -174,64 +162,62 @@ def test_a_picture_is_on_the_page_with_its_words_and_beside_it(tmp_path):
     assert "By severity." in text
 
 
-def test_a_picture_without_labels_has_none(tmp_path):
-    bare = dataclasses.replace(SHEET, row_labels=(), column_labels=())
-    text = write(with_elements(bare), tmp_path).read_text()
-    assert 'class="rows"' not in text
-    assert 'columns"' not in text
-
-
 def test_two_pictures_of_one_name_are_a_mistake(tmp_path):
     with pytest.raises(AssertionError, match="two pictures are named 'sheet'"):
         write(with_elements(SHEET, SHEET), tmp_path)
 
 
+LINE = Line(Series("Muon", "muon"), 5, (0, 1), (0.9, 0.8), (0.85, 0.7), (0.95, 0.9))
+SEVERITY = Figure("severity", "By severity", "", Axis("severity"), Axis("accuracy"), (Lines("", (LINE,)),))
+
+
 def test_lines_are_on_the_page_with_their_data_and_drawing_beside_it(tmp_path):
-    line = Line(Series("Muon", "muon"), 5, (0, 1), (0.9, 0.8), (0.85, 0.7), (0.95, 0.9))
-    figure = Figure("severity", "By severity", "", Axis("severity"), Axis("accuracy"), (Lines("", (line,)),))
-    text = write(with_elements(figure), tmp_path).read_text()
+    text = write(with_elements(SEVERITY), tmp_path).read_text()
     assert "Muon n=5" in text
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"severity.csv", "severity.svg"}
 
 
-def test_a_colour_of_a_readers_own_is_on_the_page_for_light_and_for_dark(tmp_path):
-    line = Line(Series("mine", "#222222"), 1, (1, 2), (0.5, 0.6), (None, None), (None, None))
-    figure = Figure("own", "Own", "", Axis("x"), Axis("y"), (Lines("", (line,)),))
-    page = write(with_elements(figure), tmp_path).read_text()
-    light, dark = re.findall("--own-222222:(#[0-9a-f]{6})", page)
-    assert (light, dark > light) == ("#222222", True)
-    assert "var(--own-222222, #222222)" in page
+def test_every_file_is_renamed_into_its_place_and_the_page_last(tmp_path, monkeypatch):
+    written = []
+
+    def recorded(write_file):
+        def put(path, content):
+            written.append(path.relative_to(tmp_path).as_posix())
+            write_file(path, content)
+
+        return put
+
+    for name in ("write_text", "write_bytes"):
+        monkeypatch.setattr(report, name, recorded(getattr(files, name)))
+    write(with_elements(SHEET, SEVERITY), tmp_path)
+    assert written[-1] == "report.html"
+    assert sorted(written[:-1]) == sorted(f"report/{path.name}" for path in (tmp_path / "report").iterdir())
 
 
-@pytest.mark.parametrize("budget", [50, 2000])
-def test_degenerate_axes_warn_of_nothing(tmp_path, budget):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_come_back_from_the_png(channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype=np.uint8)
+    picture = Picture("p", "P", "", 7, 5, channels, base64.b64encode(pixels.tobytes()).decode())
+    read = np.asarray(Image.open(io.BytesIO(png(picture))))
+    np.testing.assert_array_equal(read.reshape(5, 7, channels), pixels)
+
+
+@pytest.mark.parametrize(("shape", "times"), [((8, 8), 80), ((508, 202), 2), ((64, 640), 1), ((2000, 10), 1)])
+def test_a_picture_is_enlarged_by_a_whole_number_up_to_the_width_of_the_page(shape, times):
+    assert enlargement(Picture("p", "P", "", shape[1], shape[0], 1, "")) == times
+
+
+def test_degenerate_axes_warn_of_nothing(tmp_path):
     # parity with one bit is learnt before the first step; budget = cadence leaves one evaluation after it
     cells = [
-        synthetic.cell("parity", "softmax", optimizer, [0], labels=labels, task__bits=1, protocol__budget=budget)
+        synthetic.cell("parity", "softmax", optimizer, [0], labels=labels, task__bits=1, protocol__budget=50)
         for labels in ("true", "random")
         for optimizer in ("muon", "adamw")
     ]
-    for number, step in enumerate((0, 50, None)):
-        folder = synthetic.write(tmp_path / str(number), cells, lambda config, _, step=step: step)
-        write(analyse(folder), folder)
     more = [synthetic.cell("parity", "softmax", o, range(3), task__bits=1) for o in ("muon", "adamw")]
-    folder = synthetic.write(tmp_path / "all at once", more, lambda *_: 0)
-    write(analyse(folder), folder)
-
-
-def test_curves_that_cannot_be_read_leave_the_rest_of_the_page(tmp_path):
-    folder = synthetic.write(tmp_path, synthetic.usual_cells(["add"]))
-    for path in folder.glob("*/metrics.jsonl"):
-        path.unlink()
-    write(analyse(folder), folder)
-    assert (folder / "report.html").read_text().count("are left out") == 4
-
-
-def test_analysing_and_writing_never_import_torch(folder, tmp_path):
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from muonlab.studies.grokking.analysis import analyse; from muonlab.report.page import write\n"
-        f"write(analyse(Path({str(folder)!r})), Path({str(tmp_path)!r}))\n"
-        "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+    for number, (chosen, step) in enumerate([(cells, 0), (cells, 50), (cells, None), (more, 0)]):
+        folder = synthetic.write(tmp_path / str(number), chosen, lambda *_, step=step: step)
+        for section in analyse(folder).sections:
+            for element in section.elements:
+                if isinstance(element, Figure):
+                    draw(element)

@@ -12,7 +12,7 @@ SHAPES = [(6, 4), (3, 3), (4, 6), (300, 400), (300, 300), (64, 9000)]
 
 
 def pieces_of(shapes, dtype=torch.float32):
-    return [Matrices(*(torch.full(shape, float(index), dtype=dtype) for _ in range(3))) for index, shape in shapes]
+    return [Matrices(*[torch.tensor(float(index), dtype=dtype).expand(shape)] * 3) for index, shape in shapes]
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from(SHAPES)), max_size=6), st.booleans())

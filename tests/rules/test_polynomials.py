@@ -55,11 +55,6 @@ def by_linear_program(low, high, powers):
     return found.x[:-1], found.x[-1]
 
 
-@given(st.floats(-2, 2), *(st.floats(-10, 10) for _ in range(3)))
-def test_evaluate_is_the_odd_polynomial(x, a, b, c):
-    assert evaluate((a, b, c), x) == pytest.approx(a * x + b * x**3 + c * x**5, rel=1e-12, abs=1e-10)
-
-
 @pytest.mark.parametrize(("minimax", "powers"), [(QUINTIC, (1, 3, 5)), (CUBIC, (1, 3))])
 def test_no_other_polynomial_is_nearer_to_one(minimax, powers):
     for low, high in INTERVALS:
@@ -67,19 +62,6 @@ def test_no_other_polynomial_is_nearer_to_one(minimax, powers):
         coefficients, error = by_linear_program(low, high, powers)
         assert peak - 1 == pytest.approx(error, rel=1e-4)
         np.testing.assert_allclose(found[: len(powers)], coefficients, rtol=1e-4)
-
-
-@given(st.floats(1e-3, 0.99), st.floats(0.5, 3))
-@settings(deadline=None)
-@pytest.mark.parametrize(("minimax", "turns"), [(QUINTIC, 4), (CUBIC, 3)])
-def test_the_errors_alternate_and_are_equal(minimax, turns, share, high):
-    low = share * high
-    found, peak = minimax(low, high)
-    errors = evaluate(found, np.linspace(low, high, 20_001)) - 1
-    assert np.abs(errors).max() == pytest.approx(peak - 1, rel=1e-3, abs=1e-12)
-    extremes = errors[np.abs(errors) > 0.99 * (peak - 1)]
-    assert 1 + np.count_nonzero(np.diff(np.sign(extremes))) == turns
-    assert evaluate(found, low) < 1
 
 
 @given(st.floats(0.01, 0.99), st.floats(0.1, 10))
@@ -125,16 +107,6 @@ def test_the_reported_error_is_the_largest_on_the_interval(minimax):
             assert len(found) == steps
             x = np.logspace(np.log10(smallest), 0, 30_001)
             assert np.abs(compose(found, x) - 1).max() == pytest.approx(error, rel=1e-4)
-
-
-@pytest.mark.parametrize("smallest", [1e-2, 1e-3])
-def test_each_polynomial_is_the_best_for_what_those_before_left(monkeypatch, smallest):
-    monkeypatch.setattr(polynomials, "CUSHION", 0.0)
-    found, error = polynomials._greedy(smallest, 3, QUINTIC)
-    low = compose(found[:2], smallest)
-    coefficients, best = by_linear_program(low, 2 - low, (1, 3, 5))
-    assert error == pytest.approx(best, rel=1e-4)
-    np.testing.assert_allclose(found[2], coefficients, rtol=1e-3)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

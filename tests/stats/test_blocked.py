@@ -15,32 +15,31 @@ def design(num_blocks, num_first, num_second):
     return np.tile([True] * num_first + [False] * num_second, num_blocks), blocks
 
 
-def mean_difference(values, is_first, blocks):
-    inside = [blocks == block for block in np.unique(blocks)]
-    return np.mean([values[i & is_first].mean() - values[i & ~is_first].mean() for i in inside])
-
-
 # ---- Permutation test ----
 
 
-@given(st.lists(st.integers(0, 5), min_size=9, max_size=9), st.booleans())
+@given(st.lists(st.integers(0, 5), min_size=9, max_size=9))
 @settings(max_examples=20, deadline=None)
-def test_exact_p_is_the_share_of_arrangements_within_blocks(values, ranked):
+def test_exact_p_is_the_share_of_arrangements_within_blocks(values):
     values = np.array(values, float)
     blocks = np.array([0] * 4 + [1] * 5)
     is_first = np.array([1, 1, 0, 0, 1, 0, 0, 1, 0], bool)
-    result = permutation_test(values, is_first, blocks, rank_within_blocks=ranked)
-    if ranked:
-        values = np.concatenate([stats.rankdata(values[blocks == block]) for block in (0, 1)])
+    result = permutation_test(values, is_first, blocks)
+    ranks = np.concatenate([stats.rankdata(values[blocks == block]) for block in (0, 1)])
+
+    def statistic(labels):
+        inside = [blocks == block for block in (0, 1)]
+        return np.mean([ranks[i & labels].mean() - ranks[i & ~labels].mean() for i in inside])
+
     statistics = []
     for first, second in product(combinations(range(4), 2), combinations(range(4, 9), 2)):
         labels = np.zeros(9, bool)
         labels[[*first, *second]] = True
-        statistics.append(mean_difference(values, labels, blocks))
+        statistics.append(statistic(labels))
     if np.ptp(statistics) < 1e-12:
         assert result.p is None
         return
-    observed = mean_difference(values, is_first, blocks)
+    observed = statistic(is_first)
     assert result.statistic == pytest.approx(observed, abs=1e-12)
     assert result.p == pytest.approx(np.mean(np.abs(statistics) >= abs(observed) - 1e-9))
     assert "exact, 60 arrangements" in result.name
@@ -51,7 +50,7 @@ def test_labels_never_move_between_blocks():
     is_first, blocks = design(2, 3, 3)
     values = np.array([1, 2, 3, 4, 5, 6, 1001, 1002, 1003, 1004, 1005, 1006.0])
     assert permutation_test(values, is_first, blocks).p == pytest.approx(2 / 20**2)
-    assert permutation_test(values, is_first, np.zeros(12)).p > 0.5
+    assert permutation_test(values, is_first, np.zeros(12)).p > 0.1
 
 
 def test_monte_carlo_p_is_near_the_exact_one_and_never_zero():
@@ -71,24 +70,17 @@ def test_monte_carlo_p_is_near_the_exact_one_and_never_zero():
 def test_censored_runs_tie_at_the_largest_rank():
     is_first, blocks = design(1, 3, 3)
     values = np.array([1, 2, np.inf, 3, np.inf, np.inf])
-    result = permutation_test(values, is_first, blocks, rank_within_blocks=True)
+    result = permutation_test(values, is_first, blocks)
     assert result.statistic == pytest.approx(np.mean([1, 2, 5]) - np.mean([3, 5, 5]))
     finite = np.where(np.isinf(values), 9, values)
-    assert result == permutation_test(finite, is_first, blocks, rank_within_blocks=True)
-
-
-def test_p_is_kept_under_a_large_offset():
-    is_first, blocks = design(2, 3, 4)
-    values = np.random.default_rng(8).integers(0, 4, 14).astype(float)
-    shifted = values + np.where(blocks == "task 0", 1e9, -3e8)
-    assert permutation_test(shifted, is_first, blocks).p == permutation_test(values, is_first, blocks).p
+    assert result == permutation_test(finite, is_first, blocks)
 
 
 def test_permutation_test_says_why_it_says_nothing():
     is_first, blocks = design(2, 2, 2)
     tied = permutation_test(np.where(blocks == "task 0", 1.0, 7.0), is_first, blocks)
     assert (tied.p, tied.reason) == (None, "all values are equal within every block")
-    all_censored = permutation_test(np.full(8, np.inf), is_first, blocks, rank_within_blocks=True)
+    all_censored = permutation_test(np.full(8, np.inf), is_first, blocks)
     assert all_censored.p is None
     lacking = permutation_test(np.arange(8.0), is_first & (blocks == "task 0"), blocks)
     assert lacking.reason == "1 of 2 blocks lack one of the groups"

@@ -3,8 +3,7 @@ import pytest
 from scipy import special, stats
 
 from muonlab.stats.comparison import welch
-from muonlab.stats.effects import Effect, difference, difference_of_estimates, linear_fit, logit, mean, paired, pooled
-from muonlab.stats.groups import satterthwaite
+from muonlab.stats.effects import Effect, difference, difference_of_estimates, logit, mean, paired
 from muonlab.stats.results import Estimate
 
 
@@ -18,12 +17,11 @@ def estimate(value, lower, upper, level=0.95):
 
 
 def assert_is_test_of_scipy(effect, oracle, value, n):
-    """A statistic, a p, degrees of freedom and an interval by scipy.stats.ttest_*."""
+    """A p and an interval by scipy.stats.ttest_*."""
     bounds = oracle.confidence_interval(effect.estimate.level)
     assert effect.estimate.value == pytest.approx(value)
     assert (effect.estimate.lower, effect.estimate.upper) == pytest.approx((bounds.low, bounds.high))
-    assert (effect.p, effect.degrees_of_freedom) == pytest.approx((oracle.pvalue, oracle.df))
-    assert value / effect.standard_error == pytest.approx(oracle.statistic)
+    assert effect.p == pytest.approx(oracle.pvalue)
     assert (effect.n, effect.estimate.n) == (n, sum(n))
 
 
@@ -39,7 +37,7 @@ def test_a_difference_is_the_welch_test_of_scipy(level):
         test = welch(first, second)
         expected = (oracle.statistic, oracle.pvalue, oracle.df)
         assert (test.statistic, test.p, test.degrees_of_freedom) == pytest.approx(expected, rel=1e-9)
-    assert difference([0.1] * 3, [0.6, 0.7, 0.8]).degrees_of_freedom == pytest.approx(2)  # one group varies
+    assert welch([0.1] * 3, [0.6, 0.7, 0.8]).degrees_of_freedom == pytest.approx(2)  # one group varies
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95])
@@ -48,7 +46,7 @@ def test_a_difference_of_pairs_is_the_paired_test_of_scipy(level):
         first, second = normal(seed, 6, 6)
         oracle = stats.ttest_rel(first, second)
         assert_is_test_of_scipy(paired(first, second, level), oracle, first.mean() - second.mean(), (6, 6))
-    with pytest.raises(ValueError, match="2 and 1 numbers are no pairs"):
+    with pytest.raises(ValueError, match="2 and 1 numbers are not pairs"):
         paired([1.0, 2.0], [1.0])
 
 
@@ -57,9 +55,6 @@ def test_a_mean_has_the_interval_of_student():
     found, oracle = mean(values, 0.9), stats.ttest_1samp(values, 0).confidence_interval(0.9)
     assert found.value == values.mean()
     assert (found.lower, found.upper) == pytest.approx((oracle.low, oracle.high))
-
-
-TOLD_APART = difference([1, 2], [3, 4])
 
 
 @pytest.mark.parametrize(
@@ -74,13 +69,6 @@ TOLD_APART = difference([1, 2], [3, 4])
         (mean([]), None, "no runs"),
         (mean([2]), 2, "one run: no interval"),
         (mean([0.1] * 3), pytest.approx(0.1), "all values are equal: no interval"),  # the mean of .1 is rounded
-        (pooled([]), None, "no differences to pool"),
-        (pooled([TOLD_APART, difference([], [1])]), None, "1 of 2 differences have no value"),
-        (
-            pooled([TOLD_APART, difference([1], [2]), difference([3], [4])]),
-            pytest.approx(-4 / 3),
-            "2 of 3 differences have no standard error: no interval",
-        ),
         (
             difference_of_estimates(estimate(1, 0, 2), estimate(3, None, None)),
             -2,
@@ -96,32 +84,9 @@ TOLD_APART = difference([1, 2], [3, 4])
 )
 def test_what_has_no_interval_says_why(found, value, reason):
     if isinstance(found, Effect):
-        assert (found.p, found.standard_error, found.degrees_of_freedom) == (None, None, None)
+        assert found.p is None
         found = found.estimate
     assert (found.value, found.lower, found.upper, found.reason) == (value, None, None, reason)
-
-
-# ---- several, pooled
-
-
-def test_one_effect_pooled_is_itself():
-    effect = difference(*normal(0, 8, 5), 0.9)
-    again = pooled([effect], 0.9)
-    assert again.estimate.value == effect.estimate.value
-    assert again.estimate.lower == pytest.approx(effect.estimate.lower)
-    assert (again.p, again.degrees_of_freedom) == pytest.approx((effect.p, effect.degrees_of_freedom))
-
-
-def test_two_means_pooled_are_the_welch_test_of_scipy():
-    # mean(a) / 2 + mean(b) / 2 is the difference of a / 2 and -b / 2, whose test scipy has.
-    first, second = normal(1, 8, 5)
-    effects = []
-    for group in (first, second):
-        n = len(group)
-        effects.append(Effect(Estimate(group.mean(), None, None, 0.95, n), None, stats.sem(group), n - 1.0, (n, 0)))
-    oracle = stats.ttest_ind(first / 2, -second / 2, equal_var=False)
-    assert_is_test_of_scipy(pooled(effects), oracle, (first.mean() + second.mean()) / 2, (13, 0))
-    assert satterthwaite([2.0, 2.0, 2.0], [4, 4, 4]) == pytest.approx(12)
 
 
 # ---- numbers with intervals of their own
@@ -131,7 +96,7 @@ def test_of_symmetric_normal_intervals_the_difference_is_that_of_independent_nor
     z = stats.norm.ppf(0.975)
     effect = difference_of_estimates(estimate(3, 3 - 3 * z, 3 + 3 * z), estimate(1, 1 - 4 * z, 1 + 4 * z))
     assert (effect.estimate.lower, effect.estimate.upper) == pytest.approx((2 - 5 * z, 2 + 5 * z))
-    assert (effect.standard_error, effect.p) == pytest.approx((5, 2 * stats.norm.sf(2 / 5)))
+    assert effect.p == pytest.approx(2 * stats.norm.sf(2 / 5))
     for value, is_sure in ((0.9, False), (1.1, True), (-0.9, False), (-1.1, True)):
         effect = difference_of_estimates(estimate(value, value - 1, value + 1), estimate(0, 0, 0))
         assert (effect.p < 0.05) == (effect.estimate.lower > 0 or effect.estimate.upper < 0) == is_sure
@@ -147,21 +112,7 @@ def test_intervals_that_take_a_bias_off_may_leave_their_numbers_out():
     assert (turned.estimate.value < 0 < turned.estimate.lower, turned.p) == (True, 1.0)
 
 
-# ---- lines and logits
-
-
-def test_a_line_is_that_of_scipy():
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(1e3, 1, 9), rng.normal(size=9)
-    oracle = stats.linregress(x, y)
-    assert linear_fit(x, y) == (pytest.approx(oracle.slope), pytest.approx(oracle.intercept))
-    for x, y, message in (
-        ([], [], "two distinct x"),
-        ([0.1] * 3, [1, 2, 3], "two distinct x"),
-        ([1, 2, 3], [1, 2], "x has 3 numbers and y 2"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            linear_fit(x, y)
+# ---- logits
 
 
 def test_a_logit_is_that_of_scipy_and_finite_at_both_ends():

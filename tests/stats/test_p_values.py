@@ -6,15 +6,14 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from muonlab.stats.multiplicity import holm
+from muonlab.stats.p_values import holm, smallest_two_sided_p
 from muonlab.stats.proportions import chance_limit, chance_limit_of_mean, wilson
-from muonlab.stats.recomputation import smallest_two_sided_p
 
 p_values = st.dictionaries(st.sampled_from("abcdefghij"), st.one_of(st.none(), st.floats(0, 1)), max_size=8)
 
 
 @given(p_values)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_holm_equals_that_of_statsmodels_and_does_not_count_a_test_without_p(raw):
     adjusted = holm(raw)
     assert list(adjusted) == list(raw)
@@ -47,7 +46,7 @@ def test_wilson_equals_that_of_statsmodels(level):
 
 
 @given(st.floats(0, 1), st.integers(1, 500), st.integers(1, 1000), st.floats(1e-6, 0.5))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_chance_limit_is_the_smallest_that_holds_the_error(chance, num_examples, num_looks, error):
     hits = round(chance_limit(chance, num_examples, num_looks, error) * num_examples)
     allowed = error / num_looks
@@ -57,11 +56,11 @@ def test_chance_limit_is_the_smallest_that_holds_the_error(chance, num_examples,
 
 
 def test_the_mean_of_guessers_exceeds_its_limit_as_seldom_as_it_says():
-    accuracies = np.random.default_rng(0).normal(0.1, 0.04, (1500, 10))
+    accuracies = np.random.default_rng(0).normal(0.1, 0.04, (800, 10))
     exceeded = [each.mean() > chance_limit_of_mean(0.1, each, 0.05) for each in accuracies]
-    assert np.mean(exceeded) == pytest.approx(0.05, abs=0.02)
+    assert np.mean(exceeded) == pytest.approx(0.05, abs=0.024)
     assert chance_limit_of_mean(0.1, [0.5, 0.6]) == 1  # of two guessers nothing can be told
-    assert chance_limit_of_mean(0.1, [0.3, 0.3, 0.3]) == 0.1
+    assert chance_limit_of_mean(0.1, [0.3, 0.3, 0.3]) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def lifelines_fit(times, crossed, level=0.95):
 # ---- Kaplan-Meier ----
 
 
-@pytest.mark.parametrize(("seed", "level"), [(0, 0.8), (1, 0.95), (2, 0.95)])
+@pytest.mark.parametrize(("seed", "level"), [(0, 0.8), (1, 0.95)])
 def test_curve_and_band_equal_those_of_lifelines(seed, level):
     times, crossed = sample(seed)
     curve, oracle = kaplan_meier(times, crossed, level), lifelines_fit(times, crossed, level)
@@ -49,7 +49,7 @@ def test_curve_and_band_equal_those_of_lifelines(seed, level):
 
 
 @given(runs)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_curve_falls_within_its_band(data):
     curve = kaplan_meier(*data)
     assert curve.times[0] == 0
@@ -146,7 +146,7 @@ def test_greenwood_variance_with_early_censoring():
 
 
 @given(runs, st.floats(0.5, 20))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_restricted_mean_lies_between_zero_and_the_horizon(data, horizon):
     estimate = restricted_mean(*data, horizon)
     assert 0 <= estimate.value <= horizon + 1e-9

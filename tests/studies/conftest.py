@@ -8,22 +8,19 @@ from typing import Any
 import pytest
 
 from muonlab.studies.features.config import (
-    SGD,
-    AdamW,
     CNNConfig,
     Family,
     GPTConfig,
     ImageData,
     Measuring,
-    Muon,
     Pretrain,
     State,
     TextData,
     Training,
 )
 from muonlab.studies.features.work import job, material
+from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
 
-OPTIMIZERS = {"muon": Muon, "adamw": AdamW, "sgd": SGD}
 WORDS = (
     *("the", "a", "old", "new", "red", "tall", "cat", "dog", "bird"),
     *("house", "river", "sees", "likes", "and", "then"),

@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from muonlab.report.findings import Series
 from muonlab.stats.results import Estimate
-from muonlab.study.compare import adjusted, compare, compare_one, with_rule
+from muonlab.study.compare import adjusted, compare, compare_one
 from muonlab.study.controls import Control
 from muonlab.study.judge import answer, in_counts, judge, whole
 from muonlab.study.study import Arm, Claim, Found, Quantity, Rule, arms_of, of_case
@@ -115,7 +115,7 @@ def test_two_runs_are_too_few_and_sure_but_negligible_differences_are_undecided(
     assert [(pair.adjusted_p, pair.side) for pair in few] == [(None, "undecided")] * 2
     tiny = study(0.008, Rule("paired", negligible=0.01))
     assert [pair.side for pair in compare(tiny, (QUANTITY,))] == ["undecided"] * 2
-    plain = with_rule(tiny, Rule("paired"))
+    plain = replace(tiny, rule=Rule("paired"), compared={})
     assert [pair.side for pair in compare(plain, (QUANTITY,))] == ["higher"] * 2
 
 

@@ -13,7 +13,7 @@ def study(chosen, **settings):
 
 
 def test_an_optimizer_of_a_user_s_own_is_searched_and_trained_like_any_other():
-    own = study(["muon", f"r={RADAM}"], **{"r.lr": ["1e-3", "3e-3"], "r.betas": ["0.8", "0.9"], "r.foreach": "false"})
+    own = study(["muon", f"r={RADAM}"], **{"r.lr": ["1e-3", "3e-3"], "r.betas": "[0.8,0.9]", "r.foreach": "false"})
     assert [arm.label for arm in own.arms] == ["muon", "r"]
     assert own.arms[1].optimizer.arguments == {"betas": [0.8, 0.9], "foreach": False}
     assert own.searches["r"].rates == (1e-3, 3e-3)
@@ -77,10 +77,25 @@ def test_an_optimizer_that_cannot_be_called_so_is_refused():
         optimizers.custom("n", f"{__name__}:needs", {})
     with pytest.raises(UsageError, match="takes no learning rate lr"):
         optimizers.custom("n", f"{__name__}:rateless", {})
-    assert optimizers.custom("n", f"{__name__}:needs", {"rho": 1}).arguments == {"rho": 1}
+    assert optimizers.custom("n", f"{__name__}:needs", {"rho": ["1"]}).arguments == {"rho": 1}
 
 
-def test_the_texts_of_a_setting_are_numbers_words_or_lists():
-    given = {"1": 1, "1e-3": 1e-3, "true": True, "None": None, "sum": "sum"}
-    assert {text: optimizers.value([text]) for text in given} == given
-    assert optimizers.value(["0.9", "1"]) == [0.9, 1]
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("1", 1), ("1e-3", 1e-3), ("true", True), ("None", None), ("sum", "sum"), ("[0.9, 1]", [0.9, 1]), ("[2]", [2])],
+)
+def test_the_text_of_an_argument_is_a_number_a_word_or_a_list_in_brackets(text, meant):
+    assert optimizers.value("n.rho", text) == meant
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"r.betas": ["0.8", "0.9"]}, r"r.betas=0.8,0.9 is 2 values; expected one; a list .* r.betas=\[0.8,0.9\]$"),
+        ({"r.betas": "0.8"}, r"r.betas=0.8 is not valid; expected a list in brackets, such as r.betas=\[0.9,0.99\]$"),
+        ({"r.betas": "[0.8"}, r"r.betas=\[0.8 is not valid; expected a value, or a list in brackets"),
+    ],
+)
+def test_a_list_that_could_be_points_of_a_sweep_is_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        study([f"r={RADAM}"], **{"r.lr": ["1", "2"], **settings})

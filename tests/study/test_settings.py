@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from muonlab.studies.grokking.config import MuonConfig, NetConfig, ProtocolConfig
+from muonlab.studies.grokking.config import NetConfig, ProtocolConfig
+from muonlab.study.optimizers import RatedMuon
 from muonlab.study.settings import UsageError, as_texts, check_name, choose, combinations, make, parse, whole_number
 
 KEYS = ("tasks", "seeds", "muon.lr", "sgd.lr", "optimizers")
@@ -19,12 +20,12 @@ def test_commas_are_axes():
     ("words", "message"),
     [
         (["tasks"], r"'tasks' is not a setting; expected key=value, such as tasks=add,mul"),
-        (["taks=add"], r"unknown setting 'taks'; did you mean 'tasks'\? `docs/settings\.md` lists every setting"),
-        (["zzz=1"], r"unknown setting 'zzz'; `docs/settings\.md` lists every setting"),
+        (["taks=add"], r"unknown setting 'taks'; did you mean 'tasks'\? `muonlab settings STUDY` lists every setting"),
+        (["zzz=1"], r"unknown setting 'zzz'; `muonlab settings STUDY` lists every setting"),
         (["lr=0.1"], r"unknown setting 'lr'; did you mean 'muon\.lr' or 'sgd\.lr'\?"),
         (
             ["lr=0.1", "optimizers=muon"],
-            r"unknown setting 'lr'; did you mean 'muon\.lr'\? `docs",
+            r"unknown setting 'lr'; did you mean 'muon\.lr'\? `muonlab settings",
         ),  # the study has no SGD
         (["seeds=1", "seeds=2"], r"seeds is given twice; give it once, as seeds=2 or seeds=1$"),
         (["tasks=add,"], r"tasks= has an empty value"),
@@ -58,7 +59,7 @@ def test_a_whole_number_is_read():
 
 
 @given(
-    st.dictionaries(st.sampled_from("abcd"), st.lists(st.text(min_size=1), min_size=1, max_size=3, unique=True)),
+    st.dictionaries(st.sampled_from("abcd"), st.lists(st.sampled_from("wxyz"), min_size=1, max_size=3, unique=True)),
     st.sets(st.sampled_from("abcd")),
 )
 def test_every_combination_comes_once(settings, keys):
@@ -73,8 +74,8 @@ def test_every_combination_comes_once(settings, keys):
 @pytest.mark.parametrize(
     ("model", "values", "prefix", "message"),
     [
-        (MuonConfig, {"lr": "-1"}, "muon.", r"^muon\.lr=-1 is not valid; expected at least 0$"),
-        (MuonConfig, {"lr": "nan"}, "muon.", r"^muon\.lr=nan is not valid; expected a finite number$"),
+        (RatedMuon, {"lr": "-1"}, "muon.", r"^muon\.lr=-1 is not valid; expected at least 0$"),
+        (RatedMuon, {"lr": "nan"}, "muon.", r"^muon\.lr=nan is not valid; expected a finite number$"),
         (NetConfig, {"width": "wide"}, "", r"^width=wide is not valid; expected a whole number$"),
         (NetConfig, {"gated": "maybe"}, "", r"^gated=maybe is not valid; expected true or false$"),
         (NetConfig, {"norm": "batch"}, "", r"^norm=batch is not valid; expected 'rms', 'layer' or 'none'$"),

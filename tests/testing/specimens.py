@@ -59,6 +59,19 @@ class Matrix(Plain):
         return torch.where(is_zero, 0, U @ Vh).to(x.dtype)
 
 
+def of(base=Plain, **methods):
+    """Return an optimizer with methods of its own; each is given the method that it replaces, then its arguments."""
+
+    def replaced(method, function):
+        return lambda self, *given: function(self, lambda *own: getattr(base, method)(self, *own), *given)
+
+    return type("Broken", (base,), {method: replaced(method, function) for method, function in methods.items()})
+
+
+def raised(message):
+    raise ValueError(message)
+
+
 def failures(factory, **options):
     """Return what the battery has against an optimizer: what was seen, by the name of the check."""
     try:

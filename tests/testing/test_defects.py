@@ -5,17 +5,9 @@ import random
 import pytest
 import torch
 
-from muonlab.testing import gradients, hyperparameters, loop, progress
-from testing.specimens import Matrix, Plain, failures
-
-
-def of(base=Plain, **methods):
-    """Return an optimizer with methods of its own; each is given the method that it replaces, then its arguments."""
-
-    def replaced(method, function):
-        return lambda self, *given: function(self, lambda *own: getattr(base, method)(self, *own), *given)
-
-    return type("Broken", (base,), {method: replaced(method, function) for method, function in methods.items()})
+from muonlab.testing import gradients, hyperparameters, progress
+from muonlab.testing.battery import checks_of
+from testing.specimens import Matrix, Plain, failures, of, raised
 
 
 def missing(act):
@@ -50,12 +42,8 @@ def afterwards(act):
     return of(update=update)
 
 
-def raised(message):
-    raise ValueError(message)
-
-
 def assert_found(broken, area, checks, seen, **options):
-    found = failures(broken, only=[check.__name__ for check in area.CHECKS], **options)
+    found = failures(broken, only=checks_of(area), **options)
     assert set(found) == set(checks.split())
     assert any(seen in message for message in found.values()), found
 
@@ -99,6 +87,36 @@ def square(direction, gradient):
     return direction * size / size
 
 
+def disable_gradients(self, old, closure=None):
+    with torch.no_grad():
+        loss = None if closure is None else closure()
+    old()
+    return loss
+
+
+def call_last(self, old, closure=None):
+    old()
+    with torch.enable_grad():
+        return None if closure is None else closure()
+
+
+def return_a_number(self, old, closure=None):
+    loss = old(closure)
+    return None if loss is None else loss.item()
+
+
+class BelievesInNoScale(Plain):
+    """Tells GradScaler that it unscales by itself, and does not."""
+
+    _step_supports_amp_scaling = True
+
+
+class UnscalesButTakesInf(BelievesInNoScale):
+    def update(self, p, gradient, state, group):
+        scale = getattr(self, "grad_scale", None)
+        super().update(p, gradient if scale is None else gradient / scale, state, group)
+
+
 @table(
     COLUMNS,
     [
@@ -117,6 +135,12 @@ def square(direction, gradient):
         (on_sparse(lambda _: raised("no sparse gradients")), "sparse_gradient", "after the refusal: parameter"),
         (of(inspect=refuse_unclearly), "sparse_gradient", "the error does not speak of sparse gradients: bad gradient"),
         (on_sparse(lambda gradient: 0 * gradient.to_dense()), "sparse_gradient", "a dense gradient differ by"),
+        (of(step=disable_gradients), "closure", "the closure was called with gradients disabled"),
+        (of(step=lambda self, old, closure=None: old(closure) and None), "closure", "the step returned None"),
+        (of(step=lambda self, old, closure=None: old()), "closure", "the closure was not called"),
+        (of(step=call_last), "closure", "(6, 4) did not move by the gradients of the closure"),
+        (BelievesInNoScale, "gradient_scaler", "parameter 0 of shape (6, 4)"),
+        (UnscalesButTakesInf, "gradient_scaler", "in a step with Inf in a gradient: parameter 0 of shape (6, 4) moved"),
     ],
 )
 def test_a_defect_in_the_use_of_gradients_is_found(broken, checks, seen):
@@ -212,54 +236,6 @@ OF_LR = "learning_rate schedulers groups_apart tensor_learning_rate"
 )
 def test_a_defect_in_the_use_of_hyperparameters_is_found(broken, checks, seen):
     assert_found(broken, hyperparameters, checks, seen)
-
-
-# ---- the training loop
-
-
-def disable_gradients(self, old, closure=None):
-    with torch.no_grad():
-        loss = None if closure is None else closure()
-    old()
-    return loss
-
-
-def call_last(self, old, closure=None):
-    old()
-    with torch.enable_grad():
-        return None if closure is None else closure()
-
-
-def return_a_number(self, old, closure=None):
-    loss = old(closure)
-    return None if loss is None else loss.item()
-
-
-class BelievesInNoScale(Plain):
-    """Tells GradScaler that it unscales by itself, and does not."""
-
-    _step_supports_amp_scaling = True
-
-
-class UnscalesButTakesInf(BelievesInNoScale):
-    def update(self, p, gradient, state, group):
-        scale = getattr(self, "grad_scale", None)
-        super().update(p, gradient if scale is None else gradient / scale, state, group)
-
-
-@table(
-    COLUMNS,
-    [
-        (of(step=disable_gradients), "closure", "the closure was called with gradients disabled"),
-        (of(step=lambda self, old, closure=None: old(closure) and None), "closure", "the step returned None"),
-        (of(step=lambda self, old, closure=None: old()), "closure", "the closure was not called"),
-        (of(step=call_last), "closure", "(6, 4) did not move by the gradients of the closure"),
-        (BelievesInNoScale, "gradient_scaler", "parameter 0 of shape (6, 4)"),
-        (UnscalesButTakesInf, "gradient_scaler", "in a step with Inf in a gradient: parameter 0 of shape (6, 4) moved"),
-    ],
-)
-def test_a_defect_in_the_training_loop_is_found(broken, checks, seen):
-    assert_found(broken, loop, checks, seen)
 
 
 # ---- the update

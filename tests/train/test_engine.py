@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from muonlab.losses import softmax
@@ -48,9 +49,20 @@ class Net(nn.Module):
             return y * x.sum().item()
         if self.kind == "assigns":
             self.seen = self.seen + y.detach().mean(dim=0)
-        if self.kind == "unique":
-            return y * y.detach().unique().sum()
+        if self.kind in OPERATIONS:
+            return y * OPERATIONS[self.kind](x).sum()
         return y
+
+
+# Operations that torch.func cannot stack, and what is written instead of the first.
+OPERATIONS = {
+    "one_hot": lambda x: F.one_hot(x.argmax(dim=1))[:, :1],
+    "comparison": lambda x: (x.argmax(dim=1).unsqueeze(-1) == torch.arange(3, device=x.device)).float()[:, :1],
+    "unique": lambda x: x.unique(),
+    "nonzero": lambda x: (x > 0).nonzero(),
+    "mask": lambda x: x[x > 0],
+    "masked_select": lambda x: x.masked_select(x > 0),
+}
 
 
 def kind(name):
@@ -60,6 +72,7 @@ def kind(name):
 STACKED = {
     "plain": nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 4)),
     "constant buffer": kind("plain"),
+    "comparison with an arange": kind("comparison"),
     "statistics of the batch alone": nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False)),
 }
 NOT_STACKED = {
@@ -76,7 +89,11 @@ NOT_STACKED = {
     "frozen": (kind("frozen"), r"requires_grad=False \(linear.bias\)"),
     "unused": (kind("unused"), r"without part in the loss \(other.weight, other.bias\)"),
     "hook": (kind("hook"), r"other gradients in a stack than alone \(linear.weight\)"),
-    "as many as there are": (kind("unique"), r"torch.func cannot stack the net \(RuntimeError: .*unique"),
+    "one_hot": (kind("one_hot"), r"F.one_hot without num_classes, .*; write \(tokens.unsqueeze\(-1\) == torch.arange"),
+    "unique": (kind("unique"), "the net calls torch.unique, whose result has as many entries as the data decide"),
+    "nonzero": (kind("nonzero"), "the net calls torch.nonzero, whose .* torch.where with three arguments"),
+    "mask": (kind("mask"), r"selects by a boolean mask, .*; write torch.where\(mask, x, 0\)"),
+    "masked_select": (kind("masked_select"), r"selects by a boolean mask, .*; write torch.where\(mask, x, 0\)"),
 }
 
 

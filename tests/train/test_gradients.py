@@ -33,7 +33,7 @@ def assert_right(found, parameters, *batch):
     assert torch.equal(found["unused"], torch.zeros(S, 4, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("height", [1, 2, 5, 9])
+@pytest.mark.parametrize("height", [2, 9])
 def test_each_member_has_its_own(height):
     arguments = draw()
     assert_right(Gradients(loss, height)(*arguments), *arguments)
@@ -61,8 +61,8 @@ def test_where_one_member_is_too_many_it_says_so():
         Gradients(none, S)(*draw())
 
 
-# Bug: heights were tried and timed, so that a result's last digits hung on what else the machine did.
-@pytest.mark.parametrize(("stacks_of", "expected"), [(0.5, 1), (1, 1), (1.5, 2), (3, 3), (4, 3), (100, S)])
+# Bug: heights were tried and timed, so that a result's last digits depended on what else the machine did.
+@pytest.mark.parametrize(("stacks_of", "expected"), [(0.5, 1), (1.5, 2), (4, 3), (100, S)])
 def test_the_work_of_a_member_decides_the_height_and_stacks_are_even(monkeypatch, stacks_of, expected):
     flops = 2 * 2 * B * D * 2  # a product forward and one backward
     monkeypatch.setattr(room, "STACK_FLOPS", stacks_of * flops)
@@ -71,14 +71,30 @@ def test_the_work_of_a_member_decides_the_height_and_stacks_are_even(monkeypatch
     assert gradients.height == expected
 
 
-def test_a_program_is_not_given_what_it_was_not_made_for(compiled_programs):
+def test_a_program_is_not_given_what_it_was_not_made_for(monkeypatch):
+    def kinds(tensors):
+        return [(each.shape, each.stride(), each.dtype) for each in tensors]
+
+    def compiled(function, example):
+        known, calls = kinds(example), []
+
+        def program(*tensors):
+            assert kinds(tensors) == known
+            calls.append(tensors)
+            return function(*tensors)
+
+        programs.append(calls)
+        return program
+
+    programs: list[list] = []
+    monkeypatch.setattr(room, "compiled", compiled)
     parameters, inputs, targets = draw()
     gradients = Gradients(loss, S)
     assert gradients.compile(parameters, inputs, targets)
     gradients.choose_height(parameters, inputs, targets)  # which would give it several members
     assert gradients.height == 1
-    assert_right(gradients(parameters, inputs, targets), parameters, inputs, targets)
     fewer = inputs[:, :3], targets[:, :3]
-    assert_right(gradients(parameters, *fewer), parameters, *fewer)
     other = inputs.float().double(), targets.mT.contiguous().mT  # of other strides
-    assert_right(gradients(parameters, *other), parameters, *other)
+    for batch in ((inputs, targets), fewer, other):
+        assert_right(gradients(parameters, *batch), parameters, *batch)
+    assert len(programs[0]) == S

@@ -1,7 +1,5 @@
 """Any torch.optim.Optimizer in a population does to each member what it does in a plain loop."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -64,8 +62,6 @@ def tensors_of(named):
 
 FACTORIES = {
     "radam": lambda named: torch.optim.RAdam(tensors_of(named), lr=0.02),
-    "nadam": lambda named: torch.optim.NAdam(tensors_of(named), lr=0.02),
-    "adagrad": lambda named: torch.optim.Adagrad(tensors_of(named), lr=0.05),
     "rprop": lambda named: torch.optim.Rprop(tensors_of(named)),
     "odd": lambda named: Odd(tensors_of(named)),
     "rebinding": lambda named: Rebinding(tensors_of(named)),
@@ -133,7 +129,7 @@ def test_members_equal_plain_loops_over_a_leaving_member_and_a_restart(factory, 
             torch.testing.assert_close(p[position], expected[member][name], **TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["odd", "nadam", "muonadamw"])
+@pytest.mark.parametrize("name", ["odd", "muonadamw"])
 def test_a_restart_in_float32_goes_on_with_the_same_bits(name):
     first, second = (population(FACTORIES[name], dtype=torch.float32) for _ in range(2))
     for step in range(6):
@@ -143,18 +139,6 @@ def test_a_restart_in_float32_goes_on_with_the_same_bits(name):
             inputs, labels = batch(step)
             engine.step(inputs.float(), labels, step)
     assert all(torch.equal(p, second.parameters[name]) for name, p in first.parameters.items())
-
-
-def test_what_a_checkpoint_holds_does_not_change_with_later_steps():
-    made = population(FACTORIES["radam"])
-    made.step(*batch(0), 0)
-    held = made.tensors()
-    before = copy.deepcopy(held)
-    other = population(FACTORIES["radam"])
-    other.load(held)
-    for engine in (made, other):
-        engine.step(*batch(1), 1)
-    assert all(torch.equal(held[name], before[name]) for name in before)
 
 
 def test_hyper_parameters_may_differ_by_member():
@@ -168,56 +152,29 @@ def test_hyper_parameters_may_differ_by_member():
         torch.testing.assert_close(p, torch.stack([alone[name] for alone in expected]), **TOLERANCE)
 
 
-def test_the_noise_of_an_optimizer_is_its_members_own():
+def test_the_noise_of_an_optimizer_is_its_members_own_and_that_of_its_step():
     def noisy(named):
         return Noisy(tensors_of(named))
 
-    together, alone = population(noisy), population(noisy, seeds=(4,))
-    before = torch.get_rng_state()
+    def still(logits, labels):
+        return 0 * logits.sum(dim=1)
+
+    def made(seeds):
+        return Population(make_net(), still, noisy, seeds, dtype=torch.float64)
+
+    together, alone, noise, before = made(SEEDS), made((4,)), [], torch.get_rng_state()
     for step in range(3):
-        inputs, labels = batch(step)
         if step == 2:
             together.keep([1, 2])
+        start = together.parameters["2.bias"].clone()
+        inputs, labels = batch(step)
         together.step(inputs[-len(together) :], labels[-len(together) :], step)
         alone.step(inputs[1:2], labels[1:2], step)
+        noise += list(start - together.parameters["2.bias"])
     assert torch.equal(torch.get_rng_state(), before)
+    assert not any(torch.allclose(noise[i], noise[j]) for i in range(len(noise)) for j in range(i))
     for name, p in together.parameters.items():
         torch.testing.assert_close(p[0], alone.parameters[name][0], **TOLERANCE)
-
-
-def test_members_and_steps_have_other_noise():
-    made = Population(
-        make_net(), lambda logits, labels: 0 * logits.sum(dim=1), lambda named: Noisy(tensors_of(named)), (3, 4)
-    )
-    noise = []
-    for step in range(2):
-        before = made.parameters["2.bias"].clone()
-        made.step(torch.ones(2, 8, 3), torch.zeros(2, 8, dtype=torch.long), step)
-        noise += list(before - made.parameters["2.bias"])
-    assert not any(torch.allclose(noise[i], noise[j]) for i in range(4) for j in range(i))
-
-
-def test_a_gradient_that_torch_func_expands_may_be_changed_in_place():
-    class Clipping(Rebinding):
-        def step(self, closure=None):
-            for p in self.param_groups[0]["params"]:
-                p.grad.mul_(2)
-            super().step()
-
-    class Shifted(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.shift = nn.Parameter(torch.zeros(4))
-
-        def forward(self, x):
-            return x + self.shift.sum()
-
-    def last_logit(logits, labels):
-        return logits[:, -1]
-
-    made = Population(Shifted, last_logit, lambda named: Clipping(tensors_of(named)), SEEDS)
-    made.step(torch.ones(3, 8, 3), torch.zeros(3, 8, dtype=torch.long), 0)
-    torch.testing.assert_close(made.parameters["shift"], torch.full((3, 4), -0.2))
 
 
 def test_a_member_whose_gradient_its_optimizer_refuses_has_diverged_and_the_others_go_on():
@@ -235,15 +192,6 @@ def test_a_member_whose_gradient_its_optimizer_refuses_has_diverged_and_the_othe
         assert p[1].isnan().all()
 
 
-def test_any_other_error_of_an_optimizer_is_raised():
-    class Broken(Rebinding):
-        def step(self, closure=None):
-            raise RuntimeError("no such kernel")
-
-    with pytest.raises(RuntimeError, match="no such kernel"):
-        population(lambda named: Broken(tensors_of(named))).step(*batch(0), 0)
-
-
 STRANGER = nn.Linear(2, 2)
 
 
@@ -254,7 +202,7 @@ STRANGER = nn.Linear(2, 2)
         (lambda named: torch.optim.SGD(STRANGER.parameters()), "of 2 tensors that are not the member's"),
         (lambda named: torch.optim.SGD(tensors_of(named)[1:]), "leaves out 0.weight; expected every parameter"),
         (lambda named: [torch.optim.SGD(tensors_of(named))] * 2, "gives 0.weight, .* to two optimizers"),
-        ([FACTORIES["radam"]] * 2, "2 optimizer factories for 3 members; expected one, or one a member"),
+        ([FACTORIES["radam"]] * 2, "2 optimizer factories for 3 members; expected one, or one per member"),
     ],
 )
 def test_an_optimizer_that_does_not_fit_is_refused_before_the_first_step(factory, message):
@@ -271,24 +219,19 @@ def test_state_that_a_checkpoint_cannot_hold_is_named():
         instances.tensors()
 
 
-def test_two_parameters_with_one_gradient_each_have_their_own_to_write_to():
-    class Writing(torch.optim.Optimizer):
-        def __init__(self, params):
-            super().__init__(params, {})
-
+def test_gradients_may_be_written_to_also_those_that_are_expanded_or_of_two_parameters():
+    class Writing(Rebinding):
         def step(self, closure=None):
             for p in self.param_groups[0]["params"]:
-                p.grad.mul_(0.5)
-                p.data -= p.grad
+                p.grad.mul_(2)
+            super().step()
 
-    a, b = torch.zeros(1, 3), torch.zeros(1, 3)
-    gradient = torch.ones(1, 3)
-    stacks = {"a": a, "b": b}
-    Instances(views(stacks), lambda named: Writing([p for _, p in named]), (0,)).step_stacked(
-        stacks, {"a": gradient, "b": gradient}, 0
-    )
-    assert torch.equal(a, torch.full((1, 3), -0.5))
-    assert torch.equal(b, torch.full((1, 3), -0.5))
+    # As torch.func returns that of parameters that are only ever added, and that of a sum: one number expanded.
+    shared, expanded = torch.ones(1, 3), torch.ones(1, 1).expand(1, 3)
+    stacks = {name: torch.zeros(1, 3) for name in "abc"}
+    instances = Instances(views(stacks), lambda named: Writing(tensors_of(named)), (0,))
+    instances.step_stacked(stacks, {"a": shared, "b": shared, "c": expanded}, 0)
+    assert all(torch.allclose(p, torch.tensor(-0.2)) for p in stacks.values())
 
 
 def slowing(step: int) -> float:
@@ -296,7 +239,6 @@ def slowing(step: int) -> float:
 
 
 PACED = {
-    "adamw": lambda named: torch.optim.AdamW(tensors_of(named), lr=0.02, weight_decay=0.3),
     "sgd": lambda named: torch.optim.SGD(tensors_of(named), lr=0.1, momentum=0.9),
     "a tensor": lambda named: torch.optim.AdamW(tensors_of(named), lr=torch.tensor(0.02), foreach=False),
     "two groups": lambda named: torch.optim.SGD([{"params": [p], "lr": 0.1 / (1 + p.ndim)} for _, p in named]),

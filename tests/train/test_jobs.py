@@ -1,8 +1,9 @@
 import pytest
+import torch
 
 from muonlab.jobs.files import read_json
 from muonlab.train import jobs
-from muonlab.train.jobs import finish
+from muonlab.train.jobs import check_device, finish
 
 
 def done(context):
@@ -58,3 +59,12 @@ def test_a_result_may_be_its_text(tmp_path):
 def test_an_unknown_way_to_compile_is_named(tmp_path):
     with pytest.raises(ValueError, match="compile='allways'; expected auto, always or never"):
         finish(tmp_path, done, compile="allways")
+
+
+def test_a_device_that_is_not_there_is_named_with_what_is(monkeypatch):
+    check_device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device=mps has no float64"):
+        check_device("mps")
+    with pytest.raises(ValueError, match="device=tpu is not on this machine; there is cpu"):
+        check_device("tpu")

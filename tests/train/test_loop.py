@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from muonlab.jobs.files import read_json, read_lines
+from muonlab.jobs.files import read_json
 from muonlab.losses import softmax
 from muonlab.rules import sgd
 from muonlab.train import loop
@@ -99,7 +99,7 @@ def test_between_evaluations_that_are_far_apart_it_reports(make_context, monkeyp
 
 
 @pytest.mark.parametrize("build", ENGINES.values(), ids=ENGINES)
-@pytest.mark.parametrize("killed", [1, 4, 6])
+@pytest.mark.parametrize("killed", [1, 6])
 def test_killed_and_resumed_it_ends_with_the_same_bytes(make_context, tmp_path, monkeypatch, build, killed):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
 
@@ -113,24 +113,11 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(make_context, tmp_path, 
         run(make_context(tmp_path / "killed", report=stop), build, leaving=leaving)
     found, _ = run(make_context(tmp_path / "killed"), build, leaving=leaving)
     before = STEPS[STEPS.index(killed) - 1]
-    expected = (
-        f"goes on from step {before} with {3 if before < 1 else 2} members" if before else "starts with 3 members"
-    )
+    expected = f"goes on from step {before} with 2 members" if before else "starts with 3 members"
     assert expected in (tmp_path / "killed" / "log.txt").read_text().splitlines()[-2]
     assert (tmp_path / "killed/metrics.jsonl").read_bytes() == (tmp_path / "alone/metrics.jsonl").read_bytes()
     for name, tensor in alone.tensors().items():
         assert tensor.equal(found.tensors()[name]), name
-
-
-@pytest.mark.parametrize("content", [b"", b"torn"])
-def test_a_torn_checkpoint_means_a_new_start(make_context, tmp_path, content):
-    run(make_context(tmp_path / "alone"))
-    context = make_context(tmp_path / "torn")
-    (context.folder / "state.safetensors").write_bytes(content)
-    (context.folder / "metrics.jsonl").write_bytes(b'{"step":0}\n')
-    run(context)
-    assert (tmp_path / "torn/metrics.jsonl").read_bytes() == (tmp_path / "alone/metrics.jsonl").read_bytes()
-    assert len(read_lines(tmp_path / "torn/metrics.jsonl")) == len(STEPS)
 
 
 # -- how members are computed ----------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from muonlab.train import program
 from muonlab.train.program import compiled
@@ -32,16 +34,12 @@ def built(compiled_programs):
     return compiled_programs
 
 
-def test_it_is_the_function_on_other_values(built):
+def test_it_is_the_function_on_other_values_loaded_from_disk(built, monkeypatch):
+    monkeypatch.setattr(program, "_build", lambda *_: pytest.fail("compiled again"))
     found = compiled(function, example())
     x, y = (torch.full((4, 3), value) for value in (0.3, -2.0))
     for actual, expected in zip(found(x, y), function(x, y), strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
-
-
-def test_it_is_loaded_from_disk_where_it_lies(built, monkeypatch):
-    monkeypatch.setattr(program, "_build", lambda *_: pytest.fail("compiled again"))
-    assert compiled(function, example()) is not None
 
 
 def test_its_name_follows_from_operations_constants_shapes_and_dtypes():
@@ -84,18 +82,15 @@ def test_nothing_is_left_in_the_temporary_folder(built, tmp_path, monkeypatch):
         torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_what_a_killed_process_left_is_taken_away(compiled_programs):
-    def another(x, y):
-        return [(x - 2 * y).sigmoid()]
-
-    name = program.key(traced(another, example()), example())
-    compiled_programs.mkdir(exist_ok=True)
-    (compiled_programs / f".{name}.123.pt2").write_bytes(b"half")
-    assert compiled(another, example()) is not None
-    assert [path.name for path in compiled_programs.glob(f"*{name}*.pt2")] == [f"{name}.pt2"]
+def test_what_a_killed_process_left_is_taken_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", lambda _, package_path: Path(package_path).touch())
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda path: function)
+    (tmp_path / ".name.123.pt2").write_bytes(b"half")
+    assert program._build(traced(function, example()), tuple(example()), tmp_path / "name.pt2") is function
+    assert [path.name for path in tmp_path.iterdir()] == ["name.pt2"]
 
 
-def test_a_torn_program_is_compiled_anew(built, monkeypatch):
+def test_a_torn_program_is_compiled_again(built, monkeypatch):
     arguments = example()
     path = built / f"{program.key(traced(function, arguments), arguments)}.pt2"
     whole = path.read_bytes()
@@ -133,11 +128,14 @@ def test_without_a_compiler_it_stays_eager(tmp_path):
     assert list(tmp_path.glob("*.pt2")) == []
 
 
-def test_a_folder_that_cannot_be_made_is_no_hindrance(tmp_path, monkeypatch):
+def test_without_a_folder_it_stays_eager_and_what_cannot_be_traced_is_named_with_what_to_write(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MUONLAB_CACHE", str(tmp_path / "file" / "programs"))
     with pytest.warns(UserWarning, match="not compiled"):
         assert compiled(function, example()) is None
+    monkeypatch.setenv("MUONLAB_CACHE", str(tmp_path))
+    with pytest.warns(UserWarning, match=r"takes a number out of a tensor .*in place of F.one_hot .*torch.arange"):
+        assert compiled(lambda tokens: [F.one_hot(tokens, 5)], [torch.arange(5)]) is None
 
 
 def test_the_folder_is_the_users_cache(monkeypatch, tmp_path):

@@ -50,25 +50,17 @@ def test_a_budget_too_short_for_a_warm_up_has_none():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("step", "budget", "options", "message"),
     [
-        ((BUDGET, BUDGET), "step=40 is none of a budget of 40 steps; expected 0 to 39"),
-        ((-1, BUDGET), "step=-1 is none"),
-        ((0, 0), "step=0 is none of a budget of 0"),
+        (BUDGET, BUDGET, {}, "step=40 is outside of a budget of 40 steps; expected 0 to 39"),
+        (-1, BUDGET, {}, "step=-1 is outside"),
+        (0, 0, {}, "step=0 is outside of a budget of 0"),
+        (0, BUDGET, {"warmup": -0.1}, "warmup=-0.1 is out of range; expected a number from 0 to 1"),
+        (0, BUDGET, {"floor": 1.1}, "floor=1.1 is out of range"),
+        (0, BUDGET, {"floor": math.nan}, "floor=nan is out of range"),
+        (0, BUDGET, {"kind": "step"}, "kind='step' is unknown; expected one of constant, linear, cosine"),
     ],
 )
-def test_a_step_outside_of_the_budget_is_refused(arguments, message):
+def test_arguments_out_of_range_are_refused(step, budget, options, message):
     with pytest.raises(ValueError, match=message):
-        pace(*arguments)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
-@pytest.mark.parametrize("name", ["warmup", "floor"])
-def test_a_share_out_of_range_is_refused(name, share):
-    with pytest.raises(ValueError, match=f"{name}={share} is out of range; expected a number from 0 to 1"):
-        pace(0, BUDGET, **{name: share})
-
-
-def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="kind='step' is unknown; expected one of constant, linear, cosine"):
-        pace(0, BUDGET, kind="step")
+        pace(step, budget, **options)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Operation = Callable[[Tensor, Tensor, int], Tensor]
-
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -23,7 +21,7 @@ class Task:
         name: name of the task.
         inputs: (rows, T) token ids, int64.
         labels: (rows,) class indices, int64.
-        pairs: (rows,) int64; rows with one value are (a, b) and (b, a) of each other, or a row alone.
+        pairs: (rows,) int64, equal for (a, b) and (b, a) only.
         vocabulary: number of token ids.
         classes: number of classes.
         chance: accuracy of the best constant answer over all rows.
@@ -39,7 +37,7 @@ class Task:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What a net for the rows must fit, as of `muonlab.data.dataset.Dataset`."""
+        """What a net for the rows must fit, as in `muonlab.data.dataset.Dataset`."""
         return {"vocabulary": self.vocabulary, "classes": self.classes}
 
 
@@ -54,7 +52,7 @@ def _power(a: Tensor, b: Tensor, modulus: int) -> Tensor:
 
 
 # The operations of arXiv 2504.16041, table 1, and subtraction (the seventh task that its abstract counts).
-OPERATIONS: dict[str, Operation] = {
+OPERATIONS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "add": lambda a, b, p: (a + b) % p,
     "sub": lambda a, b, p: (a - b) % p,
     "mul": lambda a, b, p: a * b % p,
@@ -84,16 +82,18 @@ def build(name: str, *, modulus: int = 97, bits: int = 10, operator_token: bool 
         raise ValueError(f"unknown task {name!r}; expected one of {', '.join(TASKS)}")
     check(name, modulus, bits)
     if name == "parity":
-        return _parity(bits)
-    a, b = torch.meshgrid(torch.arange(modulus), torch.arange(modulus), indexing="ij")
-    a, b = a.flatten(), b.flatten()
-    if name == "div":
-        a, b = a[b != 0], b[b != 0]
-    operator, equals = torch.full_like(a, modulus), torch.full_like(a, modulus + operator_token)
-    columns = [a, operator, b, equals] if operator_token else [a, b, equals]
-    labels = OPERATIONS[name](a, b, modulus)
-    pairs = torch.minimum(a, b) * modulus + torch.maximum(a, b)
-    return _task(name, torch.stack(columns, dim=1), labels, pairs, modulus + operator_token + 1, modulus)
+        pairs = torch.arange(2**bits)
+        digits = pairs.unsqueeze(1) >> torch.arange(bits) & 1  # (rows, bits)
+        inputs, labels = torch.cat([digits, torch.full((len(pairs), 1), 2)], dim=1), digits.sum(dim=1) % 2
+        vocabulary, classes = 3, 2
+    else:
+        a, b = torch.cartesian_prod(torch.arange(modulus), torch.arange(int(name == "div"), modulus)).T
+        operator, equals = torch.full_like(a, modulus), torch.full_like(a, modulus + operator_token)
+        inputs = torch.stack([a, operator, b, equals] if operator_token else [a, b, equals], dim=1)  # (rows, T)
+        labels = OPERATIONS[name](a, b, modulus)
+        pairs = torch.minimum(a, b) * modulus + torch.maximum(a, b)
+        vocabulary, classes = modulus + operator_token + 1, modulus
+    return Task(name, inputs, labels, pairs, vocabulary, classes, labels.bincount().max().item() / len(labels))
 
 
 def check(name: str, modulus: int, bits: int) -> None:
@@ -115,24 +115,8 @@ def num_rows(name: str, modulus: int, bits: int) -> int:
     return modulus * (modulus - 1 if name == "div" else modulus)
 
 
-def _parity(bits: int) -> Task:
-    rows = torch.arange(2**bits)
-    digits = rows.unsqueeze(1) >> torch.arange(bits) & 1  # (rows, bits)
-    inputs = torch.cat([digits, torch.full((len(rows), 1), 2)], dim=1)
-    return _task("parity", inputs, digits.sum(dim=1) % 2, rows, vocabulary=3, classes=2)
-
-
-def _task(name: str, inputs: Tensor, labels: Tensor, pairs: Tensor, vocabulary: int, classes: int) -> Task:
-    chance = labels.bincount().max().item() / len(labels)
-    return Task(name, inputs, labels, pairs, vocabulary, classes, chance)
-
-
 def num_train(train_share: float, rows: int) -> int:
-    """Return round(train_share * rows).
-
-    Raises:
-        ValueError: one side would be empty.
-    """
+    """Return round(train_share * rows); raise ValueError where one side would be empty."""
     number = round(train_share * rows) if 0 < train_share < 1 else 0
     if not 0 < number < rows:
         raise ValueError(
@@ -145,7 +129,7 @@ def num_train(train_share: float, rows: int) -> int:
 def split(
     task: Task, train_share: float, generator: torch.Generator, *, pairs_together: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return the row indices of a random train and validation set.
+    """Return the row indices of a random train and validation set, two int64 tensors.
 
     Args:
         task: the rows to divide.
@@ -153,9 +137,6 @@ def split(
             that members stack.
         generator: source of the permutation, on the CPU.
         pairs_together: put (a, b) and (b, a) on the same side, so that a commutative answer cannot be copied.
-
-    Returns:
-        Indices of the train rows and of the validation rows, two int64 tensors.
 
     Raises:
         ValueError: the share leaves one side empty.
@@ -168,8 +149,10 @@ def split(
     order = torch.randperm(len(size), generator=generator)
     is_train_group = torch.zeros(len(size), dtype=torch.bool)
     is_train_group[order[size[order].cumsum(0) <= size_of_train]] = True
-    if int(size[is_train_group].sum()) < size_of_train:  # a pair did not fit: the next row that stands alone does, or
-        alone = order[size[order] == 1]  # the pair comes in for one that has
+    if int(size[is_train_group].sum()) < size_of_train:
+        # One row is missing, as the next pair has two: take the next row without a partner, or, where all of those are
+        # taken, the pair in exchange for one of them.
+        alone = order[size[order] == 1]
         waiting = alone[~is_train_group[alone]]
         if len(waiting):
             is_train_group[waiting[0]] = True

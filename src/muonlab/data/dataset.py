@@ -1,8 +1,9 @@
 """The protocol of a data set: examples in three splits, what a net for it must fit, and its corruptions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, cast
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -40,7 +41,7 @@ class Sheet:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     picture: Tensor | None = None
-    lines: tuple[tuple[str, ...], ...] = field(default=())
+    lines: tuple[tuple[str, ...], ...] = ()
 
 
 class Dataset(Protocol):
@@ -50,7 +51,7 @@ class Dataset(Protocol):
         train, validation, test: splits that share no example, each in a random order.
         sizes: what a net for these examples must fit, as arguments of its constructor, such as classes.
         corruptions: names of the corruptions, in the order of a report; () where there are none.
-        padding: token id that marks what is no text; None where there is none.
+        padding: token id that fills short texts up; None where there is none.
     """
 
     @property
@@ -75,6 +76,29 @@ class Dataset(Protocol):
         ...
 
 
+class Lazy:
+    """The splits of a data set that is read, and divided, when one of them is first asked for."""
+
+    @cached_property
+    def _splits(self) -> Sequence[Examples]:
+        raise NotImplementedError
+
+    @property
+    def train(self) -> Examples:
+        """Examples to train on."""
+        return self._splits[0]
+
+    @property
+    def validation(self) -> Examples:
+        """Examples to choose by."""
+        return self._splits[1]
+
+    @property
+    def test(self) -> Examples:
+        """Examples to test on."""
+        return self._splits[2]
+
+
 @dataclass(frozen=True, eq=False)
 class Tensors:
     """A data set of tensors, such as a user's own.
@@ -84,7 +108,7 @@ class Tensors:
 
     Example:
         >>> import torch
-        >>> data = Tensors(*((torch.zeros(n, 4), torch.arange(n) % 3) for n in (12, 6, 6)))
+        >>> data = Tensors(*(Examples(torch.zeros(n, 4), torch.arange(n) % 3) for n in (12, 6, 6)))
         >>> data.sizes, data.test.chance
         ({'inputs': 4, 'classes': 3}, 0.3333333333333333)
     """
@@ -96,18 +120,18 @@ class Tensors:
     padding = None
 
     def __post_init__(self):
+        shape = tuple(self.train.inputs.shape[1:])
         for name in SPLITS:
             inputs, labels = getattr(self, name)
             if not 0 < len(inputs) == len(labels):
                 raise DataError(
                     f"the {name} split has {len(inputs)} inputs and {len(labels)} labels; expected as many, and some"
                 )
-            if inputs.shape[1:] != self.train[0].shape[1:]:
+            if inputs.shape[1:] != shape:
                 raise DataError(
-                    f"the {name} split has inputs of shape {tuple(inputs.shape[1:])}, the train split of "
-                    f"{tuple(self.train[0].shape[1:])}; expected one shape"
+                    f"the {name} split has inputs of shape {tuple(inputs.shape[1:])}, the train split of {shape}; "
+                    "expected one shape"
                 )
-            object.__setattr__(self, name, Examples(inputs, labels))
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -127,31 +151,3 @@ class Tensors:
     def sheet(self) -> Sheet:
         """Return a sheet without rows."""
         return Sheet((), ())
-
-
-def as_dataset(made: Any, name: str) -> Dataset:
-    """Return what a user's function made as a data set.
-
-    Args:
-        made: a `Dataset`; or three pairs of inputs (N, ...) and labels (N,), in a sequence or under the names of the
-            splits.
-        name: of the function, for messages.
-
-    Raises:
-        DataError: something else.
-    """
-    if isinstance(made, Mapping) and {*made} == {*SPLITS}:
-        return as_dataset([made[split] for split in SPLITS], name)
-    if all(hasattr(made, each) for each in (*SPLITS, "sizes", "corrupted")):
-        return cast("Dataset", made)
-    is_three = isinstance(made, (tuple, list)) and len(made) == len(SPLITS)
-    if not is_three or not all(_is_pair(part) for part in made):
-        raise DataError(
-            f"{name} returned a {type(made).__name__}; expected a data set, or (inputs, labels) of train, validation "
-            "and test"
-        )
-    return Tensors(*(Examples(*part) for part in made))
-
-
-def _is_pair(part: Any) -> bool:
-    return isinstance(part, (tuple, list)) and len(part) == 2 and all(isinstance(each, Tensor) for each in part)

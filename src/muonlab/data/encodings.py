@@ -2,8 +2,8 @@
 
 import codecs
 import re
-from dataclasses import dataclass
 from encodings.aliases import aliases
+from typing import NamedTuple
 
 from muonlab.data.sources import DataError, check_name
 
@@ -21,8 +21,7 @@ CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
 MAX_SHARE_OF_CONTROLS = 0.02
 
 
-@dataclass(frozen=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A text, the encoding it was read in, and the number of places where bytes were replaced by U+FFFD."""
 
     text: str
@@ -31,24 +30,15 @@ class Decoded:
 
 
 def decode(data: bytes, source: str, encoding: str | None = None) -> Decoded:
-    r"""Return the characters of a text.
-
-    The encoding that is found is, in this order: that of a byte order mark; UTF-8 where all bytes are valid; UTF-8 with
-    replacements where at least as many characters of several bytes are valid as places are not (in another encoding
-    such sequences hardly occur by chance); cp1252 or latin-1. These two differ in the bytes 80 to 9f alone, which are
-    punctuation in cp1252 but for five that it lacks, and control characters in latin-1, which no text has: so it is
-    cp1252, unless most of the bytes of that range are among the five.
+    r"""Return the characters of a text, without a byte order mark, its lines as they are.
 
     Args:
         data: the bytes.
         source: where they are from, for messages.
-        encoding: name of the encoding; None finds it.
-
-    Returns:
-        The text without a byte order mark, its lines as they are.
+        encoding: name of the encoding; None finds it (`find`).
 
     Raises:
-        DataError: the encoding is not known, or none is given and the bytes are no text or UTF-16 without a mark.
+        DataError: the encoding is not known, or none is given and the bytes are not a text or UTF-16 without a mark.
     """
     encoding = encoding or find(data, source)
     try:
@@ -64,10 +54,16 @@ def decode(data: bytes, source: str, encoding: str | None = None) -> Decoded:
 
 
 def find(data: bytes, source: str) -> str:
-    """Return the encoding that `decode` takes where none is given.
+    """Return the encoding of a text.
+
+    In this order: that of a byte order mark; UTF-8 where all bytes are valid; UTF-8 with replacements where at least as
+    many characters of several bytes are valid as places are not (in another encoding such sequences hardly occur by
+    chance); cp1252 or latin-1. These two differ in the bytes 80 to 9f alone, which are punctuation in cp1252 but for
+    five that it lacks, and control characters in latin-1, which no text has: so it is cp1252, unless most of the bytes
+    of that range are among the five.
 
     Raises:
-        DataError: so many of the bytes are control characters that it is no text, or UTF-16 without a byte order mark.
+        DataError: many of the bytes are control characters: not a text, or UTF-16 without a byte order mark.
     """
     for mark, encoding in MARKS:
         if data.startswith(mark):

@@ -1,7 +1,8 @@
-"""Choice and split of examples: pure functions of the labels and a seed."""
+"""Labelled examples as one frozen object, with its subsets and splits: functions of the labels and a seed."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,47 +10,70 @@ from torch import Tensor
 from muonlab.data.sources import DataError, check_name
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """Something a reader left out.
-
-    Attributes:
-        name: the file, row or line.
-        reason: why.
-    """
+class Skipped(NamedTuple):
+    """A file, row or line that a reader left out, and why. The words go into result.json, so they stay as they are."""
 
     name: str
     reason: str
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Indices of the examples of three parts: int64, ascending, disjoint, together every example once.
-
-    Attributes:
-        train: (rows,) trained on.
-        validation: (rows,) to choose settings by.
-        test: (rows,) to report.
-    """
+class Split(NamedTuple):
+    """Rows of the examples of three parts: int64, ascending, disjoint, together every example once."""
 
     train: Tensor
     validation: Tensor
     test: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """Some of the examples, under labels of their own.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Labelled:
+    """Examples with their classes.
 
     Attributes:
-        rows: (rows,) indices of the examples, int64, ascending.
-        labels: (rows,) their class indices among `classes`, int64.
-        classes: names of the classes, in the order of the labels.
+        labels: (N,) class indices, int64.
+        classes: names of the classes; `classes[labels[i]]` is that of example i.
+        is_test: (N,) bool, the examples of the source's own test set; all False where it has none.
+        groups: (N,) int64; `split` keeps examples of one class and group in one part. None: each on its own.
+        source: where they come from.
+        skipped: what was left out.
     """
 
-    rows: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    is_test: Tensor
+    groups: Tensor | None = None
+    source: str
+    skipped: tuple[Skipped, ...] = ()
+
+    # Attributes with a row per example, further to labels and is_test.
+    by_example: ClassVar[tuple[str, ...]] = ("groups",)
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of the best constant answer over all examples."""
+        return self.labels.bincount().max().item() / len(self.labels)
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the source has a test set of its own."""
+        return bool(self.is_test.any())
+
+    def names_of_skipped(self) -> str:
+        """Return a line for each of the first of them."""
+        named = "".join(f"\n  {item.name}: {item.reason}" for item in self.skipped[:5])
+        return named + (f"\n  and {len(self.skipped) - 5} more" if len(self.skipped) > 5 else "")
+
+
+Some = TypeVar("Some", bound=Labelled)
+
+
+class Choice(TypedDict, total=False):
+    """The examples to keep, as arguments of `subset` and of what reads and then chooses."""
+
+    classes: Iterable[object] | None
+    per_class: int | None
+    test_per_class: int | None
+    seed: int
 
 
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -82,25 +106,28 @@ def wanted_classes(classes: Iterable[object] | None, known: Sequence[str], sourc
     return wanted
 
 
-def choose(
-    labels: Tensor,
-    is_test: Tensor,
-    names: Sequence[str],
-    source: str,
+def check_limits(per_class: int | None, test_per_class: int | None) -> tuple[int | None, int | None]:
+    """Return limits on the examples per class, outside the test set and within; raise DataError for one below 1."""
+    for key, limit in (("per_class", per_class), ("test_per_class", test_per_class)):
+        if limit is not None and limit < 1:
+            raise DataError(f"{key}={limit} is too small; expected at least 1, or nothing for all examples")
+    return per_class, test_per_class
+
+
+def subset(
+    data: Some,
     *,
     classes: Iterable[object] | None = None,
     per_class: int | None = None,
     test_per_class: int | None = None,
     seed: int = 0,
-) -> Choice:
+) -> Some:
     """Return the examples of some classes, relabelled 0, 1, ... in the order given, and at most so many of each.
 
     Args:
-        labels: (rows,) class indices.
-        is_test: (rows,) bool, the examples of the source's own test set.
-        names: names of the classes.
-        source: what the examples are of, for messages.
-        classes: names of the classes to keep (numbers do); None keeps all as they are.
+        data: the whole set.
+        classes: names of the classes to keep (numbers do); None keeps all. To transfer between halves of the digits:
+            `subset(images, classes=range(5))` and `subset(images, classes=range(5, 10))`, each with labels 0 to 4.
         per_class: number of examples of each class outside the test set; None keeps all.
         test_per_class: the same within the test set.
         seed: which examples a limit keeps.
@@ -108,45 +135,38 @@ def choose(
     Raises:
         DataError: an unknown class, one given twice, fewer than two classes, or fewer examples than asked for.
     """
-    wanted = wanted_classes(classes, names, source)
-    for key, limit in (("per_class", per_class), ("test_per_class", test_per_class)):
-        check_limit(key, limit)
-    if test_per_class is not None and not bool(is_test.any()):
-        raise DataError(f"test_per_class={test_per_class}, but {source} has no test set; leave it out")
+    wanted = wanted_classes(classes, data.classes, data.source)
+    sides = (("per_class", ~data.is_test, per_class), ("test_per_class", data.is_test, test_per_class))
+    check_limits(per_class, test_per_class)
+    if test_per_class is not None and not data.has_test:
+        raise DataError(f"test_per_class={test_per_class}, but {data.source} has no test set; leave it out")
     generator = torch.Generator().manual_seed(seed)
-    rows, relabelled = [], []
+    rows, labels = [], []
     for new, name in enumerate(wanted):
-        of_class = labels == list(names).index(name)
-        for key, side, limit in (("per_class", ~is_test, per_class), ("test_per_class", is_test, test_per_class)):
+        of_class = data.labels == data.classes.index(name)
+        for key, side, limit in sides:
             members = (of_class & side).nonzero().squeeze(1)
-            order = torch.randperm(len(members), generator=generator)
+            order = torch.randperm(len(members), generator=generator)  # drawn also for no limit: one stream for all
             if limit is not None and len(members) < limit:
                 raise DataError(
-                    f"{key}={limit}, but {source} has only {len(members)} examples of class {name!r}"
-                    f"{' in its test set' if side is is_test else ''}; ask for at most that many"
+                    f"{key}={limit}, but {data.source} has only {len(members)} examples of class {name!r}"
+                    f"{' in its test set' if side is data.is_test else ''}; ask for at most that many"
                 )
             rows.append(members if limit is None else members[order[:limit]])
-            relabelled.append(torch.full((len(rows[-1]),), new))
+            labels.append(torch.full((len(rows[-1]),), new))
     chosen, position = torch.cat(rows).sort()
-    return Choice(chosen, torch.cat(relabelled)[position], wanted)
+    by_example: dict[str, Any] = {name: _at(getattr(data, name), chosen) for name in data.by_example}
+    labels = torch.cat(labels)[position]
+    return replace(data, labels=labels, classes=wanted, is_test=data.is_test[chosen], **by_example)
 
 
-def check_limit(key: str, limit: int | None) -> None:
-    """Raise DataError where a limit on the examples per class is below 1."""
-    if limit is not None and limit < 1:
-        raise DataError(f"{key}={limit} is too small; expected at least 1, or nothing for all examples")
+def _at(values: Tensor | Sequence[Any] | None, rows: Tensor) -> Any:
+    if values is None or isinstance(values, Tensor):
+        return None if values is None else values[rows]
+    return tuple(values[row] for row in rows.tolist())
 
 
-def split(
-    labels: Tensor,
-    is_test: Tensor,
-    names: Sequence[str],
-    *,
-    validation: float = 0.1,
-    test: float = 0.2,
-    seed: int = 0,
-    groups: Tensor | None = None,
-) -> Split:
+def split(data: Labelled, *, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Split:
     """Return a random train, validation and test part with about the same share of every class.
 
     Of the n examples of a class outside the source's test set, validation and test have round(share * n) each, with
@@ -154,19 +174,15 @@ def split(
     test set, that is the test part, and `test` is not used.
 
     Args:
-        labels: (rows,) class indices.
-        is_test: (rows,) bool, the examples of the source's own test set.
-        names: names of the classes.
+        data: the set to divide.
         validation: share of the examples outside the test set, in (0, 1).
         test: share of the examples, in (0, 1); for a source without a test set.
         seed: which of the splits.
-        groups: (rows,) int64; examples of one class and group go to the same part. None: each on its own.
 
     Raises:
         DataError: shares out of range, or a class with fewer examples or groups than there are parts.
     """
-    has_test = bool(is_test.any())
-    shares = {"validation": validation} if has_test else {"validation": validation, "test": test}
+    shares = {"validation": validation} if data.has_test else {"validation": validation, "test": test}
     for key, share in shares.items():
         if not 0 < share < 1:
             raise DataError(f"{key}={share} is out of range; expected a share between 0 and 1")
@@ -175,27 +191,25 @@ def split(
             f"validation={validation} and test={test} leave nothing to train on; expected less than 1 together"
         )
     generator = torch.Generator().manual_seed(seed)
-    parts: dict[str, list[Tensor]] = {"train": [], "validation": [], "test": [is_test.nonzero().squeeze(1)]}
-    for label, name in enumerate(names):
-        members = ((labels == label) & ~is_test).nonzero().squeeze(1)
-        own = members if groups is None else groups[members]
-        _, unit, sizes = own.unique(return_inverse=True, return_counts=True)
-        left = torch.randperm(len(sizes), generator=generator).tolist()
-        size = sizes.tolist()
-        part_of = ["train"] * len(size)
+    parts: dict[str, list[Tensor]] = {"train": [], "validation": [], "test": [data.is_test.nonzero().squeeze(1)]}
+    for label, name in enumerate(data.classes):
+        members = ((data.labels == label) & ~data.is_test).nonzero().squeeze(1)
+        own = members if data.groups is None else data.groups[members]
+        _, unit, sizes = own.unique(return_inverse=True, return_counts=True)  # a unit: an example, or a group of them
+        size, left = sizes.tolist(), torch.randperm(len(sizes), generator=generator).tolist()
         if len(left) <= len(shares):
-            units = "examples" if groups is None else f"examples in {len(size)} groups"
+            units = "examples" if data.groups is None else f"examples in {len(size)} groups"
             raise DataError(
-                f"class {name!r} has {len(members)} {units}{' outside the test set' if has_test else ''}; a split "
+                f"class {name!r} has {len(members)} {units}{' outside the test set' if data.has_test else ''}; a split "
                 f"needs {len(shares) + 1}, to train on and for {' and '.join(shares)}: give more, or leave it out"
             )
+        part_of = ["train"] * len(size)
         for place, (key, share) in enumerate(shares.items()):
             for taken in _fill(left, size, round(share * len(members)), len(shares) - place):
                 part_of[taken] = key
             left = [item for item in left if part_of[item] == "train"]
         for key in parts:
-            is_in = torch.tensor([part == key for part in part_of])
-            parts[key].append(members[is_in[unit]])
+            parts[key].append(members[torch.tensor([part == key for part in part_of])[unit]])
     return Split(**{key: torch.cat(rows).sort().values for key, rows in parts.items()})
 
 

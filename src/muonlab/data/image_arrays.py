@@ -11,6 +11,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,16 @@ def is_idx(name: str) -> bool:
 def read_idx(path: str | Path, class_names: Sequence[str] | None = None) -> Images:
     """Return the images of IDX files, whose labels are in the file of that name with "labels" for "images".
 
-    Args:
-        path: a file of images, or a folder with train-images... and, for a test set, t10k-images... or test-images...
-        class_names: names of the labels 0, 1, ...; None names each label by its number.
+    The path is that of a file of images, or of a folder with train-images... and, for a test set, t10k-images... or
+    test-images... Class names are as of `from_arrays`.
 
     Raises:
-        DataError: a file that is missing, torn or no IDX, labels that do not fit the images or the names.
+        DataError: a file that is missing, torn or of another format, labels that do not fit the images or the names.
     """
     place = existing(path)
     if not place.is_dir():
         return from_arrays(str(path), *_idx_pair(place), class_names=class_names)
+    # In reverse order, so that of a name with and without .gz the plain file is taken.
     files = {file.name.removesuffix(".gz"): file for file in sorted(place.iterdir(), reverse=True) if is_idx(file.name)}
     tests = [file for name, file in sorted(files.items()) if re.search("t10k|test", name, re.IGNORECASE)]
     trains = [file for _, file in sorted(files.items()) if file not in tests]
@@ -64,7 +65,7 @@ def read_idx(path: str | Path, class_names: Sequence[str] | None = None) -> Imag
             f"{path} has the IDX images {', '.join(sorted(files)) or '(none)'}; expected one train-images... and at "
             "most one t10k-images... or test-images...; give the path of one file"
         )
-    test = _idx_pair(tests[0]) if tests else (None, None)
+    test = _idx_pair(tests[0]) if tests else ()
     return from_arrays(str(path), *_idx_pair(trains[0]), *test, class_names=class_names)
 
 
@@ -74,7 +75,7 @@ def _idx_pair(images: Path) -> tuple[Tensor, Tensor]:
     labels = next((file for file in places if file.exists()), None)
     if labels is None or labels == images:
         raise DataError(
-            f"{images} has no labels beside it; expected a file of images named ...images-idx3-ubyte, and in the same "
+            f"{images} has no file of labels; expected a file of images named ...images-idx3-ubyte, and in the same "
             f"folder {places[0].name} (or with .gz)"
         )
     return read_idx_array(images), read_idx_array(labels)
@@ -84,7 +85,7 @@ def read_idx_array(path: str | Path) -> Tensor:
     """Return the array of one IDX file, plain or gzipped, with the shape and type it says.
 
     Raises:
-        DataError: missing, torn, no gzip where the first bytes say so, no IDX, or shorter or longer than it says.
+        DataError: missing, torn, no gzip where the first bytes say so, not IDX, or shorter or longer than it says.
     """
     data = read_bytes(path)
     if data[:2] == b"\x1f\x8b":
@@ -95,17 +96,16 @@ def read_idx_array(path: str | Path) -> Tensor:
     dtype = IDX_TYPES.get(data[2]) if len(data) >= 4 and data[:2] == b"\0\0" else None
     if dtype is None:
         raise DataError(
-            f"{path} is no IDX file: it begins with {data[:4].hex(' ')}; expected 00 00, a type "
+            f"{path} is not an IDX file: it begins with {data[:4].hex(' ')}; expected 00 00, a type "
             f"({', '.join(f'{code:02x}' for code in IDX_TYPES)}) and the number of axes, such as 00 00 08 03"
         )
     start = 4 + 4 * data[3]
     shape = [int.from_bytes(data[place : place + 4], "big") for place in range(4, start, 4)]
     expected, found = math.prod(shape) * dtype.itemsize, len(data) - start
     if found != expected or not shape:
-        state = "torn" if found < expected else "too long"
         raise DataError(
-            f"{path} is {state}: it says it holds {' x '.join(map(str, shape)) or 'no'} numbers, {expected} bytes, but "
-            f"has {max(found, 0)}; fetch it again"
+            f"{path} is {'torn' if found < expected else 'too long'}: it says it holds "
+            f"{' x '.join(map(str, shape)) or 'no'} numbers, {expected} bytes, but has {max(found, 0)}; fetch it again"
         )
     if not expected:
         raise DataError(f"{path} holds no numbers ({' x '.join(map(str, shape))}); expected at least one example")
@@ -115,12 +115,10 @@ def read_idx_array(path: str | Path) -> Tensor:
 
 
 def read_npz(path: str | Path, class_names: Sequence[str] | None = None) -> Images:
-    """Return the images of a .npz file. Needs NumPy.
+    """Return the images of a .npz file, which needs NumPy. Class names are as of `from_arrays`.
 
-    Args:
-        path: a file with the keys x_train, y_train, x_test, y_test (the last two may be absent), or train_images,
-            train_labels, ..., or images, labels. Other keys are named in `skipped`.
-        class_names: names of the labels 0, 1, ...; None names each label by its number.
+    It has the keys x_train, y_train, x_test, y_test (the last two may be absent), or train_images, train_labels, ...,
+    or images, labels. Other keys are named in `skipped`.
 
     Raises:
         DataError: missing, torn, no such keys, arrays of Python objects, of a wrong shape or type, labels that do not
@@ -128,7 +126,7 @@ def read_npz(path: str | Path, class_names: Sequence[str] | None = None) -> Imag
     """
     numpy = package("numpy", "numpy", "reading .npz files")
     place = existing(path)
-    read_bytes(place)  # missing, empty or a folder: said as everywhere
+    read_bytes(place)  # raises for an empty file or a folder
     try:
         # Opened here: NumPy leaves a file that it cannot read open.
         with place.open("rb") as file, numpy.load(file, allow_pickle=False) as archive:
@@ -142,9 +140,8 @@ def read_npz(path: str | Path, class_names: Sequence[str] | None = None) -> Imag
             f"{path} cannot be read as .npz ({error}); expected arrays of numbers saved by numpy.savez, without Python "
             "objects: save or fetch it again"
         ) from error
-    images = from_arrays(str(path), *arrays, class_names=class_names)
     skipped = tuple(Skipped(key, f"not one of the keys {', '.join(used)}") for key in keys if key not in used)
-    return Images(images.images, images.labels, images.classes, images.is_test, images.source, skipped)
+    return replace(from_arrays(str(path), *arrays, class_names=class_names), skipped=skipped)
 
 
 def _npz_keys(keys: list[str], source: str) -> list[str]:
@@ -158,7 +155,7 @@ def _npz_keys(keys: list[str], source: str) -> list[str]:
 def _tensor(array: Any, what: str, numpy: Any) -> Tensor:
     if array.dtype.kind not in "buif":
         raise DataError(f"{what} has the type {array.dtype}; expected numbers")
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch does not compute with wide unsigned integers
         array = array.astype(numpy.int64)
     return torch.from_numpy(numpy.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
 
@@ -183,32 +180,32 @@ def from_arrays(
         class_names: names of the labels 0, 1, ...; None makes each number among the labels a class.
 
     Raises:
-        DataError: wrong shapes or types, values that are not finite, labels out of range, one class only.
+        DataError: wrong shapes or types, values that are not finite, labels out of range, a name of a class given
+            twice, one class only.
     """
     sides = [(images, labels, source)]
     if test_images is not None and test_labels is not None:
         sides.append((test_images, test_labels, f"the test set of {source}"))
     pixels = [_pixels(array, name) for array, _, name in sides]
-    numbers = [_numbers(array, len(array_of_images), name) for array_of_images, array, name in sides]
+    numbers = [_numbers(array, len(of), name) for of, array, name in sides]
     if len({(array.shape[1:], array.dtype) for array in pixels}) > 1:
-        kinds = " and ".join(f"{list(array.shape[1:])} {str(array.dtype).removeprefix('torch.')}" for array in pixels)
+        kinds = " and ".join(f"{list(array.shape[1:])} {_type(array)}" for array in pixels)
         raise DataError(
             f"{source} has images to train on and test images of {kinds}; expected one number of channels, height, "
             "width and type"
         )
     if class_names is None:
         values = numbers[0].unique()
-        names = tuple(str(value) for value in values.tolist())
+        names = tuple(map(str, values.tolist()))
         expected = f"one of {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}, the labels of its training set"
     else:
         values, names = torch.arange(len(class_names)), tuple(class_names)
         expected = f"0 to {len(names) - 1}, for the {len(names)} class names"
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"class_names has {twice[0]!r} twice; give every class a name of its own")
     check_classes(names, source)
     for array, (_, _, name) in zip(numbers, sides, strict=True):
-        strange = ~torch.isin(array, values)
-        if bool(strange.any()):
-            place = int(strange.nonzero()[0])
-            raise DataError(f"{name} has the label {int(array[place])} at {place}, out of range; expected {expected}")
+        _check_labels(array, ~torch.isin(array, values), name, expected)
     return Images(
         images=torch.cat(pixels),
         labels=torch.searchsorted(values, torch.cat(numbers)),
@@ -234,12 +231,9 @@ def _pixels(images: Tensor, source: str) -> Tensor:
     if images.dtype == torch.uint8:
         return images
     if not images.is_floating_point():
-        raise DataError(
-            f"{source} has images of {str(images.dtype).removeprefix('torch.')}; expected uint8 (0 to 255) or a float "
-            "type"
-        )
+        raise DataError(f"{source} has images of {_type(images)}; expected uint8 (0 to 255) or a float type")
     finite = images.isfinite().flatten(1).all(dim=1)
-    if not bool(finite.all()):
+    if not finite.all():
         place = int((~finite).nonzero()[0])
         raise DataError(f"{source} has a value in image {place} that is not finite; mend it or leave the image out")
     return images.float()
@@ -254,14 +248,15 @@ def _numbers(labels: Tensor, num_images: int, source: str) -> Tensor:
     if labels.is_floating_point():
         raise DataError(f"{source} has labels of a float type; expected whole numbers from 0")
     labels = labels.long()
-    if bool((labels < 0).any()):
-        place = int((labels < 0).nonzero()[0])
-        raise DataError(f"{source} has the label {int(labels[place])} at {place}, out of range; expected 0 or more")
+    _check_labels(labels, labels < 0, source, "0 or more")
     return labels
 
 
-def check_class_names(class_names: Sequence[str] | None) -> None:
-    """Raise DataError where a name of a class is given twice."""
-    for name in class_names or ():
-        if list(class_names or ()).count(name) > 1:
-            raise DataError(f"class_names has {name!r} twice; give every class a name of its own")
+def _check_labels(labels: Tensor, is_wrong: Tensor, source: str, expected: str) -> None:
+    if is_wrong.any():
+        place = int(is_wrong.nonzero()[0])
+        raise DataError(f"{source} has the label {int(labels[place])} at {place}, out of range; expected {expected}")
+
+
+def _type(array: Tensor) -> str:
+    return str(array.dtype).removeprefix("torch.")

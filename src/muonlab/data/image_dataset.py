@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from muonlab.data import images
-from muonlab.data.dataset import DATA_SEED, Examples, Sheet
-from muonlab.data.images import Images
+from muonlab.data.dataset import DATA_SEED, Examples, Lazy, Sheet
+from muonlab.data.examples import split
+from muonlab.data.image_set import Images
 from muonlab.data.sources import DataError
 from muonlab.measure.corrupt_images import CORRUPTIONS, contact_sheet, corrupt, image_seeds
 
@@ -23,7 +23,7 @@ class _Part(NamedTuple):
     rows: Tensor  # (N,) in the whole
 
 
-class ImageDataset:
+class ImageDataset(Lazy):
     """Images of some classes.
 
     Args:
@@ -68,20 +68,19 @@ class ImageDataset:
 
     @cached_property
     def _parts(self) -> list[_Part]:
-        """Train, validation and test."""
-        split = images.split(self.images, validation=self._validation, test=self._test_share, seed=DATA_SEED)
-        generator = torch.Generator().manual_seed(DATA_SEED)
-        parts = []
-        for rows in (split.train, split.validation, split.test):
+        parts, generator = [], torch.Generator().manual_seed(DATA_SEED)
+        for rows in split(self.images, validation=self._validation, test=self._test_share, seed=DATA_SEED):
             rows = rows[torch.randperm(len(rows), generator=generator)]
-            parts.append(_Part(_in_unit_interval(self.images.images[rows]), self.images.labels[rows], rows))
-        if self._limit is not None and not bool(self.images.is_test.any()):
+            pixels = self.images.images[rows]
+            pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+            parts.append(_Part(pixels, self.images.labels[rows], rows))
+        if self._limit is not None and not self.images.has_test:
             parts[0] = _first_of_each(parts[0], *self._limit, self.images.source)
         return parts
 
     @cached_property
     def scaling(self) -> Scaling:
-        """Mean and deviation."""
+        """Mean and deviation of the channels, by which inputs are standardised."""
         if isinstance(self._scaling, ImageDataset):
             return self._scaling.scaling
         if self._scaling is not None:
@@ -92,26 +91,11 @@ class ImageDataset:
 
     def _inputs(self, pixels: Tensor) -> Tensor:
         mean, deviation = self.scaling
-        return (pixels - mean) / deviation
+        return (pixels - mean) / deviation  # (N, C, H, W)
 
     @cached_property
     def _splits(self) -> list[Examples]:
         return [Examples(self._inputs(part.pixels), part.labels) for part in self._parts]
-
-    @property
-    def train(self) -> Examples:
-        """The images to train on."""
-        return self._splits[0]
-
-    @property
-    def validation(self) -> Examples:
-        """The images to choose by."""
-        return self._splits[1]
-
-    @property
-    def test(self) -> Examples:
-        """The images to test on."""
-        return self._splits[2]
 
     def corrupted(self, name: str, severity: int, number: int) -> Examples:
         """Return the first test images under a corruption."""
@@ -124,12 +108,7 @@ class ImageDataset:
         return Sheet(CORRUPTIONS, tuple(map(str, range(6))), picture=picture)
 
 
-def _in_unit_interval(values: Tensor) -> Tensor:
-    return values.float() / 255 if values.dtype == torch.uint8 else values.float()
-
-
 def _first_of_each(part: _Part, name: str, limit: int, source: str) -> _Part:
-    """Return the first images of each class of a part."""
     fewest = int(part.labels.bincount().min())
     if fewest < limit:
         raise DataError(

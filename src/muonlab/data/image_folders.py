@@ -8,26 +8,25 @@
 import io
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
-from muonlab.data.examples import Skipped, check_limit, class_order, wanted_classes
-from muonlab.data.image_set import Images, size_of
+from muonlab.data.examples import Choice, Skipped, check_limits, class_order, wanted_classes
+from muonlab.data.image_set import Images, Size, sides_of
 from muonlab.data.sources import DataError, check_name, existing, package
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+KINDS = ", ".join(SUFFIXES)
 TRAIN = "train"
 TESTS = ("test", "val", "validation")  # the first that is there is the test set
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One image file: its name in the folder or zip, its class and whether it is of the test set."""
 
     name: str
@@ -35,54 +34,43 @@ class Entry:
     is_test: bool
 
 
-def read(
-    path: str | Path,
-    *,
-    size: int | tuple[int, int] | None = None,
-    classes: Iterable[object] | None = None,
-    per_class: int | None = None,
-    test_per_class: int | None = None,
-    seed: int = 0,
-) -> Images:
+def read(path: str | Path, *, size: Size | None = None, **choice: Unpack[Choice]) -> Images:
     """Return the images of a folder or zip of class folders.
 
-    A file that is no image or a broken one is skipped and named. Where any image has colour, all are RGB. Images of
-    16 bits keep the upper 8, and transparency is dropped.
+    A file that is not an image or a broken one is skipped and named. Where any image has colour, all are RGB. Images of
+    16 bits keep the upper 8, and transparency is dropped. Only the files of the choice are opened, and where it has
+    limits, they are drawn until enough have been read; labels and `Images.classes` count all classes.
 
     Args:
         path: the folder or the .zip.
         size: side, or (height, width), that every image is stretched to (bilinear, antialiased).
-        classes: the classes whose files are opened; None opens all. Labels and `Images.classes` count all of them.
-        per_class: number of images of each class outside the test set after which no more are opened; None opens all.
-        test_per_class: the same within the test set.
-        seed: which images a limit opens.
+        **choice: as of `muonlab.data.examples.subset`.
 
     Raises:
-        DataError: nothing there, no zip, no images, no class folders, one class only, a test class that train lacks,
-            a class of which no image can be read, images of different sizes without `size`, or Pillow is not installed.
+        DataError: nothing there, not a zip, no images, no class folders, one class only, a test class that train
+            lacks, a class of which no image can be read, images of different sizes without `size`, or Pillow is not
+            installed.
     """
     pillow = package("PIL.Image", "pillow", "reading JPEG and PNG files")
-    sides = None if size is None else size_of(size)
-    limits = {False: per_class, True: test_per_class}
-    check_limit("per_class", per_class)
-    check_limit("test_per_class", test_per_class)
+    sides = None if size is None else sides_of(size)
+    limits = check_limits(choice.get("per_class"), choice.get("test_per_class"))
     with _opened(existing(path)) as (names, read_file):
         entries, skipped = layout(names, str(path))
         known = class_order(entry.label for entry in entries if not entry.is_test)
-        wanted = wanted_classes(classes, known, str(path))
+        wanted = wanted_classes(choice.get("classes"), known, str(path))
         groups: dict[tuple[bool, str], list[Entry]] = {}
         for entry in entries:
             groups.setdefault((entry.is_test, entry.label), []).append(entry)
         for (_, label), group in groups.items():
             check_name("class", label, known, f"it has {group[0].name}, but its training folder has")
         taken: list[tuple[Entry, Tensor]] = []
-        generator = torch.Generator().manual_seed(seed)
-        for is_test in (False, True):
+        generator = torch.Generator().manual_seed(choice.get("seed", 0))
+        for is_test, limit in zip((False, True), limits, strict=True):
             for label in (name for name in known if name in wanted):
                 group = groups.get((is_test, label), [])
-                if limits[is_test] is not None:
+                if limit is not None:
                     group = [group[place] for place in torch.randperm(len(group), generator=generator)]
-                images = _decode_some(group, limits[is_test], read_file, pillow, sides, skipped, taken[:1])
+                images = _decode_some(group, limit, read_file, pillow, sides, skipped, taken[:1])
                 if group and not images:
                     raise DataError(
                         f"{path} has no image of class {label!r} that can be read: of its {len(group)} files the first "
@@ -116,14 +104,14 @@ def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(
-            f"{path} is no zip that can be read ({error}); expected a folder, or a .zip that is whole: fetch it again"
+            f"{path} cannot be read as a zip ({error}); expected a folder, or a .zip that is whole: fetch it again"
         ) from error
     with archive:
         yield sorted(archive.namelist()), archive.read
 
 
 def layout(names: Sequence[str], source: str) -> tuple[list[Entry], list[Skipped]]:
-    """Return what the files of a folder are by their names alone, and those that are no images.
+    """Return what the files of a folder are by their names alone, and what is left out.
 
     Args:
         names: paths with "/", relative to the folder; those of folders end with "/".
@@ -139,39 +127,37 @@ def layout(names: Sequence[str], source: str) -> tuple[list[Entry], list[Skipped
     if not images:
         found = f"{len(files)} files, the first of them {files[0]}, but no image" if files else "no image"
         raise DataError(
-            f"{source} holds {found}; expected class folders of {', '.join(SUFFIXES)} files, such as "
-            f"{source}/cat/1.jpg (a zip within a folder is given by its own path)"
+            f"{source} holds {found}; expected class folders of {KINDS} files, such as {source}/cat/1.jpg (a zip "
+            "within a folder is given by its own path)"
         )
-    skipped = [
-        Skipped(name, f"not a {', '.join(SUFFIXES)} file") for name in files if not name.lower().endswith(SUFFIXES)
-    ]
+    skipped = [Skipped(name, f"not a {KINDS} file") for name in files if not name.lower().endswith(SUFFIXES)]
     start = _depth_of_wrapping([paths[name] for name in images])
     heads = {paths[name][start].lower() for name in images if len(paths[name]) > start + 1}
     if heads and heads <= set(TESTS):
         raise DataError(f"{source} has {' and '.join(sorted(heads))}/ but no {TRAIN}/; expected both, or class folders")
-    test = next((name for name in TESTS if name in heads), None) if TRAIN in heads else None
+    has_parts = TRAIN in heads
+    test = next((name for name in TESTS if name in heads), None) if has_parts else None
     entries = []
     for name in images:
-        parts = paths[name][start:]
-        head = parts[0].lower()
-        if TRAIN in heads and head not in (TRAIN, test):
+        head, *inner = paths[name][start:]
+        if has_parts and head.lower() not in (TRAIN, test):
             skipped.append(Skipped(name, f"stands beside {TRAIN}/ and is not read"))
-            continue
-        inner = parts[1:] if TRAIN in heads else parts
-        if len(inner) < 2:
+        elif len(inner) < 1 + has_parts:
             skipped.append(Skipped(name, "stands in no class folder"))
-            continue
-        entries.append(Entry(name, inner[0], TRAIN in heads and head == test))
+        else:
+            entries.append(Entry(name, inner[0] if has_parts else head, has_parts and head.lower() == test))
     if not entries:
         raise DataError(
             f"{source} has {len(images)} images but no class folders; expected one folder per class, such as "
             f"{source}/cat/{PurePosixPath(images[0]).name}"
         )
-    depth = start + 1 + (TRAIN in heads)
+    depth = start + 1 + has_parts
     filled = {paths[entry.name][:depth] for entry in entries}
-    empty = [name for name in paths if name.endswith("/") and len(paths[name]) == depth and paths[name] not in filled]
-    outside = [name for name in empty if TRAIN in heads and paths[name][start].lower() not in (TRAIN, test)]
-    return entries, skipped + [Skipped(name, "a folder without images") for name in empty if name not in outside]
+    for name, parts in paths.items():
+        is_empty = name.endswith("/") and len(parts) == depth and parts not in filled
+        if is_empty and (not has_parts or parts[start].lower() in (TRAIN, test)):
+            skipped.append(Skipped(name, "a folder without images"))
+    return entries, skipped
 
 
 def _is_hidden(part: str) -> bool:
@@ -201,7 +187,7 @@ def _decode_some(
     """Return the first `limit` images that can be read; name the others in `skipped`."""
     taken: list[tuple[Entry, Tensor]] = []
     for entry in group:
-        if limit is not None and len(taken) == limit:
+        if len(taken) == limit:
             break
         try:
             pixels = decode(read_file(entry.name), pillow, sides)
@@ -233,11 +219,8 @@ def decode(data: bytes, pillow: Any, sides: tuple[int, int] | None = None) -> Te
 
     Args:
         data: the file.
-        pillow: the module PIL.Image.
+        pillow: the module PIL.Image, whose many errors for broken files are the caller's.
         sides: (height, width) to stretch it to.
-
-    Raises:
-        Exception: whatever Pillow raises for a broken file.
     """
     with pillow.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
         if image.mode.startswith("I"):  # 16 bits: Pillow would clip them at 255, so keep the upper byte of each
@@ -249,8 +232,7 @@ def decode(data: bytes, pillow: Any, sides: tuple[int, int] | None = None) -> Te
         else:
             # By way of RGBA: Pillow warns of a palette with transparency otherwise.
             image = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
-        if sides is not None and image.size != (sides[1], sides[0]):
-            image = image.resize((sides[1], sides[0]), pillow.Resampling.BILINEAR)
-        channels = len(image.getbands())
+        if sides is not None and image.size != sides[::-1]:
+            image = image.resize(sides[::-1], pillow.Resampling.BILINEAR)
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-        return pixels.view(image.height, image.width, channels).permute(2, 0, 1)
+        return pixels.view(image.height, image.width, -1).permute(2, 0, 1)  # (C, H, W)

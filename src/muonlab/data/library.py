@@ -14,7 +14,7 @@ from pathlib import Path
 from muonlab.data.encodings import decode, with_newlines
 from muonlab.data.sources import DataError
 
-# Not sources of the library: tests, what is installed beside it, and pydoc_data, which is the documentation again.
+# Not sources of the library: tests, installed packages, and pydoc_data, which is the documentation again.
 OTHER_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "pydoc_data"}
 # Packages of some size with several modules, in every Python since 3.11 and in what Linux distributions keep of it.
 PACKAGES = ("asyncio", "email", "importlib", "multiprocessing", "urllib", "xml")
@@ -27,11 +27,7 @@ def version() -> str:
 
 
 def documentation() -> dict[str, str]:
-    """Return the text of every topic of Python's documentation that pydoc has, in the order of their names.
-
-    Raises:
-        DataError: this Python was installed without it.
-    """
+    """Return the text of every topic of Python's documentation that pydoc has, in the order of their names."""
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
@@ -43,18 +39,11 @@ def sources(limit: int | None = None) -> dict[str, str]:
     """Return the text of the standard library's files, without its tests.
 
     They come in an order that follows from a hash of their names: a limit then takes a mixture, not the letters A to C.
-
-    Args:
-        limit: bytes of UTF-8 after which the rest is left out, the last file cut; None takes all.
-
-    Raises:
-        DataError: a limit below 1, or a Python without the sources of its library.
+    It counts bytes of UTF-8 and cuts the last file; None takes all.
     """
-    if limit is not None and limit < 1:
-        raise DataError(f"limit={limit} is too small; expected at least 1 byte")
     texts: dict[str, str] = {}
     left = limit
-    for name in sorted(_files(), key=_hash):
+    for name in sorted(_files(), key=lambda name: hashlib.sha256(name.encode()).hexdigest()):
         text = _text(name)
         if left is not None:
             if left <= 0:
@@ -87,28 +76,17 @@ def _text(name: str) -> str:
     return with_newlines(decode(_files()[name].read_bytes(), name).text)
 
 
-def _hash(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
-
-
 def packages(length: int = PASSAGE) -> list[tuple[str, str, str]]:
     """Return the task of telling which package of the standard library a passage of source is from.
 
-    A module gives passages of consecutive lines. So that the answer is not simply written there, lines are left out
-    that name one of the packages, that import, that are comments at the top of a file, and those of 20 characters or
-    more that stand in several modules (licences, conventions). Parts of a split that share no module share no source.
-
-    Args:
-        length: characters that a passage has at least.
+    A module gives passages of consecutive lines, of `length` characters or a few more. So that the answer is not simply
+    written there, lines are left out that name one of the packages, that import, that are comments at the top of a
+    file, and those of 20 characters or more that several modules have (licences, conventions). Parts of a split that
+    share no module share no source.
 
     Returns:
         (package, module, passage), in the order of the names and then of the file.
-
-    Raises:
-        DataError: a length below 1, or a package that this Python lacks.
     """
-    if length < 1:
-        raise DataError(f"length={length} is too small; expected at least 1 character")
     found = []
     lines = {name: _own_lines(_text(name)) for name in sorted(_files()) if name.split("/")[0] in PACKAGES}
     num_modules = Counter(line for own in lines.values() for line in {line.strip() for line in own})

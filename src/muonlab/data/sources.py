@@ -1,4 +1,4 @@
-"""Common parts of all readers: their error, names nearly right, files, packages that may be absent."""
+"""What all readers share: their error, hints for misspelt names, files, packages that may be absent."""
 
 import difflib
 import importlib
@@ -9,23 +9,22 @@ from typing import Any
 
 
 class DataError(ValueError):
-    """Data or a choice that a user can mend: the message names what is wrong, what was expected and what to do."""
+    """A fault in data or in a choice that a user can mend: the message says what was expected and what to do."""
 
 
-def check_name(kind: str, name: str, known: Iterable[str], where: str = "") -> None:
-    """Raise DataError where the name is not a known one, with the nearest that is.
+def check_name(kind: str, name: str, known: Iterable[str], where: str = "expected one of") -> None:
+    """Raise DataError for an unknown name, with the nearest known one.
 
     Args:
         kind: what the name is of, such as "class".
         name: the name given.
         known: the names there are.
-        where: what has them, such as a file; put before the list.
+        where: what has them, such as a file; put before their list.
     """
     names = list(known)
-    if name in names:
-        return
-    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    raise DataError(f"unknown {kind} {name!r}; {_hint(name, names)}{where or 'expected one of'} {listed}")
+    if name not in names:
+        listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        raise DataError(f"unknown {kind} {name!r}; {_hint(name, names)}{where} {listed}")
 
 
 def _hint(name: str, names: list[str]) -> str:
@@ -34,14 +33,14 @@ def _hint(name: str, names: list[str]) -> str:
 
 
 def existing(path: str | Path, others: Iterable[str] = ()) -> Path:
-    """Return the path of a file or folder that is there.
+    """Return the path of a file or folder that exists and may be read.
 
     Args:
-        path: where a user says it is.
-        others: names that would have done instead of a path, such as "digits".
+        path: given by a user.
+        others: names that could have been given instead of a path, such as "digits".
 
     Raises:
-        DataError: there is nothing; with the nearest name beside it.
+        DataError: nothing there; the message names the nearest file in the same folder.
     """
     place = Path(path).expanduser()
     try:
@@ -49,21 +48,17 @@ def existing(path: str | Path, others: Iterable[str] = ()) -> Path:
             if not os.access(place, os.R_OK):
                 raise DataError(f"{path} may not be read; check its permissions")
             return place
-        beside = [str(place.parent / item.name) for item in place.parent.iterdir()] if place.parent.is_dir() else []
+        neighbours = [str(place.parent / item.name) for item in place.parent.iterdir()] if place.parent.is_dir() else []
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
     names = list(others)
     either = f" or one of {', '.join(names)}" if names else ""
-    near = _hint(str(place), [*names, *sorted(beside)])
+    near = _hint(str(place), [*names, *sorted(neighbours)])
     raise DataError(f"there is no file or folder {str(path)!r}; {near}expected a path{either}")
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Return the bytes of a file that has some.
-
-    Raises:
-        DataError: it is missing, a folder, empty or may not be read.
-    """
+    """Return the bytes of a file; raise DataError where it is missing, a folder, empty or may not be read."""
     place = existing(path)
     if place.is_dir():
         raise DataError(f"{path} is a folder; expected a file")
@@ -77,15 +72,12 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def package(module: str, install: str, purpose: str) -> Any:
-    """Return an optional package's module.
+    """Return an optional package's module; raise DataError where it is not installed.
 
     Args:
         module: its dotted name.
-        install: what `pip install` calls it.
-        purpose: what cannot be done without it.
-
-    Raises:
-        DataError: it is not installed.
+        install: its name for `pip install`.
+        purpose: what needs it.
     """
     try:
         return importlib.import_module(module)

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from muonlab.data.encodings import lines_of
 from muonlab.data.examples import Skipped
@@ -13,8 +13,7 @@ TEXT_COLUMN, LABEL_COLUMN = "text", "label"
 MOST_ALONE = 5  # labels on one line only that a small file of examples may well have
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """Labels, texts of the same number, and the lines or rows that were left out."""
 
     labels: tuple[str, ...]
@@ -25,12 +24,8 @@ class Rows:
 def label_first(text: str, source: str, *, sublabels: bool = False) -> Rows:
     r"""Return the rows of lines such as "1 a good film" or, as in TREC, "DESC:manner How did serfdom develop ?".
 
-    The label ends at the first space or tab. Empty lines are passed over; a line without a text is skipped and named.
-
-    Args:
-        text: the whole text.
-        source: where it is from, for messages.
-        sublabels: whether "DESC:manner" is a class; else the class is what stands before the colon.
+    The label ends at the first space or tab, and at the first colon unless `sublabels` are asked for. Empty lines are
+    passed over; a line without a text is skipped and named.
 
     Raises:
         DataError: no such lines, or labels of which most stand on one line only: a text without labels.
@@ -63,14 +58,7 @@ def columns(
 
     A row with more or fewer fields than names, or with an empty label or text, is skipped and named. Fields may stand
     in double quotes; a table of tabs whose quotes do not pair is read with quotes as ordinary characters. Commas are
-    separators, or semicolons where the first row has no comma.
-
-    Args:
-        text: the whole table.
-        source: where it is from, for messages.
-        tabs: whether tabs separate the fields.
-        text_column: name of the column of texts; None is "text".
-        label_column: name of the column of labels; None is "label".
+    separators, or semicolons where the first row has no comma. The columns are "text" and "label" by default.
 
     Raises:
         DataError: no rows, a column that is not there or there twice, or quotes that do not pair.

@@ -1,45 +1,23 @@
 """Texts for language modelling and for classification: those that come with Python, or a user's own files.
 
 text = language("documentation")
-parts = windows(text.text, length=128)
-
 passages = examples("packages")
 parts = split(passages, seed=0)
-tokenizer = Characters(passages.texts[row] for row in parts.train)
-padded = pad(passages.texts, length=256, tokenizer=tokenizer)
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import torch
-from torch import Tensor
 
-from muonlab.data import examples as choices
 from muonlab.data import library
 from muonlab.data.encodings import Decoded, decode, with_newlines
-from muonlab.data.examples import Skipped, Split, check_classes, class_order
+from muonlab.data.examples import Choice, Labelled, check_classes, class_order, split, subset
 from muonlab.data.sources import DataError, check_name, existing, read_bytes
 from muonlab.data.tables import Rows, columns, label_first
-from muonlab.data.tokens import Bytes, Characters, Trained
-from muonlab.data.windows import Padded, Windows, pad, windows
 
-__all__ = [
-    "Bytes",
-    "Characters",
-    "Padded",
-    "Passages",
-    "Text",
-    "Trained",
-    "Windows",
-    "examples",
-    "language",
-    "pad",
-    "split",
-    "subset",
-    "windows",
-]
+__all__ = ["Passages", "Text", "examples", "language", "split", "subset"]
 
 LANGUAGE = ("documentation", "sources")
 EXAMPLES = ("packages",)
@@ -67,55 +45,38 @@ class Text:
         return f"{self.source}: {len(self.text)} characters, {self.encoding}, {self.num_replaced} places replaced"
 
 
-@dataclass(frozen=True, eq=False)
-class Passages:
-    """Texts with their classes.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Passages(Labelled):
+    """Texts with their classes. Those of one document, and those that are the same, have one group.
 
     Attributes:
         texts: (N,) texts.
-        labels: (N,) class indices, int64.
-        classes: names of the classes; `classes[labels[i]]` is that of text i.
-        is_test: (N,) bool, the texts of the source's own test set; all False where it has none.
-        groups: (N,) int64; texts of one group are of one document, or the same text again. `split` keeps those of one
-            class and group in one part.
-        source: where they come from.
         encoding: what the bytes were read as.
         num_replaced: number of places with invalid bytes, each now U+FFFD.
-        skipped: the lines or rows that were left out, and why.
     """
 
     texts: tuple[str, ...]
-    labels: Tensor
-    classes: tuple[str, ...]
-    is_test: Tensor
-    groups: Tensor
-    source: str
     encoding: str
     num_replaced: int = 0
-    skipped: tuple[Skipped, ...] = ()
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of the best constant answer over all texts."""
-        return self.labels.bincount().max().item() / len(self.labels)
+    by_example = (*Labelled.by_example, "texts")
 
     @property
     def num_repeated(self) -> int:
-        """Number of texts of the source's test set that stand outside of it too."""
-        known = {text for text, is_test in zip(self.texts, self.is_test.tolist(), strict=True) if not is_test}
-        return sum(text in known for text, is_test in zip(self.texts, self.is_test.tolist(), strict=True) if is_test)
+        """Number of texts of the source's test set that are also outside of it."""
+        sides: dict[bool, list[str]] = {False: [], True: []}
+        for text, is_test in zip(self.texts, self.is_test.tolist(), strict=True):
+            sides[is_test].append(text)
+        known = set(sides[False])
+        return sum(text in known for text in sides[True])
 
     def __str__(self) -> str:
         num_test = int(self.is_test.sum())
         repeated = f", {self.num_repeated} of which stand outside of it too" if num_test else ""
-        text = (
+        return (
             f"{self.source}: {len(self.texts)} texts ({num_test} of them its test set{repeated}), "
             f"{len(self.classes)} classes, {self.encoding}, {self.num_replaced} places replaced, "
-            f"{len(self.skipped)} lines skipped"
+            f"{len(self.skipped)} lines skipped{self.names_of_skipped()}"
         )
-        named = "".join(f"\n  {item.name}: {item.reason}" for item in self.skipped[:5])
-        more = f"\n  and {len(self.skipped) - 5} more" if len(self.skipped) > 5 else ""
-        return text + named + more
 
 
 def language(source: str | Path = LANGUAGE[0], *, encoding: str | None = None, limit: int | None = None) -> Text:
@@ -128,18 +89,16 @@ def language(source: str | Path = LANGUAGE[0], *, encoding: str | None = None, l
         limit: bytes of UTF-8 after which the rest is left out; None takes all.
 
     Raises:
-        DataError: no such file, an empty one, one that is no text, an unknown encoding, a limit below 1.
+        DataError: no such file, an empty one, one that is not a text, an unknown encoding, a limit below 1.
     """
     if limit is not None and limit < 1:
         raise DataError(f"limit={limit} is too small; expected at least 1 byte")
-    if str(source) == "sources":
-        found = library.sources(limit)
+    if str(source) in LANGUAGE:
+        is_documentation = str(source) == "documentation"
+        found = library.documentation() if is_documentation else library.sources(limit)
+        kind = "topics" if is_documentation else "sources"
         text = library.first("\n".join(found.values()), limit)
-        return Text(text, f"{len(found)} sources of {library.version()}", "utf-8")
-    if str(source) == "documentation":
-        found = library.documentation()
-        text = library.first("\n".join(found.values()), limit)
-        return Text(text, f"{len(found)} topics of {library.version()}", "utf-8")
+        return Text(text, f"{len(found)} {kind} of {library.version()}", "utf-8")
     decoded = _decoded(source, encoding, LANGUAGE)
     text = library.first(with_newlines(decoded.text), limit)
     if not text.strip():
@@ -154,7 +113,7 @@ def _decoded(source: str | Path, encoding: str | None, others: tuple[str, ...]) 
         such = f", such as {', '.join(inside)} in it" if inside else ""
         raise DataError(f"{source} is a folder; expected a file of text{such}")
     if path.suffix.lower() in BINARY:
-        raise DataError(f"{source} is no text but {path.suffix}; expected .txt, .csv, .tsv or lines with a label first")
+        raise DataError(f"{source} is a {path.suffix} file; expected .txt, .csv, .tsv or lines with a label first")
     return decode(read_bytes(path), str(source), encoding)
 
 
@@ -166,10 +125,7 @@ def examples(
     text_column: str | None = None,
     label_column: str | None = None,
     sublabels: bool = False,
-    classes: Iterable[object] | None = None,
-    per_class: int | None = None,
-    test_per_class: int | None = None,
-    seed: int = 0,
+    **choice: Unpack[Choice],
 ) -> Passages:
     """Return labelled texts. Nothing is downloaded.
 
@@ -182,10 +138,7 @@ def examples(
         text_column: of a table; None is "text".
         label_column: of a table; None is "label".
         sublabels: of lines with the label first: whether "DESC:manner" is a class, or "DESC".
-        classes: names of the classes to keep (numbers do), relabelled in this order; None keeps all.
-        per_class: number of texts of each class outside the test set; None keeps all.
-        test_per_class: the same within the test set.
-        seed: which texts a limit keeps.
+        **choice: which of them, as of `subset`.
 
     Raises:
         DataError: whatever is wrong with the source or the choice; the message says what to do.
@@ -198,18 +151,16 @@ def examples(
         files = [source] if test is None else [source, test]
         decoded = [_decoded(file, encoding, EXAMPLES) for file in files]
         rows = []
-        for file, found in zip(files, decoded, strict=True):
+        for file, found in zip(map(str, files), decoded, strict=True):
             if (suffix := Path(file).suffix.lower()) in TABLES:
-                tabs = suffix == ".tsv"
-                rows.append(
-                    columns(found.text, str(file), tabs=tabs, text_column=text_column, label_column=label_column)
-                )
+                named = {"text_column": text_column, "label_column": label_column}
+                rows.append(columns(found.text, file, tabs=suffix == ".tsv", **named))
             elif text_column or label_column:
                 raise DataError(f"text_column and label_column are for .csv and .tsv; {file} is neither")
             else:
-                rows.append(label_first(found.text, str(file), sublabels=sublabels))
-        passages = _of_rows([str(file) for file in files], rows, decoded)
-    return subset(passages, classes=classes, per_class=per_class, test_per_class=test_per_class, seed=seed)
+                rows.append(label_first(found.text, file, sublabels=sublabels))
+        passages = _of_rows(list(map(str, files)), rows, decoded)
+    return subset(passages, **choice)
 
 
 def _of_rows(names: list[str], rows: list[Rows], decoded: list[Decoded]) -> Passages:
@@ -231,7 +182,7 @@ def _of_rows(names: list[str], rows: list[Rows], decoded: list[Decoded]) -> Pass
         encoding=" and ".join(dict.fromkeys(found.encoding for found in decoded)),
         num_replaced=sum(found.num_replaced for found in decoded),
         skipped=tuple(
-            item if len(names) == 1 else replace(item, name=f"{name}, {item.name}")
+            item if len(names) == 1 else item._replace(name=f"{name}, {item.name}")
             for name, side in zip(names, rows, strict=True)
             for item in side.skipped
         ),
@@ -249,69 +200,4 @@ def _packages() -> Passages:
         groups=torch.tensor([modules.index(module) for _, module, _ in found]),
         source=f"passages of {len(modules)} modules of {library.version()}",
         encoding="utf-8",
-    )
-
-
-def subset(
-    passages: Passages,
-    *,
-    classes: Iterable[object] | None = None,
-    per_class: int | None = None,
-    test_per_class: int | None = None,
-    seed: int = 0,
-) -> Passages:
-    """Return the texts of some classes, relabelled in the order given, and at most so many of each.
-
-    Args:
-        passages: the whole set.
-        classes: names of the classes to keep (numbers do); None keeps all.
-        per_class: number of texts of each class outside the test set; None keeps all.
-        test_per_class: the same within the test set.
-        seed: which texts a limit keeps.
-
-    Raises:
-        DataError: an unknown class, one given twice, fewer than two classes, or fewer texts than asked for.
-    """
-    choice = choices.choose(
-        passages.labels,
-        passages.is_test,
-        passages.classes,
-        passages.source,
-        classes=classes,
-        per_class=per_class,
-        test_per_class=test_per_class,
-        seed=seed,
-    )
-    return replace(
-        passages,
-        texts=tuple(passages.texts[row] for row in choice.rows.tolist()),
-        labels=choice.labels,
-        classes=choice.classes,
-        is_test=passages.is_test[choice.rows],
-        groups=passages.groups[choice.rows],
-    )
-
-
-def split(passages: Passages, *, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Split:
-    """Return a random train, validation and test part with about the same share of every class.
-
-    Texts of one document, and texts that are the same, go to one part.
-
-    Args:
-        passages: the set to divide.
-        validation: share of the texts outside the test set, in (0, 1).
-        test: share of all texts, in (0, 1), for a source without a test set; else its own test set is the test part.
-        seed: which of the splits.
-
-    Raises:
-        DataError: shares out of range, or a class with fewer texts or documents than there are parts.
-    """
-    return choices.split(
-        passages.labels,
-        passages.is_test,
-        passages.classes,
-        validation=validation,
-        test=test,
-        seed=seed,
-        groups=passages.groups,
     )

@@ -14,7 +14,7 @@ TOKENIZERS = ("bytes", "characters")
 
 
 class Tokenizer(Protocol):
-    """What turns a text to token ids.
+    """A map from texts to token ids and back.
 
     Attributes:
         vocabulary: number of token ids, `padding` included.
@@ -33,6 +33,11 @@ class Tokenizer(Protocol):
         ...
 
 
+def _ids(data: bytes, dtype: torch.dtype) -> Tensor:
+    """Return the numbers that bytes hold, as int64; torch.frombuffer refuses an empty buffer."""
+    return torch.frombuffer(bytearray(data), dtype=dtype).long() if data else torch.empty(0, dtype=torch.int64)
+
+
 class Bytes:
     """The bytes of UTF-8: ids 0 to 255, and 256 for padding."""
 
@@ -41,11 +46,10 @@ class Bytes:
 
     def encode(self, text: str) -> Tensor:
         """Return the bytes of a text, (T,) int64; a lone surrogate, which UTF-8 lacks, is "?"."""
-        data = bytearray(text.encode("utf-8", "replace"))
-        return torch.frombuffer(data, dtype=torch.uint8).long() if data else torch.empty(0, dtype=torch.int64)
+        return _ids(text.encode("utf-8", "replace"), torch.uint8)
 
     def decode(self, tokens: Tensor) -> str:
-        """Return the text of (T,) ids, padding left out, U+FFFD for what is no UTF-8 (such as half a character)."""
+        """Return the text of (T,) ids, padding left out, U+FFFD for invalid UTF-8 (such as half a character)."""
         return bytes(tokens[tokens != self.padding].tolist()).decode("utf-8", "replace")
 
 
@@ -65,8 +69,7 @@ class Characters:
             raise DataError("there are no characters to make a vocabulary of; expected a text that is not empty")
         self._points = _code_points(self.characters)
         self.unknown = len(self.characters)
-        self.padding = self.unknown + 1
-        self.vocabulary = self.unknown + 2
+        self.padding, self.vocabulary = self.unknown + 1, self.unknown + 2
 
     def encode(self, text: str) -> Tensor:
         """Return the ids of a text's characters, (T,) int64."""
@@ -80,15 +83,12 @@ class Characters:
 
 
 def _code_points(text: str) -> Tensor:
-    data = bytearray(text.encode(f"utf-32-{'le' if sys.byteorder == 'little' else 'be'}", "surrogatepass"))
-    return torch.frombuffer(data, dtype=torch.int32).long() if data else torch.empty(0, dtype=torch.int64)
+    order = "le" if sys.byteorder == "little" else "be"
+    return _ids(text.encode(f"utf-32-{order}", "surrogatepass"), torch.int32)
 
 
 class Trained:
     """A tokenizer in a file of the package `tokenizers`, such as the tokenizer.json of a model, and an id for padding.
-
-    Args:
-        path: the file.
 
     Raises:
         DataError: no such file, the package is not installed, or it cannot read the file.
@@ -100,7 +100,7 @@ class Trained:
         try:
             self._inner: Any = tokenizers.Tokenizer.from_file(str(place))
         except Exception as error:  # the package raises Exception itself
-            raise DataError(f"{path} is no tokenizer that can be read ({error}); expected a tokenizer.json") from error
+            raise DataError(f"{path} cannot be read as a tokenizer ({error}); expected a tokenizer.json") from error
         self._inner.no_padding()
         self._inner.no_truncation()
         self.padding = max(self._inner.get_vocab().values(), default=-1) + 1  # the size, unless it has gaps

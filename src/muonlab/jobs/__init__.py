@@ -1,1 +1,1 @@
-"""Where cells run: jobs go in, events come out."""
+"""Where jobs run: jobs go in, events come out."""

@@ -13,7 +13,7 @@ MAX_DIFF_CHARACTERS = 100_000
 
 
 def record(*, threads: int) -> dict:
-    """Return the environment as plain JSON: what env.json holds beside the times.
+    """Return the environment as plain JSON: what env.json holds besides the times.
 
     Args:
         threads: torch threads in each worker.

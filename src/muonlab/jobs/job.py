@@ -102,20 +102,9 @@ class StudyFile(BaseModel):
         """The last request."""
         return self.requests[-1]
 
-    @property
-    def preset(self) -> str:
-        """Preset of the newest request."""
-        return self.newest.preset
-
-    @property
-    def settings(self) -> dict[str, list[str]]:
-        """Settings of the newest request."""
-        return self.newest.settings
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Config of the newest request."""
-        return self.newest.config
+    preset = property(lambda self: self.newest.preset)
+    settings = property(lambda self: self.newest.settings)
+    config = property(lambda self: self.newest.config)
 
 
 @dataclass(frozen=True)
@@ -153,17 +142,8 @@ class JobRecord:
 
     def as_json(self) -> dict[str, Any]:
         """Return the job as plain JSON; docs/files.md states the keys."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "case": self.case,
-            "arm": self.arm,
-            "role": self.role,
-            "requests": list(self.requests),
-            "status": self.status,
-            "reason": self.reason,
-            "config": self.config,
-            "result": self.result,
+        keys = ("id", "name", "case", "arm", "role", "requests", "status", "reason", "config", "result")
+        return {key: getattr(self, key) for key in keys} | {
             "members": (self.result or {}).get("members", []),
             "seconds": self.seconds,
             "seconds_per_member_step": self.environment.get("seconds_per_member_step"),

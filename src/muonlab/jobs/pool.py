@@ -31,15 +31,12 @@ Kind = Literal["started", "progress", "finished", "retried", "failed", "set asid
 class Event:
     """Something that happened to a job.
 
-    Attributes:
-        kind: started (detail has name and cost), progress (what the worker reports: step, budget and often alive),
-            finished, retried or failed (detail has reason), set aside (a file that could not be read; detail has
-            reason), or tick where nothing has happened for a while.
-        job: id of the job; empty for a tick.
+    The detail of started has name and cost; of progress what the worker reports: step, budget and often alive; of
+    retried, failed and set aside (a file that could not be read) a reason. A tick says that nothing has happened.
     """
 
     kind: Kind
-    job: str
+    job: str  # id; empty for a tick
     detail: dict[str, Any] = field(default_factory=dict)
 
 
@@ -209,5 +206,5 @@ class Pool:
 
 def _how(code: int) -> str:
     if code == -9:
-        return "killed by signal 9, often for want of memory"
+        return "killed by signal 9, often because memory ran out"
     return f"killed by signal {-code}" if code < 0 else f"exit status {code}"

@@ -55,11 +55,6 @@ def explain(error: OSError, folder: Path) -> str:
 def create(folder: Path, study: str, preset: str, settings: Mapping[str, list[str]], config: Mapping[str, Any]) -> None:
     """Make the folder hold a request, the newest. Earlier ones stay, with their jobs; the same again is kept once.
 
-    Args:
-        folder: the study's folder; made if missing.
-        study: its name.
-        preset, settings, config: see `Request`.
-
     Raises:
         StudyError: the folder holds something else, or cannot be written.
     """

@@ -25,7 +25,7 @@ def import_string(target: str) -> Callable[..., Any]:
 def main() -> None:
     """Serve jobs until standard input closes."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a job prints is no event: it goes to standard error
+    os.dup2(2, 1)  # what a job prints is not an event: it goes to standard error
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_receive, args=(jobs,), daemon=True).start()
     while True:

@@ -1,34 +1,35 @@
-"""The fifteen image corruptions of Hendrycks & Dietterich at five severities, batched, noise an image's own."""
+"""The fifteen image corruptions of Hendrycks & Dietterich at five severities, batched, with randomness per image."""
 
-import difflib
 from collections.abc import Sequence
 from zlib import crc32
 
 import torch
 from torch import Tensor
 
-from muonlab.measure.corruptions import blur, digital, jpeg, noise, weather
+from muonlab.measure.corruptions import blur, check, digital, jpeg, noise, weather
 from muonlab.measure.corruptions.draws import fold
 
 FUNCTIONS = {
-    "gaussian_noise": noise.gaussian_noise,
-    "shot_noise": noise.shot_noise,
-    "impulse_noise": noise.impulse_noise,
-    "defocus_blur": blur.defocus_blur,
-    "glass_blur": blur.glass_blur,
-    "motion_blur": blur.motion_blur,
-    "zoom_blur": blur.zoom_blur,
-    "snow": weather.snow,
-    "frost": weather.frost,
-    "fog": weather.fog,
-    "brightness": weather.brightness,
-    "contrast": digital.contrast,
-    "elastic_transform": digital.elastic_transform,
-    "pixelate": digital.pixelate,
-    "jpeg_compression": jpeg.jpeg_compression,
+    function.__name__: function
+    for function in (
+        noise.gaussian_noise,
+        noise.shot_noise,
+        noise.impulse_noise,
+        blur.defocus_blur,
+        blur.glass_blur,
+        blur.motion_blur,
+        blur.zoom_blur,
+        weather.snow,
+        weather.frost,
+        weather.fog,
+        weather.brightness,
+        digital.contrast,
+        digital.elastic_transform,
+        digital.pixelate,
+        jpeg.jpeg_compression,
+    )
 }
 CORRUPTIONS: tuple[str, ...] = tuple(FUNCTIONS)
-NUM_SEVERITIES = 5
 SMALLEST = 8
 AT_ONCE = 2**18  # numbers of the images worked on at a time: what fits a processor's cache, and bounds the memory
 
@@ -38,7 +39,7 @@ def corrupt(images: Tensor, name: str, severity: int, *, seeds: Tensor | Sequenc
 
     The constants are those of CIFAR-C, for images of 32 pixels a side. At other sizes lengths in pixels are
     multiplied by min(height, width) / 32: sizes of kernels, paths, displacements, flakes, ice, blocks. What becomes
-    smaller than a pixel: kernels are shared by the pixels beside (`corruptions.geometry`); snow, frost and fog are
+    smaller than a pixel: kernels are shared by neighbouring pixels (`corruptions.geometry`); snow, frost and fog are
     drawn at 32 pixels a side and averaged down; glass moves fewer pixels, by one; blocks of pixelate stay 1.05 to
     1.54 pixels. JPEG has its 8 pixels at any size. Noise, brightness, contrast and zoom have no lengths.
 
@@ -46,7 +47,7 @@ def corrupt(images: Tensor, name: str, severity: int, *, seeds: Tensor | Sequenc
     severity give the same numbers in any batch: the work is done in float64 (on the CPU where a device has none) and
     rounded to the images' dtype.
 
-    Where this is not the original: frost is drawn, not photographed. The mean distance to the clean image grows with
+    Differences from the original: frost is drawn, not photographed. The mean distance to the clean image grows with
     severity, which the published constants would not give; so ours are the share of pixels that glass_blur moves, sigma
     of motion_blur and amount of frost at severity 4, the affine part of elastic_transform, and the grid of pixelate.
     Paths and enlargements are interpolated where the original rounds, and nothing but JPEG is rounded to 8 bits.
@@ -55,13 +56,13 @@ def corrupt(images: Tensor, name: str, severity: int, *, seeds: Tensor | Sequenc
         images: (N, 1 or 3, H, W) in [0, 1], of a floating dtype, at least 8 pixels a side. Not changed.
         name: one of CORRUPTIONS.
         severity: 1 to 5; 0 returns a copy of the images, bit for bit.
-        seeds: (N,) whole numbers below 2^63, one an image; see `image_seeds`.
+        seeds: (N,) whole numbers below 2^63, one per image; see `image_seeds`.
 
     Returns:
         (N, C, H, W) in [0, 1], of the images' dtype and on their device.
 
     Raises:
-        ValueError: an unknown name, a severity out of range, images or seeds that are not as said.
+        ValueError: an unknown name, a severity out of range, or images or seeds other than described.
 
     Example:
         >>> images = torch.rand(2, 3, 32, 32)
@@ -72,14 +73,14 @@ def corrupt(images: Tensor, name: str, severity: int, *, seeds: Tensor | Sequenc
         D. Hendrycks, T. Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
         arXiv 1903.12261.
     """
-    _check_name(name)
-    _check_severity(severity)
+    check(name, severity, CORRUPTIONS)
     _check_images(images)
     seeds = torch.as_tensor(seeds)
-    _check_seeds(seeds, len(images))
+    if seeds.shape != (len(images),) or seeds.is_floating_point():
+        raise ValueError(f"seeds {tuple(seeds.shape)} are {seeds.dtype}; expected {len(images)} whole numbers")
     if severity == 0 or len(images) == 0:
         return images.clone()
-    place = "cpu" if images.device.type == "mps" else images.device  # which knows no float64
+    place = "cpu" if images.device.type == "mps" else images.device  # mps has no float64
     keys = fold(seeds.to(place, torch.int64), crc32(name.encode()))
     num = max(1, AT_ONCE // images[0].numel())
     parts = [
@@ -102,14 +103,7 @@ def contact_sheet(
     severities: Sequence[int] = (0, 1, 2, 3, 4, 5),
     gap: int = 1,
 ) -> Tensor:
-    """Return one image under each corruption, a row, at each severity, a column, with white lines between.
-
-    Args:
-        image: (C, H, W), as `corrupt` takes it.
-        seed: of all the corruptions.
-        names: the rows, from the top.
-        severities: the columns, from the left.
-        gap: width of the lines, in pixels.
+    """Return one image (C, H, W) under each corruption, a row, at each severity, a column, with white lines between.
 
     Returns:
         (C, len(names) * (H + gap) - gap, len(severities) * (W + gap) - gap), in [0, 1].
@@ -126,33 +120,14 @@ def contact_sheet(
     return sheet
 
 
-def _check_name(name: str) -> None:
-    if name not in CORRUPTIONS:
-        near = difflib.get_close_matches(name, CORRUPTIONS, n=1, cutoff=0)[0]
-        raise ValueError(f"unknown corruption {name!r}; did you mean {near!r}? There are: {', '.join(CORRUPTIONS)}")
-
-
-def _check_severity(severity: int) -> None:
-    if severity not in range(NUM_SEVERITIES + 1):
-        raise ValueError(f"severity {severity!r} is out of range; expected a whole number from 0 (clean) to 5")
-
-
 def _check_images(images: Tensor) -> None:
     shape = tuple(images.shape)
     if images.ndim != 4 or shape[1] not in (1, 3) or min(shape[2:]) < SMALLEST:
-        raise ValueError(
-            f"images have shape {shape}; expected (N, 1 or 3, H, W) with at least {SMALLEST} pixels a side"
-        )
+        wanted = f"(N, 1 or 3, H, W) with at least {SMALLEST} pixels a side"
+        raise ValueError(f"images have shape {shape}; expected {wanted}")
     if not images.is_floating_point():
         raise ValueError(f"images are {images.dtype}; expected a floating dtype in [0, 1], so divide bytes by 255")
-    if images.numel():
-        low, high = (bound.item() for bound in images.aminmax())
-        if not (low >= 0 and high <= 1):
-            raise ValueError(
-                f"images go from {low:g} to {high:g}; expected numbers in [0, 1], so corrupt before normalizing"
-            )
-
-
-def _check_seeds(seeds: Tensor, num: int) -> None:
-    if seeds.shape != (num,) or seeds.is_floating_point():
-        raise ValueError(f"seeds have shape {tuple(seeds.shape)} and are {seeds.dtype}; expected {num} whole numbers")
+    low, high = (bound.item() for bound in images.aminmax()) if images.numel() else (0, 1)
+    if not (low >= 0 and high <= 1):
+        wanted = "numbers in [0, 1], so corrupt before normalizing"
+        raise ValueError(f"images go from {low:g} to {high:g}; expected {wanted}")

@@ -1,6 +1,5 @@
-"""Ten corruptions of text at five severities: slips of the hand, the keyboard and the scanner, words lost and moved."""
+"""Ten corruptions of text at five severities: typing and scanning errors, words lost and moved."""
 
-import difflib
 import hashlib
 import math
 import random
@@ -8,67 +7,29 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from muonlab.measure.corruptions import check
+
 T = TypeVar("T")
 
-# Shares touched at severities 1 to 5, ours: arXiv 2606.09658 corrupts text, but its list and strengths are not known.
+# Shares changed at severities 1 to 5, ours: arXiv 2606.09658 corrupts text, but its list and strengths are not known.
 CHARACTER_SHARES = (0.01, 0.02, 0.04, 0.08, 0.16)
 WORD_SHARES = (0.05, 0.1, 0.2, 0.3, 0.4)
 WINDOW = 3  # words that `word_shuffle` moves among themselves
 
 ROWS = (("1234567890", 0.0), ("qwertyuiop", 0.5), ("asdfghjkl", 0.75), ("zxcvbnm", 1.25))  # keys and shift of the row
-LOOKALIKES = {
-    "0": ("O", "o"),
-    "1": ("l", "I"),
-    "2": ("Z", "z"),
-    "5": ("S", "s"),
-    "6": ("b", "G"),
-    "8": ("B",),
-    "9": ("g", "q"),
-    "B": ("8",),
-    "D": ("O",),
-    "E": ("F",),
-    "G": ("C", "6"),
-    "I": ("l", "1"),
-    "O": ("0", "Q"),
-    "Q": ("O",),
-    "S": ("5",),
-    "U": ("V",),
-    "V": ("U",),
-    "Z": ("2",),
-    "a": ("o",),
-    "b": ("h", "6"),
-    "c": ("e", "o"),
-    "d": ("cl",),
-    "e": ("c",),
-    "f": ("t",),
-    "g": ("q", "9"),
-    "h": ("b", "n"),
-    "i": ("j", "l"),
-    "j": ("i",),
-    "l": ("1", "I"),
-    "m": ("rn",),
-    "n": ("ri", "h"),
-    "o": ("0", "c"),
-    "q": ("g",),
-    "s": ("5",),
-    "t": ("f",),
-    "u": ("v", "ii"),
-    "v": ("u",),
-    "w": ("vv",),
-    "y": ("v",),
-    "z": ("2",),
-}
+# A character, and what a scanner reads it as.
+READ_AS = (
+    "0=O,o 1=l,I 2=Z,z 5=S,s 6=b,G 8=B 9=g,q B=8 D=O E=F G=C,6 I=l,1 O=0,Q Q=O S=5 U=V V=U Z=2 a=o b=h,6 c=e,o "
+    "d=cl e=c f=t g=q,9 h=b,n i=j,l j=i l=1,I m=rn n=ri,h o=0,c q=g s=5 t=f u=v,ii v=u w=vv y=v z=2"
+)
+LOOKALIKES = {pair[0]: tuple(pair[2:].split(",")) for pair in READ_AS.split()}
 
 
 def _neighbours() -> dict[str, tuple[str, ...]]:
     """Return the keys that touch each letter's and digit's key on a US keyboard."""
     places = {key: (number + shift, row) for row, (keys, shift) in enumerate(ROWS) for number, key in enumerate(keys)}
     near = {
-        key: tuple(
-            other
-            for other, (across, down) in places.items()
-            if other != key and abs(down - row) <= 1 and abs(across - column) <= 1
-        )
+        key: tuple(o for o, (x, y) in places.items() if o != key and abs(y - row) <= 1 and abs(x - column) <= 1)
         for key, (column, row) in places.items()
     }
     capitals = {key.upper(): tuple(map(str.upper, others)) for key, others in near.items() if key.isalpha()}
@@ -82,7 +43,7 @@ class Chance:
     """Random choices that follow from a string, the same in every process and version of Python."""
 
     def __init__(self, key: str):
-        # Random.random alone is promised to stay the same sequence for a seed.
+        # Python promises the same sequence for a seed of Random.random alone.
         self._random = random.Random(int.from_bytes(hashlib.blake2b(key.encode()).digest(), "big")).random
 
     def pick(self, choices: Sequence[T]) -> T:
@@ -102,29 +63,28 @@ class Chance:
 def corrupt(text: str, name: str, severity: int, *, seed: int, index: int = 0) -> str:
     """Return a corrupted copy of one text.
 
-    A share of the characters or words that the corruption can change is touched, drawn without replacement; a fraction
-    of a character is one more or none, by chance. What a severity touches, the next touches too.
+    A share of the characters or words that the corruption can change is changed, drawn without replacement; a fraction
+    of a character is one more or none, by chance. What a severity changes, the next changes too.
 
-    | name | touches | how |
+    | name | of which | change |
     |---|---|---|
-    | swap | characters | two neighbours within a word, not the same, change places; both count |
-    | drop | characters but blanks | goes |
+    | swap | characters | two different neighbours within a word swap places; both count |
+    | drop | characters but blanks | removed |
     | insert | characters but blanks | a random lower-case letter follows |
-    | repeat | characters but blanks | comes twice |
-    | keyboard | letters and digits of a US keyboard | becomes the one on a key beside, its case kept |
+    | repeat | characters but blanks | doubled |
+    | keyboard | letters and digits of a US keyboard | becomes that of a neighbouring key, in the same case |
     | lookalike | characters that scanners confuse | becomes what it is read as, maybe two characters |
-    | case | characters with another case | gets it |
-    | whitespace | all characters | a blank goes, or comes before a character that is none |
-    | word_drop | words, all but one at most | goes, with the blanks before it, or after the first |
-    | word_shuffle | words | three in a row move one or two places around; all three count |
+    | case | characters with another case | takes it |
+    | whitespace | all characters | a blank is removed; before any other character one is inserted |
+    | word_drop | words, all but one at most | removed, with the blanks before it, or after the first |
+    | word_shuffle | words | three in a row rotate by one or two places; all three count |
 
     Args:
         text: any string.
         name: one of CORRUPTIONS.
         severity: 1 to 5, for shares of .01, .02, .04, .08, .16 of the characters or .05, .1, .2, .3, .4 of the words;
             0 returns the text.
-        seed: with the index, tells the random choices of one text from another's.
-        index: the text's own number.
+        seed, index: the random choices follow from both; a text's index is its own number.
 
     Raises:
         ValueError: an unknown name, a severity out of range.
@@ -133,11 +93,7 @@ def corrupt(text: str, name: str, severity: int, *, seed: int, index: int = 0) -
         >>> corrupt("the quick brown fox", "word_shuffle", 5, seed=0)
         'brown the quick fox'
     """
-    if name not in FUNCTIONS:
-        near = difflib.get_close_matches(name, CORRUPTIONS, n=1, cutoff=0)[0]
-        raise ValueError(f"unknown corruption {name!r}; did you mean {near!r}? There are: {', '.join(CORRUPTIONS)}")
-    if severity not in range(len(CHARACTER_SHARES) + 1):
-        raise ValueError(f"severity {severity!r} is out of range; expected a whole number from 0 (clean) to 5")
+    check(name, severity, CORRUPTIONS)
     if severity == 0:
         return text
     shares = WORD_SHARES if name.startswith("word") else CHARACTER_SHARES

@@ -25,7 +25,7 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Times:
-    """Indices of evaluations; None where there was no such evaluation, and then a reason says why."""
+    """Indices of evaluations, each None with a reason where there was no such evaluation."""
 
     first: int | None
     first_reason: str | None
@@ -37,11 +37,7 @@ class Times:
 def times(train: Curve, validation: Curve, criterion: Criterion, *, diverged: bool = False) -> Times:
     """Return first crossing, sustained crossing, and the smallest validation accuracy after the first.
 
-    Args:
-        train: train accuracies, one per evaluation.
-        validation: validation accuracies, of the same length.
-        criterion: what counts.
-        diverged: whether the run ended because its loss was not finite.
+    `diverged` says whether the run ended because its loss was not finite.
     """
     first = _first_crossing(train, validation, criterion)
     if first is None:
@@ -57,9 +53,7 @@ def is_decided(train: Curve, validation: Curve, criterion: Criterion) -> bool:
     if criterion.follow == "budget":
         return False
     first = _first_crossing(train, validation, criterion)
-    if first is None:
-        return False
-    return criterion.follow == 0 or _held(first, validation, criterion) is not None
+    return first is not None and (criterion.follow == 0 or _held(first, validation, criterion) is not None)
 
 
 def _first_crossing(train: Curve, validation: Curve, criterion: Criterion) -> int | None:

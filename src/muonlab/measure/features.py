@@ -24,11 +24,11 @@ def _last_token(hidden: Tensor, mask: Tensor | None) -> Tensor:
 def _mean_tokens(hidden: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return hidden.mean(1)
-    # A masked state may be anything, so it is replaced and not multiplied by zero.
+    # A masked state may be NaN, so it is replaced and not multiplied by zero.
     return hidden.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
 
 
-# Name: axes that it wants, in words and in number, and what it does.
+# Name: axes that it expects, in words and in number, and what it does.
 POOLS: dict[str, tuple[str, int | None, Pool]] = {
     "last_token": ("(B, T, D)", 3, _last_token),
     "mean_tokens": ("(B, T, D)", 3, _mean_tokens),
@@ -54,14 +54,14 @@ def stream(
 ) -> int:
     """Hand the pooled outputs of modules to consumers, batch by batch, in one pass.
 
-    The model runs in eval mode and without gradients. Afterwards, also after an error, each module has its own mode
-    back and no hook is left.
+    The model runs in eval mode and without gradients. Afterwards, also after an error, each module is in its own mode
+    again and no hook is left.
 
     Args:
         model: any module.
         batches: what the model is called with: tensors, tuples (`model(*batch)`) or mappings (`model(**batch)`).
-        consumers: by tap (see `taps`), what takes its states (B, D): `Spectrum().update`, or a list's `append`. Tensors
-            are theirs to keep: nothing else refers to them.
+        consumers: by tap (see `taps`), what takes its states (B, D): `Spectrum().update`, or a list's `append`. They
+            may keep the tensors: nothing else refers to them.
         pool: one name for all taps, or one each: "last_token", "mean_tokens" and "cls" (the first token) of (B, T, D),
             "mean_pixels" of (B, C, H, W), "flatten" of anything with a leading batch axis.
         forward: calls the model with a batch, where the above does not fit: `lambda model, batch: model(batch[0])`.
@@ -84,20 +84,20 @@ def stream(
     forward = _call if forward is None else forward
     num_examples = 0
     seen: dict[str, Tensor] = {}
-    current_mask: list[Tensor | None] = [None]
+    current_mask: Tensor | None = None
 
     def hook_of(name: str):
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             if name in seen:
                 raise ValueError(f"tap {name!r} was called twice in one pass; tap a module that holds the call meant")
-            seen[name] = _pool(name, pools[name], _first_tensor(name, output), current_mask[0])
+            seen[name] = _pool(name, pools[name], _first_tensor(name, output), current_mask)
 
         return hook
 
     with _hooked(model, {modules[name]: hook_of(name) for name in consumers}), torch.no_grad():
         for batch in batches:
             seen.clear()
-            current_mask[0] = None if mask is None else mask(batch)
+            current_mask = None if mask is None else mask(batch)
             forward(model, batch)
             missing = [name for name in consumers if name not in seen]
             if missing:
@@ -113,26 +113,21 @@ def gather(
     batches: Iterable[Any],
     names: Sequence[str],
     *,
-    pool: str | Mapping[str, str],
-    forward: Callable[[nn.Module, Any], object] | None = None,
-    mask: Callable[[Any], Tensor] | None = None,
     max_bytes: int = MAX_BYTES,
+    **how: Any,
 ) -> dict[str, Tensor]:
     """Return the pooled outputs (N, D) of named modules, on the CPU, from one pass over the batches.
 
     Args:
-        model: as `stream`, as the other arguments that are not here.
+        model: as `stream`.
         batches: where their number is known (`len`), a size beyond the limit is an error after the first of them.
         names: taps.
-        pool: as `stream`.
-        forward: as `stream`.
-        mask: as `stream`.
-        max_bytes: that the states may take together. While they are joined, one tap more is in memory.
+        max_bytes: that the states may take together. While they are joined, one more tap is in memory.
+        how: pool, forward and mask of `stream`.
 
     Raises:
         MemoryError: they would take more.
-        ValueError: as `stream`, or there was no batch.
-        TypeError, RuntimeError: as `stream`.
+        ValueError, TypeError, RuntimeError: as `stream`, or there was no batch.
     """
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
     # All batches but the last are as large as the first, if their number is known.
@@ -156,10 +151,7 @@ def gather(
 
         return consume
 
-    num_examples = stream(
-        model, batches, {name: consumer(name) for name in parts}, pool=pool, forward=forward, mask=mask
-    )
-    if not num_examples:
+    if not stream(model, batches, {name: consumer(name) for name in parts}, **how):
         raise ValueError("there was no batch (an iterator that was read before?) or no tap")
     return {name: torch.cat(parts.pop(name)) for name in list(parts)}
 
@@ -178,7 +170,7 @@ def _find(model: nn.Module, names: list[str]) -> dict[str, nn.Module]:
 
 @contextmanager
 def _hooked(model: nn.Module, hooks: dict[nn.Module, Callable[..., None]]) -> Iterator[None]:
-    """Set eval mode and the hooks; after, whatever happened, take them off and give back the modes."""
+    """Set eval mode and the hooks; afterwards, whatever happened, remove them and restore the modes."""
     modes = [(module, module.training) for module in model.modules()]
     handles = []
     try:
@@ -210,7 +202,7 @@ def _first_tensor(name: str, output: object) -> Tensor:
 
 
 def _pool(name: str, pool: str, hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """Return (B, D), a copy: a view would keep the whole state alive, and see what is later done to it in place."""
+    """Return (B, D), a copy: a view would keep the whole state alive, and show what is later done to it in place."""
     shape, axes, function = POOLS[pool]
     if hidden.ndim != axes if axes else hidden.ndim < 2:
         raise ValueError(f"tap {name!r} gave {tuple(hidden.shape)}; pool={pool!r} expects {shape}: name another")

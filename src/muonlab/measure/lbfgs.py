@@ -1,7 +1,7 @@
 """Limited-memory BFGS on many functions at once: one program, but each has its own step length and its own end."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,32 +11,21 @@ Function = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 NUM_PAIRS = 10  # scipy's and scikit-learn's default
 DECREASE, FLATTENING = 1e-4, 0.9  # Nocedal & Wright 2006, Numerical Optimization, section 3.1, for quasi-Newton steps
-MAX_TRIALS = 25  # of one line search: a bracket that has shrunk to 2^-25 has met rounding
+MAX_TRIALS = 25  # per line search: a bracket that has shrunk to 2^-25 has met rounding
 
 
-@dataclass(frozen=True)
-class Minimum:
-    """Where each problem ended.
+class Minimum(NamedTuple):
+    """Where each problem ended."""
 
-    Attributes:
-        point: (P, n) float64.
-        value: (P,) of the function.
-        gradient_norm: (P,) Euclidean.
-        converged: (P,) whether the gradient norm is small.
-        evaluations: (P,) of value and gradient.
-    """
-
-    point: Tensor
-    value: Tensor
-    gradient_norm: Tensor
-    converged: Tensor
-    evaluations: Tensor
+    point: Tensor  # (P, n) float64
+    converged: Tensor  # (P,) whether the gradient norm is small
+    evaluations: Tensor  # (P,) of value and gradient
 
 
 class Pairs:
     """The last steps of each of P problems, with the changes of its gradient.
 
-    A problem has its own pairs, whatever the others do, so that its minimum does not depend on them but for rounding.
+    A problem has its own pairs, whatever the others do, so that its minimum depends on them by rounding at most.
 
     Changes are kept without the ridge's part, which is known (ridge * step), so pairs stay valid, and their products
     positive, when the ridge changes: a next problem that differs in its ridge alone starts with the curvature seen.
@@ -52,7 +41,7 @@ class Pairs:
         self._most = 0  # pairs that a problem may have
 
     def add(self, index: Tensor, step: Tensor, change: Tensor) -> None:
-        """Add steps (A, n) and changes of gradient (A, n), the ridge's part taken off, of the problems named (A,)."""
+        """Add steps (A, n) and changes of gradient (A, n), without the ridge's part, of the problems named (A,)."""
         place = self._next[index]
         self._steps[place, index], self._changes[place, index] = step, change
         self._next[index] = (place + 1) % NUM_PAIRS
@@ -99,24 +88,18 @@ def minimise(
 ) -> Minimum:
     """Minimise P smooth convex functions of n variables, each until the norm of its gradient is small.
 
-    Small is at most tolerance * |ridge * point|, or the floor.
-
-    Problems that are done are evaluated no more, in the line search as well.
+    Small is at most tolerance * |ridge * point|, or the floor. A problem that is done is not evaluated again.
+    `converged` is False where the steps ran out or where rounding ended the search.
 
     Args:
         function: values and gradients of the problems asked for.
         start: (P, n) float64.
         curvature: (P, n) a diagonal guess of the second derivatives at the start, less the ridge.
         ridge: (P, n) second derivatives that are known exactly; curvature + ridge must be positive.
-        tolerance: share of the norm of the ridge's part of the gradient.
-        floor: norm that counts as zero.
-        max_iterations: steps.
-        rounding: error of a value; smaller increases are none.
-        pairs: to start with, and to go on with after; of the same function with any ridge.
+        tolerance, floor, max_iterations: see above.
+        rounding: error of a value; smaller increases do not count.
+        pairs: to start with, and to continue with after; of the same function with any ridge.
         among: (P,) which problems to minimise; the others stay at their start.
-
-    Returns:
-        The minima; `converged` is False where the steps ran out or where rounding ended the search.
     """
     pairs = Pairs(start) if pairs is None else pairs
     point = start.clone()
@@ -126,74 +109,65 @@ def minimise(
     value[active], gradient[active] = function(point[active], active.nonzero()[:, 0])
     evaluations[active] += 1
 
-    def is_small(gradient: Tensor, point: Tensor) -> Tensor:
+    def is_small() -> Tensor:
         return gradient.norm(dim=1) <= (tolerance * (ridge * point).norm(dim=1)).clamp(min=floor)
 
     for _ in range(max_iterations):
-        active &= ~is_small(gradient, point)
+        active &= ~is_small()
         if not active.any():
             break
         index = active.nonzero()[:, 0]
         direction = torch.zeros_like(gradient)
         direction[index] = pairs.direction(index, gradient[index], curvature[index], ridge[index])
-        line = _Line(function, point, value, gradient, direction, rounding)
-        lengths = line.search(index)
+        before = gradient.clone()
+        lengths = _search(function, point, direction, value, gradient, index, evaluations, rounding)
         step = lengths[:, None] * direction
         point += step
         moved = (lengths > 0).nonzero()[:, 0]
-        pairs.add(moved, step[moved], (line.end_gradient - gradient - ridge * step)[moved])
-        value, gradient = line.end_value, line.end_gradient
-        evaluations += line.evaluations
+        pairs.add(moved, step[moved], (gradient - before - ridge * step)[moved])
         active &= lengths > 0
-    return Minimum(point, value, gradient.norm(dim=1), is_small(gradient, point), evaluations)
+    return Minimum(point, is_small(), evaluations)
 
 
-class _Line:
-    """One step length for each problem, by the weak Wolfe conditions and a bracket.
+def _search(
+    function: Function,
+    point: Tensor,
+    direction: Tensor,
+    value: Tensor,
+    gradient: Tensor,
+    pending: Tensor,
+    evaluations: Tensor,
+    rounding: float,
+) -> Tensor:
+    """Return step lengths (P,) of the problems pending (A,), and 0 where none was found; write what they lead to.
 
-    Lewis & Overton 2013, "Nonsmooth optimization via quasi-Newton methods", Mathematical Programming 141.
+    Weak Wolfe conditions and a bracket: Lewis & Overton 2013, "Nonsmooth optimization via quasi-Newton methods",
+    Mathematical Programming 141. `value`, `gradient` and `evaluations` are updated where a length was accepted.
     """
-
-    def __init__(
-        self, function: Function, point: Tensor, value: Tensor, gradient: Tensor, direction: Tensor, rounding: float
-    ):
-        self._function, self._point, self._direction = function, point, direction
-        self._value, self._rounding = value, rounding
-        self._slope = (gradient * direction).sum(1)
-        self.end_value, self.end_gradient = value.clone(), gradient.clone()
-        self.evaluations = torch.zeros_like(value, dtype=torch.long)
-
-    def search(self, pending: Tensor) -> Tensor:
-        """Return the lengths (P,): of those pending (A,), positive, or 0 where no length was found."""
-        accepted = torch.zeros_like(self._value)
-        length = torch.ones_like(self._value)
-        low, high = torch.zeros_like(length), torch.full_like(length, torch.inf)
-        low_slope, high_slope = self._slope.clone(), torch.zeros_like(length)
-        for _ in range(MAX_TRIALS):
-            tried = length[pending]
-            value, gradient = self._function(self._point[pending] + tried[:, None] * self._direction[pending], pending)
-            self.evaluations[pending] += 1
-            slope = (gradient * self._direction[pending]).sum(1)
-            start, start_slope = self._value[pending], self._slope[pending]
-            # Where rounding hides the decrease, the slope tells of it (Hager & Zhang 2005, equation 4.1).
-            is_near = (value <= start + self._rounding) & (slope <= (2 * DECREASE - 1) * start_slope)
-            is_low = (value <= start + DECREASE * tried * start_slope) | is_near
-            is_flat = slope >= FLATTENING * start_slope
-            done = is_low & is_flat
-            accepted[pending[done]] = tried[done]
-            self.end_value[pending[done]], self.end_gradient[pending[done]] = value[done], gradient[done]
-            short, long = pending[is_low & ~is_flat], pending[~is_low]
-            low[short], low_slope[short] = length[short], slope[is_low & ~is_flat]
-            high[long], high_slope[long] = length[long], slope[~is_low]
-            pending = pending[~done]
-            if not len(pending):
-                break
-            length[pending] = _between(low, high, low_slope, high_slope)[pending]
-        return accepted
-
-
-def _between(low: Tensor, high: Tensor, low_slope: Tensor, high_slope: Tensor) -> Tensor:
-    """Return where the secant of the slopes is zero, kept off the ends; three times the length without a bracket."""
-    width = high - low
-    share = (-low_slope / (high_slope - low_slope)).nan_to_num(0.5).clamp(0.1, 0.9)
-    return torch.where(high.isinf(), 3 * low, low + share * width.nan_to_num(posinf=0.0))
+    accepted, length = torch.zeros_like(value), torch.ones_like(value)
+    low, high = torch.zeros_like(value), torch.full_like(value, torch.inf)
+    start, slope = value.clone(), (gradient * direction).sum(1)
+    low_slope, high_slope = slope.clone(), torch.zeros_like(value)
+    for _ in range(MAX_TRIALS):
+        tried = length[pending]
+        values, gradients = function(point[pending] + tried[:, None] * direction[pending], pending)
+        evaluations[pending] += 1
+        slopes, first = (gradients * direction[pending]).sum(1), slope[pending]
+        # Where rounding hides the decrease, the slope still shows it (Hager & Zhang 2005, equation 4.1).
+        is_near = (values <= start[pending] + rounding) & (slopes <= (2 * DECREASE - 1) * first)
+        is_low = (values <= start[pending] + DECREASE * tried * first) | is_near
+        is_flat = slopes >= FLATTENING * first
+        done = is_low & is_flat
+        accepted[pending[done]] = tried[done]
+        value[pending[done]], gradient[pending[done]] = values[done], gradients[done]
+        short, long = pending[is_low & ~is_flat], pending[~is_low]
+        low[short], low_slope[short] = length[short], slopes[is_low & ~is_flat]
+        high[long], high_slope[long] = length[long], slopes[~is_low]
+        pending = pending[~done]
+        if not len(pending):
+            break
+        # Where the secant of the slopes is zero, kept off the ends; three times the length without a bracket.
+        share = (-low_slope / (high_slope - low_slope)).nan_to_num(0.5).clamp(0.1, 0.9)
+        between = torch.where(high.isinf(), 3 * low, low + share * (high - low).nan_to_num(posinf=0.0))
+        length[pending] = between[pending]
+    return accepted

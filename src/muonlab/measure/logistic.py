@@ -1,4 +1,8 @@
-"""Many multinomial logistic regressions with an L2 penalty, fitted together; the objective is scikit-learn's."""
+"""Many multinomial logistic regressions with an L2 penalty, fitted together; the objective is scikit-learn's.
+
+Own code since all layers and seeds are one program on any device, and a fit at the next strength starts with the
+curvature seen at the last, which scikit-learn's LogisticRegression cannot (benchmarks/measure.py times both).
+"""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,10 +11,9 @@ from torch import Tensor, nn
 
 from muonlab.measure.lbfgs import Minimum, Pairs, minimise
 
-BLOCK_BYTES = 2**19  # features that are read twice while they are near: a quarter of a core's cache
-
+BLOCK_BYTES = 2**19  # features that are read twice while they are in the cache: a quarter of a core's
 ROUNDING = 8  # units of the last place of one, in the mean of differences of logits
-FLOORS = {torch.float32: 3e-7, torch.float64: 1e-12}  # of a gradient of which features are standardised
+FLOORS = {torch.float32: 3e-7, torch.float64: 1e-12}  # of a gradient whose features are standardised
 
 
 class Logistic:
@@ -23,8 +26,8 @@ class Logistic:
     which is 1 / (N strength) times the objective of `sklearn.linear_model.LogisticRegression(C=strength)` with three or
     more classes. With two, scikit-learn has one vector where this has two, and its C is twice the strength here.
 
-    The features are turned into their principal axes. That leaves the penalty and the norm of the gradient as they are,
-    and makes diagonal the second derivatives at zero, (1/C) X'X/N within each class, where the search starts.
+    The features are rotated into their principal axes. That leaves the penalty and the norm of the gradient as they
+    are, and makes diagonal the second derivatives at zero, (1/C) X'X/N within each class, where the search starts.
 
     Products are computed in `dtype`, a block of examples at a time; all else in float64. Memory is that of the
     features, and some twenty times that of the weights.
@@ -73,20 +76,13 @@ class Logistic:
         pairs: Pairs | None = None,
         among: Tensor | None = None,
     ) -> Minimum:
-        """Minimise. The points are in the principal axes; `weights` turns them back.
+        """Minimise. The points are in the principal axes; `weights` rotates them back.
 
         A fit ends where the norm of the gradient is at most tolerance * |W|_F / (N strength), or at the rounding of the
         dtype: `FLOORS`. As the penalty makes the objective strongly convex, |W - W*|_F <= |gradient| N strength, and W
-            is
-        within a share `tolerance` of the optimum, at any strength (but for the part of the bias, in practice closer).
+        is within a share `tolerance` of the optimum at any strength (apart from the bias; in practice closer).
 
-        Args:
-            strengths: (P,) inverse strengths of the penalty, scikit-learn's C.
-            start: (P, C (D + 1)) points to start from.
-            tolerance: largest share.
-            max_iterations: steps.
-            pairs: curvature seen in an earlier fit.
-            among: (P,) which problems to fit.
+        `strengths` (P,) are scikit-learn's C; `start` is (P, C (D + 1)); for the others see `lbfgs.minimise`.
         """
         ridge = (1 / (self._num_examples * strengths))[:, None].repeat(1, self._curvature.shape[1])
         ridge[:, self._width :: self._width + 1] = 0  # biases
@@ -127,7 +123,7 @@ class Logistic:
                 total = shares.sum(0)
                 shares.div_(total)
                 values[row] += total.log_().add_(top).sum(dtype=torch.float64)
-                # Labels are taken off before the product: where the fit is good, what is summed is small.
+                # Labels are subtracted before the product: where the fit is good, what is summed is small.
                 shares.sub_(hits)
                 gradients[row, :, :-1] += shares @ X.mT
                 gradients[row, :, -1] += shares.sum(1)
@@ -136,7 +132,7 @@ class Logistic:
         return values, gradients.flatten(1) / self._num_examples
 
     def _blocks(self, problem: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return features (D, columns) and one-hot labels (C, columns), as many as stay near."""
+        """Return blocks of features (D, columns) and of one-hot labels (C, columns)."""
         blocks = self._features[problem]
         hits = self._hits[problem if len(self._hits) > 1 else 0]
         return zip(blocks, hits.split(blocks[0].shape[1], 1), strict=True)

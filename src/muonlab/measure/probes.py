@@ -1,13 +1,13 @@
-"""Linear probes: how well a class can be read off hidden states by a logistic regression (Alain & Bengio 2016).
+"""Linear probes: how well a class can be read off hidden states by a logistic regression (arXiv 1610.01644).
 
-One multinomial logistic regression a problem (a layer of a model), on standardised features, its L2 strength chosen on
-validation examples. All problems are fitted together, along a grid of strengths, each fit starting at the last.
+One multinomial logistic regression per problem (a layer of a model), on standardised features, its L2 strength chosen
+on validation examples. All problems are fitted together, along a grid of strengths, each fit starting at the last.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,22 +19,15 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # scikit-learn's LogisticRegressionCV span
 BOUNDS = (1e-8, 1e4)
 TOLERANCE = 0.01  # relative, of the weights: see `Logistic.fit`
 MAX_ITERATIONS = 1000
-COARSE = (
-    10  # times the tolerance, along the grid: enough to rank strengths; the chosen fit then goes on to the tolerance
-)
-MIN_GAIN = 1e-3  # nats a decade for which a grid goes on: less than validation sets of usual sizes can tell
+COARSE = 10  # times the tolerance, along the grid: enough to rank strengths; the chosen fit goes on to the tolerance
+MIN_GAIN = 1e-3  # nats per decade for which a grid goes on: less than validation sets of usual sizes can resolve
 
 
 class Examples(NamedTuple):
-    """Hidden states and labels of the same examples.
+    """Hidden states and labels of the same examples."""
 
-    Attributes:
-        features: (P, N, D), or a sequence of P matrices (N, D): one a problem. Layers of other widths are another call.
-        labels: (N,) shared by all problems, or (P, N): whole numbers from 0.
-    """
-
-    features: Tensor | Sequence[Tensor]
-    labels: Tensor
+    features: Tensor | Sequence[Tensor]  # (P, N, D), or P matrices (N, D): one per problem
+    labels: Tensor  # (N,) shared by all problems, or (P, N): whole numbers from 0
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class Probes:
     """P fitted probes: logits = ((x - mean) / scale) W' + b.
 
     Attributes:
-        weights: (P, C, D) float64, on standardised features. Their sum over classes is zero, as the penalty wants it.
+        weights: (P, C, D) float64, on standardised features. The penalty makes their sum over classes zero.
         biases: (P, C).
         mean: (P, D) of the train examples.
         scale: (P, D) their standard deviation (divided by N), 1 where a column is constant.
@@ -50,15 +43,11 @@ class Probes:
         is_edge: (P,) whether the chosen one is the smallest or largest tried, so that a better one may lie beyond: a
             bound was met, or the loss hardly changes there any more.
         converged: (P,) whether the gradient norm of the chosen fit is as small as the tolerance asks (`Logistic.fit`).
-        gradient_norm: (P,) of the chosen fit.
         validation_accuracy, test_accuracy: (P,) of the chosen fit.
-        test_hits: (P, N) which test examples it tells right.
+        test_hits: (P, N) which test examples it classifies correctly.
         strengths: (G,) all that were tried for any problem, rising.
-        losses: (P, G) mean cross-entropy on validation, of fits to ten times the tolerance but for the chosen; not a
-            number where not tried, or where the fit was at rest at once, at that of the strength before.
-        accuracies: (P, G) on validation.
-        all_converged: (P,) whether every fit along the grid did, those to ten times the tolerance.
-        evaluations: (P,) of loss and gradient, the whole grid together.
+        losses: (P, G) mean cross-entropy on validation, of fits to ten times the tolerance except the chosen; NaN where
+            not tried, or where the fit was at rest at once, at that of the strength before.
     """
 
     weights: Tensor
@@ -68,15 +57,11 @@ class Probes:
     strength: Tensor
     is_edge: Tensor
     converged: Tensor
-    gradient_norm: Tensor
     validation_accuracy: Tensor
     test_accuracy: Tensor
     test_hits: Tensor
     strengths: Tensor
     losses: Tensor
-    accuracies: Tensor
-    all_converged: Tensor
-    evaluations: Tensor
 
     def logits(self, features: Tensor | Sequence[Tensor]) -> Tensor:
         """Return (P, N, C) in float64, of raw features (P, N, D) or P matrices (N, D)."""
@@ -92,172 +77,140 @@ def probe(
     num_classes: int | None = None,
     strengths: Sequence[float] = STRENGTHS,
     bounds: tuple[float, float] = BOUNDS,
-    select: Literal["loss", "accuracy"] = "loss",
     dtype: torch.dtype = torch.float32,
     tolerance: float = TOLERANCE,
     max_iterations: int = MAX_ITERATIONS,
 ) -> Probes:
     """Fit probes; the objective is in logistic.py.
 
-    The grid is walked from the strongest penalty to the weakest. For problems whose best lies at an end of what was
-    tried, it goes on there by the ratio of the two strengths at that end, until the best is inside, a bound is met, or
-    the loss falls by no more than MIN_GAIN a decade. With equal scores the stronger penalty wins.
+    The grid is walked from the strongest penalty to the weakest. For problems whose lowest loss on validation is at an
+    end of what was tried, it goes on there by the ratio of the two strengths at that end, until the lowest is inside, a
+    bound is met, or the loss falls by no more than MIN_GAIN per decade. With equal losses the stronger penalty wins.
 
     Args:
-        train: features (P, N, D) and labels (N,) or (P, N), on which probes are fitted and features standardised.
+        train: on which probes are fitted and features standardised.
         validation: on which the strength is chosen.
         test: on which accuracy is reported.
         num_classes: C; one more than the largest label where None.
         strengths: inverse strengths of the penalty, scikit-learn's C, at least two.
         bounds: the smallest and largest that may be tried.
-        select: by mean cross-entropy, which is smooth in the strength, or by accuracy, which has ties.
         dtype: of the products. float32 takes half of the time, and its gradients end at 3e-7.
         tolerance: distance of the weights from the optimum, as a share of their norm (`Logistic.fit`).
         max_iterations: steps of one fit.
 
     Raises:
         ValueError: shapes, labels or strengths that do not fit; features that are not finite.
-
-    References:
-        Alain & Bengio 2016, "Understanding intermediate layers using linear classifier probes", arXiv 1610.01644.
     """
     train, validation, test = Examples(*train), Examples(*validation), Examples(*test)
     num_classes = _check(train, validation, test, num_classes)
-    grid = _check_grid(strengths, bounds, select, dtype, tolerance)
-    scaling = [_standard(X) for X in train.features]
-    mean, scale = (torch.stack(parts) for parts in zip(*scaling, strict=True))
+    grid = _check_grid(strengths, bounds, dtype, tolerance)
+    mean, scale = (torch.stack(parts) for parts in zip(*map(_moments, train.features), strict=True))
     model = Logistic(_standardised(train.features, mean, scale, dtype), train.labels, num_classes, dtype)
     held_out = Examples(list(_standardised(validation.features, mean, scale, dtype)), validation.labels)
-    path = _Path(model, held_out, select, max_iterations)
+    path = _Path(model, held_out, max_iterations)
     path.walk(grid, COARSE * tolerance)
     path.extend(bounds, COARSE * tolerance)
-    path.finish(tolerance)
+    converged, validation_accuracy = path.finish(tolerance)
     weights, biases = model.weights(path.point)
-    tested = _standardised(test.features, mean, scale, dtype)
-    hits = _scores(weights, biases, tested, test.labels)[1]
+    hits = _scores(weights, biases, _standardised(test.features, mean, scale, dtype), test.labels)[1]
+    tried, losses = path.losses()
+    place, is_tried = (path.strength[:, None] == tried).int().argmax(1), ~losses.isnan()
+    first, last = is_tried.int().argmax(1), len(tried) - 1 - is_tried.flip(1).int().argmax(1)
     return Probes(
         weights=weights,
         biases=biases,
         mean=mean,
         scale=scale,
+        strength=path.strength,
+        is_edge=(place == first) | (place == last),
+        converged=converged,
+        validation_accuracy=validation_accuracy,
         test_accuracy=hits.double().mean(1),
         test_hits=hits,
-        **path.result(),
+        strengths=tried,
+        losses=losses,
     )
 
 
 class _Path:
     """Fits along strengths, and the best of each problem so far."""
 
-    def __init__(self, model: Logistic, validation: Examples, select: str, max_iterations: int):
-        self._model, self._validation, self._select = model, validation, select
-        self._max_iterations = max_iterations
+    def __init__(self, model: Logistic, validation: Examples, max_iterations: int):
+        self._model, self._validation, self._max_iterations = model, validation, max_iterations
         self.point = model.start()
         self._pairs = Pairs(self.point)
-        everything = self.point[:, 0]
-        self._best = torch.full_like(everything, torch.inf)
-        self._strength = torch.full_like(everything, torch.nan)
-        self._evaluations = torch.zeros_like(everything, dtype=torch.long)
-        self._all_converged = torch.ones_like(everything, dtype=torch.bool)
-        self._tried: dict[float, tuple[Tensor, Tensor]] = {}
+        self._best = torch.full_like(self.point[:, 0], torch.inf)
+        self.strength = torch.full_like(self._best, torch.nan)
+        self._losses: dict[float, Tensor] = {}
         self._ends: dict[float, Tensor] = {}
 
     def walk(self, grid: list[float], tolerance: float) -> None:
-        point, everything = self._model.start(), torch.ones_like(self._all_converged)
+        point, everything = self._model.start(), torch.ones_like(self._best, dtype=torch.bool)
         for strength in grid:
             point = self._try(strength, point, everything, tolerance)
 
     def extend(self, bounds: tuple[float, float], tolerance: float) -> None:
-        tried = sorted(self._tried)
+        tried = sorted(self._losses)
         for inner, end in ((tried[1], tried[0]), (tried[-2], tried[-1])):
             ratio, point = end / inner, self._ends[end]
             # A bound that is a power of the ratio away is met, whatever the rounding of the products.
             while bounds[0] * (1 - 1e-9) <= end * ratio <= bounds[1] * (1 + 1e-9):
-                gain = (self._score(inner) - self._score(end)) / abs(math.log10(ratio))
-                among = (self._strength == end) & ((gain > MIN_GAIN) | (self._select == "accuracy"))
+                gain = (self._losses[inner] - self._losses[end]) / abs(math.log10(ratio))
+                among = (self.strength == end) & (gain > MIN_GAIN)
                 if not among.any():
                     break
                 inner, end = end, end * ratio
                 point = self._try(end, point, among, tolerance)
 
-    def finish(self, tolerance: float) -> None:
-        """Fit the chosen strengths to the tolerance."""
-        self.found = self._fit(self._strength, self.point, tolerance)
-        self.point = self.found.point
-        scores = self._scores(self.point)
-        for strength, tried in self._tried.items():
-            for kept, new in zip(tried, scores, strict=True):
-                kept[self._strength == strength] = new[self._strength == strength]
+    def finish(self, tolerance: float) -> tuple[Tensor, Tensor]:
+        """Fit the chosen strengths to the tolerance; return where that converged, and accuracies on validation."""
+        found = self._fit(self.strength, self.point, tolerance)
+        self.point = found.point
+        loss, hits = _scores(*self._model.weights(self.point), *self._validation)
+        for strength, kept in self._losses.items():
+            is_chosen = self.strength == strength
+            kept[is_chosen] = loss[is_chosen]
+        return found.converged, hits.double().mean(1)
+
+    def losses(self) -> tuple[Tensor, Tensor]:
+        """Return the strengths tried (G,), rising, and the losses (P, G)."""
+        tried = sorted(self._losses)
+        losses = torch.stack([self._losses[each] for each in tried], 1)
+        return torch.tensor(tried, dtype=torch.float64, device=losses.device), losses
 
     def _fit(self, strengths: Tensor, start: Tensor, tolerance: float, among: Tensor | None = None) -> Minimum:
         options = {"tolerance": tolerance, "max_iterations": self._max_iterations}
-        found = self._model.fit(strengths, start, pairs=self._pairs, among=among, **options)
-        self._all_converged &= found.converged if among is None else found.converged | ~among
-        self._evaluations += found.evaluations
-        return found
-
-    def _scores(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean cross-entropy and accuracy on validation, (P,) each."""
-        loss, hits = _scores(*self._model.weights(point), *self._validation)
-        return loss, hits.double().mean(1)
-
-    def _score(self, strength: float) -> Tensor:
-        loss, accuracy = self._tried[strength]
-        return loss if self._select == "loss" else -accuracy
+        return self._model.fit(strengths, start, pairs=self._pairs, among=among, **options)
 
     def _try(self, strength: float, start: Tensor, among: Tensor, tolerance: float) -> Tensor:
         """Fit those among at one strength, keep what is better, and return the points."""
         strengths = torch.full_like(self._best, strength)
         found = self._fit(strengths, start, tolerance, among)
-        loss, accuracy = self._scores(found.point)
+        loss, _ = _scores(*self._model.weights(found.point), *self._validation)
         # A fit that was at rest at its start, by rounding, is the one before under another name.
-        is_new = among & ((found.evaluations > 1) | (len(self._tried) == 0))
-        self._tried[strength] = (loss.where(is_new, math.nan), accuracy.where(is_new, math.nan))
-        score = self._score(strength)
-        is_better = is_new & ((score < self._best) | ((score == self._best) & (strength < self._strength)))
-        for kept, new in ((self.point, found.point), (self._best, score), (self._strength, strengths)):
+        is_new = among & ((found.evaluations > 1) | (len(self._losses) == 0))
+        self._losses[strength] = loss = loss.where(is_new, math.nan)
+        is_better = is_new & ((loss < self._best) | ((loss == self._best) & (strength < self.strength)))
+        for kept, new in ((self.point, found.point), (self._best, loss), (self.strength, strengths)):
             kept[is_better] = new[is_better]
         self._ends[strength] = found.point
         return found.point
 
-    def result(self) -> dict[str, Tensor]:
-        """Return the fields of Probes that the path knows."""
-        tried = sorted(self._tried)
-        losses, accuracies = (torch.stack([self._tried[each][kind] for each in tried], 1) for kind in (0, 1))
-        strengths = torch.tensor(tried, dtype=torch.float64, device=losses.device)
-        chosen = self._strength[:, None] == strengths  # (P, G)
-        place, is_tried = chosen.int().argmax(1), ~losses.isnan()
-        first, last = is_tried.int().argmax(1), len(tried) - 1 - is_tried.flip(1).int().argmax(1)
-        return {
-            "strength": self._strength,
-            "is_edge": (place == first) | (place == last),
-            "converged": self.found.converged,
-            "gradient_norm": self.found.gradient_norm,
-            "validation_accuracy": accuracies[chosen],
-            "strengths": strengths,
-            "losses": losses,
-            "accuracies": accuracies,
-            "all_converged": self._all_converged,
-            "evaluations": self._evaluations,
-        }
+
+def _moments(X: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and scale (D,) of X (N, D) in float64; a column that varies by rounding alone is constant."""
+    wide = X.double()
+    mean = wide.mean(0)
+    scale = (wide - mean).square_().mean(0).sqrt_()
+    return mean, torch.where(scale > 4 * torch.finfo(X.dtype).eps * mean.abs(), scale, 1.0)
 
 
 def _standardised(
     features: Tensor | Sequence[Tensor], mean: Tensor, scale: Tensor, dtype: torch.dtype
 ) -> Iterator[Tensor]:
-    """Yield (x - mean) / scale of one problem after the other."""
     for X, middle, spread in zip(features, mean, scale, strict=True):
-        # A mean far from zero is taken off in float64: float32 would leave its rounding.
+        # A mean far from zero is subtracted in float64: float32 would leave its rounding.
         yield (X.double() - middle).div_(spread).to(dtype)
-
-
-def _standard(X: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and scale (D,) of X (N, D) in float64; a column that varies by rounding alone is constant."""
-    wide = X.double()
-    mean = wide.mean(0)
-    scale = (wide - mean).square_().mean(0).sqrt_()
-    rounding = 4 * torch.finfo(X.dtype).eps * mean.abs()
-    return mean, torch.where(scale > rounding, scale, 1.0)
 
 
 def _scores(weights: Tensor, biases: Tensor, features: Iterable[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -279,13 +232,14 @@ def _check(train: Examples, validation: Examples, test: Examples, num_classes: i
         if not shapes or any(len(shape) != 2 or shape != shapes[0] or not shape[0] for shape in shapes):
             seen = tuple(features.shape) if isinstance(features, Tensor) else shapes
             raise ValueError(f"{name}: features of shape {seen}; expected (P, N, D), or P matrices (N, D) of one shape")
-        if tuple(labels.shape) not in ((shapes[0][0],), (len(shapes), shapes[0][0])):
-            wanted = f"({shapes[0][0]},) or ({len(shapes)}, {shapes[0][0]})"
+        num_problems, (num_examples, width) = len(shapes), shapes[0]
+        if tuple(labels.shape) not in ((num_examples,), (num_problems, num_examples)):
+            wanted = f"({num_examples},) or ({num_problems}, {num_examples})"
             raise ValueError(f"{name}: labels of shape {tuple(labels.shape)}; expected {wanted}")
         if labels.dtype != torch.int64 or int(labels.min()) < 0:
             raise ValueError(f"{name}: labels are {labels.dtype} from {labels.min()}; expected int64 from 0")
-        if (len(shapes), shapes[0][1]) != (len(train.features), train.features[0].shape[1]):
-            raise ValueError(f"{name}: {len(shapes)} problems of width {shapes[0][1]}; those of train differ")
+        if (num_problems, width) != (len(train.features), train.features[0].shape[1]):
+            raise ValueError(f"{name}: {num_problems} problems of width {width}; those of train differ")
         for number, X in enumerate(features):
             if not (X.is_floating_point() and X.isfinite().all()):
                 raise ValueError(f"{name}: features of problem {number} are {X.dtype}, or not all finite")
@@ -297,14 +251,12 @@ def _check(train: Examples, validation: Examples, test: Examples, num_classes: i
 
 
 def _check_grid(
-    strengths: Sequence[float], bounds: tuple[float, float], select: str, dtype: torch.dtype, tolerance: float
+    strengths: Sequence[float], bounds: tuple[float, float], dtype: torch.dtype, tolerance: float
 ) -> list[float]:
     """Return the strengths, rising."""
     grid = sorted({float(each) for each in strengths})
     if len(grid) < 2 or not 0 < bounds[0] <= grid[0] or not grid[-1] <= bounds[1] < math.inf:
         raise ValueError(f"strengths={strengths} with bounds={bounds}: expected two or more within positive bounds")
-    if select not in ("loss", "accuracy"):
-        raise ValueError(f"select={select!r}: expected 'loss' or 'accuracy'")
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype={dtype}: expected torch.float32 or torch.float64")
     if not tolerance > 0:

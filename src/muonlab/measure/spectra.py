@@ -1,15 +1,16 @@
 """Spectra of hidden states: effective rank in both forms, stable rank, participation ratio, numerical rank.
 
 All from the Gram matrix, in float64 and batch by batch, so that the matrix of hidden states (examples x width) need
-never be whole. What that costs: the Gram's eigenvalues, the squares of the singular values, are known to about eps *
-sigma_1^2. So a singular value is known to a share of about eps * (sigma_1 / sigma)^2 of itself: 2e-12 where it is 1e-2
-of the largest, 2e-4 where it is 1e-6. Below sigma_1 * sqrt(width * eps), which is 4e-7 sigma_1 at width 768, it is
-rounding and counts as zero.
+never be in memory. The cost: the Gram's eigenvalues, the squares of the singular values, are known to about eps *
+sigma_1^2. So the relative error of a singular value is about eps * (sigma_1 / sigma)^2: 2e-12 where it is 1e-2 of the
+largest, 2e-4 where it is 1e-6. Below sigma_1 * sqrt(width * eps), which is 4e-7 sigma_1 at width 768, it is rounding
+and counts as zero.
 """
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +33,8 @@ class Ranks:
             of effective dimensionality", EUSIPCO, definition 1). Never the smaller of the two.
         stable_rank: sum sigma^2 / sigma_1^2 (Rudelson & Vershynin 2007, J. ACM 54(4), section 1).
         participation_ratio: (sum sigma^2)^2 / sum sigma^4 (Gao et al. 2017, bioRxiv 214262).
-        numerical_rank: how many singular values exceed `tolerance`.
+        numerical_rank: how many singular values exceed sigma_1 * max(examples, width) * eps of the dtype of the hidden
+            states, as in numpy.linalg.matrix_rank, or sigma_1 * sqrt(width * eps of float64) where that is more.
     """
 
     effective_rank: float
@@ -45,39 +47,20 @@ class Ranks:
 NAMES = tuple(field.name for field in fields(Ranks))
 
 
-@dataclass(frozen=True)
-class Spectral:
-    """What the singular values of one matrix say.
+class Spectral(NamedTuple):
+    """What the singular values of one matrix say."""
 
-    Attributes:
-        singular_values: (width,) falling, float64; zero where the Gram cannot tell them from rounding.
-        ranks: see there.
-        tolerance: of the numerical rank: sigma_1 * max(examples, width) * eps of the dtype of the hidden states, as in
-            numpy.linalg.matrix_rank, or sigma_1 * sqrt(width * eps of float64) where that is more.
-    """
-
-    singular_values: Tensor
+    singular_values: Tensor  # (width,) falling, float64; zero where the Gram cannot tell them from rounding
     ranks: Ranks
-    tolerance: float
 
 
-@dataclass(frozen=True)
-class SpectrumResult:
-    """Spectra of (examples x width) hidden states, as they are and with the mean of the examples taken off.
+class SpectrumResult(NamedTuple):
+    """Spectra of (examples x width) hidden states."""
 
-    Attributes:
-        raw: of the matrix as it is. A mean far from zero is a direction that outweighs the others.
-        centred: of the matrix less its mean row; its rank is at most examples - 1.
-        num_examples: n. A rank is at most n, and near n it says more about n than about the states.
-        width: D.
-        examples_per_width: n / D.
-    """
-
-    raw: Spectral
-    centred: Spectral
-    num_examples: int
+    raw: Spectral  # of the matrix as it is. A mean far from zero is a direction that outweighs the others
+    centred: Spectral  # of the matrix less its mean row; its rank is at most examples - 1
+    num_examples: int  # n. A rank is at most n, and near n it says more about n than about the states
     width: int
-    examples_per_width: float
 
 
 class Spectrum:
@@ -104,7 +87,7 @@ class Spectrum:
         """Add hidden states (B, D), of any floating dtype, on any device; they are not kept.
 
         Raises:
-            ValueError: another shape or width than before, or values that are not finite; the batch is then not added.
+            ValueError: another width than before, or values that are not finite; the batch is then not added.
         """
         if batch.ndim != 2 or not batch.is_floating_point():
             raise ValueError(f"hidden states {tuple(batch.shape)} of {batch.dtype}: expected floating (n, width)")
@@ -120,11 +103,7 @@ class Spectrum:
         self._eps = max(self._eps, torch.finfo(batch.dtype).eps)
 
     def merge(self, other: "Spectrum") -> None:
-        """Add what another accumulator has seen.
-
-        Raises:
-            ValueError: the widths differ.
-        """
+        """Add what another accumulator of the same width has seen."""
         if self._num_examples and other._num_examples and len(self._mean) != len(other._mean):
             raise ValueError(f"widths {len(self._mean)} and {len(other._mean)}: only spectra of one width merge")
         if other._num_examples:
@@ -132,23 +111,16 @@ class Spectrum:
             self._eps = max(self._eps, other._eps)
 
     def result(self) -> SpectrumResult:
-        """Return the spectra of all seen so far.
-
-        Raises:
-            ValueError: there was no example.
-        """
+        """Return the spectra of all examples seen so far, one at least."""
         if not self._num_examples:
             raise ValueError("no example was seen: call update first")
         n, width = self._num_examples, len(self._mean)
-        grams = torch.stack([self._scatter + n * torch.outer(self._mean, self._mean), self._scatter])
-        values = singular_values(grams)
-        raw, centred = (self._spectral(each) for each in values)
-        return SpectrumResult(raw, centred, n, width, n / width)
-
-    def _spectral(self, values: Tensor) -> Spectral:
-        relative = _relative_tolerance(self._num_examples, len(values), self._eps)
-        counts = ranks(values[None], relative)[0]
-        return Spectral(values, Ranks(*counts.tolist()), relative * float(values[0]))
+        values = singular_values(
+            torch.stack([self._scatter + n * torch.outer(self._mean, self._mean), self._scatter])
+        )  # (2, D)
+        counts = ranks(values, _relative_tolerance(n, width, self._eps)).tolist()
+        raw, centred = (Spectral(each, Ranks(*count)) for each, count in zip(values, counts, strict=True))
+        return SpectrumResult(raw, centred, n, width)
 
     def _join(self, num_examples: int, mean: Tensor, scatter: Tensor) -> None:
         if not self._num_examples:
@@ -172,11 +144,9 @@ def singular_values(grams: Tensor) -> Tensor:
 
 
 def ranks(values: Tensor, relative_tolerance: float) -> Tensor:
-    """Return the counts of `Ranks`, (M, 5) in its order, of singular values (M, D) that fall.
+    """Return the counts of `Ranks`, (M, 5) in its order, of singular values (M, D), falling and not negative.
 
-    Args:
-        values: not negative.
-        relative_tolerance: of the numerical rank, a share of the largest.
+    The tolerance of the numerical rank is given as a share of the largest.
     """
     top = values[:, :1]
     shares = torch.where(top > 0, values / top, 0.0)  # neither overflow nor underflow in the squares
@@ -192,44 +162,27 @@ def ranks(values: Tensor, relative_tolerance: float) -> Tensor:
     return torch.stack(found, 1)
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A count with its interval.
-
-    Attributes:
-        value: of the examples as they are.
-        lower, upper: its interval.
-        bias: mean over resamples less the value.
-    """
+class Interval(NamedTuple):
+    """A count of the examples as they are, with its interval."""
 
     value: float
     lower: float
     upper: float
-    bias: float
 
 
 def bootstrap(
     hidden: Tensor, *, centred: bool = True, resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0
 ) -> dict[str, Interval]:
-    """Return each of the `Ranks` with a bootstrap interval over examples.
+    """Return each of the `Ranks` of hidden states (n, D) with a bootstrap interval over examples.
 
-    The matrix must be in memory, and each resample is a Gram and its eigenvalues, n D^2 multiplications and about 4
-    D^3: 200 resamples take 2 seconds of one core for 10,000 x 128 and 48 for 10,000 x 768. For streams there is
-    `jackknife`. Resampled examples repeat, which lowers ranks much as having no more than n examples does, so the
-    interval is the basic one, 2 value - quantiles, which takes that bias off. It may exceed the width.
-
-    Args:
-        hidden: (n, D).
-        centred: whether each resample's mean is taken off.
-        resamples: how many.
-        level: of the intervals.
-        seed: of the resamples.
+    `centred` subtracts each resample's mean. A resample is a Gram and its eigenvalues: 200 take 2 seconds on one core
+    for 10,000 x 128 and 48 for 10,000 x 768; for streams there is `jackknife`. Resampled examples repeat, which lowers
+    ranks much as having no more than n examples does, so the interval is the basic one, 2 value - quantiles, which
+    removes that bias and may exceed the width (Davison & Hinkley 1997, "Bootstrap Methods and their Application",
+    equation 5.6).
 
     Raises:
         ValueError: another shape, or settings out of range.
-
-    References:
-        Davison & Hinkley 1997, "Bootstrap Methods and their Application", equation 5.6.
     """
     if hidden.ndim != 2 or len(hidden) < 2 or resamples < 2 or not 0 < level < 1:
         raise ValueError(f"hidden {tuple(hidden.shape)}, {resamples=}, {level=}: expected (n, D), two or more of each")
@@ -238,35 +191,25 @@ def bootstrap(
     wide = hidden.double()
     generator = torch.Generator().manual_seed(seed)
     draws = (torch.randint(n, (n,), generator=generator).bincount(minlength=n) for _ in range(resamples))
-    value, drawn = (
+    (value,), drawn = (
         ranks(torch.stack([singular_values(_gram(wide, counts, centred)) for counts in which]), relative)
         for which in ([torch.ones(n, dtype=torch.int64)], draws)
     )
-    return _basic_intervals(value[0], drawn, level)
-
-
-def _basic_intervals(value: Tensor, drawn: Tensor, level: float) -> dict[str, Interval]:
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=drawn.dtype, device=drawn.device)
     low, high = drawn.quantile(tails, dim=0)
-    columns = (value, 2 * value - high, 2 * value - low, drawn.mean(0) - value)
-    return {name: Interval(*(float(column[k]) for column in columns)) for k, name in enumerate(NAMES)}
+    columns = torch.stack([value, 2 * value - high, 2 * value - low], 1).tolist()
+    return {name: Interval(*column) for name, column in zip(NAMES, columns, strict=True)}
 
 
 def jackknife(parts: Iterable[Spectrum], *, centred: bool = True) -> dict[str, tuple[float, float]]:
-    """Return each of the `Ranks` with its standard error, from accumulators of parts of the examples.
+    """Return each of the `Ranks` with its standard error, from G accumulators of random parts of the examples.
 
-    The way for streams: deal the batches in turn to some twenty accumulators. Each is left out once; the standard error
-    is that of the delete-a-group jackknife, sqrt((G - 1)/G sum (value_g - mean)^2), for groups of about one size.
-
-    Args:
-        parts: G accumulators of one width, each with examples that were dealt to it at random.
-        centred: of which of the two spectra.
+    For streams: distribute the batches in turn over some twenty accumulators. Each is left out once; the standard error
+    is that of the delete-a-group jackknife, sqrt((G - 1)/G sum (value_g - mean)^2), for groups of about one size (Efron
+    & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 11).
 
     Raises:
         ValueError: fewer than two parts, or parts that do not merge.
-
-    References:
-        Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 11.
     """
     parts = list(parts)
     if len(parts) < 2:
@@ -278,12 +221,11 @@ def jackknife(parts: Iterable[Spectrum], *, centred: bool = True) -> dict[str, t
             if part is not left_out:
                 whole.merge(part)
         result = whole.result()
-        counts = (result.centred if centred else result.raw).ranks
-        found.append([getattr(counts, name) for name in NAMES])
+        found.append(astuple((result.centred if centred else result.raw).ranks))
     value, *others = torch.tensor(found, dtype=torch.float64)
     spread = torch.stack(others)
     errors = ((len(parts) - 1) * (spread - spread.mean(0)).square().mean(0)).sqrt()
-    return {name: (float(value[k]), float(errors[k])) for k, name in enumerate(NAMES)}
+    return dict(zip(NAMES, zip(value.tolist(), errors.tolist(), strict=True), strict=True))
 
 
 def _gram(hidden: Tensor, counts: Tensor, centred: bool) -> Tensor:
@@ -299,7 +241,7 @@ def _relative_tolerance(num_examples: int, width: int, eps: float) -> float:
 
 
 def _perplexity(weights: Tensor) -> Tensor:
-    """Return exp of the entropy of weights (M, D) made shares, (M,); 0 where all are zero."""
+    """Return exp of the entropy of weights (M, D) normalised to sum 1, (M,); 0 where all are zero."""
     total = weights.sum(1, keepdim=True)
     shares = torch.where(total > 0, weights / total, 0.0)
     return torch.where(total[:, 0] > 0, torch.special.entr(shares).sum(1).exp(), 0.0)

@@ -14,7 +14,7 @@ def check_positive(**sizes: object) -> None:
     """Raise ValueError for a size that is not a whole number of at least one."""
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"{name}={size!r} is no size; expected a whole number of at least 1")
+            raise ValueError(f"{name}={size!r} is out of range; expected a whole number of at least 1")
 
 
 def check_scales(**scales: float) -> None:
@@ -25,14 +25,9 @@ def check_scales(**scales: float) -> None:
 
 
 def check_multiple(name: str, value: int, divisor_name: str, divisor: int, why: str) -> None:
-    """Raise ValueError for a size that its parts do not divide.
+    """Raise ValueError for a size that its divisor does not divide; `why` ends the sentence, such as "attention needs".
 
-    Args:
-        name: of the size.
-        value: of the size.
-        divisor_name: of what is to divide it; empty where it is a plain number.
-        divisor: what is to divide it.
-        why: what needs it, as the end of a sentence.
+    The divisor has no name where it is a plain number.
     """
     if value % divisor:
         named = f"{divisor_name}={divisor}" if divisor_name else divisor

@@ -38,7 +38,7 @@ class Dropout(nn.Module):
         rate: probability that an entry is zeroed, in [0, 1); rounded to a multiple of 2^-16.
         layer: tells the noise of this layer from that of the others.
         shared_axis: axis along which all entries have the noise of the first; for a layer that is read at one place of
-            it, so that its noise does not depend on what is computed beside.
+            it, so that its noise does not depend on what else is computed.
 
     Raises:
         ValueError: a rate out of range.
@@ -66,7 +66,7 @@ class Dropout(nn.Module):
         return x * self._mask(x, key)
 
     def _mask(self, x: Tensor, key: Tensor) -> Tensor:
-        """Return what x is multiplied by, 0 or 1 / (1 - rate), broadcast along the shared axis."""
+        """Return 0 or 1 / (1 - rate) for each entry of x, broadcast along the shared axis."""
         shape = list(x.shape)
         if self.shared_axis is not None:
             shape[self.shared_axis] = 1

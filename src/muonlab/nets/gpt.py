@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from muonlab.nets.arguments import check_choice, check_multiple, check_positive
 from muonlab.nets.dropout import Dropout
-from muonlab.nets.linear import Linear
-from muonlab.nets.norm import RMSNorm, reset_norms
-from muonlab.nets.prenorm import ACTIVATIONS, Block, FeedForward, SelfAttention
+from muonlab.nets.layers import Linear, RMSNorm, block_names, reset_norms
+from muonlab.nets.prenorm import ACTIVATIONS, Block, SelfAttention
+from muonlab.nets.prenorm import feed_forward as make_feed_forward
 
 NORMS = ("layer", "rms")
 POSITIONS = ("learned", "rope")
@@ -45,7 +45,7 @@ class GPT(nn.Module):
         padding: token id that fills short texts up at their end; the last token is then the one before it.
 
     Raises:
-        ValueError: a size below one, a width that the heads do not divide, an unknown option, a padding that is no
+        ValueError: a size below one, a width that the heads do not divide, an unknown option, a padding that is not a
             token id.
 
     Example:
@@ -84,19 +84,18 @@ class GPT(nn.Module):
         if positions == "rope":
             check_multiple("width", width, "2 * heads", 2 * heads, "positions='rope' needs")
         if padding is not None and padding not in range(vocabulary):
-            raise ValueError(f"padding={padding!r} is no token id; expected None or 0 to {vocabulary - 1}")
+            raise ValueError(f"padding={padding!r} is not a token id; expected None or 0 to {vocabulary - 1}")
         self.is_classifier, self.padding = classes is not None, padding
         self.embedding = nn.Embedding(vocabulary, width)
         self.position_embedding = nn.Embedding(context, width) if positions == "learned" else None
         self.dropout = Dropout(dropout, layer=0)
         make_norm = partial(RMSNorm, width) if norm == "rms" else partial(nn.LayerNorm, width, bias=bias)
+        base = rope_base if positions == "rope" else None
         self.blocks = nn.ModuleList(
             Block(
                 make_norm,
-                SelfAttention(
-                    width, heads, bias=bias, causal=True, rope_base=rope_base if positions == "rope" else None
-                ),
-                FeedForward(width, ff_width, feed_forward, bias=bias),
+                SelfAttention(width, heads, bias=bias, causal=True, rope_base=base),
+                make_feed_forward(width, ff_width, feed_forward, bias=bias),
                 dropout=dropout,
                 index=index,
             )
@@ -106,23 +105,13 @@ class GPT(nn.Module):
         self.head = None if tied and classes is None else Linear(width, vocabulary if classes is None else classes)
         self.reset_parameters()
 
-    @property
-    def taps(self) -> tuple[str, ...]:
-        """Names of the blocks, whose outputs are the hidden states, (B, T, D), in order."""
-        return tuple(f"blocks.{index}" for index in range(len(self.blocks)))
+    taps = property(block_names)  # of hidden states, (B, T, D)
 
-    def forward(self, tokens: Tensor, key: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-        """Return logits of the next token, (B, T, V); or of classes, (B, C).
-
-        Args:
-            tokens: token ids, (B, T) int64.
-            key: dropout key, an int64 scalar (see `Dropout`); unused in eval mode.
-            lengths: tokens of each text without what fills it up, (B,) int64 from 1 to T; for classes only. By default
-                what comes before the padding, or T where the net knows of none.
+    def forward(self, tokens: Tensor, key: Tensor | None = None) -> Tensor:
+        """Return logits of the next token, (B, T) int64 -> (B, T, V); or of classes, (B, C). Key as of `Dropout`.
 
         Raises:
-            ValueError: tokens or lengths of another shape, lengths for a net without classes, a text that is longer
-                than the learned positions.
+            ValueError: tokens of another shape, or a text that is longer than the learned positions.
         """
         if tokens.ndim != 2:
             raise ValueError(f"tokens have the shape {tuple(tokens.shape)}; expected (batch, tokens)")
@@ -138,28 +127,21 @@ class GPT(nn.Module):
         x = self.dropout(x, key)
         for block in self.blocks:
             x = block(x, key)
-        if self.is_classifier:
-            x = self._last(x, tokens, lengths)
-        elif lengths is not None:
-            raise ValueError("lengths are for a net with classes, and this one has classes=None; expected no lengths")
-        x = self.norm(x)
+        x = self.norm(self._last(x, tokens) if self.is_classifier else x)
         if self.head is not None:
             return self.head(x)
         return F.linear(x.flatten(0, 1), self.embedding.weight).unflatten(0, x.shape[:2])  # rows, as in `Linear`
 
-    def _last(self, x: Tensor, tokens: Tensor, lengths: Tensor | None) -> Tensor:
+    def _last(self, x: Tensor, tokens: Tensor) -> Tensor:
         """Return the state of the last token of each text, (B, T, D) -> (B, D)."""
-        if lengths is None:
-            if self.padding is None:
-                return x[:, -1]
-            lengths = (tokens != self.padding).sum(dim=1).clamp(min=1)  # of an empty text the first padding is read
-        elif lengths.shape != tokens.shape[:1]:
-            raise ValueError(f"lengths have the shape {tuple(lengths.shape)}; expected {tuple(tokens.shape[:1])}")
+        if self.padding is None:
+            return x[:, -1]
+        lengths = (tokens != self.padding).sum(dim=1).clamp(min=1)  # (B,); of an empty text the first padding is read
         return x.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew, and set the biases to zero and the norms to the identity.
+        """Draw all weights, and set the biases to zero and the norms to the identity.
 
         Tables and matrices are normal with standard deviation .02 (Radford et al. 2018), those that write to the
         residual stream with .02 / sqrt(2 depth), as there are 2 depth of them (Radford et al. 2019).

@@ -4,16 +4,15 @@ Letters: B batch, T tokens, V vocabulary, D width, C classes.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from muonlab.nets import layers
 from muonlab.nets.arguments import check_choice, check_positive, check_scales
 from muonlab.nets.dropout import Dropout
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "square": torch.square}
+ACTIVATIONS = ("relu", "gelu", "square")
 
 
 class Layer(nn.Module):
@@ -27,7 +26,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
         """Return the hidden state: (B, inputs) -> (B, D)."""
-        return self.dropout(ACTIVATIONS[self.activation](self.linear(x)), key)
+        return self.dropout(layers.ACTIVATIONS[self.activation](self.linear(x)), key)
 
 
 class MLP(nn.Module):
@@ -94,18 +93,10 @@ class MLP(nn.Module):
         self.head = nn.Linear(width, classes, bias)
         self.reset_parameters()
 
-    @property
-    def taps(self) -> tuple[str, ...]:
-        """Names of the submodules whose outputs are the hidden states, (B, D) each, in order."""
-        return tuple(f"blocks.{index}" for index in range(len(self.blocks)))
+    taps = property(layers.block_names)  # of hidden states, (B, D)
 
     def forward(self, inputs: Tensor, key: Tensor | None = None) -> Tensor:
-        """Return the logits: (B, ...) -> (B, C); with a vocabulary (B, T) int64 -> (B, C).
-
-        Args:
-            inputs: examples.
-            key: dropout key, an int64 scalar (see `Dropout`); unused in eval mode.
-        """
+        """Return the logits: (B, ...) -> (B, C); with a vocabulary (B, T) int64 -> (B, C). Key as of `Dropout`."""
         if self.vocabulary is not None:
             # Not F.one_hot, which reads its smallest entry and so does not stack.
             ids = torch.arange(self.vocabulary, device=inputs.device)
@@ -135,7 +126,7 @@ class LinearClassifier(nn.Module):
     """The linear softmax classifier: logits = W x (+ b), from zero.
 
     Its one matrix is called linear and not head, so that `muonlab.optim.split_params` gives it to Muon: theory is about
-    that matrix. Beside nets with a head, rules={"linear.weight": "adamw"} treats it as one.
+    that matrix. To compare it with nets that have a head, rules={"linear.weight": "adamw"} treats it as one.
 
     Args:
         inputs: number of features of an example.
@@ -152,10 +143,7 @@ class LinearClassifier(nn.Module):
         self.linear = nn.Linear(inputs, classes, bias=bias)
         self.reset_parameters()
 
-    @property
-    def taps(self) -> tuple[str, ...]:
-        """No names: there are no hidden states."""
-        return ()
+    taps: tuple[str, ...] = ()  # there are no hidden states
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the logits: (B, ...) -> (B, C)."""

@@ -5,27 +5,25 @@ Letters: B batch, T tokens, D width, H heads.
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muonlab.nets.dropout import Dropout
-from muonlab.nets.linear import Linear
-from muonlab.nets.rotary import rotate
+from muonlab.nets.layers import FeedForward, Linear, rotate
 
-# What stands between the two matrices of a feed-forward layer. Hendrycks & Gimpel 2016, arXiv 1606.08415, exact and by
-# the formula with tanh that GPT-2 has; "swiglu" is gated (Shazeer 2020, arXiv 2002.05202).
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "swiglu": F.silu,
-}
+ACTIVATIONS = ("gelu", "gelu_tanh", "swiglu")  # of a feed-forward layer; "swiglu" is gated (Shazeer, arXiv 2002.05202)
 
 # Tokens up to which attention is written out: torch's own loops over the members of a stack on a CPU, and warns of it.
 # Written out, a stack of four takes .7 of the time at 65 tokens, .9 at 128, 1.2 at 256 (H = 6, D / H = 64, one core).
 SHORT = 128
+
+
+def feed_forward(width: int, hidden: int, activation: str, *, bias: bool) -> FeedForward:
+    """Return a feed-forward layer with one of `ACTIVATIONS`."""
+    gated = activation == "swiglu"
+    return FeedForward(width, hidden, "silu" if gated else activation, gated=gated, bias=bias)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
@@ -41,15 +39,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head scaled dot-product attention of every position.
-
-    Args:
-        width: D, a multiple of heads.
-        heads: H.
-        bias: give the four linear layers biases.
-        causal: positions attend to none that come after them.
-        rope_base: base of the rotary angles; None for no rotation.
-    """
+    """Multi-head scaled dot-product attention of every position; without a rope_base nothing is rotated."""
 
     def __init__(self, width: int, heads: int, *, bias: bool, causal: bool, rope_base: float | None = None):
         super().__init__()
@@ -66,43 +56,13 @@ class SelfAttention(nn.Module):
             dtype = torch.promote_types(q.dtype, torch.float32)
             q, k = (rotate(y.to(dtype), positions, self.rope_base).to(v.dtype) for y in (q, k))
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))  # (B, H, T, D / H)
-        mixed = attend(q, k, v, self.causal)
-        return self.out(mixed.transpose(1, 2).flatten(2))
-
-
-class FeedForward(nn.Module):
-    """out(activation(inner x)), or for "swiglu" out(silu(gate x) * inner x).
-
-    Args:
-        width: D.
-        hidden: width between.
-        activation: one of `ACTIVATIONS`.
-        bias: give the linear layers biases.
-    """
-
-    def __init__(self, width: int, hidden: int, activation: str, *, bias: bool):
-        super().__init__()
-        self.activation = activation
-        self.inner = Linear(width, hidden, bias)
-        self.gate = Linear(width, hidden, bias) if activation == "swiglu" else None
-        self.out = Linear(hidden, width, bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the layer's output, (B, T, D)."""
-        activate = ACTIVATIONS[self.activation]
-        hidden = activate(self.inner(x)) if self.gate is None else activate(self.gate(x)) * self.inner(x)
-        return self.out(hidden)
+        return self.out(attend(q, k, v, self.causal).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
     """x + dropout(attention(norm x)), then x + dropout(feed-forward(norm x)).
 
-    Args:
-        norm: makes a norm.
-        attention: the first branch.
-        feed_forward: the second branch.
-        dropout: rate of both branches.
-        index: number of the block in the net, from 0; its dropouts have the layers 2 index + 1 and 2 index + 2.
+    The dropouts of block `index`, from 0, have the layers 2 index + 1 and 2 index + 2.
     """
 
     def __init__(

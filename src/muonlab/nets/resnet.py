@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muonlab.nets.arguments import check_choice, check_multiple, check_positive
-from muonlab.nets.norm import reset_norms
+from muonlab.nets.layers import block_names, reset_norms
 
 NORMS = ("batch", "group")
 SMALLEST_IMAGE = 8
@@ -26,23 +26,17 @@ def convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Conv2d:
 class BasicBlock(nn.Module):
     """relu(shortcut(x) + norm(conv(relu(norm(conv(x)))))), with 3 x 3 convolutions.
 
-    The shortcut is the identity, or a 1 x 1 convolution and a norm where the shape changes (option B of the paper).
-
-    Args:
-        inputs: channels of the input.
-        outputs: channels of the output.
-        stride: what the sides are divided by.
-        norm: channels -> a norm.
+    The shortcut is the identity, or a 1 x 1 convolution and a norm where the shape changes (option B of the paper). The
+    sides are divided by the stride.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, norm: Callable[[int], nn.Module]):
         super().__init__()
         self.conv1, self.norm1 = convolution(inputs, outputs, 3, stride), norm(outputs)
         self.conv2, self.norm2 = convolution(outputs, outputs, 3, 1), norm(outputs)
-        is_same = inputs == outputs and stride == 1
-        self.shortcut = (
-            nn.Identity() if is_same else nn.Sequential(convolution(inputs, outputs, 1, stride), norm(outputs))
-        )
+        self.shortcut = nn.Identity()
+        if inputs != outputs or stride != 1:
+            self.shortcut = nn.Sequential(convolution(inputs, outputs, 1, stride), norm(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the new states: (B, inputs, height, width) -> (B, outputs, height / stride, width / stride)."""
@@ -92,7 +86,7 @@ class ResNet(nn.Module):
         check_choice("norm", norm, NORMS)
         check_positive(classes=classes, image_size=image_size, width=width, groups=groups)
         if channels not in (1, 3):
-            raise ValueError(f"channels={channels!r} are none of an image; expected 1 or 3")
+            raise ValueError(f"channels={channels!r} is out of range; expected 1 or 3")
         if image_size < SMALLEST_IMAGE:
             raise ValueError(f"image_size={image_size} is too small; expected at least {SMALLEST_IMAGE}")
         if not isinstance(depths, Sequence) or not depths:
@@ -109,20 +103,16 @@ class ResNet(nn.Module):
         self.stem = convolution(channels, width, 7 if is_large else 3, 2 if is_large else 1)
         self.stem_norm = make_norm(width)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1) if is_large else nn.Identity()
-        blocks, inputs = [], width
+        self.blocks, inputs = nn.ModuleList(), width
         for stage, depth in enumerate(depths):
             for index in range(depth):
                 outputs = width * 2**stage
-                blocks.append(BasicBlock(inputs, outputs, 2 if stage and not index else 1, make_norm))
+                self.blocks.append(BasicBlock(inputs, outputs, 2 if stage and not index else 1, make_norm))
                 inputs = outputs
-        self.blocks = nn.ModuleList(blocks)
         self.head = nn.Linear(inputs, classes)
         self.reset_parameters()
 
-    @property
-    def taps(self) -> tuple[str, ...]:
-        """Names of the blocks, whose outputs are the hidden states, (B, channels, height, width), in order."""
-        return tuple(f"blocks.{index}" for index in range(len(self.blocks)))
+    taps = property(block_names)  # of hidden states, (B, channels, height, width)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits: (B, channels, height, width) -> (B, C).
@@ -141,7 +131,7 @@ class ResNet(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew.
+        """Draw all weights.
 
         Convolutions are normal with variance 2 / (outputs * kernel), which keeps that of gradients (He et al. 2015,
         arXiv 1502.01852); the head is uniform in +-1 / sqrt(columns), torch's default, with a bias of zero; norms are

@@ -15,11 +15,9 @@ from torch import Tensor, nn
 
 from muonlab.nets.arguments import check_choice, check_multiple, check_positive, check_scales
 from muonlab.nets.dropout import Dropout
-from muonlab.nets.linear import Linear
-from muonlab.nets.norm import RMSNorm, reset_norms
-from muonlab.nets.rotary import rotate
+from muonlab.nets.layers import FeedForward, Linear, RMSNorm, reset_norms, rotate
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu": F.relu, "gelu": F.gelu}
+ACTIVATIONS = ("silu", "relu", "gelu")
 NORMS: dict[str, Callable[[int], nn.Module]] = {"rms": RMSNorm, "layer": nn.LayerNorm, "none": nn.Identity}
 POSITIONS = ("rope", "learned", "none")
 
@@ -90,15 +88,7 @@ def attend_by_token(
 
 
 class Attention(nn.Module):
-    """Multi-head scaled dot-product attention.
-
-    Args:
-        width: D, a multiple of heads.
-        heads: H.
-        causal: positions attend to none that come after them.
-        rope_base: base of the rotary angles; None for no rotation.
-        bias: give the four linear layers biases.
-    """
+    """Multi-head scaled dot-product attention; without a rope_base nothing is rotated."""
 
     def __init__(self, width: int, heads: int, causal: bool, rope_base: float | None, bias: bool = False):
         super().__init__()
@@ -108,10 +98,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, num_queries: int, tokens: Tensor | None = None) -> Tensor:
         """Return what the last num_queries positions read from all positions: (B, num_queries, D).
 
-        Args:
-            x: states, (B, T, D); with tokens, the state of every token id, (V, D).
-            num_queries: positions that ask.
-            tokens: ids, (B, T), if a state follows from its token; for rotary positions only.
+        The states x are (B, T, D); with token ids (B, T), x has the state of every id of the vocabulary, (V, D), from
+        which that of a position follows, for rotary positions only.
         """
         asking = x[:, x.shape[1] - num_queries :] if tokens is None else x
         q, k, v = (y.unflatten(-1, (self.heads, -1)) for y in (self.query(asking), self.key(x), self.value(x)))
@@ -125,52 +113,20 @@ class Attention(nn.Module):
         return self.out(mixed)
 
 
-class FeedForward(nn.Module):
-    """Feed-forward layer: out(f(inner x)), or gated, out(f(gate x) * inner x); dropout before out.
-
-    Args:
-        width: D.
-        hidden: width between.
-        gated: see above.
-        dropout: of the hidden states.
-        activation: f, one of `ACTIVATIONS`.
-        bias: give the linear layers biases.
-    """
-
-    def __init__(
-        self, width: int, hidden: int, gated: bool, dropout: Dropout, activation: str = "silu", bias: bool = False
-    ):
-        super().__init__()
-        self.activation = activation
-        self.inner = Linear(width, hidden, bias)
-        self.gate = Linear(width, hidden, bias) if gated else None
-        self.out = Linear(hidden, width, bias)
-        self.dropout = dropout
-
-    def forward(self, x: Tensor, key: Tensor | None) -> Tensor:
-        """Return the layer's output, (B, T, D)."""
-        activate = ACTIVATIONS[self.activation]
-        hidden = activate(self.inner(x)) if self.gate is None else activate(self.gate(x)) * self.inner(x)
-        return self.out(self.dropout(hidden, key))
-
-
 class Block(nn.Module):
     """x + attention(norm x), then x + feed-forward(norm x)."""
 
     def __init__(self, width: int, norm: str, attention: Attention, feed_forward: FeedForward):
         super().__init__()
         self.attention_norm, self.feed_forward_norm = (NORMS[norm](width) for _ in range(2))
-        self.attention = attention
-        self.feed_forward = feed_forward
+        self.attention, self.feed_forward = attention, feed_forward
 
     def forward(self, x: Tensor, key: Tensor | None, num_queries: int, tokens: Tensor | None = None) -> Tensor:
         """Return the new states of the last num_queries positions, (B, num_queries, D); x, tokens as in `Attention`."""
         read = self.attention(self.attention_norm(x), num_queries, tokens)
-        if tokens is None:
-            x = x[:, x.shape[1] - num_queries :]
-        else:
-            x = F.embedding(tokens[:, tokens.shape[1] - num_queries :], x)
-        x = x + read
+        asking = x if tokens is None else tokens
+        asking = asking[:, asking.shape[1] - num_queries :]
+        x = (asking if tokens is None else F.embedding(asking, x)) + read  # (B, num_queries, D)
         return x + self.feed_forward(self.feed_forward_norm(x), key)
 
 
@@ -250,40 +206,31 @@ class Transformer(nn.Module):
         check_choice("positions", positions, POSITIONS)
         embedding_std = 1 / math.sqrt(width) if embedding_std is None else embedding_std
         check_scales(embedding_std=embedding_std, init_scale=init_scale)
-        if positions == "rope":
+        base = rope_base if positions == "rope" else None
+        if base is not None:
             check_multiple("width", width, "2 * heads", 2 * heads, "rotary positions need")
-        else:
-            check_multiple("width", width, "heads", heads, "attention needs")
+        check_multiple("width", width, "heads", heads, "attention needs")
         self.shortcuts, self.positions = True, positions
         self.embedding_std, self.init_scale = embedding_std, init_scale
         self.embedding = nn.Embedding(vocabulary, width)
-        self.position_embedding = _position_table(context, width) if positions == "learned" else None
-        self.blocks = nn.ModuleList(
-            Block(
-                width,
-                norm,
-                Attention(width, heads, causal, rope_base if positions == "rope" else None, bias),
-                # One position of the last block is read, and the noise there is the same whether others are computed.
-                FeedForward(
-                    width,
-                    ff_width,
-                    gated,
-                    Dropout(dropout, layer, shared_axis=-2 if layer == depth - 1 else None),
-                    activation,
-                    bias,
-                ),
-            )
-            for layer in range(depth)
-        )
+        self.position_embedding = None
+        if positions == "learned":
+            if context is None:
+                raise ValueError("positions='learned' needs context, the tokens of the longest sequence; got None")
+            check_positive(context=context)
+            self.position_embedding = nn.Embedding(context, width)
+        self.blocks = nn.ModuleList()
+        for layer in range(depth):
+            attention = Attention(width, heads, causal, base, bias)
+            # One position of the last block is read, and the noise there is the same whether others are computed.
+            noise = Dropout(dropout, layer, shared_axis=-2 if layer == depth - 1 else None)
+            feed_forward = FeedForward(width, ff_width, activation, gated=gated, bias=bias, dropout=noise)
+            self.blocks.append(Block(width, norm, attention, feed_forward))
         self.norm = NORMS[norm](width)
         self.head = Linear(width, classes, bias)
 
     def forward(self, tokens: Tensor, key: Tensor | None = None) -> Tensor:
-        """Return the logits at the last position: (B, T) int64 -> (B, C).
-
-        Args:
-            tokens: token ids.
-            key: dropout key, an int64 scalar (see `Dropout`); unused in eval mode.
+        """Return the logits at the last position: (B, T) int64 -> (B, C); key as of `Dropout`.
 
         Raises:
             ValueError: more tokens than learned positions.
@@ -320,10 +267,3 @@ class Transformer(nn.Module):
                     module.bias.zero_()
             elif isinstance(module, nn.Embedding):
                 module.weight.normal_(std=self.init_scale * self.embedding_std, generator=generator)
-
-
-def _position_table(context: int | None, width: int) -> nn.Embedding:
-    if context is None:
-        raise ValueError("positions='learned' needs context, the number of tokens of the longest sequence; got None")
-    check_positive(context=context)
-    return nn.Embedding(context, width)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from muonlab.nets.arguments import check_choice, check_multiple, check_positive
 from muonlab.nets.dropout import Dropout
-from muonlab.nets.linear import Linear
-from muonlab.nets.norm import reset_norms
-from muonlab.nets.prenorm import ACTIVATIONS, Block, FeedForward, SelfAttention
+from muonlab.nets.layers import Linear, block_names, reset_norms
+from muonlab.nets.prenorm import ACTIVATIONS, Block, SelfAttention
+from muonlab.nets.prenorm import feed_forward as make_feed_forward
 
 POOLINGS = ("class", "mean")
 POSITIONS = ("learned", "sincos")
@@ -121,7 +121,7 @@ class ViT(nn.Module):
             Block(
                 norm,
                 SelfAttention(width, heads, bias=True, causal=False),
-                FeedForward(width, ff_width, feed_forward, bias=True),
+                make_feed_forward(width, ff_width, feed_forward, bias=True),
                 dropout=dropout,
                 index=index,
             )
@@ -131,20 +131,13 @@ class ViT(nn.Module):
         self.head = nn.Linear(width, classes)
         self.reset_parameters()
 
-    @property
-    def taps(self) -> tuple[str, ...]:
-        """Names of the blocks, whose outputs are the hidden states, (B, T, D), a class token first, in order."""
-        return tuple(f"blocks.{index}" for index in range(len(self.blocks)))
+    taps = property(block_names)  # of hidden states, (B, T, D), a class token first
 
     def forward(self, images: Tensor, key: Tensor | None = None) -> Tensor:
-        """Return the logits: (B, channels, height, width) -> (B, C).
-
-        Args:
-            images: of the size that the net was made for.
-            key: dropout key, an int64 scalar (see `Dropout`); unused in eval mode.
+        """Return the logits: (B, channels, height, width) -> (B, C); key as of `Dropout`.
 
         Raises:
-            ValueError: images of another shape.
+            ValueError: images of another size than the net was made for.
         """
         if images.ndim != 4 or images.shape[1:] != self.image_shape:
             expected = ", ".join(map(str, self.image_shape))
@@ -161,7 +154,7 @@ class ViT(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew, and set the biases to zero and the norms to the identity.
+        """Draw all weights, and set the biases to zero and the norms to the identity.
 
         Matrices, class token and learned positions are normal with standard deviation .02, cut at two of these (Touvron
         et al. 2021, arXiv 2012.12877). The stem alone has 1 / sqrt(columns) in its place (LeCun et al. 1998; the code

@@ -1,8 +1,6 @@
 """What a group of parameters may say, checked before anything is changed."""
 
 from collections.abc import Callable, Collection, Mapping
-from math import isfinite
-from numbers import Real
 from typing import Any
 
 import torch
@@ -11,12 +9,9 @@ from torch import Tensor
 from muonlab.optim.rounding import ROUNDINGS
 from muonlab.rules import polar
 from muonlab.rules.muon import ADJUSTMENTS, VARIANTS
+from muonlab.rules.operands import is_number
 
 Check = tuple[Callable[[Any], bool], str]
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
 
 
 def _size(value: Any) -> bool:
@@ -24,11 +19,11 @@ def _size(value: Any) -> bool:
     if isinstance(value, Tensor):
         is_scalar = value.ndim == 0 and not value.is_complex()
         return is_scalar and (value.device.type != "cpu" or bool((value >= 0) & value.isfinite()))
-    return _number(value) and value >= 0
+    return is_number(value) and value >= 0
 
 
 def _share(value: Any) -> bool:
-    return _number(value) and 0 <= value < 1
+    return is_number(value) and 0 <= value < 1
 
 
 def _flag(value: Any) -> bool:
@@ -48,7 +43,7 @@ DTYPES = (*REALS, torch.complex64, torch.complex128)
 SHARED: dict[str, Check] = {
     "lr": SIZE,
     "weight_decay": SIZE,
-    "eps": (lambda value: _number(value) and value >= 0, "a finite number, at least 0"),
+    "eps": (lambda value: is_number(value) and value >= 0, "a finite number, at least 0"),
     "rounding": _one_of(*ROUNDINGS),
     "nonfinite": _one_of("raise", "skip"),
     "capturable": FLAG,
@@ -101,10 +96,10 @@ def check(group: Mapping[str, Any], prefixed: Collection[str] = ()) -> None:
             "expected nonfinite='skip'"
         )
     if group["rule"] == "muon":
-        _check_method(group)
+        polar.check(method(group), group["ns_steps"], group["ns_coefficients"], group["ns_dtype"], prefix="ns_")
 
 
-def check_adjustment(function: Callable[[tuple[int, int]], float], shape: tuple[int, int]) -> None:
+def check_adjustment(function: Callable[..., Any], shape: tuple[int, int]) -> None:
     """Raise ValueError where a function that is given as adjust_lr_fn makes no number of a shape."""
     try:
         factor = function(shape)
@@ -113,26 +108,8 @@ def check_adjustment(function: Callable[[tuple[int, int]], float], shape: tuple[
             f"adjust_lr_fn={function!r} raises {type(error).__name__} for {shape}: {error}; expected a function of one "
             "argument, the pair (rows, columns)"
         ) from error
-    if not _number(factor):
+    if not is_number(factor):
         raise ValueError(f"adjust_lr_fn={function!r} returns {factor!r} for {shape}; expected a finite number")
-
-
-def _check_method(group: Mapping[str, Any]) -> None:
-    steps, coefficients = group["ns_steps"], group["ns_coefficients"]
-    if group["method"] not in polar.METHODS:
-        raise ValueError(f"method={group['method']!r} is out of range; expected one of {', '.join(polar.METHODS)}")
-    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps < 100):
-        raise ValueError(f"ns_steps={steps!r} is out of range; expected a whole number from 1 to 99")
-    is_three = isinstance(coefficients, tuple | list) and len(coefficients) == 3
-    if coefficients is not None and not (is_three and all(_number(each) for each in coefficients)):
-        raise ValueError(f"ns_coefficients={coefficients!r}; expected three finite numbers (a, b, c)")
-    if group["method"] == "exact" and group["ns_dtype"] in (torch.bfloat16, torch.float16):
-        raise ValueError(f"ns_dtype={group['ns_dtype']} with method='exact'; expected torch.float32 or torch.float64")
-    chosen = method(group)
-    if steps is not None and chosen == "exact":
-        raise ValueError(f"ns_steps={steps} with method='exact', which does not iterate; expected ns_steps=None")
-    if coefficients is not None and chosen != "quintic":
-        raise ValueError(f"ns_coefficients={coefficients} with method={chosen!r}; they are for method='quintic' alone")
 
 
 def method(group: Mapping[str, Any]) -> str:

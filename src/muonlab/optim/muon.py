@@ -1,18 +1,15 @@
 """Muon as a torch.optim.Optimizer: for the hidden matrices of a network, of any shape, dtype and sharding."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from muonlab.optim import arguments, muon_step
-from muonlab.optim.layout import Kind, Split, layout
-from muonlab.optim.patterns import closest, matches
+from muonlab.optim.layout import Splits, Splitter
 from muonlab.optim.shell import Item, Shell
 from muonlab.rules.muon import AdjustLR
-
-Splits = Mapping[str, Split] | Callable[[str, Tensor], Split]
+from muonlab.rules.operands import Workspace
 
 
 class Muon(Shell):
@@ -39,7 +36,7 @@ class Muon(Shell):
             columns)), the default; "match_rms_adamw", 0.2 sqrt(max(rows, columns)), with which AdamW's learning rate
             and decay can be kept; "spectral", sqrt(rows / columns), which transfers across width; "none"; or a
             function of (rows, columns).
-        method: how polar factors are had (`muonlab.rules.polar.orthogonalize`): "auto", "quintic", "polar_express",
+        method: of polar factors (`muonlab.rules.polar.orthogonalize`): "auto", "quintic", "polar_express",
             "cubic", "gram", "aol" or "exact".
         ns_dtype: dtype of the matrix products. By default float32 on a CPU (float64 for float64 parameters), and
             bfloat16 on other devices.
@@ -54,7 +51,7 @@ class Muon(Shell):
             (`muonlab.optim.patterns.matches`) -> number of equal blocks, or the rows of each; or a function of name
             and parameter that returns these or None. Needs named parameters.
         rounding: how bfloat16 parameters keep small updates: "stochastic" rounding, with noise of its own; a
-            "remainder" of 16 bits beside each entry; or "nearest", which loses them.
+            "remainder" of 16 bits for each entry; or "nearest", which loses them.
         state_dtype: dtype of the momentum; by default the parameter's, float32 for bfloat16 and float16 parameters.
         process_group: ranks over which plain parameters are replicated (DDP): each rank then orthogonalizes its
             share. Sharded parameters (DTensor, FSDP2) need none.
@@ -113,78 +110,7 @@ class Muon(Shell):
     def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
         if group.get("rule", "muon") != "muon":
             raise ValueError(f"rule={group['rule']!r} in a group of Muon; expected 'muon': MuonAdamW has both")
-        return with_layouts(group, self._splits, group.get("adjust_lr_fn", self.defaults["adjust_lr_fn"]))
-
-    def _update(self, group: dict[str, Any], items: list[Item]) -> None:
-        muon_step.update(group, items, self.process_group, self._workspace)
-
-
-class Splitter:
-    """Says which rows of a parameter are orthogonalized apart.
-
-    Args:
-        split: as of Muon.
-    """
-
-    def __init__(self, split: Splits | None):
-        if split is not None and not isinstance(split, Mapping) and not callable(split):
-            raise ValueError(
-                f"split={split!r}; expected pattern -> number of blocks, or a function of name and parameter"
-            )
-        self._split = split
-        self._claimed: set[str] = set()
-        self._names: list[str] = []
-
-    def __call__(self, name: str | None, parameter: Tensor) -> Split:
-        """Return the split of a parameter, or None."""
-        if self._split is None:
-            return None
-        if name is None:
-            raise ValueError("split goes by the names of parameters, and these have none; give named parameters")
-        if not isinstance(self._split, Mapping):
-            return self._split(name, parameter)
-        self._names.append(name)
-        found = [pattern for pattern in self._split if matches(pattern, name)]
-        self._claimed.update(found)
-        return self._split[found[0]] if found else None
-
-    def check_all_claimed(self) -> None:
-        """Raise ValueError where a pattern has matched no parameter so far."""
-        for pattern in self._split if isinstance(self._split, Mapping) else ():
-            if pattern not in self._claimed:
-                near = closest(pattern, self._names)
-                hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"Muon's are {self._names[:5]}"
-                raise ValueError(f"split has the pattern {pattern!r}, which matches no parameter of Muon; {hint}")
-
-
-def with_layouts(group: dict[str, Any], splits: Splitter, adjust_lr_fn: AdjustLR | None) -> dict[str, Any]:
-    """Return a group whose parameters are a list and whose "layouts" say how each is a stack of matrices.
-
-    Args:
-        group: as torch.optim takes it; may have "layouts", (kind, split) of each parameter.
-        splits: what says the split of a parameter whose layout is not given.
-        adjust_lr_fn: of the group; if it is a function, it is tried on the shapes.
-
-    Raises:
-        ValueError: a parameter is no matrix, its split does not fit, or adjust_lr_fn makes no number of its shape.
-    """
-    if isinstance(group["params"], set):  # torch refuses it: no order
         return group
-    members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
-    names = group.get("param_names") or [member[0] if isinstance(member, tuple) else None for member in members]
-    given = group.get("layouts") or [(None, None)] * len(members)
-    layouts: list[tuple[Kind | None, Split]] = []
-    for index, (name, member, (kind, split)) in enumerate(zip(names, members, given, strict=True)):
-        p = member[1] if isinstance(member, tuple) else member
-        if isinstance(p, Tensor):  # what is none, torch tells
-            own = splits(name, p)
-            split = split if own is None else own
-            try:
-                found = layout(p.shape, kind, split)
-                if callable(adjust_lr_fn) and found.count:
-                    for rows in found.blocks:
-                        arguments.check_adjustment(adjust_lr_fn, (rows, found.columns))
-            except ValueError as error:
-                raise ValueError(f"parameter {name or index}: {error}") from None
-        layouts.append((kind, split))
-    return {**group, "params": members, "layouts": layouts}
+
+    def _update(self, group: dict[str, Any], items: list[Item], workspace: Workspace) -> None:
+        muon_step.update(group, items, self.process_group, workspace)

@@ -7,48 +7,38 @@ import torch
 from torch import Tensor
 
 from muonlab.optim import arguments
-from muonlab.optim.layout import layout
+from muonlab.optim.layout import Layout, layout
 from muonlab.optim.sharding import exchange, is_dtensor
 from muonlab.optim.shell import Item
 from muonlab.rules import muon
-from muonlab.rules.workspace import Workspace
+from muonlab.rules.operands import Workspace
 
 # Of a stack of matrices: the parameter, its gradient, its state, and whether the step is made.
 Row = tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]
 
 
-def update(
-    group: dict[str, Any], items: list[Item], process_group: Any = None, workspace: Workspace | None = None
-) -> None:
-    """Make the step of Muon on the `work` of items, in place.
-
-    Args:
-        group: hyper-parameters, and "layouts": (kind, split) of every parameter.
-        items: its parameters that have a gradient.
-        process_group: as of Muon.
-        workspace: where temporary tensors come from.
-    """
-    workspace = workspace or Workspace()
-    for item in items:
-        _begin(group, item)
-    items = [item for item in items if item.parameter.numel()]
-    momenta = [item.local("momentum_buffer") for item in items]
-    wide = [momentum.to(item.work.dtype) for momentum, item in zip(momenta, items, strict=True)]
+def update(group: dict[str, Any], items: list[Item], process_group: Any, workspace: Workspace) -> None:
+    """Make the step of Muon on the `work` of a group's items, those with a gradient, in place."""
+    layouts = [layout(item.parameter.shape, *group["layouts"][item.index]) for item in items]
+    for item, each in zip(items, layouts, strict=True):
+        _begin(group, item, each)
+    members = [(item, each) for item, each in zip(items, layouts, strict=True) if each.count]
+    momenta = [item.local("momentum_buffer") for item, _ in members]
+    wide = [momentum.to(item.work.dtype) for momentum, (item, _) in zip(momenta, members, strict=True)]
     if process_group is not None or any(is_dtensor(item.parameter) for item in items):
-        _exchanged(group, items, wide, process_group, workspace)
+        _exchanged(group, members, wide, process_group, workspace)
     else:
-        _alone(group, items, wide, workspace)
+        _alone(group, members, wide, workspace)
     for momentum, used in zip(momenta, wide, strict=True):
         if used is not momentum:
             momentum.copy_(used)
 
 
-def _begin(group: dict[str, Any], item: Item) -> None:
+def _begin(group: dict[str, Any], item: Item, each: Layout) -> None:
     state = item.state
     if "momentum_buffer" not in state:
         state["momentum_buffer"] = item.zeros(group["state_dtype"])
     if group["variant"] is not None and "second_moment" not in state:
-        each = layout(item.parameter.shape, *group["layouts"][item.index])
         matrices = item.work.reshape(each.count, each.rows, each.columns)
         state["second_moment"] = muon.second_moment(matrices, group["variant"])
     if item.parameter.dtype == torch.bfloat16 and group["rounding"] == "stochastic":
@@ -70,12 +60,13 @@ def _hyper(group: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _alone(group: dict[str, Any], items: list[Item], momenta: list[Tensor], workspace: Workspace) -> None:
+def _alone(
+    group: dict[str, Any], members: list[tuple[Item, Layout]], momenta: list[Tensor], workspace: Workspace
+) -> None:
     """Make the step of parameters of which this rank has the whole, and computes the whole."""
     rows: list[Row] = []
     copies: list[tuple[Tensor, Tensor]] = []
-    for item, momentum in zip(items, momenta, strict=True):
-        each = layout(item.parameter.shape, *group["layouts"][item.index])
+    for (item, each), momentum in zip(members, momenta, strict=True):
         p, b = _in_order(item.work), _in_order(momentum)
         copies += [(item.work, p), (momentum, b)]
         columns = [each.stacks(p), each.stacks(item.grad.to(p.dtype)), each.stacks(b)]
@@ -108,47 +99,48 @@ def _step(rows: list[Row], workspace: Workspace, **hyper: Any) -> None:
 
 
 def _exchanged(
-    group: dict[str, Any], items: list[Item], momenta: list[Tensor], process_group: Any, workspace: Workspace
+    group: dict[str, Any],
+    members: list[tuple[Item, Layout]],
+    momenta: list[Tensor],
+    process_group: Any,
+    workspace: Workspace,
 ) -> None:
     """Make the step where ranks share parameters: elementwise on shards, each polar factor by one rank."""
-    hyper, variant = _hyper(group), group["variant"]
+    hyper, items, layouts = _hyper(group), [item for item, _ in members], [each for _, each in members]
     finite = [item.finite for item in items] if group["capturable"] else None
-    layouts = [layout(item.parameter.shape, *group["layouts"][item.index]) for item in items]
+    variant, adjust = hyper["variant"], hyper["adjust_lr_fn"]
     directions = [torch.empty_like(momentum) for momentum in momenta]
     options = {name: hyper[name] for name in ("momentum", "nesterov", "variant")}
     grads = [item.grad.to(item.work.dtype) for item in items]
     muon.average_(momenta, grads, directions, **options, finite=finite)
 
+    # Polar factors times their adjustments are a step of -1 from zero, without momentum. Of a variant they are plain:
+    # its second moment is that of the factors.
+    plain = {"lr": -1.0, "weight_decay": 0.0, "momentum": 0.0, "nesterov": False, "cautious": False, "variant": None}
+    plain["adjust_lr_fn"] = adjust if variant is None else "none"
+
     def compute(tensors: list[Tensor], indices: list[int]) -> list[Tensor]:
-        """Return polar factors times their adjustments: a step of -1 from zero, without momentum."""
-        # A variant has a second moment of the factor itself.
-        adjust = "none" if variant is not None else hyper["adjust_lr_fn"]
-        plain = {"lr": -1.0, "weight_decay": 0.0, "momentum": 0.0, "nesterov": False, "cautious": False}
         results = [tensor.new_zeros(tensor.shape) for tensor in tensors]
         rows: list[Row] = []
         for tensor, result, index in zip(tensors, results, indices, strict=True):
-            each = layout(tensor.shape, *group["layouts"][items[index].index])
+            each = layout(tensor.shape, *group["layouts"][items[index].index])  # maybe of some experts only
             for p, grad in zip(each.stacks(result), each.stacks(tensor), strict=True):
                 rows.append((p, grad, {"momentum": torch.zeros_like(p)}, None))
-        _step(rows, workspace, **{**hyper, **plain, "variant": None, "adjust_lr_fn": adjust})
+        _step(rows, workspace, **hyper | plain)
         return results
 
-    kinds = [group["layouts"][item.index][0] for item in items]
     updates = exchange(
         directions,
         compute,
         parameters=[item.parameter for item in items],
         costs=[float(each.count * each.rows * each.columns * min(each.rows, each.columns)) for each in layouts],
-        num_batch_axes=[
-            0 if kind == "convolution" else max(0, item.parameter.ndim - 2)
-            for kind, item in zip(kinds, items, strict=True)
-        ],
+        num_batch_axes=[each.num_batch_axes for each in layouts],
         process_group=process_group,
     )
     if variant is not None:  # of whole matrices
-        for item, each, update in zip(items, layouts, updates, strict=True):
-            for O, v in zip(each.stacks(update), each.stacks(item.state["second_moment"]), strict=True):  # noqa: E741
+        for (item, each), update in zip(members, updates, strict=True):
+            for O, v in zip(each.stacks(update), each.stacks(item.state["second_moment"]), strict=True):
                 scaled = muon.rescale_(O, v, group["beta2"], item.finite)
-                O.copy_(scaled * muon.adjustment(O.shape[1], O.shape[2], hyper["adjust_lr_fn"]))
+                O.copy_(scaled * muon.adjustment(O.shape[1], O.shape[2], adjust))
     options = {name: hyper[name] for name in ("lr", "weight_decay", "cautious")}
     muon.apply_([item.work for item in items], updates, [1.0] * len(items), **options, finite=finite)

@@ -6,11 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from muonlab.optim import adamw_step, arguments, muon_step
-from muonlab.optim.muon import Splits, Splitter, with_layouts
+from muonlab.optim import arguments, muon_step
+from muonlab.optim.layout import Splits, Splitter
+from muonlab.optim.sharding import is_dtensor
 from muonlab.optim.shell import Item, Shell
 from muonlab.optim.split import Route, Rules, Split, split_params
+from muonlab.rules import adamw
 from muonlab.rules.muon import AdjustLR
+from muonlab.rules.operands import Workspace
 
 
 class MuonAdamW(Shell):
@@ -93,19 +96,52 @@ class MuonAdamW(Shell):
             return {**self._adamw, **group}
         if group.get("rule") != "muon":
             raise ValueError(f"rule={group.get('rule')!r} in a group of parameters; expected 'muon' or 'adamw'")
-        group = with_layouts(group, self._splits, group.get("adjust_lr_fn", self.defaults["adjust_lr_fn"]))
         momentum = group.setdefault("momentum", self.defaults["momentum"])
         betas = group.setdefault("betas", (momentum, self.defaults["betas"][1]))
         return {**group, "cycled": betas}
 
-    def _update(self, group: dict[str, Any], items: list[Item]) -> None:
+    def _update(self, group: dict[str, Any], items: list[Item], workspace: Workspace) -> None:
         if group["rule"] == "muon":
             # OneCycleLR and CyclicLR turn betas[0] in every group; in Muon's it stands for the momentum.
             if group["betas"] != group["cycled"]:
                 group["momentum"], group["cycled"] = group["betas"][0], group["betas"]
-            muon_step.update(group, items, self.process_group, self._workspace)
+            muon_step.update(group, items, self.process_group, workspace)
         else:
-            adamw_step.update(group, items)
+            _update_adamw(group, items)
+
+
+@torch.compiler.disable(reason="torch keeps its fused kernels out of graphs")
+def _update_adamw(group: dict[str, Any], items: list[Item]) -> None:
+    """Make the step of AdamW on the `work` of items, in place, on the state that torch.optim.AdamW has.
+
+    With `capturable`, where the host may not look, a gradient that is not finite leaves out the whole group's step.
+    """
+    finite = torch.stack([item.finite for item in items]).all() if group["capturable"] else None
+    moments = "exp_avg", "exp_avg_sq"
+    for item in items:
+        for name in moments:
+            if name not in item.state:
+                item.state[name] = item.zeros(group["state_dtype"])
+        if "step" not in item.state:
+            item.state["step"] = torch.zeros((), dtype=torch.float32, device=item.work.device)
+        if not item.work.numel():  # a rank without a shard counts too, as a checkpoint takes the step from any rank
+            item.state["step"] += 1 if finite is None else finite.to(item.work.device)
+    items = [item for item in items if item.work.numel()]
+    states = [
+        {**item.state, **{name: item.local(name) for name in moments}} if is_dtensor(item.parameter) else item.state
+        for item in items
+    ]
+    beta1, beta2 = group["betas"]
+    adamw.update_(
+        [item.grad for item in items],
+        states,
+        [item.work for item in items],
+        **{name: group[name] for name in ("lr", "weight_decay", "eps")},
+        beta1=beta1,
+        beta2=beta2,
+        found_inf=None if finite is None else (~finite).float(),
+        capturable=group["capturable"] and all(item.work.device.type == "cuda" for item in items),
+    )
 
 
 def hf_factory(**arguments: Any) -> Callable[..., MuonAdamW]:

@@ -1,6 +1,6 @@
 """Patterns over the names of parameters."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -23,13 +23,20 @@ def matches(pattern: str, name: str) -> bool:
     return any(all(map(fnmatchcase, run, globs)) for run in _runs(name, len(globs)))
 
 
-def closest(pattern: str, names: Iterable[str], count: int = 3) -> list[str]:
-    """Return what a mistyped pattern may have meant: the runs of as many components that look most like it."""
+def hint(pattern: str, names: Sequence[str]) -> str:
+    """Return what a pattern that matches none of these names may have meant, for a message."""
     length = pattern.count(".") + 1
     runs = dict.fromkeys(".".join(run) for name in names for run in _runs(name, length))
-    return get_close_matches(pattern, runs, n=count)
+    near = get_close_matches(pattern, runs)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"the names are {some(names)}"
 
 
-def _runs(name: str, length: int) -> list[list[str]]:
+def some(names: Sequence[str], count: int = 5) -> str:
+    """Return the first names, and how many there are besides."""
+    shown = ", ".join(map(repr, names[:count]))
+    return f"{shown} and {len(names) - count} more" if len(names) > count else shown
+
+
+def _runs(name: str, length: int) -> Iterable[list[str]]:
     parts = name.split(".")
-    return [parts[start : start + length] for start in range(len(parts) - length + 1)]
+    return (parts[start : start + length] for start in range(len(parts) - length + 1))

@@ -1,4 +1,4 @@
-"""bfloat16 parameters that lose no small update: stochastic rounding, or a remainder beside each parameter.
+"""bfloat16 parameters that lose no small update: stochastic rounding, or a remainder for each parameter.
 
 A bfloat16 number has 8 bits; an update below half the spacing of a parameter rounds away, and with a small learning
 rate all of them do. Both ways compute the step in float32 and differ in what they keep of it.

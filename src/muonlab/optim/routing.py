@@ -92,17 +92,11 @@ KNOWN = (nn.Linear, nn.MultiheadAttention, *CONVOLUTIONS, *RECURRENT)
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A place where a net holds a parameter.
+    """A place where a net holds a parameter; a tied one has several."""
 
-    Attributes:
-        name: full dotted name.
-        parameter: the parameter; a tied one has several places.
-        module: what holds it; None if only the name is known.
-    """
-
-    name: str
+    name: str  # full and dotted
     parameter: Tensor
-    module: nn.Module | None = None
+    module: nn.Module | None = None  # what holds it, if more than the name is known
 
     @cached_property
     def parts(self) -> list[str]:
@@ -147,12 +141,8 @@ def _is_called(name: str, globs: Iterable[str]) -> bool:
 
 
 def output_heads(places: Iterable[Place]) -> set[Place]:
-    """Return the places of the matrices that give a net's output, by their names.
-
-    Args:
-        places: all places of a net, in order: the head proper is the last matrix of a module called head.
-    """
-    last: dict[tuple[str, ...], list[Place]] = {}
+    """Return which of a net's places, in order, are matrices that give its output, by their names."""
+    last: dict[tuple[str, ...], list[Place]] = {}  # the head proper is the last matrix of a module called head
     found: set[Place] = set()
     for place in places:
         if place.parameter.ndim < 2 or _is_called(place.tensor, (*EMBEDDINGS, *ELEMENTWISE)):
@@ -197,12 +187,7 @@ def kind_and_blocks(place: Place) -> tuple[Kind, int]:
 
 
 def adamw_reason(place: Place, heads: set[Place]) -> str | None:
-    """Return why AdamW is to take a parameter; None if Muon is to.
-
-    Args:
-        place: where the net holds it.
-        heads: the net's `output_heads`.
-    """
+    """Return why AdamW is to take a parameter, given the net's `output_heads`; None if Muon is to."""
     p, module = place.parameter, place.module
     kind = type(module).__name__
     is_known = isinstance(module, KNOWN)
@@ -225,7 +210,7 @@ def adamw_reason(place: Place, heads: set[Place]) -> str | None:
 
 
 def _degenerate(place: Place) -> str | None:
-    """Return why a parameter is no matrix that is worth orthogonalizing; None if it is one."""
+    """Return why a parameter is not a matrix worth orthogonalizing; None if it is one."""
     p, module = place.parameter, place.module
     kind, blocks = kind_and_blocks(place)
     if kind == "convolution":

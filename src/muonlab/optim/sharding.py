@@ -43,9 +43,6 @@ Key = tuple[int, int]  # a direction and a part of it
 ROUND_BYTES = 2**28
 
 
-# --------------------------------------------------------------------------------------------------------- the door
-
-
 @torch.no_grad()
 def exchange(
     directions: Sequence[Tensor],

@@ -8,35 +8,24 @@ import torch
 from torch import Tensor
 
 from muonlab.optim import arguments
-from muonlab.optim.layout import layout
+from muonlab.optim.layout import Splitter, layout, with_layouts
 from muonlab.optim.rounding import is_narrow, narrow, widen
 from muonlab.optim.sharding import agree, is_dtensor, local_shard
-from muonlab.rules.workspace import Workspace
+from muonlab.rules.operands import Workspace
 
 
 @dataclass
 class Item:
-    """A parameter in a step.
+    """A parameter in a step."""
 
-    Attributes:
-        name: for messages.
-        parameter: the parameter, a DTensor if it is sharded.
-        index: its place in the group.
-        number: its place in the optimizer, which tells its noise from that of others.
-        grad: the local shard of the gradient.
-        finite: whether the step is made, a boolean on the device; looked at with `capturable` only.
-        state: its state in the optimizer; empty at first.
-        work: the local shard of the parameter, or a float32 copy of it.
-    """
-
-    name: str
-    parameter: Tensor
-    index: int
-    number: int
-    grad: Tensor
-    finite: Tensor = None  # pyright: ignore[reportAssignmentType]  # set by the step, as is work
-    state: dict[str, Any] = field(default_factory=dict)
-    work: Tensor = None  # pyright: ignore[reportAssignmentType]
+    name: str  # for messages
+    parameter: Tensor  # a DTensor if it is sharded
+    index: int  # in the group
+    number: int  # in the optimizer: it tells the parameter's noise from that of others
+    grad: Tensor  # local shard
+    finite: Tensor = None  # pyright: ignore[reportAssignmentType]  # is the step made? on the device, with `capturable`
+    state: dict[str, Any] = field(default_factory=dict)  # in the optimizer; empty at first
+    work: Tensor = None  # pyright: ignore[reportAssignmentType]  # local shard, or a float32 copy; set by the step
 
     def local(self, name: str) -> Tensor:
         """Return the local shard of an entry of the state; what is done to it in place is done to the state."""
@@ -68,6 +57,7 @@ class Shell(torch.optim.Optimizer):
     """A torch.optim.Optimizer whose groups follow rules; Muon and MuonAdamW say which."""
 
     process_group: Any = None
+    _splits: Splitter
     _workspace: Workspace | None = None  # made by the first step; not part of the state
     _own: tuple[str, ...] = ("_splits",)  # what an added group needs, and copies and pickles have to hold
 
@@ -79,16 +69,18 @@ class Shell(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group as torch.optim.Optimizer does, once its arguments and its parameters' shapes are found right."""
         group = {**self.defaults, **self._complete(dict(param_group)), "num_skipped": 0}
+        if group["rule"] == "muon":
+            group = with_layouts(group, self._splits)
         arguments.check(group)
         if group["rule"] == "muon" and group["variant"] is not None:
             _check_whole(group["params"], group["variant"])
         super().add_param_group(group)
 
     def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
-        """Return a new group with what follows from its parameters; raise ValueError where they do not fit."""
+        """Return a new group with its rule and what its rule has of its own; raise ValueError for a wrong one."""
         raise NotImplementedError
 
-    def _update(self, group: dict[str, Any], items: list[Item]) -> None:
+    def _update(self, group: dict[str, Any], items: list[Item], workspace: Workspace) -> None:
         """Make the step of a group's parameters: from their `grad` and `state`, change `work` in place."""
         raise NotImplementedError
 
@@ -119,7 +111,7 @@ class Shell(torch.optim.Optimizer):
                 item.work = widen(local_shard(item.parameter, item.parameter), item.remainder)
             if items:
                 self._workspace = self._workspace or Workspace()
-                self._update(group, items)
+                self._update(group, items, self._workspace)
                 self._write(group, items)
         return loss
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from muonlab.optim.patterns import closest, matches
+from muonlab.optim.patterns import hint, matches, some
 from muonlab.optim.routing import Kind, Place, adamw_reason, kind_and_blocks, output_heads, places
 
 Rule = Literal["muon", "adamw"]
@@ -59,7 +59,10 @@ class Split:
         return [route for route in self.routes if route.rule == rule]
 
     def __str__(self) -> str:
-        lines = [(route.name, route.parameter, route.rule, _why(route)) for route in self.routes]
+        lines = [
+            (each.name, each.parameter, each.rule, each.reason + (f", {each.blocks} blocks" if each.blocks > 1 else ""))
+            for each in self.routes
+        ]
         lines += [(name, parameter, "frozen", "requires_grad is False") for name, parameter in self.frozen]
         return "\n".join([*_table(lines), "", *_totals(lines), *_notes(self.routes)])
 
@@ -144,7 +147,7 @@ def split_params(
     trained = [group for group in groups if group[0].parameter.requires_grad]
     if not defaults and (unclaimed := [group[0].name for group in trained if id(group[0].parameter) not in ruled]):
         raise ValueError(
-            f"no rule takes {_some(unclaimed)}; with defaults=False every parameter needs one: add rules, "
+            f"no rule takes {some(unclaimed)}; with defaults=False every parameter needs one: add rules, "
             "the last of them for all others, such as ('*', 'adamw')"
         )
     heads = output_heads(held)
@@ -210,16 +213,14 @@ def _claim(rules: Sequence[tuple[str, Rule]], groups: Sequence[list[Place]]) -> 
         found = [group for group in groups if any(matches(pattern, place.name) for place in group)]
         if not found:
             names = [place.name for group in groups for place in group]
-            near = closest(pattern, names)
-            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the names are {_some(names)}"
-            raise ValueError(f"the rule {pattern!r} matches no parameter; {hint}")
+            raise ValueError(f"the rule {pattern!r} matches no parameter; {hint(pattern, names)}")
         firsts = [first for first, *_ in found if first.parameter.requires_grad]
         fresh = [first for first in firsts if id(first.parameter) not in claimed]
         if firsts and not fresh and any(claimed[id(first.parameter)][0] != rule for first in firsts):
             earlier = claimed[id(firsts[0].parameter)][1]
             raise ValueError(
                 f"the rule {pattern!r} -> {rule!r} takes nothing: earlier ones ({earlier}) take all that it matches, "
-                f"{_some([first.name for first in firsts])}; the first match wins, so put it before them, or drop it"
+                f"{some([first.name for first in firsts])}; the first match wins, so put it before them, or drop it"
             )
         for first in fresh:
             _check_axes(first, rule, f"the rule {pattern!r}")
@@ -248,18 +249,12 @@ def _route(group: Sequence[Place], heads: set[Place], ruled: tuple[Rule, str] | 
         particular = [reason for reason in ("embedding", "output head") if reason in reasons] + reasons
         ruled = ("adamw", particular[0]) if particular else ("muon", kind)
     rule, reason = ruled
+    seen = (kind, blocks) if rule == "muon" else (None, 1)
     reason += ", tied" if others else ""
-    aliases = tuple(place.name for place in others)
-    if rule == "adamw":
-        return Route(first.name, first.parameter, rule, reason, aliases=aliases)
-    return Route(first.name, first.parameter, rule, reason, kind, blocks, aliases)
+    return Route(first.name, first.parameter, rule, reason, *seen, tuple(place.name for place in others))
 
 
 # --- the table
-
-
-def _why(route: Route) -> str:
-    return f"{route.reason}, {route.blocks} blocks" if route.blocks > 1 else route.reason
 
 
 def _table(lines: Iterable[tuple[str, Tensor, str, str]]) -> list[str]:
@@ -269,11 +264,14 @@ def _table(lines: Iterable[tuple[str, Tensor, str, str]]) -> list[str]:
     """
     alike: dict[tuple[object, ...], list[tuple[str, Tensor]]] = {}
     for name, parameter, rule, why in lines:
-        key = _numberless(name), rule, why, parameter.shape if rule == "muon" else None
+        key = re.sub(r"\d+", "*", name), rule, why, parameter.shape if rule == "muon" else None
         alike.setdefault(key, []).append((name, parameter))
     rows = [("parameter", "shape", "rule", "why", "elements")]
-    for (_, rule, why, _), members in alike.items():
-        name = _common([name for name, _ in members]) + (f" x{len(members)}" if len(members) > 1 else "")
+    for (starred, rule, why, _), members in alike.items():
+        found = map(set, zip(*(name.split(".") for name, _ in members), strict=True))
+        parts = zip(str(starred).split("."), found, strict=True)  # numbers in which the names differ become stars
+        name = ".".join(star if len(each) > 1 else each.pop() for star, each in parts)
+        name += f" x{len(members)}" if len(members) > 1 else ""
         shapes = {"x".join(map(str, parameter.shape)) or "scalar" for _, parameter in members}
         elements = sum(parameter.numel() for _, parameter in members)
         rows.append((name, shapes.pop() if len(shapes) == 1 else "various", str(rule), str(why), f"{elements:,}"))
@@ -282,16 +280,6 @@ def _table(lines: Iterable[tuple[str, Tensor, str, str]]) -> list[str]:
         "  ".join([*map(str.ljust, row[:-1], widths), row[-1].rjust(widths[-1])])  # the numbers to the right
         for row in rows
     ]
-
-
-def _common(names: Sequence[str]) -> str:
-    """Return the name that stands for several: * in the place of numbers in which they differ."""
-    columns = zip(*(name.split(".") for name in names), strict=True)
-    return ".".join(column[0] if len(set(column)) == 1 else _numberless(column[0]) for column in columns)
-
-
-def _numberless(name: str) -> str:
-    return re.sub(r"\d+", "*", name)
 
 
 def _totals(lines: Iterable[tuple[str, Tensor, str, str]]) -> list[str]:
@@ -316,8 +304,3 @@ def _notes(routes: Sequence[Route]) -> list[str]:
     if not any(route.reason.startswith(("output head", "embedding, tied", "rule")) for route in routes):
         notes.append("no output head was recognized; if there is one, name it: rules={'its.name': 'adamw'}")
     return notes
-
-
-def _some(names: Sequence[str], count: int = 5) -> str:
-    shown = ", ".join(map(repr, names[:count]))
-    return f"{shown} and {len(names) - count} more" if len(names) > count else shown

@@ -1,16 +1,15 @@
 """Draws the panels of a figure, each as an SVG of its own, so that a narrow page can put them below each other."""
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 from muonlab.report.findings import (
     Axis,
@@ -24,27 +23,27 @@ from muonlab.report.findings import (
     Survival,
     superscript,
 )
-from muonlab.report.grids import draw_grid, strongest
 from muonlab.report.panels import (
     draw_curves,
     draw_distribution,
     draw_forest,
+    draw_grid,
     draw_key,
     draw_lines,
     draw_survival,
     key_columns,
     key_labels,
+    strongest,
 )
 from muonlab.report.svg import colour, themed
 
 POINTS = 72.0  # a unit of the drawings; sizes below are in points
 
-_NARROWEST = 300.0  # of a map, so that the names of both sides stand beside each other
+_NARROWEST = 300.0  # of a map, so that the names of both sides fit next to each other
 _WIDE = 300.0  # from this ratio of its ends on, a log axis has ticks at powers of ten only
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "muonlab",
     "font.family": "sans-serif",
     "font.size": 9,
     "text.parse_math": False,
@@ -77,13 +76,12 @@ class Drawing:
 def draw(figure: Figure) -> list[Drawing]:
     """Return a drawing of every panel of a figure."""
     drawings = []
-    with mpl.rc_context(_STYLE):
-        for number, panel in enumerate(figure.panels, start=1):
-            name = figure.name if len(figure.panels) == 1 else f"{figure.name}-{number}"
-            canvas = _canvas(figure, panel)
-            title = f"{figure.title}: {panel.title}" if panel.title else figure.title
-            svg = themed(_written(canvas), title, name)
-            drawings.append(Drawing(name, panel.title, svg, isinstance(panel, Distribution | Forest | Grid)))
+    for number, panel in enumerate(figure.panels, start=1):
+        name = figure.name if len(figure.panels) == 1 else f"{figure.name}-{number}"
+        title = f"{figure.title}: {panel.title}" if panel.title else figure.title
+        with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):  # ids of their own: a page holds many drawings
+            svg = themed(_written(_canvas(figure, panel)), title)
+        drawings.append(Drawing(name, panel.title, svg, isinstance(panel, Distribution | Forest | Grid)))
     return drawings
 
 
@@ -108,17 +106,22 @@ def _small(figure: Figure, panel: Survival | Curves | Lines) -> Canvas:
     labels = key_labels(panel)
     key = 14 * -(-len(labels) // key_columns(labels))
     canvas, axes = _axes(width=260, height=165 + key, left=46, right=17, top=key + 6, bottom=33)
-    if isinstance(panel, Survival):
-        draw_survival(axes, panel, figure.x)
-        _set_y(axes, figure.y, lambda share, _: f"{share:.0%}")
-        _set_x(axes, figure.x)
-    elif isinstance(panel, Curves):
-        draw_curves(axes, panel)
-        _set_y(axes, figure.y, lambda accuracy, _: f"{accuracy:g}")
-        _set_x(axes, figure.x)
-    else:
+    if isinstance(panel, Lines):
         draw_lines(axes, panel, figure.y)
-        _set_both(axes, panel, figure)
+    elif isinstance(panel, Survival):
+        draw_survival(axes, panel, figure.x)
+    else:
+        draw_curves(axes, panel)
+    _set(axes, "x", figure.x, has_margin=isinstance(panel, Lines))
+    _set(axes, "y", figure.y)
+    if isinstance(panel, Lines):
+        low, high = axes.get_xlim()
+        if not figure.x.log and all(float(x).is_integer() for line in panel.lines for x in line.x):  # such as layers
+            axes.xaxis.set_major_locator(MaxNLocator(14 if high - low < 14 else 6, steps=[1, 2, 5, 10], integer=True))
+    else:
+        axes.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
+        form = "{:.0%}" if isinstance(panel, Survival) else "{:g}"
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: form.format(share)))
     draw_key(axes, labels)
     return canvas
 
@@ -126,14 +129,12 @@ def _small(figure: Figure, panel: Survival | Curves | Lines) -> Canvas:
 def _wide(figure: Figure, panel: Distribution | Forest) -> Canvas:
     """A panel whose rows need room for their words."""
     if isinstance(panel, Distribution):
-        height = 32 * len(panel.groups)
-        canvas, axes = _axes(width=300, height=height + 38, left=4, right=12, top=4, bottom=34)
+        canvas, axes = _axes(width=300, height=32 * len(panel.groups) + 38, left=4, right=12, top=4, bottom=34)
         draw_distribution(axes, panel, figure.x)
     else:
-        height = 30 * len(panel.rows)
-        canvas, axes = _axes(width=300, height=height + 54, left=4, right=4, top=20, bottom=34)
+        canvas, axes = _axes(width=300, height=30 * len(panel.rows) + 54, left=4, right=4, top=20, bottom=34)
         draw_forest(axes, panel)
-    _set_x(axes, figure.x)
+    _set(axes, "x", figure.x, has_margin=False)
     return canvas
 
 
@@ -147,60 +148,20 @@ def _axes(*, width: float, height: float, left: float, right: float, top: float,
     return canvas, axes
 
 
-def _set_x(axes: Axes, axis: Axis) -> None:
-    axes.set_xlabel(axis.label, labelpad=3)
+def _set(axes: Axes, which: Literal["x", "y"], axis: Axis, *, has_margin: bool = True) -> None:
+    """Set the label, scale, limits and ticks of one side."""
+    side = axes.xaxis if which == "x" else axes.yaxis
+    side.set_label_text(axis.label)
+    side.labelpad = 3 if which == "x" else 2
     if axis.log:
-        axes.set_xscale("log")
+        axes.set(**{f"{which}scale": "log"})
     if axis.limits:
-        axes.set_xlim(*axis.limits)
-    if axis.log:
-        _set_log_ticks(axes)
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
-
-
-def _set_log_ticks(axes: Axes) -> None:
-    """Ticks at 1, 2 and 5, or at powers of ten only where those would crowd."""
-    low, high = axes.get_xlim()
-    decades = high / low
-    if decades < 4:  # a forest of ratios about 1
-        steps = (0.1, 0.125, 0.2, 0.25, 0.33, 0.5, 0.67, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 8, 10)
-        inside = [step for step in steps if low <= step <= high]
-        axes.xaxis.set_major_locator(FixedLocator(inside if len(inside) < 7 else inside[::2]))
-    else:
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 100 else (1,)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _set_y(axes: Axes, axis: Axis, text: Callable[[float, int | None], str]) -> None:
-    axes.set_ylabel(axis.label, labelpad=2)
-    if axis.limits:
-        axes.set_ylim(*_with_margin(axis.limits))
-    axes.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
-    axes.yaxis.set_major_formatter(FuncFormatter(text))
-
-
-def _set_both(axes: Axes, panel: Lines, figure: Figure) -> None:
-    """Set up the axes of lines; where x are few whole numbers, such as those of layers, each has its tick."""
-    axes.set_xlabel(figure.x.label, labelpad=3)
-    axes.set_ylabel(figure.y.label, labelpad=2)
-    if figure.x.log:
-        axes.set_xscale("log")
-    if figure.x.limits:
-        axes.set_xlim(*_with_margin(figure.x.limits, log=figure.x.log))
-    if figure.y.limits:
-        axes.set_ylim(*_with_margin(figure.y.limits, log=figure.y.log))
-    sides = (axes.xaxis, axes.get_xlim(), figure.x.log), (axes.yaxis, axes.get_ylim(), figure.y.log)
-    for side, (low, high), log in sides:
-        side.set_major_locator(_locator(low, high, log=log))
-        side.set_minor_locator(NullLocator())
-        smallest = 1e-2 if log and high / low >= _WIDE else 1e-4
-        side.set_major_formatter(FuncFormatter(partial(_tick_text, smallest)))
-    low, high = axes.get_xlim()
-    if not figure.x.log and all(float(x).is_integer() for line in panel.lines for x in line.x):
-        axes.xaxis.set_major_locator(MaxNLocator(14 if high - low < 14 else 6, steps=[1, 2, 5, 10], integer=True))
+        axes.set(**{f"{which}lim": _with_margin(axis.limits, log=axis.log) if has_margin else axis.limits})
+    low, high = sorted(side.get_view_interval())
+    side.set_major_locator(_locator(low, high, log=axis.log))
+    side.set_minor_locator(NullLocator())
+    smallest = 1e-2 if axis.log and high / low >= _WIDE else 1e-4
+    side.set_major_formatter(FuncFormatter(partial(_tick_text, smallest)))
 
 
 def _with_margin(limits: tuple[float, float], *, log: bool = False) -> tuple[float, float]:

@@ -14,8 +14,6 @@ from muonlab.stats.results import Estimate
 Kind = Literal["text", "count", "number", "exact", "percent", "accuracy", "ratio", "p"]
 Answer = Literal["yes", "no", "mixed", "inconclusive"]
 Tone = Literal["plain", "note", "good", "warning"]
-
-
 Value = str | int | float | bool | Estimate | None
 
 
@@ -133,14 +131,11 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class Forest:
-    """A panel of estimates beside the value of no effect, with the two sides named; `kind` is how its numbers read.
-
-    `no_effect` is 1 for ratios and 0 for differences.
-    """
+    """A panel of estimates next to the value of no effect, with the two sides named."""
 
     title: str
     rows: tuple[ForestRow, ...]
-    no_effect: float
+    no_effect: float  # 1 for ratios, 0 for differences
     lower_side: str
     upper_side: str
     kind: Kind = "ratio"
@@ -148,22 +143,13 @@ class Forest:
 
 @dataclass(frozen=True)
 class Line:
-    """One number against another, such as accuracy by severity; a None is a gap.
-
-    Attributes:
-        series: whose it is.
-        n: runs behind every point.
-        x: where the points are, ascending.
-        y: their heights.
-        lower: of the interval at every point; no interval is drawn where it or `upper` is None.
-        upper: see lower.
-    """
+    """One number against another, such as accuracy by severity, with the number of runs behind every point."""
 
     series: Series
     n: int
-    x: tuple[float, ...]
-    y: tuple[float | None, ...]
-    lower: tuple[float | None, ...]
+    x: tuple[float, ...]  # ascending
+    y: tuple[float | None, ...]  # None is a gap
+    lower: tuple[float | None, ...]  # of the intervals: none is drawn where a bound is None
     upper: tuple[float | None, ...]
 
 
@@ -187,23 +173,13 @@ class GridCell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A map: an estimate at every combination of two settings, with the two sides named.
-
-    Attributes:
-        title: of the panel.
-        x: labels of the columns, from the left.
-        y: labels of the rows, from the top.
-        cells: row by row from the top; None where nothing was asked.
-        lower_side: who is higher where the estimate lies below 0.
-        upper_side: who is higher where it lies above.
-        kind: how its numbers read.
-    """
+    """A map: an estimate at every combination of two settings, with the two sides named."""
 
     title: str
-    x: tuple[str, ...]
-    y: tuple[str, ...]
-    cells: tuple[tuple[GridCell | None, ...], ...]
-    lower_side: str
+    x: tuple[str, ...]  # labels of the columns, from the left
+    y: tuple[str, ...]  # of the rows, from the top
+    cells: tuple[tuple[GridCell | None, ...], ...]  # row by row from the top; None where nothing was asked
+    lower_side: str  # who is higher where the estimate lies below 0
     upper_side: str
     kind: Kind = "ratio"
 
@@ -225,29 +201,17 @@ class Figure:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, shown enlarged and written as `<name>.png`; the labels stand beside rows and columns of equal size.
-
-    Attributes:
-        name: of the file.
-        title: above the picture, and what is read out in its place.
-        caption: below the picture.
-        width: in pixels.
-        height: in pixels.
-        channels: 1 for grey, 3 for red, green and blue.
-        pixels: base64 of height * width * channels bytes, row by row from the top, the channels of a pixel together.
-        row_labels: from the top, none for a picture without rows.
-        column_labels: from the left.
-    """
+    """An image, shown enlarged and written as `<name>.png`; the labels stand next to rows and columns of equal size."""
 
     name: str
-    title: str
+    title: str  # also what a screen reader says
     caption: str
-    width: int
+    width: int  # in pixels, as is the height
     height: int
-    channels: Literal[1, 3]
-    pixels: str
-    row_labels: tuple[str, ...] = ()
-    column_labels: tuple[str, ...] = ()
+    channels: Literal[1, 3]  # grey, or red, green and blue
+    pixels: str  # base64 of (height, width, channels) bytes
+    row_labels: tuple[str, ...] = ()  # from the top
+    column_labels: tuple[str, ...] = ()  # from the left
 
 
 @dataclass(frozen=True)
@@ -287,25 +251,15 @@ class Section:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer to the question of the study.
-
-    Attributes:
-        answer: to the question as it is asked; "mixed" where it depends on the task.
-        label: the answer in a word or two.
-        sentence: the whole answer with its interval, n, p and scope, in one sentence.
-        interval: of the number that the answer rests on, None where there is no such number.
-        more: further sentences, each a finding of its own.
-        scope: (what, value): what the answer holds for.
-        cautions: why it is inconclusive, or what weakens it.
-    """
+    """The answer to the question of the study."""
 
     answer: Answer
-    label: str
-    sentence: str
-    interval: Estimate | None
-    more: tuple[str, ...]
-    scope: tuple[tuple[str, str], ...]
-    cautions: tuple[str, ...]
+    label: str  # the answer in a word or two
+    sentence: str  # the whole answer with its interval, n, p and scope
+    interval: Estimate | None  # of the number that the answer rests on, if there is one
+    more: tuple[str, ...]  # further sentences, each a finding of its own
+    scope: tuple[tuple[str, str], ...]  # (what, value): what the answer holds for
+    cautions: tuple[str, ...]  # why it is inconclusive, or what weakens it
 
 
 @dataclass(frozen=True)
@@ -348,14 +302,8 @@ def _interval_as_text(interval: Estimate, kind: Kind) -> str:
 
 
 def _number_as_text(value: float, kind: Kind) -> str:
-    if kind == "count":
-        return f"{round(value):,}"
-    if kind == "exact":
-        return superscript(f"{value:g}")
-    if kind == "percent":
-        return f"{value:.0%}"
-    if kind == "accuracy":
-        return f"{value:.3f}"
+    if kind in ("count", "percent", "accuracy", "exact"):
+        return superscript(format(value, {"count": ",.0f", "percent": ".0%", "accuracy": ".3f", "exact": "g"}[kind]))
     if kind == "ratio":
         return f"{value:.2f}" if abs(value) < 9.995 else _number(value)
     if kind == "p":

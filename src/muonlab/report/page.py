@@ -1,12 +1,14 @@
-"""Writes findings as one self-contained page, report.html, and every table and figure as a file beside it."""
+"""The report as one self-contained page, report.html, and every table and figure as a file of its own."""
 
 import base64
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from PIL import Image
 
 from muonlab.jobs.files import StudyError, write_bytes, write_text
 from muonlab.jobs.store import explain
@@ -23,11 +25,11 @@ from muonlab.report.findings import (
     Value,
     as_text,
 )
-from muonlab.report.picture import enlargement, png
-from muonlab.report.svg import own_style, standalone
+from muonlab.report.svg import palette, standalone
 from muonlab.stats.results import Estimate
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_LARGEST = 640, 1080  # width and height in CSS pixels up to which a picture is enlarged
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,13 @@ def write(findings: Findings, folder: Path) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"csv_uri": _csv_uri, "png_uri": _png_uri, "markup": Markup}
+    environment.filters |= {
+        "csv_uri": lambda text: _link("text/csv;charset=utf-8", text.encode()),
+        "png_uri": lambda content: _link("image/png", content),
+        "markup": Markup,
+    }
     drawn = "".join(drawing.svg for section in shown for item in section for drawing in item.drawings)
-    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8") + own_style(drawn)
+    style = palette(drawn) + "\n" + (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     page = environment.get_template("report.html").render(
         findings=findings,
         sections=list(zip(findings.sections, shown, strict=True)),
@@ -84,7 +90,7 @@ def write(findings: Findings, folder: Path) -> Path:
 
 
 def _files(shown: list[_Shown]) -> dict[str, bytes]:
-    """File name -> content of all that stands beside the page."""
+    """Return file name -> content of all that is written next to the page."""
     files: dict[str, bytes] = {}
     for item in shown:
         if isinstance(item.element, Table | Figure):
@@ -140,11 +146,19 @@ def _cell(value: Value, kind: Kind) -> dict[str, Any]:
     }
 
 
-def _csv_uri(text: str) -> str:
-    """Return a link that holds a CSV itself."""
-    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
+def png(picture: Picture) -> bytes:
+    """Return a picture as PNG."""
+    mode = {1: "L", 3: "RGB"}[picture.channels]
+    image = Image.frombytes(mode, (picture.width, picture.height), base64.b64decode(picture.pixels))
+    image.save(file := io.BytesIO(), "PNG", optimize=True)
+    return file.getvalue()
 
 
-def _png_uri(content: bytes) -> str:
-    """Return a link that holds a PNG itself."""
-    return "data:image/png;base64," + base64.b64encode(content).decode()
+def enlargement(picture: Picture) -> int:
+    """Return how many times its size a picture is shown at most, a whole number so that its pixels stay alike."""
+    return max(1, min(_LARGEST[0] // picture.width, _LARGEST[1] // picture.height))
+
+
+def _link(kind: str, content: bytes) -> str:
+    """Return a link that holds a file itself."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

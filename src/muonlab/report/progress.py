@@ -2,11 +2,13 @@
 
 How many jobs there will be is known only at the end, for they follow from results. So what is done is counted in cost:
 that of the jobs that have ended, and of the running ones the part that they have reported, out of the cost of the
-outline.
+outline. The time left is that of handing what is left to the workers, at the pace of jobs of the same kind so far.
 """
 
+import heapq
 import time
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -18,6 +20,7 @@ KNOWN_FROM = 0.05  # of the work: before it, the time that is left is not shown
 NEARLY = 0.99  # of the work, at most, until the end: an outline may be too short
 NEAR = 4 / 3  # an upper bound that is closer to the time left than that is not shown
 UNKNOWN = "time left not known yet"
+PRIOR = 0.01  # of the work: as much at the mean pace counts with what is known of one kind (LOG.md, "Time left")
 
 
 def duration(seconds: float) -> str:
@@ -61,16 +64,34 @@ class _Running:
     start: float
     part: float = 0.0
     part_at_start: float | None = None
+    seconds: float = 0.0  # until it last reported
 
-    def advance(self, step: float, budget: float) -> None:
+    def advance(self, step: float, budget: float, now: float) -> None:
         """Take in a report. The first one says from where the job goes on, unless there is none but that of its end."""
-        self.part = min(step / budget, 1.0) if budget else 1.0
+        self.part, self.seconds = min(step / budget, 1.0) if budget else 1.0, now - self.start
         if self.part_at_start is None:
             self.part_at_start = self.part if self.part < 1 else 0.0
 
     def worked(self) -> float:
         """Return the cost of what was done since it started."""
         return self.cost * (self.part - (self.part_at_start or 0.0))
+
+
+@dataclass
+class _Pace:
+    """What jobs took: seconds of a worker, the cost of what was done in them, and of the steps used for it."""
+
+    seconds: float = 0.0
+    worked: float = 0.0
+    used: float = 0.0
+
+    def add(self, seconds: float, worked: float, used: float) -> None:
+        self.seconds, self.worked, self.used = self.seconds + seconds, self.worked + worked, self.used + used
+
+
+def _kind(name: str) -> str:
+    """Return what jobs of one pace have in common: of "cnn on digits: Muon, search" what stands before the comma."""
+    return name.partition(",")[0]
 
 
 class ProgressView:
@@ -80,20 +101,19 @@ class ProgressView:
     that the others do so as often as those that have ended; the upper bound, that they use their whole budgets.
 
     Args:
-        outline_cost: cost of all that is expected to be done, in any unit that the costs of the jobs have, too.
+        outline: name and cost of all that is expected to be done, in any unit that the costs of the jobs have, too.
         workers: how many run at once, at most.
         stream: where to write.
     """
 
-    def __init__(self, outline_cost: float, workers: int, stream: TextIO):
-        self._outline_cost, self._workers = outline_cost, workers
+    def __init__(self, outline: Sequence[tuple[str, float]], workers: int, stream: TextIO):
+        self._outline, self._workers = Counter(outline), workers  # of what has not started
+        self._outline_cost = sum(cost for _, cost in outline)
         self._start = self._last_line = time.monotonic()
         self._running: dict[str, _Running] = {}
         self._num_done = 0
         self._ended = 0.0  # cost of the jobs that have ended
-        self._worked = 0.0  # of that, the part that was not done before by an earlier run
-        self._used = 0.0  # of that, the part whose steps were used
-        self._busy = 0.0  # seconds of workers that it took
+        self._paces: dict[str, _Pace] = defaultdict(_Pace)  # of the jobs that are done, by kind
         self._console = Console(file=stream)
         self._bar: Progress | None = None
         if self._console.is_terminal:
@@ -119,8 +139,9 @@ class ProgressView:
         now = time.monotonic()
         if kind == "started":
             self._running[id] = _Running(detail["name"], detail["cost"], now)
+            self._strike_out(detail["name"], detail["cost"])
         elif kind == "progress":
-            self._running[id].advance(detail["step"], detail["budget"])
+            self._running[id].advance(detail["step"], detail["budget"], now)
         elif kind == "retried":
             self._say(f"{self._running.pop(id).name}: {detail['reason']}; tried once more")
         elif kind == "set aside":
@@ -129,17 +150,22 @@ class ProgressView:
             self._end(id, kind, detail, now)
         self._refresh(now)
 
+    def _strike_out(self, name: str, cost: float) -> None:
+        """Take a job that starts from the outline, which may know it by another cost, or not at all."""
+        known = [each for each in self._outline if each[0] == name and self._outline[each]]
+        if known:
+            self._outline[(name, cost) if (name, cost) in known else known[0]] -= 1
+
     def _end(self, id: str, kind: str, detail: Mapping[str, Any], now: float) -> None:
         job = self._running.pop(id)
         self._ended += job.cost
         if kind == "finished":
             self._num_done += 1
             before = job.part_at_start or 0.0
-            self._busy += now - job.start
-            self._worked += job.cost * (1 - before)
-            self._used += job.cost * ((job.part or 1.0) - before)  # without a report it is taken as whole
+            used = (job.part or 1.0) - before  # without a report it is taken as whole
+            self._paces[_kind(job.name)].add(now - job.start, job.cost * (1 - before), job.cost * used)
         words = f"done in {duration(now - job.start)}" if kind == "finished" else f"FAILED: {detail['reason']}"
-        shown = "" if self._bar else f"; {self._state(now)}"  # a bar shows it already
+        shown = "" if self._bar else f"; {self._state()}"  # a bar shows it already
         self._say(f"[{self._num_done} done] {job.name}: {words}{shown}")
 
     def _say(self, line: str) -> None:
@@ -149,16 +175,16 @@ class ProgressView:
     def _refresh(self, now: float) -> None:
         if self._bar:
             done = f"{count(self._num_done, 'job')} done"
-            left = self._left_as_text(now)
+            left = self._left_as_text()
             self._bar.update(self._task, completed=self._share(), description=done, left=left)
         elif now - self._last_line >= SECONDS_BETWEEN_LINES:
             names = ", ".join(f"{job.name} at {job.part:.0%}" for job in self._running.values())
             busy = f"{len(self._running)} of {count(self._workers, 'worker')} busy"
             at = f"{busy}: {names}" if names else busy
-            self._say(f"{duration(now - self._start)}: {self._num_done} done; {self._state(now)}; {at}")
+            self._say(f"{duration(now - self._start)}: {self._num_done} done; {self._state()}; {at}")
 
-    def _state(self, now: float) -> str:
-        share, left = f"{self._share():.0%} of the work", self._left_as_text(now)
+    def _state(self) -> str:
+        share, left = f"{self._share():.0%} of the work", self._left_as_text()
         return f"{share}, {left}" if left else share
 
     def _share(self) -> float:
@@ -168,21 +194,34 @@ class ProgressView:
             return NEARLY
         return min(int(100 * done / self._outline_cost + 1e-9) / 100, NEARLY)
 
-    def _left_as_text(self, now: float) -> str:
+    def _left_as_text(self) -> str:
         """Return the time left at the pace so far; empty where all that the outline has is done."""
-        rests = [job.cost * (1 - job.part) for job in self._running.values()]  # left even if the outline is used up
-        waiting = self._outline_cost - self._ended - sum(job.cost for job in self._running.values())
-        rest = sum(rests) + max(waiting, 0.0)
-        if rest <= 1e-9 * self._outline_cost:  # sums of costs are rounded
+        begun = [(job.name, job.cost * (1 - job.part)) for job in self._running.values()]
+        waiting = list(self._outline.elements())
+        if sum(cost for _, cost in (*begun, *waiting)) <= 1e-9 * self._outline_cost:  # sums of costs are rounded
             return ""
-        running = sum(job.worked() for job in self._running.values())
-        worked, used = self._worked + running, self._used + running
-        if used <= 0 or worked < KNOWN_FROM * self._outline_cost:
+        paces, total = defaultdict(_Pace), _Pace()
+        of_running = ((job.name, job.seconds, job.worked(), job.worked()) for job in self._running.values())
+        of_ended = ((kind, pace.seconds, pace.worked, pace.used) for kind, pace in self._paces.items())
+        for name, *took in (*of_ended, *of_running):
+            paces[_kind(name)].add(*took)
+            total.add(*took)
+        if total.used <= 0 or total.worked < KNOWN_FROM * self._outline_cost:
             return UNKNOWN
-        busy = self._busy + sum(now - job.start for job in self._running.values())
-        longest = max(rests, default=0.0)  # one worker has to do it
+        prior = PRIOR * self._outline_cost
 
-        def seconds(amount: float) -> float:
-            return max(rest * (now - self._start), longest * busy) / amount
+        def seconds(amount: str) -> float:
+            """Return when the last worker is done if each job that is left goes to the first that is free."""
+            mean = total.seconds / getattr(total, amount)
 
-        return time_left(seconds(worked), seconds(used))
+            def take(name: str, cost: float) -> float:
+                pace = paces[_kind(name)]
+                return cost * (pace.seconds + prior * mean) / (getattr(pace, amount) + prior)
+
+            ends = [take(*job) for job in begun] + [0.0] * (self._workers - len(begun))
+            heapq.heapify(ends)
+            for job in waiting:
+                heapq.heapreplace(ends, ends[0] + take(*job))
+            return max(ends)
+
+        return time_left(seconds("worked"), seconds("used"))

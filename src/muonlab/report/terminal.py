@@ -87,7 +87,7 @@ def print_doctor(found: dict[str, Any]) -> None:
     """Print a machine, and which method orthogonalizes what.
 
     Args:
-        found: "environment" (of runs.environment), "gpus" (their names) and "auto" (rows of rules.choice.TABLE).
+        found: "environment" (of runs.environment), "gpus" (their names) and "auto" (rows of rules.polar.TABLE).
     """
     environment = found["environment"]
     hardware, versions = environment["hardware"], environment["versions"]

@@ -1,13 +1,16 @@
 """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), as torch.optim.AdamW defines it."""
 
 from collections.abc import Sequence
+from itertools import chain
+from operator import attrgetter
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from muonlab.rules.operand import operand
-from muonlab.rules.workspace import Workspace
+from muonlab.rules.operands import Workspace, operand
+
+FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps"}
 
 
 def init(p: Tensor) -> dict[str, Tensor]:
@@ -30,20 +33,10 @@ def update(
     eps: float | Tensor = 1e-8,
     weight_decay: float | Tensor = 0.01,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the parameter and the state after one step of AdamW.
+    """Return the parameter and the state after one step of AdamW, of tensors (*members, ...).
 
         m = beta1 * m + (1 - beta1) * g            v = beta2 * v + (1 - beta2) * g^2
         p = (1 - lr * weight_decay) * p - lr * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
-
-    Args:
-        grad: gradient of the loss, shaped like p.
-        state: what `init` or the last `update` returned.
-        p: parameter, (*members, ...).
-        lr: step size.
-        beta1: decay of the first moment, in [0, 1).
-        beta2: decay of the second moment, in [0, 1).
-        eps: added to the denominator.
-        weight_decay: decoupled decay; a step shrinks p by lr * weight_decay.
 
     References:
         arXiv 1711.05101, algorithm 2.
@@ -61,10 +54,6 @@ def update(
     return p, {"exp_avg": m, "exp_avg_sq": v, "step": step}
 
 
-FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps"}
-
-
-@torch.compiler.disable(reason="torch keeps its fused kernels out of graphs")
 def update_(
     grads: Sequence[Tensor],
     states: Sequence[dict[str, Tensor]],
@@ -87,15 +76,18 @@ def update_(
         ps: parameters.
         workspace: not needed.
         lr: as of `update`, as are the others; numbers, or tensors without axes.
-        found_inf: 1.0 on a device leaves parameters and states as they are, without a look from the host.
+        found_inf: 1.0 on a device leaves parameters and states unchanged, without a transfer to the host.
         capturable: whether the step may be captured in a CUDA graph.
     """
     if not ps:
         return
-    given = [(p, g, s["exp_avg"], s["exp_avg_sq"]) for p, g, s in zip(ps, grads, states, strict=True)]
-    aligned = [_aligned(tensors) for tensors in given]
-    real = [list(map(torch.view_as_real, tensors)) if tensors[0].is_complex() else tensors for tensors in aligned]
-    works, gradients, averages, squares = map(list, zip(*real, strict=True))
+    columns = [list(ps), list(grads), [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]]
+    devices = {device.type for device in set(map(attrgetter("device"), ps))}  # the type of each takes 2 microseconds
+    used, seen = columns, columns
+    if not _are_plain(columns, devices == {"cpu"}):
+        used = [list(column) for column in zip(*map(_aligned, *columns), strict=True)]
+        seen = [[torch.view_as_real(t) if t.dtype.is_complex else t for t in column] for column in used]
+    works, gradients, averages, squares = seen
     adamw(
         works,
         gradients,
@@ -104,7 +96,7 @@ def update_(
         [],
         [state["step"] for state in states],
         foreach=False,
-        fused={p.device.type for p in ps} <= FUSED_DEVICES,
+        fused=devices <= FUSED_DEVICES,
         found_inf=found_inf,
         capturable=capturable,
         amsgrad=False,
@@ -115,28 +107,25 @@ def update_(
         eps=eps,
         maximize=False,
     )
-    for tensors, used in zip(given, aligned, strict=True):
-        for index in () if used is tensors else (0, 2, 3):
-            if used[index] is not tensors[index]:
-                tensors[index].copy_(used[index])
+    for index in (0, 2, 3):  # the gradients are only read
+        for tensor, copy in zip(columns[index], used[index], strict=True) if used is not columns else ():
+            if copy is not tensor:
+                tensor.copy_(copy)
 
 
-def _aligned(tensors: tuple[Tensor, ...]) -> Sequence[Tensor]:
-    """Return tensors in the dtype and the order of memory of the first, without gaps, for the fused kernel."""
-    p, g, m, v = tensors
-    strides, dtype = p.stride(), p.dtype
-    is_alike = g.stride() == m.stride() == v.stride() == strides and g.dtype == m.dtype == v.dtype == dtype
-    if is_alike and p.is_contiguous():
-        return tensors
-    dense = p if _is_dense(p) else p.contiguous()
-    strides = dense.stride()
-    return [t if t.stride() == strides and t.dtype == dtype else torch.empty_like(dense).copy_(t) for t in tensors]
+def _are_plain(columns: list[list[Tensor]], is_on_cpu: bool) -> bool:
+    """Return whether the fused kernel can walk through these tensors as they are; quick, as each step asks."""
+    tensors = list(chain.from_iterable(columns))
+    dtypes = set(map(attrgetter("dtype"), tensors))
+    if len(dtypes) > 1 or dtypes.pop().is_complex or not all(map(Tensor.is_contiguous, tensors)):
+        return False
+    # An axis of one entry may have any stride, but the CUDA kernel refuses unequal ones.
+    return is_on_cpu or all(len({t.stride() for t in row}) == 1 for row in zip(*columns, strict=True))
 
 
-def _is_dense(p: Tensor) -> bool:
-    size = 1
-    for stride, length in sorted(zip(p.stride(), p.shape, strict=True)):
-        if length > 1 and stride != size:
-            return False
-        size *= length
-    return True
+def _aligned(p: Tensor, g: Tensor, m: Tensor, v: Tensor) -> list[Tensor]:
+    """Return tensors in the dtype and memory order of the first, without gaps: what the fused kernel expects."""
+    # empty_like keeps the strides of a tensor without gaps, and only of those.
+    dense = p if torch.empty_like(p).stride() == p.stride() else p.contiguous()
+    strides, dtype = dense.stride(), dense.dtype
+    return [t if t.stride() == strides and t.dtype == dtype else torch.empty_like(dense).copy_(t) for t in (p, g, m, v)]

@@ -5,8 +5,7 @@ from torch import Tensor
 
 # Each dtype and the one that its matrices are squared in. Squaring a matrix squares its condition number, so a Gram
 # matrix in the same precision loses the singular values below sqrt(eps) of the largest. Twice the digits hold those
-# of float32 down to the tolerance of its rank, and none of them has to be found again or corrected afterwards. There
-# is no such dtype for float64.
+# of float32 down to the tolerance of its rank. There is no such dtype for float64.
 _SQUARED_IN = {
     torch.float32: torch.float64,
     torch.complex64: torch.complex128,
@@ -27,11 +26,7 @@ def exact(X: Tensor) -> Tensor:
 
     Args:
         X: matrices, (k, m, n) with m <= n, float32, float64, complex64 or complex128, scaled so that entries are at
-            most about one; never changed. A matrix with an entry that is not finite gets an answer of NaN, and the
-            others of the stack do not notice.
-
-    Returns:
-        A tensor with the shape and dtype of X.
+            most about one; not changed. A matrix with an entry that is not finite gives NaN, the others their factor.
 
     Raises:
         TypeError: for another dtype: convert first, since the rank is judged by the rounding of the dtype.

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from muonlab.rules.workspace import Workspace
+from muonlab.rules.operands import Workspace
 
 State = dict[str, Tensor]
 
@@ -42,7 +42,5 @@ def update(
 
 
 def _against(value: Any, p: Tensor) -> Any:
-    """Return a hyper-parameter that differs by member, (S,), so that it broadcasts against p, (S, ...)."""
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        return value
-    return value.view(-1, *[1] * (p.ndim - 1))
+    """Return a value by member, (S,), with the axes that broadcast against p, (S, ...)."""
+    return value.view(-1, *[1] * (p.ndim - 1)) if isinstance(value, Tensor) and value.ndim else value

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from muonlab.rules.operands import Workspace
 from muonlab.rules.polynomials import SAFETY, Polynomial
-from muonlab.rules.workspace import Workspace
 
 # Rounding a Gram matrix to bfloat16 moves its small eigenvalues by as much as their size. A second polynomial that acts
 # on it then leaves singular values up to a tenth above the interval of the next, which throws them to infinity.
@@ -17,9 +17,7 @@ MARGIN = 0.94
 def newton_schulz(X: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
     """Return p_n(...p_1(X)), where X_{k+1} = a X_k + (b A + c A^2) X_k and A = X_k X_k^H.
 
-    Args:
-        X: matrices, (*members, rows, columns), rows <= columns, of Frobenius norm at most one; never changed.
-        polynomials: what is applied, in order.
+    X, (*members, rows, columns) with rows <= columns and a Frobenius norm of at most one, is not changed.
     """
     for a, b, c in polynomials:
         A = X @ X.mH
@@ -28,9 +26,9 @@ def newton_schulz(X: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
 
 
 def newton_schulz_(X: Tensor, polynomials: Sequence[Polynomial], workspace: Workspace, name: str) -> Tensor:
-    """Return what `newton_schulz` returns, but for rounding, of a stack (k, rows, columns) of any shape.
+    """Return what `newton_schulz` returns, up to rounding, of a stack (k, rows, columns) of any shape.
 
-    The result is in the memory of X, or in that which has the name in the workspace.
+    The result is in the memory of X or in the workspace's memory of that name.
     """
     is_tall, side = _is_tall(X), min(X.shape[-2:])
     A, W = (workspace.take(name, (len(X), side, side), X) for name in ("A", "W"))
@@ -51,16 +49,15 @@ def bounded(
     preconditioned: bool = False,
     workspace: Workspace | None = None,
 ) -> list[Tensor]:
-    """Return p_n(...p_1(X / t)), where t bounds the largest singular value and is had from the first products.
+    """Return p_n(...p_1(X / t)), where t bounds the largest singular value and is obtained from the first products.
 
     The singular values s of X satisfy max(s) <= (sum s^8)^(1/8) = |A A|_F^(1/4) with A = X X^H, and A A is formed
     anyway. For a random square matrix of 768 rows that bound is 1.6 times too large; the usual one, the Frobenius
     norm, is 14 times too large, and each factor of four is an iteration.
 
     A stage of n polynomials forms A once, lets the polynomials act on it, and applies their product to X once, which
-    saves n - 1 pairs of products with X for four products of the smaller side each. The rounding of A grows with the
-    squares of their slopes meanwhile: so a stage is short, and the next one forms A anew. Matrices of all shapes that
-    have the smaller side in common go through it together.
+    saves n - 1 pairs of products with X for four products of the smaller side each. The rounding error of A grows with
+    the squares of their slopes meanwhile: so a stage is short, and the next one forms A again.
 
     Args:
         stacks: matrices, (k, rows, columns) each, min(rows, columns) the same, of norms between about 1e-15 and 1e15,
@@ -124,16 +121,9 @@ def _compose(
 ) -> Tensor:
     """Return w_n ... w_1 with w = a + b A + c A^2, where each w acts on the A that those before it left.
 
-    Rounded matrices do not commute, so w_1 is to meet X first: from the left as they are, from the right as
-    w_1 ... w_n, which is the adjoint.
-
-    Args:
-        polynomials: at least one.
-        A: Gram matrices, (k, r, r); overwritten.
-        W: memory like A, as are Q and spare; the result is in one of the three.
-        Q: see W.
-        spare: see W.
-        has_square: W is c A^2 already, with the first polynomial's c.
+    Rounded matrices do not commute, so w_1 has to meet X first: from the left as they are, from the right as
+    w_1 ... w_n, which is the adjoint. A, (k, r, r), is overwritten; the result is in W, Q or spare, which are memory
+    like A. With has_square, W is c A^2 already, with the first polynomial's c.
     """
     for number, (a, b, c) in enumerate(polynomials):
         if c == 0:  # a cubic has no A^2; and with alpha=0 torch 2.13 forgets beta in bfloat16 on a CPU
@@ -168,10 +158,7 @@ def _divide_by_bound_(A: Tensor, B: Tensor, c: float) -> Tensor:
 
 
 def _precondition_(A: Tensor) -> Tensor:
-    """Divide A's rows and columns by the roots of its absolute row sums, and return these roots' reciprocals.
-
-    Their shape is (k, r, 1); they are zero for a row of zeros.
-    """
+    """Divide A's rows and columns by the roots r of its absolute row sums; return 1 / r, (k, r, 1), 0 for zero rows."""
     sums = A.abs().sum(dim=-1, keepdim=True)
     scale = torch.where(sums > 0, torch.where(sums > 0, sums, 1).rsqrt() / SAFETY, 0).to(A.dtype)
     A.mul_(scale).mul_(scale.mT)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from muonlab.rules.operands import Workspace
 from muonlab.rules.polar import chunk
-from muonlab.rules.workspace import Workspace
 
 TILE = 2**16  # entries; three tiles in float32 are 0.8 MB, which a core's own cache holds
 ROOM = 2**20
@@ -48,9 +48,7 @@ def as_stack(tensor: Tensor) -> Tensor:
 def batches(pieces: Iterable[Matrices], mixes: bool) -> Iterator[list[list[Matrices]]]:
     """Yield what is orthogonalized together, as much as fits a chunk: a list for each shape.
 
-    Args:
-        pieces: of any shapes, dtypes and devices.
-        mixes: whether shapes with the smaller side in common share products (`polar.orthogonalize_`).
+    With `mixes`, shapes with the smaller side in common share products (`polar.orthogonalize_`).
     """
     together: dict[object, list[Matrices]] = defaultdict(list)
     for piece in pieces:
@@ -84,11 +82,10 @@ def _size(piece: Matrices) -> int:
 
 def memory(batch: list[list[Matrices]], dtype: torch.dtype, workspace: Workspace) -> tuple[list[Tensor], list[Tensor]]:
     """Return memory for directions, a stack (k, rows, columns) for each shape, and in it the part of each piece."""
+    counts = [sum([each.p.shape[0] for each in alike]) for alike in batch]
     stacks = [
-        workspace.take(
-            f"direction{index}", (sum([each.p.shape[0] for each in alike]), *alike[0].shape), alike[0].p, dtype
-        )
-        for index, alike in enumerate(batch)
+        workspace.take(f"direction{index}", (count, *alike[0].shape), alike[0].p, dtype)
+        for index, (count, alike) in enumerate(zip(counts, batch, strict=True))
     ]
     return stacks, split(stacks, batch)
 

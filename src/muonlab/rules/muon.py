@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from muonlab.rules.matrices import Matrices, as_stack, batches, is_plain, memory, split, tiles
-from muonlab.rules.operand import operand
+from muonlab.rules.operands import Workspace, operand
 from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_
 from muonlab.rules.polynomials import Polynomial
-from muonlab.rules.workspace import Workspace
 
 AdjustLR = str | Callable[[tuple[int, int]], float]
 ADJUSTMENTS: dict[str, Callable[[int, int], float]] = {
@@ -44,7 +43,7 @@ def init(p: Tensor, *, variant: str | None = None) -> dict[str, Tensor]:
 
 
 def second_moment(p: Tensor, variant: str) -> Tensor:
-    """Return zeros, one a row of p (normuon) or one an entry (adamuon); real."""
+    """Return zeros, one per row of p (normuon) or per entry (adamuon); real."""
     magnitudes = p.real if p.is_complex() else p
     return torch.zeros_like(magnitudes[..., :1] if variant == "normuon" else magnitudes)
 
@@ -81,12 +80,11 @@ def update(
         momentum: share of the old momentum that is kept, in [0, 1).
         weight_decay: decoupled decay; a step shrinks p by lr * weight_decay.
         nesterov: look ahead by one momentum step.
-        method: how the polar factor is had (`polar.orthogonalize`).
+        method: how the polar factor is obtained (`polar.orthogonalize`).
         steps: iterations of it.
         adjust_lr_fn: how lr follows from the shape (`adjustment`).
-        is_orthogonal: False puts the matrix of the same direction as the momentum and of the Frobenius norm that
-            its polar factor has, sqrt(min(rows, columns)), in the place of O: the control that separates
-            orthogonalization from normalization.
+        is_orthogonal: False replaces O by the direction itself, scaled to the Frobenius norm of its polar factor,
+            sqrt(min(rows, columns)): the control that separates orthogonalization from normalization.
         cautious: decay only the entries that the step moves towards zero (arXiv 2510.12402).
         variant: "normuon" divides each row of O by the root of its running mean square (NorMuon, arXiv 2510.05491);
             "adamuon" takes O of the signs of the momentum and divides each entry by its own (AdaMuon, arXiv
@@ -164,12 +162,17 @@ def update_(
         finite: booleans on the device; where one is False, parameter and state stay as they are.
     """
     assert is_orthogonal, "only update has the control"
-    pieces: list[Matrices] = []
-    for index, (grad, state, p) in enumerate(zip(grads, states, ps, strict=True)):
-        if p.numel():
-            v = as_stack(state["second_moment"]) if variant is not None else None
-            flag = None if finite is None else finite[index]
-            pieces.append(Matrices(as_stack(p), as_stack(grad), as_stack(state["momentum"]), v, flag))
+    pieces = [
+        Matrices(
+            as_stack(p),
+            as_stack(grad),
+            as_stack(state["momentum"]),
+            None if variant is None else as_stack(state["second_moment"]),
+            None if finite is None else finite[index],
+        )
+        for index, (grad, state, p) in enumerate(zip(grads, states, ps, strict=True))
+        if p.numel()
+    ]
     mixes = method not in ("quintic", "exact")  # by products that several shapes share, at scales that may differ
     is_simple = mixes and not cautious and variant is None and polar_dtype != torch.float16
     polar = {"steps": steps, "coefficients": coefficients, "eps": eps, "dtype": polar_dtype, "workspace": workspace}
@@ -237,7 +240,7 @@ def apply_(
     # In the dtype of the parameters, or else lr and decay, which it multiplies, would be rounded to float32.
     made = None if finite is None else [flag.to(p.real.dtype) for flag, p in zip(finite, ps, strict=True)]
     if cautious:
-        for index, (p, O) in enumerate(zip(ps, updates, strict=True)):  # noqa: E741
+        for index, (p, O) in enumerate(zip(ps, updates, strict=True)):
             is_decayed = agree(O, p) if finite is None else agree(O, p) & finite[index]
             p.sub_(p * is_decayed * decay)
     elif made is not None:
@@ -281,21 +284,15 @@ def _apply_by_tiles(
     workspace: Workspace,
 ) -> None:
     for piece, update, factor in zip(members, updates, factors, strict=True):
-        for p, O in zip(piece.p.unbind(), update.unbind(), strict=True):  # noqa: E741
+        for p, O in zip(piece.p.unbind(), update.unbind(), strict=True):
             for p_tile, tile in tiles(p, O):
                 wide = tile if tile.dtype == p.dtype else workspace.take("tile", tile.shape, p).copy_(tile)
                 apply_([p_tile], [wide], [factor], lr=lr, weight_decay=weight_decay)
 
 
-def rescale(O: Tensor, v: Tensor, beta2: float | Tensor) -> tuple[Tensor, Tensor]:  # noqa: E741
-    """Return O / sqrt(v) at O's Frobenius norm, and the new v: its running mean square, a row or an entry.
-
-    Args:
-        O: updates, (*members, rows, columns).
-        v: as `second_moment` shapes it.
-        beta2: share of the old v that is kept.
-    """
-    square = O.abs().square()
+def rescale(O: Tensor, v: Tensor, beta2: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Return O / sqrt(v) at O's Frobenius norm, and the new v: O's running mean square per row or entry."""
+    square = O.abs().square()  # (*members, rows, columns)
     square = square.mean(dim=-1, keepdim=True) if v.shape[-1] != O.shape[-1] else square
     v = operand(beta2, v) * v + operand(1 - beta2, v) * square
     scaled = O / (v.sqrt() + 1e-8)
@@ -303,13 +300,13 @@ def rescale(O: Tensor, v: Tensor, beta2: float | Tensor) -> tuple[Tensor, Tensor
     return scaled * (torch.linalg.matrix_norm(O, keepdim=True) / torch.where(norm > 0, norm, 1)), v
 
 
-def rescale_(O: Tensor, v: Tensor, beta2: float, finite: Tensor | None = None) -> Tensor:  # noqa: E741
+def rescale_(O: Tensor, v: Tensor, beta2: float, finite: Tensor | None = None) -> Tensor:
     """Return what `rescale` returns, and bring v up to date in place, where `finite` is not False."""
     result, new = rescale(O, v, beta2)
     v.copy_(new if finite is None else torch.where(finite, new, v))
     return result
 
 
-def agree(O: Tensor, p: Tensor) -> Tensor:  # noqa: E741
+def agree(O: Tensor, p: Tensor) -> Tensor:
     """Return where p - O has moved towards zero."""
     return ((O.conj() * p).real if p.is_complex() else O * p) > 0

@@ -1,19 +1,48 @@
 """The polar factor of a matrix: its singular vectors kept, its singular values sent towards one."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from muonlab.rules import choice
 from muonlab.rules.exact import exact
 from muonlab.rules.iterations import bounded, newton_schulz, newton_schulz_
+from muonlab.rules.operands import Workspace, is_number
 from muonlab.rules.polynomials import JORDAN, Polynomial, cubic, polar_express
-from muonlab.rules.workspace import Workspace
 
 METHODS = ("auto", "quintic", "polar_express", "cubic", "gram", "aol", "exact")
 STEPS = {"quintic": 5, "polar_express": 5, "cubic": 7, "gram": 5, "aol": 4}
 CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**26}
+
+
+def check(
+    method: str,
+    steps: int | None = None,
+    coefficients: Sequence[float] | None = None,
+    dtype: torch.dtype | None = None,
+    prefix: str = "",
+) -> None:
+    """Raise ValueError for an unknown method or arguments that it does not take; names in messages get the prefix."""
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is out of range; expected one of {', '.join(METHODS)}")
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps < 100):
+        raise ValueError(f"{prefix}steps={steps!r} is out of range; expected a whole number from 1 to 99")
+    is_three = isinstance(coefficients, tuple | list) and len(coefficients) == 3
+    if coefficients is not None and not (is_three and all(map(is_number, coefficients))):
+        raise ValueError(f"{prefix}coefficients={coefficients!r}; expected three finite numbers (a, b, c)")
+    if method == "exact" and dtype in (torch.bfloat16, torch.float16):
+        raise ValueError(f"{prefix}dtype={dtype} with method='exact'; expected torch.float32 or torch.float64")
+    if steps is not None and method == "exact":
+        raise ValueError(
+            f"{prefix}steps={steps} with method='exact', which does not iterate; expected {prefix}steps=None"
+        )
+    if steps is not None and method == "auto":
+        raise ValueError(f"{prefix}steps={steps} with method='auto', which chooses them; name a method that iterates")
+    if coefficients is not None and method != "quintic":
+        raise ValueError(
+            f"{prefix}coefficients={coefficients} with method={method!r}; they are for method='quintic' alone"
+        )
 
 
 def normalize(G: Tensor, *, eps: float = 1e-7) -> Tensor:
@@ -60,7 +89,7 @@ def orthogonalize(
         A tensor with the shape and dtype of G.
 
     Raises:
-        ValueError: G is not of matrices of floating point numbers, or an argument that the method does not have.
+        ValueError: G does not hold matrices of floating point numbers, or an argument that the method does not take.
 
     Example:
         >>> orthogonalize(torch.tensor([[3.0, 0.0], [0.0, -0.1]]), "exact")
@@ -71,11 +100,9 @@ def orthogonalize(
         quintic: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. polar_express: arXiv 2505.16932.
         cubic: arXiv 2506.10935. aol: arXiv 2512.04632.
     """
-    check(method, steps, coefficients)
+    check(method, steps, coefficients, None if G.is_complex() else dtype)
     if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
         raise ValueError(f"dtype={dtype} for matrix products; expected a floating point or complex one")
-    if method == "exact" and dtype in (torch.bfloat16, torch.float16) and not G.is_complex():
-        raise ValueError(f"dtype={dtype} with method='exact'; expected torch.float32 or torch.float64")
     if G.ndim < 2:
         raise ValueError(f"a tensor of shape {tuple(G.shape)} holds no matrices; expected at least two axes")
     if not (G.is_floating_point() or G.is_complex()):
@@ -113,7 +140,7 @@ def orthogonalize_(
     dtype = _product_dtype(like, dtype or (torch.float32 if method == "exact" and like.element_size() < 4 else None))
     if method == "auto":
         shapes = [G.shape[-2:] for G in stacks]  # a list: dynamo knows no max of a generator by key
-        method, steps = choice.choose(*max(shapes, key=max))
+        method, steps = choose(*max(shapes, key=max))
     steps, work = steps or STEPS.get(method, 0), workspace or Workspace()
     if not is_scaled or method == "quintic":  # whose eps is relative to the largest entry
         stacks = [divide_by_largest_entry_(G) for G in stacks]
@@ -129,8 +156,8 @@ def orthogonalize_(
         found = [exact(X.mH).mH.resolve_conj() if X.shape[-2] > X.shape[-1] else exact(X) for X in given]
     else:
         polynomials = cubic(steps) if method == "cubic" else polar_express(steps)
-        stages = choice.stages(steps, min(like.shape[-2:]), dtype) if method == "gram" else (1,) * steps
-        found = bounded(given, polynomials, stages, preconditioned=method == "aol", workspace=work)
+        lengths = stages(steps, min(like.shape[-2:]), dtype) if method == "gram" else (1,) * steps
+        found = bounded(given, polynomials, lengths, preconditioned=method == "aol", workspace=work)
     return [X if X.dtype == G.dtype else G.copy_(X) for X, G in zip(found, stacks, strict=True)]
 
 
@@ -144,8 +171,7 @@ def _quintic(X: Tensor, polynomials: Sequence[Polynomial], workspace: Workspace 
 
 def chunk(rows: int, columns: int, itemsize: int, device: str) -> int:
     """Return how many matrices are worked on at a time: what fits the cache of a CPU, or keeps a GPU busy."""
-    size = CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"])
-    return max(1, size // (rows * columns * itemsize))
+    return max(1, CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (rows * columns * itemsize))
 
 
 def _product_dtype(G: Tensor, dtype: torch.dtype | None) -> torch.dtype:
@@ -169,15 +195,54 @@ def divide_by_largest_entry_(G: Tensor) -> Tensor:
     return G.div_(torch.where(peak > 0, peak, 1))
 
 
-def check(method: str, steps: int | None = None, coefficients: Sequence[float] | None = None) -> None:
-    """Raise ValueError where a method is unknown or does not have these arguments."""
-    if method not in METHODS:
-        raise ValueError(f"method={method!r} is unknown; expected one of {', '.join(METHODS)}")
-    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
-        raise ValueError(f"steps={steps!r} is out of range; expected a whole number, at least one")
-    if steps is not None and method in ("auto", "exact"):
-        raise ValueError(f"steps={steps} with method={method!r}, which has none; name a method that iterates")
-    if coefficients is not None and method != "quintic":
-        raise ValueError(f"coefficients={coefficients} with method={method!r}; they are for quintic alone")
-    if coefficients is not None and len(coefficients) != 3:
-        raise ValueError(f"coefficients={coefficients}: expected three numbers, (a, b, c)")
+# --- what method="auto" means: the cheapest method that is accurate enough, by shape
+
+
+@dataclass(frozen=True)
+class Row:
+    """A choice, which holds for the shapes that it fits first."""
+
+    side: int | None  # the largest smaller side; None for any
+    aspect: float  # the least ratio of the larger side to the smaller one
+    method: str
+    steps: int
+
+
+# Accurate enough: a cosine to the exact polar factor of .99 for Gaussian matrices, .995 for singular values 1/i and .93
+# for singular values from 1 to 1e-3, evenly in their logarithm; up to 768 rows, beyond which 1/i asks for more steps.
+# Made by `python benchmarks/polar.py` on one core of an Intel Xeon with AMX (records/optimizer/methods.txt), where
+# bfloat16 and float32 have the same order. Four steps reach .0055 of the largest singular value, enough for 192 of 1/i.
+# The exact method is faster for a single matrix of 64 rows, and there only; it is never chosen, as it takes all that is
+# above float32's rounding for signal. No GPU was measured: the same rows stand for them.
+TABLE = (
+    Row(192, 1.25, "gram", 4),
+    Row(192, 1, "polar_express", 4),
+    Row(None, 1.5, "gram", 5),
+    Row(None, 1, "polar_express", 5),
+)
+
+
+def choose(rows: int, columns: int) -> tuple[str, int]:
+    """Return the method and its steps for matrices of a shape."""
+    side, aspect = min(rows, columns), max(rows, columns) / min(rows, columns)
+    row = next(row for row in TABLE if (row.side is None or side <= row.side) and aspect >= row.aspect)
+    return row.method, row.steps
+
+
+# With fewer, stages of (2, 3) threw singular values of some spectra of two values to infinity: seen at 8 to 16 rows,
+# and at 24 with a margin of .95; from 48 rows on in none of some hundreds.
+FEW_ROWS = 48
+
+
+def stages(steps: int, side: int, dtype: torch.dtype) -> tuple[int, ...]:
+    """Return how many polynomials act on one Gram matrix, of `side` rows, before it is formed again.
+
+    In bfloat16 two, and three at the end if they are odd, as its rounding grows with the squares of their slopes; for
+    few rows, over which rounding does not average out, one. In wider dtypes up to five.
+    """
+    if dtype not in (torch.bfloat16, torch.float16):
+        whole, rest = divmod(steps, 5)
+        return (5,) * whole + ((rest,) if rest else ())
+    if side < FEW_ROWS or steps == 1:
+        return (1,) * steps
+    return (2,) * (steps // 2 - 1) + (2 + steps % 2,)

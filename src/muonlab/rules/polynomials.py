@@ -18,8 +18,6 @@ JORDAN: Polynomial = (3.4445, -4.7750, 2.0315)
 CUSHION = 0.05
 # Each polynomial but the last is p(x / SAFETY), for the same reason (there 1.01).
 SAFETY = 1.02
-
-
 # A schedule is made for the smallest singular value that it brings to within this of one: the cosine to the polar
 # factor is then above .995 where all of them are larger, and smaller ones are lost no sooner than they must be.
 ERROR = 0.08

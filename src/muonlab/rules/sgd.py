@@ -2,7 +2,7 @@
 
 from torch import Tensor, zeros_like
 
-from muonlab.rules.operand import operand
+from muonlab.rules.operands import operand
 
 
 def init(p: Tensor) -> dict[str, Tensor]:
@@ -20,20 +20,11 @@ def update(
     weight_decay: float | Tensor = 0.0,
     nesterov: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the parameter and the state after one step of SGD.
+    """Return the parameter and the state after one step of SGD, of tensors (*members, ...).
 
         g = grad + weight_decay * p
         b = momentum * b + g
         p = p - lr * (g + momentum * b  if nesterov else  b)
-
-    Args:
-        grad: gradient of the loss, shaped like p.
-        state: what `init` or the last `update` returned.
-        p: parameter, (*members, ...).
-        lr: step size.
-        momentum: share of the old momentum that is kept, in [0, 1).
-        weight_decay: coupled decay, added to the gradient.
-        nesterov: look ahead by one momentum step.
 
     References:
         Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning";

@@ -1,4 +1,4 @@
-"""Rules around a rule: they change the gradient that it sees."""
+"""Rules around a rule: they change the gradient that it sees, and take its other hyper-parameters."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,19 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.rules.operand import operand
+from muonlab.rules.operands import operand
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Coupled:
-    """A rule whose weight decay is added to the gradient: of AdamW, plain Adam with L2 regularisation.
+    """A rule with decoupled weight decay, whose decay is added to the gradient: of AdamW, Adam with L2 regularisation.
 
-        rule(g + weight_decay * p, weight_decay=0)
-
-    Attributes:
-        rule: a rule with decoupled weight decay.
+    rule(g + weight_decay * p, weight_decay=0)
     """
 
     rule: Any
@@ -30,27 +27,19 @@ class Coupled:
     def update(
         self, grad: Tensor, state: State, p: Tensor, *, weight_decay: float | Tensor = 0.0, **hyper: Any
     ) -> tuple[Tensor, State]:
-        """Return the parameter and the state after one step; arguments as of the rule."""
+        """Return the parameter and the state after one step."""
         return self.rule.update(grad + operand(weight_decay, p) * p, state, p, weight_decay=0.0, **hyper)
 
 
 @dataclass(frozen=True)
 class Filtered:
-    """A rule on gradients whose slow part is amplified.
+    """A rule on gradients whose slow part is amplified (Lee et al. 2024, "Grokfast", arXiv 2405.20233, Grokfast-EMA).
 
-        m = g in the first step, then alpha * m + (1 - alpha) * g            rule(g + lamb * m)
-
-    Attributes:
-        rule: any rule.
-        alpha: decay of the mean, in [0, 1).
-        lamb: multiple of the mean that is added.
-
-    References:
-        Lee et al. 2024, "Grokfast", arXiv 2405.20233 (Grokfast-EMA).
+    m = g in the first step, then alpha * m + (1 - alpha) * g            rule(g + lamb * m)
     """
 
     rule: Any
-    alpha: float
+    alpha: float  # decay of the mean m, in [0, 1)
     lamb: float
 
     def init(self, p: Tensor) -> State:
@@ -59,7 +48,7 @@ class Filtered:
         return {**self.rule.init(p), **own}
 
     def update(self, grad: Tensor, state: State, p: Tensor, **hyper: Any) -> tuple[Tensor, State]:
-        """Return the parameter and the state after one step; arguments as of the rule."""
+        """Return the parameter and the state after one step."""
         old = torch.where(state["filtered"] == 0, grad, state["slow"])
         slow = self.alpha * old + (1 - self.alpha) * grad
         inner = {key: value for key, value in state.items() if key not in ("slow", "filtered")}

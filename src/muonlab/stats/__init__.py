@@ -1,1 +1,1 @@
-"""What a set of crossing times means: survival, comparison of groups, and the honesty of many p-values."""
+"""Statistics of crossing times and of groups of runs: survival, comparisons, effects, and p-values of many tests."""

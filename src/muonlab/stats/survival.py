@@ -2,12 +2,14 @@
 
 A run that has not crossed when its budget ends is right-censored there: it counts as "not yet" up to that time, and is
 never dropped. Everywhere below, `times` (n,) are in any one unit (steps, epochs, seconds), and `crossed` (n,) is False
-for a run censored at its time. A run that diverged will never cross: give it the whole budget as its time, for censored
-at the step of its divergence it would count as one that might have crossed like the others.
+for a run censored at its time. A run that diverged will never cross: give it the whole budget as its time, since
+censored at the step of its divergence it would count as one that might have crossed like the others. All raise
+ValueError where the shapes differ, a time is negative or not finite, or a level is not in (0, 1).
 
 Klein & Moeschberger 2003, "Survival Analysis", 2nd edition, is cited below as KM03.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,40 +38,33 @@ class SurvivalCurve:
     n: int
     level: float
 
+    def greenwood_terms(self) -> NDArray[np.floating]:
+        """Return events / (at_risk * (at_risk - events)), what each time adds to the variance; 0 where all crossed."""
+        spare = self.at_risk - self.events
+        return np.where(spare > 0, self.events / np.maximum(self.at_risk * spare, 1), 0.0)
+
 
 def kaplan_meier(times: ArrayLike, crossed: ArrayLike, level: float = 0.95) -> SurvivalCurve:
-    """Estimate the survival function, S(t) = P(crossing later than t), with a pointwise band.
-
-        S(t) = prod over crossing times t_i <= t of (1 - events_i / at_risk_i)        Kaplan & Meier 1958
+    """Estimate the survival function, S(t) = P(crossing later than t), with a pointwise band (Kaplan & Meier 1958).
 
     The band is symmetric on the log(-log) scale, so it stays within [0, 1] (KM03, eq. 4.3.2), but that scale has no
     value where S is 1 or 0. Before the first crossing the band is drawn as [1, 1], as lifelines does. Once all runs
-    have crossed it goes from 0 to the last upper bound (lifelines: [0, 0]), for five runs out of five do not show that
-    every run crosses by then.
-
-    Returns:
-        The curve; with no runs, the single point S(0) = 1.
-
-    Raises:
-        ValueError: shapes differ, a time is negative or not finite, or level is not in (0, 1).
+    have crossed it goes from 0 to the last upper bound (lifelines: [0, 0]), since five runs out of five do not show
+    that every run crosses by then. With no runs the curve is the single point S(0) = 1.
     """
-    z = float(stats.norm.ppf(upper_probability(level)))
+    upper_probability(level)
     times, crossed = durations(times, crossed)
     grid = np.unique(np.append(times, 0.0))
+    curve = stats.ecdf(stats.CensoredData.right_censored(times, ~crossed)).sf
+    with warnings.catch_warnings(action="ignore"):  # scipy warns where the band has no value
+        band = curve.confidence_interval(level, method="log-log")
+    survival, lower, upper = (side.evaluate(grid) for side in (curve, band.low, band.high))
+    lower, upper = (np.where(np.isnan(bound), survival, bound) for bound in (lower, upper))
+    if survival[-1] == 0:  # only the last point can be 0: no run is left at risk after it
+        upper[-1] = upper[-2] if len(upper) > 1 else 1.0
     at_risk = np.array([np.sum(times >= time) for time in grid])
     events = np.array([np.sum(times[crossed] == time) for time in grid])
-    survival = np.cumprod(1 - events / np.maximum(at_risk, 1))
-
-    lower, upper = survival.copy(), survival.copy()
-    inside = (survival > 0) & (survival < 1)
-    s, error = survival[inside], np.sqrt(np.cumsum(_greenwood_terms(at_risk, events)))[inside]
-    lower[inside] = s ** np.exp(z * error / -np.log(s))
-    upper[inside] = s ** np.exp(-z * error / -np.log(s))
-    if survival[-1] == 0:  # only the last point can be 0: nobody is left at risk after it
-        upper[-1] = upper[-2] if len(upper) > 1 else 1.0
-    return SurvivalCurve(
-        grid, survival, lower, upper, at_risk, events, np.sort(times[~crossed]), n=len(times), level=level
-    )
+    return SurvivalCurve(grid, survival, lower, upper, at_risk, events, np.sort(times[~crossed]), len(times), level)
 
 
 def median_time(curve: SurvivalCurve) -> Estimate:
@@ -78,7 +73,8 @@ def median_time(curve: SurvivalCurve) -> Estimate:
     The interval holds the times at which the band contains one half (Brookmeyer & Crowley 1982, Biometrics 38, 29-41).
     A value or bound that is None was not reached within the budget: for an upper bound, read "or later".
     """
-    value, lower, upper = (_first_time_at_half(curve, s) for s in (curve.survival, curve.lower, curve.upper))
+    reached = [curve.times[heights <= _HALF] for heights in (curve.survival, curve.lower, curve.upper)]
+    value, lower, upper = (float(times[0]) if len(times) else None for times in reached)
     reason = None
     if value is None:
         reason = "no runs" if curve.n == 0 else "the curve does not fall to one half"
@@ -86,7 +82,7 @@ def median_time(curve: SurvivalCurve) -> Estimate:
 
 
 def restricted_mean(times: ArrayLike, crossed: ArrayLike, horizon: float, level: float = 0.95) -> Estimate:
-    """Estimate the mean of min(crossing time, horizon): the area under S(t) up to the horizon.
+    """Estimate the mean of min(crossing time, horizon): the area under S(t) up to the horizon (not in scipy).
 
         variance = n / (n - 1) * sum over crossing times t_i < horizon of
                    (area under S from t_i to the horizon)^2 * events_i / (at_risk_i * (at_risk_i - events_i))
@@ -94,14 +90,11 @@ def restricted_mean(times: ArrayLike, crossed: ArrayLike, horizon: float, level:
     which is Greenwood's form (KM03, eq. 4.5.2). The factor n / (n - 1) and Student's t on n - 1 degrees of freedom are
     ours, because five runs are usual here: where no run is censored before the horizon, the result is the plain mean
     of min(time, horizon) with its t interval. A curve whose last run is censored sooner is carried on flat to the
-    horizon. The interval is cut at 0 and at the horizon.
-
-    Returns:
-        The estimate. Bounds are None, with a reason, for one run, and where none crossed before the
-        horizon or all did at one time.
+    horizon. The interval is cut at 0 and at the horizon. Bounds are None, with a reason, for one run, and where none
+    crossed before the horizon or all did at one time.
 
     Raises:
-        ValueError: horizon is not positive and finite; else as `kaplan_meier`.
+        ValueError: horizon is not positive and finite.
     """
     if not 0 < horizon < np.inf:
         raise ValueError(f"horizon is {horizon}: give a positive time, such as the budget of the runs")
@@ -112,31 +105,25 @@ def restricted_mean(times: ArrayLike, crossed: ArrayLike, horizon: float, level:
     areas = curve.survival[before] * np.diff(np.append(curve.times[before], horizon))
     value = float(areas.sum())
     area_after = np.cumsum(areas[::-1])[::-1]
-    variance = float(np.sum(area_after**2 * _greenwood_terms(curve.at_risk, curve.events)[before]))
+    variance = float(np.sum(area_after**2 * curve.greenwood_terms()[before]))
     if curve.n == 1 or variance == 0:
         reason = "one run has no interval" if curve.n == 1 else "no run crossed, or all at once: no interval"
         return Estimate(value, None, None, level, curve.n, reason)
     margin = stats.t.ppf(upper_probability(level), curve.n - 1) * np.sqrt(variance * curve.n / (curve.n - 1))
-    lower, upper = max(0.0, value - margin), min(float(horizon), value + margin)
-    return Estimate(value, float(lower), float(upper), level, curve.n)
+    return Estimate(value, float(max(0.0, value - margin)), float(min(horizon, value + margin)), level, curve.n)
 
 
 def log_rank(times: ArrayLike, crossed: ArrayLike, is_first: ArrayLike, strata: ArrayLike | None = None) -> TestResult:
     """Test whether two groups cross at the same rate at all times (Mantel 1966; stratified: KM03, section 7.5).
 
-    At each crossing time, within each stratum, the crossings that the first group saw are compared with those it
-    would see were crossings shared in proportion to the runs at risk. Differences and variances add over strata.
+    At each crossing time, within each stratum, the crossings in the first group are compared with the number expected
+    if crossings were shared in proportion to the runs at risk. Differences and variances add over strata, which
+    scipy.stats.logrank does not have. The statistic is chi-squared on 1 degree of freedom.
 
     Args:
         times, crossed: (n,), as above.
         is_first: (n,) True for the first group.
-        strata: (n,) labels, such as task x loss, whose levels of time are not to be compared; None for one stratum.
-
-    Returns:
-        The chi-squared statistic on 1 degree of freedom and its p; None where no crossing can tell the groups apart.
-
-    Raises:
-        ValueError: as `kaplan_meier`.
+        strata: (n,) labels, such as task x loss, whose times are not to be compared; None for one stratum.
     """
     times, crossed = durations(times, crossed)
     is_first = np.asarray(is_first, dtype=bool)
@@ -153,8 +140,7 @@ def log_rank(times: ArrayLike, crossed: ArrayLike, is_first: ArrayLike, strata: 
             share = (at_risk & is_first).sum() / num_at_risk
             excess += (event & is_first).sum() - event.sum() * share
             if num_at_risk > 1:  # the hypergeometric variance; the last run at risk carries no information
-                spare = (num_at_risk - event.sum()) / (num_at_risk - 1)
-                variance += event.sum() * share * (1 - share) * spare
+                variance += event.sum() * share * (1 - share) * ((num_at_risk - event.sum()) / (num_at_risk - 1))
     if variance == 0:
         reason = "no run crossed" if not crossed.any() else "no crossing tells the groups apart"
         return TestResult(name, None, None, n, reason=reason)
@@ -163,21 +149,10 @@ def log_rank(times: ArrayLike, crossed: ArrayLike, is_first: ArrayLike, strata: 
 
 
 def durations(times: ArrayLike, crossed: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return times and crossed as arrays (n,), or raise ValueError: see `kaplan_meier`."""
+    """Return times and crossed as checked arrays (n,)."""
     times, crossed = np.asarray(times, dtype=np.float64), np.asarray(crossed, dtype=bool)
     if times.ndim != 1 or times.shape != crossed.shape:
-        raise ValueError(f"times {times.shape} and crossed {crossed.shape} must both be (n,): one entry for a run")
+        raise ValueError(f"times {times.shape} and crossed {crossed.shape} must both be (n,): one entry per run")
     if not np.all(np.isfinite(times) & (times >= 0)):
         raise ValueError("a time is negative or not finite: a run that never crossed has its budget as its time")
     return times, crossed
-
-
-def _greenwood_terms(at_risk: NDArray[np.integer], events: NDArray[np.integer]) -> NDArray[np.floating]:
-    """events / (at_risk * (at_risk - events)), the variance that each time adds; 0 where all at risk crossed."""
-    spare = at_risk - events
-    return np.where(spare > 0, events / np.maximum(at_risk * spare, 1), 0.0)
-
-
-def _first_time_at_half(curve: SurvivalCurve, heights: NDArray[np.floating]) -> float | None:
-    reached = curve.times[heights <= _HALF]
-    return float(reached[0]) if len(reached) else None

@@ -1,13 +1,13 @@
 """Comparisons of the first arm with its rivals, case by case, with p adjusted over those that are judged together."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
 from muonlab.stats.effects import Effect, difference, difference_of_estimates, paired
-from muonlab.stats.multiplicity import holm
+from muonlab.stats.p_values import holm
 from muonlab.stats.results import Estimate
-from muonlab.study.study import Case, Comparison, Found, Quantity, Rule, Test
+from muonlab.study.study import Case, Comparison, Found, Quantity, Test
 
 Numbers = Mapping[int, float]
 
@@ -62,44 +62,23 @@ def _effect(
         assert isinstance(own, Estimate), "a quantity returns estimates of both sides, or of none"
         assert isinstance(other, Estimate), "a quantity returns estimates of both sides, or of none"
         return difference_of_estimates(own, other), (own.value, other.value)
-    first, second = TESTS[test](own, other)
+    first, second = list(own.values()), list(other.values())
+    if test == "paired":
+        seeds = sorted(set(own) & set(other))
+        first, second = [own[seed] for seed in seeds], [other[seed] for seed in seeds]
+    # Examples are paired where there are as many: then they are the same ones.
     effect = (difference if test == "welch" or len(first) != len(second) else paired)(first, second)
     return effect, (fmean(first) if first else None, fmean(second) if second else None)
-
-
-def _all(own: Numbers, other: Numbers) -> tuple[list[float], list[float]]:
-    return list(own.values()), list(other.values())
-
-
-def _in_pairs(own: Numbers, other: Numbers) -> tuple[list[float], list[float]]:
-    seeds = sorted(set(own) & set(other))
-    return [own[seed] for seed in seeds], [other[seed] for seed in seeds]
-
-
-# Which numbers of both sides a test takes. Examples are paired where there are as many: then they are the same ones.
-TESTS: dict[Test, Callable[[Numbers, Numbers], tuple[list[float], list[float]]]] = {
-    "welch": _all,
-    "paired": _in_pairs,
-    "examples": _all,
-}
 
 
 def adjusted(comparisons: Iterable[Comparison]) -> tuple[Comparison, ...]:
     """Return comparisons with p adjusted over all of them (Holm 1979); those of too few runs are not counted."""
     known = list(comparisons)
-    p = holm({str(number): each.effect.p if _has_runs(each) else None for number, each in enumerate(known)})
+    counted = [each.effect.p if min(each.effect.n) >= each.rule.min_runs else None for each in known]
+    p = holm({str(number): each for number, each in enumerate(counted)})
     return tuple(replace(each, adjusted_p=p[str(number)]) for number, each in enumerate(known))
-
-
-def _has_runs(comparison: Comparison) -> bool:
-    return min(comparison.effect.n) >= comparison.rule.min_runs
 
 
 def by_seed(values: Iterable[float]) -> dict[int, float] | None:
     """Return numbers as `Quantity.values` takes them where seeds do not matter; None where there are none."""
     return dict(enumerate(values)) or None
-
-
-def with_rule(found: Found, rule: Rule) -> Found:
-    """Return the same study under another rule, with nothing compared yet."""
-    return replace(found, rule=rule, compared={})

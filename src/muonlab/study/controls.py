@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from muonlab.report.findings import Column, Element, Table, Text, as_text
+from muonlab.stats.proportions import chance_limit, chance_limit_of_mean
 
 ERROR = 1e-3  # probability that chance alone exceeds the limit of one control
 
@@ -13,33 +15,19 @@ State = Literal["passed", "failed", "cannot tell"]
 
 @dataclass(frozen=True)
 class Control:
-    """One control.
+    """One control: a value that was obtained and must not exceed a limit."""
 
-    Attributes:
-        name: such as "shuffled labels".
-        what: was measured.
-        value: that was obtained, which must not exceed `limit`.
-        expected: value where there is nothing to find.
-        limit: largest value that chance, or rounding, explains.
-        n: runs or cases behind it.
-        place: case that it was made in; empty for one of the whole study.
-        examples: test examples behind it.
-        must: what the value must do.
-        why: what the limit allows for.
-        is_share: whether no value exceeds 1. A limit of 1 then says that there is too little to tell.
-    """
-
-    name: str
-    what: str
+    name: str  # such as "shuffled labels"
+    what: str  # was measured
     value: float
-    expected: float
-    limit: float
-    n: int
-    place: str = ""
-    examples: int = 0
+    expected: float  # value where there is nothing to find
+    limit: float  # largest value that chance, or rounding, explains
+    n: int  # runs or cases behind it
+    place: str = ""  # case that it was made in; empty for one of the whole study
+    examples: int = 0  # test examples behind it
     must: str = "stay at chance"
-    why: str = "guessing"
-    is_share: bool = True
+    why: str = "guessing"  # what the limit allows for
+    is_share: bool = True  # whether no value exceeds 1: a limit of 1 then says that there is too little to tell
 
     @property
     def state(self) -> State:
@@ -60,6 +48,18 @@ class Control:
             f"{self.title}: {self.what} is {as_text(self.value, 'accuracy')}, "
             f"more than the {as_text(self.limit, 'accuracy')} that {self.why} explains"
         )
+
+
+def at_chance(
+    name: str, what: str, accuracies: Sequence[float], chance: float, examples: int, place: str = ""
+) -> Control:
+    """Return the control of nets that cannot know better than chance: the mean of their accuracies must be at chance.
+
+    The limit is the larger of what the spread between nets explains and what one guess per example does. Nets do not
+    guess examples independently: a randomly initialised one maps similar examples to one class.
+    """
+    limit = max(chance_limit_of_mean(chance, accuracies, ERROR), chance_limit(chance, examples, 1, ERROR))
+    return Control(name, what, fmean(accuracies), chance, limit, len(accuracies), place, examples)
 
 
 def failed(controls: Sequence[Control]) -> list[Control]:

@@ -224,6 +224,12 @@ def takes(function: Any, name: str) -> bool:
     return any(each.name == name or each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
 
 
+def default(function: Any, name: str) -> Any:
+    """Return the default of an argument; None where it has none or cannot be asked."""
+    found = next((each.default for each in _parameters(function) or () if each.name == name), None)
+    return None if found is inspect.Parameter.empty else found
+
+
 MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 

@@ -86,6 +86,12 @@ def whole(answers: Sequence[Answer]) -> Answer:
     return "mixed" if "mixed" in answers or set(answers) == {"yes", "no"} else "inconclusive"
 
 
+def together(judged: Sequence[Judged]) -> tuple[Answer, str]:
+    """Return the answer of a study to all of its claims, and what the answer is called."""
+    answers = {each.answer for each in judged}
+    return (judged[0].answer, LABELS[judged[0].answer]) if len(answers) == 1 else ("mixed", "Claim by claim")
+
+
 def why_inconclusive(found: Found, comparisons: Sequence[Comparison], num_asked: int) -> str:
     """Return the first reason that applies, in words."""
     if lost := failed(found.controls):

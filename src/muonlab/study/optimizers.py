@@ -1,48 +1,39 @@
-"""The optimizers that studies compare: one schema, with defaults per study.
+"""The optimizers that studies compare: one schema, and how a user names them.
 
-A study's job holds only the fields that it had when its results were made: fields added since are left out of the dump
-while they have their defaults, so that ids and results stand.
+Each hyper-parameter is described once. `SGD`, `AdamW` and `Muon` have one learning rate for all parameters, which
+a study searches (features, compare; components has other defaults). `RatedSGD`, `RatedAdamW` and `RatedMuon` have
+learning rates of their own, also by role, and may leave parameters to AdamW (grokking).
+
+A job holds only the fields that its study had when its first results were made: those in `added` are left out of the
+dump while they have their defaults, so that ids and results stand.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, Field
 
 from muonlab.study import dotted
 from muonlab.study.dotted import Dotted
-from muonlab.study.fields import Decay, Frozen, Rate
+from muonlab.study.fields import Decay, Frozen, Growing, Rate
 from muonlab.study.settings import Chosen, UsageError, check_name, fields, label_of, make
 
+# -- hyper-parameters ------------------------------------------------------------------------------
 
-class Growing(BaseModel):
-    """A config that may get new fields: those in `added` are left out of its dump while they have their defaults.
-
-    Equal configs have equal ids whatever version made them. A new field goes into `added` of its class, with a default
-    under which results are as before.
-    """
-
-    model_config = Frozen
-    added: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _without_defaults_of_added(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        idle = {name for name in self.added if getattr(self, name) == fields[name].get_default()}
-        return {name: value for name, value in dump(self).items() if name not in idle}
-
-
-# The hyper-parameters, each described once: a study's own class gives a default of its own to one of them.
+LearningRate = Annotated[Rate, Field(description="learning rate")]
 Momentum = Annotated[Decay, Field(description="momentum")]
-WeightDecay = Annotated[Rate, Field(description="weight decay; of SGD added to the gradient, else decoupled")]
 Nesterov = Annotated[bool, Field(description="Nesterov's momentum")]
+CoupledDecay = Annotated[Rate, Field(description="weight decay, added to the gradient")]
+WeightDecay = Annotated[Rate, Field(description="weight decay, decoupled: a step shrinks weights by lr * decay")]
 Beta1 = Annotated[Decay, Field(description="decay of AdamW's mean of gradients")]
 Beta2 = Annotated[Decay, Field(description="decay of AdamW's mean of squared gradients")]
 Eps = Annotated[Rate, Field(description="added to the root of AdamW's second mean")]
-Iterations = Annotated[
-    Annotated[int, Field(ge=1, le=1000)] | None, Field(description="iterations of the orthogonalisation")
-]
+Iterations = Annotated[int, Field(ge=1, le=1000)]
+Steps = Annotated[Iterations | None, Field(description="iterations of the orthogonalisation; 5 by default")]
+Takes = Literal["hidden", "hidden+head", "hidden+embedding", "matrices"]
+
+# -- one learning rate, searched -------------------------------------------------------------------
 
 
 class SGD(Growing):
@@ -50,7 +41,7 @@ class SGD(Growing):
 
     name: Literal["sgd"] = "sgd"
     momentum: Momentum = 0.9
-    weight_decay: WeightDecay = 0.0
+    weight_decay: CoupledDecay = 5e-4
     nesterov: Nesterov = False
 
 
@@ -58,23 +49,28 @@ class AdamW(Growing):
     """AdamW for every parameter."""
 
     name: Literal["adamw"] = "adamw"
-    weight_decay: WeightDecay = 0.0
+    weight_decay: WeightDecay = 0.05
     beta1: Beta1 = 0.9
     beta2: Beta2 = 0.98
     eps: Eps = 1e-8
 
 
 class Muon(Growing):
-    """Muon for matrices. Which of them it takes, and what becomes of the other parameters, a study says.
+    """Muon for matrices and AdamW of the same rate and decay for all else. A study says which matrices it takes.
 
-    `steps` is None for as many as the method has (5 of the quintic).
+    Steps of Muon are scaled to the root mean square of AdamW's (arXiv 2502.16982), so that one learning rate serves
+    both and the search has one dimension for every optimizer; components scales them by nothing.
     """
 
+    added = frozenset({"nesterov", "steps"})
     name: Literal["muon"] = "muon"
     momentum: Momentum = 0.95
     nesterov: Nesterov = True
-    weight_decay: WeightDecay = 0.0
-    steps: Iterations = None
+    weight_decay: WeightDecay = 0.05
+    steps: Steps = None
+    beta1: Beta1 = 0.9
+    beta2: Beta2 = 0.98
+    eps: Eps = 1e-8
 
 
 class Custom(BaseModel):
@@ -89,6 +85,94 @@ class Custom(BaseModel):
     name: Literal["custom"] = "custom"
     call: Dotted
     arguments: dict[str, Any] = {}
+
+
+Searched = Annotated[SGD | AdamW | Muon | Custom, Field(discriminator="name")]
+SEARCHED: dict[str, type[BaseModel]] = {"muon": Muon, "adamw": AdamW, "sgd": SGD}
+
+# -- learning rates of their own -------------------------------------------------------------------
+
+
+class _Rated(Growing):
+    added = frozenset({"head_lr", "embedding_lr", "filter_alpha", "filter_lamb"})
+    head_lr: Rate | None = Field(None, description="learning rate of the head; by default lr of its optimizer")
+    embedding_lr: Rate | None = Field(
+        None, description="learning rate of the embedding and of learned positions; by default lr of their optimizer"
+    )
+    filter_alpha: Decay = Field(0.98, description="decay of the gradient filter's running mean")
+    filter_lamb: Rate = Field(
+        0.0, description="multiple of that mean added to each gradient (Grokfast-EMA, arXiv 2405.20233); 0 is no filter"
+    )
+
+
+class RatedAdamW(_Rated):
+    """AdamW for every parameter."""
+
+    added = _Rated.added | {"coupled"}
+    name: Literal["adamw"] = "adamw"
+    lr: LearningRate = 1e-3
+    weight_decay: WeightDecay = 1.0
+    beta1: Beta1 = 0.9
+    beta2: Beta2 = 0.98
+    eps: Eps = 1e-8
+    coupled: bool = Field(False, description="add the decay to the gradient: plain Adam with L2 regularisation")
+
+
+# AdamW of the parameters that another rule leaves to it.
+OF_OTHERS = ("lr", "weight_decay", "beta1", "beta2", "eps")
+LROfOthers = Annotated[Rate, Field(description="learning rate of AdamW for the other parameters")]
+DecayOfOthers = Annotated[Rate, Field(description="weight decay of that AdamW, decoupled")]
+
+
+class RatedSGD(_Rated):
+    """SGD with momentum for every parameter, or for the matrices that it takes and AdamW for all else."""
+
+    added = _Rated.added | {"takes", *(f"adamw_{field}" for field in OF_OTHERS)}
+    name: Literal["sgd"] = "sgd"
+    lr: LearningRate = 0.1
+    weight_decay: CoupledDecay = 1e-4
+    momentum: Momentum = 0.9
+    nesterov: Nesterov = False
+    takes: Literal["all"] | Takes = Field("all", description="parameters that SGD takes; AdamW has the others")
+    adamw_lr: LROfOthers = 1e-3
+    adamw_weight_decay: DecayOfOthers = 1.0
+    adamw_beta1: Beta1 = 0.9
+    adamw_beta2: Beta2 = 0.98
+    adamw_eps: Eps = 1e-8
+
+
+class RatedMuon(_Rated):
+    """Muon for the matrices that it takes, AdamW for all else, each with its own learning rate."""
+
+    name: Literal["muon"] = "muon"
+    lr: LearningRate = 0.02
+    weight_decay: WeightDecay = 0.01
+    momentum: Momentum = 0.95
+    nesterov: Nesterov = True
+    steps: Iterations = Field(5, description="iterations of the orthogonalisation")
+    scale: bool = Field(True, description="multiply the update by sqrt(max(1, rows / columns))")
+    orthogonalize: bool = Field(
+        True, description="if not, the momentum itself, scaled to the Frobenius norm of its polar factor"
+    )
+    polar_dtype: Literal["same", "float32", "bfloat16", "float64"] = Field(
+        "same", description="dtype of the orthogonalisation; same is that of the parameters"
+    )
+    takes: Takes = Field("hidden", description="matrices that Muon takes; AdamW has the other parameters")
+    adamw_lr: LROfOthers = 1e-3
+    adamw_weight_decay: DecayOfOthers = 1.0
+    adamw_beta1: Beta1 = 0.9
+    adamw_beta2: Beta2 = 0.98
+    adamw_eps: Eps = 1e-8
+
+
+class RatedCustom(Custom):
+    """An optimizer of a user's own with its learning rate, for every parameter."""
+
+    lr: LearningRate
+
+
+Rated = Annotated[RatedMuon | RatedAdamW | RatedSGD | RatedCustom, Field(discriminator="name")]
+RATED: dict[str, type[BaseModel]] = {"muon": RatedMuon, "adamw": RatedAdamW, "sgd": RatedSGD}
 
 
 def shown(optimizer: BaseModel) -> dict[str, Any]:
@@ -161,7 +245,7 @@ def build(chosen: Chosen, label: str, name: str, known: Mapping[str, type[BaseMo
     """
     own = _own(chosen, label)
     if dotted.is_dotted(name):
-        return custom(label, name, {key: value(texts) for key, texts in own.items() if key not in RATES})
+        return custom(label, name, {key: texts for key, texts in own.items() if key not in RATES})
     model = known[name]
     return make(model, {**chosen.fields(model, f"{name}."), **chosen.fields(model, f"{label}.")}, f"{label}.")
 
@@ -181,7 +265,7 @@ def rates(chosen: Chosen, label: str, name: str) -> tuple[float, ...]:
     raise UsageError(f"{label}={name} has no learning rates; give two or more, such as {label}.rates=1e-4,3e-4,1e-3")
 
 
-def check_differ(arms: Mapping[str, tuple[Any, tuple[float, ...]]]) -> None:
+def check_differ(arms: Mapping[str, tuple[Any, Any]]) -> None:
     """Raise UsageError where two labels stand for one optimizer with the same settings and learning rates."""
     for label, arm in arms.items():
         if other := next((each for each in arms if each < label and arms[each] == arm), None):
@@ -196,38 +280,65 @@ def _own(chosen: Chosen, label: str) -> dict[str, list[str]]:
     return {key.removeprefix(prefix): texts for key, texts in chosen.merged.items() if key.startswith(prefix)}
 
 
-def custom(label: str, name: str, arguments: Mapping[str, Any]) -> Custom:
+def custom(label: str, name: str, texts: Mapping[str, Sequence[str]]) -> Custom:
     """Return the config of an optimizer of a user's own.
 
+    Args:
+        label, name: of it.
+        texts: argument -> its values as given, of which there must be one.
+
     Raises:
-        UsageError: it cannot be found or called, lacks an argument or does not take one.
+        UsageError: it cannot be found or called, lacks an argument, does not take one, or an argument has no clear
+            value.
     """
     where = f"{label}={name}"
     call = dotted.find("optimizers", name, LIKE)
     function = dotted.load("optimizers", name)
     own = dotted.needed(function)
     if own is not None:
-        if lacking := [each for each in own[1:] if each != "lr" and each not in arguments]:
+        if lacking := [each for each in own[1:] if each != "lr" and each not in texts]:
             example = " ".join(f"{label}.{each}=VALUE" for each in lacking)
             raise UsageError(f"{where} needs {', '.join(lacking)}; give {example}")
         if not dotted.takes(function, "lr"):
             raise UsageError(f"{where} takes no learning rate lr; expected {LIKE}")
-    for key in arguments:
+    for key in texts:
         if not dotted.takes(function, key):
             known = ", ".join(dotted.arguments(function, skip=1))
             raise UsageError(f"{label}.{key} has no effect: {name} takes no {key}; expected one of {known}")
-    return Custom(call=call, arguments=dict(arguments))
+    return Custom(
+        call=call, arguments={key: _argument(f"{label}.{key}", function, each) for key, each in texts.items()}
+    )
 
 
-def value(texts: Sequence[str]) -> Any:
-    """Return what the texts of a setting mean as an argument: a number, true, false, none or a text; a list of several.
+def _argument(key: str, function: Any, texts: Sequence[str]) -> Any:
+    """Return the value of one argument; a list has brackets, for commas alone part the points of a sweep.
+
+    Raises:
+        UsageError: several values, or one number for what the function has several of.
+    """
+    found = [value(key, text) for text in texts]
+    takes_list = isinstance(dotted.default(function, key.rpartition(".")[2]), list | tuple)
+    if len(found) == 1 and isinstance(found[0], list) >= takes_list:
+        return found[0]
+    given = ",".join(texts)
+    if len(found) > 1:
+        raise UsageError(f"{key}={given} is {len(found)} values; expected one; a list has brackets, {key}=[{given}]")
+    raise UsageError(f"{key}={given} is not valid; expected a list in brackets, such as {key}=[0.9,0.99]")
+
+
+def value(key: str, text: str) -> Any:
+    """Return what a text means as an argument: a number, true, false, none, a text, or in brackets a list of them.
+
+    Raises:
+        UsageError: a bracket without its other half.
 
     Example:
-        >>> value(["0.9", "0.99"]), value(["true"]), value(["1e-8"])
+        >>> value("betas", "[0.9,0.99]"), value("amsgrad", "true"), value("eps", "1e-8")
         ([0.9, 0.99], True, 1e-08)
     """
-    found = [_plain(text) for text in texts]
-    return found[0] if len(found) == 1 else found
+    if text.startswith("[") != text.endswith("]"):
+        raise UsageError(f"{key}={text} is not valid; expected a value, or a list in brackets, {key}=[0.9,0.99]")
+    return [_plain(each.strip()) for each in text[1:-1].split(",")] if text.startswith("[") else _plain(text)
 
 
 def _plain(text: str) -> Any:

@@ -31,20 +31,19 @@ class Search(BaseModel):
     rates: tuple[Rate, ...] = Field(min_length=2)
     extensions: int = Field(default=3, ge=0, le=MAX_EXTENSIONS)
 
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"learning rates {_in_words(self.rates)}"
+
 
 @dataclass(frozen=True)
 class Policy:
-    """How a search chooses.
+    """How a search chooses."""
 
-    Attributes:
-        num_beyond: rates that are added at a time.
-        clear: share of its loss by which a rate on an edge must be better than all inside for the search to go on.
-        same: share of a loss that rounding makes of it: rates that differ by less are equal.
-    """
-
-    num_beyond: int = 1
-    clear: float = 0.0
-    same: float = 0.0
+    num_beyond: int = 1  # rates that are added at a time
+    clear: float = 0.0  # share of its loss by which a rate on an edge must beat all inside for the search to go on
+    same: float = 0.0  # share of a loss that rounding makes of it: rates that differ by less are equal
 
 
 def best(scores: Scores, policy: Policy) -> float | None:
@@ -150,15 +149,10 @@ def mean_scores(losses: Mapping[float, Sequence[float | None]]) -> dict[float, S
 
 @dataclass(frozen=True)
 class Searched:
-    """A search as the report shows it.
-
-    Attributes:
-        scores: by rate.
-        losses: rate -> loss of each of its runs; None where a run diverged.
-    """
+    """A search as the report shows it."""
 
     scores: Scores
-    losses: Mapping[float, Sequence[float | None]]
+    losses: Mapping[float, Sequence[float | None]]  # rate -> loss of each of its runs; None where a run diverged
     policy: Policy
 
     @cached_property

@@ -6,6 +6,7 @@ optimizer muon.
 
 import difflib
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -33,27 +34,42 @@ def parse(words: Sequence[str], known: Iterable[str]) -> Settings:
             raise UsageError(f"{word!r} is not a setting; expected key=value, such as tasks=add,mul")
         if key in settings:
             raise UsageError(f"{key} is given twice; give it once, as {word} or {key}={','.join(settings[key])}")
-        settings[key] = as_texts(key, text.split(","))
+        settings[key] = as_texts(key, split(text))
     check_keys(settings, known)
     return settings
 
 
+def split(text: str) -> list[str]:
+    """Return the values of a text: commas part them, but for those in brackets, which are of one list.
+
+    Example:
+        >>> split("0.1,0.2"), split("[0.9,0.99],[0.95,0.98]")
+        (['0.1', '0.2'], ['[0.9,0.99]', '[0.95,0.98]'])
+    """
+    return re.split(r",(?![^\[]*\])", text)
+
+
 def written(text: str) -> Settings:
     """Return the settings that stand in a text as a user would type them, such as those of a preset."""
-    return {key: values.split(",") for key, _, values in (word.partition("=") for word in text.split())}
+    return {key: split(values) for key, _, values in (word.partition("=") for word in text.split())}
 
 
 def as_texts(key: str, value: Any) -> list[str]:
-    """Return the values of one setting as texts: a number, a text or a list of them.
+    """Return the values of one setting as texts: a number, a text or a list of them; a list in a list is one value.
 
     Raises:
         UsageError: there is no value, or an empty one.
     """
     values = list(value) if isinstance(value, list | tuple) else [value]
-    texts = [str(item).strip() for item in values]
+    texts = [as_list(item) if isinstance(item, list | tuple) else str(item).strip() for item in values]
     if not texts or not all(texts):
         raise UsageError(f"{key}= has an empty value; expected {key}=VALUE or {key}=VALUE,VALUE")
     return texts
+
+
+def as_list(values: Iterable[Any]) -> str:
+    """Return the text of one value that is a list, such as "[0.9,0.99]"."""
+    return f"[{','.join(str(each).strip() for each in values)}]"
 
 
 # What a setting may be called elsewhere -> what it is called in some study.
@@ -94,7 +110,7 @@ def check_keys(settings: Settings, known: Iterable[str]) -> None:
         if key not in names and key.partition(".")[0] not in own:
             near = _near(key, [name for name in names if name.partition(".")[0] not in foreign])
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-            raise UsageError(f"unknown setting {key!r}; {hint}`docs/settings.md` lists every setting")
+            raise UsageError(f"unknown setting {key!r}; {hint}`muonlab settings STUDY` lists every setting")
 
 
 def label_of(text: str) -> str:

@@ -36,17 +36,11 @@ class Case(Protocol):
 
 @dataclass(frozen=True)
 class Arm:
-    """Who is compared, such as an optimizer with its settings.
+    """Who is compared, such as an optimizer with its settings."""
 
-    Attributes:
-        label: unique in a study; settings, columns of a CSV and results name the arm by it.
-        series: its name for people, its colour and its style of line.
-        optimizer: its recipe; None where an arm is something else.
-    """
-
-    label: str
-    series: Series
-    optimizer: Any = None
+    label: str  # unique in a study; settings, columns of a CSV and results name the arm by it
+    series: Series  # its name for people, its colour and its style of line
+    optimizer: Any = None  # its recipe; None where an arm is something else
 
     @property
     def name(self) -> str:
@@ -72,7 +66,6 @@ class Quantity:
     Attributes:
         key: name in files.
         name: for people; `short` where there is little room.
-        unit: of a difference; `kind` is how its numbers read.
         values: (found, case, arm, rival, state) -> one number per seed of the arm where it is compared with that rival;
             an `Estimate` where there is one number with an interval of its own; None where nothing is measured yet.
             A quantity is given the rival since it may depend on it: margins are means over the layers that the probes
@@ -83,7 +76,7 @@ class Quantity:
 
     key: str
     name: str
-    unit: str
+    unit: str  # of a difference
     values: Callable[[Any, Any, str, str, Any], Values]
     kind: Kind = "ratio"
     short: str = ""
@@ -123,27 +116,18 @@ class Rule:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The first arm minus a rival in one case and state.
-
-    Attributes:
-        effect: the difference and its test.
-        means: of both sides; None where a side has no runs.
-        missing: runs of both sides that have no value, such as censored ones.
-        test: that was made.
-        rule: by which it is decided.
-        adjusted_p: by Holm, over the comparisons that are judged together; None where there are too few runs.
-    """
+    """The first arm minus a rival in one case and state."""
 
     case: Any
     rival: str
     quantity: Quantity
     state: Hashable
-    effect: Effect
-    means: tuple[float | None, float | None]
-    missing: tuple[int, int]
+    effect: Effect  # the difference and its test
+    means: tuple[float | None, float | None]  # of both sides; None where a side has no runs
+    missing: tuple[int, int]  # runs of both sides that have no value, such as censored ones
     test: Test
     rule: Rule
-    adjusted_p: float | None = None
+    adjusted_p: float | None = None  # by Holm, over those that are judged together; None where there are too few runs
 
     @property
     def estimate(self) -> Estimate:
@@ -188,48 +172,30 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Step:
-    """A job with its place in the study, so that nobody has to derive it again to read the result.
-
-    Attributes:
-        job, config: what a worker does, as it is stored and as the study's own config.
-        role: what it is for, such as "search" or "final".
-        case: where; None for a job of no case.
-        arm: label of the arm whose weights or runs it is about; `by` of another arm that has a part in it.
-        extension: number of times that a search had gone on before it.
-    """
+    """A job with its place in the study, so that nobody has to derive it again to read the result."""
 
     job: Job
-    config: Any
-    role: str
-    case: Any = None
-    arm: str = ""
-    by: str = ""
-    extension: int = 0
+    config: Any  # of the job, as the study's own model
+    role: str  # such as "search" or "final"
+    case: Any = None  # where; None for a job of no case
+    arm: str = ""  # label of the arm whose weights or runs it is about
+    by: str = ""  # label of another arm that has a part in it
+    extension: int = 0  # times that a search had gone on before it
 
 
 @dataclass(frozen=True)
 class Found(Generic[Runs]):
-    """All that is known of a study. What is in it, or follows from it, is computed once and passed down.
+    """All that is known of a study. What is in it, or follows from it, is computed once and passed down."""
 
-    Attributes:
-        runs: what the results hold, as the study reads them.
-        arms: the first is compared with each of the others.
-        cases: those that the claims are about.
-        num_runs: that each arm should have in each case.
-        rule: of every comparison.
-        controls: every control that can be judged yet.
-        records: of the study's jobs; `expected` is the number of jobs that are known by now.
-        compared: what `compare` has computed, by its arguments.
-    """
-
-    runs: Runs
-    arms: tuple[Arm, ...]
-    cases: tuple[Any, ...]
-    num_runs: int
-    rule: Rule
-    controls: tuple[Control, ...] = ()
-    records: tuple[JobRecord, ...] = ()
-    expected: int = 0
+    runs: Runs  # what the results hold, as the study reads them
+    arms: tuple[Arm, ...]  # the first is compared with each of the others
+    cases: tuple[Any, ...]  # those that the claims are about
+    num_runs: int  # that each arm should have in each case
+    rule: Rule  # of every comparison
+    controls: tuple[Control, ...] = ()  # those that can be judged yet
+    records: tuple[JobRecord, ...] = ()  # of the study's jobs
+    expected: int = 0  # jobs that are known by now
+    # What `compare` has computed, by its arguments.
     compared: dict[Hashable, tuple[Comparison, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     @property

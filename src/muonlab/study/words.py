@@ -6,7 +6,7 @@ from typing import Any
 from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Definitions, as_text
 from muonlab.study.controls import ERROR
-from muonlab.study.study import ALPHA, MIN_RUNS, Comparison, Found
+from muonlab.study.study import ALPHA, MIN_RUNS, Claim, Comparison, Found
 
 
 def several(words: Iterable[Any]) -> str:
@@ -44,6 +44,11 @@ def uncontrolled(places: Iterable[str]) -> list[str]:
 
 
 # -- comparisons in words --------------------------------------------------------------------------
+
+
+def on_claim(claim: Claim, answer: str, why: str = "") -> str:
+    """Return "(a) Loss, “the loss is lower”: inconclusive, because ...", without the full stop."""
+    return f"({claim.letter}) {claim.title}, “{claim.words}”: {answer}" + (f", because {why}" if why else "")
 
 
 def differences(found: Found, pairs: Sequence[Comparison]) -> str:

@@ -1,37 +1,38 @@
 """All checks in order, run on one optimizer: `check_optimizer`."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from muonlab.testing import gradients, hyperparameters, loop, progress, robustness, state, symmetry
+from muonlab.testing import gradients, hyperparameters, progress, robustness, state, symmetry
 from muonlab.testing.trial import SHAPES, Factory, MismatchError, NotApplicableError, Trial
 
 Check = Callable[[Trial], None]
 
 
-def _by_name(*rooms: tuple[Check, ...]) -> dict[str, Check]:
-    return {check.__name__: check for room in rooms for check in room}
+def checks_of(*modules: ModuleType) -> dict[str, Check]:
+    """Return the checks of modules by name, in order: all public functions that are defined there."""
+    functions = (each for module in modules for each in vars(module).values() if _is_check(each, module))
+    return {function.__name__: function for function in functions}
 
 
-STANDARD = _by_name(progress.CHECKS, gradients.CHECKS, hyperparameters.CHECKS, loop.CHECKS, state.CHECKS)
-EXTRA = _by_name(symmetry.EXTRA, robustness.EXTRA, state.EXTRA)
+def _is_check(value: Any, module: ModuleType) -> bool:
+    return callable(value) and value.__module__ == module.__name__ and not value.__name__.startswith("_")
+
+
+STANDARD = checks_of(progress, gradients, hyperparameters, state)
+EXTRA = checks_of(symmetry, robustness)
+ALL = STANDARD | EXTRA
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was checked and held.
-
-    Args:
-        passed: names of the checks that held, in their order.
-        left_out: names of those that were not run, each with the reason.
-    """
+    """The names of the checks that passed, in their order, and of those that were not run, each with the reason."""
 
     passed: tuple[str, ...]
     left_out: dict[str, str]
@@ -47,7 +48,7 @@ class CheckError(AssertionError):
 
 def expectation(name: str) -> str:
     """Return what a check expects, in a sentence: the first line of its docstring."""
-    return (({**STANDARD, **EXTRA}[name].__doc__ or name).strip().splitlines())[0]
+    return (ALL[name].__doc__ or name).strip().splitlines()[0]
 
 
 def checks() -> dict[str, str]:
@@ -85,16 +86,16 @@ def check_optimizer(
         dtype: of the parameters: float32, bfloat16, float64 or complex64.
         shapes: of the parameters, two at least; matrices by default. `channels_last` and `experts_apart` add their own.
         only: names of the checks to run, standard or extra; all standard ones by default.
-        also: names of extra checks to run beside the standard ones (see `extra_checks`).
+        also: names of extra checks to run in addition (see `extra_checks`).
         skip: names of checks not to run.
         bad_arguments: keyword arguments that the constructor must refuse, each alone, such as {"lr": -1.0}. The check
             `bad_arguments` is run when some are given.
-        rtol: by how much two updates may differ that should be equal but for rounding, as a share of their norm; the
+        rtol: by how much two updates may differ that should be equal except for rounding, as a share of their norm; the
             square root of the dtype's epsilon by default. An optimizer that computes more coarsely than its
             parameters are needs more: about 1e-3 for float32 and 0.05 for bfloat16.
         device: of the parameters.
-        group_options: what a group of parameters needs beside "params", such as {"rule": "muon"} for MuonAdamW; every
-            group that a check makes has it.
+        group_options: what a group of parameters needs in addition to "params", such as {"rule": "muon"} for MuonAdamW;
+            every group that a check makes has it.
 
     Returns:
         A Report with the names of the checks that passed and of those left out.
@@ -114,20 +115,24 @@ def check_optimizer(
         'torch.float32 has no imaginary part'
     """
     arguments = tuple(bad_arguments)
-    names = _chosen(only, (*also, *(["bad_arguments"] if arguments else [])), skip := frozenset(skip))
+    skip = frozenset(skip)
+    wanted = {*(STANDARD if only is None else only), *also, *(["bad_arguments"] if arguments else [])}
+    if unknown := sorted((wanted | skip) - set(ALL)):
+        raise ValueError(f"unknown check {', '.join(map(repr, unknown))}; there are {', '.join(ALL)}")
+    names = [name for name in ALL if name in wanted - skip]
     if len(shapes) < 2:
         raise ValueError(f"shapes must be two at least, so that parameters can be told apart; got {tuple(shapes)}")
     tolerance = torch.finfo(dtype).eps ** 0.5 if rtol is None else rtol
     trial = Trial(
         factory, dtype, tuple(map(tuple, shapes)), torch.device(device), tolerance, arguments, group_options or {}
     )
-    kind = type(trial.optimizer(trial.parameters())).__name__
+    kind = type(trial.build()[0]).__name__
     passed: list[str] = []
-    left_out = dict.fromkeys((name for name in (*STANDARD, *EXTRA) if name in skip), "skipped on request")
+    left_out = dict.fromkeys((name for name in ALL if name in skip), "skipped on request")
     errors: dict[str, Exception] = {}
     for name in names:
         try:
-            {**STANDARD, **EXTRA}[name](trial)
+            ALL[name](trial)
         except NotApplicableError as reason:
             left_out[name] = str(reason)
         except Exception as error:  # whatever the optimizer raises is a finding
@@ -139,21 +144,11 @@ def check_optimizer(
     return Report(tuple(passed), left_out)
 
 
-def _chosen(only: Iterable[str] | None, also: Iterable[str], skip: frozenset[str]) -> list[str]:
-    """Return the names of the checks to run, in their order; raise ValueError where a name is unknown."""
-    wanted = {*(STANDARD if only is None else only), *also}
-    known = [*STANDARD, *EXTRA]
-    unknown = sorted((wanted | skip) - set(known))
-    if unknown:
-        raise ValueError(f"unknown check {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
-    return [name for name in known if name in wanted and name not in skip]
-
-
 def _failed(what: str, count: int, errors: dict[str, Exception]) -> CheckError:
     """Return one error for all that failed: each with what it expects and what was seen."""
     failures = {name: _seen(error) for name, error in errors.items()}
     lines = [f"{what} fails {len(errors)} of {count} checks:"]
-    for seen in dict.fromkeys(failures.values()):  # what many saw is told once: a dtype that is refused fails them all
+    for seen in dict.fromkeys(failures.values()):  # what many saw is said once: a dtype that is refused fails them all
         lines += [f"  {name}: {expectation(name)}" for name in failures if failures[name] == seen]
         lines += [f"    Seen: {seen}"]
     return CheckError("\n".join(lines), failures)

@@ -1,9 +1,11 @@
-"""Checks of what a step does with the gradients it is given: missing, zero, huge, tiny or sparse ones."""
+"""Checks of what a step does with its gradients: missing, zero, huge, tiny or sparse, from a closure or scaled."""
 
 import torch
+from torch import Tensor
 
 from muonlab.testing.trial import (
     REFUSALS,
+    NotApplicableError,
     Trial,
     advance,
     expect,
@@ -16,16 +18,16 @@ from muonlab.testing.trial import (
     same,
     scale_learning_rates,
     set_weight_decay,
+    squared_distance,
 )
 
 
 def missing_gradient(trial: Trial) -> None:
     """A parameter whose grad is None is left alone, its decay, momentum and state included, and is given no zeros."""
+    history = trial.history(4)
     for steps_before in (0, 2):  # without state yet, and with a momentum that must not carry it on
-        params = trial.parameters()
-        optimizer = trial.optimizer(params)
+        optimizer, params = trial.build()
         set_weight_decay(optimizer, 0.1)
-        history = trial.history(4)
         advance(optimizer, params, history[:steps_before])
         missing = range(1, len(params), 2)
         before = record(optimizer, params)
@@ -51,8 +53,7 @@ def missing_gradient(trial: Trial) -> None:
 
 def gradients_kept(trial: Trial) -> None:
     """A step changes no gradient: the same object, the same bits."""
-    params = trial.parameters()
-    optimizer = trial.optimizer(params)
+    optimizer, params = trial.build()
     for step, gradients in enumerate(trial.history(), start=1):
         given = [gradient.clone() for gradient in gradients]
         for p, gradient in zip(params, given, strict=True):
@@ -66,22 +67,20 @@ def gradients_kept(trial: Trial) -> None:
 
 def zero_step(trial: Trial) -> None:
     """A first step with zero gradients and lr 0, by which distributed checkpointing makes state, changes nothing."""
-    params = trial.parameters()
-    optimizer = trial.optimizer(params)
+    optimizer, params = trial.build()
     set_weight_decay(optimizer, 0.1)
     before = record(optimizer, params)
     rates = [group["lr"] for group in optimizer.param_groups]
     scale_learning_rates(optimizer, 0.0)
-    give(params, [torch.zeros_like(p) for p in params])
-    optimizer.step()
+    advance(optimizer, params, [[torch.zeros_like(p) for p in params]])
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     after = record(optimizer, params)
     for i, state in enumerate(after.states):
         for key, value in state.items():
-            is_finite = not isinstance(value, torch.Tensor) or bool(torch.isfinite(value).all())
+            is_finite = not isinstance(value, Tensor) or bool(torch.isfinite(value).all())
             expect(is_finite, f"{key!r} in the state of {named(i, params[i])} is not finite")
-        after.states[i] = before.states[i]  # state may come to be, that is the purpose
+        after.states[i] = before.states[i]  # state may be made: that is the purpose
     after.groups[:] = before.groups
     expect_same(before, after, "in the zero step")
     advance(optimizer, params, trial.history(2))
@@ -91,10 +90,8 @@ def zero_step(trial: Trial) -> None:
 
 def zero_gradient(trial: Trial) -> None:
     """Zero gradients, and gradients of a single entry, give no NaN, before, between and after others."""
-    params = trial.parameters()
-    optimizer = trial.optimizer(params)
-    zeros = [torch.zeros_like(p) for p in params]
-    single = [torch.zeros_like(p) for p in params]
+    optimizer, params = trial.build()
+    zeros, single = ([torch.zeros_like(p) for p in params] for _ in range(2))
     for gradient in single:
         gradient.view(-1)[0] = 1
     first, second, third = trial.history(3)
@@ -113,25 +110,22 @@ def gradient_scale(trial: Trial) -> None:
     """Gradients of 1e-30 and of 1e+30, as far as the dtype holds them, leave every parameter finite."""
     info = torch.finfo(trial.dtype)
     for scale in (max(1e-30, info.smallest_normal), min(1e30, info.max / 100)):
-        params = trial.parameters()
-        optimizer = trial.optimizer(params)
-        first, second, third = trial.history(3)
-        for gradients in (first, second):
+        optimizer, params = trial.build()
+        *extreme, last = trial.history(3)
+        for gradients in extreme:
             advance(optimizer, params, [[gradient * scale for gradient in gradients]])
             expect_finite(params, f"after gradients of {scale:.0e}")
-        advance(optimizer, params, [third])
+        advance(optimizer, params, [last])
         expect_finite(params, f"after a step of ordinary gradients that followed those of {scale:.0e}")
 
 
 def sparse_gradient(trial: Trial) -> None:
     """A sparse gradient acts like the dense one, or is refused by an error that says so before anything is changed."""
-    number = len(trial.shapes) - 1  # the last one: a loop would have changed the others before it comes to it
+    number = len(trial.shapes) - 1  # the last one: a loop would have changed the others before it
     if not trial.shapes[number]:
         number = max(range(len(trial.shapes)), key=lambda i: len(trial.shapes[i]))
-    params = trial.parameters()
-    optimizer = trial.optimizer(params)
-    first, second = trial.history(2)
-    advance(optimizer, params, [first])
+    starts, (first, second) = trial.starts(), trial.history(2)
+    optimizer, params = trial.build(starts, [first])
     before = record(optimizer, params)
     give(params, second)
     try:
@@ -142,10 +136,61 @@ def sparse_gradient(trial: Trial) -> None:
         expect("sparse" in str(error).lower(), f"the error does not speak of sparse gradients: {error}")
         expect_same(before, record(optimizer, params), "after the refusal")
         return
-    dense = trial.trained(trial.starts(), [first, second])
-    for i, start in enumerate(trial.starts()):
-        what = f"the updates of {named(i, start)} with a sparse and with a dense gradient"
-        trial.expect_close(params[i], dense[i], start, what)
+    dense = trial.trained(starts, [first, second])
+    trial.expect_all_close(params, dense, starts, "{} with a sparse and with a dense gradient")
 
 
-CHECKS = (missing_gradient, gradients_kept, zero_step, zero_gradient, gradient_scale, sparse_gradient)
+def closure(trial: Trial) -> None:
+    """`step(closure)` evaluates the closure with gradients enabled, uses its gradients and returns its first loss."""
+    optimizer, params = trial.build()
+    targets, before = trial.targets(), record(optimizer, params).values
+    is_enabled: list[bool] = []
+    losses: list[float] = []
+
+    def evaluate() -> Tensor:
+        is_enabled.append(torch.is_grad_enabled())
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            loss = squared_distance(params, targets)
+        loss.backward()
+        losses.append(loss.item())
+        return loss
+
+    with torch.no_grad():
+        returned = optimizer.step(evaluate)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    expect(len(losses) > 0, "the closure was not called")
+    expect(all(is_enabled), "the closure was called with gradients disabled")
+    expect(returned is not None, "the step returned None, not the loss")
+    value = returned.item() if isinstance(returned, Tensor) else returned
+    expect(value == losses[0], f"the step returned {value}, the closure {losses[0]}")
+    expect_moved(params, before, "by the gradients of the closure")
+
+
+def gradient_scaler(trial: Trial) -> None:
+    """A GradScaler's steps are those without it, and one with Inf in a gradient changes nothing."""
+    if trial.dtype.is_complex:
+        raise NotApplicableError("torch.amp.GradScaler does not take complex gradients")
+    starts, targets = trial.starts(), trial.targets()
+    (optimizer, params), (twin, twins) = trial.build(starts), trial.build(starts)
+    scaler = torch.amp.GradScaler(trial.device.type, init_scale=1024.0)  # a power of two, so that it scales exactly
+    for step in range(4):
+        has_inf = step == 2
+        optimizer.zero_grad()
+        scaler.scale(squared_distance(params, targets)).backward()
+        if has_inf:
+            gradient = params[0].grad
+            assert gradient is not None
+            gradient.view(-1)[0] = float("inf")
+        before = record(optimizer, params)
+        if step % 2:  # as in a loop that clips gradients
+            scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        if has_inf:
+            expect_same(before, record(optimizer, params), "in a step with Inf in a gradient")
+            continue
+        twin.zero_grad()
+        squared_distance(twins, targets).backward()
+        twin.step()
+    expect_finite(params, "under GradScaler")
+    trial.expect_all_close(params, twins, starts, "{} with and without GradScaler")

@@ -1,4 +1,4 @@
-"""Extra checks: symmetries that a matrix optimizer has and others have not."""
+"""Extra checks: symmetries that a matrix optimizer has and others do not."""
 
 import cmath
 
@@ -15,9 +15,7 @@ def scale_invariance(trial: Trial) -> None:
     expected = trial.trained(starts, history)
     for scale in (2.0**-exponent, 2.0**exponent):  # powers of two, so that nothing is rounded on the way
         seen = trial.trained(starts, [[gradient * scale for gradient in gradients] for gradients in history])
-        for i, start in enumerate(starts):
-            what = f"the updates of {named(i, start)} by gradients times {scale:.1e} and times 1"
-            trial.expect_close(seen[i], expected[i], start, what)
+        trial.expect_all_close(seen, expected, starts, f"{{}} by gradients times {scale:.1e} and times 1")
 
 
 def experts_apart(trial: Trial) -> None:
@@ -36,7 +34,7 @@ def experts_apart(trial: Trial) -> None:
 
 def convolutions_flat(trial: Trial) -> None:
     """The weight of a convolution, (out, in, height, width), is updated as the matrix (out, in * height * width) is."""
-    shape = (6, 2, 3, 2)  # not a square kernel; and two, so that equal ones that are taken for one matrix show
+    shape = (6, 2, 3, 2)  # not a square kernel; and two, so that taking equal ones for one matrix would show
     starts, history = trial.starts([shape, shape]), trial.history(shapes=[shape, shape])
     weights = trial.trained(starts, history)
     for i, start in enumerate(starts):
@@ -58,8 +56,8 @@ def transpose(trial: Trial) -> None:
     for i, (one, other, start) in enumerate(zip(plain, turned, starts, strict=True)):
         expected, seen = wide(one), wide(other).mT
         factor = float((expected.conj() * seen).real.sum() / expected.abs().square().sum())
-        expect(factor > 0, f"the updates of {named(i, one)} and of its transpose are not alike (factor {factor:.2g})")
         what = f"the updates of {named(i, one)} and of its transpose"
+        expect(factor > 0, f"{what} are not alike (factor {factor:.2g})")
         trial.expect_close(seen, factor * expected, start, what)
 
 
@@ -72,13 +70,8 @@ def complex_phase(trial: Trial) -> None:
     if not trial.dtype.is_complex:
         raise NotApplicableError(f"{trial.dtype} has no phase")
     starts = [torch.zeros_like(start) for start in trial.starts()]
-    history = trial.history()
+    history, phase = trial.history(), cmath.exp(0.7j)
     plain = trial.trained(starts, history)
-    phase = cmath.exp(0.7j)
     turned = trial.trained(starts, [[gradient * phase for gradient in gradients] for gradients in history])
-    for i, start in enumerate(starts):
-        what = f"the updates of {named(i, start)}, turned with its gradients and after them,"
-        trial.expect_close(turned[i], plain[i] * phase, start, what)
-
-
-EXTRA = (scale_invariance, experts_apart, convolutions_flat, transpose, complex_phase)
+    expected = [end * phase for end in plain]
+    trial.expect_all_close(turned, expected, starts, "{}, turned with its gradients and after them,")

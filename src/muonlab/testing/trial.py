@@ -1,4 +1,4 @@
-"""What every check has at hand: parameters, gradients and optimizers made alike, and words for what differs."""
+"""What every check uses: parameters, gradients and optimizers made alike, and words for what differs."""
 
 from __future__ import annotations
 
@@ -23,32 +23,22 @@ REFUSALS = (ValueError, TypeError, RuntimeError)  # NotImplementedError is a Run
 
 
 class MismatchError(AssertionError):
-    """A check saw something else than it expects; the message says what it saw."""
+    """A check saw something other than it expects; the message says what."""
 
 
 class NotApplicableError(Exception):
-    """A check says nothing about this dtype; the message says why."""
+    """A check does not apply to this dtype or optimizer; the message says why."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One optimizer under test.
-
-    Args:
-        factory: makes an optimizer from parameters, pairs (name, parameter) or groups.
-        dtype: of the parameters.
-        shapes: of the parameters.
-        device: of the parameters.
-        rtol: how much two updates may differ that should be equal but for rounding, as a share of the update's norm.
-        bad_arguments: keyword arguments that the factory should refuse.
-        group_options: what a group needs beside "params".
-    """
+    """One optimizer under test; see `check_optimizer` for what the fields mean."""
 
     factory: Factory
     dtype: torch.dtype
     shapes: tuple[Shape, ...]
     device: torch.device
-    rtol: float
+    rtol: float  # how much two updates may differ that should be equal except for rounding, as a share of their norm
     bad_arguments: tuple[Mapping[str, Any], ...]
     group_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -59,40 +49,57 @@ class Trial:
         return drawn.to(self.dtype).to(self.device)
 
     def starts(self, shapes: Iterable[Shape] | None = None) -> list[Tensor]:
-        """Return values to start from, one for each shape."""
-        shapes = self.shapes if shapes is None else shapes
-        return [self.draw(shape, seed) * START for seed, shape in enumerate(shapes)]
+        """Return values to start from, one per shape."""
+        return [self.draw(shape, seed) * START for seed, shape in enumerate(self.shapes if shapes is None else shapes)]
 
-    def parameters(self, starts: Iterable[Tensor] | None = None) -> list[nn.Parameter]:
-        """Return fresh parameters that hold copies of these values, strides and all."""
-        return [nn.Parameter(start.detach().clone()) for start in (self.starts() if starts is None else starts)]
+    def targets(self) -> list[Tensor]:
+        """Return where a quadratic loss has its minimum."""
+        return [self.draw(shape, 500 + i) for i, shape in enumerate(self.shapes)]
 
     def history(self, steps: int = 3, shapes: Iterable[Shape] | None = None) -> list[list[Tensor]]:
-        """Return the gradients of some steps, each a list with one for each shape."""
+        """Return the gradients of some steps, each a list with one per shape."""
         shapes = self.shapes if shapes is None else tuple(shapes)
         return [[self.draw(shape, 1000 * step + i) for i, shape in enumerate(shapes)] for step in range(1, steps + 1)]
+
+    def parameters(self, starts: Iterable[Tensor] | None = None) -> list[nn.Parameter]:
+        """Return new parameters that hold copies of these values, strides included."""
+        return [nn.Parameter(start.detach().clone()) for start in (self.starts() if starts is None else starts)]
 
     def optimizer(self, params: Sequence[Any]) -> Optimizer:
         """Return a new optimizer of these parameters, pairs or groups."""
         optimizer = self.factory(params)
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"factory must return a torch.optim.Optimizer, which schedulers demand; got {optimizer!r}")
+            raise TypeError(f"factory must return a torch.optim.Optimizer, as schedulers require; got {optimizer!r}")
         return optimizer
 
-    def trained(self, starts: Iterable[Tensor], history: Iterable[list[Tensor]]) -> list[Tensor]:
-        """Return the values of parameters that a fresh optimizer trained from these starts by these gradients."""
+    def build(
+        self, starts: Iterable[Tensor] | None = None, history: Iterable[list[Tensor]] = ()
+    ) -> tuple[Optimizer, list[nn.Parameter]]:
+        """Return a new optimizer and its parameters, after steps by these gradients."""
         params = self.parameters(starts)
-        advance(self.optimizer(params), params, history)
-        return [p.detach() for p in params]
+        optimizer = self.optimizer(params)
+        advance(optimizer, params, history)
+        return optimizer, params
+
+    def trained(self, starts: Iterable[Tensor], history: Iterable[list[Tensor]]) -> list[Tensor]:
+        """Return the values of parameters that a new optimizer trained from these starts by these gradients."""
+        return [p.detach() for p in self.build(starts, history)[1]]
 
     def expect_close(self, seen: Tensor, expected: Tensor, start: Tensor, what: str) -> None:
-        """Raise MismatchError where seen is not expected but for rounding; both were trained from start."""
+        """Raise MismatchError where seen is not expected except for rounding; both were trained from start."""
         seen, expected, start = wide(seen), wide(expected), wide(start)
         size = float((expected - start).norm())
         # Each of some steps may round each element the other way: up to its spacing.
         allowed = self.rtol * size + 4 * torch.finfo(self.dtype).eps * float(expected.norm())
         error = float((seen - expected).norm())
         expect(error <= allowed, f"{what} differ by {error:.2g} in norm, of {size:.2g}; {allowed:.2g} is allowed")
+
+    def expect_all_close(
+        self, seen: Iterable[Tensor], expected: Iterable[Tensor], starts: Iterable[Tensor], what: str
+    ) -> None:
+        """Do so for every parameter; `{}` in `what` is its name."""
+        for i, (each, wanted, start) in enumerate(zip(seen, expected, starts, strict=True)):
+            self.expect_close(each, wanted, start, f"the updates of {what.format(named(i, start))}")
 
 
 def wide(x: Tensor) -> Tensor:
@@ -118,7 +125,7 @@ def give(params: Iterable[Tensor], gradients: Iterable[Tensor]) -> None:
 
 
 def advance(optimizer: Optimizer, params: Sequence[Tensor], history: Iterable[list[Tensor]]) -> None:
-    """Take one step for each list of gradients."""
+    """Take one step per list of gradients."""
     for gradients in history:
         give(params, gradients)
         optimizer.step()
@@ -126,9 +133,7 @@ def advance(optimizer: Optimizer, params: Sequence[Tensor], history: Iterable[li
 
 def squared_distance(params: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
     """Return half the squared distance of parameters to their targets; its gradient is the difference."""
-    total = sum((p - target).abs().square().sum() for p, target in zip(params, targets, strict=True))
-    assert isinstance(total, Tensor)
-    return total / 2
+    return torch.stack([(p - target).abs().square().sum() for p, target in zip(params, targets, strict=True)]).sum() / 2
 
 
 def scale_learning_rates(optimizer: Optimizer, factor: float) -> None:
@@ -138,15 +143,10 @@ def scale_learning_rates(optimizer: Optimizer, factor: float) -> None:
 
 
 def set_weight_decay(optimizer: Optimizer, weight_decay: float) -> None:
-    """Set the weight decay of every group that knows the word, so that a check sees whether it is applied."""
+    """Set the weight decay of every group that has one, so that a check sees whether it is applied."""
     for group in optimizer.param_groups:
         if "weight_decay" in group:
             group["weight_decay"] = weight_decay
-
-
-def all_parameters(optimizer: Optimizer) -> list[Tensor]:
-    """Return the parameters of all groups, in the optimizer's order."""
-    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def expect_finite(params: Sequence[Tensor], when: str) -> None:
@@ -157,9 +157,15 @@ def expect_finite(params: Sequence[Tensor], when: str) -> None:
 
 
 def expect_moved(params: Sequence[Tensor], before: Sequence[Tensor], when: str, first: int = 0) -> None:
-    """Raise MismatchError where a parameter stands still; the first of them has this number."""
+    """Raise MismatchError where a parameter did not move; the first of them has this number."""
     for i, (p, old) in enumerate(zip(params, before, strict=True), start=first):
         expect(not same(p.detach(), old), f"{named(i, p)} did not move {when}")
+
+
+def expect_still(params: Sequence[Tensor], before: Sequence[Tensor], when: str) -> None:
+    """Raise MismatchError where a parameter moved."""
+    for i, (p, old) in enumerate(zip(params, before, strict=True)):
+        expect(same(p.detach(), old), f"{named(i, p)} moved {when}")
 
 
 @dataclass(frozen=True)
@@ -201,11 +207,13 @@ def differences(before: Record, after: Record) -> Iterator[str]:
         if not same(old, new):
             yield f"{named(i, old)} moved by {float((wide(new) - wide(old)).abs().max()):.2g}"
     for i, (old, new) in enumerate(zip(before.states, after.states, strict=True)):
+        state = f"the state of {named(i, before.values[i])}"
         for key in {**old, **new}:
             if key not in old or key not in new:
-                yield f"the state of {named(i, before.values[i])} {'lost' if key in old else 'gained'} {key!r}"
+                yield f"{state} {'lost' if key in old else 'gained'} {key!r}"
             elif not same(old[key], new[key]):
-                yield f"{key!r} in the state of {named(i, before.values[i])} changed{dtypes(old[key], new[key])}"
+                was, now = getattr(old[key], "dtype", None), getattr(new[key], "dtype", None)
+                yield f"{key!r} in {state} changed{'' if was == now else f' from {was} to {now}'}"
     if len(before.groups) != len(after.groups):
         yield f"{len(before.groups)} groups became {len(after.groups)}"
         return
@@ -215,15 +223,22 @@ def differences(before: Record, after: Record) -> Iterator[str]:
                 yield f"{key!r} of group {i} was {old.get(key)!r} and became {new.get(key)!r}"
 
 
-def dtypes(old: object, new: object) -> str:
-    """Return in words how the dtype of a tensor changed, or nothing."""
-    if isinstance(old, Tensor) and isinstance(new, Tensor) and old.dtype != new.dtype:
-        return f" from {old.dtype} to {new.dtype}"
-    return ""
-
-
 def expect_same(before: Record, after: Record, when: str) -> None:
     """Raise MismatchError where two records differ in a bit."""
     found = list(differences(before, after))
     more = f" (and {len(found) - 1} more differences)" if len(found) > 1 else ""
     expect(not found, f"{when}: {''.join(found[:1])}{more}")
+
+
+def expect_refused(trial: Trial, shapes: tuple[Shape, ...], what: str) -> None:
+    """Expect a ValueError from loading the state_dict of parameters of other shapes, and nothing changed by it."""
+    other, _ = trial.build(trial.starts(shapes), trial.history(2, shapes))
+    scale_learning_rates(other, 0.5)
+    optimizer, params = trial.build(history=trial.history(1))
+    before = record(optimizer, params)
+    try:
+        optimizer.load_state_dict(other.state_dict())
+    except ValueError:
+        expect_same(before, record(optimizer, params), f"after refusing {what}")
+    else:
+        raise MismatchError(f"{what} was loaded without an error")

@@ -52,15 +52,12 @@ class Orders:
 class Batches:
     """Batches of examples that all members share, or of which each has its own rows.
 
-    Attributes:
-        rows: (S, n) rows of the examples that each member trains on; None where all train on all of them.
-
     Args:
         inputs: (N, ...).
         labels: (N, ...).
         seeds: as of `Orders`.
         batch: as of `Orders`; None takes all rows in every step, in their order.
-        rows: (S, n).
+        rows: (S, n) rows of the examples that each member trains on; None where all train on all of them.
         device: where the batches go.
     """
 
@@ -75,28 +72,24 @@ class Batches:
         device: str | torch.device = "cpu",
     ):
         self._inputs, self._labels = inputs.to(device), labels.to(device)
-        self.rows = rows if rows is None else rows.to(device)
         self.num_examples = len(inputs) if rows is None else rows.shape[1]
-        self._orders = None if batch is None else Orders(self.num_examples, batch, seeds)
-        self.batch = self.num_examples if self._orders is None else self._orders.batch
+        self.rows = rows if rows is None else rows.to(device)
+        self._orders = Orders(self.num_examples, batch or self.num_examples, seeds)
+        self.batch, self._takes_all = self._orders.batch, batch is None
         self._num_members = len(seeds)
         self._whole: tuple[Tensor, Tensor] | None = None  # all rows, where they are the batch
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the inputs (S, B, ...) and labels (S, B, ...) of a step."""
-        if self._orders is None:
-            self._whole = self._whole or self._examples(self._all_rows())
+        if self._takes_all:
+            self._whole = self._whole or self._at(torch.arange(self.num_examples).expand(self._num_members, -1))
             return self._whole
-        rows = self._orders(step).to(self._labels.device)  # (S, B)
-        return self._examples(rows if self.rows is None else self.rows.gather(1, rows))
+        return self._at(self._orders(step))
 
-    def _examples(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        positions = positions.to(self._labels.device)  # (S, B)
+        rows = positions if self.rows is None else self.rows.gather(1, positions)
         return self._inputs[rows], self._labels[rows]
-
-    def _all_rows(self) -> Tensor:
-        if self.rows is not None:
-            return self.rows
-        return torch.arange(self.num_examples, device=self._labels.device).expand(self._num_members, -1)
 
     def epoch(self, step: int) -> float:
         """Return the examples drawn in that many steps, divided by the number of examples."""
@@ -106,6 +99,5 @@ class Batches:
         """Drop all members but those, given by their positions."""
         self._num_members, self._whole = len(members), None
         if self.rows is not None:
-            self.rows = self.rows[torch.tensor(members, device=self.rows.device)]
-        if self._orders is not None:
-            self._orders.keep(members)
+            self.rows = self.rows[list(members)]
+        self._orders.keep(members)

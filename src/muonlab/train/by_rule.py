@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from muonlab.rules import in_place
-from muonlab.rules.workspace import Workspace
+from muonlab.rules.operands import Workspace
 
 
 @dataclass(frozen=True)
@@ -30,16 +29,14 @@ class Treatment:
     flatten: bool = False
 
     def seen(self, p: Tensor, num_leading: int) -> Tensor:
-        """Return a parameter as the rule sees it: a view where the strides allow one, else a copy.
+        """Return a parameter or gradient as the rule sees it: a view where the strides allow one, else a copy.
 
-        Args:
-            p: a parameter or its gradient, behind any member axes.
-            num_leading: member axes, 1 for a stack (S, ...).
+        It has num_leading member axes, 1 for a stack (S, ...).
         """
         return p.flatten(num_leading + 1) if self.flatten and p.ndim > num_leading + 2 else p
 
     def paced(self, pace: float) -> Mapping[str, Any]:
-        """Return the hyper-parameters with the learning rate times the pace; at a pace of 1 as they are."""
+        """Return the hyper-parameters with the learning rate times the pace."""
         assert 0 <= pace < math.inf, pace
         return self.hyper if pace == 1.0 else {**self.hyper, "lr": self.hyper["lr"] * pace}
 
@@ -57,20 +54,15 @@ class ByRule:
 
     def __init__(self, stacks: Mapping[str, Tensor], treatments: Mapping[str, Treatment]):
         self.treatments = dict(treatments)
-        self.states = {name: self._new_state(name, p) for name, p in stacks.items()}
+        self.states: dict[str, in_place.State] = {
+            name: treatments[name].rule.init(treatments[name].seen(p, 1)) for name, p in stacks.items()
+        }
         self._workspace = Workspace()
 
     def step_stacked(
         self, stacks: Mapping[str, Tensor], gradients: Mapping[str, Tensor], step: int, pace: float = 1.0
     ) -> None:
-        """Step all members, in place, what shares a treatment at once.
-
-        Args:
-            stacks: parameter name -> (S, ...).
-            gradients: parameter name -> (S, ...).
-            step: not needed: no rule draws.
-            pace: what all learning rates are multiplied by in this step.
-        """
+        """Step all members, in place, what shares a treatment at once; no rule draws, so the step is not needed."""
         names: dict[int, list[str]] = defaultdict(list)
         for name in stacks:
             names[id(self.treatments[name])].append(name)
@@ -89,25 +81,19 @@ class ByRule:
                 if p.data_ptr() != stacks[name].data_ptr():  # a stack whose strides allow no view of the matrices
                     stacks[name].copy_(p.view(stacks[name].shape))
 
-    def _new_state(self, name: str, stack: Tensor) -> in_place.State:
-        treatment = self.treatments[name]
-        return treatment.rule.init(treatment.seen(stack, 1))
-
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""
 
-        def chosen(value: Any) -> Any:
-            return value[torch.tensor(members, device=value.device)] if _is_by_member(value) else value
+        def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
+            return {key: each[list(members)] if _is_by_member(each) else each for key, each in values.items()}
 
-        self.states = {name: {k: chosen(v) for k, v in state.items()} for name, state in self.states.items()}
-        kept = {
-            id(t): replace(t, hyper={key: chosen(value) for key, value in t.hyper.items()})
-            for t in self.treatments.values()
-        }
+        self.states = {name: chosen(state) for name, state in self.states.items()}
+        # Parameters that shared a treatment share the new one: they are stepped together.
+        kept = {id(each): replace(each, hyper=chosen(each.hyper)) for each in self.treatments.values()}
         self.treatments = {name: kept[id(treatment)] for name, treatment in self.treatments.items()}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the states, by name."""
+        """Return the states, by name; not copies."""
         return {f"state/{name}/{key}": value for name, state in self.states.items() for key, value in state.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:

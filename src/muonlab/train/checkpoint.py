@@ -34,19 +34,20 @@ class Progress(NamedTuple):
 
 
 def save(path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
-    """Write the checkpoint beside its place and rename it into it."""
+    """Write the checkpoint under another name and rename it."""
     # A copy made on loading is contiguous: were these not, a resumed run could take another path through the BLAS.
     assert all(tensor.is_contiguous() for tensor in tensors.values())
-    beside = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.part")
     try:
-        save_file(tensors, beside, metadata={"progress": json.dumps(progress._asdict())})
-        with beside.open("rb") as file:
+        save_file(tensors, part, metadata={"progress": json.dumps(progress._asdict())})
+        with part.open("rb") as file:
             os.fsync(file.fileno())
-        beside.replace(path)
+        part.replace(path)
     except SafetensorError as error:  # safetensors wraps the error of the system, a full disk above all
-        raise OSError(_errno_of(error), str(error), str(path)) from error
+        is_full = "os error 28" in str(error) or "No space left" in str(error)
+        raise OSError(errno.ENOSPC if is_full else errno.EIO, str(error), str(path)) from error
     finally:
-        beside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def load(path: Path, device: str, like: dict[str, Tensor], metrics: Path) -> tuple[dict[str, Tensor], Progress] | None:
@@ -77,23 +78,14 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: t.shape[1:] for name, t in tensors.items() if not name.startswith("optimizer/")}
 
 
-def _errno_of(error: SafetensorError) -> int:
-    text = str(error)
-    return errno.ENOSPC if "os error 28" in text or "No space left" in text else errno.EIO
-
-
 # -- trees, such as the state dicts of optimizers, as tensors -----------------------------------------
 
 
 def pack(tree: Any, prefix: str) -> dict[str, Tensor]:
     """Return tensors that hold a tree of dicts, lists and tuples with tensors, numbers, strings, booleans and None.
 
-    Args:
-        tree: what is to be held; a state_dict, say.
-        prefix: what the names of the tensors begin with.
-
-    Returns:
-        Copies of the tree's tensors, contiguous, and all else as JSON in one tensor of bytes (characters,).
+    Their names begin with the prefix. They are copies of the tree's tensors, contiguous, and all else as JSON in one
+    tensor of bytes (characters,).
 
     Raises:
         ValueError: the tree holds a value of another type.
@@ -121,12 +113,9 @@ def pack(tree: Any, prefix: str) -> dict[str, Tensor]:
 
 
 def unpack(tensors: Mapping[str, Tensor], prefix: str, device: str | torch.device) -> Any:
-    """Return the tree that `pack` was given, its tensors copied.
+    """Return the tree that `pack` was given, from among tensors on any device.
 
-    Args:
-        tensors: what `pack` returned, among others and on any device.
-        prefix: as of `pack`.
-        device: where those tensors go that were not on the CPU.
+    Its tensors are copies, on the device where they were not on the CPU.
     """
 
     def read(value: Any) -> Any:

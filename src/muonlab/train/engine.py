@@ -1,6 +1,7 @@
 """Choice of the engine: the population where torch.func can stack the net, else one member at a time."""
 
 import copy
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,6 +13,7 @@ from muonlab.train.by_rule import Treatment
 from muonlab.train.instances import Named, OptimizerFactory
 from muonlab.train.modules import Net, drawn
 from muonlab.train.population import Loss, Population
+from muonlab.train.program import INSTEAD_OF_ONE_HOT
 from muonlab.train.sequential import Sequential
 
 Engine = Population | Sequential
@@ -47,7 +49,7 @@ def build(
         A `Population` and None; or a `Sequential` and the reason, a sentence for users.
 
     Raises:
-        ValueError: a net whose weights cannot be drawn anew, or an optimizer that does not fit (`Instances`).
+        ValueError: a net whose weights cannot be drawn, or an optimizer that does not fit (`Instances`).
         Exception: what the net or the loss raise on these rows when a member is alone.
     """
     reason = obstacle(
@@ -70,15 +72,8 @@ def obstacle(
 ) -> str | None:
     """Return what about the net cannot be stacked, or None; found by a step of two members in either engine.
 
-    Args:
-        net: as of `build`, as are loss, inputs, labels, dtype and device.
-        loss: as of `build`.
-        inputs: as of `build`.
-        labels: as of `build`.
-        by_rule: whether the optimizers are muonlab's rules, which treat a parameter without gradient as one with a
-            gradient of zeros; torch's leave it alone.
-        dtype: as of `build`.
-        device: as of `build`.
+    The arguments are as of `build`. Muonlab's rules (by_rule) treat a parameter without gradient as one with a gradient
+    of zeros; torch's optimizers leave it alone.
     """
     rows, own = inputs[:TRIAL_ROWS].to(device), labels[:TRIAL_ROWS].to(device)
     batch = torch.stack([rows] * len(TRIAL_SEEDS)), torch.stack([own] * len(TRIAL_SEEDS))  # (S, B, ...), (S, B)
@@ -93,7 +88,7 @@ def obstacle(
     if drawn := [name for name, buffer in before.items() if not buffer[0].equal(buffer[1])]:
         return f"the net draws values of buffers at random ({_few(drawn)}), and a stack has one copy for all members"
     reference.step(*batch, 0)
-    expected = reference.evaluate(rows, batch[1])
+    expected = reference.measure(loss, rows, own)
     if changed := [name for name, buffer in reference.buffers.items() if not buffer.equal(before[name])]:
         return (
             f"the net changes its buffers as it trains ({_few(changed)}; nn.BatchNorm does that), which torch.func "
@@ -115,7 +110,7 @@ def obstacle(
                 net, loss, lambda named: _Gradients(named, stacked), TRIAL_SEEDS, dtype=dtype, device=device
             )
             population.step(*batch, 0)
-            found = population.evaluate(rows, batch[1])
+            found = population.measure(loss, rows, own)
     except Exception as error:  # alone the net has passed, so whatever this is, stacking has caused it
         return _in_words(error)
     for member, of_stack in zip(alone, stacked, strict=True):
@@ -126,7 +121,7 @@ def obstacle(
             if gradient is not None and expectation is not None and not _is_close(gradient, expectation, seen)
         ]:
             return f"the net gives a member other gradients in a stack than alone ({_few(other)})"
-    if not _is_close(found[0], expected[0], [expected[0]]):
+    if not _is_close(found, expected, [expected]):
         return "the net gives a member other losses in a stack than alone when it is evaluated"
     return None
 
@@ -152,18 +147,37 @@ def _is_close(found: Tensor, expected: Tensor, among: list[Tensor]) -> bool:
     return torch.allclose(found, expected, rtol=0, atol=scale * torch.finfo(found.dtype).eps ** 0.5, equal_nan=True)
 
 
+# A pattern in what torch says of an operation that it cannot stack; the operation, and what to write instead.
+OF_DATA_SIZE = "whose result has as many entries as the data decide, which torch.func cannot stack"
+HINTS = (
+    (
+        "randomness",
+        "the net draws random numbers from torch's global generator (nn.Dropout does that), of which members of a "
+        "stack have none of their own, unlike muonlab.nets.dropout.Dropout, whose noise follows from a key",
+    ),
+    (
+        r"\.item\(\)|data-dependent",
+        "the net takes a number out of a tensor or branches on one (if, while, .item()), which torch.func cannot "
+        "stack, unlike torch.where",
+    ),
+    ("one_hot", f"the net calls F.one_hot without num_classes, {OF_DATA_SIZE}; write {INSTEAD_OF_ONE_HOT}"),
+    (
+        "boolean mask|masked_select",
+        f"the net selects by a boolean mask, {OF_DATA_SIZE}; write torch.where(mask, x, 0), or multiply by the mask",
+    ),
+    (
+        r"over aten::_?([a-z_]+)",
+        f"the net calls torch.{{}}, {OF_DATA_SIZE}; write operations of a fixed shape, such as a comparison and "
+        "torch.where with three arguments",
+    ),
+)
+
+
 def _in_words(error: Exception) -> str:
     message = str(error)
-    if "randomness" in message:
-        return (
-            "the net draws random numbers from torch's global generator (nn.Dropout does that), of which members of a "
-            "stack have none of their own, unlike muonlab.nets.dropout.Dropout, whose noise follows from a key"
-        )
-    if ".item()" in message or "data-dependent" in message:
-        return (
-            "the net takes a number out of a tensor or branches on one (if, while, .item()), which torch.func cannot "
-            "stack, unlike torch.where"
-        )
+    for pattern, words in HINTS:
+        if found := re.search(pattern, message):
+            return words.format(*found.groups())
     line = next(iter(message.splitlines()), "")
     return f"torch.func cannot stack the net ({type(error).__name__}: {line})"
 

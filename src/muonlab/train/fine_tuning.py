@@ -19,7 +19,7 @@ NONE = -1  # the best step of a member that has none
 
 @dataclass(frozen=True)
 class FineTuned:
-    """What fine-tuning gave each member; all on the CPU, losses and accuracies in float64.
+    """The evaluations of each member, and its test at the best of them; on the CPU, losses and accuracies in float64.
 
     Attributes:
         steps: (E,) steps made before each evaluation.
@@ -61,58 +61,46 @@ def fine_tune(
     Args:
         engine: the members, changed.
         draw: as of `muonlab.train.loop.train`, as are steps, context, pace and compile.
-        validation: shared by the members, where the engine is.
+        validation: shared by the members, on the engine's device.
         test: likewise; None reads none, as where a learning rate is being chosen.
         steps: after which to evaluate on validation.
-        context: where the job works.
+        context: see above.
         patience: end when for so many evaluations no member has improved; never by default.
-        pace: of the learning rates.
-        compile: the gradient.
+        pace: see above.
+        compile: see above.
         rows: of a set that are evaluated at once, which bounds the memory.
     """
-    best, made, seen, num_idle = _Best(engine), [], [], 0
+    weights, made, seen, num_idle = _weights(engine), [], [], 0
+    best_loss = torch.full((len(engine),), torch.inf, dtype=torch.float64)
+    best_step = torch.full((len(engine),), NONE)
 
     def evaluate(step: int, alive: list[int]) -> list[int]:
         nonlocal num_idle
         made.append(step)
         seen.append(scores(engine, validation, rows))
-        num_idle = 0 if best.update(engine, step, seen[-1][0]) else num_idle + 1
+        losses = seen[-1][0]
+        is_better = losses.isfinite() & (losses < best_loss)  # (S,)
+        num_idle = 0 if is_better.any() else num_idle + 1
+        best_loss[is_better], best_step[is_better] = losses[is_better], step
+        for name, now in _weights(engine).items() if is_better.any() else ():
+            chosen = is_better.to(now.device)
+            weights[name][chosen] = now[chosen]
         return [] if patience is not None and num_idle >= patience else alive
 
     loop.train(engine, draw, evaluate, steps, context, pace=pace, compile=compile)
-    engine.load({**engine.tensors(), **best.weights})
-    read = (torch.full_like(best.loss, torch.nan),) * 2 if test is None else scores(engine, test, rows)
-    test_loss, test_accuracy = (each.where(best.step != NONE, torch.nan) for each in read)
+    engine.load({**engine.tensors(), **weights})
+    read = (torch.full_like(best_loss, torch.nan),) * 2 if test is None else scores(engine, test, rows)
+    test_loss, test_accuracy = (each.where(best_step != NONE, torch.nan) for each in read)
     losses, accuracies = (torch.stack(each, dim=1) for each in zip(*seen, strict=True))  # (S, E)
     return FineTuned(
         steps=torch.tensor(made),
         validation_loss=losses,
         validation_accuracy=accuracies,
-        best_step=best.step,
+        best_step=best_step,
         test_loss=test_loss,
         test_accuracy=test_accuracy,
-        is_last=best.step == steps[-1],
+        is_last=best_step == steps[-1],
     )
-
-
-class _Best:
-    """The best evaluation of each member so far: its loss, its step and the weights that it had."""
-
-    def __init__(self, engine: Engine):
-        self.weights = _weights(engine)
-        self.loss = torch.full((len(engine),), torch.inf, dtype=torch.float64)
-        self.step = torch.full((len(engine),), NONE)
-
-    def update(self, engine: Engine, step: int, losses: Tensor) -> bool:
-        """Take over the members that have improved, and return whether any has."""
-        is_better = losses.isfinite() & (losses < self.loss)  # (S,)
-        if not is_better.any():
-            return False
-        self.loss, self.step = losses.where(is_better, self.loss), torch.where(is_better, step, self.step)
-        for name, now in _weights(engine).items():
-            chosen = is_better.to(now.device)
-            self.weights[name][chosen] = now[chosen]
-        return True
 
 
 def _weights(engine: Engine) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ class Gradients:
         is_compiled: whether a program does it, for one member at a time.
 
     Args:
-        loss: of one member: parameters, *batch -> a number. A function that torch.func.vmap can stack.
+        loss: of one member: parameters, *batch -> a number; torch.func.vmap must be able to stack it.
         height: see above.
     """
 
@@ -37,12 +37,7 @@ class Gradients:
         self.height, self.is_compiled = height, False
 
     def __call__(self, parameters: Parameters, *batch: Tensor) -> Parameters:
-        """Return the gradients of all members, (S, ...) each.
-
-        Args:
-            parameters: name -> (S, ...).
-            *batch: what else the loss takes, (S, ...) each.
-        """
+        """Return the gradients of all members, name -> (S, ...), for what the loss takes, (S, ...) each."""
         num_members = len(batch[0])
         slices = [slice(start, start + self.height) for start in range(0, num_members, self.height)]
         try:
@@ -58,10 +53,7 @@ class Gradients:
         return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parameters}
 
     def choose_height(self, parameters: Parameters, *batch: Tensor) -> None:
-        """Take the height that suits the work of a member, the whole stack on a GPU; arguments as of a call.
-
-        A compiled program has a height of one, and keeps it.
-        """
+        """Take the height that suits the work of a member, all on a GPU; a compiled program keeps its height of one."""
         if self.is_compiled:
             return
         num_members = len(batch[0])
@@ -77,8 +69,7 @@ class Gradients:
         """Compile the gradient of one member, with which all go on, one after the other; return whether that was done.
 
         On a CPU that is faster than any stack. The results are those of the stacks to rounding, and the same whatever
-        the number of members. Arguments as of a call; one whose shapes or dtypes are others, such as a smaller last
-        batch, is computed as without a program.
+        the number of members. Calls of other shapes or dtypes, such as a smaller last batch, are computed without it.
         """
         names = list(parameters)
 

@@ -23,7 +23,7 @@ class Instances:
     Args:
         members: for each member its parameters by name.
         factory: the named parameters of a member -> its optimizer, or a list of optimizers that share them out; or a
-            sequence of such functions, one a member, where hyper-parameters differ.
+            sequence of such functions, one per member, where hyper-parameters differ.
         seeds: seed of each member. An optimizer that draws random numbers draws them from its member's.
 
     Raises:
@@ -40,7 +40,7 @@ class Instances:
         factories = [factory] * len(members) if callable(factory) else list(factory)
         if len(factories) != len(members):
             raise ValueError(
-                f"{len(factories)} optimizer factories for {len(members)} members; expected one, or one a member"
+                f"{len(factories)} optimizer factories for {len(members)} members; expected one, or one per member"
             )
         self._members = [dict(parameters) for parameters in members]
         self._optimizers = [_made(each, own) for each, own in zip(factories, self._members, strict=True)]
@@ -55,8 +55,7 @@ class Instances:
         Args:
             member: its position.
             step: number of steps before this one; with the seed it decides the noise of an optimizer that draws.
-            pace: what the learning rate of each parameter group is multiplied by. Afterwards it is what it was, even
-                if the optimizer has set it.
+            pace: factor of the learning rate of each parameter group in this step alone.
 
         Raises:
             ValueError: a pace, and an optimizer without a learning rate.
@@ -76,14 +75,7 @@ class Instances:
     def step_stacked(
         self, stacks: Mapping[str, Tensor], gradients: Mapping[str, Tensor], step: int, pace: float = 1.0
     ) -> None:
-        """Step all members, in place, on parameters and gradients that are views into stacks.
-
-        Args:
-            stacks: parameter name -> (S, ...).
-            gradients: parameter name -> (S, ...).
-            step: as of `step`.
-            pace: as of `step`.
-        """
+        """Step all members, in place, on parameters and gradients that are views into stacks, name -> (S, ...)."""
         # torch.func may return one number expanded, as for the gradient of a sum, and optimizers write to gradients.
         # Two parameters that are only ever added have one and the same.
         first = {id(gradient): name for name, gradient in reversed(list(gradients.items()))}
@@ -109,7 +101,7 @@ class Instances:
     def tensors(self) -> dict[str, Tensor]:
         """Return the state of all optimizers and the hyper-parameters that they may have changed, by name.
 
-        Hyper-parameters that are no numbers, strings or tensors, functions above all, stay as the factory made them.
+        Hyper-parameters that a checkpoint cannot hold, such as functions, stay as the factory made them.
 
         Raises:
             ValueError: the state holds what a checkpoint cannot (`pack`).
@@ -148,12 +140,11 @@ def _made(factory: OptimizerFactory, own: Mapping[str, nn.Parameter]) -> list[Op
     made: Any = factory(list(own.items()))
     optimizers: list[Optimizer] = [made] if is_optimizer(made) else list(made)
     for optimizer in optimizers:
-        kind = type(optimizer).__name__
         closure = inspect.signature(optimizer.step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
             raise ValueError(
-                f"{kind} needs a closure that computes the loss anew, and a step here has one forward and backward "
-                "pass; expected an optimizer whose step() takes the gradients as they are"
+                f"{type(optimizer).__name__} needs a closure that computes the loss again, and a step here has one "
+                "forward and backward pass; expected an optimizer whose step() takes the gradients as they are"
             )
     held = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     names = {id(p): name for name, p in own.items()}

@@ -1,4 +1,4 @@
-"""The frame of every job of a study: its lock, its clock, its result.json."""
+"""The frame of every job of a study: its lock, its clock, its device, its result.json."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Report = Callable[[dict], None]
 
 @dataclass(frozen=True)
 class Context:
-    """Where a job works, and how its launcher wants it done. None of it changes the result, but by rounding.
+    """Where a job works, and how its launcher wants it done. Of the result it changes the rounding at most.
 
     Attributes:
         folder: of the job.
@@ -35,7 +35,7 @@ class Context:
 
 
 def counter(report: Report, budget: int, alive: int) -> Callable[[int], None]:
-    """Return what counts pieces of work as they are done, and reports how many of the budget they are."""
+    """Return a function that counts pieces of work as they are done, and reports how many of the budget they are."""
     done = 0
 
     def advance(number: int) -> None:
@@ -57,13 +57,9 @@ def finish(
 ) -> dict[str, Any]:
     """Return the result of a job: that of its result.json, or, where there is none, of the work, which is then written.
 
-    Args:
-        folder: of the job; made where it is missing.
-        work: does the job, under a lock that no other process has, and returns what result.json holds, or its text.
-        report: as of `Context`, as are device and compile.
-        device: as of `Context`.
-        compile: as of `Context`.
-        environment: what env.json records in addition to the times (see `muonlab.jobs.environment`).
+    The work is done under a lock that no other process has, and returns what result.json holds, or its text. The
+    environment is what env.json records in addition to the times (`muonlab.jobs.environment`); all else is as of
+    `Context`.
     """
     if compile not in COMPILE:
         raise ValueError(f"compile={compile!r}; expected {', '.join(COMPILE[:-1])} or {COMPILE[-1]}")
@@ -71,7 +67,10 @@ def finish(
     place.mkdir(parents=True, exist_ok=True)
     with lock(place / ".lock", wait=True):
         if not (place / "result.json").exists():
-            clock = Clock(place, _environment(environment or {}, device), device)
+            recorded = dict(environment or {})
+            if torch.device(device).type == "cuda":
+                recorded["hardware"] = {**recorded.get("hardware", {}), "gpu": torch.cuda.get_device_name(device)}
+            clock = Clock(place, recorded, device)
             result = work(Context(place, clock, device, compile, report))
             clock.stop()
             if isinstance(result, str):
@@ -83,10 +82,13 @@ def finish(
         return read_json(place / "result.json")
 
 
-def _environment(environment: dict[str, Any], device: str) -> dict[str, Any]:
-    if torch.device(device).type != "cuda":
-        return environment
-    return {
-        **environment,
-        "hardware": {**environment.get("hardware", {}), "gpu": torch.cuda.get_device_name(device)},
-    }
+def check_device(name: str) -> None:
+    """Raise ValueError where torch cannot put a float64 tensor on the device of that name."""
+    if name.startswith("mps"):
+        raise ValueError(f"device={name} has no float64, which AdamW's step and the accuracies need; use cpu")
+    try:
+        torch.empty(1, device=name).add_(1).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        present = ["cpu"]
+        present += [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+        raise ValueError(f"device={name} is not on this machine; there is {', '.join(present)}") from error

@@ -26,15 +26,10 @@ Evaluate = Callable[[int, list[int]], Sequence[int]]
 
 
 class Draw(Protocol):
-    """A source of batches."""
+    """A source of the members' batches, of which members drop out, as of `muonlab.train.batches.Batches`."""
 
-    def __call__(self, step: int) -> Batch:
-        """Return the batch of every member in a step."""
-        ...
-
-    def keep(self, members: Sequence[int]) -> None:
-        """Drop all members but those, given by their positions."""
-        ...
+    def __call__(self, step: int) -> Batch: ...  # noqa: D102
+    def keep(self, members: Sequence[int]) -> None: ...  # noqa: D102
 
 
 def train(
@@ -61,7 +56,7 @@ def train(
         steps: the numbers of steps after which to evaluate, ascending; the first is 0, the last the budget.
         context: where the job works.
         pace: step -> what all learning rates are multiplied by.
-        compile: whether to compile the gradient (`pays`).
+        compile: compile the gradient (`pays`).
         metrics: what `evaluate` appends to; None trains without checkpoints.
     """
     alive, budget = list(range(len(engine))), steps[-1]
@@ -118,12 +113,9 @@ def train(
 
 
 def pays(context: Context, flops: float, *, num_jobs: int = 1) -> bool:
-    """Return whether training is to be compiled.
+    """Return whether to compile a training of so many FLOPs, if the context leaves it open ("auto").
 
-    Args:
-        context: says "always", "never", or "auto": on a CPU, where there is enough to do.
-        flops: floating-point operations of the whole training.
-        num_jobs: about how many jobs of this size share the program, which is kept on disk.
+    That is so on a CPU, where there is enough to do; about num_jobs jobs of this size share the program on disk.
     """
     is_enough = context.device == "cpu" and flops * num_jobs >= COMPILED_FROM
     return context.compile == "always" or (context.compile == "auto" and is_enough)

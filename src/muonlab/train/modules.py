@@ -2,24 +2,25 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from muonlab.train.seeds import forked, generator
 
-Net = nn.Module | Callable[[], nn.Module]
+Net = nn.Module | Callable[..., nn.Module]
 
 
 def drawn(net: Net, seed: int, dtype: torch.dtype) -> nn.Module:
-    """Return a net with the weights of that seed, on the CPU: the module itself, drawn anew, or what a function builds.
+    """Return a net with the weights of that seed, on the CPU: the module itself, reset, or what a function builds.
 
     A net with `reset_parameters(generator)` draws from the member's own generator, others from torch's global one,
-    which is lent to the member and given back.
+    which is lent to the member and restored.
 
     Args:
         net: a module that has `reset_parameters(generator)` or consists of torch's own modules; or a function that
-            builds a module.
+            builds a module, called with the member's seed where it takes `seed`.
         seed: of the member.
         dtype: of parameters and of floating-point buffers.
 
@@ -38,7 +39,7 @@ def drawn(net: Net, seed: int, dtype: torch.dtype) -> nn.Module:
             return module
     else:
         with forked(seed, "init"):
-            module = net()
+            module = net(seed) if takes(net, "seed") else net()
     module.to(device="cpu", dtype=dtype)
     if _takes_generator(module):
         module.reset_parameters(generator(seed, "init"))  # pyright: ignore[reportCallIssue]
@@ -47,7 +48,15 @@ def drawn(net: Net, seed: int, dtype: torch.dtype) -> nn.Module:
 
 def takes_key(net: nn.Module) -> bool:
     """Return whether the net's `forward(inputs, key)` takes a dropout key."""
-    return "key" in inspect.signature(net.forward).parameters
+    return takes(net.forward, "key")
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Return whether a function has an argument of that name."""
+    try:
+        return name in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a builtin without a signature
+        return False
 
 
 def _takes_generator(net: nn.Module) -> bool:
@@ -56,7 +65,7 @@ def _takes_generator(net: nn.Module) -> bool:
 
 
 def _check_resets(net: nn.Module) -> None:
-    """Raise ValueError where some module's initial weights may be other than what its `reset_parameters()` draws."""
+    """Raise ValueError where some module's initial weights may differ from what its `reset_parameters()` draws."""
     for name, module in net.named_modules():
         is_torchs = type(module).__module__.startswith("torch.")
         has_own = next(module.parameters(recurse=False), None) is not None

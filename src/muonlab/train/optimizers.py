@@ -47,51 +47,46 @@ def treatments(
 
 
 OF_MUON = ("momentum", "nesterov", "steps")
+AUXILIARY = "adamw_factor"  # learning rate of AdamW for what Muon does not take, divided by Muon's
 
 
-def of_one_rate(
-    net: nn.Module, name: str, fields: Mapping[str, Any], rates: Sequence[float], *, stems: Collection[str] = ()
-) -> dict[str, Treatment]:
-    """Return the treatments of members that differ in their learning rates, one for all parameters of a member.
+def of_config(
+    net: nn.Module, optimizer: Any, points: Sequence[Mapping[str, float]], *, stems: Collection[str] = ()
+) -> dict[str, Treatment] | list[OptimizerFactory]:
+    """Return the optimizer of members that differ in some of its settings, as the engines take it.
 
     Steps of Muon are scaled to the root mean square of AdamW's (arXiv 2502.16982), which updates what Muon does not
     take: so one learning rate serves both.
 
     Args:
         net: whose parameters they are.
-        name: one of `RULES`.
-        fields: hyper-parameters; of Muon also those of AdamW.
-        rates: of the members.
-        stems: as of `treatments`.
-    """
-    # One number for all takes the faster step, which rules make of many parameters at once.
-    hyper, others = {"lr": rates[0] if len(set(rates)) == 1 else by_member(rates), **fields}, None
-    if name == "muon":
-        others = {key: value for key, value in hyper.items() if key not in OF_MUON}
-        hyper = {key: value for key, value in hyper.items() if key in ("lr", "weight_decay", *OF_MUON)}
-        hyper |= {"adjust_lr_fn": "match_rms_adamw"}
-    return treatments(net, name, hyper, others=others, stems=stems, flatten=True)
-
-
-def of_config(
-    net: nn.Module, optimizer: Any, rates: Sequence[float], *, stems: Collection[str] = ()
-) -> dict[str, Treatment] | list[OptimizerFactory]:
-    """Return the optimizer of members that differ in their learning rates, as the engines take it.
-
-    Args:
-        net: whose parameters they are.
         optimizer: a config of `muonlab.study.optimizers`: of a rule, or of an optimizer of a user's own.
-        rates: of the members.
+        points: settings of each member, such as {"lr": 0.1}.
         stems: as of `treatments`.
     """
     if optimizer.name == "custom":
-        return factories(optimizer.call.load("optimizers"), rates, optimizer.arguments)
-    return of_one_rate(net, optimizer.name, optimizer.model_dump(exclude={"name"}), rates, stems=stems)
+        make = optimizer.call.load("optimizers")
+        return [_factory(make, {**optimizer.arguments, **point}) for point in points]
+    fields = {**optimizer.model_dump(exclude={"name"}), **_by_member(points)}
+    factor = fields.pop(AUXILIARY, 1.0)
+    hyper, others = fields, None
+    if optimizer.name == "muon":
+        others = {key: value for key, value in fields.items() if key not in OF_MUON}
+        others["lr"] = others["lr"] * factor
+        hyper = {key: value for key, value in fields.items() if key in ("lr", "weight_decay", *OF_MUON)}
+        hyper |= {"adjust_lr_fn": "match_rms_adamw"}
+    return treatments(net, optimizer.name, hyper, others=others, stems=stems, flatten=True)
 
 
-def by_member(rates: Sequence[float], device: str | torch.device = "cpu") -> Tensor:
-    """Return the learning rates of the members as a hyper-parameter, (S,)."""
-    return torch.tensor(list(rates), dtype=torch.float64, device=device)
+def _by_member(points: Sequence[Mapping[str, float]]) -> dict[str, float | Tensor]:
+    """Return the settings of all members: a number where they agree, which takes the faster step, else (S,)."""
+    found = {key: [point[key] for point in points] for key in points[0]}
+    return {key: own[0] if len(set(own)) == 1 else by_member(own) for key, own in found.items()}
+
+
+def by_member(values: Sequence[float], device: str | torch.device = "cpu") -> Tensor:
+    """Return a number of every member as a hyper-parameter, (S,)."""
+    return torch.tensor(list(values), dtype=torch.float64, device=device)
 
 
 # -- optimizers of a user's own --------------------------------------------------------------------
@@ -105,10 +100,7 @@ def factories(
 ) -> list[OptimizerFactory]:
     """Return a factory per member of any torch optimizer, which trains all parameters of its member.
 
-    Args:
-        make: a class such as torch.optim.RAdam, or a function, of parameters and keywords.
-        rates: learning rates of the members.
-        hyper: other keywords.
+    It is made by a class such as torch.optim.RAdam, or a function, of parameters, lr and other keywords (hyper).
 
     Example:
         >>> build = factories(torch.optim.RAdam, (0.1, 0.2), {"weight_decay": 0.5})[1]
@@ -116,24 +108,25 @@ def factories(
         >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]
         (0.2, 0.5)
     """
-    return [lambda named, lr=rate: make([p for _, p in named], lr=lr, **(hyper or {})) for rate in rates]
+    return [_factory(make, {"lr": rate, **(hyper or {})}) for rate in rates]
+
+
+def _factory(make: Callable[..., Optimizer], keywords: Mapping[str, Any]) -> OptimizerFactory:
+    return lambda named: make([p for _, p in named], **keywords)
 
 
 def check(call: Call, arguments: Mapping[str, Any], net: nn.Module, name: str) -> None:
-    """Raise ValueError where an optimizer cannot train a net; two steps are tried, with gradients at random.
+    """Raise ValueError where an optimizer of that name cannot train a net; two random steps are tried, which change it.
 
-    Args:
-        call: makes the optimizer.
-        arguments: of the call, further to the parameters and the learning rate.
-        net: changed.
-        name: of the optimizer, for messages.
+    The arguments of the call are further to the parameters and the learning rate.
     """
     try:
         made = call(list(net.parameters()), lr=TRIAL_RATE, **arguments)
     except Exception as error:  # a user's function may raise anything
+        line = next(iter(str(error).splitlines()), "")
         raise ValueError(
-            f"{name} cannot be made for this net ({_one_line(error)}); expected a class or function of torch's "
-            "protocol that takes every parameter of the net and lr="
+            f"{name} cannot be made for this net ({type(error).__name__}: {line}); expected a class or function of "
+            "torch's protocol that takes every parameter of the net and lr="
         ) from error
     if not is_optimizer(made):
         raise ValueError(
@@ -160,32 +153,27 @@ def check(call: Call, arguments: Mapping[str, Any], net: nn.Module, name: str) -
         )
 
 
-def _step(instances: Instances, parameters: Mapping[str, nn.Parameter], step: int) -> None:
+def _step(instances: Instances, parameters: Mapping[str, nn.Parameter], step: int, member: int = 0) -> None:
     for p, gradient in zip(parameters.values(), _gradients(parameters, step), strict=True):
         p.grad = gradient
-    instances.step(0, step)
+    instances.step(member, step)
 
 
 def obstacle(members: Sequence[Mapping[str, Tensor]], factory: OptimizerFactory) -> str | None:
     """Return why optimizers cannot step parameters that are views into a stack, or None where they can.
 
-    An optimizer that copies its parameters together when it is made, for instance, would step the copy.
-
-    Args:
-        members: parameters of two members or more, by name.
-        factory: makes an optimizer.
+    An optimizer that copies its parameters together when it is made, for instance, would step the copy. The members
+    are two or more, with their parameters by name.
     """
     alone = [{name: nn.Parameter(p.clone()) for name, p in member.items()} for member in members]
     stacks = {name: torch.stack([member[name] for member in members]) for name in members[0]}
     seeds = range(len(members))
     by_one, by_stack = Instances(alone, factory, seeds), Instances(views(stacks), factory, seeds)
     for step in range(TRIAL_STEPS):
-        gradients = [dict(zip(own, _gradients(own, step), strict=True)) for own in alone]
         for member, own in enumerate(alone):
-            for name, p in own.items():
-                p.grad = gradients[member][name].clone()
-            by_one.step(member, step)
-        by_stack.step_stacked(stacks, {name: torch.stack([each[name] for each in gradients]) for name in stacks}, step)
+            _step(by_one, own, step, member)
+        gradients = zip(stacks, _gradients(alone[0], step), strict=True)
+        by_stack.step_stacked(stacks, {name: torch.stack([each] * len(alone)) for name, each in gradients}, step)
     for member, own in enumerate(alone):
         for name, p in own.items():
             if not torch.allclose(p, stacks[name][member], rtol=1e-4, atol=1e-6, equal_nan=True):
@@ -196,7 +184,3 @@ def obstacle(members: Sequence[Mapping[str, Tensor]], factory: OptimizerFactory)
 def _gradients(parameters: Mapping[str, Tensor], step: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(step)
     return [torch.randn(p.shape, generator=generator).to(p) for p in parameters.values()]
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

@@ -13,7 +13,7 @@ from muonlab.train.instances import Instances, OptimizerFactory, views
 from muonlab.train.modules import Net, drawn, takes_key
 from muonlab.train.seeds import fold_in
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, C), labels (B,) -> (B,)
 
 EVALUATION_ROWS = 256  # rows in one forward pass of an evaluation: small enough for the cache
 
@@ -26,19 +26,19 @@ class Population:
 
     Args:
         net: the module that every member is a copy of, or a function that builds it (`muonlab.train.modules.drawn`).
-            Weights are drawn anew for every member, and the module's own parameters are used as scratch space. Where
-            its `forward(inputs, key)` takes a dropout key, every step passes one.
+            Every member has weights of its own, and the module's own parameters are used as scratch space. Where its
+            `forward(inputs, key)` takes a dropout key, every step passes one.
         loss: logits (B, C), labels (B,) -> loss per example (B,).
         optimizer: parameter name -> rule and hyper-parameters; or a function from a member's named parameters, which
-            are views into the stacks, to its torch.optim.Optimizer, or to a list of them; or such functions, one a
+            are views into the stacks, to its torch.optim.Optimizer, or to a list of them; or such functions, one per
             member.
         seeds: seed of each member.
-        dtype: dtype of the parameters and of all arithmetic.
+        dtype: of the parameters and of all arithmetic.
         device: where the members live.
         height: members in one forward and backward pass (`Gradients`); all by default.
 
     Raises:
-        ValueError: a net whose weights cannot be drawn anew, or an optimizer that does not fit (`Instances`).
+        ValueError: a net whose weights cannot be drawn, or an optimizer that does not fit (`Instances`).
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class Population:
             else Instances(views(self.parameters), optimizer, seeds)
         )
         self._keys = torch.tensor([fold_in(seed, "dropout") % 2**32 for seed in seeds], device=device)  # (S,)
-
         has_key = takes_key(self.net)
 
         def mean_loss(parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, key: Tensor) -> Tensor:
@@ -89,7 +88,7 @@ class Population:
             inputs: (S, B, ...).
             labels: (S, B).
             step: number of steps before this one; with a member's seed it decides the dropout noise.
-            pace: what all learning rates are multiplied by in this step (`schedule.pace`).
+            pace: factor of all learning rates in this step (`schedule.pace`).
         """
         gradients = self.gradients(self.parameters, *self._batch(inputs, labels, step))
         self.optimizer.step_stacked(self.parameters, gradients, step, pace)
@@ -104,7 +103,7 @@ class Population:
         return self.gradients.height
 
     def _batch(self, inputs: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the loss of a step takes beside the parameters."""
+        """Return what the loss of a step takes: inputs, labels and dropout keys (S,)."""
         self.net.train()
         return inputs, labels, mix(self._keys ^ mix(torch.tensor(step, device=self._keys.device)))
 
@@ -120,12 +119,27 @@ class Population:
             Losses (S, rows), in the population's dtype, and whether the largest logit is the label's, (S, rows) bool.
         """
         self.net.eval()
-        parts = [
-            self._judge(self.parameters, rows, labels[:, start : start + EVALUATION_ROWS])
-            for start, rows in zip(range(0, len(inputs), EVALUATION_ROWS), inputs.split(EVALUATION_ROWS), strict=True)
-        ]
-        losses, hits = zip(*parts, strict=True)
+        both = zip(inputs.split(EVALUATION_ROWS), labels.split(EVALUATION_ROWS, dim=1), strict=True)
+        losses, hits = zip(*(self._judge(self.parameters, *part) for part in both), strict=True)
         return torch.cat(losses, dim=1), torch.cat(hits, dim=1)
+
+    @torch.no_grad()
+    def measure(
+        self, function: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor, *, by_member: bool = False
+    ) -> Tensor:
+        """Return a function of outputs and targets for every member, in eval mode, (S, ...).
+
+        Args:
+            function: of the outputs on all inputs, and the targets.
+            inputs: (B, ...), shared by the members; with `by_member` (S, B, ...).
+            targets: (B, ...), shared by the members; with `by_member` (S, B, ...).
+            by_member: whether each member has inputs and targets of its own.
+        """
+        self.net.eval()
+        axis = 0 if by_member else None
+        return vmap(lambda own, x, y: function(functional_call(self.net, own, (x,)), y), in_dims=(0, axis, axis))(
+            self.parameters, inputs, targets
+        )
 
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""

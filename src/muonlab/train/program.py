@@ -1,16 +1,15 @@
-"""A function of tensors compiled ahead of time, kept on disk so that the next cell, or the next process, only loads it.
+"""A function of tensors compiled ahead of time, kept on disk so that the next job, or the next process, only loads it.
 
 The program knows shapes and dtypes, but no learning rate, seed or data: those are its inputs. So one program serves all
-cells of one net, loss and batch size, whatever their optimizers.
+jobs of one net, loss and batch size, whatever their optimizers.
 """
 
-import contextlib
 import hashlib
 import os
 import platform
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +20,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from muonlab.jobs.files import lock
 
 Function = Callable[..., Sequence[Tensor]]
+
+# F.one_hot reads its smallest entry, which neither a stack (without num_classes) nor a compiled program can do.
+INSTEAD_OF_ONE_HOT = "(tokens.unsqueeze(-1) == torch.arange(num_classes, device=tokens.device)).float()"
 
 
 def folder() -> Path:
@@ -36,9 +38,8 @@ def compiled(function: Function, example: Sequence[Tensor]) -> Function | None:
     Compiling takes 12 to 30 seconds; a program that is on disk is loaded in one or two.
 
     Args:
-        function: tensors -> tensors, pure; what it makes of other values must be found by the same operations.
-        example: what it will be called with, as to shapes, dtypes and devices. It must be called with none else: that
-            is not checked.
+        function: tensors -> tensors, pure; on other values it must do the same operations.
+        example: of the shapes, dtypes and devices that it will be called with, and only these: that is not checked.
     """
     example = tuple(example)
     try:
@@ -49,6 +50,11 @@ def compiled(function: Function, example: Sequence[Tensor]) -> Function | None:
             return _load(path) or _build(graph, example, path)
     except Exception as error:  # no compiler, a compiler that fails, a folder that cannot be used
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        if "out of a tracing tensor" in reason:
+            reason = (
+                "the net or the loss takes a number out of a tensor (.item(), if and F.one_hot do that); write "
+                f"torch.where, or in place of F.one_hot {INSTEAD_OF_ONE_HOT}"
+            )
         warnings.warn(f"not compiled, and so slower: {reason}", stacklevel=2)
         return None
 
@@ -83,42 +89,34 @@ def _processor() -> str:
 def _build(graph: GraphModule, example: tuple[Tensor, ...], path: Path) -> Function:
     for left in path.parent.glob(f".{path.stem}.*.pt2"):  # by a process that was killed: the lock is held by this one
         left.unlink()
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.pt2")
+    part = path.with_name(f".{path.stem}.{os.getpid()}.pt2")
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own making
             exported = torch.export.export(graph, example, strict=False)
-            torch._inductor.aoti_compile_and_package(exported, package_path=str(beside))
-        beside.replace(path)
+            torch._inductor.aoti_compile_and_package(exported, package_path=str(part))
+        part.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     return _unpacked(path)
 
 
 def _load(path: Path) -> Function | None:
     """Return the program that is on disk; None where there is none, or a torn one, which is taken away."""
-    if not path.exists():
-        return None
     try:
-        return _unpacked(path)
+        return _unpacked(path) if path.exists() else None
     except RuntimeError:
         path.unlink()
         return None
 
 
 def _unpacked(path: Path) -> Function:
-    with _temporary_folder():
-        return torch._inductor.aoti_load_package(str(path))
-
-
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[None]:
-    """Let torch unpack into a folder that is gone at once: what is loaded stays, and a kill would leave the rest."""
+    """Load a program by way of a temporary folder of its own: what torch unpacks it would leave behind."""
     before = os.environ.get("TMPDIR")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ["TMPDIR"] = folder
         try:
-            yield
+            return torch._inductor.aoti_load_package(str(path))
         finally:
             del os.environ["TMPDIR"]
             if before is not None:

@@ -7,7 +7,7 @@ Kind = Literal["constant", "linear", "cosine"]
 
 
 def pace(step: int, budget: int, *, warmup: float = 0.05, kind: Kind = "linear", floor: float = 0.0) -> float:
-    """Return what the learning rate of a step is multiplied by.
+    """Return the factor of the learning rate in a step.
 
     With W = round(warmup * budget) steps of warm-up and N = budget:
 
@@ -17,14 +17,7 @@ def pace(step: int, budget: int, *, warmup: float = 0.05, kind: Kind = "linear",
         1                                           constant
 
     The floor itself would come at step N, which is not made: the last step of a linear pace lies (1 - floor) / (N - W)
-    above it.
-
-    Args:
-        step: number of steps before this one, in [0, budget).
-        budget: number of steps in all.
-        warmup: share of the budget, in [0, 1].
-        kind: what follows the warm-up.
-        floor: where linear and cosine lead, in [0, 1].
+    above it. The warm-up is a share of the budget and the floor a number, both in [0, 1].
 
     Raises:
         ValueError: an argument out of its range.
@@ -34,7 +27,7 @@ def pace(step: int, budget: int, *, warmup: float = 0.05, kind: Kind = "linear",
         [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
     if not 0 <= step < budget:
-        raise ValueError(f"step={step} is none of a budget of {budget} steps; expected 0 to {budget - 1}")
+        raise ValueError(f"step={step} is outside of a budget of {budget} steps; expected 0 to {budget - 1}")
     for name, share in (("warmup", warmup), ("floor", floor)):
         if not 0 <= share <= 1:
             raise ValueError(f"{name}={share!r} is out of range; expected a number from 0 to 1")

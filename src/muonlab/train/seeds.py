@@ -23,14 +23,7 @@ def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
 
 @contextmanager
 def forked(seed: int, purpose: str, index: int = 0, device: str | torch.device = "cpu") -> Iterator[None]:
-    """Let code that draws from torch's global generators draw from the member's stream, and give them back after.
-
-    Args:
-        seed: of the member.
-        purpose: of the stream.
-        index: of the stream.
-        device: whose generator is lent beside that of the CPU.
-    """
+    """Lend the global generators of the CPU and of the device to a member's stream, and restore them afterwards."""
     device = torch.device(device)
     on_cuda = device.type == "cuda"
     # torch.manual_seed would seed the generators of all devices, of which fork_rng gives back these alone.

@@ -24,20 +24,15 @@ class Sequential:
     """S members of one net, each a module and an optimizer of its own; the interface is that of `Population`.
 
     A net without a dropout key draws its noise from torch's global generators, which are lent to a member for its
-    step, seeded by its seed and the step, and given back: neither the other members nor a restart change it.
+    step, seeded by its seed and the step, and restored: neither the other members nor a restart change it.
 
     Args:
-        net: the module that every member is a copy of, or a function that builds it (`muonlab.train.modules.drawn`).
-            Weights are drawn anew for every member.
-        loss: logits (B, C), labels (B,) -> loss per example (B,).
-        optimizer: parameter name -> rule and hyper-parameters; or a function from a member's named parameters to its
-            torch.optim.Optimizer, or to a list of them; or such functions, one a member.
-        seeds: seed of each member.
-        dtype: dtype of the parameters.
-        device: where the members live.
-
-    Raises:
-        ValueError: a net whose weights cannot be drawn anew, or an optimizer that does not fit (`Instances`).
+        net: as of `Population`, as are all others.
+        loss: see above.
+        optimizer: see above.
+        seeds: see above.
+        dtype: see above.
+        device: see above.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
@@ -59,9 +54,7 @@ class Sequential:
         # What a function built is new already, and a copy would lose hooks on its parameters.
         own = [copy.deepcopy(net) if isinstance(net, nn.Module) else net for _ in seeds]
         self._nets = [drawn(each, seed, dtype).to(device) for each, seed in zip(own, seeds, strict=True)]
-        self._loss = loss
-        self._device = torch.device(device)
-        self._seeds = list(seeds)
+        self._loss, self._device, self._seeds = loss, torch.device(device), list(seeds)
         if isinstance(optimizer, Mapping):
             optimizer = [_by_rule(optimizer, member) for member in range(len(seeds))]
         trained = [{name: p for name, p in each.named_parameters() if p.requires_grad} for each in self._nets]
@@ -82,14 +75,7 @@ class Sequential:
         return _stacked([dict(net.named_buffers()) for net in self._nets])
 
     def step(self, inputs: Tensor, labels: Tensor, step: int, pace: float = 1.0) -> None:
-        """Update every member on its own batch.
-
-        Args:
-            inputs: (S, B, ...).
-            labels: (S, B).
-            step: number of steps before this one; with a member's seed it decides its noise.
-            pace: what all learning rates are multiplied by in this step (`schedule.pace`).
-        """
+        """Update every member on its own batch; as of `Population`."""
         for member, (net, seed) in enumerate(zip(self._nets, self._seeds, strict=True)):
             net.train()
             net.zero_grad()
@@ -99,25 +85,17 @@ class Sequential:
             self.instances.step(member, step, pace)
 
     def compile(self, inputs: Tensor, labels: Tensor) -> bool:
-        """Return False, with a warning: these nets are what torch.func cannot trace; arguments as of `step`."""
+        """Return False, with a warning: these nets are what torch.func cannot trace."""
         warnings.warn("members that train one after the other are not compiled", stacklevel=2)
         return False
 
     def choose_height(self, inputs: Tensor, labels: Tensor) -> int:
-        """Return 1, the members that are computed at once; arguments as of `step`."""
+        """Return 1, the members that are computed at once."""
         return 1
 
     @torch.no_grad()
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return loss and correctness of every member on every row, in eval mode.
-
-        Args:
-            inputs: (rows, ...), shared by the members.
-            labels: (S, rows).
-
-        Returns:
-            Losses (S, rows) and whether the largest logit is the label's, (S, rows) bool.
-        """
+        """Return loss and correctness of every member on every row, in eval mode; as of `Population`."""
         losses, hits = [], []
         for net, seed, own in zip(self._nets, self._seeds, labels, strict=True):
             net.eval()
@@ -126,6 +104,19 @@ class Sequential:
             losses.append(self._loss(logits, own))
             hits.append(logits.argmax(dim=-1) == own)
         return torch.stack(losses), torch.stack(hits)
+
+    @torch.no_grad()
+    def measure(
+        self, function: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor, *, by_member: bool = False
+    ) -> Tensor:
+        """Return a function of outputs and targets for every member, in eval mode, (S, ...); as of `Population`."""
+        found = []
+        for member, (net, seed) in enumerate(zip(self._nets, self._seeds, strict=True)):
+            net.eval()
+            own = (inputs[member], targets[member]) if by_member else (inputs, targets)
+            with forked(seed, "evaluation", device=self._device):
+                found.append(function(net(own[0]), own[1]))
+        return torch.stack(found)
 
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""
@@ -166,7 +157,7 @@ class _ByRule(torch.optim.Optimizer):
     """The treatments of a population, applied to the parameters of one member."""
 
     def __init__(self, named: Named, treatments: Mapping[str, Treatment], member: int):
-        super().__init__(named, {"lr": 1.0})  # of what the treatments have: a pace, when `Instances` multiplies it
+        super().__init__(named, {"lr": 1.0})  # the pace, once `Instances` has multiplied it
         self._treated: list[tuple[nn.Parameter, Treatment]] = []
         for name, p in named:
             treatment = treatments[name]
@@ -191,7 +182,6 @@ def _by_rule(treatments: Mapping[str, Treatment], member: int) -> OptimizerFacto
 
 
 def _of_member(value: object, member: int) -> object:
-    """Return the hyper-parameter of one member: a number, where a tensor (S,) has one for each."""
     return value[member].item() if isinstance(value, Tensor) and value.ndim else value
 
 

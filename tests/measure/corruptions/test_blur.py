@@ -8,50 +8,13 @@ import torch
 
 from muonlab.measure.corruptions import blur
 from muonlab.measure.corruptions.draws import fold, uniform
-from muonlab.measure.corruptions.geometry import (
-    canvas,
-    gaussian,
-    resize,
-    sample,
-    scale_of,
-    smooth,
-    smoothing,
-    spread,
-    variance_of,
-)
+from muonlab.measure.corruptions.geometry import spread
 
 KEYS = fold(torch.arange(3), 5)
 
 
 def images(*shape):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-# ---- the parts
-
-
-def test_the_canvas_has_a_shorter_side_of_32():
-    for size, wide in [((8, 8), (32, 32)), ((8, 16), (32, 64)), ((64, 48), (43, 32))]:
-        assert canvas(images(1, 1, *size)) == wide
-        assert scale_of(images(1, 1, *size)) == min(size) / 32
-
-
-@pytest.mark.parametrize(("padding", "mode"), [("border", "nearest"), ("reflection", "mirror")])
-def test_sample_is_scipys_bilinear_interpolation(padding, mode):
-    picture = images(2, 1, 9, 14)
-    y, x = 20 * images(2, 9, 14) - 5, 20 * images(3, 9, 14)[1:] - 3
-    found = sample(picture, y, x, padding)
-    for k in range(2):
-        wanted = scipy.ndimage.map_coordinates(picture[k, 0].numpy(), [y[k].numpy(), x[k].numpy()], order=1, mode=mode)
-        np.testing.assert_allclose(found[k, 0].numpy(), wanted, atol=1e-12)
-
-
-@pytest.mark.parametrize("boundary", ["nearest", "reflect"])
-def test_smooth_is_scipys_gaussian_filter(boundary):
-    picture = images(2, 13, 32)
-    for sigma, truncate in [(0.05, 4), (0.4, 4), (1.3, 3), (6.4, 3)]:
-        wanted = scipy.ndimage.gaussian_filter(picture.numpy(), sigma, axes=(1, 2), truncate=truncate, mode=boundary)
-        np.testing.assert_allclose(smooth(picture, smoothing(sigma, truncate), boundary).numpy(), wanted, atol=1e-12)
 
 
 def test_spread_keeps_the_sum_and_moves_each_tap():
@@ -62,22 +25,6 @@ def test_spread_keeps_the_sum_and_moves_each_tap():
         torch.testing.assert_close(matrix.sum(0), torch.ones(7, dtype=torch.float64))
         torch.testing.assert_close(offsets @ matrix, step * torch.arange(-3, 4, dtype=torch.float64))
         assert ((matrix > 0).sum(0) <= 2).all()
-
-
-def test_taps_drawn_together_blur_less_in_proportion_when_they_were_neighbours():
-    kernel = gaussian(0.6, 1)
-    assert variance_of(spread(1, 0.25) @ kernel) == pytest.approx(0.25 * variance_of(kernel))
-    assert variance_of(kernel) == pytest.approx(float(2 * kernel[0]))
-
-
-def test_a_smaller_layer_holds_the_mean_of_what_was_there():
-    layer = images(1, 1, 32, 32)
-    assert resize(layer, (8, 8)).mean().item() == pytest.approx(layer.mean().item(), abs=0.01)
-    assert resize(layer, (8, 8)).std() < 0.4 * layer.std()
-    assert resize(layer, (32, 32)) is layer
-
-
-# ---- the corruptions
 
 
 @pytest.mark.parametrize("severity", range(1, 6))
@@ -106,13 +53,6 @@ def test_the_variance_of_defocus_grows_with_severity_and_size(scale):
     if scale == 7:
         one = blur.defocus_kernel(5, 1.0).sum(0)
         assert found[-1] == pytest.approx(49 * float((one * torch.tensor([4.0, 1, 0, 1, 4])).sum()), rel=0.03)
-
-
-def test_correlate_is_scipys_at_any_size_with_an_uneven_kernel():
-    kernel = images(5, 5)
-    picture = images(3, 2, 9, 14)
-    wanted = scipy.ndimage.correlate(picture[2, 1].numpy(), kernel.numpy(), mode="mirror")
-    np.testing.assert_allclose(blur.correlate(picture, kernel)[2, 1].numpy(), wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize(

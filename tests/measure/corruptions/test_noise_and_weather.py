@@ -73,18 +73,6 @@ def test_ice_is_sparse_and_of_each_image_its_own():
     assert rows.abs().mean() < 0.12
 
 
-def test_a_star_has_six_arms():
-    place = torch.arange(-20, 21, dtype=torch.float64) / 64
-    turn, radius = torch.tensor(0.13, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64)
-    y, x = torch.meshgrid(place, place, indexing="ij")
-    cos, sin = math.cos(math.pi / 3), math.sin(math.pi / 3)
-    star = weather._star(y, x, turn, radius)
-    torch.testing.assert_close(weather._star(sin * x + cos * y, cos * x - sin * y, turn, radius), star)
-    assert (weather._star(sin / 2 * x + cos * y, cos * x - sin * y, turn, radius) - star).abs().max() > 0.1
-    assert star[20, 20] == 1
-    assert (star[torch.hypot(y, x) > 0.35] == 0).all()
-
-
 def plasma_by_loops(lots, decay):
     """Diamond-square, one place after the other."""
     side = len(lots)
@@ -175,14 +163,6 @@ def test_shot_noise_of_little_light_is_poissons_distribution():
     assert (noise.shot_noise(flat(0.0), 5, KEYS) == 0).all()
 
 
-def test_counts_are_scipys_quantiles():
-    levels = torch.arange(257.0, dtype=torch.float64).expand(12, -1)
-    chance = uniform(KEYS, 0, 257)
-    for rate in (500 / 256, 50 / 65536):
-        wanted = scipy.stats.poisson.ppf(chance.numpy(), levels.numpy() * rate)
-        np.testing.assert_array_equal(noise._poisson(levels.contiguous(), rate, chance).numpy(), np.maximum(wanted, 0))
-
-
 @pytest.mark.parametrize("severity", range(1, 6))
 def test_impulse_noise_makes_the_published_share_black_or_white(severity):
     share = (0.01, 0.02, 0.03, 0.05, 0.07)[severity - 1]
@@ -193,9 +173,3 @@ def test_impulse_noise_makes_the_published_share_black_or_white(severity):
     assert set(found.unique().tolist()) == {0.0, 0.3, 1.0}
     mild, strong = (noise.impulse_noise(flat(0.3), severity, KEYS) for severity in (2, 3))  # impulses stay
     assert torch.equal(strong[mild != 0.3], mild[mild != 0.3])
-
-
-def test_channels_have_noise_of_their_own():
-    found = noise.gaussian_noise(flat(0.5), 3, KEYS)
-    rows = found.transpose(0, 1).flatten(1)
-    assert (torch.corrcoef(rows) - torch.eye(3)).abs().max() < 5 / rows.shape[1] ** 0.5

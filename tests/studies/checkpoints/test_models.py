@@ -1,3 +1,5 @@
+"""`muonlab.inspect`, as a user calls it from Python."""
+
 import pytest
 import torch
 from torch import nn
@@ -16,73 +18,64 @@ def net(seed, number=10):
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, number))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with two checkpoints and the user's function that builds their net."""
-    place = tmp_path_factory.mktemp("user")
-    for seed in range(2):
-        torch.save(net(seed).state_dict(), place / f"{seed}.pt")
-    return place
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.save(net(0).state_dict(), tmp_path / "0.pt")
+    return str(tmp_path / "0.pt")
 
 
 def test_modules_in_memory(tmp_path, monkeypatch):
-    out = tmp_path / "out"
     models = {"A": net(0), "B": [net(1), net(2)]}
-    settings = {"data": "digits", "measures": ["margins", "rank"], "measure": FEW, "out": out}
+    settings = {"data": "digits", "measures": "rank", "measure": FEW, "out": tmp_path}
+    settings |= {"taps": ["1", "3"], "pool": "flatten"}
     found = inspect(models, **settings)
-    assert found.report == out / "report.html"
-    assert found.verdict.sentence.startswith("A against B, 1 and 2 checkpoints, on digits: (b) margins: inconclusive")
+    assert found.report == tmp_path / "report.html"
+    assert found.verdict.sentence.startswith("A against B, 1 and 2 checkpoints, on digits: (d) rank: inconclusive")
     assert [(row["group"], row["checkpoint"]) for row in found.result["models"]] == [
         ("A", "A 0"),
         ("B", "B 0"),
         ("B", "B 1"),
     ]
+    assert found.result["groups"][0]["taps"] == ["1", "3"]
     # The same models again are read; others are measured.
     monkeypatch.setattr(
-        "muonlab.studies.checkpoints.work.measuring.inspect_models", lambda *_, **__: pytest.fail("measured")
+        "muonlab.studies.checkpoints.work.job.inspect_modules", lambda *_, **__: pytest.fail("measured")
     )
     assert inspect(models, **settings).result == found.result
     with pytest.raises(pytest.fail.Exception, match="measured"):
         inspect({**models, "A": net(3)}, **settings)
 
 
-def test_a_pool_or_taps_reach_the_measures(tmp_path):
-    found = inspect(
-        {"A": net(0)}, data="digits", measures="rank", measure=FEW, taps=["1", "3"], pool="flatten", out=tmp_path
-    )
-    assert found.result["groups"][0]["taps"] == ["1", "3"]
-    assert found.verdict.label == "No comparison"
-
-
-def test_checkpoints_are_tried_out_before_the_folder_is_made(folder, tmp_path):
+def test_checkpoints_are_tried_out_before_the_folder_is_made(checkpoint, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(UsageError, match="no_such_module cannot be imported"):
-        inspect({"A": folder / "0.pt"}, net="no_such_module:build", data="digits", out=out)
+        inspect({"A": checkpoint}, net="no_such_module:build", data="digits", out=out)
     with pytest.raises(UsageError, match="give net=package"):
-        taps(ask([str(folder / "0.pt"), "data=digits"])[0])
+        taps(ask([checkpoint, "data=digits"])[0])
     assert not out.exists()
 
 
-def test_checkpoints_that_fail_all_the_same_say_why(folder, tmp_path, monkeypatch):
+def test_checkpoints_that_fail_all_the_same_say_why(checkpoint, tmp_path, monkeypatch):
     def run(study, asked, *_, **__):
         yield Event("failed", study.job(asked).id, {"reason": "DataError: out of luck"})
 
     monkeypatch.setattr("muonlab.jobs.local.run", run)
     monkeypatch.setattr("muonlab.studies.checkpoints.models.check", lambda asked, folder: None)
     with pytest.raises(StudyError, match="DataError: out of luck"):
-        inspect({"A": folder / "0.pt"}, net="some:net", data="digits", out=tmp_path)
+        inspect({"A": checkpoint}, net="some:net", data="digits", out=tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("models", "settings", "message"),
     [
-        ({"A": net(0), "B": "x.pt"}, {"data": "digits"}, "models has both paths and modules"),
-        ({"A": net(0)}, {"data": "digits", "measur": ["rank"]}, "unknown setting 'measur'; did you mean 'measures'"),
-        ({"A": net(0)}, {"data": "digits", "net": {"A": "m:f"}}, r"net\.A has no effect on modules in memory"),
-        ({"A": net(0), "B": net(0)}, {"data": "digits"}, "A 0 of A and B 0 of B have the same weights"),
-        ({"A": net(0, number=3)}, {"data": "digits"}, "3 outputs and the data 10 classes"),
+        ({"A": net(0), "B": "x.pt"}, {}, "models has both paths and modules"),
+        ({"A": net(0), "B": 3}, {}, "models has a int for B; expected modules of torch or paths of checkpoints"),
+        ({"A": []}, {}, "models has an empty list for A"),
+        ({"A": net(0)}, {"measur": ["rank"]}, "unknown setting 'measur'; did you mean 'measures'"),
+        ({"A": net(0)}, {"net": {"A": "m:f"}}, r"net\.A has no effect on modules in memory"),
+        ({"A": net(0), "B": net(0)}, {}, "A 0 of A and B 0 of B have the same weights"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, models, settings, message):
     with pytest.raises(ValueError, match=message):
-        inspect(models, out=tmp_path, **settings)
+        inspect(models, out=tmp_path, data="digits", **settings)

@@ -1,4 +1,7 @@
-"""The report of an inspection: its sections, tables, sentences and cautions."""
+"""The report of an inspection: what claims measure, its sections, tables, sentences and cautions.
+
+What comparisons decide is tested in tests/study.
+"""
 
 import dataclasses
 import json
@@ -21,18 +24,9 @@ from muonlab.studies.checkpoints.readings import Inspected, arms_of, read
 from muonlab.studies.checkpoints.verdict import SINGLE, cautions, verdict
 
 SECTIONS = [
-    "Claims",
-    "Checkpoints",
-    "Robustness",
-    "Margins by layer",
-    "Ranks by layer",
-    "Transfer",
-    "Controls",
-    "Corruptions",
-    "Data and settings",
-    "What the words mean",
+    *("Claims", "Checkpoints", "Robustness", "Margins by layer", "Ranks by layer", "Transfer", "Controls"),
+    *("Corruptions", "Data and settings", "What the words mean"),
 ]
-ALL_BLIND = "no layer has probes that do better than chance in both"
 
 
 def analysed(folder):
@@ -41,12 +35,7 @@ def analysed(folder):
     json.dumps(dataclasses.asdict(findings), allow_nan=False)
     for table in (e for section in findings.sections for e in section.elements if isinstance(e, Table)):
         assert {len(row) for row in table.rows} <= {len(table.columns)}, table.name
-    write(findings, folder)
     return findings
-
-
-def titles(findings):
-    return [section.title for section in findings.sections]
 
 
 def found_of(folder, planted=None, *, sizes=None, **others):
@@ -57,38 +46,81 @@ def said(found):
     return verdict(found, judged(found))
 
 
+def by_letter(found):
+    return {each.claim.letter: each.comparisons[0] for each in judged(found)}
+
+
+def rows_of(table):
+    keys = [column.key for column in table.columns]
+    return [dict(zip(keys, row, strict=True)) for row in table.rows]
+
+
 def blind(found, *layers):
     for net in (net for nets in found.runs.nets.values() for net in nets):
         for layer in layers:
             net.layers[layer]["margins"]["clean"]["below_zero"] = 0.9
 
 
-# ---- sections and tables ----
+# -- what claims measure ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sizes", [{"A": 1, "B": 1}, {"A": 4, "B": 3, "C": 1}, {"A": 2}])
-def test_a_whole_inspection(tmp_path, sizes):
-    findings = analysed(synthetic.write(tmp_path, synthetic.asked(**sizes)))
-    assert titles(findings) == SECTIONS[len(sizes) == 1 :]
-    assert findings.notices == ()
-    words = "Are the features of A more robust and more transferable than those of B"
-    assert findings.question.startswith(words if len(sizes) > 1 else "How robust and how transferable are")
+def test_two_checkpoints_are_compared_over_pairs_of_examples(pair):
+    own, other = (pair.runs.nets[name][0] for name in "AB")
+    found = by_letter(pair)
+    oracle = stats.ttest_rel(own.corrupted_by_example, other.corrupted_by_example)
+    bounds, first = oracle.confidence_interval(), found["a"]
+    assert (first.estimate.lower, first.estimate.upper) == pytest.approx((bounds.low, bounds.high))
+    assert first.effect.p == pytest.approx(oracle.pvalue)
+    assert first.means == pytest.approx((np.mean(own.corrupted_by_example), np.mean(other.corrupted_by_example)))
+    assert (first.test, first.n, first.side) == ("examples", "40 pairs", "higher")
+    # Margins are means over the layers of each example; ranks combine their own intervals, planted 0.4 wide.
+    rows = [np.mean([layer["margins_by_example"]["by_norm"] for layer in net.layers], axis=0) for net in (own, other)]
+    assert found["b"].estimate.value == pytest.approx(np.mean(rows[0] - rows[1]))
+    ranks = found["d"].estimate
+    assert (ranks.value, ranks.upper) == pytest.approx((1.0, 1.0 + np.hypot(0.2, 0.2)))
+
+
+def test_groups_are_compared_by_welch_over_their_checkpoints(seeds, tmp_path):
+    own, other = ([net.transfer["accuracy"] for net in seeds.runs.nets[name]] for name in "AB")
+    found = by_letter(seeds)["c"]
+    assert (found.effect.p, found.n) == (pytest.approx(stats.ttest_ind(own, other, equal_var=False).pvalue), "4 + 4")
+    assert {each.claim.letter: each.answer for each in judged(seeds)} == dict.fromkeys("abcd", "yes")
+    three = judged(found_of(tmp_path / "three", sizes={"A": 1, "B": 1, "C": 3}))[0].comparisons
+    assert [each.test for each in three] == ["examples", "welch"]  # the test is chosen for each pair
+    assert three[1].estimate.lower is None
+
+
+def test_means_are_over_the_layers_of_each_net_that_its_probes_can_read(pair, tmp_path):
+    found = by_letter(found_of(tmp_path / "deep", depth={"B": 3}))
+    assert (*found["d"].means, *found["b"].means) == pytest.approx((4.5, 5.0, 1.5, 2.0))
+    pair.runs.nets["A"][0].layers[0]["margins"]["clean"]["below_zero"] = 0.9
+    assert by_letter(pair)["b"].means[1] == pytest.approx(2.0, abs=0.05)  # of both: their layers correspond
+
+
+# -- sections and tables ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("measures", "lost"),
+    ("sizes", "measures", "lost"),
     [
-        (("rank",), {"Robustness", "Margins by layer", "Transfer"}),
-        (("robustness",), {"Margins by layer", "Ranks by layer", "Transfer"}),
-        (("margins", "transfer"), {"Robustness", "Ranks by layer"}),
+        ({"A": 1, "B": 1}, synthetic.EVERY, set()),
+        ({"A": 4, "B": 3, "C": 1}, synthetic.EVERY, set()),
+        ({"A": 2}, synthetic.EVERY, {"Claims"}),
+        ({"A": 1, "B": 1}, ("rank",), {"Robustness", "Margins by layer", "Transfer"}),
+        ({"A": 1, "B": 1}, ("robustness",), {"Margins by layer", "Ranks by layer", "Transfer"}),
+        ({"A": 1, "B": 1}, ("margins", "transfer"), {"Robustness", "Ranks by layer"}),
     ],
 )
-def test_what_was_not_measured_has_no_section(tmp_path, measures, lost):
-    what = synthetic.asked(A=1, B=1)
+def test_what_was_measured_has_its_sections(tmp_path, sizes, measures, lost):
+    what = synthetic.asked(**sizes)
     job = what.job.model_copy(update={"measures": measures})
     findings = analysed(synthetic.write(tmp_path, replace(what, job=job)))
-    assert set(SECTIONS) - set(titles(findings)) == lost
-    assert len(findings.verdict.more) == len(measures)
+    assert [section.title for section in findings.sections] == [title for title in SECTIONS if title not in lost]
+    assert (findings.notices, len(findings.verdict.more)) == ((), len(measures) if len(sizes) > 1 else 1)
+    words = "Are the features of A more robust and more transferable than those of B"
+    assert findings.question.startswith(words if len(sizes) > 1 else "How robust and how transferable are")
+    if sizes == {"A": 4, "B": 3, "C": 1}:
+        assert write(findings, tmp_path).exists()
 
 
 def test_an_inspection_that_is_not_done_or_failed(tmp_path):
@@ -100,7 +132,6 @@ def test_an_inspection_that_is_not_done_or_failed(tmp_path):
     store.add(tmp_path, one)
     write_json(tmp_path / one.id / "failed.json", {"reason": "DataError: no such net"})
     assert analysed(tmp_path).notices[0].text == "The measures are not done: DataError: no such net."
-    synthetic.write(tmp_path, what)
 
 
 def test_a_folder_that_cannot_be_read(tmp_path):
@@ -108,18 +139,14 @@ def test_a_folder_that_cannot_be_read(tmp_path):
         analyse(tmp_path)
     asked = {"study": "inspect", "preset": "none", "settings": {}, "config": {"groups": []}}
     (tmp_path / "study.json").write_text(json.dumps(asked))
-    with pytest.raises(StudyError, match="is no inspection that this version of muonlab reads"):
+    with pytest.raises(StudyError, match="is not an inspection that this version of muonlab reads"):
         analyse(tmp_path)
 
 
-def test_a_panel_for_each_claim_and_a_row_for_each_comparison(pair, seeds, rows_of):
+def test_a_panel_for_each_claim_and_a_row_for_each_comparison(pair, seeds):
     figure, table = tables.claims(pair, judged(pair))
-    assert [panel.title for panel in figure.panels] == [
-        "(a) corrupted accuracy",
-        "(b) margin / norm",
-        "(c) linear probe",
-        "(d) effective rank",
-    ]
+    claims = ["(a) corrupted accuracy", "(b) margin / norm", "(c) linear probe", "(d) effective rank"]
+    assert [panel.title for panel in figure.panels] == claims
     assert "With one checkpoint per group the interval is over test examples" in figure.caption
     rows = rows_of(table)
     assert [row["over"] for row in rows] == ["40 pairs of test examples"] * 3 + ["40 examples each"]
@@ -128,7 +155,7 @@ def test_a_panel_for_each_claim_and_a_row_for_each_comparison(pair, seeds, rows_
     assert (figure.panels[0].rows[0].n, rows_of(table)[0]["over"]) == ("4 + 4", "n = 4 + 4 checkpoints")
 
 
-def test_transfer_has_intervals_over_examples_or_over_checkpoints(pair, seeds, rows_of):
+def test_transfer_has_intervals_over_examples_or_over_checkpoints(pair, seeds):
     (row, _) = rows_of(tables.transfer(pair)[0])
     hits = pair.runs.nets["A"][0].transfer["by_example"]
     low, high = stats.t.interval(0.95, len(hits) - 1, np.mean(hits), stats.sem(hits))
@@ -139,12 +166,10 @@ def test_transfer_has_intervals_over_examples_or_over_checkpoints(pair, seeds, r
     assert rows_of(tables.transfer(seeds)[0])[0]["accuracy"].lower == pytest.approx(low)
 
 
-def test_every_checkpoint_has_its_row(seeds, rows_of):
-    seeds.runs.nets["A"][0] = replace(
-        seeds.runs.nets["A"][0], clean_accuracy=0.975, clean_by_example=[1.0] * 39 + [0.0]
-    )
-    bare = {"accuracy": {}, "clean_accuracy": None, "layers": [], "transfer": None}
-    seeds.runs.nets["B"][0] = replace(seeds.runs.nets["B"][0], **bare)
+def test_every_checkpoint_has_its_row(seeds):
+    nets = seeds.runs.nets
+    nets["A"][0] = replace(nets["A"][0], clean_accuracy=0.975, clean_by_example=[1.0] * 39 + [0.0])
+    nets["B"][0] = replace(nets["B"][0], accuracy={}, clean_accuracy=None, layers=[], transfer=None)
     rows = rows_of(tables.checkpoints(seeds)[0])
     assert [row["checkpoint"] for row in rows[:2]] == ["A-0.safetensors", "A-1.safetensors"]
     assert (len(rows), rows[0]["rank"]) == (8, pytest.approx(5.5 - 0.005))
@@ -152,15 +177,12 @@ def test_every_checkpoint_has_its_row(seeds, rows_of):
     assert [rows[4][key] for key in ("clean", "corrupted", "margin", "rank", "transfer")] == [None] * 5
 
 
-def test_nets_and_settings(pair, rows_of):
-    table, read_, config, *_ = tables.sources(pair)
+def test_nets_and_settings(pair):
+    table, notes, config, *_ = tables.sources(pair)
     row = rows_of(table)[0]
     assert (row["net"], row["taps"], row["num_parameters"]) == ("nets:build", "blocks.0, blocks.1", 5000)
-    assert rows_of(read_) == [{"note": "read 700 examples, 2 skipped"}]
+    assert rows_of(notes) == [{"note": "read 700 examples, 2 skipped"}]
     assert config.title == "Config in full: muonlab inspect A=... B=... data=digits"
-
-
-def test_names_of_data(pair):
     family = synthetic.synthetic.study(families=["cnn"]).families[0].family
     for data, name in {
         Texts(source="a/war.txt"): "war",
@@ -171,19 +193,18 @@ def test_names_of_data(pair):
         assert Inspected(pair.runs.asked.model_copy(update={"data": data}), {}, None).data == name
 
 
-def roles(**colors):
-    groups = [synthetic.group(name, color=color) for name, color in colors.items()]
-    return [(arm.series.role, arm.series.style) for arm in arms_of(groups)]
-
-
 def test_groups_have_colours_of_their_own():
+    def roles(**colors):
+        groups = [synthetic.group(name, color=color) for name, color in colors.items()]
+        return [(arm.series.role, arm.series.style) for arm in arms_of(groups)]
+
     assert roles(a=None, b=None) == [("muon", 0), ("adamw", 0)]
     assert roles(AdamW=None, mine=None, Muon=None) == [("adamw", 0), ("sgd", 0), ("muon", 0)]
     assert roles(a="#aa3377", b=None, c="sgd") == [("#aa3377", 0), ("muon", 0), ("sgd", 0)]
     assert len(set(roles(**{f"g{k}": None for k in range(12)}))) == 12
 
 
-# ---- the verdict ----
+# -- the verdict -----------------------------------------------------------------------------------
 
 
 def test_one_checkpoint_per_group_is_never_a_plain_answer(pair):
@@ -198,17 +219,14 @@ def test_one_checkpoint_per_group_is_never_a_plain_answer(pair):
     assert "seeds alone" not in dict(found.scope)["not known here"]
 
 
-def test_several_checkpoints_per_group_are_an_answer(seeds):
+def test_several_checkpoints_per_group_are_an_answer(seeds, tmp_path):
     found = said(seeds)
     assert (found.answer, found.label) == ("yes", "Yes")
     assert found.sentence.startswith("A against B, 4 and 4 checkpoints, on digits: (a) robustness: yes;")
     assert found.more[0].endswith("(n = 4 + 4 checkpoints).")
     assert SINGLE not in found.cautions
     assert "differ in their seeds alone" in dict(found.scope)["not known here"]
-
-
-def test_claim_by_claim(tmp_path):
-    found = said(found_of(tmp_path, {"A": {"rank": -1.0}}))
+    found = said(found_of(tmp_path / "mixed", {"A": {"rank": -1.0}}))
     assert (found.answer, found.label) == ("mixed", "Claim by claim")
     assert "because none of 1 comparisons is decided (p > 0.05" in found.more[0]
     assert "(d) Rank, “hidden states have a higher effective rank”: no: the opposite." in found.more[3]
@@ -225,12 +243,6 @@ def test_several_rivals_of_one_checkpoint_or_more(tmp_path):
     assert "n = 1 + 3 checkpoints" in found.more[0]
 
 
-def test_probes_that_find_nothing_anywhere_are_the_reason(pair, seeds):
-    for found, words in ((seeds, "inconclusive"), (pair, "of these checkpoints, not compared")):
-        blind(found, 0, 1)
-        assert said(found).more[1].endswith(f"{words}, because {ALL_BLIND}.")
-
-
 @pytest.mark.parametrize("broken", [{"shuffled": 0.7}, {"line": 1.5}])
 def test_where_a_control_fails_nothing_is_concluded(tmp_path, broken):
     better = {"A": {"corrupted": 0.1}}
@@ -245,34 +257,27 @@ def test_where_a_control_fails_nothing_is_concluded(tmp_path, broken):
 def test_one_group_alone_is_described(tmp_path):
     found = said(found_of(tmp_path, sizes={"A": 2}))
     assert (found.answer, found.label) == ("inconclusive", "No comparison")
-    assert found.more == (
-        "A: accuracy 0.700, 0.600 on corrupted inputs, probe margin / norm 1.50, effective rank 4.50, "
-        "linear probe on other data 0.500.",
-    )
-
-
-# ---- cautions ----
-
-
-def test_no_caution_where_nothing_weakens_the_answer(seeds):
-    assert cautions(seeds) == []
+    numbers = "accuracy 0.700, 0.600 on corrupted inputs, probe margin / norm 1.50, effective rank 4.50"
+    assert found.more == (f"A: {numbers}, linear probe on other data 0.500.",)
 
 
 @pytest.mark.parametrize(
     ("planted", "others", "words"),
     [
-        ({"A": {"loss": 1.0}}, {}, "The groups do not fit clean data equally well, .* A 2, B 1"),
-        (None, {"depth": {"B": 3}}, "The nets differ in their layers"),
-        (None, {"sizes": {"A": 4, "B": 2}}, "there are: A 4, B 2"),
-        (None, {"sizes": {"A": 1}}, "With one group there is no comparison"),
+        ({"A": {"loss": 1.0}}, {}, ["The groups do not fit clean data equally well, .* A 2, B 1"]),
+        (None, {"depth": {"B": 3}}, ["The nets differ in their layers"]),
+        (None, {"sizes": {"A": 4, "B": 2}}, ["there are: A 4, B 2"]),
+        (None, {"sizes": {"A": 1}}, ["With one group there is no comparison"]),
+        ({"A": {"corrupted": 0.1}}, {}, []),
     ],
 )
 def test_each_caution_has_its_sentence(tmp_path, planted, others, words):
-    (sentence,) = cautions(found_of(tmp_path, planted, **others))
-    assert re.search(words, sentence)
+    found = cautions(found_of(tmp_path, planted, **others))
+    assert len(found) == len(words)
+    assert all(map(re.search, words, found))
 
 
-def test_cautions_about_blind_layers_perfect_nets_controls_and_copies(pair):
+def test_cautions_about_blind_layers_perfect_nets_controls_and_copies(pair, seeds):
     blind(pair, 0)
     nets = pair.runs.nets
     nets["A"] = [replace(net, clean_accuracy=1.0) for net in nets["A"]]
@@ -283,3 +288,7 @@ def test_cautions_about_blind_layers_perfect_nets_controls_and_copies(pair):
         "Probes are no better than chance, so these layers are left out of (b): A (1 of 2 layers), B (1 of 2 layers).",
         "No control was measured: nothing shows that the measures can fail.",
     ]
+    for found, words in ((seeds, "inconclusive"), (pair, "of these checkpoints, not compared")):
+        blind(found, 0, 1)
+        because = "no layer has probes that do better than chance in both"
+        assert said(found).more[1].endswith(f"{words}, because {because}.")

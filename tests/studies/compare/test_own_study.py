@@ -1,6 +1,5 @@
 """A study of a user's own, written in a file outside of the package: the example, and what it may get wrong."""
 
-import json
 import os
 import shutil
 import signal
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from muonlab.cli import main
 from muonlab.jobs import store
 from muonlab.studies import of_file
 from muonlab.studies.compare import analyse, compare_optimizers, jobs_of
@@ -19,6 +19,7 @@ from muonlab.study.settings import UsageError
 
 EXAMPLE = "examples/own_study.py"
 TINY = {"seeds": 6, "search_seeds": 1, "budget": 12, "evaluations": 3, "extensions": 0}
+WORDS = ["run", EXAMPLE, "workers=1", *(f"{key}={value}" for key, value in TINY.items())]
 WITHOUT_TORCH = """
 import sys
 class Nothing:
@@ -32,23 +33,17 @@ main(sys.argv[1:])
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with the example in it, where the study of one seed has run."""
-    place = tmp_path_factory.mktemp("own")
-    shutil.copytree(Path(__file__).parents[3] / "examples", place / "examples", ignore=shutil.ignore_patterns("__py*"))
-    return place
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with the example in it."""
+    shutil.copytree(Path(__file__).parents[3] / "examples", tmp_path / "examples", ignore=lambda *_: ["__pycache__"])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
-def study(folder, monkeypatch):
-    monkeypatch.chdir(folder)
+def study(folder):
     return of_file(EXAMPLE)
-
-
-def command(**settings):
-    words = [f"{key}={value}" for key, value in (TINY | settings).items()]
-    return [sys.executable, "-m", "muonlab.cli", "run", EXAMPLE, "workers=1", *words]
 
 
 def results(asked, place):
@@ -60,80 +55,81 @@ def results(asked, place):
     return found
 
 
-def test_killed_and_run_again_it_ends_with_the_same_bytes_and_a_report(study, folder, tmp_path):
-    with subprocess.Popen(command(), cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+def tables_of(found):
+    return {element.name: element for part in found.sections for element in part.elements if hasattr(element, "rows")}
+
+
+def test_killed_and_run_again_it_ends_with_the_same_bytes_and_a_report(study, folder, tmp_path, capsys):
+    command = [sys.executable, "-m", "muonlab.cli", *WORDS]
+    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if line.startswith("[2 done]"))
         process.send_signal(signal.SIGKILL)
     out = folder / "runs" / "own_study"
     assert 2 <= len(store.Results(out)) < 7
-    again = subprocess.run(command(), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    assert (
-        "lion against adamw, at equal budget and each with its own tuned learning rate: (a) training:" in again.stdout
-    )
+    with pytest.raises(SystemExit) as stopped:
+        main(WORDS)
+    assert stopped.value.code == 0
+    words = "lion against adamw, at equal budget and each with its own tuned learning rate: (a) training:"
+    assert words in capsys.readouterr().out
     assert (out / "report.html").exists()
 
     asked = study.plan(EXAMPLE, TINY)
-    alone = results(asked, tmp_path)
+    alone = results(asked, tmp_path / "alone")
     assert sorted(alone) == sorted(store.Results(out))
     for name in alone:
         for file in ("result.json", "metrics.jsonl"):
-            assert (out / name / file).read_bytes() == (tmp_path / name / file).read_bytes()
+            assert (out / name / file).read_bytes() == (tmp_path / "alone" / name / file).read_bytes()
 
     # -- the report needs neither torch nor the user's file, and the command that it names is the one to give ---------
-    moved = shutil.copytree(out, tmp_path / "moved", ignore=shutil.ignore_patterns("report.html"))
+    moved = shutil.copytree(out, tmp_path / "elsewhere" / "moved", ignore=shutil.ignore_patterns("report.html"))
     report = [sys.executable, "-c", WITHOUT_TORCH, "report", str(moved)]
-    done = subprocess.run(report, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(report, cwd=moved.parent, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (moved / "report.html").exists()
     assert store.read(out).newest.command("compare").startswith(f"muonlab run {EXAMPLE} seeds=6 ")
 
     # -- what the report says ---------------------------------------------------------------------------------------
-    found = analyse(out)
-    tables = {element.name: element for part in found.sections for element in part.elements if hasattr(element, "rows")}
-    assert [row[0] for row in tables["results"].rows] == ["lion", "adamw"]
-    assert [row[-1] for row in tables["results"].rows] == [6, 6]
+    tables = tables_of(analyse(out))
+    assert [(row[0], row[-1]) for row in tables["results"].rows] == [("lion", 6), ("adamw", 6)]
     assert [row[0] for row in tables["controls"].rows] == ["shuffled labels", "the first arm against itself"]
     assert [row[1] for row in tables["claims"].rows] == ["validation loss", "test accuracy"]
-    last = [member["validation_loss"][-1] for member in _members(asked, alone, "lion")]
+    finals = [step for step in steps(asked, alone) if (step.role, step.arm) == ("final", "lion")]
+    last = [member["validation_loss"][-1] for step in finals for member in alone[step.job.id]["members"]]
     assert tables["claims"].rows[0][3] == pytest.approx(sum(last) / 6)
 
 
-def _members(asked, found, label):
-    own = [step for step in steps(asked, found) if (step.role, step.arm) == ("final", label)]
-    return [member for step in own for member in found[step.job.id]["members"]]
-
-
-def invented(asked, loss=lambda label, rate: rate):
-    """Return results of all jobs without any training: a validation loss by arm and rate."""
+def invented(asked):
+    """Return results of all jobs without any training: the validation loss is the rate."""
     found = {}
     while todo := [step for step in steps(asked, found) if step.job.id not in found]:
         for step in todo:
             members = [
-                {"rate": rate, "seed": seed, "validation_loss": [loss(step.arm, rate)], "diverged_at": None}
-                for rate in step.config.rates
+                {"point": k, "seed": seed, "validation_loss": [point["lr"]], "diverged_at": None}
+                for k, point in enumerate(step.config.points)
                 for seed in step.config.seeds
             ]
-            found[step.job.id] = {"members": members}
+            found[step.job.id] = {"points": list(step.config.points), "members": members}
     return found
 
 
-def test_more_seeds_or_fewer_never_compute_the_first_ones_again(study):
+@pytest.mark.parametrize(("seeds", "covered"), [(12, 12), (7, 7), (6, 7), (3, 5)])
+def test_more_seeds_or_fewer_never_compute_the_first_ones_again(study, seeds, covered):
     found = invented(study.plan(settings={"seeds": 7, "extensions": 0}))
-    for seeds in (12, 7, 6, 3):
-        known = steps(study.plan(settings={"seeds": seeds, "extensions": 0}), found)
-        finals = [
-            (step.config.seeds, step.job.id in found) for step in known if (step.role, step.arm) == ("final", "lion")
-        ]
-        assert sorted(seed for own, _ in finals for seed in own) == list(range(max(seeds, {3: 5, 6: 7}.get(seeds, 0))))
-        assert [own for own, is_done in finals if not is_done] == ([tuple(range(7, 12))] if seeds == 12 else [])
+    known = steps(study.plan(settings={"seeds": seeds, "extensions": 0}), found)
+    finals = {step.config.seeds: step.job.id in found for step in known if (step.role, step.arm) == ("final", "lion")}
+    assert sorted(seed for own in finals for seed in own) == list(range(covered))
+    assert [own for own, is_done in finals.items() if not is_done] == ([tuple(range(7, 12))] if seeds == 12 else [])
 
 
 def test_the_rate_of_the_smallest_loss_is_chosen_and_a_search_goes_on_beyond_an_edge(study):
     asked = study.plan(settings={"seeds": 1, "extensions": 1, "lion.lr": ["0.1", "0.2"]})
-    known = steps(asked, invented(asked))
-    assert [step.config.rates for step in known if step.arm == "lion"] == [(0.1, 0.2), (0.05,), (0.05,), (0.05,)]
-    assert [step.role for step in known if step.arm == "lion"] == ["search", "search", "final", "control"]
+    own = [
+        (step.role, tuple(point["lr"] for point in step.config.points))
+        for step in steps(asked, invented(asked))
+        if step.arm == "lion"
+    ]
+    assert own == [("search", (0.1, 0.2)), ("search", (0.05,)), ("final", (0.05,)), ("control", (0.05,))]
 
 
 def test_a_command_changes_what_the_file_says(study):
@@ -157,8 +153,10 @@ def number(): return 3
 def data(): return [(torch.zeros(6, 2), torch.arange(6) % 3)] * 3
 def two(): return [(torch.zeros(6, 2), torch.arange(6) % 3)] * 2
 def floats(): return [(torch.zeros(6, 2), torch.zeros(6))] * 3
+def broken(): return [(torch.full((6, 2), torch.nan), torch.arange(6) % 3)] * 3
 def fails(): raise OSError("no disk")
 def mean(logits, labels): return nn.functional.cross_entropy(logits, labels)
+def hard(logits, labels): return (logits.argmax(1) != labels).float()
 """
 ARMS = {"sgd": ("sgd", {"lr": [0.1, 0.2]})}
 CLAIMS = [("a", "Loss", "the loss is lower", ("validation_loss",))]
@@ -166,6 +164,7 @@ CLAIMS = [("a", "Loss", "the loss is lower", ("validation_loss",))]
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
+    """A function that makes a study of nets and data of a user's file, with some of its fields replaced."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(OWN)
 
@@ -178,56 +177,53 @@ def own(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [
-        ({"net": "resnet"}, "net=resnet is not valid; expected one of , or package"),
+    [  # what the file says
+        ({"net": "resnet"}, r"net=resnet is not valid; expected a function that makes a torch.nn.Module"),
+        ({"net": 3}, "net=3 is not valid; expected a function"),
         ({"data": "missing.zip"}, "data=missing.zip: there is no such file or folder; expected digits, a path, or a"),
-        ({"loss": "sofmax"}, "loss=sofmax is not valid; expected one of softmax, stablemax, sparsemax, or package"),
-        ({"arms": {}}, "arms is empty"),
+        ({"loss": "sofmax"}, "loss=sofmax is not valid; expected softmax, stablemax, sparsemax, or a function"),
+        ({"arms": {}}, r"arms={} is not valid; expected a dict of LABEL: \(optimizer, {'lr'"),
+        ({"arms": {"a": "sgd"}}, r"arms has 'a': 'sgd'; expected LABEL: \(optimizer"),
+        ({"arms": {"a": ("sgdd", {})}}, "arms=sgdd is not valid; expected .* muon, adamw, sgd"),
         ({"arms": {"a": ("sgd", {})}, "budgt": 3}, "unknown setting 'budgt'; did you mean 'budget'"),
         ({"arms": {"a": ("torch.optim:RAdam", {"weight_decay": 1})}}, "has no learning rates; give two or more"),
-        ({"claims": [("a", "x", "y", ("speed",))]}, "claims=.* is not valid|expected"),
+        ({"claims": []}, r"claims is empty; expected one or more \(letter"),
+        ({"claims": [("a", "x", "y")]}, r"claims has \('a', 'x', 'y'\); expected \(letter, title, words, quantities"),
+        ({"claims": [("a", "x", "y", "steps")]}, "with one or more quantities of validation_loss"),
+        ({"claims": [("a", "x", "y", ("speed",))]}, "unknown quantity 'speed'; expected one of validation_loss"),
+        ({"claims": 2 * CLAIMS}, "claims has two claims 'a'; give each a letter of its own"),
         ({"claims": [("a", "x", "y", ("steps",))]}, "a claim is about steps, and there is no target"),
-    ],
-)
-def test_a_mistake_in_the_file_is_named_before_anything_runs(own, fields, message):
-    with pytest.raises(UsageError, match=message):
-        own(**fields)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        (
-            {"net": "own.py:hungry"},
-            "own.py:hungry needs width; expected .* sizes of the data: inputs=2, classes=3, shape",
-        ),
+        # what its functions do, found by a trial
+        ({"net": "own.py:hungry"}, "own.py:hungry needs width; expected .* of the data: inputs=2, classes=3, shape"),
         ({"net": "own.py:number"}, "returned a int; expected a torch.nn.Module"),
         ({"net": "own.py:wide"}, r"does not read inputs of \(2,\): RuntimeError"),
         ({"data": "own.py:two"}, "returned 2 parts; expected train, validation and test"),
+        ({"data": "own.py:number"}, "returned a int; expected train, validation and test"),
         ({"data": "own.py:floats"}, r"train has labels \(6,\) of torch.float32; expected whole numbers from 0"),
+        ({"data": "own.py:broken"}, "train has 6 inputs with NaN or infinity; expected finite numbers"),
         ({"data": "own.py:fails"}, "raised OSError: no disk; expected train"),
         ({"loss": "own.py:mean"}, r"returned \(\) for 2 examples; expected a loss per example, \(2,\)"),
+        ({"loss": "own.py:hard"}, "has no gradient; expected a net with parameters, and a loss"),
     ],
 )
-def test_what_does_not_fit_together_is_named_before_anything_runs(own, fields, message):
+def test_a_mistake_is_named_before_anything_runs(own, fields, message):
     with pytest.raises(ValueError, match=message):
         check(trained=own(**fields).trained.model_dump(mode="json"), optimizers={})
 
 
 def test_a_study_of_one_arm_reports_itself_and_a_run_that_diverges_is_a_result(own, tmp_path):
     arms = {"sgd": ("sgd", {"lr": [0.1, 1e30], "weight_decay": 1})}
-    asked = own(arms=arms, data="own.py:data", budget=4, evaluations=2, seeds=2, search_seeds=1, extensions=0)
+    asked = own(arms=arms, budget=4, evaluations=2, seeds=2, search_seeds=1, extensions=0)
+    out = tmp_path / "out"
     study = compare_optimizers(question="?", net="own.py:net", data="own.py:data", arms=arms, claims=CLAIMS)
-    study.begin(asked, tmp_path / "out")
-    for job in [step.job for step in steps(asked, results(asked, tmp_path / "out"))]:
-        store.add(tmp_path / "out", job)
-    found = analyse(tmp_path / "out")
-    assert found.verdict.answer == "inconclusive"
+    study.begin(asked, out)
+    for job in [step.job for step in steps(asked, results(asked, out))]:
+        store.add(out, job)
+    found = analyse(out)
+    assert (store.read(out).study, found.verdict.answer) == ("compare", "inconclusive")
     assert "because there is nothing to compare with" in found.verdict.more[0]
-    (search,) = [e for part in found.sections for e in part.elements if getattr(e, "name", "") == "tuning-rates"]
-    assert search.rows[0][2] == 0.1
-    assert search.rows[0][6] != "none"
-    assert json.loads((tmp_path / "out" / "study.json").read_text())["study"] == "compare"
+    (row,) = tables_of(found)["tuning-rates"].rows
+    assert (row[2], row[6]) == (0.1, "1 × 10³⁰")  # the rate that is chosen, and the one at which a run diverged
 
 
 def test_a_file_without_a_study_says_what_was_expected(tmp_path, monkeypatch):

@@ -10,13 +10,11 @@ from muonlab.jobs import store
 from muonlab.nets import gpt, prenorm, resnet, vit
 from muonlab.studies.features import KEYS, PRESETS, FeatureStudy, begin, outline, plan
 from muonlab.studies.features.config import (
-    AdamW,
     CNNConfig,
     Family,
     GPTConfig,
     ImageData,
     Measure,
-    Muon,
     OwnNet,
     Pretrain,
     State,
@@ -27,6 +25,7 @@ from muonlab.studies.features.config import (
     read,
 )
 from muonlab.study.dotted import Dotted
+from muonlab.study.optimizers import AdamW, Muon
 from muonlab.study.settings import UsageError, written
 
 FILES = {

@@ -12,8 +12,7 @@ import synthetic_features as synthetic
 from muonlab.jobs import store
 from muonlab.jobs.files import StudyError
 from muonlab.report.findings import Figure, Picture, Record, Table, Text
-from muonlab.report.page import write
-from muonlab.report.picture import png
+from muonlab.report.page import png, write
 from muonlab.studies.features import layers, robustness, sections
 from muonlab.studies.features.analysis import analyse
 from muonlab.studies.features.nets import Measured, is_sighted, with_zeros

@@ -10,19 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from muonlab.measure.corruptions import geometry
 from muonlab.measure.corruptions.draws import uniform
-from muonlab.measure.corruptions.geometry import (
-    canvas,
-    pixels,
-    sample,
-    scale_of,
-    smooth,
-    smoothing,
-    spread,
-    variance_of,
-    zoom,
-)
-from muonlab.measure.corruptions.geometry import gaussian as gaussian_weights
+from muonlab.measure.corruptions.geometry import canvas, pixels, sample, scale_of, size_of, smooth, zoom
 
 DEFOCUS = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))  # radius of the disk, sigma of its edge
 GLASS = ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))  # sigma, farthest offset, passes
@@ -48,13 +38,13 @@ def defocus_kernel(severity: int, scale: float) -> Tensor:
     """
     radius, sigma = DEFOCUS[severity - 1]
     disk = F.pad(_disk(radius, 1), (2, 2, 2, 2))
-    soft = gaussian_weights(sigma, 1)  # three taps an axis, as published
+    soft = geometry.gaussian(sigma, 1)  # three taps per axis, as published
     kernel = F.conv2d(disk[None, None], torch.outer(soft, soft)[None, None])[0, 0]
     kernel /= kernel.sum()
     if scale > 1:
-        return _disk(2 * scale * variance_of(kernel.sum(0)) ** 0.5, 8)
-    draw = spread(len(kernel) // 2, scale)
-    return draw @ kernel @ draw.T
+        return _disk(2 * scale * geometry.variance_of(kernel.sum(0)) ** 0.5, 8)
+    taps = geometry.spread(len(kernel) // 2, scale)
+    return taps @ kernel @ taps.T
 
 
 def _disk(radius: float, num: int) -> Tensor:
@@ -68,9 +58,8 @@ def _disk(radius: float, num: int) -> Tensor:
 
 def correlate(images: Tensor, kernel: Tensor) -> Tensor:
     """Return images (N, C, H, W) correlated with a kernel (k, k), k odd, mirrored about the outer pixels."""
-    height, width = images.shape[-2:]
-    radius = len(kernel) // 2
-    padded = F.pad(images, (radius,) * 4, mode="reflect")
+    height, width = size_of(images)
+    padded = F.pad(images, (len(kernel) // 2,) * 4, mode="reflect")
     total = torch.zeros_like(images)
     for y, x in kernel.nonzero().tolist():
         total.add_(padded[..., y : y + height, x : x + width], alpha=kernel[y, x].item())
@@ -80,15 +69,15 @@ def correlate(images: Tensor, kernel: Tensor) -> Tensor:
 def glass_blur(images: Tensor, severity: int, keys: Tensor) -> Tensor:
     """Smooth, let pixels take the value of one near, smooth again. Sigma, offset and facets are lengths.
 
-    Each offset is uniform on {-o, ..., o - 1} an axis with o the farthest: what the published program does, whose swaps
-    copy and whose range leaves out its end. Above 32 pixels a side the glass has 32 facets along the shorter side,
-    whose pixels share their offset, and smoothing mixes neighbouring facets: its taps lie a facet apart. Below, o stays
-    1 and the share of pixels that move shrinks with the side.
+    Each offset is uniform on {-o, ..., o - 1} per axis with o the farthest: what the published program does, whose
+    swaps copy and whose range leaves out its end. Above 32 pixels a side the glass has 32 facets along the shorter
+    side, whose pixels share their offset, and smoothing mixes neighbouring facets: its taps lie a facet apart. Below, o
+    stays 1 and the share of pixels that move shrinks with the side.
     """
     sigma, farthest, passes = GLASS[severity - 1]
     scale = scale_of(images)
-    kernel, share = smoothing(sigma, 4, scale), GLASS_SHARE[severity - 1] * min(1, scale)
-    size = facets = (images.shape[2], images.shape[3])
+    kernel, share = geometry.smoothing(sigma, 4, scale), GLASS_SHARE[severity - 1] * min(1, scale)
+    size = facets = size_of(images)
     if scale > 1:
         facets, farthest = canvas(images), round(farthest * scale)
     images = smooth(images, kernel, "nearest")
@@ -101,7 +90,7 @@ def glass_blur(images: Tensor, severity: int, keys: Tensor) -> Tensor:
 
 def _move(images: Tensor, offsets: Tensor) -> Tensor:
     """Return images each pixel of which took the value at its offset (N, 2, H, W), downwards and to the right."""
-    height, width = images.shape[-2:]
+    height, width = size_of(images)
     y, x = (torch.arange(size, device=images.device) for size in (height, width))
     rows = (y[:, None] + offsets[:, 0]).clamp_(0, height - 1)
     columns = (x + offsets[:, 1]).clamp_(0, width - 1)
@@ -112,15 +101,16 @@ def _move(images: Tensor, offsets: Tensor) -> Tensor:
 def motion_blur(images: Tensor, severity: int, keys: Tensor) -> Tensor:
     """Smear along a straight path at an angle within 45 degrees of horizontal. Radius and sigma are lengths."""
     radius, sigma = MOTION[severity - 1]
-    angle = (uniform(keys, 0) - 0.5) * math.pi / 2
-    return smear(images, radius, sigma, angle)
+    return smear(images, radius, sigma, (uniform(keys, 0) - 0.5) * math.pi / 2)
 
 
 def smear(images: Tensor, radius: float, sigma: float, angle: Tensor) -> Tensor:
     """Return images (N, C, H, W) averaged along a path that starts at each pixel, with half a Gaussian as weights.
 
+    Beyond the border the outer pixels continue.
+
     Args:
-        images: what is averaged; beyond the border the outer pixels go on.
+        images: what is averaged.
         radius: half the path's length, in pixels of an image 32 pixels a side.
         sigma: of the Gaussian, likewise; the path ends at 5 sigma if that comes sooner.
         angle: (N,) of the path, in radians, 0 to the right.
@@ -140,8 +130,8 @@ def smear(images: Tensor, radius: float, sigma: float, angle: Tensor) -> Tensor:
 
 def zoom_blur(images: Tensor, severity: int, keys: Tensor) -> Tensor:
     """Average the image with its enlargements by 0, 1, 2, ... percent; no lengths."""
-    factors = [1 + percent / 100 for percent in range(1, ZOOM[severity - 1] + 1)]
+    percents = ZOOM[severity - 1]
     total = 2 * images  # published so: the image itself, and once more as the first enlargement
-    for factor in factors:
-        total += zoom(images, factor)
-    return total / (len(factors) + 2)
+    for percent in range(1, percents + 1):
+        total += zoom(images, 1 + percent / 100)
+    return total / (percents + 2)

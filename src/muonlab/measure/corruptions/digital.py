@@ -7,7 +7,17 @@ import torch
 from torch import Tensor
 
 from muonlab.measure.corruptions.draws import uniform
-from muonlab.measure.corruptions.geometry import SIDE, canvas, pixels, resize, sample, scale_of, smooth, smoothing
+from muonlab.measure.corruptions.geometry import (
+    SIDE,
+    canvas,
+    pixels,
+    resize,
+    sample,
+    scale_of,
+    size_of,
+    smooth,
+    smoothing,
+)
 
 CONTRAST = (0.75, 0.5, 0.4, 0.3, 0.15)  # share of each channel's distance from its mean that is kept
 ELASTIC = ((0, 0), (0.05, 0.2), (0.08, 0.06), (0.1, 0.04), (0.1, 0.03))  # strength and smoothness, shares of the side
@@ -40,16 +50,16 @@ def displacement(images: Tensor, severity: int, keys: Tensor) -> Tensor:
     field = _affine(images, 2 * uniform(keys, 0, 3, 2) - 1, SIDE * AFFINE[severity - 1])
     if strength:
         local = smooth(2 * uniform(keys, 1, 2, *canvas(images)) - 1, smoothing(sigma, 3), "reflect")
-        field += strength * resize(local, (images.shape[2], images.shape[3]), antialias=False)
+        field += strength * resize(local, size_of(images), antialias=False)
     return scale * field
 
 
 def _affine(images: Tensor, shifts: Tensor, largest: float) -> Tensor:
     """Return the shift (N, 2, H, W), linear in the place, that three points a third of the side from the middle get."""
-    scale = scale_of(images)
-    y, x = pixels(images)
-    down = (y / scale - canvas(images)[0] // 2)[..., None]  # (H, 1, 1), in pixels of the canvas
-    right = (x / scale - canvas(images)[1] // 2)[..., None]
+    down, right = (  # (H, 1, 1) and (1, W, 1), in pixels of the canvas
+        (place / scale_of(images) - side // 2)[..., None]
+        for place, side in zip(pixels(images), canvas(images), strict=True)
+    )
     arm = SIDE // 3
     first, second, third = (largest * shifts[:, None, None]).unbind(3)  # at (arm, arm), (arm, -arm), (-arm, -arm)
     field = second + (right + arm) / (2 * arm) * (first - second) + (down - arm) / (2 * arm) * (second - third)
@@ -60,27 +70,24 @@ def pixelate(images: Tensor, severity: int, keys: Tensor) -> Tensor:
     """Average over square blocks, then over what each pixel shows of them, both by area. The blocks are lengths.
 
     Where they would be smaller than pixels, below 32 a side, they keep their length in pixels, 1.05 to 1.54. The blocks
-    begin at a place of their own in each image: on one grid for all, as published, the distances to the clean image do
-    not grow with the blocks where the images were enlarged before, whose edges lie on a grid too.
+    begin at a random place in each image: on one grid for all, as published, the distances to the clean image do not
+    grow with the blocks in images that were enlarged before, whose edges lie on a grid too.
     """
     length = max(1, scale_of(images)) / PIXELATE[severity - 1]
-    height, width = images.shape[-2:]
+    height, width = size_of(images)
     begin = uniform(keys, 0, 2)
     return blocks(height, length, begin[:, 0]) @ images @ blocks(width, length, begin[:, 1]).mT
 
 
 def blocks(size: int, length: float, begin: Tensor) -> Tensor:
-    """Return the matrices (N, 1, size, size) that average over blocks and back.
+    """Return the matrices (N, 1, size, size) that average over blocks of a length in pixels and back.
 
-    Args:
-        size: pixels of the axis.
-        length: of a block, in pixels.
-        begin: (N,) share of the first block that lies outside the image, in [0, 1).
+    `begin` (N,) is the share of the first block that lies outside the image, in [0, 1).
     """
     counter = torch.arange(int(size / length) + 3, dtype=begin.dtype, device=begin.device)
     edges = (length * (counter - begin[:, None]))[..., None]  # (N, blocks + 1, 1)
     place = torch.arange(size, dtype=begin.dtype, device=begin.device)
     shared = torch.minimum(place + 1, edges[:, 1:]) - torch.maximum(place, edges[:, :-1])
-    shared = shared.clamp_(min=0)  # (N, blocks, size): how much of a block and of a pixel is common
+    shared = shared.clamp_(min=0)  # (N, blocks, size): the overlap of a block and a pixel
     inside = shared.sum(2, keepdim=True)
     return (shared.mT @ (shared / inside.where(inside > 0, 1)))[:, None]

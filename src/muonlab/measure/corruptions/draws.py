@@ -10,30 +10,23 @@ STREAM = 2**24  # counters of one stream; an image has 256 of them
 
 
 def mix(x: Tensor) -> Tensor:
-    """Return a hash of 32-bit integers held in int64.
-
-    References:
-        C. Wellons, "Prospecting for hash functions" (2018), the function lowbias32.
-    """
+    """Return a hash of 32-bit integers held in int64: lowbias32 (C. Wellons 2018, "Prospecting for hash functions")."""
     x = (x ^ (x >> 16)) * 0x7FEB352D & MASK
     x = (x ^ (x >> 15)) * 0x846CA68B & MASK
     return x ^ (x >> 16)
 
 
 def fold(seeds: Tensor, label: int) -> Tensor:
-    """Return keys (N, 2), two 32-bit words an image, from seeds (N,) of 64 bits and a label of 32."""
+    """Return keys (N, 2), two 32-bit words per image, from seeds (N,) of 64 bits and a label of 32."""
     low, high = seeds & MASK, seeds >> 32 & MASK
     first, second = mix(torch.tensor([label, label ^ 0x9E3779B9], device=seeds.device))
     return torch.stack((mix(low ^ mix(high ^ first)), mix(high ^ mix(low ^ second))), dim=1)
 
 
 def uniform(keys: Tensor, stream: int, *shape: int) -> Tensor:
-    """Return numbers (N, *shape) uniform in (0, 1), float64.
+    """Return numbers (N, *shape) uniform in (0, 1), float64, of keys (N, 2): at most 2^24 per image.
 
-    Args:
-        keys: (N, 2), from `fold`.
-        stream: number below 256; draws of one image from two streams have nothing in common.
-        shape: of one image's numbers, at most 2^24 of them.
+    Draws of one image from two streams, numbered below 256, are unrelated.
     """
     counter = torch.arange(math.prod(shape), device=keys.device) + stream * STREAM
     bits = mix(mix(counter ^ keys[:, :1]) ^ keys[:, 1:])  # (N, num)

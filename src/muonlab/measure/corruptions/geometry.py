@@ -1,9 +1,9 @@
 """Lengths, sampling and separable filters for images of any size.
 
 CIFAR-C's lengths hold for images of 32 pixels a side. At another size a length is multiplied by
-scale = min(height, width) / 32. Below 1, kernels are built at 32 pixels a side and their taps drawn together: a tap at
-d pixels goes to d * scale, and its weight is shared by the two pixels beside in proportion to nearness, so that a blur
-of a fraction of a pixel stays a blur. Above 1, each blur says what it does.
+scale = min(height, width) / 32. Below 1, kernels are built at 32 pixels a side and their taps moved together: a tap at
+d pixels goes to d * scale, and its weight is shared by the two nearest pixels in proportion to nearness, so that a blur
+of a fraction of a pixel remains a blur. Above 1, each blur says what it does.
 """
 
 import torch
@@ -18,31 +18,30 @@ def scale_of(images: Tensor) -> float:
     return min(images.shape[-2:]) / SIDE
 
 
+def size_of(images: Tensor) -> tuple[int, int]:
+    """Return (height, width)."""
+    return images.shape[-2], images.shape[-1]
+
+
 def canvas(images: Tensor) -> tuple[int, int]:
     """Return the (height, width) of the same shape whose shorter side is 32."""
-    scale = scale_of(images)
-    height, width = images.shape[-2:]
+    scale, (height, width) = scale_of(images), size_of(images)
     return round(height / scale), round(width / scale)
 
 
 def pixels(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the pixels' y (H, 1) and x (1, W)."""
-    height, width = images.shape[-2:]
-    y = torch.arange(height, dtype=images.dtype, device=images.device)
-    x = torch.arange(width, dtype=images.dtype, device=images.device)
+    y, x = (torch.arange(size, dtype=images.dtype, device=images.device) for size in size_of(images))
     return y[:, None], x[None, :]
 
 
 def sample(images: Tensor, y: Tensor, x: Tensor, padding: str) -> Tensor:
-    """Return images (N, C, H, W) read at positions y and x (N, H, W) in pixels, by bilinear interpolation.
+    """Return images (N, C, H, W) read at rows y and columns x (N, H, W), in pixels, by bilinear interpolation.
 
-    Args:
-        images: what is read.
-        y: rows, 0 at the centre of the first pixel.
-        x: columns, likewise.
-        padding: "border", the nearest pixel, or "reflection" about the outer pixels' centres.
+    Row 0 is the centre of the first pixel. Padding is "border", the nearest pixel, or "reflection" about the outer
+    pixels' centres.
     """
-    height, width = images.shape[-2:]
+    height, width = size_of(images)
     x, y = torch.broadcast_tensors(2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1)
     grid = torch.stack((x, y), dim=-1).expand(len(images), -1, -1, -1)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=True)
@@ -50,12 +49,10 @@ def sample(images: Tensor, y: Tensor, x: Tensor, padding: str) -> Tensor:
 
 def zoom(images: Tensor, factor: float) -> Tensor:
     """Return images (N, C, H, W) enlarged about their centre by factor >= 1, cropped to their size."""
-    height, width = images.shape[-2:]
-    y, x = pixels(images)
-    middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
-    return sample(
-        images, (middle_y + (y - middle_y) / factor)[None], (middle_x + (x - middle_x) / factor)[None], "border"
-    )
+    middles = ((size - 1) / 2 for size in size_of(images))
+    places = zip(middles, pixels(images), strict=True)
+    y, x = ((middle + (place - middle) / factor)[None] for middle, place in places)
+    return sample(images, y, x, "border")
 
 
 def resize(layer: Tensor, size: tuple[int, int], *, antialias: bool = True) -> Tensor:
@@ -68,7 +65,7 @@ def resize(layer: Tensor, size: tuple[int, int], *, antialias: bool = True) -> T
 def spread(radius: int, step: float) -> Tensor:
     """Return the matrix (2 r + 1, 2 radius + 1) that sets a kernel's taps step pixels apart, r = ceil(radius * step).
 
-    Column d holds the tap at d - radius; its weight goes to the two pixels beside (d - radius) * step.
+    Column d holds the tap at d - radius; its weight goes to the two pixels nearest to (d - radius) * step.
     """
     taps = torch.arange(-radius, radius + 1, dtype=torch.float64) * step
     reach = -int(-radius * step // 1)
@@ -80,30 +77,6 @@ def gaussian(sigma: float, radius: int) -> Tensor:
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2) if radius else torch.ones(1, dtype=torch.float64)
     return weights / weights.sum()
-
-
-def band(kernel: Tensor, size: int, boundary: str) -> Tensor:
-    """Return the matrix (size, size) that convolves with a symmetric kernel of odd length.
-
-    Args:
-        kernel: weights.
-        size: pixels of the axis.
-        boundary: "nearest" repeats the outer pixel, "reflect" mirrors the image with it.
-    """
-    radius = len(kernel) // 2
-    index = torch.arange(size)[:, None] + torch.arange(-radius, radius + 1)  # (size, taps)
-    if boundary == "nearest":
-        index = index.clamp(0, size - 1)
-    else:
-        index = index % (2 * size)
-        index = torch.minimum(index, 2 * size - 1 - index)
-    matrix = torch.zeros(size, size, dtype=kernel.dtype)
-    return matrix.scatter_add_(1, index, kernel.expand(size, -1))
-
-
-def along_axes(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return rows @ image @ columns^T for each image (..., H, W)."""
-    return rows.to(images) @ images @ columns.to(images).T
 
 
 def variance_of(kernel: Tensor) -> float:
@@ -119,8 +92,24 @@ def smoothing(sigma: float, truncate: float, scale: float = 1.0) -> Tensor:
 
 
 def smooth(images: Tensor, kernel: Tensor, boundary: str) -> Tensor:
-    """Return images (..., H, W) convolved with a kernel (k,) along both axes; boundary as in `band`."""
+    """Return images (..., H, W) convolved with a symmetric kernel (k,), k odd, along both axes.
+
+    The boundary "nearest" repeats the outer pixel, "reflect" mirrors the image with it.
+    """
     if len(kernel) == 1:
         return images
-    rows, columns = (band(kernel, size, boundary) for size in images.shape[-2:])
-    return along_axes(images, rows, columns)
+    rows, columns = (_band(kernel, size, boundary).to(images) for size in size_of(images))
+    return rows @ images @ columns.T
+
+
+def _band(kernel: Tensor, size: int, boundary: str) -> Tensor:
+    """Return the matrix (size, size) that convolves."""
+    radius = len(kernel) // 2
+    index = torch.arange(size)[:, None] + torch.arange(-radius, radius + 1)  # (size, taps)
+    if boundary == "nearest":
+        index = index.clamp(0, size - 1)
+    else:
+        index = index % (2 * size)
+        index = torch.minimum(index, 2 * size - 1 - index)
+    matrix = torch.zeros(size, size, dtype=kernel.dtype)
+    return matrix.scatter_add_(1, index, kernel.expand(size, -1))

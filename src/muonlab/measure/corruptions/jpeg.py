@@ -40,8 +40,8 @@ TO_YCC = (
 def jpeg_compression(images: Tensor, severity: int, keys: Tensor) -> Tensor:
     """Round to 8 bits, encode and decode: luminance alone for one channel, luminance and 4:2:0 chroma for three.
 
-    The blocks are the format's, 8 pixels (of chroma, 16 pixels of the image) at any size; edges that are no multiple of
-    it are filled by repetition, and cut again.
+    The blocks are the format's, 8 pixels (of chroma, 16 pixels of the image) at any size; edges are padded to a
+    multiple of that by repetition, and cropped again.
     """
     return encode_decode(images, QUALITY[severity - 1])
 
@@ -66,7 +66,9 @@ def _halve_and_back(chroma: Tensor, quality: int) -> Tensor:
     height, width = chroma.shape[-2:]
     small = (math.ceil(height / 2), math.ceil(width / 2))
     halved = F.avg_pool2d(_fill(chroma, 2, 16), 2)
-    bias = 0.25 * (1 + torch.arange(halved.shape[-1], device=chroma.device) % 2)  # halves go down and up by turns
+    bias = 0.25 * (
+        1 + torch.arange(halved.shape[-1], device=chroma.device) % 2
+    )  # halves are rounded down and up alternately
     coded = _quantise((halved + bias).floor()[..., : small[0], :], CHROMINANCE, quality)[..., : small[1]]
     spread = F.interpolate(coded, scale_factor=2, mode="bilinear", align_corners=False)
     bias = 0.5 - torch.arange(spread.shape[-1], device=chroma.device) % 2 / 16

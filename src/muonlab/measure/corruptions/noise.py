@@ -1,6 +1,6 @@
 """Noise of a sensor: Gaussian, Poisson, salt and pepper.
 
-Constants of CIFAR-C (arXiv 1903.12261, create_c/make_cifar_c.py).
+Constants of CIFAR-C (arXiv 1903.12261, create_c/make_cifar_c.py). Noise has no lengths.
 """
 
 from functools import cache
@@ -17,25 +17,24 @@ LEVELS = 256
 
 
 def gaussian_noise(images: Tensor, severity: int, keys: Tensor) -> Tensor:
-    """Add independent normal noise to every number; no lengths."""
+    """Add independent normal noise to every number."""
     return images + GAUSSIAN[severity - 1] * normal(keys, 0, *images.shape[1:])
 
 
 def shot_noise(images: Tensor, severity: int, keys: Tensor) -> Tensor:
-    """Count photons: Poisson(photons * x) / photons; no lengths.
+    """Count photons: Poisson(photons * x) / photons.
 
     The count is the sum of two, whose rates are x's first and second eight bits, each drawn as the quantile of a
     uniform number: exact for x of 16 bits.
     """
-    photons = SHOT[severity - 1]
+    photons, shape = SHOT[severity - 1], images.shape[1:]
     levels = (images.contiguous() * LEVELS**2).round()
-    coarse, rest = levels // LEVELS, levels % LEVELS
-    counts = _poisson(coarse, photons / LEVELS, uniform(keys, 0, *images.shape[1:]))
-    return (counts + _poisson(rest, photons / LEVELS**2, uniform(keys, 1, *images.shape[1:]))) / photons
+    counts = _poisson(levels // LEVELS, photons / LEVELS, uniform(keys, 0, *shape))
+    return (counts + _poisson(levels % LEVELS, photons / LEVELS**2, uniform(keys, 1, *shape))) / photons
 
 
 def impulse_noise(images: Tensor, severity: int, keys: Tensor) -> Tensor:
-    """Replace a share of the numbers, each channel for itself, by 0 or 1 with equal chance; no lengths."""
+    """Replace a share of the numbers, independently per channel, by 0 or 1 with equal chance."""
     share = IMPULSE[severity - 1]
     chance = uniform(keys, 0, *images.shape[1:])
     return torch.where(chance < share / 2, 0.0, torch.where(chance > 1 - share / 2, 1.0, images))
@@ -44,9 +43,8 @@ def impulse_noise(images: Tensor, severity: int, keys: Tensor) -> Tensor:
 def _poisson(levels: Tensor, rate: float, chance: Tensor) -> Tensor:
     """Return the quantile at chance, in (0, 1), of the Poisson distribution with mean levels * rate."""
     table = _poisson_table(rate)
-    width = table.shape[1]
     found = torch.searchsorted(table.flatten().to(levels.device), levels + chance)
-    return found - levels * width
+    return found - levels * table.shape[1]
 
 
 @cache

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from muonlab.measure.corruptions.blur import smear
 from muonlab.measure.corruptions.draws import normal, uniform
-from muonlab.measure.corruptions.geometry import canvas, resize, scale_of, zoom
+from muonlab.measure.corruptions.geometry import canvas, resize, scale_of, size_of, zoom
 
 # Mean and standard deviation of the flakes' field, enlargement, threshold, radius and sigma of their fall, share of the
 # image that is not whitened
@@ -34,9 +34,8 @@ NUM_STARS = 4  # ours, on a square
 def snow(images: Tensor, severity: int, keys: Tensor) -> Tensor:
     """Whiten, and add falling flakes and their rotation by 180 degrees. Flakes and their fall are lengths."""
     mean, deviation, enlargement, threshold, radius, sigma, keep = SNOW[severity - 1]
-    height, width = images.shape[-2:]
     flakes = zoom(mean + deviation * normal(keys, 0, 1, *canvas(images)), enlargement)
-    flakes = resize(flakes.where(flakes >= threshold, 0).clamp_(max=1), (height, width))
+    flakes = resize(flakes.where(flakes >= threshold, 0).clamp_(max=1), size_of(images))
     angle = -(0.25 + 0.5 * uniform(keys, 1)) * math.pi
     flakes = smear(flakes, radius, sigma, angle)
     white = torch.maximum(images, 1.5 * grey(images) + 0.5)
@@ -46,10 +45,10 @@ def snow(images: Tensor, severity: int, keys: Tensor) -> Tensor:
 def frost(images: Tensor, severity: int, keys: Tensor) -> Tensor:
     """Add ice, weighted, to the image, weighted. The sizes of the ice are lengths.
 
-    The original crops photographs of frost. Here the ice is drawn: see `ice`.
+    The original crops photographs of frost; here the ice is drawn.
     """
     keep, amount = FROST[severity - 1]
-    layer = resize(ice(keys, *_layer_size(images)), (images.shape[2], images.shape[3]))
+    layer = resize(ice(keys, *_layer_size(images)), size_of(images))
     colour = images.new_tensor(ICE_COLOUR if images.shape[1] == 3 else (1.0,))
     return keep * images + amount * layer * colour[:, None, None]
 
@@ -57,8 +56,8 @@ def frost(images: Tensor, severity: int, keys: Tensor) -> Tensor:
 def ice(keys: Tensor, height: int, width: int) -> Tensor:
     """Return frost on glass (N, 1, height, width) in [0, 1].
 
-    Stars of six arms, as water's crystals grow, with side branches at 60 degrees that shorten towards the arms' ends,
-    over a thin veil of smooth noise. Dark between the stars, 0.15 on the mean: a bright texture would make up for the
+    Six-armed stars, as ice crystals grow, with side branches at 60 degrees that shorten towards the arms' ends, over a
+    thin veil of smooth noise. Dark between the stars, 0.15 on average: a bright texture would compensate for the
     image's loss of weight, and a higher severity could be nearer to the clean image.
     """
     side = min(height, width)
@@ -69,9 +68,8 @@ def ice(keys: Tensor, height: int, width: int) -> Tensor:
     layer = torch.zeros(len(keys), height, width, dtype=lots.dtype, device=keys.device)
     for star in range(num):
         top, left, turn, long = lots[:, star].unbind(1)
-        layer = torch.maximum(
-            layer, _star((y - top * height) / side, (x - left * width) / side, turn, 0.15 + 0.25 * long)
-        )
+        drawn = _star((y - top * height) / side, (x - left * width) / side, turn, 0.15 + 0.25 * long)
+        layer = torch.maximum(layer, drawn)
     veil = resize(uniform(keys, 1, 1, 5, 5), (height, width)) ** 2
     return (layer[:, None] + 0.12 * veil).clamp_(max=1)
 
@@ -92,7 +90,7 @@ def fog(images: Tensor, severity: int, keys: Tensor) -> Tensor:
     amount, decay = FOG[severity - 1]
     height, width = _layer_size(images)
     layer = plasma(keys, max(height, width), decay)[:, None, :height, :width]
-    layer = resize(layer, (images.shape[2], images.shape[3]))
+    layer = resize(layer, size_of(images))
     brightest = images.amax((1, 2, 3), keepdim=True)
     return (images + amount * layer) * brightest / (brightest + amount)
 
@@ -140,4 +138,4 @@ def grey(images: Tensor) -> Tensor:
 
 
 def _layer_size(images: Tensor) -> tuple[int, int]:
-    return canvas(images) if scale_of(images) < 1 else (images.shape[2], images.shape[3])
+    return canvas(images) if scale_of(images) < 1 else size_of(images)

@@ -5,7 +5,7 @@ answers it, `outline` what is to come, and `analyse` what the result means. `ins
 """
 
 from muonlab.studies.checkpoints.analysis import analyse
-from muonlab.studies.checkpoints.models import OUT, Inspection, ask, check, describe, inspect, summary, taps
+from muonlab.studies.checkpoints.models import OUT, Inspection, ask, check, inspect, summary, taps
 from muonlab.studies.checkpoints.plan import KEYS, STUDY, Asked, begin, job, jobs_of, outline, plan, trials
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "ask",
     "begin",
     "check",
-    "describe",
     "inspect",
     "job",
     "jobs_of",

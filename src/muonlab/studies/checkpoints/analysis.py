@@ -59,10 +59,11 @@ def analyse(folder: Path) -> Findings:
         ("Data and settings", sources(found)),
         ("What the words mean", (definitions(f"{TERMS}\n{MEASURES}", ORDER),)),
     )
+    first, rivals = found.first.name, found.names()
     question = (
-        f"Are the features of {found.first.name} more robust and more transferable than those of {found.names()}?"
+        f"Are the features of {first} more robust and more transferable than those of {rivals}?"
         if found.rivals
-        else f"How robust and how transferable are the features of {found.first.name}?"
+        else f"How robust and how transferable are the features of {first}?"
     )
     notices = []
     if not found.cases:

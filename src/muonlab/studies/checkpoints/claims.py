@@ -5,32 +5,32 @@ where both saw the same: that says how sure the difference between these two is,
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import fmean
 
 from muonlab.stats.results import Estimate
 from muonlab.studies.checkpoints.config import Measure
-from muonlab.studies.checkpoints.readings import Inspected, Net
+from muonlab.studies.checkpoints.readings import InspectionFound, Net
 from muonlab.studies.features.claims import CLAIMS as OF_FEATURES
 from muonlab.studies.features.nets import CLEAN
 from muonlab.study.compare import by_seed
 from muonlab.study.judge import Judged, judge
-from muonlab.study.study import Case, Claim, Found, Quantity, Values
+from muonlab.study.study import Case, Claim, Values
 
-Measured = Callable[[Found[Inspected], Case, str, str, object], Values]
+Measured = Callable[[InspectionFound, Case, str, str, object], Values]
 
 
-def _corrupted(found: Found[Inspected], case: Case, group: str, rival: str, state: object) -> Values:
+def _corrupted(found: InspectionFound, case: Case, group: str, rival: str, state: object) -> Values:
     nets = [net for net in found.runs.nets[group] if net.accuracy]
     if found.runs.has_one_each(group, rival):
         return by_seed(hits for net in nets for hits in net.corrupted_by_example)
     return by_seed(net.corrupted_accuracy for net in nets)
 
 
-def _margins(found: Found[Inspected], case: Case, group: str, rival: str, state: object) -> Values:
-    layers = found.runs.sighted(group, rival)
+def _margins(found: InspectionFound, case: Case, group: str, rival: str, state: object) -> Values:
+    layers, nets = found.runs.sighted(group, rival), found.runs.nets[group]
     if not layers:
         return None
-    nets = found.runs.nets[group]
     if not found.runs.has_one_each(group, rival):
         return by_seed(net.margin("by_norm", CLEAN, layers) for net in nets)
     rows = [(nets[0].layers[layer].get("margins_by_example") or {}).get("by_norm") or [] for layer in layers]
@@ -38,15 +38,15 @@ def _margins(found: Found[Inspected], case: Case, group: str, rival: str, state:
     return by_seed(fmean(value or 0.0 for value in each) for each in zip(*rows, strict=True))
 
 
-def _transferred(found: Found[Inspected], case: Case, group: str, rival: str, state: object) -> Values:
+def _transferred(found: InspectionFound, case: Case, group: str, rival: str, state: object) -> Values:
     probed = [net.transfer for net in found.runs.nets[group] if net.transfer]
     if found.runs.has_one_each(group, rival):
         return by_seed(hit for each in probed for hit in each["by_example"])
     return by_seed(each["accuracy"] for each in probed)
 
 
-def _ranks(found: Found[Inspected], case: Case, group: str, rival: str, state: object) -> Values:
-    nets = [net for net in found.runs.nets[group] if net.layers and all("raw" in layer for layer in net.layers)]
+def _ranks(found: InspectionFound, case: Case, group: str, rival: str, state: object) -> Values:
+    nets = [net for net in found.runs.nets[group] if net.has_ranks]
     if nets and found.runs.has_one_each(group, rival):
         return _rank_estimate(nets[0])
     return by_seed(net.rank() for net in nets)
@@ -58,7 +58,7 @@ def _rank_estimate(net: Net) -> Estimate:
     The interval of a mean is not wider than the mean of the intervals: the error is on the safe side.
     """
     bounds = [layer.get("effective_rank_interval") for layer in net.layers]
-    number = min((layer["num_examples"] for layer in net.layers), default=0)
+    number = min(layer["num_examples"] for layer in net.layers)
     if not all(bounds):
         return Estimate(net.rank(), None, None, 0.95, number, "a layer has no interval")
     lower, upper = (fmean(each[side] for each in bounds if each) for side in (0, 1))
@@ -68,8 +68,7 @@ def _rank_estimate(net: Net) -> Estimate:
 def _claim(letter: str, values: Measured, words: str = "") -> Claim:
     """Return the claim of the study of features in its first quantity, measured on models."""
     claim = next(claim for claim in OF_FEATURES if claim.letter == letter)
-    their = claim.quantities[0]
-    quantity = Quantity(their.key, their.name, their.unit, values, their.kind, their.short)
+    quantity = replace(claim.quantities[0], values=values, is_asked=lambda case, state: True)
     return Claim(letter, claim.title, words or claim.words, (quantity,))
 
 
@@ -82,8 +81,8 @@ CLAIMS: dict[Measure, Claim] = {
 }
 
 
-def judged(found: Found[Inspected]) -> list[Judged]:
-    """Return every claim that was measured. Of one checkpoint per group the answer is none to the question."""
+def judged(found: InspectionFound) -> list[Judged]:
+    """Return every claim that was measured."""
     if not found.cases:
         return []
     return [judge(found, claim) for measure, claim in CLAIMS.items() if measure in found.runs.asked.measures]

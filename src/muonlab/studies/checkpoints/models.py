@@ -7,15 +7,15 @@ Example:
 
 import difflib
 import glob
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from muonlab.data.sources import existing
 from muonlab.jobs import local, store
-from muonlab.jobs.files import StudyError, read_json, write_json
+from muonlab.jobs.files import StudyError, write_json
 from muonlab.report.findings import Verdict
 from muonlab.studies.checkpoints.analysis import analyse
 from muonlab.studies.checkpoints.plan import (
@@ -23,7 +23,7 @@ from muonlab.studies.checkpoints.plan import (
     OF_GROUPS,
     STUDY,
     Asked,
-    Known,
+    Described,
     Named,
     begin,
     is_setting,
@@ -75,7 +75,7 @@ def inspect(
         transfer: data of other classes, for a linear probe.
         taps: patterns of the names of the modules whose outputs are hidden states; () chooses.
         out: folder of the inspection. The same again is read from there.
-        device: where the nets of checkpoints run; modules run where they are.
+        device: where the nets of checkpoints run; modules run where they are, in eval mode.
         settings: examples=PATH, mean=[...], colors=[...] and all others of docs/inspect.md. A key with a dot is a dict:
             measure={"examples": 200}.
 
@@ -83,12 +83,23 @@ def inspect(
         ValueError: models, data or settings that do not fit; the message says what to do.
         StudyError: the folder cannot be used, or the measures failed.
     """
-    groups = {str(name): _listed(group) for name, group in models.items()}
+    groups = {str(name): list(own) if isinstance(own, list | tuple) else [own] for name, own in models.items()}
     own = {"data": data, "net": net, "measures": measures, "transfer": transfer, "taps": tuple(taps) or None}
-    given = _flat({**own, **settings})
+    given: dict[str, Any] = {}
+    for key, value in {**own, **settings}.items():
+        if isinstance(value, Mapping):
+            given |= {f"{key}.{inner}": each for inner, each in value.items()}
+        elif value is not None:
+            given[key] = value
     folder = Path(out)
     store.check(folder, STUDY)
-    paths = [isinstance(model, str | Path) for group in groups.values() for model in group]
+    paths = []
+    for name, group in groups.items():
+        for model in group or [None]:
+            paths.append(isinstance(model, str | Path))
+            if not paths[-1] and not hasattr(model, "named_modules"):
+                kind = f"a {type(model).__name__}" if group else "an empty list"
+                raise UsageError(f"models has {kind} for {name}; expected modules of torch or paths of checkpoints")
     if any(paths) and not all(paths):
         raise UsageError("models has both paths and modules; give either")
     if any(paths):
@@ -101,56 +112,17 @@ def inspect(
 
     from muonlab.report import page
 
-    return Inspection(
-        verdict=(findings := analyse(folder)).verdict,
-        report=page.write(findings, folder),
-        result=store.Results(folder)[job(asked).id],
-    )
-
-
-def _listed(group: Any) -> list[Any]:
-    return list(group) if isinstance(group, list | tuple) else [group]
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings without those that are None, and with {"examples": 9} under measure as measure.examples."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            found |= {f"{key}.{inner}": each for inner, each in value.items()}
-        elif value is not None:
-            found[key] = value
-    return found
+    findings = analyse(folder)
+    return Inspection(findings.verdict, page.write(findings, folder), store.Results(folder)[job(asked).id])
 
 
 # -- checkpoints -----------------------------------------------------------------------------------
 
 
-def describe(path: str) -> Known:
-    """Return what a checkpoint holds.
-
-    Raises:
-        ValueError: the file is no checkpoint, or the folder's config.json is broken.
-    """
-    from muonlab.studies.checkpoints.work import checkpoints
-
-    found = checkpoints.describe(path)[0]
-    if found.kind == "huggingface":
-        try:
-            held = read_json(found.place / "config.json")
-        except StudyError as error:
-            raise UsageError(f"{error}; expected the config.json that save_pretrained writes") from error
-        if not isinstance(held, dict):
-            raise UsageError(f"{path}/config.json is not a JSON object; expected what save_pretrained writes")
-    return Known(found.sha256, found.num_members, found.kind, found.family, found.measuring)
-
-
 def _plan(groups: Sequence[Named], given: Mapping[str, Any]) -> Asked:
-    """Return what is asked of checkpoints, whose data are there.
+    """Return what is asked of checkpoints, whose data are there."""
+    from muonlab.studies.checkpoints.work.checkpoints import describe
 
-    Raises:
-        ValueError: of files that are not there or are no checkpoints; UsageError otherwise.
-    """
     asked = plan(groups, given, describe)
     if asked.job.data.kind != "study":
         named = asked.job.data.model_dump(include={"source", "test", "examples", "examples_test", "transfer_source"})
@@ -160,25 +132,37 @@ def _plan(groups: Sequence[Named], given: Mapping[str, Any]) -> Asked:
     return asked
 
 
+@contextmanager
+def _as_usage() -> Iterator[None]:
+    """Raise UsageError for any ValueError: nets, weights or data that do not fit are a mistake in the command."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def check(asked: Asked, folder: Path) -> None:
     """Build and call the first model of each group, unless the job is done: most mistakes show before it begins.
 
     Raises:
         UsageError: nets, weights or data that do not fit.
     """
-    if _is_done(asked, folder):
-        return
-    from muonlab.studies.checkpoints.work import job as work
-
-    try:
-        for group in work.candidates(asked.job, []):
-            work.ready(group, group.members[0].load(), "cpu")
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    if job(asked).id not in store.Results(folder):
+        taps(asked)
 
 
-def _is_done(asked: Asked, folder: Path) -> bool:
-    return job(asked).id in store.Results(folder)
+def taps(asked: Asked) -> list[tuple[str, str, tuple[int, ...], bool]]:
+    """Return group, name, shape of the output for one example, and whether it is a tap, of every module.
+
+    Raises:
+        UsageError: nets, weights or data that do not fit.
+    """
+    from muonlab.studies.checkpoints.work.job import tap_table
+
+    with _as_usage():
+        return tap_table(asked.job)
 
 
 def summary(asked: Asked) -> str:
@@ -194,20 +178,6 @@ def summary(asked: Asked) -> str:
     ]
     examples = f"{job.measuring.examples} test examples at most"
     return "\n".join([*groups, f"{', '.join(job.measures)}, on {source} ({data.kind}), {examples}"])
-
-
-def taps(asked: Asked) -> list[tuple[str, str, tuple[int, ...], bool]]:
-    """Return group, name, shape of the output for one example, and whether it is a tap, of every module.
-
-    Raises:
-        UsageError: nets or data that do not fit.
-    """
-    from muonlab.studies.checkpoints.work.job import tap_table
-
-    try:
-        return tap_table(asked.job)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def _run(asked: Asked, folder: Path, device: str) -> None:
@@ -231,24 +201,17 @@ def _plan_modules(groups: Mapping[str, Sequence[Any]], given: dict[str, Any]) ->
 
     modules = {f"{name} {k}": net for name, group in groups.items() for k, net in enumerate(group)}
     named = [Named(name, tuple(f"{name} {k}" for k in range(len(group)))) for name, group in groups.items()]
-    return plan(named, given, lambda path: Known(digest(modules[path])))
+    return plan(named, given, lambda path: Described(path, digest(modules[path])))
 
 
 def _measure_modules(asked: Asked, groups: Mapping[str, Sequence[Any]], folder: Path) -> None:
     """Measure in this process and keep the result as a job's; one that is there is kept."""
-    from muonlab.studies.checkpoints.work.measuring import inspect_models
+    from muonlab.studies.checkpoints.work.job import inspect_modules
 
-    is_done, one, own = _is_done(asked, folder), job(asked), asked.job.groups[0]
+    is_done, one = job(asked).id in store.Results(folder), job(asked)
     begin(asked, folder)
     if not is_done:
-        result = inspect_models(
-            groups,
-            asked.job.data,
-            measures=asked.job.measures,
-            measuring=asked.job.measuring,
-            taps=own.taps,
-            pool=own.pool,
-        )
+        result = inspect_modules(asked.job, groups)
         store.add(folder, one)
         write_json(folder / one.id / "result.json", result)
 
@@ -264,12 +227,8 @@ def ask(words: Sequence[str], also: Sequence[str] = ()) -> tuple[Asked, dict[str
     """
     groups, given = split(words, also)
     others = {key: given.pop(key) for key in also if key in given}
-    try:
+    with _as_usage():
         return _plan(groups, given), others
-    except UsageError:
-        raise
-    except ValueError as error:  # of a file that is no checkpoint, or not there
-        raise UsageError(str(error)) from error
 
 
 def split(words: Sequence[str], also: Iterable[str] = ()) -> tuple[list[Named], Settings]:
@@ -304,8 +263,7 @@ def _is_group(key: str, paths: Sequence[str]) -> bool:
     if any(path.endswith(SAVED) for path in paths):
         return True
     is_near = bool(difflib.get_close_matches(key.lower(), KEYS, n=1, cutoff=0.75))
-    is_there = any("/" in path or Path(path).expanduser().exists() or glob.glob(path) for path in paths)
-    return not is_near and is_there
+    return not is_near and any("/" in path or Path(path).expanduser().exists() or glob.glob(path) for path in paths)
 
 
 def expanded(paths: Iterable[str]) -> tuple[str, ...]:

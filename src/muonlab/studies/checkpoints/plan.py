@@ -1,10 +1,10 @@
-"""The request for an inspection: which checkpoints, in which groups, on what data and how much of it."""
+"""The request for an inspection: which checkpoints, in which groups, on what data and how much of it. No torch."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, fingerprint, read_json
@@ -12,6 +12,7 @@ from muonlab.jobs.job import Job
 from muonlab.studies.checkpoints.config import (
     ROLES,
     Checkpoint,
+    Data,
     Group,
     Images,
     Inspect,
@@ -19,6 +20,7 @@ from muonlab.studies.checkpoints.config import (
     Read,
     StudyData,
     Texts,
+    lacking,
 )
 from muonlab.studies.features.config import Family, Measuring
 from muonlab.study.dotted import sources_here
@@ -28,47 +30,43 @@ from muonlab.study.study import NAMES
 
 STUDY = "inspect"
 TARGET = "muonlab.studies.checkpoints.work.job:run"
-MEASURES: tuple[Measure, ...] = get_args(Measure)
 SOURCES = {"source", "test", "transfer_source", "examples", "examples_test", "tokenizer"}  # that may be paths
 OF_GROUPS = ("net", "taps", "pool")  # for all groups or, as net.NAME, for one
 OF_IMAGES, OF_TEXTS = (fields(model, "kind", "source", "transfer_source") for model in (Images, Texts))
 _MEASURES = tuple(f"measure.{field}" for field in fields(Measuring, "path_examples", "path_severity"))
 _WHAT = ("data", "transfer", "measures", "names", "colors")
 KEYS = tuple(dict.fromkeys((*_WHAT, *OF_GROUPS, *OF_IMAGES, *OF_TEXTS, *_MEASURES)))  # two kinds of data share some
-ARRAYS = (".zip", ".npz", ".gz")  # endings of files of images
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of a checkpoint without its net.
+class Described:
+    """What a path holds, as far as it is known without a net."""
 
-    Attributes:
-        sha256, num_members, kind, family, measuring: see `muonlab.studies.checkpoints.work.checkpoints.Described`.
-    """
-
-    sha256: str
+    path: str
+    sha256: str  # `muonlab.studies.checkpoints.work.checkpoints.digest`
+    # A .safetensors of one model or of several, stacked, as the feature study writes; a file of torch.save; a folder.
+    kind: Literal["model", "population", "torch", "huggingface"] = "model"
     num_members: int = 1
-    kind: str = "model"
-    family: Family | None = None
-    measuring: Measuring | None = None
+    num_bytes: int = 0  # of one member
+    family: Family | None = None  # net and data of the feature study that wrote it
+    measuring: Measuring | None = None  # how much that study measures
+
+    @property
+    def place(self) -> Path:
+        """The path, with the home folder in place of ~."""
+        return Path(self.path).expanduser()
 
 
-Described = Mapping[str, Known]  # by path
+Known = Mapping[str, Described]  # by path
 
 
 @dataclass(frozen=True)
 class Asked:
-    """An inspection as it was asked for.
+    """An inspection as it was asked for."""
 
-    Attributes:
-        job: all that decides the result.
-        settings: as given, key -> values; "models" are the words that name the checkpoints.
-        num_nets: that are measured; a file may hold several.
-    """
-
-    job: Inspect
-    settings: Settings
-    num_nets: int
+    job: Inspect  # all that decides the result
+    settings: Settings  # as given; "models" are the words that name the checkpoints
+    num_nets: int  # that are measured; a file may hold several
 
 
 @dataclass(frozen=True)
@@ -79,10 +77,7 @@ class Named:
     paths: tuple[str, ...]
 
 
-# -- what is asked ---------------------------------------------------------------------------------
-
-
-def plan(groups: Sequence[Named], settings: Mapping[str, Any], describe: Callable[[str], Known]) -> Asked:
+def plan(groups: Sequence[Named], settings: Mapping[str, Any], describe: Callable[[str], Described]) -> Asked:
     """Return the inspection of checkpoints.
 
     Args:
@@ -102,19 +97,19 @@ def plan(groups: Sequence[Named], settings: Mapping[str, Any], describe: Callabl
         given[key] = as_texts(key, value)
     chosen = Chosen("none", given, given)
     known = {path: describe(path) for group in groups for path in group.paths}
-    data = _data(chosen, known)
-    named = _named(groups, chosen)
-    checkpoints = [
-        _group(each, color, chosen, known) for each, color in zip(named, _colors(chosen, groups), strict=True)
-    ]
-    _check_owners(given, checkpoints)
-    _check_differ(checkpoints)
+    data, made = _data(chosen, known), _groups(groups, chosen, known)
+    # As much as the study of the weights measured, but for what is given.
+    of_study = None if "data" in given else next((each.measuring for each in known.values() if each.measuring), None)
+    sizes = {**(of_study.model_dump() if of_study else {}), **chosen.fields(Measuring, "measure.")}
+    every: tuple[Measure, ...] = get_args(Measure)
     config = {
-        "groups": checkpoints,
+        "groups": made,
         "data": data,
-        "measures": _measures(chosen, data),
-        "measuring": _measuring(chosen, known),
-        "read": _read(data, checkpoints),
+        "measures": chosen.names("measures", every, "measure")
+        if "measures" in given
+        else [name for name in every if name not in lacking(data)],
+        "measuring": make(Measuring, sizes, "measure."),
+        "read": _read(data, made),
     }
     models = [f"{group.name}={','.join(group.paths)}" if group.name else group.paths[0] for group in groups]
     num_nets = sum(known[path].num_members for group in groups for path in group.paths)
@@ -127,54 +122,41 @@ def is_setting(key: str) -> bool:
     return key in KEYS or bool(owner in OF_GROUPS and dot and name)
 
 
-def _measures(chosen: Chosen, data: Images | Texts | StudyData) -> Sequence[str]:
-    """Return those given, or all for which there is data."""
-    lacks: dict[str, str] = {}
-    if isinstance(data, Texts) and data.examples is None:
-        lacks["margins"] = "examples=PATH: labelled texts"
-    if not isinstance(data, StudyData) and data.transfer_source is None:
-        lacks["transfer"] = "transfer=PATH: data of other classes"
-    for name in chosen.given.get("measures", ()):
-        check_name("measure", name, MEASURES)
-        if name in lacks:
-            raise UsageError(f"measures has {name}, which needs {lacks[name]}; give it, or leave {name} out")
-    return chosen.once("measures") or [name for name in MEASURES if name not in lacks]
-
-
-def _measuring(chosen: Chosen, known: Described) -> Measuring:
-    """Return how much is measured: as much as the study of the weights did, but for what is given."""
-    of_study = None if "data" in chosen.given else next((e.measuring for e in known.values() if e.measuring), None)
-    start = of_study.model_dump() if of_study else {}
-    return make(Measuring, {**start, **chosen.fields(Measuring, "measure.")}, "measure.")
-
-
 # -- groups ----------------------------------------------------------------------------------------
 
 
-def _group(named: Named, color: str | None, chosen: Chosen, known: Described) -> Group:
-    config: dict[str, Any] = {
-        "name": named.name,
-        "color": color,
-        "checkpoints": [Checkpoint(path=path, sha256=known[path].sha256) for path in named.paths],
-    }
-    for key in OF_GROUPS:
-        for own in (key, f"{key}.{named.name}"):  # that of one group goes before that of all
-            if own in chosen.given:
-                config[key] = chosen.given[own] if key == "taps" else chosen.one(own)
-    return make(Group, config)
+def _groups(groups: Sequence[Named], chosen: Chosen, known: Known) -> list[Group]:
+    named, colors = _named(groups, chosen), _one_each("colors", groups, chosen) or [None] * len(groups)
+    for key in chosen.given:
+        owner, dot, name = key.partition(".")
+        if dot and owner in OF_GROUPS:
+            check_name("group", name, [group.name for group in named])
+    for color in filter(None, colors):
+        if not re.fullmatch("#[0-9a-fA-F]{6}", color) and color not in ROLES:
+            raise UsageError(f"colors={color} is not valid; expected #rrggbb or one of {', '.join(ROLES)}")
+    made = []
+    for group, color in zip(named, colors, strict=True):
+        checkpoints = [Checkpoint(path=path, sha256=known[path].sha256) for path in group.paths]
+        config = {"name": group.name, "color": color and color.lower(), "checkpoints": checkpoints}
+        for key in OF_GROUPS:
+            for own in (key, f"{key}.{group.name}"):  # that of one group goes before that of all
+                if own in chosen.given:
+                    config[key] = chosen.given[own] if key == "taps" else chosen.one(own)
+        made.append(make(Group, config))
+    _check_differ(made)
+    return made
 
 
 def _named(groups: Sequence[Named], chosen: Chosen) -> list[Named]:
-    """Return the groups with names that differ."""
-    if "names" in chosen.given:
-        names = _one_each("names", groups, chosen)
+    """Return the groups with names: those given, else by the first way to name them that tells them apart."""
+    if names := _one_each("names", groups, chosen):
         return [replace(group, name=name) for group, name in zip(groups, names, strict=True)]
-    ways = (
-        [_optimizer(Path(group.paths[0])) or Path(group.paths[0]).stem for group in groups],
-        [Path(group.paths[0]).resolve().parent.name for group in groups],
+    first = [Path(group.paths[0]) for group in groups]
+    for way in (
+        [_optimizer(path) or path.stem for path in first],
+        [path.resolve().parent.name for path in first],
         [group.paths[0] for group in groups],
-    )
-    for way in ways:
+    ):
         own = [group.name or name for group, name in zip(groups, way, strict=True)]
         if len(set(own)) == len(own):
             return [replace(group, name=name) for group, name in zip(groups, own, strict=True)]
@@ -189,40 +171,24 @@ def _optimizer(path: Path) -> str | None:
         return None
 
 
-def _colors(chosen: Chosen, groups: Sequence[Named]) -> list[str | None]:
-    if "colors" not in chosen.given:
-        return [None] * len(groups)
-    colors = _one_each("colors", groups, chosen)
-    for color in colors:
-        if not re.fullmatch("#[0-9a-fA-F]{6}", color) and color not in ROLES:
-            raise UsageError(f"colors={color} is not valid; expected #rrggbb or one of {', '.join(ROLES)}")
-    return [color.lower() for color in colors]
-
-
 def _one_each(key: str, groups: Sequence[Named], chosen: Chosen) -> list[str]:
-    values = chosen.given[key]
-    if len(values) != len(groups):
+    """Return the values of a setting that has one for each group; none where it is not given."""
+    values = chosen.given.get(key, [])
+    if key in chosen.given and len(values) != len(groups):
         raise UsageError(f"{key} has {len(values)} values for {len(groups)} groups; expected one for each")
     return values
 
 
-def _check_owners(given: Iterable[str], groups: Sequence[Group]) -> None:
-    for key in given:
-        owner, dot, name = key.partition(".")
-        if dot and owner in OF_GROUPS:
-            check_name("group", name, [group.name for group in groups])
-
-
 def _check_differ(groups: Sequence[Group]) -> None:
     """Raise UsageError where two groups hold one model, which would be compared with itself."""
-    seen: dict[tuple[Any, ...], str] = {}
+    seen: dict[tuple[Any, ...], tuple[str, str]] = {}
     for group in groups:
         for each in group.checkpoints:
-            place = f"{each.path} of {group.name}"
-            first = seen.setdefault((each.sha256, group.net, group.taps, group.pool), place)
-            if not first.endswith(f" of {group.name}"):
+            own = group.name, f"{each.path} of {group.name}"
+            name, place = seen.setdefault((each.sha256, group.net, group.taps, group.pool), own)
+            if name != group.name:
                 raise UsageError(
-                    f"{first} and {place} have the same weights: they are one model; leave one of them out"
+                    f"{place} and {own[1]} have the same weights: they are one model; leave one of them out"
                 )
 
 
@@ -232,35 +198,30 @@ def _check_differ(groups: Sequence[Group]) -> None:
 def is_images(source: str) -> bool:
     """Return whether a source is one of images, as `muonlab.data.images.load` takes it, and not a text."""
     path = Path(source)
-    is_array = path.suffix.lower() in ARRAYS or "idx" in path.name.lower()
+    is_array = path.suffix.lower() in (".zip", ".npz", ".gz") or "idx" in path.name.lower()
     return source == "digits" or path.expanduser().is_dir() or is_array
 
 
-def _data(chosen: Chosen, known: Described) -> Images | Texts | StudyData:
+def _data(chosen: Chosen, known: Known) -> Data:
     of_data = [key for key in chosen.given if key in (*OF_IMAGES, *OF_TEXTS, "transfer")]
     if "data" not in chosen.given and "examples" not in chosen.given:
         return _study_data(of_data, [each.family for each in known.values()])
-    source = chosen.one("data") if "data" in chosen.given else None
-    model, keys = (Images, OF_IMAGES) if source and is_images(source) else (Texts, OF_TEXTS)
+    source, transfer = (chosen.one(key) if key in chosen.given else None for key in ("data", "transfer"))
+    is_picture = source is not None and is_images(source)
     for key in of_data:
-        if key not in (*keys, "transfer"):
-            kind = "images" if model is Images else "a text"
+        if key not in (*(OF_IMAGES if is_picture else OF_TEXTS), "transfer"):
+            kind = "images" if is_picture else "a text"
             raise UsageError(f"{key} has no effect: data={source} is {kind}; leave it out")
-    transfer = chosen.one("transfer") if "transfer" in chosen.given else None
+    model = Images if is_picture else Texts
     data = make(model, {**chosen.fields(model), "source": source, "transfer_source": transfer})
-    if isinstance(data, Texts) and data.tokenizer is None:
-        _check_tokenizer(known)
-    return data
-
-
-def _check_tokenizer(known: Described) -> None:
-    """Raise UsageError where language models of Hugging Face's would silently read bytes."""
-    folders = [path for path, each in known.items() if each.kind == "huggingface"]
-    if folders and not any((Path(path).expanduser() / "tokenizer.json").is_file() for path in folders):
-        raise UsageError(
-            f"{folders[0]} has no tokenizer.json; give tokenizer=PATH, the tokenizer.json that the net was trained "
-            "with, or tokenizer=bytes for a net that reads bytes"
+    folders = [each for each in known.values() if each.kind == "huggingface"]
+    has_tokenizer = any((each.place / "tokenizer.json").is_file() for each in folders)
+    if isinstance(data, Texts) and data.tokenizer is None and folders and not has_tokenizer:
+        raise UsageError(  # bytes would be read without a word
+            f"{folders[0].path} has no tokenizer.json; give tokenizer=PATH, the tokenizer.json that the net was "
+            "trained with, or tokenizer=bytes for a net that reads bytes"
         )
+    return data
 
 
 def _study_data(of_data: list[str], families: Sequence[Family | None]) -> StudyData:
@@ -277,7 +238,7 @@ def _study_data(of_data: list[str], families: Sequence[Family | None]) -> StudyD
     return StudyData(family=first)
 
 
-def _read(data: Images | Texts | StudyData, groups: Iterable[Group]) -> list[Read]:
+def _read(data: Data, groups: Iterable[Group]) -> list[Read]:
     """Return the files and folders of the data, and of nets that stand in the current folder, as they are now."""
     held = (data.family.data if isinstance(data, StudyData) else data).model_dump(include=SOURCES)
     places = [place for place in held.values() if place is not None]
@@ -286,7 +247,7 @@ def _read(data: Images | Texts | StudyData, groups: Iterable[Group]) -> list[Rea
     return [Read(path=place, sha256=fingerprint(path)) for place, path in found.items() if path.exists()]
 
 
-# -- the job ---------------------------------------------------------------------------------------
+# -- the job, and the protocol of `muonlab.jobs.local.Study` ---------------------------------------
 
 
 def job(asked: Asked) -> Job:
@@ -297,11 +258,7 @@ def job(asked: Asked) -> Job:
 
 
 def begin(asked: Asked, folder: Path) -> None:
-    """Make the folder hold the request: its study.json. Earlier requests and their jobs stay.
-
-    Raises:
-        StudyError: the folder holds something else, or cannot be written.
-    """
+    """Write the request into study.json; raise StudyError where the folder holds something else."""
     store.create(folder, STUDY, "none", asked.settings, asked.job.model_dump(mode="json"))
 
 
@@ -312,8 +269,7 @@ def jobs_of(asked: Asked, results: Mapping[str, Any]) -> list[Job]:
 
 def outline(asked: Asked) -> list[tuple[str, float]]:
     """Return name and cost of the job."""
-    one = job(asked)
-    return [(one.name, one.cost)]
+    return [(one.name, one.cost) for one in jobs_of(asked, {})]
 
 
 def trials(asked: Asked) -> list[tuple[str, dict[str, Any]]]:

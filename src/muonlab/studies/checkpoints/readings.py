@@ -11,10 +11,10 @@ from muonlab.jobs import store
 from muonlab.jobs.files import StudyError
 from muonlab.jobs.job import JobRecord, identity
 from muonlab.report.findings import Column, Series
-from muonlab.studies.checkpoints import config as inspection
 from muonlab.studies.checkpoints.config import ROLES, Group, Inspect, StudyData
 from muonlab.studies.features.claims import of_probes, untrained
 from muonlab.studies.features.nets import Compared, Measured, Place, is_sighted, with_zeros
+from muonlab.studies.features.plan import title
 from muonlab.study.controls import Control
 from muonlab.study.study import Arm, Found, Rule, Test
 
@@ -23,41 +23,42 @@ DATA, GROUP = Column("data", "Data"), Column("group", "Group")
 
 @dataclass(frozen=True)
 class Net(Measured):
-    """One net, as measured.
-
-    Attributes:
-        group: whose it is.
-        checkpoint: path of its weights.
-        member: number among those of its file; None where the file holds one.
-        clean_by_example, corrupted_by_example: hit rate of every test example; the latter over all corruptions.
-        transfer: a linear probe on another task: accuracy, by_example, chance; None where it is not measured.
-    """
+    """One net, as measured: a row of `models` in result.json."""
 
     group: str
     checkpoint: str
-    member: int | None
-    clean_by_example: list[float]
-    corrupted_by_example: list[float]
-    transfer: dict[str, Any] | None
+    member: int | None = None  # number among those of its file; None where the file holds one
+    clean_by_example: list[float] = field(default_factory=list)  # hit rates
+    corrupted_by_example: list[float] = field(default_factory=list)  # hit rates over all corruptions
+    transfer: dict[str, Any] | None = None  # a linear probe on another task: accuracy, by_example, chance
+
+    @property
+    def has_ranks(self) -> bool:
+        """Whether the ranks of its layers are measured."""
+        return bool(self.layers) and all("raw" in layer for layer in self.layers)
+
+    @property
+    def numbers(self) -> dict[str, float | None]:
+        """The number of each measure; None where it is not measured."""
+        has_margins = bool(self.layers) and all(layer["margins"] for layer in self.layers)
+        return {
+            "clean": self.clean_accuracy,
+            "corrupted": self.corrupted_accuracy if self.accuracy else None,
+            "margin": self.margin("by_norm") if has_margins else None,
+            "rank": self.rank() if self.has_ranks else None,
+            "transfer": self.transfer["accuracy"] if self.transfer else None,
+        }
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """An inspection and its result, which is empty until the job is done.
-
-    Attributes:
-        asked: the job.
-        settings: as given.
-        record: of the job; None where it was never begun.
-        nets: by group, in the order asked for.
-        result: all of result.json.
-    """
+    """An inspection and its result, which is empty until the job is done."""
 
     asked: Inspect
     settings: Mapping[str, list[str]]
-    record: JobRecord | None
-    nets: dict[str, list[Net]] = field(default_factory=dict)
-    result: dict[str, Any] = field(default_factory=dict)
+    record: JobRecord | None  # of the job; None where it was never begun
+    nets: dict[str, list[Net]] = field(default_factory=dict)  # by group, in the order asked for
+    result: dict[str, Any] = field(default_factory=dict)  # all of result.json
 
     @property
     def data(self) -> str:
@@ -65,9 +66,7 @@ class Inspected:
         data = self.asked.data
         if isinstance(data, StudyData):
             return data.family.data.name
-        path = Path(data.source or getattr(data, "examples", None) or "data")
-        own = path.name.split(".")[0]
-        return path.parent.name if own in ("train", "test", "images") and path.parent.name else own
+        return title(data.source or getattr(data, "examples", None) or "data")
 
     def has_one_each(self, first: str, second: str) -> bool:
         """Return whether two groups are one net each, so that only test examples can give intervals."""
@@ -75,14 +74,9 @@ class Inspected:
 
     def sighted(self, group: str, rival: str) -> list[int]:
         """Return the layers of a group whose probes find something; where layers correspond, also the rival's."""
-        whose = [self.nets[name] for name in ((group, rival) if self.is_alike else (group,))]
+        whose = [self.nets[name] for name in ((group, rival) if self.place.is_alike else (group,))]
         layers, chance = range(len(self.nets[group][0].layers)), self.result["probe_chance"]
         return [layer for layer in layers if all(is_sighted(nets, layer, chance) for nets in whose)]
-
-    @property
-    def is_alike(self) -> bool:
-        """Whether all nets have the same layers."""
-        return self.place.is_alike
 
     @property
     def place(self) -> Place:
@@ -90,7 +84,10 @@ class Inspected:
         return Place(self.data, self.nets, self.result.get("chance"), self.asked.measuring.margin_severity)
 
 
-def compared(found: Found[Inspected]) -> Compared:
+InspectionFound = Found[Inspected]
+
+
+def compared(found: InspectionFound) -> Compared:
     """Return the groups as the sections of the study of features take them."""
     return Compared(
         arms=found.arms,
@@ -106,7 +103,7 @@ def compared(found: Found[Inspected]) -> Compared:
 # -- from a folder ---------------------------------------------------------------------------------
 
 
-def read(folder: Path) -> Found[Inspected]:
+def read(folder: Path) -> InspectionFound:
     """Return the inspection of a folder, and its result where it is done.
 
     Raises:
@@ -114,30 +111,27 @@ def read(folder: Path) -> Found[Inspected]:
     """
     file = store.read(folder)
     try:
-        asked = inspection.read(file.config)
+        asked = Inspect.model_validate(file.config)
     except ValidationError as error:
-        raise StudyError(
-            f"{folder / 'study.json'} is no inspection that this version of muonlab reads: {error.errors()[0]['msg']}"
-        ) from error
+        place, why = folder / "study.json", error.errors()[0]["msg"]
+        raise StudyError(f"{place} is not an inspection that this version of muonlab reads: {why}") from error
     own = identity(asked.model_dump(mode="json"))
     record = store.record(folder, own) if (folder / own / "config.json").exists() else None
-    if record is None or record.result is None:
-        return found_of(Inspected(asked, file.settings, record))
-    nets: dict[str, list[Net]] = {group.name: [] for group in asked.groups}
-    for row in record.result["models"]:
+    result = {} if record is None or record.result is None else record.result
+    nets: dict[str, list[Net]] = {group.name: [] for group in asked.groups} if result else {}
+    for row in result.get("models", ()):
         nets[row["group"]].append(_net(row))
-    return found_of(Inspected(asked, file.settings, record, nets, record.result))
+    return found_of(Inspected(asked, file.settings, record, nets, result))
 
 
-def found_of(runs: Inspected) -> Found[Inspected]:
+def found_of(runs: Inspected) -> InspectionFound:
     """Return what the engine compares."""
-    num_runs = max((len(nets) for nets in runs.nets.values()), default=0)
     done = (runs.record,) if runs.record is not None and runs.nets else ()  # what is not has a notice of its own
     return Found(
         runs=runs,
         arms=arms_of(runs.asked.groups),
         cases=(runs.place,) if runs.nets else (),
-        num_runs=num_runs,
+        num_runs=max((len(nets) for nets in runs.nets.values()), default=0),
         rule=Rule(_test),
         controls=tuple(_controls(runs)),
         records=done,
@@ -145,24 +139,16 @@ def found_of(runs: Inspected) -> Found[Inspected]:
     )
 
 
-def _test(found: Found[Inspected], case: Place, rival: str) -> Test:
+def _test(found: InspectionFound, case: Place, rival: str) -> Test:
     """Compare two nets over test examples, and groups by Welch's test over their checkpoints."""
     return "examples" if found.runs.has_one_each(found.first.label, rival) else "welch"
 
 
 def _net(row: dict[str, Any]) -> Net:
-    return Net(
-        clean_loss=row.get("clean_loss"),
-        clean_accuracy=row.get("clean_accuracy"),
-        accuracy=row.get("accuracy") or {},
-        layers=[with_zeros(layer) for layer in row.get("layers") or ()],
-        group=row["group"],
-        checkpoint=row["checkpoint"],
-        member=row.get("member"),
-        clean_by_example=row.get("clean_by_example") or [],
-        corrupted_by_example=row.get("corrupted_by_example") or [],
-        transfer=row.get("transfer"),
-    )
+    # A measure that was not asked for has no keys in a row.
+    known = {"accuracy": {}, **{key: value for key, value in row.items() if value is not None}}
+    layers = [with_zeros(layer) for layer in row.get("layers") or ()]
+    return Net(**{"clean_loss": None, "clean_accuracy": None, **known, "layers": layers})
 
 
 def _controls(runs: Inspected) -> list[Control]:
@@ -172,9 +158,6 @@ def _controls(runs: Inspected) -> list[Control]:
     if new and chance is not None:
         made.insert(0, untrained(runs.data, new["clean_accuracies"], chance, new["num_examples"]))
     return made
-
-
-# -- colours ---------------------------------------------------------------------------------------
 
 
 def arms_of(groups: Sequence[Group]) -> tuple[Arm, ...]:

@@ -1,18 +1,23 @@
 """Tables and figures of an inspection that the study of features does not have: claims, transfer, checkpoints."""
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
-from muonlab.report.findings import Axis, Column, Element, Figure, Record, Table, Value
+from muonlab.report.findings import Axis, Column, Element, Figure, Table, Value
 from muonlab.stats.effects import mean
 from muonlab.stats.results import Estimate
 from muonlab.studies.checkpoints.config import StudyData
-from muonlab.studies.checkpoints.readings import DATA, GROUP, Inspected, Net, compared
-from muonlab.studies.checkpoints.verdict import measures, over, single_rivals
+from muonlab.studies.checkpoints.readings import DATA, GROUP, Inspected, InspectionFound, Net, compared
+from muonlab.studies.checkpoints.verdict import NUMBERS, over, single_rivals
 from muonlab.study.judge import Judged
-from muonlab.study.sections import comparison_columns, comparison_values, forest, over_runs
-from muonlab.study.study import ALPHA, Found
+from muonlab.study.sections import (
+    comparison_columns,
+    comparison_values,
+    config_in_full,
+    environment,
+    forest,
+    over_runs,
+)
+from muonlab.study.study import ALPHA
 
 EXAMPLES = (
     "With one checkpoint per group the interval is over test examples, in pairs where both saw the same: (a) and (c) "
@@ -24,21 +29,20 @@ EXAMPLES = (
 )
 
 
-def claims(found: Found[Inspected], judged: Sequence[Judged]) -> tuple[Element, ...]:
+def claims(found: InspectionFound, judged: Sequence[Judged]) -> tuple[Element, ...]:
     """Return every comparison, drawn and in a table; none where nothing is compared."""
-    shown = [each for each in judged if each.comparisons]
+    shown = {f"({each.claim.letter}) {each.claim.quantities[0].short}": each.comparisons for each in judged}
+    shown = {title: pairs for title, pairs in shown.items() if pairs}
     if not shown:
         return ()
     first = found.first.name
-    titles = [f"({each.claim.letter}) {each.claim.quantities[0].short}" for each in shown]
     panels = tuple(
-        forest(found, title, [(f"minus {found.name(pair.rival)}", pair) for pair in each.comparisons])
-        for title, each in zip(titles, shown, strict=True)
+        forest(found, title, [(f"minus {found.name(pair.rival)}", pair) for pair in pairs])
+        for title, pairs in shown.items()
     )
-    caption = f"Difference, {first} minus each other group, with its 95% interval. " + (
-        EXAMPLES if single_rivals(found) else "Means over checkpoints (Welch); n of both."
-    )
-    axis = Axis(f"difference, {first} minus the other")
+    how = EXAMPLES if single_rivals(found) else "Means over checkpoints (Welch); n of both."
+    caption = f"Difference, {first} minus each other group, with its 95% interval. {how}"
+    figure = Figure("claims", "Differences", caption, Axis(f"difference, {first} minus the other"), Axis(""), panels)
     columns = (
         Column("claim", "Claim"),
         Column("rival", "Other"),
@@ -47,18 +51,17 @@ def claims(found: Found[Inspected], judged: Sequence[Judged]) -> tuple[Element, 
     )
     rows = tuple(
         (title, found.name(pair.rival), *comparison_values(pair)[:-1], over(pair).removeprefix("over "))
-        for title, each in zip(titles, shown, strict=True)
-        for pair in each.comparisons
+        for title, pairs in shown.items()
+        for pair in pairs
     )
     note = (
         f"Holm’s p is adjusted over the comparisons of a claim; a side is named where it is at most {ALPHA:g}. "
         "Intervals are 95%, each for itself."
     )
-    table = Table("comparisons", "Every comparison", columns, rows, note)
-    return Figure("claims", "Differences", caption, axis, Axis(""), panels), table
+    return figure, Table("comparisons", "Every comparison", columns, rows, note)
 
 
-def transfer(found: Found[Inspected]) -> tuple[Element, ...]:
+def transfer(found: InspectionFound) -> tuple[Element, ...]:
     """Return the accuracy of a linear probe on another task; none where it is not measured."""
     spread, rows = compared(found), []
     for name, nets in found.runs.nets.items():
@@ -85,7 +88,7 @@ def transfer(found: Found[Inspected]) -> tuple[Element, ...]:
     return (Table("transfer", "Accuracy of linear probes on another task", columns, tuple(rows), note),)
 
 
-def checkpoints(found: Found[Inspected]) -> tuple[Element, ...]:
+def checkpoints(found: InspectionFound) -> tuple[Element, ...]:
     """Return every net with its numbers; none where nothing is measured."""
     rows = tuple(_checkpoint(net) for nets in found.runs.nets.values() for net in nets)
     if not rows:
@@ -95,24 +98,20 @@ def checkpoints(found: Found[Inspected]) -> tuple[Element, ...]:
         Column("checkpoint", "Checkpoint"),
         Column("member", "Member", "count"),
         Column("clean_loss", "Clean loss", "number"),
-        Column("clean", "Clean accuracy", "accuracy"),
-        Column("corrupted", "Corrupted accuracy", "accuracy"),
-        Column("margin", "Margin / norm", "ratio"),
-        Column("rank", "Effective rank", "ratio"),
-        Column("transfer", "Linear probe on other data", "accuracy"),
+        *(Column(key, title, kind) for key, (title, _, kind) in NUMBERS.items()),
     )
     note = "Intervals: 95%, over the test examples. Member: of a file that holds several nets, counted from 0."
     return (Table("checkpoints", "Every checkpoint", columns, rows, note),)
 
 
 def _checkpoint(net: Net) -> tuple[Value, ...]:
-    own = measures(net)
     examples = {
         "clean": net.clean_by_example,
         "corrupted": net.corrupted_by_example,
         "transfer": (net.transfer or {}).get("by_example") or [],
     }
-    values = (_over_examples(value, examples[key]) if key in examples else value for key, value in own.items())
+    numbers = net.numbers.items()
+    values = (_over_examples(value, examples[key]) if key in examples else value for key, value in numbers)
     return net.group, net.checkpoint, net.member, net.clean_loss, *values
 
 
@@ -126,24 +125,18 @@ def _over_examples(accuracy: float | None, examples: list[float]) -> Estimate | 
     return Estimate(accuracy, max(found.lower, 0.0), min(found.upper, 1.0))
 
 
-# -- data and settings -----------------------------------------------------------------------------
-
-
-def sources(found: Found[Inspected]) -> tuple[Element, ...]:
+def sources(found: InspectionFound) -> tuple[Element, ...]:
     """Return the nets, what was read, and the settings in full."""
     runs = found.runs
-    shared = {} if runs.record is None else dict(runs.record.environment)
-    diff = shared.pop("uncommitted_diff", None)
-    notes = tuple((note,) for note in runs.result.get("notes", ()))
     words = [f"{key}={','.join(values)}" for key, values in runs.settings.items() if key != "models"]
     command = " ".join(("muonlab inspect", *runs.settings.get("models", ()), *words))
     records = (
-        Record(f"Config in full: {command}", _pretty(runs.asked.model_dump(mode="json"))),
-        *((Record("Environment of the job", _pretty(shared)),) if shared else ()),
-        *((Record("Uncommitted changes of the source", str(diff)),) if diff else ()),
+        config_in_full(command, runs.asked.model_dump(mode="json")),
+        *environment(() if runs.record is None else (runs.record,)),
     )
     if not found.cases:
         return records
+    notes = tuple((note,) for note in runs.result.get("notes", ()))
     read = Table("read", "What was read, and what was skipped", (Column("note", "Read, and skipped"),), notes)
     return (_nets(runs), *((read,) if notes else ()), *records)
 
@@ -169,7 +162,3 @@ def _nets(runs: Inspected) -> Table:
     )
     note = "Taps: the modules whose outputs are the hidden states, from the input up."
     return Table("nets", "Nets and data", columns, rows, note)
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False)

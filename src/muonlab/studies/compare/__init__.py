@@ -3,19 +3,13 @@
 `compare_optimizers` says what is asked; `begin`, `jobs_of`, `outline`, `trials` and `analyse` are those of every study.
 """
 
-from functools import partial
-
 from muonlab.studies.compare.analysis import analyse
-from muonlab.studies.compare.config import STUDY, Comparison
-from muonlab.studies.compare.jobs import outline, steps, trials
+from muonlab.studies.compare.config import STUDY, CompareStudy
+from muonlab.studies.compare.jobs import begin, jobs_of, outline, trials
 from muonlab.studies.compare.plan import OwnStudy, compare_optimizers
-from muonlab.study import folder
 
 VALIDATION_LOSS, TRAIN_LOSS, STEPS = "validation_loss", "train_loss", "steps"
 VALIDATION_ACCURACY, TEST_ACCURACY = "validation_accuracy", "test_accuracy"
-
-begin = partial(folder.begin, STUDY)
-jobs_of = partial(folder.jobs_of, steps)
 
 __all__ = [
     "STEPS",
@@ -24,7 +18,7 @@ __all__ = [
     "TRAIN_LOSS",
     "VALIDATION_ACCURACY",
     "VALIDATION_LOSS",
-    "Comparison",
+    "CompareStudy",
     "OwnStudy",
     "analyse",
     "begin",

@@ -1,29 +1,56 @@
 """From the results of a comparison to its findings. No torch, and nothing of the user's."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from muonlab.report.findings import Column, Findings, Text
+from muonlab.jobs.job import JobRecord
+from muonlab.report.findings import Column, Element, Findings, Kind, Text, Verdict
 from muonlab.stats.effects import difference
-from muonlab.stats.proportions import chance_limit, chance_limit_of_mean
-from muonlab.studies.compare.config import RESULTS_VERSION, Claimed, Comparison
-from muonlab.studies.compare.jobs import POLICY, steps
-from muonlab.studies.compare.sections import OWN, claims, curves, results, settings, verdict
+from muonlab.stats.tuned import Tuned
+from muonlab.studies.compare import switch
+from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy
+from muonlab.studies.compare.jobs import FINALISTS, FRESH, POLICY, by_point, finalists, mean, scores, steps, winner
+from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
+from muonlab.studies.compare.switch import Switch
 from muonlab.study import folder as folders
-from muonlab.study.controls import ERROR, Control, checks
+from muonlab.study.controls import ERROR, Control, at_chance, checks
 from muonlab.study.folder import Results
-from muonlab.study.judge import judge
-from muonlab.study.search import Searched, last_losses, mean_scores
+from muonlab.study.judge import Judged, judge
+from muonlab.study.search import Score, Searched
 from muonlab.study.sections import findings
-from muonlab.study.study import Claim, Found, Quantity, Rule, Step, Values
+from muonlab.study.space import Space
+from muonlab.study.study import Claim, Found, Quantity, Rule, Side, Step, Values
 from muonlab.study.tuning import tuning
 from muonlab.study.words import definitions
 
 RULE = Rule(test="welch")
 Member = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """How an arm was tuned by trials.
+
+    Attributes:
+        space: of its settings.
+        losses: of each trial, by seed; infinite where a run diverged.
+        again: trial -> losses with fresh seeds, of the best few; empty where they have not run yet.
+        winner: the trial with final runs; None where it is not known yet, or where all diverged.
+    """
+
+    space: Space
+    losses: Sequence[Sequence[float]]
+    again: Mapping[int, Sequence[float]]
+    winner: int | None
+
+    def tuned(self, finals: Mapping[int, float]) -> Tuned | None:
+        """Return the tuning with the losses of its final runs; None where there are none."""
+        if self.winner is None or not finals:
+            return None
+        return Tuned([mean(own) for own in self.losses], self.space.order, self.again, self.winner, finals)
 
 
 @dataclass(frozen=True)
@@ -33,96 +60,114 @@ class Runs:
     Attributes:
         asked: the study.
         finals: label -> final runs by seed.
-        searches: by label.
+        points: label -> settings of its final runs, as far as they were tuned.
+        searches: by label, by learning rate.
+        trials: by label, where arms are tuned by trials and theirs are done.
         shuffled: runs of the control.
         sizes: of the data and the net, such as num_test; empty where no final run is done.
-        steps: of the evaluations.
     """
 
-    asked: Comparison
+    asked: CompareStudy
     finals: Mapping[str, Mapping[int, Member]]
+    points: Mapping[str, Mapping[str, float]]
     searches: Mapping[str, Searched]
+    trials: Mapping[str, Trials]
     shuffled: tuple[Member, ...]
     sizes: Mapping[str, Any]
-    steps: tuple[int, ...]
 
     def ended(self, label: str) -> dict[int, Member]:
         """Return the final runs of an arm that have not diverged, by seed."""
         return {seed: run for seed, run in self.finals[label].items() if run["diverged_at"] is None}
 
+    def losses(self, label: str) -> dict[int, float]:
+        """Return the final validation losses of an arm by seed, infinite where a run diverged."""
+        return {
+            seed: math.inf if (last := run["validation_loss"][-1]) is None else last
+            for seed, run in self.finals[label].items()
+        }
 
-def gather(asked: Comparison, known: Sequence[Step], results: Results) -> Runs:
+
+def gather(asked: CompareStudy, known: Sequence[Step], results: Results) -> Runs:
     """Return what the results of the known jobs hold."""
     done = [(step, results[step.job.id]) for step in known if step.job.id in results]
-    finals: dict[str, dict[int, Member]] = {arm.label: {} for arm in asked.arms}
-    for step, result in done:
-        if step.role == "final":
-            own = {member["seed"]: member for member in result["members"] if member["seed"] < asked.seeds}
-            finals[step.arm] |= own
+
+    def of(role: str, label: str) -> list[dict[str, Any]]:
+        return [result for step, result in done if (step.role, step.arm) == (role, label)]
+
+    labels = [arm.label for arm in asked.arms]
+    finals = {
+        label: {m["seed"]: m for result in of("final", label) for m in result["members"] if m["seed"] < asked.seeds}
+        for label in labels
+    }
     ended = [result for step, result in done if step.role == "final"]
+    skipped = ("members", "steps", "points")
     return Runs(
         asked,
         {label: dict(sorted(own.items())) for label, own in finals.items()},
+        {label: own[0]["points"][0] for label in labels if (own := of("final", label))},
+        {label: _searched(of("search", label)) for label in labels},
         {
-            arm.label: _searched([result for step, result in done if (step.role, step.arm) == ("search", arm.label)])
-            for arm in asked.arms
+            label: _trials(own, tried[0], of("again", label))
+            for label, own in asked.searches.items()
+            if isinstance(own, Space) and (tried := of("search", label))
         },
         tuple(member for step, result in done if step.role == "control" for member in result["members"]),
-        {key: value for key, value in ended[0].items() if key not in ("members", "steps")} if ended else {},
-        asked.training.steps,
+        {key: value for key, value in ended[0].items() if key not in skipped} if ended else {},
     )
 
 
 def _searched(found: Sequence[Mapping[str, Any]]) -> Searched:
-    losses = last_losses(found)
-    return Searched(mean_scores(losses), losses, POLICY)
+    known: dict[float, Score] = {}
+    losses: dict[float, list[float | None]] = {}
+    for result in found:
+        known |= scores(result)
+        for member in result["members"]:
+            losses.setdefault(result["points"][member["point"]]["lr"], []).append(member["validation_loss"][-1])
+    return Searched(known, losses, POLICY)
 
 
-# -- quantities and claims -------------------------------------------------------------------------
+def _trials(space: Space, tried: Mapping[str, Any], again: Sequence[Mapping[str, Any]]) -> Trials:
+    losses = by_point(tried)
+    few = finalists(losses)
+    fresh = by_point(again[0]) if again else []
+    best = winner(fresh) if fresh else None
+    return Trials(space, losses, dict(zip(few, fresh, strict=False)), None if best is None else few[best])
 
 
-def _of_runs(measure: Callable[[Found, Member], float | None]) -> Callable[..., Values]:
+# -- quantities ------------------------------------------------------------------------------------
+
+
+def _of_runs(measure: Callable[[CompareStudy, Member], float | None]) -> Callable[..., Values]:
     """Return the number of every run that has not diverged, by seed; None where there is none yet."""
 
-    def values(found: Found, case: Comparison, arm: str, rival: str, state: Any) -> Values:
-        known = {seed: measure(found, run) for seed, run in found.runs.ended(arm).items()}
+    def values(found: Found[Runs], case: CompareStudy, arm: str, rival: str, state: Any) -> Values:
+        known = {seed: measure(case, run) for seed, run in found.runs.ended(arm).items()}
         return {seed: value for seed, value in known.items() if value is not None} or None
 
     return values
 
 
-def _last(curve: str) -> Callable[..., Values]:
-    return _of_runs(lambda found, run: run[curve][-1])
-
-
-def _steps(found: Found, run: Member) -> float | None:
+def _steps(asked: CompareStudy, run: Member) -> float | None:
     """Return the step of the first evaluation at the target; the budget for a run that did not reach it."""
-    target, asked = found.runs.asked.target, found.runs.asked
-    reached = (step for step, loss in zip(found.runs.steps, run["validation_loss"], strict=True) if loss <= target)
-    return None if target is None else next(reached, asked.training.budget)
+    if asked.target is None:
+        return None
+    both = zip(asked.training.steps, run["validation_loss"], strict=True)
+    return next((step for step, loss in both if loss <= asked.target), asked.training.budget)
+
+
+def _at_end(key: str, kind: Kind, expects: Side) -> Quantity:
+    words = key.replace("_", " ")
+    values = _of_runs(lambda asked, run: at_end(run, key))
+    return Quantity(key.replace("_", "-"), words, words.split()[-1], values, kind, expects=expects)
 
 
 QUANTITIES = {
-    **{
-        f"{part}_loss": Quantity(
-            f"{part}-loss", f"{part} loss", "loss", _last(f"{part}_loss"), "number", expects="lower"
-        )
-        for part in ("validation", "train")
-    },
-    "validation_accuracy": Quantity(
-        "validation-accuracy", "validation accuracy", "accuracy", _last("validation_accuracy"), "accuracy"
-    ),
-    "test_accuracy": Quantity(
-        "test-accuracy", "test accuracy", "accuracy", _of_runs(lambda found, run: run["test_accuracy"]), "accuracy"
-    ),
+    "validation_loss": _at_end("validation_loss", "number", "lower"),
+    "train_loss": _at_end("train_loss", "number", "lower"),
+    "validation_accuracy": _at_end("validation_accuracy", "accuracy", "higher"),
+    "test_accuracy": _at_end("test_accuracy", "accuracy", "higher"),
     "steps": Quantity("steps", "steps to the target loss", "steps", _of_runs(_steps), "number", expects="lower"),
 }
-
-
-def claim(asked: Claimed) -> Claim:
-    """Return a claim with its quantities."""
-    return Claim(asked.letter, asked.title, asked.words, tuple(QUANTITIES[key] for key in asked.quantities))
-
 
 # -- controls --------------------------------------------------------------------------------------
 
@@ -134,77 +179,94 @@ CONTROL_NOTE = (
 
 def controls(runs: Runs) -> list[Control]:
     """Return every control that can be judged yet."""
-    return [*_shuffled(runs), *_halves(runs)]
-
-
-def _shuffled(runs: Runs) -> list[Control]:
     accuracies = [run["test_accuracy"] for run in runs.shuffled if run["diverged_at"] is None]
-    if not accuracies:
-        return []
-    chance, number = runs.sizes["chance"], runs.sizes["num_test"]
-    # Runs do not guess examples independently: the spread between runs counts as well as that of guesses.
-    limit = max(chance_limit_of_mean(chance, accuracies, ERROR), chance_limit(chance, number, 1, ERROR))
-    what = "mean test accuracy"
-    return [Control("shuffled labels", what, fmean(accuracies), chance, limit, len(accuracies), examples=number)]
-
-
-def _halves(runs: Runs) -> list[Control]:
-    label = runs.asked.arms[0].label
-    both = [[run["test_accuracy"] for seed, run in runs.ended(label).items() if seed % 2 == odd] for odd in (0, 1)]
+    sizes, found = runs.sizes, []
+    if accuracies:
+        found.append(at_chance("shuffled labels", "mean test accuracy", accuracies, sizes["chance"], sizes["num_test"]))
+    own = runs.ended(runs.asked.arms[0].label)
+    # A task may have no classes, or no test set.
+    key = "test_accuracy" if all(run["test_accuracy"] is not None for run in own.values()) else "validation_loss"
+    both = [[at_end(run, key) for seed, run in own.items() if seed % 2 == odd] for odd in (0, 1)]
     if min(map(len, both)) < 2:
-        return []
-    found = difference(*both, level=1 - ERROR).estimate
-    if found.value is None or found.lower is None:
-        return []
-    return [
-        Control(
-            "the first arm against itself",
-            "difference of test accuracy",
-            abs(found.value),
-            0.0,
-            found.value - found.lower,
-            sum(map(len, both)),
-            examples=runs.sizes["num_test"],
-            must="be within what seeds explain",
-            why="the spread between seeds",
-            is_share=False,
-        )
-    ]
+        return found
+    halves = difference(*both, level=1 - ERROR).estimate
+    if halves.value is not None and halves.lower is not None:
+        name, what = "the first arm against itself", f"difference of {key.replace('_', ' ')}"
+        spread = {"must": "be within what seeds explain", "why": "the spread between seeds", "is_share": False}
+        limit, n = halves.value - halves.lower, sum(map(len, both))
+        found.append(Control(name, what, abs(halves.value), 0.0, limit, n, examples=sizes.get("num_test", 0), **spread))
+    return found
 
 
 # -- the report ------------------------------------------------------------------------------------
 
 
-def find(asked: Comparison, known: Sequence[Step], results: Results, records: Sequence[Any]) -> Found[Runs]:
+def find(
+    asked: CompareStudy, known: Sequence[Step], results: Results, records: Sequence[JobRecord] = ()
+) -> Found[Runs]:
     """Return all that follows from the results of a study."""
     runs = gather(asked, known, results)
     found = tuple(controls(runs))
     return Found(runs, asked.arms, (asked,), asked.seeds, RULE, found, tuple(records), len(known))
 
 
-def analyse(folder: Path) -> Findings:
-    """Return what a study found, whatever part of it is done.
+def read(folder: Path) -> Found[Runs]:
+    """Return all that is known of the study in a folder.
 
     Raises:
         StudyError: there is no comparison in the folder.
     """
-    found = find(*folders.read(Comparison, steps, folder, RESULTS_VERSION))
+    return find(*folders.read(CompareStudy, steps, folder, RESULTS_VERSION))
+
+
+def analyse(folder: Path) -> Findings:
+    """Return what a study found, whatever part of it is done; as `read`."""
+    found = read(Path(folder))
+    judged = _judge(found)
+    title = f"{' and '.join(arm.name for arm in found.arms)}, {found.runs.asked.name}"
+    said, sections = _verdict(found, judged), _sections(found, judged)
+    return findings(title, found.runs.asked.question, said, found, _notices(found), sections, RESULTS_VERSION)
+
+
+def _judge(found: Found[Runs]) -> list[Judged] | Switch:
     asked = found.runs.asked
-    judged = [judge(found, claim(each)) for each in asked.claims]
+    if asked.baseline is not None:
+        return Switch(found, found.arm(asked.baseline))
+    return [
+        judge(found, Claim(each.letter, each.title, each.words, tuple(QUANTITIES[key] for key in each.quantities)))
+        for each in asked.claims
+    ]
+
+
+def _sections(found: Found[Runs], judged: list[Judged] | Switch) -> Sequence[tuple[str, Sequence[Element]]]:
+    asked = found.runs.asked
     place = Column("case", "Net and data")
     note = "The best is chosen by validation loss at the end of training; test examples have no part in it."
     loss = "Validation loss at the end of training"
-    sections = (
+    tuned = tuning(found.arms, {asked.name: found.runs.searches}, place, loss, note)
+    rest = (("Controls", checks(found.controls, CONTROL_NOTE)), ("Settings and jobs", settings(found)))
+    words, budget = "What the words mean", asked.training.budget
+    if isinstance(judged, Switch):
+        values = {"budget": budget, "finalists": FINALISTS, "fresh": FRESH, "margin": asked.margin}
+        return (
+            ("Answer", switch.answer(judged)),
+            ("Learning curves", curves(found)),
+            ("Tuning", (*tuned[:1], *switch.trials(judged))),
+            *rest,
+            (words, (definitions(switch.OWN, values=values),)),
+        )
+    return (
         ("Claims", claims(found, judged)),
         ("Results", results(found)),
         ("Learning curves", curves(found)),
-        ("Tuning", tuning(found.arms, {asked.name: found.runs.searches}, place, loss, note)),
-        ("Controls", checks(found.controls, CONTROL_NOTE)),
-        ("Settings and jobs", settings(found)),
-        ("What the words mean", (definitions(OWN, values={"budget": asked.training.budget}),)),
+        ("Tuning", tuned),
+        *rest,
+        (words, (definitions(OWN, ORDER, {"budget": budget}),)),
     )
-    title = f"{' and '.join(arm.name for arm in found.arms)}, {asked.name}"
-    return findings(title, asked.question, verdict(found, judged), found, _notices(found), sections, RESULTS_VERSION)
+
+
+def _verdict(found: Found[Runs], judged: list[Judged] | Switch) -> Verdict:
+    return switch.verdict(judged) if isinstance(judged, Switch) else verdict(found, judged)
 
 
 def _notices(found: Found[Runs]) -> list[Text]:

@@ -1,18 +1,19 @@
 """The schema of a comparison of optimizers: what is asked, and the jobs that follow from it. Plain frozen data."""
 
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from muonlab.studies.features.config import Optimizer
 from muonlab.study.dotted import Dotted
-from muonlab.study.fields import Count, Frozen, Rate
+from muonlab.study.fields import Count, Frozen, Share
+from muonlab.study.optimizers import Searched
 from muonlab.study.search import MAX_EXTENSIONS, Search
+from muonlab.study.space import Space
 from muonlab.study.study import Arm, arms_of
 
 # Raised by hand when a change of the code alters results. The commit is recorded next to a result, not hashed.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 STUDY = "compare"
 MAX_SEEDS = 1000
@@ -35,7 +36,19 @@ class Training(BaseModel):
         return tuple(sorted({round(self.budget * k / self.evaluations) for k in range(self.evaluations + 1)}))
 
 
-class Trained(BaseModel):
+class Task(BaseModel):
+    """What is trained: what a user's function `task(seed)` returns for a seed, (model, train, validation, loss)."""
+
+    model_config = Frozen
+    task: Dotted
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.task.attribute
+
+
+class NetAndData(BaseModel):
     """What is trained: a net on data, with a loss.
 
     Attributes:
@@ -55,10 +68,14 @@ class Trained(BaseModel):
         return f"{self.net.attribute} on {self.data.attribute}"
 
 
+Trained = Task | NetAndData
+
+
 class Train(BaseModel):
-    """A job: train one member for each rate and seed.
+    """A job: train one member for each point and seed.
 
     Attributes:
+        points: settings of the optimizer that members differ in, such as {"lr": 0.1}.
         is_final: whether the test set is read; a search for a rate has no part in it.
         is_shuffled: whether every member has its training labels in an order of its own: a control.
     """
@@ -68,8 +85,8 @@ class Train(BaseModel):
     study: Literal["compare"] = "compare"
     trained: Trained
     training: Training
-    optimizer: Optimizer
-    rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
+    optimizer: Searched
+    points: Annotated[tuple[dict[str, float], ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     is_final: bool = False
     is_shuffled: bool = False
@@ -85,13 +102,16 @@ class Claimed(BaseModel):
     quantities: Annotated[tuple[Key, ...], Field(min_length=1)]
 
 
-class Comparison(BaseModel):
-    """What a comparison asks, complete: a report needs nothing further, not even the user's file.
+class CompareStudy(BaseModel):
+    """What is asked, complete: a report needs nothing further, not even the user's file.
 
     Attributes:
         preset: the file that defines the study.
         settings: given in addition.
-        arms: label -> optimizer; the first is compared with each of the others. searches: by label.
+        optimizers: by label; the first is compared with each of the others. searches: by label, all of
+            them grids of learning rates that may go on beyond an edge, or all spaces of trials.
+        baseline: label of the arm that the others would replace; None where there is none.
+        margin: share of the baseline's final loss below which a difference does not matter.
         target: validation loss whose first step is compared; None compares none.
         seeds: number of final runs of each arm; search_seeds that of each rate of a search.
     """
@@ -102,9 +122,11 @@ class Comparison(BaseModel):
     question: str
     trained: Trained
     training: Training
-    optimizers: dict[str, Optimizer] = Field(min_length=1)
-    searches: dict[str, Search]
+    optimizers: dict[str, Searched] = Field(min_length=1)
+    searches: dict[str, Search | Space]
     claims: tuple[Claimed, ...] = Field(min_length=1)
+    baseline: str | None = None
+    margin: Share = 0.01
     target: float | None = None
     seeds: int = Field(ge=1, le=MAX_SEEDS)
     search_seeds: int = Field(ge=1, le=MAX_SEEDS)
@@ -119,8 +141,3 @@ class Comparison(BaseModel):
     def name(self) -> str:
         """Of the one case: the net and its data."""
         return self.trained.name
-
-
-def read(config: dict[str, Any]) -> Train:
-    """Return the job of a config."""
-    return Train.model_validate(config)

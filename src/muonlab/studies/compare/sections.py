@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from muonlab.report.findings import Answer, Axis, Column, Element, Figure, Line, Lines, Table, Text, Value, Verdict
-from muonlab.study.judge import LABELS, Judged
+from muonlab.report.findings import Axis, Column, Element, Figure, Kind, Line, Lines, Table, Text, Value, Verdict
+from muonlab.study.judge import LABELS, Judged, together
 from muonlab.study.sections import (
     comparison_columns,
     comparison_values,
@@ -16,12 +16,14 @@ from muonlab.study.sections import (
     over_runs,
 )
 from muonlab.study.study import ALPHA, Arm, Comparison, Found, Quantity
-from muonlab.study.words import differences, missing_jobs, on_edges
+from muonlab.study.words import differences, missing_jobs, on_claim, on_edges
 
-CURVES = {
-    "validation_loss": "validation loss",
-    "validation_accuracy": "validation accuracy",
-    "train_loss": "train loss",
+CURVES = ("validation_loss", "validation_accuracy", "train_loss")
+ENDS: dict[str, Kind] = {  # what each run has at the end of training
+    "train_loss": "number",
+    "validation_loss": "number",
+    "validation_accuracy": "accuracy",
+    "test_accuracy": "accuracy",
 }
 
 OWN = """
@@ -36,10 +38,6 @@ shared. Each stands for itself; of twenty, one misses by chance.
 
 p: Welch’s t test of no difference, two-sided.
 
-Holm: p adjusted over all comparisons of a claim, so that any false alarm among them stays as rare as {alpha:g}.
-
-Higher, lower: The adjusted p is at most {alpha:g} and both have at least {min_runs} runs. All else is undecided.
-
 Yes: The first arm is on the side that the claim expects (a lower loss, a higher accuracy, fewer steps) in more than
 half of the claim’s comparisons, against every rival, and on the other side in none. No: the same, on the other side. It
 depends: each in some. Inconclusive: all else, and wherever a control failed.
@@ -48,13 +46,16 @@ Steps to the target loss: Of the first evaluation at which the validation loss w
 not reach it counts with the whole budget.
 
 Diverged: A loss was not finite at some evaluation. The run ends there, and no mean includes it.
-
-Chance: Accuracy of the best constant answer on the test set.
-
-Limit: What chance exceeds with a probability of at most {error:g}.
-
-Edge: The best learning rate is the smallest or the largest that was tried, so a better one may lie beyond.
 """
+ORDER = (
+    *("Equal budget", "n", "Interval", "p", "Holm", "Higher, lower", "Yes", "Steps to the target loss", "Diverged"),
+    *("Chance", "Limit", "Edge"),
+)
+
+
+def at_end(run: Mapping[str, Any], key: str) -> float:
+    """Return the last value of a curve of a run; of the test set there is one alone."""
+    return run[key] if key.startswith("test_") else run[key][-1]
 
 
 def claims(found: Found, judged: Sequence[Judged]) -> tuple[Element, ...]:
@@ -98,10 +99,7 @@ def results(found: Found) -> tuple[Element, ...]:
     columns = (
         Column("optimizer", "Optimizer"),
         Column("rate", "Learning rate", "exact"),
-        Column("train_loss", "Train loss", "number"),
-        Column("validation_loss", "Validation loss", "number"),
-        Column("validation_accuracy", "Validation accuracy", "accuracy"),
-        Column("test_accuracy", "Test accuracy", "accuracy"),
+        *(Column(key, key.replace("_", " ").capitalize(), kind) for key, kind in ENDS.items()),
         Column("chance", "Chance", "accuracy"),
         Column("diverged", "Diverged", "count"),
         Column("n", "n", "count"),
@@ -111,19 +109,10 @@ def results(found: Found) -> tuple[Element, ...]:
 
 
 def _row(found: Found, arm: Arm) -> tuple[Value, ...]:
-    finals, ended = found.runs.finals[arm.label], list(found.runs.ended(arm.label).values())
-    return (
-        arm.name,
-        next(iter(finals.values()))["rate"],
-        *(
-            over_runs(run[key][-1] for run in ended) if ended else None
-            for key in ("train_loss", "validation_loss", "validation_accuracy")
-        ),
-        over_runs(run["test_accuracy"] for run in ended) if ended else None,
-        found.runs.sizes["chance"],
-        len(finals) - len(ended),
-        len(ended),
-    )
+    finals, ended = found.runs.finals[arm.label], found.runs.ended(arm.label)
+    rate = found.runs.points[arm.label]["lr"]
+    means = (over_runs(at_end(run, key) for run in ended.values()) if ended else None for key in ENDS)
+    return arm.name, rate, *means, found.runs.sizes["chance"], len(finals) - len(ended), len(ended)
 
 
 def curves(found: Found) -> tuple[Element, ...]:
@@ -131,27 +120,31 @@ def curves(found: Found) -> tuple[Element, ...]:
     figures = []
     for key in CURVES:
         words = key.replace("_", " ")
-        lines = tuple(_line(found, arm, key) for arm in found.arms if found.runs.ended(arm.label))
-        if lines:
+        arms = [arm for arm in found.arms if _has(found, arm, key)]
+        if lines := tuple(_line(found, arm, key) for arm in arms):
             caption = f"{words.capitalize()} of the final runs, mean with 95% intervals over seeds."
-            axes = Axis("step"), Axis(words)
             panel = Lines(found.runs.asked.name, lines)
+            axes = Axis("step"), Axis(words)
             figures.append(Figure(key.replace("_", "-"), words.capitalize(), caption, *axes, (panel,)))
     return tuple(figures)
 
 
+def _has(found: Found, arm: Arm, key: str) -> bool:
+    """Return whether an arm has final runs, and all of them this curve: a task without classes has no accuracy."""
+    ended = found.runs.ended(arm.label).values()
+    return bool(ended) and all(None not in run[key] for run in ended)
+
+
 def _line(found: Found, arm: Arm, key: str) -> Line:
-    own = list(found.runs.ended(arm.label).values())
-    return line(arm.series, found.runs.steps, [[run[key][k] for run in own] for k in range(len(found.runs.steps))])
+    whole = [run[key] for run in found.runs.ended(arm.label).values()]
+    return line(arm.series, found.runs.asked.training.steps, list(zip(*whole, strict=True)))
 
 
 def settings(found: Found) -> tuple[Element, ...]:
     """Return the data, the settings, the jobs and the config in full."""
     asked, sizes = found.runs.asked, found.runs.sizes
     what: dict[str, Any] = {
-        "net": asked.trained.net.source,
-        "data": asked.trained.data.source,
-        "loss": asked.trained.loss.source,
+        **{name: dotted.source for name, dotted in asked.trained},
         **asked.training.model_dump(),
         **{key.replace("_", " "): sizes[key] for key in sizes if key.startswith("num_")},
         **({"trained one after the other": sizes["why_sequential"]} if sizes.get("why_sequential") else {}),
@@ -170,9 +163,7 @@ def settings(found: Found) -> tuple[Element, ...]:
 
 def verdict(found: Found, judged: Sequence[Judged]) -> Verdict:
     """Return the verdict over all claims: a sentence on them together, then one on each."""
-    answers: list[Answer] = [each.answer for each in judged]
-    answer: Answer = answers[0] if len(set(answers)) == 1 else "mixed"
-    label = LABELS[answer] if len(set(answers)) == 1 else "Claim by claim"
+    answer, label = together(judged)
     against = f"{found.first.name} against {found.names()}" if found.rivals else f"{found.first.name} alone"
     parts = [f"({each.claim.letter}) {each.claim.title.lower()}: {LABELS[each.answer].lower()}" for each in judged]
     sentence = f"{against}, at equal budget and each with its own tuned learning rate: {'; '.join(parts)}."
@@ -181,9 +172,7 @@ def verdict(found: Found, judged: Sequence[Judged]) -> Verdict:
 
 
 def _on_claim(found: Found, judged: Judged) -> str:
-    claim = judged.claim
-    head = f"({claim.letter}) {claim.title}, “{claim.words}”: {LABELS[judged.answer].lower()}"
-    head += f", because {judged.why}" if judged.why else ""
+    head = on_claim(judged.claim, LABELS[judged.answer].lower(), judged.why)
     return f"{head}. {differences(found, judged.comparisons)}" if judged.comparisons else f"{head}."
 
 

@@ -5,14 +5,16 @@ from pathlib import Path
 
 from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Findings
-from muonlab.studies.components import readings
+from muonlab.studies.components import sections
 from muonlab.studies.components.claims import CONTROL_NOTE, RULE, controls_of
 from muonlab.studies.components.closed import closed, flows
 from muonlab.studies.components.config import RESULTS_VERSION
-from muonlab.studies.components.readings import ComponentRuns, ComponentsFound
-from muonlab.studies.components.sections import by_loss, censored, maps, removal, sources, variations
+from muonlab.studies.components.jobs import steps
+from muonlab.studies.components.plan import ComponentStudy
+from muonlab.studies.components.readings import ComponentRuns, ComponentsFound, gather
 from muonlab.studies.components.tuning import spreads, tuning
 from muonlab.studies.components.verdict import judge_all, verdict
+from muonlab.study import folder as folders
 from muonlab.study.controls import checks
 from muonlab.study.sections import findings
 from muonlab.study.study import Found
@@ -20,17 +22,9 @@ from muonlab.study.words import definitions
 
 
 def find(runs: ComponentRuns, records: Sequence[JobRecord] = (), expected: int = 0) -> ComponentsFound:
-    """Return all that follows from the results of a study."""
-    return Found(
-        runs=runs,
-        arms=runs.asked.arms,
-        cases=runs.asked.mapped,
-        num_runs=runs.asked.seeds,
-        rule=RULE,
-        controls=tuple(controls_of(runs)),
-        records=tuple(records),
-        expected=expected,
-    )
+    """Return all that follows from the results of a study; `expected` is the number of jobs that are known by now."""
+    asked, controls = runs.asked, tuple(controls_of(runs))
+    return Found(runs, asked.arms, asked.mapped, asked.seeds, RULE, controls, tuple(records), expected)
 
 
 def analyse(folder: Path) -> Findings:
@@ -39,27 +33,27 @@ def analyse(folder: Path) -> Findings:
     Raises:
         StudyError: there is no study of components in the folder.
     """
-    found = find(*readings.read(folder))
-    asked = found.runs.asked
-    judged, known = judge_all(found), flows(asked)
+    asked, known, results, records = folders.read(ComponentStudy, steps, folder, RESULTS_VERSION)
+    found = find(gather(asked, known, results), records, len({step.job.id for step in known}))
+    judged, closed_forms = judge_all(found), flows(asked)
     near_ties = spreads(found, judged)
     main = {"main": asked.eps[asked.main], "squared": asked.squared_eps[asked.main]}
-    terms = definitions(TERMS, values={**main, "negligible": RULE.negligible})
-    sections = (
-        ("Claim (e): margin and rank at equal loss", maps(found, judged)),
-        ("By loss", by_loss(found)),
-        ("Without the strong components", removal(found)),
-        ("Variations", variations(found)),
-        ("Closed forms", closed(found, known)),
+    shown = (
+        ("Claim (e): margin and rank at equal loss", sections.maps(found, judged)),
+        ("By loss", sections.by_loss(found)),
+        ("Without the strong components", sections.removal(found)),
+        ("Variations", sections.variations(found)),
+        ("Closed forms", closed(found, closed_forms)),
         ("Tuning", tuning(found, near_ties)),
-        ("Censored and diverged", censored(found)),
+        ("Censored and diverged", sections.censored(found)),
         ("Controls", checks(found.controls, CONTROL_NOTE)),
-        ("Data and settings", sources(found)),
-        ("What the words mean", (terms,)),
+        ("Data and settings", sections.sources(found)),
+        ("What the words mean", (definitions(TERMS, values={**main, "negligible": RULE.negligible}),)),
     )
     title = f"components, preset {asked.preset}"
     question = f"Is {found.first.name}’s margin and rank larger at equal loss, and where is it not?"
-    return findings(title, question, verdict(found, judged, known, near_ties), found, (), sections, RESULTS_VERSION)
+    answer = verdict(found, judged, closed_forms, near_ties)
+    return findings(title, question, answer, found, (), shown, RESULTS_VERSION)
 
 
 TERMS = """

@@ -7,7 +7,6 @@ tell differences apart that mean nothing; so a difference of less than one per c
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import fmean
 
 from muonlab.report.findings import Kind
@@ -17,18 +16,23 @@ from muonlab.studies.components.cases import Case
 from muonlab.studies.components.readings import ComponentRuns, ComponentsFound, OwnRuns, value_of
 from muonlab.study.compare import compare
 from muonlab.study.controls import ERROR, Control
-from muonlab.study.study import ALPHA, Claim, Comparison, Quantity, Rule, Values
+from muonlab.study.study import ALPHA, Arm, Claim, Comparison, Quantity, Rule, Values
 
 RULE = Rule(test="paired", negligible=0.01)
 WORDS = "Muon attains larger margins and effective rank at the first time the loss is at most eps"
 
 
-def _quantity(key: str, name: str, unit: str, kind: Kind = "ratio") -> Quantity:
+def _quantity(key: str, name: str, unit: str, kind: Kind = "ratio", rates: Mapping[str, float] | None = None):
     def values(found: ComponentsFound, case: Case, arm: str, rival: str, place: int) -> Values:
         own = found.runs.of(case, arm)
-        return None if own is None else own.values(place, key)
+        return None if own is None else own.values(place, key, rates[arm] if rates else None)
 
     return Quantity(key, name, unit, values, kind)
+
+
+def at_rates(quantity: Quantity, rates: Mapping[str, float]) -> Quantity:
+    """Return a quantity at given learning rates, by arm, in place of those that the searches chose."""
+    return _quantity(quantity.key, quantity.name, quantity.unit, quantity.kind, rates)
 
 
 MARGIN = _quantity("margin", "worst-class margin", "nats")
@@ -54,20 +58,21 @@ def on_map(found: ComponentsFound, quantity: Quantity, place: int | None = None)
     return by_rival(found, compare(found, (quantity,), found.runs.asked.main if place is None else place))
 
 
+def of_variations(found: ComponentsFound, quantity: Quantity) -> list[Comparison]:
+    """Return the base and every variation with every rival, p adjusted over them."""
+    asked = found.runs.asked
+    return by_rival(found, compare(found, (quantity,), asked.main, (asked.base, *asked.varied)))
+
+
+def per_rival(found: ComponentsFound, pairs: Sequence[Comparison]) -> list[tuple[Arm, list[Comparison]]]:
+    """Return every rival that has comparisons, with them."""
+    held = [(rival, [pair for pair in pairs if pair.rival == rival.label]) for rival in found.rivals]
+    return [(rival, own) for rival, own in held if own]
+
+
 def by_rival(found: ComponentsFound, pairs: Sequence[Comparison]) -> list[Comparison]:
     """Return comparisons in the order of the rivals."""
-    labels = [arm.label for arm in found.rivals]
-    return sorted(pairs, key=lambda pair: labels.index(pair.rival))
-
-
-def at_rates(quantity: Quantity, rates: Mapping[str, float]) -> Quantity:
-    """Return a quantity at given learning rates, by arm, in place of those that the searches chose."""
-
-    def values(found: ComponentsFound, case: Case, arm: str, rival: str, place: int) -> Values:
-        own = found.runs.of(case, arm)
-        return None if own is None else own.values(place, quantity.key, rates[arm])
-
-    return replace(quantity, values=values)
+    return [pair for _, own in per_rival(found, pairs) for pair in own]
 
 
 # -- controls --------------------------------------------------------------------------------------
@@ -83,8 +88,8 @@ CONTROL_NOTE = (
 
 def controls_of(runs: ComponentRuns) -> list[Control]:
     """Return every control that can be judged yet."""
-    halves = [control for quantity in CLAIMED if (control := _halves(runs, quantity)) is not None]
-    return [*halves, *_uninformed(runs)]
+    found = [_halves(runs, quantity) for quantity in CLAIMED] + [_uninformed(runs, arm) for arm in runs.asked.arms]
+    return [control for control in found if control is not None]
 
 
 def _halves(runs: ComponentRuns, quantity: Quantity) -> Control | None:
@@ -104,21 +109,18 @@ def _halves(runs: ComponentRuns, quantity: Quantity) -> Control | None:
     return Control(SAME_OPTIMIZER, what, share, ALPHA, limit, len(found), why="chance")
 
 
-def _uninformed(runs: ComponentRuns) -> list[Control]:
-    """Return the test accuracy of every arm where no component carries information.
+def _uninformed(runs: ComponentRuns, arm: Arm) -> Control | None:
+    """Return the test accuracy of an arm where no component carries information.
 
     Rates of one seed see the same examples, so their mean counts as one run.
     """
-    found = []
-    for arm in runs.asked.arms:
-        own = runs.of(runs.asked.control, arm.label)
-        accuracies = _end_accuracies(own) if own is not None else []
-        if own is None or not accuracies:
-            continue
-        limit = chance_limit(own.chance, own.case.components.test * len(accuracies), 1, ERROR)
-        what = f"test accuracy of {arm.name} at the end"
-        found.append(Control(own.case.name, what, fmean(accuracies), own.chance, limit, len(accuracies), why="chance"))
-    return found
+    own = runs.of(runs.asked.control, arm.label)
+    accuracies = _end_accuracies(own) if own is not None else []
+    if own is None or not accuracies:
+        return None
+    limit = chance_limit(own.chance, own.case.components.test * len(accuracies), 1, ERROR)
+    what = f"test accuracy of {arm.name} at the end"
+    return Control(own.case.name, what, fmean(accuracies), own.chance, limit, len(accuracies), why="chance")
 
 
 def _end_accuracies(own: OwnRuns) -> list[float]:

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from muonlab.report.findings import Axis, Column, Element, Figure, Line, Lines, Series, Table, as_text
+from muonlab.report.findings import Axis, Element, Figure, Line, Lines, Series, Table, as_text
 from muonlab.stats.results import Estimate
 from muonlab.studies.components.cases import closed_form, problem_of
 from muonlab.studies.components.claims import MARGIN, RANK
@@ -14,12 +14,11 @@ from muonlab.studies.components.config import Components
 from muonlab.studies.components.jobs import FLOWS
 from muonlab.studies.components.plan import ComponentStudy
 from muonlab.studies.components.readings import ComponentsFound
-from muonlab.studies.components.theory.crossing import at_loss, first_time
-from muonlab.studies.components.theory.flows import FLOWS as KNOWN
-from muonlab.studies.components.theory.flows import sign_rates, softmax_on_tree, squared
+from muonlab.studies.components.theory.crossing import Turn, at_loss, first_time, turns
+from muonlab.studies.components.theory.flows import LEARNT, rates
 from muonlab.studies.components.theory.problem import Problem
-from muonlab.studies.components.theory.turning import Turn, turns
 from muonlab.study.compare import compare_one
+from muonlab.study.sections import columns
 from muonlab.study.study import Quantity
 
 ROLES = {"gradient": "sgd", "spectral": "muon", "sign": "adamw"}  # each flow is the limit of an optimizer
@@ -29,22 +28,14 @@ SAME = 1e-6  # a difference of measures that counts as none
 
 @dataclass(frozen=True)
 class Flows:
-    """Gradient and spectral flow on a problem without noise at one loss.
-
-    Attributes:
-        components: the problem.
-        eps: the loss.
-        gradient, spectral: measures of `muonlab.studies.components.theory.measures.summary`.
-        margin_turns, rank_turns: losses at which the order of both turns, of the worst margin and of the rank of the
-            logits, the largest first.
-    """
+    """Gradient and spectral flow on a problem without noise at one loss."""
 
     components: Components
     eps: float
-    gradient: dict[str, float]
+    gradient: dict[str, float]  # `theory.measures.summary`
     spectral: dict[str, float]
-    margin_turns: tuple[Turn, ...]
-    rank_turns: tuple[Turn, ...]
+    margin_turns: list[Turn]  # where the order of both turns in the worst margin, and in the rank of the logits
+    rank_turns: list[Turn]
 
     def difference(self, measure: str) -> float:
         """Return spectral minus gradient flow; 0 where rounding may explain it."""
@@ -55,14 +46,9 @@ class Flows:
 def flows(asked: ComponentStudy) -> list[Flows]:
     """Return the flows at the main loss for every ratio of the first map that has a closed form."""
     base = asked.base
-    problems = dict.fromkeys(_still(case.components) for case in asked.maps[base.map])
-    found = [_flows_of(components.model_dump_json(), base.loss, asked.main_eps(base)) for components in problems]
+    problems = dict.fromkeys(case.components.without_noise().model_dump_json() for case in asked.maps[base.map])
+    found = [_flows_of(text, base.loss, asked.main_eps(base)) for text in problems]
     return sorted((each for each in found if each is not None), key=lambda each: each.components.ratio)
-
-
-def _still(components: Components) -> Components:
-    """Return a problem without noise."""
-    return components.model_copy(update={"noise": 0.0, "spurious": 0})
 
 
 @cache
@@ -75,17 +61,13 @@ def _flows_of(text: str, loss: str, eps: float) -> Flows | None:
     if gradient is None or spectral is None:
         return None
     found = turns(problem, loss)
-    return Flows(components, eps, gradient, spectral, tuple(found["margin_worst"]), tuple(found["rank_logits"]))
+    return Flows(components, eps, gradient, spectral, found["margin_worst"], found["rank_logits"])
 
 
 def closed(found: ComponentsFound, known: Sequence[Flows]) -> tuple[Element, ...]:
     """Return the gains of every flow, margin and rank at equal loss, and the agreement of simulation."""
-    figure, at_equal_loss, agreed = gains(found.runs.asked), at_equal(found, known), agreement(found)
-    return (
-        *((figure,) if figure else ()),
-        *((at_equal_loss,) if at_equal_loss.rows else ()),
-        *((agreed,) if agreed.rows else ()),
-    )
+    figure, tables = gains(found.runs.asked), (at_equal(found, known), agreement(found))
+    return (*((figure,) if figure else ()), *(table for table in tables if table.rows))
 
 
 # -- gains against time ----------------------------------------------------------------------------
@@ -93,18 +75,15 @@ def closed(found: ComponentsFound, known: Sequence[Flows]) -> tuple[Element, ...
 
 def gains(asked: ComponentStudy) -> Figure | None:
     """Return gains by level against time for every flow on the base problem; None where none is known to its end."""
-    base = asked.base
-    components = _still(base.components)
-    problem = closed_form(components, base.loss)
+    components, loss, eps = asked.base.components.without_noise(), asked.base.loss, asked.eps_of(asked.base)[-1]
+    problem = closed_form(components, loss)
     if problem is None:
         return None
-    eps = asked.eps_of(base)[-1]
     panels = []
-    for flow in KNOWN:
-        own = problem if flow != "sign" else _aligned(components)
-        time = first_time(own, flow, eps, base.loss) if own is not None else None
-        if own is not None and time:
-            panels.append(Lines(_title(flow), _gains(own, flow, time, base.loss)))
+    for flow, name in FLOWS.items():
+        own, title = (_aligned(components), f"{name}, along the axes") if flow == "sign" else (problem, name)
+        if own is not None and (time := first_time(own, flow, eps, loss)):
+            panels.append(Lines(title, _gains(own, flow, time, loss)))
     if not panels:  # the smallest loss is one that no flow reaches
         return None
     caption = (
@@ -121,26 +100,20 @@ def _aligned(components: Components) -> Problem | None:
     """Return the problem along the axes, where sign descent has a closed form; None where it has none there."""
     problem = problem_of(components.model_copy(update={"rotation": 0.0}))
     try:
-        sign_rates(problem)
+        rates(problem, "sign")
     except ValueError:
         return None
     return problem
 
 
-def _title(flow: str) -> str:
-    return f"{FLOWS[flow]}, along the axes" if flow == "sign" else FLOWS[flow]
-
-
 def _gains(problem: Problem, flow: str, time: float, loss: str) -> tuple[Line, ...]:
-    times = np.linspace(0.0, time, NUM_POINTS)
-    learnt = (squared if loss == "squared" else softmax_on_tree)(problem, flow, times) * problem.strengths
+    times, none = np.linspace(0.0, time, NUM_POINTS), (None,) * NUM_POINTS
+    learnt = LEARNT[loss](problem, flow, times) * problem.strengths
     lines = []
     for level in np.unique(problem.levels):
         own = np.flatnonzero(problem.levels == level)
-        label = f"strength {problem.strengths[own[0]]:.3g}"
-        none = (None,) * NUM_POINTS
-        y = tuple(map(float, learnt[:, own[0]]))
-        lines.append(Line(Series(label, ROLES[flow], int(level)), len(own), tuple(map(float, times)), y, none, none))
+        series = Series(f"strength {problem.strengths[own[0]]:.3g}", ROLES[flow], int(level))
+        lines.append(Line(series, len(own), tuple(times.tolist()), tuple(learnt[:, own[0]].tolist()), none, none))
     return tuple(lines)
 
 
@@ -154,25 +127,21 @@ def at_equal(found: ComponentsFound, known: Sequence[Flows]) -> Table:
             each.components.ratio,
             *(flow[measure] for measure in ("margin_worst", "rank_weights") for flow in (each.gradient, each.spectral)),
             each.difference("margin_worst"),
-            *_simulated(found, each, MARGIN),
+            _simulated(found, each, MARGIN),
             each.difference("rank_weights"),
-            *_simulated(found, each, RANK),
+            _simulated(found, each, RANK),
             *(_turned(turns) for turns in (each.margin_turns, each.rank_turns)),
         )
         for each in known
     ]
-    columns = (
-        Column("ratio", "Ratio", "exact"),
-        Column("margin_gradient", "Worst margin, gradient", "number"),
-        Column("margin_spectral", "Worst margin, spectral", "number"),
-        Column("rank_gradient", "Rank of W, gradient", "number"),
-        Column("rank_spectral", "Rank of W, spectral", "number"),
-        Column("margin_difference", "Margin, spectral minus gradient", "number"),
-        Column("margin_simulated", "Simulated, Muon minus SGD", "number"),
-        Column("rank_difference", "Rank, spectral minus gradient", "number"),
-        Column("rank_simulated", "Simulated, Muon minus SGD", "number"),
-        Column("margin_turn", "Margin turns at"),
-        Column("rank_turn", "Logits’ rank turns at"),
+    head = columns(
+        "ratio: Ratio [exact]; margin_gradient: Worst margin, gradient [number]; "
+        "margin_spectral: Worst margin, spectral [number]; rank_gradient: Rank of W, gradient [number]; "
+        "rank_spectral: Rank of W, spectral [number]; margin_difference: Margin, spectral minus gradient [number]; "
+        "margin_simulated: Simulated, Muon minus SGD [number]; "
+        "rank_difference: Rank, spectral minus gradient [number]; "
+        "rank_simulated: Simulated, Muon minus SGD [number]; margin_turn: Margin turns at; "
+        "rank_turn: Logits’ rank turns at"
     )
     eps = known[0].eps if known else 0.0
     note = (
@@ -182,22 +151,22 @@ def at_equal(found: ComponentsFound, known: Sequence[Flows]) -> Table:
         "losses at which the order of the two turns, the largest first, and the flow that is ahead below each; “–” "
         "where it does not turn."
     )
-    return Table("flows", "Gradient and spectral flow at equal loss", columns, tuple(rows), note)
+    return Table("flows", "Gradient and spectral flow at equal loss", head, tuple(rows), note)
 
 
 def _turned(found: Sequence[Turn]) -> str | None:
     return ", ".join(f"{as_text(turn.eps)} ({turn.ahead_below})" for turn in found) or None
 
 
-def _simulated(found: ComponentsFound, each: Flows, quantity: Quantity) -> tuple[Estimate | None]:
+def _simulated(found: ComponentsFound, each: Flows, quantity: Quantity) -> Estimate | None:
     """Return the difference of Muon and SGD in simulation, where both are compared on the same problem."""
     asked = found.runs.asked
     rival = next((arm for arm in found.rivals if arm.optimizer.name == "sgd"), None)
-    if found.first.optimizer.name != "muon" or rival is None or asked.base.net.depth:
-        return (None,)
-    case = next((c for c in asked.maps[asked.base.map] if c.components == each.components), None)
-    pair = None if case is None else compare_one(found, quantity, case, rival.label, asked.main)
-    return (None if pair is None else pair.estimate,)
+    case = next((case for case in asked.maps[asked.base.map] if case.components == each.components), None)
+    if found.first.optimizer.name != "muon" or rival is None or case is None or case.net.depth:
+        return None
+    pair = compare_one(found, quantity, case, rival.label, asked.main)
+    return None if pair is None else pair.estimate
 
 
 # -- agreement -------------------------------------------------------------------------------------
@@ -205,19 +174,14 @@ def _simulated(found: ComponentsFound, each: Flows, quantity: Quantity) -> tuple
 
 def agreement(found: ComponentsFound) -> Table:
     """Return how far simulation is from the closed forms as its steps become smaller."""
-    rows = []
-    for asked, result in found.runs.agreements:
-        orders = (None, *result["orders"])
-        for steps, size, error, order in zip(result["steps"], result["sizes"], result["errors"], orders, strict=True):
-            rows.append((FLOWS[asked.flow], asked.loss, asked.time, steps, size, error, order))
-    columns = (
-        Column("flow", "Flow"),
-        Column("loss", "Loss"),
-        Column("time", "Time", "exact"),
-        Column("steps", "Steps", "count"),
-        Column("size", "Size of a step", "exact"),
-        Column("error", "Relative error", "number"),
-        Column("order", "Observed order", "ratio"),
+    rows = tuple(
+        (FLOWS[asked.flow], asked.loss, asked.time, *row)
+        for asked, result in found.runs.agreements
+        for row in zip(result["steps"], result["sizes"], result["errors"], (None, *result["orders"]), strict=True)
+    )
+    head = columns(
+        "flow: Flow; loss: Loss; time: Time [exact]; steps: Steps [count]; size: Size of a step [exact]; "
+        "error: Relative error [number]; order: Observed order [ratio]"
     )
     note = (
         "W trained on the class means by SGD, Muon with exact polar factors and no momentum, or sign descent, against "
@@ -225,4 +189,4 @@ def agreement(found: ComponentsFound) -> Table:
         "halving the steps halves the error, “–” at the first and where there is nothing but rounding left. Sign "
         "descent is known for small logits alone, so its time falls with its steps."
     )
-    return Table("agreement", "Closed forms against simulation", columns, tuple(rows), note)
+    return Table("agreement", "Closed forms against simulation", head, rows, note)

@@ -31,33 +31,23 @@ POLICY = Policy(num_beyond=2, clear=0.01, same=1e-3)
 FEWEST = 5  # steps to the loss: in fewer a run leaps over it, and a value between two evaluations belongs to no run
 
 
-def trials(study: ComponentStudy) -> list[tuple[str, dict[str, Any]]]:
-    """Return what is tried out before a run: nothing, as a plan refuses what cannot be."""
-    return []
-
-
-def outline(study: ComponentStudy) -> list[tuple[str, float]]:
-    """Return names and costs of the jobs from the beginning to the end, if no search has to go on."""
-    found = {step.job.id: step.job for step in steps(study, {})}
-    return [(job.name, job.cost) for job in found.values()]
-
-
 def steps(study: ComponentStudy, results: Results, version: int = RESULTS_VERSION) -> list[Step]:
     """Return every job that is done or can be done: agreements, then problem by problem, searches that go on last.
 
     Two cases may ask for one job, such as a depth that is a variation and on the map; it is named after the first.
-
-    Args:
-        study: what is asked.
-        results: id -> result of every job that is done.
-        version: results version of the simulations; another one only to read what an older muonlab has computed.
-            Agreements have the version with which they were asked for.
+    Another results version of the simulations is only for reading what an older muonlab has computed; agreements have
+    the version with which they were asked for.
     """
+
+    def read(step: Step) -> dict[float, Score] | None:
+        result = results.get(step.job.id)
+        return None if result is None else scores(result["members"], study.main)
+
     found = [_agreement(config) for config in study.agreements]
     for case in study.cases:
-        for number, arm in enumerate(study.arms):
-            make = partial(_simulation, study, version, case, arm, case.optimizers[number])
-            found += search.run(study.searches[arm.label], POLICY, make, partial(_read, study, results))[0]
+        for arm, optimizer in zip(study.arms, case.optimizers, strict=True):
+            make = partial(_simulation, study, version, case, arm, optimizer)
+            found += search.run(study.searches[arm.label], POLICY, make, read)[0]
     return sorted(found, key=lambda step: step.extension)
 
 
@@ -98,18 +88,12 @@ def _simulation(
 
 def cost(config: Simulate) -> float:
     """Return about the seconds of one core that a job takes."""
-    members = len(config.rates) * (len(config.seeds) + len(config.search_seeds))
-    depth = config.net.depth
+    members, depth = len(config.rates) * (len(config.seeds) + len(config.search_seeds)), config.net.depth
     training = config.budget * (COST_STEP * (1 + depth) + members * COST_MEMBER_STEP[depth])
     return COST_JOB + training + config.looks * members * COST_LOOK
 
 
-# -- the search ------------------------------------------------------------------------------------
-
-
-def _read(study: ComponentStudy, results: Results, step: Step) -> dict[float, Score] | None:
-    result = results.get(step.job.id)
-    return None if result is None else scores(result["members"], study.main)
+# -- scores of the search --------------------------------------------------------------------------
 
 
 def scores(members: Iterable[Mapping[str, Any]], place: int) -> dict[float, Score]:
@@ -117,11 +101,8 @@ def scores(members: Iterable[Mapping[str, Any]], place: int) -> dict[float, Scor
 
     The first counts the seeds that never reached the loss, and those that did so in fewer than `FEWEST` steps. The
     second is the mean validation loss at the first time at which the train loss is at most eps, over the seeds that
-    reached it; where none did, the mean train loss at the end, infinite where a run diverged.
-
-    Args:
-        members: of all jobs of a search; those that are compared are left out.
-        place: of the eps among those of the job.
+    reached it; where none did, the mean train loss at the end, infinite where a run diverged. `place` is that of the
+    eps among those of the job.
     """
     found: dict[float, list[Mapping[str, Any]]] = {}
     for member in members:
@@ -131,17 +112,17 @@ def scores(members: Iterable[Mapping[str, Any]], place: int) -> dict[float, Scor
 
 
 def _score(members: list[Mapping[str, Any]], place: int) -> Score:
-    losses = [member["at"][place]["values"]["validation_loss"] for member in members if reached(member, place)]
-    missed = sum(not reached(member, place) or member["at"][place]["step"] < FEWEST for member in members)
+    seen = [loss_at(member, place) for member in members]
+    losses = [loss for loss in seen if loss is not None]
+    pairs = zip(members, seen, strict=True)
+    missed = sum(loss is None or member["at"][place]["step"] < FEWEST for member, loss in pairs)
     if losses:
         return missed, fmean(losses)
-    ends = [member["train_loss"][-1] for member in members]
-    finite = [end for end in ends if end is not None]
-    is_whole = len(finite) == len(ends) and all(member["diverged_at"] is None for member in members)
-    return missed, fmean(finite) if is_whole else math.inf
+    ends = [math.inf if member["diverged_at"] is not None else member["train_loss"][-1] for member in members]
+    return missed, math.inf if None in ends else fmean(ends)
 
 
-def reached(member: Mapping[str, Any], place: int) -> bool:
-    """Return whether a run reached the loss of that place, with values that are finite."""
+def loss_at(member: Mapping[str, Any], place: int) -> float | None:
+    """Return a run's validation loss at the loss of that place; None where it has not reached it with finite values."""
     values = member["at"][place]["values"]
-    return values is not None and values["validation_loss"] is not None
+    return None if values is None else values["validation_loss"]

@@ -10,51 +10,42 @@ from pydantic import BaseModel, Field
 
 from muonlab.studies.components.cases import VARIATIONS, Case, agreements, check, middle, shuffled, vary
 from muonlab.studies.components.config import SGD, AdamW, Agree, Components, Muon, Net
-from muonlab.studies.components.presets import PRESETS
 from muonlab.study.fields import Count, Frozen
 from muonlab.study.search import MAX_EXTENSIONS, Search
-from muonlab.study.settings import Chosen, Settings, UsageError, check_name, choose, fields, make, whole_number
+from muonlab.study.settings import Chosen, Settings, UsageError, check_name, choose, fields, make, whole_number, written
 from muonlab.study.study import Arm, arms_of
 
 STUDY = "components"
 OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": Muon, "adamw": AdamW, "sgd": SGD}
-MAX_SEEDS = 1000
+MAX_SEEDS = 1000  # seeds of searches begin there
 NONE = "none"  # of variations
 
 
 class ComponentStudy(BaseModel):
-    """What a study of components asks.
-
-    Attributes:
-        preset, settings: where it came from.
-        cases: the problems, those of the map first.
-        optimizers: labels of the arms; the first is compared with each of the others.
-        searches: by label.
-        seeds: number of compared runs of each rate; search_seeds those by which a rate is chosen.
-        eps: train losses, falling, at the first time of which runs are compared; squared_eps those of squared loss.
-        main: place of the loss that the verdict is about, in both.
-        budget, looks: steps of every run, and evaluations.
-        agreements: jobs that hold closed forms against simulation.
-    """
+    """What a study of components asks."""
 
     model_config = Frozen
     preset: str
-    settings: dict[str, list[str]]
-    cases: tuple[Case, ...] = Field(min_length=1)
-    optimizers: tuple[str, ...] = Field(min_length=1)
-    searches: dict[str, Search]
-    seeds: int = Field(ge=1, le=MAX_SEEDS)
-    search_seeds: int = Field(ge=1, le=MAX_SEEDS)
-    eps: tuple[float, ...] = Field(min_length=1)
-    squared_eps: tuple[float, ...] = Field(min_length=1)
-    main: int = Field(ge=0)
-    budget: Count
-    looks: Count
-    agreements: tuple[Agree, ...] = ()
+    settings: dict[str, list[str]]  # that were given
+    cases: tuple[Case, ...] = Field(min_length=1)  # those of the map first
+    optimizers: tuple[str, ...] = Field(min_length=1)  # labels; the first is compared with each of the others
+    searches: dict[str, Search]  # by label
+    seeds: int = Field(ge=1, le=MAX_SEEDS)  # number of compared runs of each rate
+    search_seeds: int = Field(ge=1, le=MAX_SEEDS)  # number of runs by which a rate is chosen
+    eps: tuple[float, ...] = Field(min_length=1)  # train losses, falling, at the first time of which runs are compared
+    squared_eps: tuple[float, ...] = Field(min_length=1)  # those of squared loss
+    main: int = Field(ge=0)  # place of the loss that the verdict is about, in both
+    budget: Count  # steps of every run
+    looks: Count  # evaluations
+    agreements: tuple[Agree, ...] = ()  # jobs that compare closed forms with simulation
 
     def eps_of(self, case: Case) -> tuple[float, ...]:
         """Return the train losses at which runs of a problem are compared, falling."""
         return self.squared_eps if case.loss == "squared" else self.eps
+
+    def main_eps(self, case: Case) -> float:
+        """Return the loss that the verdict is about, in the unit of the problem's loss."""
+        return self.eps_of(case)[self.main]
 
     @cached_property
     def mapped(self) -> tuple[Case, ...]:
@@ -87,36 +78,39 @@ class ComponentStudy(BaseModel):
         """Who is compared, with the settings of the middle of the map."""
         return arms_of(dict(zip(self.optimizers, self.base.optimizers, strict=True)))
 
-    def main_eps(self, case: Case) -> float:
-        """Return the loss that the verdict is about, in the unit of the problem's loss."""
-        return self.eps_of(case)[self.main]
 
+# -- presets: settings as a user types them; what is left out has its default ----------------------
+
+# As many rates for every optimizer, each about three times the last; the search goes on where the best lies on an edge.
+EVERYTHING = {"variations": list(VARIATIONS)} | written(
+    """
+    optimizers=muon,adamw,sgd extensions=2 eps=1,0.5,0.2,0.1,0.05,0.02 squared_eps=0.3,0.2,0.15,0.1,0.08,0.06
+    main_eps=0.5 agree_steps=40,80,160,320
+    muon.rates=0.01,0.03,0.1,0.3 adamw.rates=0.003,0.01,0.03,0.1 sgd.rates=0.1,0.3,1,3
+    """
+)
+
+TINY = written(
+    """
+    extensions=0 eps=1,0.5 squared_eps=0.35,0.25 variations=aligned,spurious agree_steps=10,20 ratio=2,8 noise=0.1
+    depth=0 classes=4 dimension=8 train=64 validation=64 test=64 seeds=4 search_seeds=1 budget=60 looks=20
+    muon.rates=0.03,0.1 adamw.rates=0.03,0.1 sgd.rates=0.1,0.3
+    """
+)
+LAPTOP = written("ratio=1,2,4,8,16 noise=0,0.1,0.3 depth=0,1 seeds=6 search_seeds=2 budget=600 looks=80")
+FULL = written(
+    "ratio=1,1.5,2,4,8,16,32 noise=0,0.05,0.1,0.2,0.3 depth=0,1,2 seeds=10 search_seeds=3 budget=2000 looks=120"
+)
+PRESETS: dict[str, Settings] = {"tiny": EVERYTHING | TINY, "laptop": EVERYTHING | LAPTOP, "full": EVERYTHING | FULL}
 
 # -- settings: the fields of the configs, under the names that a user types ------------------------
-
 
 LISTS = ("tree", "strengths")  # a comma there separates the values of one problem
 COMPONENT_FIELDS, NET_FIELDS = fields(Components), fields(Net)
 AXES = tuple(key for key in (*COMPONENT_FIELDS, *NET_FIELDS, "loss", "batch") if key not in LISTS)
-CHOICES = (
-    "optimizers",
-    "seeds",
-    "search_seeds",
-    "extensions",
-    "eps",
-    "squared_eps",
-    "main_eps",
-    "budget",
-    "looks",
-    "variations",
-    "agree_steps",
-)
 KEYS = (
-    *CHOICES,
-    *COMPONENT_FIELDS,
-    *NET_FIELDS,
-    "loss",
-    "batch",
+    *("optimizers", "seeds", "search_seeds", "extensions", "eps", "squared_eps", "main_eps", "budget", "looks"),
+    *("variations", "agree_steps", *COMPONENT_FIELDS, *NET_FIELDS, "loss", "batch"),
     *(f"{name}.{field}" for name, model in OPTIMIZERS.items() for field in (*fields(model, "name"), "rates")),
 )
 
@@ -161,11 +155,11 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> C
         squared_eps=squared,
         main=_main(eps, chosen),
         budget=chosen.whole("budget", at_least=1, at_most=10**7),
-        looks=chosen.whole("looks", at_least=1, at_most=10**7),
-        agreements=agreements(middle([case for case in cases if case.role == "map"]).components, _steps(chosen)),
+        looks=chosen.whole("looks", at_least=1, at_most=1000),
+        agreements=agreements(middle(cases).components, _steps(chosen)),
     )
     for case in cases:
-        check(case, study.eps_of(case), study.main, study.budget, study.looks)
+        check(case, study.main_eps(case))
     return study
 
 
@@ -197,13 +191,12 @@ def _cases(chosen: Chosen) -> Iterator[Case]:
     optimizers = tuple(chosen.build(OPTIMIZERS[name], f"{name}.") for name in merged["optimizers"])
     mapped = [_case(values, optimizers, merged) for values in _points(merged)]
     yield from mapped
-    base = middle(mapped)
-    for name in chosen.names("variations", (*VARIATIONS, NONE), "variation"):
-        varied = vary(name, base) if name != NONE else None
-        if varied is not None:
+    base, names = middle(mapped), chosen.names("variations", (*VARIATIONS, NONE), "variation")
+    if NONE in names and len(names) > 1:
+        raise UsageError(f"variations={','.join(names)} names none and others; give one or the other")
+    for name in names:
+        if name != NONE and (varied := vary(name, base)) is not None:
             yield varied
-    if NONE in merged["variations"] and len(merged["variations"]) > 1:
-        raise UsageError(f"variations={','.join(merged['variations'])} names none and others; give one or the other")
     yield shuffled(base)
 
 
@@ -223,18 +216,9 @@ def _case(values: dict[str, str], optimizers: tuple[Any, ...], merged: Settings)
     net = make(Net, {key: value for key, value in values.items() if key in NET_FIELDS})
     others = [key for key in values if len(set(merged[key])) > 1 and key not in ("ratio", "noise", "depth")]
     place = ", ".join([f"depth {net.depth}", *(f"{key} {values[key]}" for key in others)])
-    return make(
-        Case,
-        {
-            "name": f"ratio {components.ratio:g}, noise {components.noise:g}, {place}",
-            "role": "map",
-            "map": place,
-            "components": components,
-            "net": net,
-            "optimizers": optimizers,
-            **{key: values[key] for key in ("loss", "batch") if key in values},
-        },
-    )
+    name = f"ratio {components.ratio:g}, noise {components.noise:g}, {place}"
+    given = {"name": name, "role": "map", "map": place, "components": components, "net": net, "optimizers": optimizers}
+    return make(Case, given | {key: values[key] for key in ("loss", "batch") if key in values})
 
 
 def _strengths(texts: list[str]) -> Any:
@@ -261,8 +245,9 @@ def _main(eps: tuple[float, ...], chosen: Chosen) -> int:
 
 def _steps(chosen: Chosen) -> tuple[int, ...]:
     steps = chosen.numbers("agree_steps")
-    if len(steps) < 2 or any(later != 2 * earlier for earlier, later in itertools.pairwise(steps)):
-        raise chosen.wrong("agree_steps", "whole numbers, each twice the last")
+    doubles = all(later == 2 * earlier for earlier, later in itertools.pairwise(steps))
+    if len(steps) < 2 or not doubles or steps[0] % 1 or steps[-1] > 10**6:
+        raise chosen.wrong("agree_steps", "whole numbers, each twice the last, up to 1000000")
     return tuple(map(int, steps))
 
 
@@ -270,16 +255,20 @@ def _check_effect(chosen: Chosen) -> None:
     """Raise UsageError for a setting that is given and changes nothing."""
     given, merged = chosen.given, chosen.merged
     chosen.refuse_unused({name: name in merged["optimizers"] for name in OPTIMIZERS})
-    depths = [*merged.get("depth", ["0"]), *(["2"] if "deep" in merged["variations"] else [])]
-    for key in ("width", "activation"):
-        if key in given and set(depths) == {"0"}:
-            raise UsageError(f"{key} has no effect: depth=0 has no hidden layers; give depth=1 or leave it out")
-    if "squared_eps" in given and "squared" not in (*merged.get("loss", ()), *merged["variations"]):
-        raise UsageError("squared_eps has no effect: no problem has squared loss; leave it out")
-    if "tree" in given and "tree" not in merged.get("patterns", ["tree"]):
-        raise UsageError(f"tree has no effect: patterns={','.join(merged['patterns'])} have no tree; leave it out")
-    if "ratio" in given and not _has_ratio(merged):
-        raise UsageError(f"ratio has no effect: strengths={','.join(merged['strengths'])} say it all; leave it out")
+    variations, patterns = merged["variations"], merged.get("patterns", ["tree"])
+    is_linear = set(merged.get("depth", ["0"])) == {"0"} and "deep" not in variations
+    is_squared = "squared" in (*merged.get("loss", ()), *variations)
+    no_layers = "depth=0 has no hidden layers; give depth=1 or leave it out"
+    strengths = ",".join(merged.get("strengths", ()))
+    for key, is_idle, why in (
+        ("width", is_linear, no_layers),
+        ("activation", is_linear, no_layers),
+        ("squared_eps", not is_squared, "no problem has squared loss; leave it out"),
+        ("tree", "tree" not in patterns, f"patterns={','.join(patterns)} have no tree; leave it out"),
+        ("ratio", not _has_ratio(merged), f"strengths={strengths} say it all; leave it out"),
+    ):
+        if key in given and is_idle:
+            raise UsageError(f"{key} has no effect: {why}")
 
 
 def _has_ratio(merged: Settings) -> bool:

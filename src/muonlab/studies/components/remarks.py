@@ -1,121 +1,109 @@
 """Further findings of a study of components, a sentence each: by depth, where it is lower, noise, bases, accuracy."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from statistics import fmean, median
 
 from muonlab.report.findings import as_text
 from muonlab.stats.effects import difference
-from muonlab.studies.components.claims import CLAIMED, MARGIN, OTHERS, RANK, TEST, on_map
+from muonlab.studies.components.claims import CLAIMED, OTHERS, RANK, TEST, of_variations, on_map, per_rival
 from muonlab.studies.components.closed import Flows
 from muonlab.studies.components.readings import ComponentsFound, value_of
-from muonlab.studies.components.sections import of_variations
-from muonlab.studies.components.theory.turning import Turn
+from muonlab.studies.components.theory.crossing import Turn
 from muonlab.study.judge import Judged, counts, in_counts
 from muonlab.study.study import ALPHA, Comparison, of_case
 
 MOST_CELLS = 3  # that are named one by one
 
 
-def remarks(found: ComponentsFound, judged: Sequence[Judged], flows: Sequence[Flows]) -> tuple[str, ...]:
+def remarks(found: ComponentsFound, judged: Sequence[Judged], flows: Sequence[Flows]) -> list[str]:
     """Return the further findings, those that there are."""
-    said = [*(_sizes(found, each) for each in judged), *by_map(found, judged), *where_lower(found, judged)]
-    said += [
+    return [
+        *_sizes(found, judged),
+        *_by_map(found, judged),
+        *_where_lower(found, judged),
         *_measured_otherwise(found),
-        *by_eps(found),
+        *_by_eps(found),
         *_untrained(found),
         *_closed(flows),
         *_spurious(found),
         *_basis(found),
         *_accuracy(found, judged),
     ]
-    return tuple(each for each in said if each)
 
 
-def _sizes(found: ComponentsFound, judged: Judged) -> str:
-    """Return how large the differences are: the range over cells."""
-    (quantity,) = judged.claim.quantities
-    parts = []
-    for rival in found.rivals:
-        own = [pair.estimate.value for pair in judged.comparisons if pair.rival == rival.label]
-        values = [value for value in own if value is not None]
-        if values:
-            spread = f"{as_text(min(values), quantity.kind)} to {as_text(max(values), quantity.kind)}"
-            middle = as_text(median(values), quantity.kind)
-            parts.append(f"minus {rival.name} from {spread} {quantity.unit}, {middle} in the median of cells")
-    if not parts:
-        return ""
-    return f"{quantity.name[0].upper()}{quantity.name[1:]}, {found.first.name} {'; '.join(parts)}."
-
-
-def by_map(found: ComponentsFound, judged: Sequence[Judged]) -> list[str]:
-    """Return the counts of every map, where there are several."""
-    maps = found.runs.asked.maps
-    if len(maps) < 2:
-        return []
-    said = []
-    for name in maps:
-        parts = [
-            f"{each.claim.title} {in_counts(own)}"
-            for each in judged
-            if (own := [pair for pair in each.comparisons if pair.case.map == name])
-        ]
+def _sizes(found: ComponentsFound, judged: Sequence[Judged]) -> Iterator[str]:
+    """Yield how large the differences are: the range over cells."""
+    for each in judged:
+        (quantity,), parts = each.claim.quantities, []
+        for rival, own in per_rival(found, each.comparisons):
+            values = [pair.estimate.value for pair in own if pair.estimate.value is not None]
+            if values:
+                low, middle, high = (as_text(f(values), quantity.kind) for f in (min, median, max))
+                parts.append(
+                    f"minus {rival.name} from {low} to {high} {quantity.unit}, {middle} in the median of cells"
+                )
         if parts:
-            said.append(f"At {name}: {'; '.join(parts)}.")
-    return said
+            yield f"{quantity.name[0].upper()}{quantity.name[1:]}, {found.first.name} {'; '.join(parts)}."
 
 
-def where_lower(found: ComponentsFound, judged: Sequence[Judged]) -> list[str]:
-    """Return the cells in which the first arm is lower, by name."""
-    return [
-        f"{found.first.name}’s {each.claim.title} is lower in {len(lower)} of {each.num_asked} cells, by most in "
-        f"{_named(found, lower, MOST_CELLS)}."
-        for each in judged
-        if (lower := each.on("lower"))
-    ]
+def _by_map(found: ComponentsFound, judged: Sequence[Judged]) -> Iterator[str]:
+    """Yield the counts of every map, where there are several."""
+    for name in found.runs.asked.maps if len(found.runs.asked.maps) > 1 else ():
+        held = [(each, [pair for pair in each.comparisons if pair.case.map == name]) for each in judged]
+        if parts := [f"{each.claim.title} {in_counts(own)}" for each, own in held if own]:
+            yield f"At {name}: {'; '.join(parts)}."
+
+
+def _where_lower(found: ComponentsFound, judged: Sequence[Judged]) -> Iterator[str]:
+    """Yield the cells in which the first arm is lower, by name."""
+    for each in judged:
+        if lower := each.on("lower"):
+            yield (
+                f"{found.first.name}’s {each.claim.title} is lower in {len(lower)} of {each.num_asked} cells, by most "
+                f"in {_named(found, lower, MOST_CELLS)}."
+            )
 
 
 def _named(found: ComponentsFound, pairs: Sequence[Comparison], most: int, *, with_eps: bool = False) -> str:
     """Return the cells by name, those of the smallest differences first, and the number of the others."""
-    ordered = sorted(pairs, key=lambda pair: pair.estimate.value or 0)
     parts = []
-    for pair in ordered[:most]:
+    for pair in sorted(pairs, key=lambda pair: pair.estimate.value or 0)[:most]:
         assert isinstance(pair.state, int), "runs are compared at the loss of a place"
         eps = f" at {found.runs.asked.eps_of(pair.case)[pair.state]:g}" if with_eps else ""
         parts.append(f"{pair.case.name} against {found.name(pair.rival)}{eps} ({as_text(pair.estimate, pair.kind)})")
     return "; ".join(parts) + (f" and {len(pairs) - most} more" if len(pairs) > most else "")
 
 
-def _measured_otherwise(found: ComponentsFound) -> list[str]:
-    """Return the counts of the margin by norm and of the rank of the logits."""
-    # Noise of W outside the components raises neither.
+def _measured_otherwise(found: ComponentsFound) -> Iterator[str]:
+    """Yield the counts of the margin by norm and of the rank of the logits, which noise of W does not raise."""
     parts = [
         f"the {quantity.name} is {in_counts(pairs)}"
         for quantity in OTHERS
         if quantity.key in ("margin-by-norm", "rank-logits") and (pairs := on_map(found, quantity))
     ]
-    return [f"Measured otherwise, {'; '.join(parts)}."] if parts else []
+    if parts:
+        yield f"Measured otherwise, {'; '.join(parts)}."
 
 
-def by_eps(found: ComponentsFound) -> list[str]:
-    """Return the counts at the other losses, and where the first arm is lower there."""
-    said = []
+def _by_eps(found: ComponentsFound) -> Iterator[str]:
+    """Yield the counts at the other losses, and where the first arm is lower there."""
     for quantity in CLAIMED:
         parts, lower = [], []
         for place, eps in enumerate(found.runs.asked.eps):
             pairs = on_map(found, quantity, place)
             if place != found.runs.asked.main and pairs:
-                own = [pair for pair in pairs if pair.side == "lower"]
-                parts.append(f"{counts(pairs)[0]} and {len(own)} of {len(pairs)} at {eps:g}")
-                lower += own
+                lower += [pair for pair in pairs if pair.side == "lower"]
+                higher, less, _, total = counts(pairs)
+                parts.append(f"{higher} and {less} of {total} at {eps:g}")
         if parts:
             where = f" Lowest: {_named(found, lower, 1, with_eps=True)}." if lower else ""
-            said.append(f"At other losses the {quantity.name} is higher and lower in {', '.join(parts)}.{where}")
-    return said
+            yield f"At other losses the {quantity.name} is higher and lower in {', '.join(parts)}.{where}"
 
 
-def _untrained(found: ComponentsFound) -> list[str]:
-    """Return the rank of hidden states before training and at the loss: who moves them less keeps more of it."""
-    runs, main, said = found.runs, found.runs.asked.main, []
+def _untrained(found: ComponentsFound) -> Iterator[str]:
+    """Yield the rank of hidden states before training and at the loss: who moves them less keeps more of it."""
+    runs, main = found.runs, found.runs.asked.main
     for name, cases in runs.asked.maps.items():
         start: list[float] = []
         ends: dict[str, list[float]] = {arm.label: [] for arm in found.arms}
@@ -130,38 +118,36 @@ def _untrained(found: ComponentsFound) -> list[str]:
                 start += [value for value in before if value is not None]
         if start and all(ends.values()):
             told = ", ".join(f"with {found.name(label)} {as_text(fmean(values))}" for label, values in ends.items())
-            said.append(
+            yield (
                 f"At {name} the effective rank of the hidden states is {as_text(fmean(start))} before training and, at "
                 f"the loss, {told} (means over the cells). So it counts the random start as well as what was learnt: "
                 "whatever moves the hidden layers less keeps more of that start."
             )
-    return said
 
 
-def _closed(flows: Sequence[Flows]) -> list[str]:
-    """Return what the closed forms say at the same loss."""
+SIDES = {1: "larger", 0: "the same", -1: "smaller"}
+
+
+def _closed(flows: Sequence[Flows]) -> Iterator[str]:
+    """Yield what the closed forms say at the same loss."""
     if not flows:
-        return []
+        return
     parts = []
     for measure, name in (("margin_worst", "worst margin"), ("rank_weights", "rank of W")):
-        sides = {
-            words: [each.components.ratio for each in flows if is_there(each.difference(measure))]
-            for words, is_there in (
-                ("larger", lambda value: value > 0),
-                ("the same", lambda value: value == 0),
-                ("smaller", lambda value: value < 0),
-            )
-        }
-        told = [f"{words} at ratio {', '.join(f'{r:g}' for r in own)}" for words, own in sides.items() if own]
+        ratios: dict[int, list[str]] = {side: [] for side in SIDES}
+        for each in flows:
+            value = each.difference(measure)
+            ratios[(value > 0) - (value < 0)].append(f"{each.components.ratio:g}")
+        told = [f"{SIDES[side]} at ratio {', '.join(own)}" for side, own in ratios.items() if own]
         parts.append(f"the {name} of spectral flow is {' and '.join(told)}")
     leads = ", ".join(
         f"{_lead(each.margin_turns)} at ratio {each.components.ratio:g}" for each in flows if each.margin_turns
     )
     late = f" At losses {leads} gradient flow has the larger worst margin." if leads else ""
-    return [
+    yield (
         "By the closed forms (a linear classifier, no noise, infinitely small steps), compared with gradient flow at "
         f"the loss {flows[0].eps:g}, {'; '.join(parts)}.{late}"
-    ]
+    )
 
 
 def _lead(turns: Sequence[Turn]) -> str:
@@ -176,25 +162,24 @@ def _lead(turns: Sequence[Turn]) -> str:
     return " and ".join([*parts, f"below {upper}"] if upper else parts)
 
 
-def _spurious(found: ComponentsFound) -> list[str]:
-    """Return what happens to test accuracy where the weak components are pure noise."""
-    varied = [pair for pair in of_variations(found, TEST) if pair.case.role == "variation"]
-    pairs = [pair for pair in varied if pair.case.map == "spurious"]
-    if not pairs:
-        return []
+def _spurious(found: ComponentsFound) -> Iterator[str]:
+    """Yield what happens to test accuracy where the weak components are pure noise."""
+    varied = [
+        pair for pair in of_variations(found, TEST) if (pair.case.role, pair.case.map) == ("variation", "spurious")
+    ]
     parts = [
         f"minus {found.name(pair.rival)}’s {as_text(pair.estimate, 'accuracy')} ({pair.side}, n = {pair.n})"
-        for pair in pairs
+        for pair in varied
     ]
-    number = pairs[0].case.components.spurious
-    return [
-        f"Where the weakest {number} components are pure noise: {found.first.name}’s test accuracy at the same train "
-        f"loss, {'; '.join(parts)}."
-    ]
+    if parts:
+        yield (
+            f"Where the weakest {varied[0].case.components.spurious} components are pure noise: {found.first.name}’s "
+            f"test accuracy at the same train loss, {'; '.join(parts)}."
+        )
 
 
-def _basis(found: ComponentsFound) -> list[str]:
-    """Return how far margin and rank of every arm change when components lie along the axes.
+def _basis(found: ComponentsFound) -> Iterator[str]:
+    """Yield how far margin and rank of every arm change when components lie along the axes.
 
     Both problems at the rate that is best on the base: else the choice of a rate would pass for the basis.
     """
@@ -203,7 +188,7 @@ def _basis(found: ComponentsFound) -> list[str]:
     # AdamW depends on the basis, so it comes first; without it there is nothing to show.
     arms = sorted(found.arms, key=lambda arm: arm.optimizer.name != "adamw")
     if aligned is None or arms[0].optimizer.name != "adamw":
-        return []
+        return
     parts = []
     for arm in arms:
         turned, own = runs.of(aligned, arm.label), runs.of(runs.asked.base, arm.label)
@@ -218,24 +203,21 @@ def _basis(found: ComponentsFound) -> list[str]:
                 told.append(f"{quantity.name} {as_text(effect.estimate, quantity.kind)}{p}")
         if told:
             parts.append(f"of {arm.name} by {', '.join(told)}")
-    if not parts:
-        return []
-    return [
-        "Components along the axes instead of in a random basis, in the middle of the map and at the same learning "
-        f"rate, change the values (Welch, not adjusted) {'; '.join(parts)}."
-    ]
+    if parts:
+        yield (
+            "Components along the axes instead of in a random basis, in the middle of the map and at the same learning "
+            f"rate, change the values (Welch, not adjusted) {'; '.join(parts)}."
+        )
 
 
-def _accuracy(found: ComponentsFound, judged: Sequence[Judged]) -> list[str]:
-    """Return whether a larger margin goes with a better test accuracy, cell by cell."""
-    tests = on_map(found, TEST)
-    margin = next(each for each in judged if each.claim.quantities == (MARGIN,))
+def _accuracy(found: ComponentsFound, judged: Sequence[Judged]) -> Iterator[str]:
+    """Yield whether a larger margin goes with a better test accuracy, cell by cell."""
+    tests, (margin, _) = on_map(found, TEST), judged
     same = [of_case(tests, pair.case, pair.rival) for pair in margin.on("higher")]
-    higher = ["undecided" if pair is None else pair.side for pair in same]
-    if not higher:
-        return []
-    return [
-        f"A larger margin and a better test accuracy: in the {len(higher)} cells in which {found.first.name}’s worst "
-        f"margin is higher, its test accuracy at the same train loss is higher in {higher.count('higher')}, lower in "
-        f"{higher.count('lower')} and undecided in {higher.count('undecided')} (Holm, p ≤ {ALPHA:g})."
-    ]
+    sides = Counter("undecided" if pair is None else pair.side for pair in same)
+    if sides:
+        yield (
+            f"A larger margin and a better test accuracy: in the {sides.total()} cells in which {found.first.name}’s "
+            f"worst margin is higher, its test accuracy at the same train loss is higher in {sides['higher']}, lower "
+            f"in {sides['lower']} and undecided in {sides['undecided']} (Holm, p ≤ {ALPHA:g})."
+        )

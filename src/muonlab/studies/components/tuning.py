@@ -8,15 +8,15 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from muonlab.report.findings import Axis, Column, Element, Figure, Lines, Table, Value, as_text
+from muonlab.report.findings import Axis, Element, Figure, Line, Lines, Table, as_text
 from muonlab.studies.components.cases import middle
 from muonlab.studies.components.claims import at_rates
-from muonlab.studies.components.jobs import POLICY, reached
-from muonlab.studies.components.readings import ComponentsFound, OwnRuns
+from muonlab.studies.components.jobs import POLICY
+from muonlab.studies.components.readings import ComponentsFound
 from muonlab.study.compare import compare_one
 from muonlab.study.judge import Judged
-from muonlab.study.search import Searched
-from muonlab.study.sections import line
+from muonlab.study.search import Searched, as_good
+from muonlab.study.sections import columns, line
 from muonlab.study.study import Arm, Comparison
 
 # -- near-ties -------------------------------------------------------------------------------------
@@ -24,26 +24,22 @@ from muonlab.study.study import Arm, Comparison
 
 @dataclass(frozen=True)
 class Spread:
-    """A cell at all pairs of rates that are as good as the best.
+    """A cell at all pairs of rates that are as good as the best."""
 
-    Attributes:
-        pair: the cell as it is judged.
-        smallest, largest: mean difference over those pairs of rates; None where there is none.
-        num_rates: rates that are as good, of both together.
-    """
+    pair: Comparison  # the cell as it is judged
+    differences: tuple[float, ...]  # mean difference at each of those pairs of rates that has one
+    num_rates: int  # that are as good, of both together
 
-    pair: Comparison
-    smallest: float | None
-    largest: float | None
-    num_rates: int
+    @property
+    def is_decided(self) -> bool:
+        """Whether the cell has a side."""
+        return self.pair.side != "undecided"
 
     @property
     def turns(self) -> bool:
         """Whether a cell that is decided has the other sign, and not negligibly, at some pair of rates."""
-        if self.smallest is None or self.largest is None:
-            return False
-        limit = self.pair.negligible
-        return {"higher": self.smallest < -limit, "lower": self.largest > limit}.get(self.pair.side, False)
+        sign = {"higher": 1, "lower": -1, "undecided": 0}[self.pair.side]
+        return any(sign * each < -self.pair.negligible for each in self.differences)
 
 
 def spreads(found: ComponentsFound, judged: Sequence[Judged]) -> list[Spread]:
@@ -54,36 +50,28 @@ def spreads(found: ComponentsFound, judged: Sequence[Judged]) -> list[Spread]:
 def _spread(found: ComponentsFound, pair: Comparison) -> Spread:
     labels, place = (found.first.label, pair.rival), found.runs.asked.main
     both = [found.runs.of(pair.case, label) for label in labels]
-    rates = [own.as_good(place) for own in both if own is not None]
-    values = []
+    rates = [as_good(own.search(place).scores, POLICY) for own in both if own is not None]
+    differences = []
     for chosen in itertools.product(*rates):
         quantity = at_rates(pair.quantity, dict(zip(labels, chosen, strict=True)))
         other = compare_one(found, quantity, pair.case, pair.rival, place)
         if other is not None and other.estimate.value is not None:
-            values.append(other.estimate.value)
-    return Spread(pair, min(values, default=None), max(values, default=None), sum(map(len, rates)))
+            differences.append(other.estimate.value)
+    return Spread(pair, tuple(differences), sum(map(len, rates)))
 
 
 def _sensitivity(found: ComponentsFound, spreads: Sequence[Spread]) -> Table:
     rows = []
-    labels = [arm.label for arm in found.rivals]
-    groups = sorted({(each.pair.quantity.name, labels.index(each.pair.rival)) for each in spreads}, key=lambda g: g[1])
-    names = list(dict.fromkeys(each.pair.quantity.name for each in spreads))
-    for quantity, rival in sorted(groups, key=lambda group: names.index(group[0])):
-        own = [each for each in spreads if (each.pair.quantity.name, each.pair.rival) == (quantity, labels[rival])]
-        decided = [each for each in own if each.pair.side != "undecided"]
-        turned = sum(each.turns for each in decided)
-        alternatives = sum(each.num_rates > 2 for each in own)
-        name = found.rivals[rival].name
-        rows.append((quantity, name, len(own), alternatives, len(decided), len(decided) - turned, turned))
-    columns = (
-        Column("quantity", "Quantity"),
-        Column("rival", "Rival"),
-        Column("cells", "Cells", "count"),
-        Column("alternatives", "With other rates as good", "count"),
-        Column("decided", "Decided", "count"),
-        Column("kept", "Side kept", "count"),
-        Column("turned", "Side may turn", "count"),
+    for quantity in dict.fromkeys(each.pair.quantity for each in spreads):
+        for rival in found.rivals:
+            own = [each for each in spreads if (each.pair.quantity, each.pair.rival) == (quantity, rival.label)]
+            decided, turned = sum(each.is_decided for each in own), sum(each.turns for each in own)
+            alternatives = sum(each.num_rates > 2 for each in own)
+            if own:
+                rows.append((quantity.name, rival.name, len(own), alternatives, decided, decided - turned, turned))
+    head = columns(
+        "quantity: Quantity; rival: Rival; cells: Cells [count]; alternatives: With other rates as good [count]; "
+        "decided: Decided [count]; kept: Side kept [count]; turned: Side may turn [count]"
     )
     note = (
         f"As good: a validation loss at the same train loss within {POLICY.clear:.0%} of the best rate’s. Every cell "
@@ -91,7 +79,7 @@ def _sensitivity(found: ComponentsFound, spreads: Sequence[Spread]) -> Table:
         "other sign. The verdict rests on the best rates alone."
     )
     title = "Does the conclusion change with another near-optimal learning rate?"
-    return Table("sensitivity", title, columns, tuple(rows), note)
+    return Table("sensitivity", title, head, tuple(rows), note)
 
 
 # -- the searches ----------------------------------------------------------------------------------
@@ -106,23 +94,12 @@ def tuning(found: ComponentsFound, spreads: Sequence[Spread]) -> tuple[Element, 
     return (*((figure,) if figure.panels else ()), _summary(found), *between, _rates(found))
 
 
-def searched(own: OwnRuns, place: int) -> Searched:
-    """Return the search of an arm on a problem, with the validation losses of the runs that reached the loss."""
-    scores = own.scores(place)
-    losses = {rate: [] for rate in scores}
-    for member in own.members:
-        if member["is_search"]:
-            is_there = reached(member, place)
-            losses[member["rate"]].append(member["at"][place]["values"]["validation_loss"] if is_there else None)
-    return Searched(scores, losses, POLICY)
-
-
 def _figure(found: ComponentsFound) -> Figure:
     asked = found.runs.asked
     panels = []
     for name, cases in asked.maps.items():
         held = [(arm, found.runs.of(middle(cases), arm.label)) for arm in found.arms]
-        lines = [drawn for arm, own in held if own is not None and (drawn := _line(arm, searched(own, asked.main)))]
+        lines = [drawn for arm, own in held if own is not None and (drawn := _line(arm, own.search(asked.main)))]
         if lines:
             panels.append(Lines(name, tuple(lines)))
     caption = (
@@ -134,7 +111,7 @@ def _figure(found: ComponentsFound) -> Figure:
     return Figure("tuning", "Validation loss at equal train loss, by learning rate", caption, *axes, tuple(panels))
 
 
-def _line(arm: Arm, search: Searched):
+def _line(arm: Arm, search: Searched) -> Line | None:
     losses = [
         [] if missed else [loss for loss in search.losses[rate] if loss is not None]
         for rate, (missed, _) in search.scores.items()
@@ -145,49 +122,33 @@ def _line(arm: Arm, search: Searched):
 def _summary(found: ComponentsFound) -> Table:
     asked, rows = found.runs.asked, []
     for arm in found.arms:
-        held = [own for own in found.runs.own.values() if own.arm == arm.label]
-        if not held:
-            continue
-        edges = [own.edge(asked.main) for own in held]
-        grid = asked.searches[arm.label].rates
-        rows.append(
-            (
-                arm.name,
-                ", ".join(as_text(rate, "exact") for rate in grid),
-                sum(len(own.scores(asked.main)) > len(grid) for own in held),
-                edges.count("low"),
-                edges.count("high"),
-                len(held),
-                sum(member["is_search"] for own in held for member in own.members),
-            )
-        )
-    columns = (
-        Column("optimizer", "Optimizer"),
-        Column("rates", "Grid"),
-        Column("extended", "Extended on", "count"),
-        Column("low", "Best on low edge", "count"),
-        Column("high", "Best on high edge", "count"),
-        Column("problems", "Problems", "count"),
-        Column("num_runs", "Runs of the search", "count"),
+        held, grid = [own for own in found.runs.own.values() if own.arm == arm.label], asked.searches[arm.label].rates
+        if held:
+            edges, searches = [own.edge(asked.main) for own in held], [own.search(asked.main) for own in held]
+            extended = sum(len(search.scores) > len(grid) for search in searches)
+            low, high, num_runs = edges.count("low"), edges.count("high"), sum(each.num_runs for each in searches)
+            rates = ", ".join(as_text(rate, "exact") for rate in grid)
+            rows.append((arm.name, rates, extended, low, high, len(held), num_runs))
+    head = columns(
+        "optimizer: Optimizer; rates: Grid; extended: Extended on [count]; low: Best on low edge [count]; "
+        "high: Best on high edge [count]; problems: Problems [count]; num_runs: Runs of the search [count]"
     )
     note = (
         "Every optimizer has as many rates in its first grid, as many seeds and steps, and as many extensions at most. "
         "On an edge: the best of all that was tried, by more than 1%, is the smallest or largest rate, so a better one "
         "may lie beyond."
     )
-    return Table("searches", "Searches for a learning rate", columns, tuple(rows), note)
+    return Table("searches", "Searches for a learning rate", head, tuple(rows), note)
 
 
 def _rates(found: ComponentsFound) -> Table:
-    rows = tuple(_rate(found, own) for own in found.runs.own.values())
-    columns = (
-        Column("case", "Problem"),
-        Column("optimizer", "Optimizer"),
-        Column("rate", "Best learning rate", "exact"),
-        Column("loss", "Its validation loss", "number"),
-        Column("edge", "On an edge"),
-        Column("tried", "Tried"),
-        Column("short", "Did not reach the loss"),
+    main, rows = found.runs.asked.main, []
+    for own in found.runs.own.values():
+        search, edge = own.search(main), own.edge(main) or "no"
+        rows.append((own.case.name, found.name(own.arm), search.best, search.loss, edge, search.tried, search.lost))
+    head = columns(
+        "case: Problem; optimizer: Optimizer; rate: Best learning rate [exact]; loss: Its validation loss [number]; "
+        "edge: On an edge; tried: Tried; short: Did not reach the loss"
     )
     note = (
         "The best has the smallest mean validation loss at the first time the train loss is at most the main eps, over "
@@ -195,12 +156,4 @@ def _rates(found: ComponentsFound) -> Table:
         "which such a seed never reached it come after all that did. Where none did, the one with the smallest train "
         "loss at the end."
     )
-    return Table("tuning-rates", "Learning rates", columns, rows, note, folded=True)
-
-
-def _rate(found: ComponentsFound, own: OwnRuns) -> tuple[Value, ...]:
-    place = found.runs.asked.main
-    search = searched(own, place)
-    # Where every rate diverged a better one may lie below them all: "low".
-    edge = own.edge(place) or "no"
-    return own.case.name, found.name(own.arm), search.best, search.loss, edge, search.tried, search.lost
+    return Table("tuning-rates", "Learning rates", head, tuple(rows), note, folded=True)

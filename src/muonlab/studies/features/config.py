@@ -4,15 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
-from muonlab.study import optimizers
 from muonlab.study.dotted import Dotted
 from muonlab.study.fields import Count, Frozen, Rate, Share
-from muonlab.study.optimizers import Beta1, Beta2, Eps, WeightDecay
+from muonlab.study.optimizers import Searched
 
 # Raised by hand when a change of the code alters results. The commit is recorded next to a result, not hashed.
 RESULTS_VERSION = 2
 
-OptimizerName = Literal["muon", "adamw", "sgd"]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 Rates = Annotated[tuple[Rate, ...], Field(min_length=1)]
 DIGITS_SIDE = 8  # pixels of a side of scikit-learn's digits
@@ -161,35 +159,6 @@ class Family(BaseModel):
         return f"{net} on {self.data.name}"
 
 
-class SGD(optimizers.SGD):
-    """SGD with momentum, for every parameter; the learning rate is searched."""
-
-    weight_decay: WeightDecay = 5e-4
-
-
-class AdamW(optimizers.AdamW):
-    """AdamW for every parameter; the learning rate is searched."""
-
-    weight_decay: WeightDecay = 0.05
-
-
-class Muon(optimizers.Muon):
-    """Muon for the hidden matrices and AdamW for all else, of one learning rate, which is searched.
-
-    Steps of Muon are scaled to the root mean square of AdamW's (arXiv 2502.16982), so that one learning rate serves
-    both and the search has one dimension for every optimizer.
-    """
-
-    added = frozenset({"nesterov", "steps"})
-    weight_decay: WeightDecay = 0.05
-    beta1: Beta1 = 0.9
-    beta2: Beta2 = 0.98
-    eps: Eps = 1e-8
-
-
-Optimizer = Annotated[SGD | AdamW | Muon | optimizers.Custom, Field(discriminator="name")]
-
-
 class Training(BaseModel):
     """How long, and how the learning rate goes."""
 
@@ -231,7 +200,7 @@ class Pretrain(_Job):
     """Train one member for each rate and seed."""
 
     kind: Literal["pretrain"] = "pretrain"
-    optimizer: Optimizer
+    optimizer: Searched
     training: Training
     rates: Rates
     seeds: Seeds
@@ -272,7 +241,7 @@ class Transfer(_Job):
     states: tuple[State, ...] = ()  # which of its weights; empty for new ones
     seeds: Seeds  # of the pretraining job, all of them in its order; or of new weights
     mode: Literal["full", "linear"] = "full"
-    optimizer: Optimizer | None = None
+    optimizer: Searched | None = None
     training: Training | None = None
     rates: tuple[Rate, ...] = ()
     is_final: bool = False  # whether the test set is read; a search for a rate has no part in it

@@ -12,15 +12,15 @@ from muonlab.studies.features import config
 from muonlab.studies.features.config import Family, ImageData, Measuring, OwnNet, TextData, Training
 from muonlab.studies.features.presets import PRESETS
 from muonlab.study import dotted, optimizers
-from muonlab.study.fields import Frozen
-from muonlab.study.optimizers import Growing
+from muonlab.study.fields import Frozen, Growing
+from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
+from muonlab.study.optimizers import Searched
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.settings import Chosen, UsageError, check_keys, choose, fields, make
 from muonlab.study.study import Arm, arms_of
 
 STUDY = "features"
 NETS: dict[str, type[BaseModel]] = {"cnn": config.CNNConfig, "vit": config.ViTConfig, "gpt": config.GPTConfig}
-OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": config.Muon, "adamw": config.AdamW, "sgd": config.SGD}
 MAX_SEEDS = 1000
 NET = "a function of classes, channels and image_size, or of vocabulary, that returns a torch.nn.Module"
 
@@ -52,7 +52,7 @@ class FeatureStudy(Growing):
     preset: str  # where it came from, with the settings
     settings: dict[str, list[str]]
     families: tuple[FamilyPlan, ...] = Field(min_length=1)
-    optimizers: tuple[config.Optimizer, ...] = Field(min_length=1)  # the first is compared with each of the others
+    optimizers: tuple[Searched, ...] = Field(min_length=1)  # the first is compared with each of the others
     labels: tuple[str, ...] = ()  # of the optimizers, in their order; by default their names
     searches: dict[str, Search]  # by label of the arm
     seeds: int = Field(ge=1, le=MAX_SEEDS)  # final runs of each

@@ -6,7 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from muonlab.stats.effects import linear_fit, logit
+from scipy import stats
+
+from muonlab.stats.effects import logit
 from muonlab.studies.features.config import RESULTS_VERSION, Transfer
 from muonlab.studies.features.jobs import FINAL, LINEAR, POLICY, UNTRAINED, matched, steps
 from muonlab.studies.features.nets import Measured, is_sighted, with_zeros
@@ -121,7 +123,8 @@ class FamilyRuns:
         clean = [logit(row["clean"], number) for row in rows]
         if len(set(clean)) < 3:
             return None
-        return linear_fit(clean, [logit(row["corrupted"], number) for row in rows])
+        line: Any = stats.linregress(clean, [logit(row["corrupted"], number) for row in rows])
+        return float(line.slope), float(line.intercept)
 
     def effective_robustness(self, arm: str) -> dict[int, float]:
         """Return by seed how far corrupted accuracy at the end lies above what the fit expects, in log-odds."""

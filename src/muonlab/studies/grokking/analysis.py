@@ -19,8 +19,6 @@ from muonlab.study.sections import config_in_full, environment, findings
 from muonlab.study.study import Found, Rule
 from muonlab.study.words import several
 
-_STATES = {"failed": "failed", "unreadable": "cannot be read"}
-
 
 def find(runs: GrokkingRuns) -> GrokkingFound:
     """Return all that follows from the results of a study."""
@@ -79,19 +77,20 @@ def analyse(folder: Path) -> Findings:
         ("Every run, config and environment", _in_full(found)),
     )
     title = f"{runs.file.study}, preset {runs.file.preset}"
-    names = [arm.name for arm in found.arms]
-    than = names[1] if names[1:] else "another optimizer"
-    question = f"Does {names[0]} make a Transformer grok sooner than {than}?"
+    first, than = [*(arm.name for arm in found.arms), "another optimizer"][:2]
+    question = f"Does {first} make a Transformer grok sooner than {than}?"
     return findings(title, question, judge(found, pairs), found, _notices(runs), sections, RESULTS_VERSION)
 
 
 def _why_nothing(runs: GrokkingRuns, folder: Path) -> str:
     records = [cell.record for cell in runs.cells]
     counts = several(f"{number} {status}" for status, number in Counter(each.status for each in records).items())
-    lost = next((each for each in records if each.status in _STATES), None)
-    if lost is None:
-        return f"no cell of {folder} is done yet ({counts}); `muonlab run` goes on with it"
-    return f"no cell of {folder} is done ({counts}); the first that {_STATES[lost.status]}, {lost.id}: {lost.reason}"
+    states = {"failed": "failed", "unreadable": "cannot be read"}
+    for lost in records:
+        if lost.status in states:
+            state = f"the first that {states[lost.status]}, {lost.id}: {lost.reason}"
+            return f"no cell of {folder} is done ({counts}); {state}"
+    return f"no cell of {folder} is done yet ({counts}); `muonlab run` goes on with it"
 
 
 def _notices(runs: GrokkingRuns) -> list[Text]:

@@ -5,6 +5,7 @@ they mean.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,23 @@ from pydantic import BaseModel
 from muonlab.jobs import store
 from muonlab.jobs.job import Job
 from muonlab.studies.grokking import choices
-from muonlab.studies.grokking.choices import NET_FIELDS, OPTIMIZERS, PROTOCOL_FIELDS, TASK_FIELDS
-from muonlab.studies.grokking.config import TASKS, CellConfig, OwnNet, OwnOptimizer, ProtocolConfig, values_of
+from muonlab.studies.grokking.choices import NET_FIELDS, OPTIMIZERS, TASK_FIELDS
+from muonlab.studies.grokking.config import TASKS, CellConfig, OwnNet, ProtocolConfig, values_of, varying
 from muonlab.studies.grokking.costs import seconds
-from muonlab.study.dotted import is_dotted
+from muonlab.study.dotted import is_dotted, name_of
 from muonlab.study.fields import Frozen
-from muonlab.study.settings import Settings, UsageError, as_texts, check_name, combinations, fields, make, whole_number
+from muonlab.study.optimizers import RatedCustom
+from muonlab.study.settings import (
+    Settings,
+    UsageError,
+    as_texts,
+    check_name,
+    combinations,
+    fields,
+    make,
+    whole_number,
+    written,
+)
 
 STUDY = "grokking"
 LOSSES = ("softmax", "stablemax", "sparsemax")
@@ -26,67 +38,40 @@ MAX_SEEDS = 10_000
 MAX_SEED = 2**31
 TARGET = "muonlab.studies.grokking.work.cell:run_job"
 TRIAL = "muonlab.studies.grokking.costs:check_memory"
-TRIAL_OF_OWN = "muonlab.studies.grokking.work.trial:check"
+TRIAL_OF_OWN = "muonlab.studies.grokking.work.cell:check"
+PROTOCOL_FIELDS = fields(ProtocolConfig)
 SEED_BLOCK = 5  # seeds of one cell: more seeds later are new cells, and the old ones stand
 
 # A preset is a set of settings; what it leaves out has the default of its config. What the paper states, what the code
 # that it cites has, and what is our choice: docs/protocol.md says it for every field.
+EVERYTHING = {"tasks": list(TASKS), "losses": list(LOSSES)} | written("optimizers=muon,adamw")
 PRESETS: dict[str, Settings] = {
-    "tiny": {
-        "tasks": ["add"],
-        "losses": ["softmax"],
-        "optimizers": ["muon", "adamw"],
-        "seeds": ["3"],
-        "control_seeds": ["1"],
-        "modulus": ["23"],
-        "depth": ["1"],
-        "width": ["32"],
-        "ff_width": ["64"],
-        "heads": ["2"],
-        "dropout": ["0"],
-        "batch": ["128"],
-        "budget": ["300"],
-        "cadence": ["20"],
-        "follow": ["2"],
-        "threshold": ["0.8"],
-        "adamw.lr": ["0.003"],
-    },
-    "laptop": {
-        "tasks": list(TASKS),
-        "losses": list(LOSSES),
-        "optimizers": ["muon", "adamw"],
-        "seeds": ["5"],
-        "control_seeds": ["1"],
-        "modulus": ["59"],
-        "depth": ["1"],
-        "width": ["64"],
-        "ff_width": ["256"],
-        "batch": ["256"],
-        "budget": ["1500"],
-        "cadence": ["25"],
-        "follow": ["8"],
-    },
-    "paper": {
-        "tasks": list(TASKS),
-        "losses": list(LOSSES),
-        "optimizers": ["muon", "adamw"],
-        "seeds": ["10"],
-        "control_seeds": ["2"],
-        "embedding_std": ["1"],
-        "short_batch": ["true"],
-    },
+    "tiny": written(
+        """
+        tasks=add losses=softmax optimizers=muon,adamw seeds=3 control_seeds=1 modulus=23 depth=1 width=32 ff_width=64
+        heads=2 dropout=0 batch=128 budget=300 cadence=20 follow=2 threshold=0.8 adamw.lr=0.003
+        """
+    ),
+    "laptop": EVERYTHING
+    | written(
+        """
+        seeds=5 control_seeds=1 modulus=59 depth=1 width=64 ff_width=256 batch=256 budget=1500 cadence=25 follow=8
+        """
+    ),
+    "paper": EVERYTHING | written("seeds=10 control_seeds=2 embedding_std=1 short_batch=true"),
 }
 
 # -- settings: the fields of the configs, under the names that a user types ------------------------
 
-
 CHOICES = ("tasks", "net", "losses", "optimizers", "seeds", "control_seeds")
+ALSO = {"task": "tasks", "loss": "losses", "optimizer": "optimizers"}  # another word for a choice
 KEYS = (
     *CHOICES,
     *TASK_FIELDS,
     *NET_FIELDS,
     *PROTOCOL_FIELDS,
     *(f"{name}.{field}" for name, model in OPTIMIZERS.items() for field in fields(model, "name")),
+    *ALSO,
 )
 
 
@@ -96,12 +81,14 @@ class GrokkingStudy(BaseModel):
     Attributes:
         preset, settings: where it came from.
         cells: in the order in which they are shown.
+        notes: on settings without effect on a part of the cells.
     """
 
     model_config = Frozen
     preset: str
     settings: Settings
     cells: tuple[CellConfig, ...]
+    notes: tuple[str, ...] = ()
 
 
 def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> GrokkingStudy:
@@ -109,29 +96,41 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> G
 
     Args:
         preset: tiny, laptop or paper.
-        settings: key -> value or list of values; several values are an axis. The keys are `KEYS`: "tasks", "losses",
-            "optimizers", "seeds" and "control_seeds" (how many), any field of the task, the net and the protocol by
-            its own name, and any field of an optimizer as "muon.lr".
+        settings: key -> value or list of values; several values are an axis. `muonlab settings grokking` lists the
+            keys. A task or net of a user's own is given by its name, or as the function.
 
     Raises:
-        UsageError: an unknown name, a value that its field does not allow, a setting without effect.
+        UsageError: an unknown name, a value that its field does not allow, a setting without effect on any cell.
 
     Example:
         >>> plan("tiny", {"muon.lr": [0.01, 0.02], "seeds": 10}).cells[0].optimizer.lr
         0.01
     """
     check_name("preset", preset, PRESETS)
-    given = {key: as_texts(key, value) for key, value in (settings or {}).items()}
+    given = _given(settings or {})
     merged = {"net": ["transformer"]} | PRESETS[preset] | given
     labels = choices.labels_of(merged, given)
     owners = {*labels, "net"} if any(map(is_dotted, merged["net"])) else {*labels}
     for key in given:
         if key.partition(".")[0] not in owners:
             check_name("setting", key, KEYS)
-    _check_effects(given, merged, labels)
+    for loss in merged["losses"]:
+        check_name("loss", loss, LOSSES)
     cells = {cell.id: cell for cell in _cells(choices.settings_of_labels(merged, labels), labels)}
+    own = {key: values for key, values in given.items() if key not in CHOICES}
+    notes = choices.without_effect(own, list(cells.values()))
     choices.check_differ(list(cells.values()))
-    return GrokkingStudy(preset=preset, settings=given, cells=tuple(cells.values()))
+    return GrokkingStudy(preset=preset, settings=given, cells=tuple(cells.values()), notes=tuple(notes))
+
+
+def _given(settings: Mapping[str, Any]) -> Settings:
+    found: Settings = {}
+    for word, value in settings.items():
+        key = ALSO.get(word, word)
+        if key in found:
+            raise UsageError(f"{key} is given twice, once by another word for it; give it once")
+        found[key] = as_texts(key, name_of(key, value) if callable(value) else value)
+    return found
 
 
 def _cells(settings: Settings, labels: Mapping[str, str]) -> Iterator[CellConfig]:
@@ -157,63 +156,28 @@ def _conditions(
     settings: Settings, labels: Mapping[str, str], seeds: tuple[int, ...], losses: list[str]
 ) -> Iterator[CellConfig]:
     """Yield the cells: task by task, net by net, loss by loss, the optimizers of each together."""
-    for task in settings["tasks"]:
-        for net in settings["net"]:
-            for loss in losses:
-                check_name("loss", loss, LOSSES)
-                for label, name in labels.items():
-                    for values in combinations(settings, _applicable(settings, task, net, label, name)):
-                        for start in range(0, len(seeds), SEED_BLOCK):
-                            block = seeds[start : start + SEED_BLOCK]
-                            yield _cell((task, net, loss), label, name, values, block)
-
-
-def _applicable(settings: Settings, task: str, net: str, label: str, name: str) -> list[str]:
-    """Return the keys that mean something for this task, net and optimizer."""
-    return [
-        *choices.keys_of_task(task),
-        *choices.keys_of_net(net, settings),
-        *PROTOCOL_FIELDS,
-        *choices.keys_of_optimizer(label, name, settings),
-    ]
-
-
-def _cell(
-    case: tuple[str, str, str], label: str, name: str, values: dict[str, str], seeds: tuple[int, ...]
-) -> CellConfig:
-    task, net, loss = case
-
-    def chosen(known: Iterable[str]) -> dict[str, str]:
-        return {key: values[key] for key in known if key in values}
-
-    return CellConfig(
-        study=STUDY,
-        task=choices.task_of(task, chosen(TASK_FIELDS)),
-        net=choices.net_of(net, chosen(choices.keys_of_net(net, {key: [] for key in values}))),
-        loss=loss,  # type: ignore[arg-type]
-        optimizer=choices.optimizer_of(label, name, {k: v for k, v in values.items() if k.startswith(f"{label}.")}),
-        protocol=make(ProtocolConfig, chosen(PROTOCOL_FIELDS)),
-        seeds=seeds,
-        label=None if label == name else label,
-    )
-
-
-def _check_effects(given: Settings, merged: Settings, labels: Mapping[str, str]) -> None:
-    """Raise UsageError where a setting touches no cell: it was meant to. One that touches some is as it should be."""
-    touched = {
-        key
-        for task in merged["tasks"]
-        for net in merged["net"]
-        for label, name in labels.items()
-        for key in (
-            *_applicable(merged, task, net, label, name),
-            *(choices.keys_of_optimizer(name, name, merged) if name in OPTIMIZERS else ()),
-        )
-    }
-    for key in given:
-        if key not in touched and key not in CHOICES:
-            chosen = f"tasks={','.join(merged['tasks'])} optimizers={','.join(merged['optimizers'])}"
-            raise UsageError(f"{key} has no effect on any cell of {chosen}; leave it out, or add what it is for")
+    for task, net, loss, (label, name) in product(settings["tasks"], settings["net"], losses, labels.items()):
+        # Of each config the keys that mean something for this task, net and optimizer.
+        of_task, of_net = choices.keys_of_task(task), choices.keys_of_net(net, settings)
+        of_optimizer = choices.keys_of_optimizer(label, name, settings)
+        for values in combinations(settings, (*of_task, *of_net, *PROTOCOL_FIELDS, *of_optimizer)):
+            parts = (
+                {key: values[key] for key in keys if key in values}
+                for keys in (of_task, of_net, PROTOCOL_FIELDS, of_optimizer)
+            )
+            in_task, in_net, in_protocol, in_optimizer = parts
+            condition = CellConfig(
+                study=STUDY,
+                task=choices.task_of(task, in_task),
+                net=choices.net_of(net, in_net),
+                loss=loss,  # type: ignore[arg-type]
+                optimizer=choices.optimizer_of(label, name, in_optimizer),
+                protocol=make(ProtocolConfig, in_protocol),
+                seeds=seeds,
+                label=None if label == name else label,
+            )
+            for start in range(0, len(seeds), SEED_BLOCK):
+                yield condition.model_copy(update={"seeds": seeds[start : start + SEED_BLOCK]})
 
 
 # -- the cells as jobs -----------------------------------------------------------------------------
@@ -288,7 +252,7 @@ def trials(study: GrokkingStudy) -> list[tuple[str, dict[str, Any]]]:
     memory = [(TRIAL, {"config": cell.model_dump(mode="json")}) for cell in study.cells]
     tried: dict[str, CellConfig] = {}
     for cell in study.cells:
-        is_own = cell.task.call or isinstance(cell.net, OwnNet) or isinstance(cell.optimizer, OwnOptimizer)
+        is_own = cell.task.call or isinstance(cell.net, OwnNet) or isinstance(cell.optimizer, RatedCustom)
         if is_own and cell.task.labels == "true":
             tried.setdefault(repr((cell.task, cell.net, cell.optimizer)), cell)
     return [*memory, *((TRIAL_OF_OWN, {"config": cell.model_dump(mode="json")}) for cell in tried.values())]
@@ -296,25 +260,20 @@ def trials(study: GrokkingStudy) -> list[tuple[str, dict[str, Any]]]:
 
 def labels(cells: Sequence[CellConfig]) -> list[str]:
     """Return of each cell task, loss, optimizer, what else varies among cells of that task and optimizer, and seeds."""
+    groups = [(cell.task.name, cell.arm) for cell in cells]
     described = [_settings_of(cell) for cell in cells]
-    seen: dict[tuple[str, str, str], set[Any]] = {}
-    for cell, own in zip(cells, described, strict=True):
-        for key, value in own.items():
-            seen.setdefault((cell.task.name, cell.arm, key), set()).add(value)
+    several = varying(zip(groups, described, strict=True))
     found = []
-    for cell, own in zip(cells, described, strict=True):
-        group = cell.task.name, cell.arm
-        varying = [f"{key}={value}" for key, value in own.items() if len(seen[(*group, key)]) > 1]
+    for cell, group, own in zip(cells, groups, described, strict=True):
+        words = [cell.task.name, cell.loss, cell.arm, *(f"{key}={own[key]}" for key in own if key in several[group])]
         random = ", random labels" if cell.task.labels == "random" else ""
         first, last = min(cell.seeds), max(cell.seeds)
         seeds = f"seeds {first}-{last}" if last > first else f"seed {first}"
-        found.append(f"{' '.join([cell.task.name, cell.loss, cell.arm, *varying])}{random}, {seeds}")
+        found.append(f"{' '.join(words)}{random}, {seeds}")
     return found
-
-
-SAID = ("name", "labels")  # elsewhere in the name of a cell
 
 
 def _settings_of(cell: CellConfig) -> dict[str, Any]:
     sections = (cell.task, cell.net, cell.protocol, cell.optimizer)
-    return {key: str(value) for each in sections for key, value in values_of(each).items() if key not in SAID}
+    elsewhere = ("name", "labels")  # in the name of a cell
+    return {key: value for each in sections for key, value in values_of(each).items() if key not in elsewhere}

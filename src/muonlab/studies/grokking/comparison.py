@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from muonlab.stats import blocked, comparison, multiplicity, survival
+from muonlab.stats import blocked, comparison, p_values, survival
 from muonlab.stats.results import Estimate, TestResult
 from muonlab.studies.grokking.conditions import Condition, GrokkingRuns
 from muonlab.study.study import MIN_RUNS, Arm
@@ -69,12 +69,18 @@ class Pair:
     @property
     def tried(self) -> tuple[int, int]:
         """Number of variants of each."""
-        return len(self.runs.variants(self.arms[0].label)), len(self.runs.variants(self.arms[1].label))
+        first, second = (len(self.runs.variants(arm.label)) for arm in self.arms)
+        return first, second
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """Conditions of both, block by block: the first, the second, the first, ..."""
+        return [condition for both in self.blocks.values() for condition in both]
 
     @property
     def sides(self) -> tuple[list[Condition], list[Condition]]:
         """Conditions of the first and of the second."""
-        return [first for first, _ in self.blocks.values()], [second for _, second in self.blocks.values()]
+        return self.conditions[::2], self.conditions[1::2]
 
     @property
     def num_runs(self) -> tuple[int, int]:
@@ -97,16 +103,16 @@ class Pair:
         return self._pool(sustained=False)
 
     def _pool(self, sustained: bool) -> Pooled:
-        sides = [(block, side, both[side]) for block, both in self.blocks.items() for side in (0, 1)]
-        sizes = [len(condition.members) for _, _, condition in sides]
-        steps, crossed = zip(*(condition.times(sustained=sustained) for _, _, condition in sides), strict=True)
+        held = self.conditions
+        sizes = [len(condition.members) for condition in held]
+        steps, crossed = zip(*(condition.times(sustained=sustained) for condition in held), strict=True)
         return Pooled(
             steps=np.concatenate(steps),
-            after=np.concatenate([condition.not_before(sustained=sustained) for _, _, condition in sides]),
+            after=np.concatenate([condition.not_before(sustained=sustained) for condition in held]),
             crossed=np.concatenate(crossed),
-            is_first=np.repeat([side == 0 for _, side, _ in sides], sizes),
-            blocks=np.repeat([block for block, _, _ in sides], sizes),
-            budgets=np.repeat([condition.budget for _, _, condition in sides], sizes),
+            is_first=np.repeat([True, False] * len(self.blocks), sizes),
+            blocks=np.repeat([condition.block for condition in held], sizes),
+            budgets=np.repeat([condition.budget for condition in held], sizes),
         )
 
     @cached_property
@@ -128,7 +134,7 @@ class Pair:
         """The test that the verdict uses: permutation of ranks within blocks, censored runs ranked last."""
         runs = self.pooled
         last = np.where(runs.crossed, runs.steps, np.inf)
-        return blocked.permutation_test(last, runs.is_first, runs.blocks, rank_within_blocks=True)
+        return blocked.permutation_test(last, runs.is_first, runs.blocks)
 
     @property
     def is_torn(self) -> bool:
@@ -148,7 +154,11 @@ class Pair:
 
     def cost_factor(self, unit: Literal["flops", "seconds"]) -> float | None:
         """Return what a step of the first costs over one of the second, the geometric mean over blocks."""
-        costs = [[_cost(condition, unit) or math.nan for condition in both] for both in self.blocks.values()]
+
+        def cost(condition: Condition) -> float | None:
+            return condition.result.flops_per_step if unit == "flops" else condition.seconds_per_step
+
+        costs = [[cost(condition) or math.nan for condition in both] for both in self.blocks.values()]
         if not costs or np.isnan(costs).any():
             return None
         first, second = np.log(costs).mean(axis=0)
@@ -157,8 +167,7 @@ class Pair:
     def uncensored_epochs(self) -> tuple[list[float], list[float]]:
         """Return the epochs of the runs that crossed, pooled over the blocks as arXiv 2504.16041 pools them."""
         first, second = (
-            [m.first_crossing.epoch for condition in side for m in condition.members if m.first_crossing]
-            for side in self.sides
+            [m.first_crossing.epoch for c in side for m in c.members if m.first_crossing] for side in self.sides
         )
         return first, second
 
@@ -166,17 +175,14 @@ class Pair:
         """Return the comparison by task or by loss."""
         found: dict[str, list[str]] = {}
         for block, (first, _) in self.blocks.items():
-            found.setdefault(first.config.task.name if level == "task" else first.config.loss, []).append(block)
+            group = first.config.task.name if level == "task" else first.config.loss
+            found.setdefault(group, []).append(block)
         return {group: self.only(blocks) for group, blocks in found.items()}
 
 
 def _ratio(runs: Pooled, budgets: float = 1.0) -> Estimate:
     times, after = runs.steps / runs.budgets, runs.after / runs.budgets
     return blocked.blocked_ratio(times, runs.crossed, runs.is_first, runs.blocks, horizon=budgets, after=after)
-
-
-def _cost(condition: Condition, unit: str) -> float | None:
-    return condition.result.flops_per_step if unit == "flops" else condition.seconds_per_step
 
 
 def side(ratio: Estimate) -> Side:
@@ -246,7 +252,7 @@ def family_of_tests(pairs: Sequence[Pair]) -> list[Tested]:
     Of each comparison: four tests over all its blocks, then the log-rank test within each block.
     """
     found = [tested for pair in pairs for tested in _tests(pair)]
-    adjusted = multiplicity.holm({str(number): each.test.p for number, each in enumerate(found)})
+    adjusted = p_values.holm({str(number): each.test.p for number, each in enumerate(found)})
     return [replace(each, adjusted_p=adjusted[str(number)]) for number, each in enumerate(found)]
 
 
@@ -254,14 +260,12 @@ def _tests(pair: Pair) -> list[Tested]:
     runs, is_several = pair.pooled, len(pair.blocks) > 1
     last = np.where(runs.crossed, runs.steps, runs.steps.max() + 1)  # runs that never crossed tie at the end
     strata = runs.blocks if is_several else None
+    ranks = comparison.mann_whitney(last[runs.is_first], last[~runs.is_first])
     tests = [
         ("all blocks", pair.test),
         ("all blocks", survival.log_rank(runs.steps, runs.crossed, runs.is_first, strata)),
         ("pooled epochs of the runs that crossed", comparison.welch(*pair.uncensored_epochs())),
-        (
-            "pooled steps, never crossed ranked last",
-            comparison.mann_whitney(last[runs.is_first], last[~runs.is_first]),
-        ),
+        ("pooled steps, never crossed ranked last", ranks),
     ]
     for block in pair.blocks if is_several else ():
         inside = runs.blocks == block

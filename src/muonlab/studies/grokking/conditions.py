@@ -8,7 +8,7 @@ random labels are controls and are kept apart.
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from muonlab.jobs.job import StudyFile
 from muonlab.report.findings import Run, Series
 from muonlab.stats import survival
 from muonlab.stats.results import Estimate
-from muonlab.studies.grokking.config import CellConfig
+from muonlab.studies.grokking.config import CellConfig, varying
 from muonlab.studies.grokking.reading import Cell, read_cells
 from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
 from muonlab.study.study import Arm, Found, arms_of
@@ -34,7 +34,7 @@ class Condition:
     """The runs of one block and variant, unique in their seeds.
 
     Attributes:
-        cells: all cells of the condition, those that are not done too.
+        cells: all cells of the condition, those that are not done too; they differ in their seeds.
         members: the runs of the cells that are done, in order of their seeds.
     """
 
@@ -51,7 +51,7 @@ class Condition:
 
     @property
     def config(self) -> CellConfig:
-        """Config of the first cell; the others differ in their seeds."""
+        """Config of the first cell."""
         return self.cells[0].config
 
     @property
@@ -71,7 +71,7 @@ class Condition:
 
     @cached_property
     def result(self) -> CellResult:
-        """The first result, for its sizes; they are the same for all cells of a condition."""
+        """The first result, for its sizes, which all cells of a condition share."""
         return next(cell.result for cell in self.cells if cell.result)
 
     @property
@@ -89,9 +89,31 @@ class Condition:
     def seconds_per_step(self) -> float | None:
         """Seconds of one step of one run on this machine, the mean over cells; None where not all recorded it."""
         done = [cell.record.environment for cell in self.cells if cell.result]
-        numbers = [recorded_number(environment, "seconds_per_member_step") for environment in done]
-        known = [number for number in numbers if number is not None]
+        known = [each for each in (recorded_number(own, "seconds_per_member_step") for own in done) if each is not None]
         return sum(known) / len(known) if known and len(known) == len(done) else None
+
+    # -- crossings
+
+    @property
+    def crossed(self) -> list[MemberResult]:
+        """The runs that crossed."""
+        return [member for member in self.members if member.first_crossing]
+
+    @property
+    def followed(self) -> list[MemberResult]:
+        """The runs that crossed, and early enough to see whether they stayed."""
+        late = "crossed too late"  # as measure/crossing.py has it
+        return [m for m in self.crossed if not (m.sustained_crossing_reason or "").startswith(late)]
+
+    @property
+    def sustained(self) -> list[MemberResult]:
+        """The runs that crossed and stayed."""
+        return [member for member in self.members if member.sustained_crossing]
+
+    @property
+    def minima(self) -> list[float]:
+        """The smallest validation accuracy of each run after its crossing, where something was seen after it."""
+        return [m.minimum_after_crossing for m in self.crossed if m.minimum_after_crossing is not None]
 
     def _crossings(self, sustained: bool) -> list[Crossing | None]:
         return [member.sustained_crossing if sustained else member.first_crossing for member in self.members]
@@ -109,11 +131,6 @@ class Condition:
         """Return (n,) the last steps at which no crossing was seen yet; a run without one has the budget."""
         crossings = self._crossings(sustained)
         return np.array([crossing.after_step if crossing else self.budget for crossing in crossings], dtype=float)
-
-    @property
-    def crossed(self) -> list[MemberResult]:
-        """The runs that crossed."""
-        return [member for member in self.members if member.first_crossing]
 
     def median_time(self, *, sustained: bool = False) -> Estimate:
         """Return the median of the steps until the crossing, censored runs included."""
@@ -194,12 +211,6 @@ class GrokkingRuns:
 GrokkingFound = Found[GrokkingRuns]
 
 
-def was_followed(member: MemberResult) -> bool:
-    """Return whether a run crossed, and early enough to see whether it stayed."""
-    is_late = (member.sustained_crossing_reason or "").startswith("crossed too late")  # as measure/crossing.py has it
-    return member.first_crossing is not None and not is_late
-
-
 def recorded(environment: Mapping[str, Any], key: str, kind: type[T]) -> T | None:
     """Return a value of env.json; None where it is absent or of another shape, for the file may be foreign."""
     value = environment.get(key)
@@ -237,30 +248,27 @@ def pool(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Condition, ...]:
     """Return the conditions of some cells, in the order of the cells."""
     parts = [cell.config.in_full() for cell in cells]
     outside = [_outside_of_the_optimizer(part) for part in parts]
-    by_task = _varying((part["task"]["name"], values) for part, values in zip(parts, outside, strict=True))
+    by_task = varying((part["task"]["name"], values) for part, values in zip(parts, outside, strict=True))
     shared = {key for keys in by_task.values() for key in keys}  # what follows from the task alone is no factor
-    own = _varying((cell.config.arm, part["optimizer"]) for cell, part in zip(cells, parts, strict=True))
+    own = varying((cell.config.arm, part["optimizer"]) for cell, part in zip(cells, parts, strict=True))
     groups: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
-    names = {arm.label: arm.name for arm in arms}
+    known = {arm.label: arm for arm in arms}
     for cell, part, values in zip(cells, parts, outside, strict=True):
         label = cell.config.arm
         factors = [f"{key.rpartition('.')[2]}={value}" for key, value in values.items() if key in shared]
         block = " · ".join([part["task"]["name"], part["loss"], *factors])
         settings = [f"{key}={value}" for key, value in part["optimizer"].items() if key in own[label]]
-        groups[block, label, " ".join([names[label], *settings])].append(cell)
-    roles = {arm.label: arm.series.role for arm in arms}
-    styles: dict[str, list[str]] = defaultdict(list)  # of a colour, so that its variants differ in style
+        groups[block, label, " ".join([known[label].name, *settings])].append(cell)
+    styles: dict[str, dict[str, int]] = defaultdict(dict)  # of a colour, so that its variants differ in style
     conditions = []
     for (block, label, variant), held in groups.items():
-        known = styles[roles[label]]
-        if variant not in known:
-            known.append(variant)
-        series = Series(variant, roles[label], known.index(variant))
+        role = known[label].series.role
+        style = styles[role].setdefault(variant, len(styles[role]))
         members: dict[int, MemberResult] = {}
         for member in (member for cell in held if cell.result for member in cell.result.members):
             members.setdefault(member.seed, member)
         by_seed = tuple(members[seed] for seed in sorted(members))
-        conditions.append(Condition(block, label, series, tuple(held), by_seed))
+        conditions.append(Condition(block, label, Series(variant, role, style), tuple(held), by_seed))
     return tuple(conditions)
 
 
@@ -268,12 +276,3 @@ def _outside_of_the_optimizer(part: dict[str, Any]) -> dict[str, Any]:
     rooms = {f"{room}.{key}": value for room in ("task", "net", "protocol") for key, value in part[room].items()}
     rooms = {key: value for key, value in rooms.items() if key not in ("task.name", "task.labels")}
     return rooms | {"results_version": part["results_version"]}
-
-
-def _varying(described: Iterable[tuple[Hashable, dict[str, Any]]]) -> dict[Hashable, list[str]]:
-    """Return, of each group, the settings with several values."""
-    seen: dict[Hashable, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for group, settings in described:
-        for key, value in settings.items():
-            seen[group][key].add(str(value))
-    return {group: [key for key, values in keys.items() if len(values) > 1] for group, keys in seen.items()}

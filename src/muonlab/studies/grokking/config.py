@@ -3,16 +3,18 @@
 A field in `added` came after the first results: it is left out of a dump while it has its default, so that ids stand.
 """
 
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from muonlab.jobs.job import identity
 from muonlab.study.dotted import Dotted
-from muonlab.study.fields import Count, Decay, Rate, Share
-from muonlab.study.optimizers import Custom, Growing
+from muonlab.study.fields import Count, Growing, Share
+from muonlab.study.optimizers import Rated
 
-# Raised by hand when a change of the code alters results. The commit is recorded beside a result, not hashed.
+# Raised by hand when a change of the code alters results. The commit is recorded next to a result, not hashed.
 RESULTS_VERSION = 3
 
 TASKS = ("add", "sub", "mul", "div", "exp", "gcd", "parity")
@@ -20,7 +22,6 @@ Positive = Annotated[float, Field(gt=0, le=1e6)]
 Size = Annotated[int, Field(ge=1, le=2**15)]
 Depth = Annotated[int, Field(ge=1, le=1000)]
 Rest = Annotated[float, Field(ge=0, le=0.999)]
-Takes = Literal["hidden", "hidden+head", "hidden+embedding", "matrices"]
 ActivationOfMLP = Literal["relu", "gelu", "square"]
 
 
@@ -29,12 +30,18 @@ class TaskConfig(Growing):
 
     added = frozenset({"call"})
     name: str = Field(description="a built-in task, or the label of one of your own")
-    modulus: Annotated[int, Field(ge=2, le=4096)] = Field(97, description="p of the modular tasks")  # 16.8 million rows
+    modulus: Annotated[int, Field(ge=2, le=4096)] = Field(
+        97, description="p of the modular tasks; prime for div"
+    )  # 16.8 million rows
     bits: Annotated[int, Field(ge=1, le=20)] = Field(10, description="length of the bit strings of parity")
-    operator_token: bool = Field(True, description="whether a sequence is [a, op, b, =] or [a, b, =]")
-    train_share: Share = Field(description="share of the rows that is trained on")
+    operator_token: bool = Field(True, description="a sequence is [a, op, b, =], else [a, b, =]")
+    train_share: Share = Field(
+        description="share of the rows that is trained on; by default .8 for add, sub, div, .7 for exp, else .5"
+    )
     pairs_together: bool = Field(False, description="keep (a, b) and (b, a) on one side of the split")
-    labels: Literal["true", "random"] = Field("true", description="the true labels, or permuted ones")
+    labels: Literal["true", "random"] = Field(
+        "true", description="random: every member has its own permutation of them"
+    )
     call: Dotted | None = Field(None, description="what makes a task of your own")
 
     @model_validator(mode="after")
@@ -49,7 +56,7 @@ class NetConfig(Growing):
 
     added = frozenset({"kind", "activation", "bias", "positions", "embedding_std", "init_scale"})
     depth: Depth = Field(2, description="number of blocks")
-    width: Size = Field(128, description="size of a hidden state")
+    width: Size = Field(128, description="size of a hidden state; a multiple of 2 heads")
     heads: Size = Field(4, description="attention heads of a block")
     ff_width: Annotated[int, Field(ge=1, le=2**17)] = Field(512, description="hidden size of the feed-forward layers")
     gated: bool = Field(True, description="gate the feed-forward layers (SwiGLU with silu)")
@@ -100,99 +107,24 @@ class OwnNet(Growing):
 Net = NetConfig | MLPConfig | OwnNet
 
 
-class _Rule(Growing):
-    """What every built-in optimizer may have."""
-
-    added = frozenset({"head_lr", "embedding_lr", "filter_alpha", "filter_lamb"})
-    head_lr: Rate | None = Field(None, description="learning rate of the head; lr of its optimizer by default")
-    embedding_lr: Rate | None = Field(
-        None, description="learning rate of the embedding and of learned positions; lr of their optimizer by default"
-    )
-    filter_alpha: Decay = Field(0.98, description="decay of the mean of gradients of the filter (Grokfast-EMA)")
-    filter_lamb: Rate = Field(0.0, description="multiple of that mean that is added to a gradient; 0 for no filter")
-
-
-class AdamWConfig(_Rule):
-    """AdamW for every parameter."""
-
-    added = _Rule.added | {"coupled"}
-    name: Literal["adamw"] = "adamw"
-    lr: Rate = Field(1e-3, description="learning rate")
-    weight_decay: Rate = Field(1.0, description="weight decay")
-    beta1: Decay = Field(0.9, description="decay of the mean of gradients")
-    beta2: Decay = Field(0.98, description="decay of the mean of squared gradients")
-    eps: Rate = Field(1e-8, description="added to the root of the second mean")
-    coupled: bool = Field(False, description="add the decay to the gradient: plain Adam with L2 regularisation")
-
-
-# AdamW of the parameters that another rule leaves to it.
-OF_OTHERS = ("lr", "weight_decay", "beta1", "beta2", "eps")
-LROfOthers = Annotated[Rate, Field(description="learning rate of AdamW for the other parameters")]
-DecayOfOthers = Annotated[Rate, Field(description="its weight decay")]
-Beta1OfOthers = Annotated[Decay, Field(description="its decay of the mean of gradients")]
-Beta2OfOthers = Annotated[Decay, Field(description="its decay of the mean of squared gradients")]
-EpsOfOthers = Annotated[Rate, Field(description="added to the root of its second mean")]
-
-
-class SGDConfig(_Rule):
-    """SGD with momentum for every parameter, or for the matrices that it takes and AdamW for all else."""
-
-    added = _Rule.added | {"takes", *(f"adamw_{field}" for field in OF_OTHERS)}
-    name: Literal["sgd"] = "sgd"
-    lr: Rate = Field(0.1, description="learning rate")
-    weight_decay: Rate = Field(1e-4, description="weight decay, added to the gradient")
-    momentum: Decay = Field(0.9, description="momentum")
-    nesterov: bool = Field(False, description="Nesterov's momentum")
-    takes: Literal["all"] | Takes = Field("all", description="parameters that it takes; AdamW has the others")
-    adamw_lr: LROfOthers = 1e-3
-    adamw_weight_decay: DecayOfOthers = 1.0
-    adamw_beta1: Beta1OfOthers = 0.9
-    adamw_beta2: Beta2OfOthers = 0.98
-    adamw_eps: EpsOfOthers = 1e-8
-
-
-class MuonConfig(_Rule):
-    """Muon for the matrices that it takes, AdamW for all else, each with its own learning rate."""
-
-    name: Literal["muon"] = "muon"
-    lr: Rate = Field(0.02, description="learning rate")
-    weight_decay: Rate = Field(0.01, description="decoupled weight decay")
-    momentum: Decay = Field(0.95, description="momentum")
-    nesterov: bool = Field(True, description="Nesterov's momentum")
-    steps: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="iterations of the orthogonalisation")
-    scale: bool = Field(True, description="scale a step by the shape of its matrix")
-    orthogonalize: bool = Field(True, description="orthogonalise; if not, SGD with Muon's momentum and scale")
-    polar_dtype: Literal["same", "float32", "bfloat16", "float64"] = Field(
-        "same", description="dtype of the orthogonalisation"
-    )
-    takes: Takes = Field("hidden", description="matrices that Muon takes; AdamW has the other parameters")
-    adamw_lr: LROfOthers = 1e-3
-    adamw_weight_decay: DecayOfOthers = 1.0
-    adamw_beta1: Beta1OfOthers = 0.9
-    adamw_beta2: Beta2OfOthers = 0.98
-    adamw_eps: EpsOfOthers = 1e-8
-
-
-class OwnOptimizer(Custom):
-    """An optimizer of a user's own, for every parameter."""
-
-    lr: Rate = Field(description="learning rate")
-
-
 class ProtocolConfig(Growing):
     """How long a run lasts, when it is evaluated, and what counts as grokking."""
 
     added = frozenset({"short_batch", "warmup"})
-    batch: Count | Literal["full"] = Field(512, description="rows of a batch, or full")
-    budget: Annotated[int, Field(ge=1, le=10**9)] = Field(10_000, description="steps at most")
-    cadence: Count = Field(50, description="steps between two evaluations")
-    threshold: Share = Field(0.95, description="validation accuracy of a crossing")
-    train_threshold: Share = Field(0.99, description="train accuracy of a run that fits its training rows")
+    batch: Count | Literal["full"] = Field(512, description="rows of a batch, at most the train set")
+    budget: Annotated[int, Field(ge=1, le=10**9)] = Field(10_000, description="steps of a run, a multiple of cadence")
+    cadence: Count = Field(50, description="steps between two evaluations: how exactly a time is known")
+    threshold: Share = Field(0.95, description="validation accuracy that counts as grokking")
+    train_threshold: Share = Field(
+        0.99, description="train accuracy that must have been reached before or at the same evaluation"
+    )
     follow: Annotated[int, Field(ge=0)] | Literal["budget"] = Field(
-        "budget", description="evaluations for which a run is followed after its crossing"
+        "budget",
+        description="evaluations after a crossing before it counts as sustained and the run ends; budget: to the end; "
+        "0: it ends at its first crossing",
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="of parameters and arithmetic")
-    short_batch: bool = Field(False, description="keep the last batch of an epoch where it is short; if not, drop it")
+    short_batch: bool = Field(False, description="keep the last batch of an epoch where it is short, or drop it")
     warmup: Annotated[int, Field(ge=0)] = Field(0, description="steps over which learning rates rise linearly to lr")
 
     @model_validator(mode="after")
@@ -204,9 +136,6 @@ class ProtocolConfig(Growing):
         return self
 
 
-Optimizer = Annotated[MuonConfig | AdamWConfig | SGDConfig | OwnOptimizer, Field(discriminator="name")]
-
-
 class CellConfig(Growing):
     """One task x net x loss x optimizer x hyper-parameters x block of seeds."""
 
@@ -216,7 +145,7 @@ class CellConfig(Growing):
     task: TaskConfig
     net: Net
     loss: Literal["softmax", "stablemax", "sparsemax"]
-    optimizer: Optimizer
+    optimizer: Rated
     protocol: ProtocolConfig
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     label: str | None = None
@@ -247,3 +176,12 @@ def values_of(config: BaseModel) -> dict[str, Any]:
     if found.get("call"):
         found["call"] = found["call"]["name"]
     return found | found.pop("arguments", {})
+
+
+def varying(described: Iterable[tuple[Hashable, Mapping[str, Any]]]) -> dict[Hashable, list[str]]:
+    """Return group -> the settings with several values among the members of that group."""
+    seen: dict[Hashable, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for group, settings in described:
+        for key, value in settings.items():
+            seen[group][key].add(str(value))
+    return {group: [key for key, values in keys.items() if len(values) > 1] for group, keys in seen.items()}

@@ -27,23 +27,21 @@ _LOG_FROM = 10  # a time axis is logarithmic where the first crossing comes this
 
 def ratios(pair: Pair) -> Figure:
     """Return the ratio of restricted means over all, by task and by loss."""
-    rows = [_ratio_row("all", pair, emphasis=True)]
-    for groups in (pair.groups("task"), pair.groups("loss")):
-        if len(groups) > 1:
-            rows += [_ratio_row(group, part) for group, part in groups.items()]
+    groups = [group for group in (pair.groups("task"), pair.groups("loss")) if len(group) > 1]
+    parts = [("all", pair), *(each for group in groups for each in group.items())]
+    rows = tuple(
+        ForestRow(label, part.ratio, " + ".join(map(str, part.num_runs)), emphasis=label == "all")
+        for label, part in parts
+    )
     first, second = pair.names
     caption = (
         f"Ratio of the mean steps to the first crossing, {first} over {second}, with its 95% interval; runs that did "
         "not cross count with the whole budget. A row over several blocks is their geometric mean. Each interval "
         f"stands for itself: of twenty, one misses by chance. n: runs of {first} + of {second}."
     )
-    forest = Forest("", tuple(rows), 1.0, f"{first} sooner", f"{second} sooner")
+    forest = Forest("", rows, 1.0, f"{first} sooner", f"{second} sooner")
     axis = Axis(f"mean steps of {first} / mean steps of {second}", log=True)
     return Figure(f"ratios-{pair.name}", "By task and by loss", caption, axis, Axis(""), (forest,))
-
-
-def _ratio_row(label: str, pair: Pair, *, emphasis: bool = False) -> ForestRow:
-    return ForestRow(label, pair.ratio, " + ".join(map(str, pair.num_runs)), emphasis)
 
 
 def survival_curves(runs: GrokkingRuns) -> Figure:
@@ -61,14 +59,11 @@ def survival_curves(runs: GrokkingRuns) -> Figure:
 
 def _survival_line(condition: Condition) -> SurvivalLine:
     curve = survival.kaplan_meier(*condition.times())
-    arrays = ("times", "survival", "lower", "upper", "at_risk", "events")
-    return SurvivalLine(
-        series=condition.series,
-        n=len(condition.members),
-        crossed=len(condition.crossed),
-        censored=tuple(curve.censored_times.tolist()),
-        **{name: tuple(getattr(curve, name).tolist()) for name in arrays},
-    )
+    arrays = {"censored": "censored_times"} | {
+        name: name for name in ("times", "survival", "lower", "upper", "at_risk", "events")
+    }
+    found = {name: tuple(getattr(curve, source).tolist()) for name, source in arrays.items()}
+    return SurvivalLine(series=condition.series, n=len(condition.members), crossed=len(condition.crossed), **found)
 
 
 def learning_curves(runs: GrokkingRuns) -> Figure:
@@ -111,8 +106,7 @@ def _curves(
 def distribution(runs: GrokkingRuns) -> Figure:
     """Return the epochs of all runs of each variant in one row, with the quartiles of the paper's figure 4."""
     groups = [_pooled(each) for arm in dict.fromkeys(c.arm for c in runs.held) for each in runs.variants(arm).values()]
-    printed = {"muon": PRINTED.quartiles_muon, "adamw": PRINTED.quartiles_adamw}
-    for optimizer, quartiles in printed.items():
+    for optimizer, quartiles in PRINTED.quartiles.items():
         label = f"{NAMES[optimizer]} in the paper"
         groups.append(Group(Series(label, optimizer, style=1), label, (), (), quartiles))
     tasks = _count({c.config.task.name for c in runs.held}, "task", "tasks")

@@ -5,36 +5,25 @@ results; the quartiles are read off its figure 4 by eye and are approximate.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from statistics import fmean
+from typing import ClassVar
 
 import numpy as np
 
-from muonlab.report.findings import Column, Table, Text, Value, as_text
+from muonlab.report.findings import Table, Text, Value, as_text
 from muonlab.stats.comparison import welch
-from muonlab.stats.recomputation import smallest_two_sided_p
+from muonlab.stats.p_values import smallest_two_sided_p
+from muonlab.study.sections import columns
 
 URL = "https://arxiv.org/abs/2504.16041"
 
 
-@dataclass(frozen=True)
-class Printed:
+class PRINTED:
     """Figures of the paper: epochs to the first crossing, pooled over tasks, softmax variants and seeds."""
 
-    mean_muon: float
-    mean_adamw: float
-    t: float
-    p: float
-    quartiles_muon: tuple[float, float, float]
-    quartiles_adamw: tuple[float, float, float]
-
-    @property
-    def ratio(self) -> float:
-        """Muon's mean over AdamW's."""
-        return self.mean_muon / self.mean_adamw
-
-
-PRINTED = Printed(102.89, 153.09, t=5.0175, p=6.33e-8, quartiles_muon=(40, 79, 106), quartiles_adamw=(60, 103, 152))
+    means = (102.89, 153.09)  # of Muon and of AdamW
+    t, p = 5.0175, 6.33e-8
+    quartiles: ClassVar[dict[str, tuple[float, float, float]]] = {"muon": (40, 79, 106), "adamw": (60, 103, 152)}
 
 
 def recomputation() -> Text:
@@ -57,30 +46,27 @@ def side_by_side(muon: list[float], adamw: list[float], num_runs: tuple[int, int
         num_runs: all runs of Muon and of AdamW, those that never crossed too.
         where: what ours were run on, in a few words.
     """
-    columns = (
-        Column("quantity", "Quantity"),
-        Column("paper", "arXiv 2504.16041", "number"),
-        Column("here", "Here", "number"),
-    )
-    test = welch(muon, adamw)
-    t, means = test.statistic, [fmean(epochs) if epochs else None for epochs in (muon, adamw)]
+    test, sides = welch(muon, adamw), (("Muon", muon), ("AdamW", adamw))
+    t, means = test.statistic, [fmean(epochs) if epochs else None for _, epochs in sides]
     rows: list[tuple[Value, ...]] = [
         ("Tasks and losses", "six or seven tasks, three softmax variants", where),
-        ("Runs that crossed, Muon", "not stated", f"{len(muon)} of {num_runs[0]}"),
-        ("Runs that crossed, AdamW", "not stated", f"{len(adamw)} of {num_runs[1]}"),
-        ("Mean epochs, Muon", str(PRINTED.mean_muon), means[0]),
-        ("Mean epochs, AdamW", str(PRINTED.mean_adamw), means[1]),
-        ("Ratio of means", as_text(PRINTED.ratio, "accuracy"), _ratio(*means)),
+        *(
+            (f"Runs that crossed, {name}", "not stated", f"{len(epochs)} of {n}")
+            for (name, epochs), n in zip(sides, num_runs, strict=True)
+        ),
+        *(
+            (f"Mean epochs, {name}", str(printed), mean)
+            for (name, _), printed, mean in zip(sides, PRINTED.means, means, strict=True)
+        ),
+        ("Ratio of means", _ratio(*PRINTED.means), _ratio(*means)),
         ("t, AdamW minus Muon", str(PRINTED.t), None if t is None else -t),
         ("Degrees of freedom (Welch)", "not stated", test.degrees_of_freedom),
         ("p", PRINTED.p, test.p),
-        (
-            "Smallest p possible at that t",
-            smallest_two_sided_p(PRINTED.t),
-            None if t is None else smallest_two_sided_p(t),
+        ("Smallest p possible at that t", *(None if x is None else smallest_two_sided_p(x) for x in (PRINTED.t, t))),
+        *(
+            (f"Quartiles of epochs, {name}", f"{_joined(PRINTED.quartiles[name.lower()])} (by eye)", _quartiles(epochs))
+            for name, epochs in sides
         ),
-        ("Quartiles of epochs, Muon", _joined(PRINTED.quartiles_muon) + " (by eye)", _quartiles(muon)),
-        ("Quartiles of epochs, AdamW", _joined(PRINTED.quartiles_adamw) + " (by eye)", _quartiles(adamw)),
     ]
     note = (
         "Ours are pooled here as the paper pooled its own, for the comparison alone: the pool drops runs that never "
@@ -88,7 +74,8 @@ def side_by_side(muon: list[float], adamw: list[float], num_runs: tuple[int, int
         "neither the size of its network nor learning rates, batch, budget or number of seeds, so equal numbers are "
         "not to be expected."
     )
-    return Table("paper", "The paper’s printed figures and ours", columns, tuple(rows), note)
+    of_both = columns("quantity: Quantity; paper: arXiv 2504.16041 [number]; here: Here [number]")
+    return Table("paper", "The paper’s printed figures and ours", of_both, tuple(rows), note)
 
 
 def _ratio(first: float | None, second: float | None) -> str | None:

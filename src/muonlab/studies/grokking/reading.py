@@ -69,17 +69,15 @@ def read_cells(folder: Path) -> tuple[StudyFile, list[Cell]]:
 
 
 def _cell(record: JobRecord, config: CellConfig) -> Cell:
+    path = record.folder / "result.json"
     if not (record.folder / "config.json").exists():
         return Cell(replace(record, status="waiting", reason=None), config, None)
-    if record.result is None:
-        return Cell(record, config, None)
-    path = record.folder / "result.json"
     try:
-        result = CellResult.model_validate(record.result)
+        result = None if record.result is None else CellResult.model_validate(record.result)
     except ValidationError:
         reason = f"{path} is not a result this version of muonlab reads"
     else:
-        if result.cell == record.id:
+        if result is None or result.cell == record.id:
             return Cell(record, config, result)
         reason = f"{path} belongs to cell {result.cell}"
     return Cell(replace(record, status="unreadable", reason=reason), config, None)
@@ -107,22 +105,15 @@ def rows(folder: str | Path) -> list[dict[str, Any]]:
         if cell.result is None:
             continue
         config = cell.config
-        common = {
-            "cell": cell.record.id,
-            "task": config.task.name,
-            "loss": config.loss,
-            "optimizer": config.arm,
-        }
+        common: dict[str, Any] = {"cell": cell.record.id, "task": config.task.name, "loss": config.loss}
+        common["optimizer"] = config.arm
         for section in ("task", "net", "optimizer", "protocol"):
-            fields = values_of(getattr(config, section))
-            common |= {f"{section}.{field}": value for field, value in fields.items() if field != "name"}
+            own = values_of(getattr(config, section))
+            common |= {f"{section}.{field}": value for field, value in own.items() if field != "name"}
         for member in cell.result.members:
-            row = common | {"chance": cell.result.chance}
-            for field, value in member.model_dump().items():
-                if field in ("first_crossing", "sustained_crossing"):
-                    row[f"{field}_step"] = value and value["step"]
-                    row[f"{field}_epoch"] = value and value["epoch"]
-                else:
-                    row[field] = value
+            row = common | {"chance": cell.result.chance, **member.model_dump()}
+            for kind in ("first_crossing", "sustained_crossing"):
+                crossing = row.pop(kind) or {}
+                row |= {f"{kind}_step": crossing.get("step"), f"{kind}_epoch": crossing.get("epoch")}
             found.append(row)
     return found

@@ -7,7 +7,7 @@ from muonlab.report.findings import as_text
 from muonlab.stats.proportions import wilson
 from muonlab.stats.results import Estimate
 from muonlab.studies.grokking.comparison import Pair, every_pair, side
-from muonlab.studies.grokking.conditions import GrokkingFound, was_followed
+from muonlab.studies.grokking.conditions import GrokkingFound
 from muonlab.study.controls import Control
 from muonlab.study.study import MIN_RUNS
 from muonlab.study.words import several
@@ -118,10 +118,8 @@ def _cost(pair: Pair) -> str:
 
 
 def _crossed(pair: Pair) -> str:
-    parts = [
-        _share(sum(len(c.crossed) for c in conditions), n, name)
-        for conditions, n, name in zip(pair.sides, pair.num_runs, pair.names, strict=True)
-    ]
+    counts = [sum(len(c.crossed) for c in conditions) for conditions in pair.sides]
+    parts = [_share(*each) for each in zip(counts, pair.num_runs, pair.names, strict=True)]
     text = f"Within the budget, {' and '.join(parts)} crossed."
     if pair.ratio.value is None or pair.pooled.crossed.all():
         return text
@@ -132,20 +130,18 @@ def _crossed(pair: Pair) -> str:
 
 
 def _stays(pair: Pair) -> str:
-    follow = {c.config.protocol.follow for both in pair.blocks.values() for c in both}
+    follow = {c.config.protocol.follow for c in pair.conditions}
     if follow == {0}:
         return "Whether a crossing lasts was not measured (follow=0)."
     if not pair.pooled.crossed.any():
         return ""
-    parts, lowest, num_late = [], [], 0
+    parts, lowest = [], []
     for conditions, name in zip(pair.sides, pair.names, strict=True):
-        crossed = [m for c in conditions for m in c.crossed]
-        followed = [m for m in crossed if was_followed(m)]
-        num_late += len(crossed) - len(followed)
-        parts.append(_share(sum(m.sustained_crossing is not None for m in followed), len(followed), name))
-        minimum = min((m.minimum_after_crossing or 0.0 for m in crossed), default=None)
-        lowest.append(f"{as_text(minimum, 'accuracy')} with {name}")
+        parts.append(_share(sum(len(c.sustained) for c in conditions), sum(len(c.followed) for c in conditions), name))
+        minima = [m.minimum_after_crossing or 0.0 for c in conditions for m in c.crossed]
+        lowest.append(f"{as_text(min(minima, default=None), 'accuracy')} with {name}")
     how = several(["up to the budget" if k == "budget" else f"for {k} evaluations" for k in sorted(follow, key=str)])
+    num_late = sum(len(c.crossed) - len(c.followed) for c in pair.conditions)
     late = f" ({num_late} that crossed too late to be followed are left out)" if num_late else ""
     text = (
         f"Does it stay there? Of the runs that crossed{late}, {' and '.join(parts)} stayed {how}; the lowest "
@@ -206,18 +202,16 @@ def _horizon(pair: Pair) -> str:
 
 
 def _other_answer(ratio: Estimate, longer: Estimate) -> str:
-    if side(longer) == side(ratio):
+    now, then = side(ratio), side(longer)
+    if then == now:
         return ""
-    if side(longer) == "undecided":
+    if then == "undecided":
         return ", whose interval contains 1: the answer would not stand"
-    return (
-        ": the answer would be the other way round" if side(ratio) != "undecided" else ", which would tell them apart"
-    )
+    return ", which would tell them apart" if now == "undecided" else ": the answer would be the other way round"
 
 
 def _does_not_last(pair: Pair) -> str:
-    followed = [m for both in pair.blocks.values() for c in both for m in c.members if was_followed(m)]
-    if not any(m.sustained_crossing for m in followed) or pair.side in ("undecided", side(pair.lasting)):
+    if not any(c.sustained for c in pair.conditions) or pair.side in ("undecided", side(pair.lasting)):
         return ""
     return (
         "Counting only crossings that are known to last the answer would not stand: the ratio is "

@@ -4,72 +4,46 @@ from pydantic import BaseModel
 
 from muonlab.study.fields import Frozen
 
-# What a line of metrics.jsonl holds of every member, beside step and epoch.
+# What a line of metrics.jsonl holds of every member, in addition to step and epoch.
 QUANTITIES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
 
 class Crossing(BaseModel):
-    """When a member crossed: somewhere after `after_step` and not later than `step`, as the cadence has it.
-
-    Attributes:
-        step: optimizer steps at the evaluation that saw the crossing.
-        after_step: steps at the evaluation before it (the times are interval-censored by the cadence).
-        epoch: examples drawn by then, divided by the size of the train set.
-        flops: floating-point operations of matrix products by then, in training alone.
-    """
+    """When a member crossed: after `after_step` and not later than `step`, as far as the cadence tells."""
 
     model_config = Frozen
-    step: int
-    after_step: int
-    epoch: float
-    flops: float
+    step: int  # optimizer steps at the evaluation that saw the crossing
+    after_step: int  # at the evaluation before it
+    epoch: float  # examples drawn by then over the size of the train set
+    flops: float  # floating-point operations of matrix products by then, in training alone
 
 
 class MemberResult(BaseModel):
-    """One run. A crossing is null where there was none, and then its reason says why.
-
-    Attributes:
-        seed: seed of the member.
-        first_crossing: first evaluation at or above the threshold, train accuracy having been at or above its own.
-        sustained_crossing: first such evaluation from which on it stayed, as long as the protocol follows.
-        minimum_after_crossing: smallest validation accuracy seen after the first crossing.
-        last_step: the last evaluation of this member; it leaves the population once its outcome is decided.
-        diverged_at: first evaluation with a loss that is not finite.
-    """
+    """One run. A crossing is null where there was none, and then its reason says why."""
 
     model_config = Frozen
     seed: int
-    first_crossing: Crossing | None
+    first_crossing: Crossing | None  # first evaluation at or above the threshold, train accuracy having reached its own
     first_crossing_reason: str | None
-    sustained_crossing: Crossing | None
+    sustained_crossing: Crossing | None  # first such evaluation from which on it stayed
     sustained_crossing_reason: str | None
-    minimum_after_crossing: float | None
+    minimum_after_crossing: float | None  # smallest validation accuracy seen after the first crossing
     best_validation_accuracy: float | None
-    last_step: int
+    last_step: int  # of its last evaluation: a member leaves the population once its outcome is decided
     last_train_accuracy: float | None
     last_validation_accuracy: float | None
-    diverged_at: int | None
+    diverged_at: int | None  # first evaluation with a loss that is not finite
 
 
 class CellResult(BaseModel):
-    """All members of a cell, and the sizes that put their numbers into proportion.
-
-    Attributes:
-        cell: id of the cell.
-        chance: accuracy of the best constant answer over all rows.
-        num_train: rows trained on, the same for every member.
-        num_validation: rows held out.
-        num_parameters: parameters of one member.
-        num_evaluations: evaluations up to the budget.
-        flops_per_step: floating-point operations of matrix products in one step of one member.
-    """
+    """All members of a cell, and the sizes that put their numbers into proportion."""
 
     model_config = Frozen
-    cell: str
-    chance: float
-    num_train: int
+    cell: str  # its id
+    chance: float  # accuracy of the best constant answer over all rows
+    num_train: int  # rows trained on, as many for every member
     num_validation: int
-    num_parameters: int
-    num_evaluations: int
-    flops_per_step: float
+    num_parameters: int  # of one member
+    num_evaluations: int  # up to the budget
+    flops_per_step: float  # floating-point operations of matrix products in one step of one member
     members: tuple[MemberResult, ...]

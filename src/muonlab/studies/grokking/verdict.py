@@ -129,7 +129,7 @@ def _is_equal(pair: Pair) -> bool:
     lower, upper = pair.ratio.lower, pair.ratio.upper
     if lower is None or upper is None or not 1 / EQUIVALENCE < lower <= 1 <= upper < EQUIVALENCE:
         return False
-    return all(2 * len(c.crossed) > len(c.members) for both in pair.blocks.values() for c in both)
+    return all(2 * len(c.crossed) > len(c.members) for c in pair.conditions)
 
 
 # -- scope: what the answer holds for --------------------------------------------------------------
@@ -137,7 +137,7 @@ def _is_equal(pair: Pair) -> bool:
 
 def scope_in_words(pair: Pair) -> str:
     """Return the clause that ends the verdict's sentence."""
-    conditions = [condition for both in pair.blocks.values() for condition in both]
+    conditions = pair.conditions
     tasks, losses = _values(c.config.task.name for c in conditions), _values(c.config.loss for c in conditions)
     where = several(tasks) if len(tasks) <= 3 else f"{len(tasks)} tasks"
     return (
@@ -148,7 +148,7 @@ def scope_in_words(pair: Pair) -> str:
 
 def scope_of(runs: GrokkingRuns, pair: Pair | None) -> tuple[tuple[str, str], ...]:
     """Return (what, value) of everything that the answer holds for."""
-    conditions = [condition for both in pair.blocks.values() for condition in both] if pair else list(runs.held)
+    conditions = pair.conditions if pair else list(runs.held)
     if not conditions:
         return ()
     protocols = [c.config.protocol for c in conditions]

@@ -1,3 +1,5 @@
+"""What a path holds, and that code in it is never run."""
+
 import hashlib
 import os
 import pickle
@@ -7,13 +9,13 @@ import torch
 from safetensors.torch import save_file
 
 from muonlab.data.sources import DataError
-from muonlab.studies.checkpoints.work.checkpoints import describe, digest, state
+from muonlab.studies.checkpoints.work.checkpoints import describe, state
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 
 
 class Creates:
-    """What creates a file when it is unpickled."""
+    """What creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -23,8 +25,7 @@ class Creates:
 
 
 def read(path, member=0):
-    found, notes = state(describe(path)[0], member)
-    return found, notes
+    return state(describe(path), member)
 
 
 def holds(found):
@@ -34,7 +35,7 @@ def holds(found):
 @pytest.mark.parametrize("name", ["a.safetensors", "no-suffix"])
 def test_a_file_of_safetensors_is_known_by_its_suffix_or_its_beginning(tmp_path, name):
     save_file(TENSORS, tmp_path / name)
-    (found,) = describe(tmp_path / name)
+    found = describe(tmp_path / name)
     assert (found.kind, found.num_members, found.family) == ("model", 1, None)
     assert found.sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
     assert holds(read(tmp_path / name)[0])
@@ -43,34 +44,28 @@ def test_a_file_of_safetensors_is_known_by_its_suffix_or_its_beginning(tmp_path,
 def test_a_population_gives_one_member_at_a_time(tmp_path):
     stacked = {f"parameter/{name}": torch.stack([each, each + 1, each + 2]) for name, each in TENSORS.items()}
     save_file({**stacked, "buffer/seen": torch.tensor([4, 5, 6])}, tmp_path / "w.safetensors")
-    (found,) = describe(tmp_path / "w.safetensors")
+    found = describe(tmp_path / "w.safetensors")
     assert (found.kind, found.num_members) == ("population", 3)
     second, notes = read(tmp_path / "w.safetensors", 1)
-    assert notes == []
-    assert second.keys() == {*TENSORS, "seen"}
+    assert (notes, second.keys()) == ([], {*TENSORS, "seen"})
     assert second["a.weight"].equal(TENSORS["a.weight"] + 1)
     assert second["seen"].equal(torch.tensor(5))
 
 
-@pytest.mark.parametrize("key", [None, "state_dict", "model"])
-@pytest.mark.parametrize("is_zip", [True, False])
-def test_a_state_dict_of_torch_save_is_found_where_loops_keep_it(tmp_path, key, is_zip):
-    held = TENSORS if key is None else {key: TENSORS, "optimizer": {"state": {}, "param_groups": []}, "step": 3}
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize(("key", "is_zip"), [(None, True), ("state_dict", False), ("model", True)])
+def test_a_state_dict_is_found_where_loops_and_wrappers_keep_it_and_what_was_done_is_said(
+    tmp_path, key, is_zip, prefix
+):
+    named = {prefix + name: each for name, each in TENSORS.items()}
+    held = named if key is None else {key: named, "optimizer": {"state": {}, "param_groups": []}, "step": 3}
     torch.save(held, tmp_path / "a.pt", _use_new_zipfile_serialization=is_zip)
     found, notes = read(tmp_path / "a.pt")
     assert holds(found)
-    assert describe(tmp_path / "a.pt")[0].kind == "torch"
-    assert notes == ([] if key is None else [f"{tmp_path / 'a.pt'}: the weights are those under {key!r}"])
-
-
-@pytest.mark.parametrize(
-    "prefixes", [["module."], ["_orig_mod."], ["module.", "_orig_mod."], ["_orig_mod.", "module."]]
-)
-def test_what_wrappers_put_before_names_is_taken_off_and_said(tmp_path, prefixes):
-    torch.save({"".join(prefixes) + name: each for name, each in TENSORS.items()}, tmp_path / "a.pt")
-    found, notes = read(tmp_path / "a.pt")
-    assert holds(found)
-    assert [note.split(": ")[1] for note in notes] == [f"{prefix!r} taken off every name" for prefix in prefixes]
+    assert describe(tmp_path / "a.pt").kind == "torch"
+    said = [] if key is None else [f"the weights are those under {key!r}"]
+    said += [f"{part + '.'!r} taken off every name" for part in prefix.split(".")[:-1]]
+    assert notes == [f"{tmp_path / 'a.pt'}: {words}" for words in said]
 
 
 def test_a_name_that_only_some_have_is_left(tmp_path):
@@ -96,35 +91,26 @@ def test_code_in_a_pickle_is_refused_and_never_run(tmp_path, how):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("name", "content", "message"),
     [
-        (b"once upon a time", "is no checkpoint; expected a .safetensors"),
-        (b"", "is no checkpoint; expected"),
-        (b"PK\x03\x04 and no more", "is no checkpoint that can be read"),
+        ("a.pt", b"once upon a time", "is not a checkpoint; expected a .safetensors"),
+        ("a.pt", b"", "is not a checkpoint; expected"),
+        ("a.pt", b"PK\x03\x04 and no more", "cannot be read as a checkpoint"),
+        ("a.pt", {"a": torch.ones(1), "epoch": 3}, r"holds a dict with 'epoch' \(int\), not tensors by name"),
+        ("a.pt", torch.ones(3), "holds a Tensor, not"),
+        ("a.safetensors", b"text", "cannot be read as a checkpoint"),
+        ("a.safetensors", b"", "cannot be read as a checkpoint"),
+        ("a.safetensors", -4, "cannot be read as a checkpoint"),  # torn
     ],
 )
-def test_a_file_that_is_no_checkpoint_is_an_error(tmp_path, content, message):
-    (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        describe(tmp_path / "a.pt")
-
-
-def test_a_torn_file_of_safetensors_is_an_error(tmp_path):
-    save_file(TENSORS, tmp_path / "a.safetensors")
-    whole = (tmp_path / "a.safetensors").read_bytes()
-    for content in (whole[:-4], b"text", b""):
-        (tmp_path / "a.safetensors").write_bytes(content)
-        with pytest.raises(DataError, match=r"a.safetensors is no checkpoint that can be read"):
-            describe(tmp_path / "a.safetensors")
-
-
-def test_what_is_no_state_dict_is_an_error_that_names_what_it_is(tmp_path):
-    torch.save({"a": torch.ones(1), "epoch": 3}, tmp_path / "a.pt")
-    with pytest.raises(DataError, match=r"holds a dict with 'epoch' \(int\), not tensors by name"):
-        describe(tmp_path / "a.pt")
-    torch.save(torch.ones(3), tmp_path / "a.pt")
-    with pytest.raises(DataError, match="holds a Tensor, not"):
-        describe(tmp_path / "a.pt")
+def test_a_file_that_is_no_checkpoint_is_an_error(tmp_path, name, content, message):
+    path = tmp_path / name
+    if isinstance(content, int):
+        save_file(TENSORS, path)
+        content = path.read_bytes()[:content]
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(DataError, match=f"{name} {message}"):
+        describe(path)
 
 
 def test_a_path_that_is_not_there_has_the_nearest(tmp_path):
@@ -134,14 +120,19 @@ def test_a_path_that_is_not_there_has_the_nearest(tmp_path):
 
 
 def test_a_folder_is_its_config_and_weights_and_nothing_else(tmp_path):
-    with pytest.raises(DataError, match=r"without config.json \(nothing in it\)"):
-        describe(tmp_path)
+    def refused(message):
+        with pytest.raises(DataError, match=message):
+            describe(tmp_path)
+
+    refused(r"without config.json \(nothing in it\)")
+    for text, message in (("{", "is not JSON; expected the config.json that save"), ("[]", "is not a JSON object")):
+        (tmp_path / "config.json").write_text(text)
+        refused(message)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(DataError, match=r"has a config.json and no weights"):
-        describe(tmp_path)
+    refused("has a config.json and no weights")
     save_file(TENSORS, tmp_path / "model.safetensors")
-    first = digest(tmp_path)
+    first = describe(tmp_path).sha256
     (tmp_path / "README.md").write_text("a model")
-    assert digest(tmp_path) == first == describe(tmp_path)[0].sha256
+    assert describe(tmp_path).sha256 == first
     (tmp_path / "config.json").write_text('{"a": 1}')
-    assert digest(tmp_path) != first
+    assert describe(tmp_path).sha256 != first

@@ -1,3 +1,5 @@
+"""Folders of Hugging Face's: measured as the package itself would, and never run as code."""
+
 import json
 from pathlib import Path
 
@@ -6,8 +8,10 @@ import pytest
 import torch
 
 from muonlab.data.sources import DataError
-from muonlab.studies.checkpoints.config import Images, Inspect, Texts
+from muonlab.studies.checkpoints.config import Texts
 from muonlab.studies.checkpoints.work import huggingface
+from muonlab.studies.checkpoints.work.job import candidates
+from studies.checkpoints.conftest import asked, group
 
 transformers = pytest.importorskip("transformers", reason="transformers, of the extra hf, is not installed")
 WORDS = ("plus", "minus", "yes", "no", "and", "then", "red", "old", "cat", "dog")
@@ -15,14 +19,14 @@ WORDS = ("plus", "minus", "yes", "no", "and", "then", "red", "old", "cat", "dog"
 
 @pytest.fixture
 def gpt(tmp_path):
-    """A function that writes a tiny GPT-2 with a tokenizer of words."""
+    """A function that writes a tiny GPT-2 with a tokenizer of words, and returns its folder."""
 
-    def make(name="gpt", seed=0, **options):
+    def make(name="gpt", seed=0):
         torch.manual_seed(seed)
         config = transformers.GPT2Config(
             vocab_size=len(WORDS) + 1, n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
         )
-        transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / name, **options)
+        transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / name)
         words = {"[UNK]": 0, **{word: k + 1 for k, word in enumerate(WORDS)}}
         model = {"type": "WordLevel", "vocab": words, "unk_token": "[UNK]"}
         whole = {"version": "1.0", "model": model, "pre_tokenizer": {"type": "Whitespace"}, "added_tokens": []}
@@ -37,16 +41,8 @@ def gpt(tmp_path):
 def vit(tmp_path):
     """The folder of a tiny ViT of three classes for images of 8 x 8 in grey."""
     torch.manual_seed(0)
-    config = transformers.ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        image_size=8,
-        patch_size=4,
-        num_channels=1,
-        num_labels=3,
-    )
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.ViTConfig(image_size=8, patch_size=4, num_channels=1, num_labels=3, **sizes)
     transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
     settings = {"do_normalize": True, "image_mean": [0.25], "image_std": [0.5], "size": {"height": 8, "width": 8}}
     (tmp_path / "vit/preprocessor_config.json").write_text(json.dumps(settings))
@@ -62,87 +58,71 @@ def texts(tmp_path):
     return Texts(source=str(tmp_path / "text.txt"), examples=str(tmp_path / "examples.txt"), length=8)
 
 
-def test_a_gpt_is_measured_with_the_tokenizer_of_its_folder(gpt, texts, group, little, inspect):
+def test_a_gpt_is_measured_with_the_tokenizer_of_its_folder_and_padding_changes_no_hidden_state(
+    gpt, texts, inspect, little
+):
     folder = gpt()
-    found = inspect(Inspect(groups=(group("gpt", [folder]),), data=texts, measuring=little))
-    (own,) = found["groups"]
-    assert own["net"] == "GPT2LMHeadModel"
-    assert own["taps"] == ["transformer.h.0", "transformer.h.1"]
-    assert found["kind"] == "tokens"
+    own = {"data": texts, "measures": ("robustness", "rank"), "measuring": little}
+    found = inspect(group("gpt", folder), **own)
+    assert (found["groups"][0]["net"], found["kind"]) == ("GPT2LMHeadModel", "tokens")
+    assert found["groups"][0]["taps"] == ["transformer.h.0", "transformer.h.1"]
     assert any(f"tokens of {folder}/tokenizer.json, 11 ids" in note for note in found["notes"])
     (row,) = found["models"]
     # The same by the package itself: next tokens of the test text, which is cut into windows of 8.
     net = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
     ids = {word: k + 1 for k, word in enumerate(WORDS)}
     whole = Path(texts.source).read_text()
-    held_out = whole[-round(0.1 * len(whole)) :].split()
-    tokens = torch.tensor([ids.get(word, 0) for word in held_out])
-    windows = tokens.unfold(0, 9, 8)[:24]
+    tokens = torch.tensor([ids.get(word, 0) for word in whole[-round(0.1 * len(whole)) :].split()])
+    windows = tokens.unfold(0, 9, 8)[: little.examples]
     with torch.no_grad():
         logits = net(windows[:, :-1]).logits
     assert len(row["clean_by_example"]) == len(windows)
     assert row["clean_accuracy"] == pytest.approx((logits.argmax(-1) == windows[:, 1:]).double().mean().item())
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
     assert row["clean_loss"] == pytest.approx(loss.item(), rel=1e-5)
-    assert row["layers"][0]["width"] == 16
     assert found["controls"]["untrained"]["num_examples"] == len(windows)
-
-
-def test_padding_changes_no_hidden_state(gpt, texts, group, little, inspect):
-    """Ranks are those of the last token of each text, by the package itself, one text at a time."""
-    folder = gpt()
-    own = Inspect(groups=(group("gpt", [folder]),), data=texts, measures=("rank",), measuring=little)
-    (row,) = inspect(own)["models"]
-    from muonlab.studies.checkpoints.work.job import candidates
-
-    sets = candidates(own, [])[0].given.probed.test.first(24)
-    net = transformers.GPT2Model.from_pretrained(folder).eval()
+    # Ranks are those of the last token of each labelled text, by the package itself, one text at a time.
+    sets = candidates(asked(group("gpt", folder), **own), [])[0].given.probed.test.first(little.examples)
     with torch.no_grad():
         states = [net(line[line != 11][None], output_hidden_states=True).hidden_states for line in sets.inputs]
-    first = torch.cat([own[1][:, -1] for own in states]).double()  # of the first block
-    energy = torch.linalg.svdvals(first).square()
-    share = energy / energy.sum()
-    expected = torch.special.entr(share).sum().exp().item()
+    energy = torch.linalg.svdvals(torch.cat([each[1][:, -1] for each in states]).double()).square()
+    expected = torch.special.entr(energy / energy.sum()).sum().exp().item()  # of the first block
     assert row["layers"][0]["raw"]["effective_rank"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_vit_is_measured_as_its_folder_says(vit, group, little, inspect):
-    data = Images(source="digits", classes=("0", "1", "2"), per_class=100)
-    found = inspect(Inspect(groups=(group("vit", [vit]),), data=data, measuring=little))
+def test_a_vit_is_measured_as_its_folder_says(vit, images, inspect):
+    def measured(into, **fields):
+        data = images.model_copy(update=fields)
+        return inspect(group("vit", vit), data=data, measures=("rank",), into=into)
+
+    found = measured("folder")
     assert found["groups"][0]["taps"] == ["vit.layers.0", "vit.layers.1"]
     assert any("standardised as" in note for note in found["notes"])
-    given = data.model_copy(update={"mean": (0.25,), "deviation": (0.5,)})
-    same = inspect(Inspect(groups=(group("vit", [vit]),), data=given, measuring=little), "given")
-    assert same["models"] == found["models"]
-    four = data.model_copy(update={"classes": ("0", "1", "2", "3")})
+    assert measured("given", mean=(0.25,), deviation=(0.5,))["models"] == found["models"]
     with pytest.raises(DataError, match=r"vit: the net has 3 outputs and the data 4 classes \(0, 1, 2, 3\)"):
-        inspect(Inspect(groups=(group("vit", [vit]),), data=four, measuring=little), "four")
-
-
-def test_a_folder_that_says_no_levels_has_none(vit):
-    assert huggingface.levels(vit) == ((0.25,), (0.5,))
-    for held in ({"do_normalize": False, "image_mean": [0.5], "image_std": [0.5]}, {"image_mean": [0.5]}):
-        (vit / "preprocessor_config.json").write_text(json.dumps(held))
+        measured("four", classes=("0", "1", "2", "3"))
+    for held in ({"do_normalize": False, "image_mean": [0.5], "image_std": [0.5]}, {"image_mean": [0.5]}, None):
+        place = vit / "preprocessor_config.json"
+        place.unlink() if held is None else place.write_text(json.dumps(held))
         assert huggingface.levels(vit) is None
-    (vit / "preprocessor_config.json").unlink()
-    assert huggingface.levels(vit) is None
 
 
-def test_images_for_a_net_that_wants_tokens_say_what_it_raised(gpt, group, little, inspect):
+def test_data_that_do_not_fit_say_what_was_raised(gpt, images, texts, inspect):
+    own = group("g", gpt())
     with pytest.raises(DataError, match=r"g: the net does not take images \(2, 1, 8, 8\); it raised \w+Error: [^\n]+$"):
-        inspect(Inspect(groups=(group("g", [gpt()]),), data=Images(source="digits"), measuring=little))
+        inspect(own)
+    with pytest.raises(DataError, match=r"g: the net has 11 tokens and the tokenizer 256|does not take token ids"):
+        inspect(own, data=texts.model_copy(update={"tokenizer": "bytes"}))
 
 
-def test_a_folder_with_weights_in_a_pickle_is_read_without_its_code(gpt, tmp_path):
+def test_a_folder_with_weights_in_a_pickle_is_read_without_its_code(gpt):
     folder = gpt()
     net = huggingface.load(folder)
     (folder / "model.safetensors").unlink()
     torch.save(net.state_dict(), folder / "pytorch_model.bin")
     assert all(map(torch.equal, huggingface.load(folder).parameters(), net.parameters()))
     torch.save(net, folder / "pytorch_model.bin")
-    with pytest.raises(
-        DataError, match=r"gpt: its .bin files hold more than tensors and plain values; code in them is nev"
-    ):
+    with pytest.raises(DataError, match=r"gpt: its .bin files hold more than tensors and plain values; code in them"):
         huggingface.load(folder)
 
 
@@ -152,35 +132,24 @@ def test_code_of_a_folder_is_never_run(gpt, tmp_path):
     config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'made')!r}, 'w')\nclass Config: pass\n")
-    with pytest.raises(DataError, match=r"is of no architecture that transformers .* knows without code of the folder"):
+    with pytest.raises(DataError, match=r"an architecture that transformers .* does not know without code of the fold"):
         huggingface.load(folder)
     assert not (tmp_path / "made").exists()
 
 
 def test_a_model_without_its_head_is_refused(vit):
-    torch.manual_seed(0)
-    transformers.ViTModel(transformers.ViTConfig.from_pretrained(vit)).save_pretrained(vit.parent / "headless")
-    config = json.loads((vit / "config.json").read_text())
-    (vit.parent / "headless/config.json").write_text(json.dumps(config))
+    headless = vit.parent / "headless"
+    transformers.ViTModel(transformers.ViTConfig.from_pretrained(vit)).save_pretrained(headless)
+    (headless / "config.json").write_text((vit / "config.json").read_text())
     with pytest.raises(DataError, match=r"its weights lack .*classifier.bias, classifier.weight"):
-        huggingface.load(vit.parent / "headless")
+        huggingface.load(headless)
 
 
-def test_folders_of_two_tokenizers_need_one_to_be_given(gpt, texts, group, little, inspect):
+def test_folders_of_two_tokenizers_need_one_to_be_given(gpt, texts, inspect):
     first, second = gpt("a"), gpt("b", seed=1)
+    same = {"data": texts, "measures": ("rank",)}
+    assert len(inspect(group("a", first), group("b", second), **same)["models"]) == 2
     tokenizer = second / "tokenizer.json"
-    both = tuple(group(name, [folder]) for name, folder in (("a", first), ("b", second)))
-    same = Inspect(groups=both, data=texts, measures=("rank",), measuring=little)
-    assert len(inspect(same)["models"]) == 2
     tokenizer.write_text(tokenizer.read_text().replace('"cat": 9', '"cow": 9'))
     with pytest.raises(DataError, match=r"tokenizer.json and that of another folder differ; give tokenizer=PATH"):
-        inspect(same, "other")
-
-
-def test_a_tokenizer_that_knows_more_than_the_net_is_refused(gpt, texts, group, little, inspect):
-    folder = gpt()
-    config = Inspect(
-        groups=(group("g", [folder]),), data=texts.model_copy(update={"tokenizer": "bytes"}), measuring=little
-    )
-    with pytest.raises(DataError, match=r"g: the net has 11 tokens and the tokenizer 256|does not take token ids"):
-        inspect(config)
+        inspect(group("a", first), group("b", second), into="other", **same)

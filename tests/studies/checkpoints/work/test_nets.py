@@ -1,3 +1,5 @@
+"""Nets of a user's own: made, filled, called, tapped, and refused where they do not fit the data."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -5,87 +7,58 @@ import torch
 from torch import nn
 
 from muonlab.data.sources import DataError
-from muonlab.studies.checkpoints.work.nets import builder, digest, fill, is_finite, logits
+from muonlab.nets.gpt import GPT
+from muonlab.nets.resnet import ResNet
+from muonlab.studies.checkpoints.config import Group, Texts
+from muonlab.studies.checkpoints.work.candidates import Candidates, Member, plain_call, ready
+from muonlab.studies.checkpoints.work.material import open_data
+from muonlab.studies.checkpoints.work.nets import builder, digest, fill, logits
+from muonlab.studies.checkpoints.work.taps import choose, pools, tap_shapes
+
+# -- made and filled -------------------------------------------------------------------------------
 
 
-def test_a_function_of_a_module_in_the_current_folder_makes_the_net(package, make_net):
-    net = builder(f"{package}:build")()
-    assert [each.shape for each in net.parameters()] == [each.shape for each in make_net().parameters()]
+def test_a_function_of_a_users_module_makes_the_net(nets, net):
+    made = builder(f"{nets.__name__}:build")()
+    assert [each.shape for each in made.parameters()] == [each.shape for each in net().parameters()]
     assert isinstance(builder("torch.nn:Identity")(), nn.Identity)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "build",
-            "net=build is not valid; expected package.module:attribute or path/file.py:attribute",
-        ),
-        ("no_such_package.x:build", "no_such_package.x cannot be imported .ModuleNotFoundError"),
-        ("{package}:bild", "there is no 'bild' in usersnets.*did you mean 'build'"),
-        ("{package}:needs", "needs width, depth; expected a function without arguments"),
-        ("{package}:MODULE.x", "there is no 'MODULE'"),
+        ("users_nets:bild", "there is no 'bild' in users_nets.*did you mean 'build'"),
+        ("users_nets:needs", "needs width, depth; expected a function without arguments"),
         ("torch:pi", "net=torch:pi is a float; expected a function"),
+        ("users_nets:fails", "raised RuntimeError: no such width; expected a function"),
+        ("users_nets:nothing", "returned a int, not a torch.nn.Module"),
     ],
 )
-def test_a_function_that_cannot_be_called_is_refused(package, name, message):
+@pytest.mark.usefixtures("nets")
+def test_a_function_that_makes_no_net_says_so_in_a_line(name, message):
     with pytest.raises(DataError, match=message):
-        builder(name.format(package=package))
+        builder(name)()
 
 
-def test_a_function_that_fails_or_makes_no_module_says_so_in_a_line(package):
-    with pytest.raises(DataError, match=r"raised RuntimeError: no such width; expected a function"):
-        builder(f"{package}:fails")()
-    with pytest.raises(DataError, match=r"returned a int, no torch.nn.Module"):
-        builder(f"{package}:nothing")()
-
-
-def test_a_module_that_fails_at_import_says_why(tmp_path, package):
-    (tmp_path / "usersbroken.py").write_text("raise ValueError('half done')")
-    with pytest.raises(DataError, match=r"usersbroken cannot be imported \(ValueError: half done\)"):
-        builder("usersbroken:build")
-
-
-def test_weights_that_do_not_fit_name_five_and_count_the_others(make_net):
-    net, other = make_net(), make_net(number=3)
-    with pytest.raises(DataError, match=r"^w.pt: the weights do not fit the net, which has no 2.2.0.weight \(16, 16\)"):
-        fill(net, other.state_dict(), "w.pt")
-    with pytest.raises(DataError) as refused:
+def test_weights_that_do_not_fit_name_five_and_count_the_others(net):
+    message = r"^w.pt: the weights do not fit the net, which has no 2.2.0.weight \(16, 16\)"
+    with pytest.raises(DataError, match=message):
+        fill(net(), net(number=3).state_dict(), "w.pt")
+    with pytest.raises(DataError, match=r"and 3 more$") as refused:
         fill(nn.Sequential(*(nn.Linear(2, 2) for _ in range(4))), {}, "w.pt")
     assert str(refused.value).count("not there") == 5
-    assert str(refused.value).endswith("and 3 more")
 
 
 def test_tied_weights_may_be_in_a_file_once():
-    def make():
-        net = nn.ModuleDict({"embedding": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
-        net["head"].weight = net["embedding"].weight
-        return net
+    def made():
+        return nn.ModuleDict({"embedding": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
 
-    kept = {"embedding.weight": torch.randn(5, 3)}
-    net = make()
-    fill(net, kept, "w")
-    assert net["head"].weight.equal(kept["embedding.weight"])
-    untied = nn.ModuleDict({"embedding": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
+    kept, tied = {"embedding.weight": torch.randn(5, 3)}, made()
+    tied["head"].weight = tied["embedding"].weight
+    fill(tied, kept, "w")
+    assert tied["head"].weight.equal(kept["embedding.weight"])
     with pytest.raises(DataError, match=r"head.weight \(5, 3\), not there"):
-        fill(untied, kept, "w")
-
-
-def test_weights_are_finite_or_not(make_net):
-    net = make_net()
-    assert is_finite(net)
-    net[1].weight.data[0, 0] = torch.nan
-    assert not is_finite(net)
-
-
-def test_logits_are_found_in_what_nets_return():
-    expected = torch.randn(2, 3)
-    for output in (expected, SimpleNamespace(logits=expected), {"logits": expected}, (expected, None)):
-        assert logits(output) is expected
-    assert logits(expected.bfloat16()).dtype == torch.float32
-    for output in (None, {"loss": expected}, torch.ones(3), ()):
-        with pytest.raises(DataError, match=r"the net returned a .*expected logits"):
-            logits(output)
+        fill(made(), kept, "w")
 
 
 def test_a_digest_is_that_of_the_modules_and_of_all_weights():
@@ -98,3 +71,173 @@ def test_a_digest_is_that_of_the_modules_and_of_all_weights():
     assert digest(net) != digest(made(nn.Tanh()))
     net[2].num_batches_tracked += 1
     assert digest(net) != digest(made(nn.ReLU()))
+
+
+def test_logits_are_found_in_what_nets_return():
+    expected = torch.randn(2, 3)
+    for output in (expected, SimpleNamespace(logits=expected), {"logits": expected}, (expected, None)):
+        assert logits(output) is expected
+    assert logits(expected.bfloat16()).dtype == torch.float32
+    for output in (None, {"loss": expected}, torch.ones(3), ()):
+        with pytest.raises(DataError, match=r"the net returned a .*expected logits"):
+            logits(output)
+
+
+# -- called on the data ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def given(images, texts):
+    """The data of images, of a text, and of labelled texts."""
+    return {
+        "images": open_data(images),
+        "text": open_data(Texts(source=str(texts / "text.txt"), length=16)),
+        "labelled": open_data(Texts(examples=str(texts / "examples.txt"), length=100)),
+    }
+
+
+@pytest.fixture
+def try_out(given):
+    """A function that makes a net ready to be measured on some data."""
+
+    def make(net, data="images", **fields):
+        group = Group(name="g", checkpoints=({"path": "x", "sha256": 64 * "0"},), **fields)
+        return ready(Candidates(group, "net", [], None, plain_call, given[data]), net, "cpu")
+
+    return make
+
+
+def test_models_are_together_as_far_as_they_are_small(given):
+    sizes = [2**29, 2**29, 1, 2**30, 3 * 2**30, 5, 5]
+    members = [Member(str(k), None, nn.Identity, size) for k, size in enumerate(sizes)]
+    chunks = Candidates(None, "net", members, None, plain_call, given["images"]).chunks()
+    assert [[int(member.checkpoint) for member in chunk] for chunk in chunks] == [[0, 1], [2], [3], [4], [5, 6]]
+
+
+def test_states_are_pooled_by_their_shape_or_as_given(try_out):
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 3))
+    subject = try_out(net.train())
+    assert (subject.taps, subject.pool, subject.rank_pool) == (("0",), {"0": "mean_pixels"}, {"0": "mean_pixels"})
+    assert not net.training
+    assert try_out(net, pool="flatten").pool == {"0": "flatten"}
+    assert try_out(net, taps=("1",)).pool == {"1": "flatten"}
+    # Of tokens: means for probes, the last one for ranks.
+    language = nn.Sequential(nn.Embedding(257, 8), nn.Linear(8, 8), nn.Linear(8, 256))
+    subject = try_out(language, "text", taps=("1",))
+    assert (subject.pool, subject.rank_pool) == ({"1": "mean_tokens"}, {"1": "last_token"})
+    assert try_out(language, "text", taps=("1",), pool="cls").rank_pool == {"1": "cls"}
+
+
+@pytest.mark.parametrize(("number", "expected"), [(256, 0), (257, 256)])
+def test_padding_that_the_net_has_no_id_for_is_given_another(try_out, given, number, expected):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.body, self.head = nn.Embedding(number, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, tokens):
+            self.seen = tokens
+            return {"logits": self.head(self.body(self.embedding(tokens)).mean(1)), "loss": None}
+
+    net, inputs = Net(), given["labelled"].judged.test.inputs[:2]
+    subject = try_out(net, "labelled")
+    assert subject.logits(inputs).shape == (2, 2)
+    assert net.seen.equal(inputs.where(inputs != 256, expected))
+
+
+@pytest.mark.parametrize(
+    ("net", "data", "message"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "images", r"10 outputs and the data 3 classes \(0, 1, 2\)"),
+        (nn.Linear(7, 3), "images", r"does not take images \(2, 1, 8, 8\); it raised RuntimeError: [^\n]*$"),
+        (nn.Sequential(nn.Flatten(0), nn.Linear(128, 3)), "images", "the net returned a Tensor of shape"),
+        (nn.Flatten(2), "images", r"gave \(2, 1, 64\) for images \(2, 1, 8, 8\); expected logits \(2, classes\)"),
+        (nn.Embedding(300, 8), "text", r"the net has 8 tokens and the tokenizer 256; give tokenizer=PATH"),
+        (
+            nn.Sequential(nn.Embedding(300, 8), nn.Flatten(), nn.Linear(128, 2)),
+            "text",
+            r"gave \(2, 2\) for token ids \(2, 16\); .* give examples= alone",
+        ),
+        (nn.Embedding(50, 300), "text", r"does not take token ids \(2, 16\) up to \d+; it raised IndexError"),
+    ],
+)
+def test_a_net_that_does_not_fit_the_data_is_refused(try_out, net, data, message):
+    with pytest.raises(DataError, match=message):
+        try_out(net, data)
+
+
+# -- taps ------------------------------------------------------------------------------------------
+
+
+class Stage(nn.Module):
+    def __init__(self, number):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(number))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Net(nn.Module):
+    """A short list of stages, each a list of blocks, and a pair of heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(4, 4)
+        self.layer1, self.layer2 = Stage(3), Stage(2)
+        self.heads = nn.ModuleList(nn.Identity() for _ in range(4))
+        self.unused = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.layer2(self.layer1(self.stem(x)))
+
+
+PLAIN = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+EXPERTS = nn.ModuleDict({"h": nn.ModuleList(Stage(8) for _ in range(3)), "head": nn.Linear(4, 2)})  # lists in blocks
+
+
+@pytest.mark.parametrize(
+    ("net", "patterns", "taps"),
+    [
+        (GPT(9, depth=2, width=8, heads=2), [], "blocks.0 blocks.1"),  # it says its taps
+        (ResNet(3, channels=1, width=8, depths=(1, 1), groups=4), [], "blocks.0 blocks.1"),
+        (Net(), [], "layer1.layers.0 layer1.layers.1 layer1.layers.2 layer2.layers.0 layer2.layers.1"),
+        (EXPERTS, [], "h.0 h.1 h.2"),
+        (PLAIN, [], "1 3"),  # modules with parameters, but the head
+        (nn.ModuleDict({"net": PLAIN}), [], "net.1 net.3"),
+        (Net(), ["layer?.layers.0", "stem"], "stem layer1.layers.0 layer2.layers.0"),  # in the order of the net
+        (Net(), ["layer*"], "layer1 layer2"),
+    ],
+)
+def test_taps_are_those_of_the_net_or_of_its_blocks_or_of_patterns(net, patterns, taps):
+    assert choose(net, patterns) == tuple(taps.split())
+
+
+def test_taps_that_cannot_be_chosen_are_an_error():
+    with pytest.raises(DataError, match="no two modules with parameters"):
+        choose(nn.Sequential(nn.Linear(4, 2)))
+    with pytest.raises(DataError, match=r"taps='layer3' matches no module of the net; nearest: .*layer2"):
+        choose(Net(), ["stem", "layer3"])
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return {"states": (x.double(), x), "none": None}
+
+
+def test_shapes_are_those_of_the_first_tensor_of_the_modules_that_are_called():
+    net = Net()
+    found = dict(tap_shapes(net, torch.randn(1, 4)))
+    assert found["layer1"] == found["stem"] == (1, 4)
+    assert not {"unused", "layer1.layers"} & found.keys()
+    assert not any(module._forward_hooks for module in net.modules())
+    assert tap_shapes(nn.Sequential(Pair()), torch.ones(2, 3)) == [("0", (2, 3))]
+
+
+def test_a_shape_that_no_pool_is_for_is_refused():
+    shapes = [("d", (2, 1, 1, 1, 1)), ("e", (5, 2, 8))]
+    for name, message in (("d", "expected 2, 3 or 4 axes"), ("e", "batch_first=True"), ("f", "does not call it")):
+        with pytest.raises(DataError, match=message):
+            pools(shapes, [name], None, num_examples=2)

@@ -61,7 +61,7 @@ def agree() -> Callable[..., dict[str, Any]]:
     """A function that holds a flow to its closed form; keywords replace fields."""
 
     def run(**fields: Any) -> dict[str, Any]:
-        given = {"loss": "softmax", "time": 2.0, "steps": (200, 400, 800)} | fields
+        given = {"loss": "softmax", "time": 2.0, "steps": (50, 100)} | fields
         given["components"] = {"noise": 0, "classes": 8, "dimension": 9} | given.pop("components", {})
         return agreeing.run(Agree.model_validate(given), CONTEXT)
 

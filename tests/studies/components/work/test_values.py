@@ -12,8 +12,12 @@ from muonlab.studies.components.work.material import LOSSES, build_material, bui
 from muonlab.studies.components.work.values import Forward, Measured, losses, measure, plain
 
 PROBLEM = Components(classes=4, dimension=6, train=24, validation=20, test=28, noise=0.3, imbalance=2, spurious=1)
-SEEDS = (3, 4)
 PLACES = torch.tensor([1, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return {name: each[PLACES] for name, each in build_material(PROBLEM, (3, 4), "cpu").items()}
 
 
 def drawn(depth, scale=1.0):
@@ -23,18 +27,8 @@ def drawn(depth, scale=1.0):
     return net, {name: scale * torch.randn(3, *p.shape, generator=generator) for name, p in net.state_dict().items()}
 
 
-def measured(net, parameters, loss="softmax", spurious=1):
-    seen = build_material(PROBLEM, SEEDS, "cpu").of(PLACES)
-    return measure(Forward(net), LOSSES[loss], parameters, seen, spurious)
-
-
-def effective_ranks(matrix):
-    values = np.linalg.svd(matrix, compute_uv=False)
-    found = []
-    for each in (values**2, values):
-        shares = each[each > 0] / each.sum()
-        found.append(math.exp(-(shares * np.log(shares)).sum()))
-    return found
+def measured(net, parameters, seen, spurious=1):
+    return measure(Forward(net), LOSSES["softmax"], parameters, seen, spurious)
 
 
 def margins(logits, labels):
@@ -42,54 +36,59 @@ def margins(logits, labels):
     return logits[np.arange(len(labels)), labels] - behind
 
 
-def by_hand(net, parameters, model):
+def by_hand(net, parameters, numbers):
     """Every measure of one model, with numpy, from the net's own answers."""
-    net.load_state_dict({name: p[model] for name, p in parameters.items()})
-    material = build_material(PROBLEM, SEEDS, "cpu")
-    place = int(PLACES[model])
-    numbers = {name: tensor[place] for name, tensor in vars(material).items()}
+    net.load_state_dict(parameters)
     with torch.no_grad():
         answers = {name: net(x.float()).double().numpy() for name, x in numbers.items() if x.shape[-1] == 6}
         hidden = numbers["test"]
         for block in getattr(net, "blocks", ()):
             hidden = block(hidden)
     labels = {name: numbers[f"{name}_labels"].numpy() for name in ("validation", "test")}
-    matrices = [p[model].double().numpy() for p in parameters.values() if p.ndim == 3]
-    patterns = numbers["patterns"].numpy()
-    components = np.array([v @ answers["marked"] @ v for v in patterns.T])
+    matrices = [p.double().numpy() for p in parameters.values() if p.ndim == 2]
+    components = np.array([v @ answers["marked"] @ v for v in numbers["patterns"].numpy().T])
     of_classes, test = margins(answers["means"], np.arange(4)), answers["test"]
-    spectral = math.prod(np.linalg.norm(matrix, 2) for matrix in matrices)
-    weight_ranks = np.mean([effective_ranks(matrix) for matrix in matrices], 0)
-    logit_ranks = effective_ranks(answers["means"] - answers["means"].mean(1, keepdims=True))
-    hidden_ranks = effective_ranks(hidden.double().numpy()) if len(matrices) > 1 else (math.nan, math.nan)
+    ranked = {
+        "weights": matrices,
+        "logits": [answers["means"] - answers["means"].mean(1, keepdims=True)],
+        "hidden": [hidden.double().numpy()] if len(matrices) > 1 else [],
+    }
+    ranks = {
+        f"rank_{name}{form}": np.mean([measures.effective_ranks(np.linalg.svd(m, compute_uv=False))[k] for m in found])
+        if found
+        else math.nan
+        for name, found in ranked.items()
+        for k, form in enumerate(("", "_sigma"))
+    }
+    accuracies = {
+        "validation_accuracy": ("validation", "validation"),
+        "test_accuracy": ("test", "test"),
+        "accuracy_removed": ("removed", "test"),
+        "accuracy_swapped": ("swapped", "test"),
+    }
     return {
-        "validation_accuracy": (answers["validation"].argmax(1) == labels["validation"]).mean(),
+        **{name: (answers[side].argmax(1) == labels[own]).mean() for name, (side, own) in accuracies.items()},
+        **ranks,
         "test_loss": (np.log(np.exp(test).sum(1)) - test[np.arange(28), labels["test"]]).mean(),
-        "test_accuracy": (test.argmax(1) == labels["test"]).mean(),
-        "accuracy_removed": (answers["removed"].argmax(1) == labels["test"]).mean(),
-        "accuracy_swapped": (answers["swapped"].argmax(1) == labels["test"]).mean(),
         "margin_worst": of_classes.min(),
         "margin_mean": of_classes.mean(),
-        "margin_worst_by_norm": of_classes.min() / spectral,
+        "margin_worst_by_norm": of_classes.min() / math.prod(np.linalg.norm(matrix, 2) for matrix in matrices),
         "margin_test_median": np.median(margins(test, labels["test"])),
         "component_margins": components,
         "component_margin_worst": components[:2].min(),
-        "rank_weights": weight_ranks[0],
-        "rank_weights_sigma": weight_ranks[1],
-        "rank_logits": logit_ranks[0],
-        "rank_logits_sigma": logit_ranks[1],
-        "rank_hidden": hidden_ranks[0],
-        "rank_hidden_sigma": hidden_ranks[1],
         "weight_norm": math.sqrt(sum((matrix**2).sum() for matrix in matrices)),
     }
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
-def test_every_measure_of_every_model_is_that_of_numpy(depth):
+def test_every_measure_of_every_model_is_that_of_numpy(depth, seen):
     net, parameters = drawn(depth)
-    found = measured(net, parameters)
+    before = {name: p.clone() for name, p in net.state_dict().items()}
+    found = measured(net, parameters, seen)
+    assert all(p.equal(before[name]) for name, p in net.state_dict().items())  # it is read without changing it
     for model in range(3):
-        expected = by_hand(build_net(PROBLEM, Net(depth=depth, width=5)), parameters, model)
+        own = ({name: each[model] for name, each in held.items()} for held in (parameters, seen))
+        expected = by_hand(build_net(PROBLEM, Net(depth=depth, width=5)), *own)
         assert set(found) == set(expected)
         for name, value in expected.items():
             np.testing.assert_allclose(found[name][model], value, rtol=1e-4, atol=1e-6, err_msg=name)
@@ -99,68 +98,47 @@ def test_without_noise_the_measures_of_a_linear_classifier_are_those_of_the_theo
     given = Components(classes=8, dimension=16, noise=0, train=8, validation=8, test=8)
     problem = build_problem(given, 5)
     W = weights(problem, np.linspace(1.5, 0.5, 7))
-    net = build_net(given, Net())
-    found = measure(
-        Forward(net),
-        LOSSES["softmax"],
-        {"linear.weight": torch.from_numpy(W)[None].float()},
-        build_material(given, (5,), "cpu").of(torch.tensor([0])),
-        0,
-    )
+    parameters = {"linear.weight": torch.from_numpy(W)[None].float()}
+    found = measured(build_net(given, Net()), parameters, build_material(given, (5,), "cpu"), 0)
     expected = measures.summary(problem, W)
     assert float(found["test_loss"]) == pytest.approx(expected.pop("loss"), rel=1e-5)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name][0], value, rtol=1e-4, err_msg=name)
 
 
-def test_weights_of_zero_have_a_margin_and_neither_margin_by_norm_nor_rank():
+def test_what_there_is_not_is_nan(seen):
     net, parameters = drawn(0, scale=0.0)
-    found = measured(net, parameters)
+    found = measured(net, parameters, seen)
     for name in ("margin_worst_by_norm", "rank_weights", "rank_weights_sigma", "rank_logits", "rank_logits_sigma"):
-        assert found[name].isnan().all()
+        assert found[name].isnan().all()  # weights of zero have no direction
     for name in ("margin_worst", "component_margins", "weight_norm"):
         assert not found[name].any()
+    assert measured(*drawn(0), seen, spurious=3)["component_margin_worst"].isnan().all()
 
 
-def test_where_all_components_are_spurious_there_is_no_worst_one():
-    net, parameters = drawn(0)
-    assert measured(net, parameters, spurious=3)["component_margin_worst"].isnan().all()
-
-
-@pytest.mark.parametrize(("depth", "value"), [(0, math.nan), (0, math.inf), (2, math.nan), (2, math.inf), (2, 1e38)])
-def test_a_model_that_is_not_finite_has_no_measures_and_the_others_theirs(depth, value):
+@pytest.mark.parametrize(("depth", "value"), [(0, math.nan), (2, math.inf), (2, 1e38)])
+def test_a_model_that_is_not_finite_has_no_measures_and_the_others_theirs(depth, value, seen):
     net, parameters = drawn(depth)
-    sound = measured(net, parameters)
+    sound = measured(net, parameters, seen)
     next(iter(parameters.values()))[1] = value  # at 1e38 the logits overflow
-    found = measured(net, parameters)
-    for name, wrong in found.items():
+    for name, wrong in measured(net, parameters, seen).items():
         assert wrong[1].isnan().all()
         torch.testing.assert_close(wrong[[0, 2]], sound[name][[0, 2]], equal_nan=True)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_losses_are_means_over_a_models_own_examples(loss):
+def test_losses_are_means_over_a_models_own_examples(loss, seen):
     net, parameters = drawn(1)
-    seen = build_material(PROBLEM, SEEDS, "cpu").of(PLACES)
-    found = losses(Forward(net), LOSSES[loss], parameters, seen.train, seen.train_labels)
+    found = losses(Forward(net), LOSSES[loss], parameters, seen["train"], seen["train_labels"])
     assert found.dtype == torch.float64
     for model in range(3):
         net.load_state_dict({name: p[model] for name, p in parameters.items()})
         with torch.no_grad():
-            expected = LOSSES[loss](net(seen.train[model]), seen.train_labels[model]).mean()
+            expected = LOSSES[loss](net(seen["train"][model]), seen["train_labels"][model]).mean()
         torch.testing.assert_close(found[model], expected.double(), rtol=1e-5, atol=1e-7)
 
 
-def test_a_net_is_read_without_changing_it():
-    net, parameters = drawn(1)
-    before = {name: p.clone() for name, p in net.state_dict().items()}
-    forward = Forward(net)
-    forward(parameters, build_material(PROBLEM, SEEDS, "cpu").of(PLACES).test)
-    for name, p in net.state_dict().items():
-        assert p.equal(before[name])
-
-
-# -- many at once ----------------------------------------------------------------------------------------
+# -- many at once ----------------------------------------------------------------------------------
 
 
 def make_measured(calls):
@@ -176,10 +154,11 @@ def stacks(*values):
     return {"w": torch.tensor(values)[:, None].repeat(1, 2)}
 
 
-def test_measures_are_those_of_the_member_at_that_look():
-    found = make_measured([])
-    found.add(2, 0, stacks(1.0, 2.0), row=1)
+def test_measures_are_those_of_the_member_at_that_evaluation():
+    found, later = make_measured([]), stacks(1.0, 2.0)
+    found.add(2, 0, later, row=1)
     found.add(0, 3, stacks(4.0), row=0)
+    later["w"] += 1  # later steps do not change what waits
     assert found[2, 0] == {"total": 4.0, "both": [4.0, 7.0], "none": None}
     assert found[0, 3]["both"] == [8.0, 5.0]
 
@@ -188,19 +167,12 @@ def test_many_are_measured_at_once_and_each_only_once(monkeypatch):
     monkeypatch.setattr(values, "MODELS", 3)
     calls = []
     found = make_measured(calls)
-    for look in range(5):
-        found.add(0, look, stacks(float(look)), row=0)
+    for number in range(5):
+        found.add(0, number, stacks(float(number)), row=0)
     found.add(0, 1, stacks(9.0), row=0)  # it is known
     assert calls == [3]
-    assert [found[0, look]["total"] for look in range(5)] == [0, 2, 4, 6, 8]
+    assert [found[0, number]["total"] for number in range(5)] == [0, 2, 4, 6, 8]
     assert calls == [3, 2]
-
-
-def test_later_steps_do_not_change_what_waits():
-    found, parameters = make_measured([]), stacks(1.0)
-    found.add(0, 0, parameters, row=0)
-    parameters["w"] += 1
-    assert found[0, 0]["total"] == 2.0
 
 
 def test_what_is_not_finite_is_none():

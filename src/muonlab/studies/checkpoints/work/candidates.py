@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from muonlab.data.sources import DataError
+from muonlab.studies.checkpoints.config import Group
 from muonlab.studies.checkpoints.work import taps
 from muonlab.studies.checkpoints.work.nets import logits
 from muonlab.studies.features.work.material import Material
@@ -23,19 +24,12 @@ Call = Callable[[nn.Module, Tensor, Tensor | None], Any]
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One model of a group.
+    """One model of a group."""
 
-    Attributes:
-        checkpoint: the path it is from, or a name.
-        member: its place among those of the file; None where the file has one.
-        load: returns the net.
-        num_bytes: of its weights.
-    """
-
-    checkpoint: str
-    member: int | None
+    checkpoint: str  # the path it is from, or a name
+    member: int | None  # its place among those of the file; None where the file has one
     load: Callable[[], nn.Module]
-    num_bytes: int
+    num_bytes: int  # of its weights
 
     @property
     def place(self) -> str:
@@ -45,28 +39,19 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Models of one architecture.
+    """Models of one architecture, not loaded yet, and what they are inspected on."""
 
-    Attributes:
-        name, color: for people.
-        net: what the architecture is called.
-        members: at least one.
-        untrained: makes the net anew, with weights of torch's global generator; None where nothing can.
-        patterns: of taps; () chooses.
-        pool: of `muonlab.measure.features`; None goes by shapes.
-        call: the net.
-        given: what the models are inspected on.
-    """
-
-    name: str
-    color: str | None
-    net: str
-    members: Sequence[Member]
-    untrained: Callable[[], nn.Module] | None
-    patterns: tuple[str, ...]
-    pool: str | None
+    group: Group
+    net: str  # what the architecture is called
+    members: Sequence[Member]  # at least one
+    untrained: Callable[[], nn.Module] | None  # makes the net with new weights, of torch's global generator
     call: Call
     given: Material
+
+    @property
+    def name(self) -> str:
+        """Of the group."""
+        return self.group.name
 
     def chunks(self) -> Iterator[list[Member]]:
         """Yield members that are in memory together: as many as are small, at least one."""
@@ -104,9 +89,8 @@ def ready(candidates: Candidates, net: nn.Module, device: str) -> Subject:
             f"{candidates.name}: the net does not take {_words(examples)}; it raised {one_line(error)}"
         ) from error
     _check(candidates, found, examples)
-    shapes = taps.tap_shapes(net, examples, answer)
-    chosen = taps.choose(net, candidates.patterns)
-    pool, rank_pool = _pools(candidates, shapes, chosen, len(examples))
+    chosen = taps.choose(net, candidates.group.taps)
+    pool, rank_pool = _pools(candidates, taps.tap_shapes(net, examples, answer), chosen, len(examples))
     return Subject(net, chosen, pool, rank_pool, mask_of(given), answer, rows(found[:1]))
 
 
@@ -121,10 +105,12 @@ def _table(net: nn.Module) -> int | None:
 
 def _answer(call: Call, padding: int | None, table: int | None, device: str) -> Callable[[nn.Module, Tensor], Tensor]:
     def answer(net: nn.Module, inputs: Tensor) -> Tensor:
-        mask = None if padding is None else inputs != padding
-        if mask is not None and padding is not None and table is not None and padding >= table:
-            inputs = inputs.where(mask, 0)  # no id of the net's stands for padding; any does, as it is masked
-        mask = mask if mask is None else mask.to(device)
+        mask = None
+        if padding is not None:
+            mask = inputs != padding  # (B, T)
+            if table is not None and padding >= table:
+                inputs = inputs.where(mask, 0)  # no id of the net's stands for padding; any does, as it is masked
+            mask = mask.to(device)
         return logits(call(net, inputs.to(device), mask)).cpu()
 
     return answer
@@ -136,30 +122,30 @@ def _words(examples: Tensor) -> str:
 
 
 def _check(candidates: Candidates, found: Tensor, examples: Tensor) -> None:
-    """Raise DataError where logits do not fit the labels."""
-    given, labels = candidates.given, candidates.given.judged.test.labels
-    if labels.ndim > 1:
+    """Raise DataError where logits, (B, C) or (B, T, V), do not fit the labels."""
+    given, name = candidates.given, candidates.name
+    if given.judged.test.labels.ndim > 1:  # of every token of a text
         if tuple(found.shape[:2]) != tuple(examples.shape):
             raise DataError(
-                f"{candidates.name}: the net gave {tuple(found.shape)} for token ids {tuple(examples.shape)}; a source "
-                "of text expects logits (B, T, tokens) of the next token: give examples= alone to judge classes"
+                f"{name}: the net gave {tuple(found.shape)} for token ids {tuple(examples.shape)}; a source of text "
+                "expects logits (B, T, tokens) of the next token: give examples= alone to judge classes"
             )
         if given.vocabulary is not None and found.shape[2] < given.vocabulary:
             raise DataError(
-                f"{candidates.name}: the net has {found.shape[2]} tokens and the tokenizer {given.vocabulary}; give "
+                f"{name}: the net has {found.shape[2]} tokens and the tokenizer {given.vocabulary}; give "
                 "tokenizer=PATH, the tokenizer.json that the net was trained with"
             )
         return
     if found.ndim != 2 or len(found) != len(examples):
         raise DataError(
-            f"{candidates.name}: the net gave {tuple(found.shape)} for {_words(examples)}; expected logits "
-            f"({len(examples)}, classes)"
+            f"{name}: the net gave {tuple(found.shape)} for {_words(examples)}; expected logits ({len(examples)}, "
+            "classes)"
         )
     if given.classes is not None and found.shape[1] != len(given.classes):
         listed = ", ".join(given.classes[:10]) + (", ..." if len(given.classes) > 10 else "")
         raise DataError(
-            f"{candidates.name}: the net has {found.shape[1]} outputs and the data {len(given.classes)} classes "
-            f"({listed}); give data of the classes that the net tells apart, and classes= in the order of its outputs"
+            f"{name}: the net has {found.shape[1]} outputs and the data {len(given.classes)} classes ({listed}); give "
+            "data of the classes that the net tells apart, and classes= in the order of its outputs"
         )
 
 
@@ -167,10 +153,10 @@ def _pools(
     candidates: Candidates, shapes: Sequence[tuple[str, tuple[int, ...]]], chosen: Sequence[str], num_examples: int
 ) -> tuple[Pools, Pools]:
     """Return how states are pooled for probes and for ranks: of texts, ranks are those of the last token."""
-    given = candidates.given
-    if candidates.pool is None and given.pool is not None and given.rank_pool is not None:
+    given, own = candidates.given, candidates.group.pool
+    if own is None and given.pool is not None and given.rank_pool is not None:
         return given.pool, given.rank_pool
-    pool = taps.pools(shapes, chosen, candidates.pool, num_examples=num_examples)
-    if given.judged.padding is None or candidates.pool is not None:
+    pool = taps.pools(shapes, chosen, own, num_examples=num_examples)
+    if given.judged.padding is None or own is not None:
         return pool, pool
     return pool, {name: "last_token" if each == "mean_tokens" else each for name, each in pool.items()}

@@ -6,10 +6,9 @@ import pickle
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,92 +16,50 @@ from torch import Tensor
 
 from muonlab.data.sources import DataError, existing
 from muonlab.jobs import store
-from muonlab.jobs.files import StudyError, fingerprint
+from muonlab.jobs.files import StudyError, fingerprint, read_json
+from muonlab.studies.checkpoints.plan import Described
 from muonlab.studies.features import config as features
 from muonlab.studies.features.config import Family, Measuring, Pretrain
 from muonlab.studies.features.work.weights import PREFIXES
 
-Kind = Literal["model", "population", "torch", "huggingface"]
 INSIDE = ("state_dict", "model_state_dict", "model")  # keys of a dict of torch.save under which training loops keep it
 WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
 EXPECTED = "expected a .safetensors, a state dict of torch.save, or a folder with config.json as Hugging Face's"
 
 
-@dataclass(frozen=True)
-class Described:
-    """What a path holds.
-
-    Attributes:
-        path: as given.
-        kind: "model", a .safetensors of one; "population", one of several, stacked, as the feature study writes;
-            "torch", a file of torch.save; "huggingface", a folder.
-        sha256: of the file; of a folder, of the names and contents of its config.json and weight files.
-        num_members: models in it.
-        num_bytes: of one of them.
-        family: net and data that the config.json beside a population says; None without.
-        measuring: how much its study measures, from the study.json above; None without.
-    """
-
-    path: str
-    kind: Kind
-    sha256: str
-    num_members: int
-    num_bytes: int
-    family: Family | None = None
-    measuring: Measuring | None = None
-
-    @cached_property
-    def place(self) -> Path:
-        """The path, with the home folder in place of ~."""
-        return Path(self.path).expanduser()
-
-
-def describe(*paths: str | Path) -> list[Described]:
-    """Return what paths hold.
+def describe(path: str | Path) -> Described:
+    """Return what a path holds.
 
     Raises:
         DataError: there is nothing, or no checkpoint.
     """
-    return [_describe(str(path)) for path in paths]
-
-
-def _describe(path: str) -> Described:
-    place = existing(path)
+    place, path = existing(path), str(path)
+    sha256 = digest(place)
     if place.is_dir():
-        files = weight_files(place)
-        return Described(path, "huggingface", digest(place), 1, sum(file.stat().st_size for file in files))
-    sha256, size = digest(place), place.stat().st_size
-    if not _is_safetensors(place):
+        return Described(path, sha256, "huggingface", 1, sum(file.stat().st_size for file in _weight_files(place)))
+    size = place.stat().st_size
+    with place.open("rb") as file:
+        start = file.read(9)
+    # A .safetensors begins with eight bytes of a length, then JSON; its suffix says what it should be.
+    if place.suffix != ".safetensors" and start[8:] != b"{":
         _torch_state(place)  # refuses what is none
-        return Described(path, "torch", sha256, 1, size)
-    members = _num_members(place)
-    if members is None:
-        return Described(path, "model", sha256, 1, size)
-    family, measuring = _study(place)
-    return Described(path, "population", sha256, members, size // members, family, measuring)
+        return Described(path, sha256, "torch", 1, size)
+    with _opened(place) as held:
+        names = list(held.keys())
+        if not names:
+            raise DataError(f"{place} holds no tensor; {EXPECTED}")
+        if not all(name.startswith(PREFIXES) for name in names):
+            return Described(path, sha256, "model", 1, size)
+        members = held.get_slice(names[0]).get_shape()[0]
+    return Described(path, sha256, "population", members, size // members, *_study(place))
 
 
 def digest(place: Path) -> str:
     """Return the SHA-256 of a file, or of the config.json and the weight files of a folder."""
     if not place.is_dir():
         return fingerprint(place)
-    told = [(file.name, fingerprint(file)) for file in (place / "config.json", *weight_files(place))]
+    told = [(file.name, fingerprint(file)) for file in (place / "config.json", *_weight_files(place))]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files of weights of a folder of Hugging Face's: safetensors if there are any, else .bin.
-
-    Raises:
-        DataError: it has none, or no config.json.
-    """
-    if not (folder / "config.json").is_file():
-        inside = ", ".join(sorted(item.name for item in folder.iterdir())[:5]) or "nothing"
-        raise DataError(f"{folder} is a folder without config.json ({inside} in it); {EXPECTED}")
-    for pattern in ("*.safetensors", "pytorch_model*.bin"):
-        if files := sorted(folder.glob(pattern)):
-            return files
-    raise DataError(f"{folder} has a config.json and no weights; expected *.safetensors or pytorch_model*.bin")
 
 
 def state(described: Described, member: int) -> tuple[dict[str, Tensor], list[str]]:
@@ -111,11 +68,18 @@ def state(described: Described, member: int) -> tuple[dict[str, Tensor], list[st
     Raises:
         DataError: the file cannot be read.
     """
-    place = described.place
+    notes: list[str] = []
     if described.kind == "torch":
-        found, notes = _torch_state(place)
+        found, notes = _torch_state(described.place)
     else:
-        found, notes = dict(_tensors(place, member if described.kind == "population" else None)), []
+        with _opened(described.place) as held:
+            if described.kind == "model":
+                found = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+            else:  # of a stack (S, ...), only one member is read
+                found = {
+                    name.split("/", 1)[1]: held.get_slice(name)[member : member + 1][0]
+                    for name in held.keys()  # noqa: SIM118
+                }
     for wrapper in 2 * WRAPPERS:
         if found and all(name.startswith(wrapper) for name in found):
             found = {name.removeprefix(wrapper): tensor for name, tensor in found.items()}
@@ -123,41 +87,30 @@ def state(described: Described, member: int) -> tuple[dict[str, Tensor], list[st
     return found, notes
 
 
-# -- safetensors -----------------------------------------------------------------------------------
-
-
-def _is_safetensors(place: Path) -> bool:
-    """Return whether the file begins as one: eight bytes of a length, then JSON; its suffix says what it should be."""
-    with place.open("rb") as file:
-        start = file.read(9)
-    return place.suffix == ".safetensors" or start[8:] == b"{"
-
-
-def _tensors(place: Path, member: int | None) -> Iterator[tuple[str, Tensor]]:
-    """Yield names and tensors; of a population, those of one member."""
+@contextmanager
+def _opened(place: Path) -> Iterator[Any]:
     try:
         with safe_open(place, framework="pt") as held:
-            for name in held.keys():  # noqa: SIM118
-                if member is None:
-                    yield name, held.get_tensor(name)
-                else:
-                    yield name.split("/", 1)[1], held.get_slice(name)[member : member + 1][0]
+            yield held
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{place} is no checkpoint that can be read ({error}); {EXPECTED}") from error
+        raise DataError(f"{place} cannot be read as a checkpoint ({error}); {EXPECTED}") from error
 
 
-def _num_members(place: Path) -> int | None:
-    """Return how many models are stacked; None where the file holds one."""
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files of weights of a folder of Hugging Face's: safetensors if there are any, else .bin."""
+    if not (folder / "config.json").is_file():
+        inside = ", ".join(sorted(item.name for item in folder.iterdir())[:5]) or "nothing"
+        raise DataError(f"{folder} is a folder without config.json ({inside} in it); {EXPECTED}")
     try:
-        with safe_open(place, framework="pt") as held:
-            names = list(held.keys())
-            if not names:
-                raise DataError(f"{place} holds no tensor; {EXPECTED}")
-            if not all(name.startswith(PREFIXES) for name in names):
-                return None
-            return held.get_slice(names[0]).get_shape()[0]
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{place} is no checkpoint that can be read ({error}); {EXPECTED}") from error
+        is_object = isinstance(read_json(folder / "config.json"), dict)
+    except StudyError as error:
+        raise DataError(f"{error}; expected the config.json that save_pretrained writes") from error
+    if not is_object:
+        raise DataError(f"{folder}/config.json is not a JSON object; expected what save_pretrained writes")
+    for pattern in ("*.safetensors", "pytorch_model*.bin"):
+        if files := sorted(folder.glob(pattern)):
+            return files
+    raise DataError(f"{folder} has a config.json and no weights; expected *.safetensors or pytorch_model*.bin")
 
 
 def _study(place: Path) -> tuple[Family | None, Measuring | None]:
@@ -185,17 +138,20 @@ def _torch_state(place: Path) -> tuple[dict[str, Tensor], list[str]]:
     with place.open("rb") as file:
         start = file.read(2)
     if start != b"PK" and start[:1] != b"\x80":  # a zip, or a pickle of before torch 1.6
-        raise DataError(f"{place} is no checkpoint; {EXPECTED}")
+        raise DataError(f"{place} is not a checkpoint; {EXPECTED}")
     try:
         with warnings.catch_warnings(action="ignore"):  # of a pickle that is refused, what version it is
             held = torch.load(place, map_location="cpu", weights_only=True, mmap=start == b"PK")
     except pickle.UnpicklingError as error:
+        # What the pickle asks for, where torch says it; torch's advice to load the file all the same is left out.
+        asks = f" ({found[1]})" if (found := re.search(r"GLOBAL (\S+)", str(error))) else ""
         raise DataError(
-            f"{place} holds more than tensors and plain values{_global(error)}, or is no file of torch.save; code in "
-            "it is never run: save model.state_dict()"
+            f"{place} holds more than tensors and plain values{asks}, or is not a file of torch.save; code in it is "
+            "never run: save model.state_dict()"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise DataError(f"{place} is no checkpoint that can be read ({_first_line(error)}); {EXPECTED}") from error
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0].split(" In PyTorch ")[0][:200]
+        raise DataError(f"{place} cannot be read as a checkpoint ({line}); {EXPECTED}") from error
     notes = []
     for key in INSIDE:
         if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
@@ -207,17 +163,7 @@ def _torch_state(place: Path) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _kind(held: Any) -> str:
-    if isinstance(held, Mapping):
-        other = [f"{name!r} ({type(each).__name__})" for name, each in held.items() if not isinstance(each, Tensor)]
-        return f"a dict with {', '.join(other[:5])}" if other else "an empty dict"
-    return f"a {type(held).__name__}"
-
-
-def _global(error: Exception) -> str:
-    """Return what a pickle asks for, where torch says it; its advice to load the file all the same is left out."""
-    found = re.search(r"GLOBAL (\S+)", str(error))
-    return f" ({found[1]})" if found else ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].split(" In PyTorch ")[0][:200]
+    if not isinstance(held, Mapping):
+        return f"a {type(held).__name__}"
+    other = [f"{name!r} ({type(each).__name__})" for name, each in held.items() if not isinstance(each, Tensor)]
+    return f"a dict with {', '.join(other[:5])}" if other else "an empty dict"

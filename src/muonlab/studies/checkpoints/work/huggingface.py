@@ -2,7 +2,6 @@
 
 import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ from torch import Tensor, nn
 from muonlab.data.sources import DataError, package
 from muonlab.jobs.files import StudyError, read_json
 from muonlab.study.dotted import one_line
-
-PURPOSE = "a folder of Hugging Face's"
 
 
 def load(folder: Path) -> nn.Module:
@@ -33,8 +30,7 @@ def load(folder: Path) -> nn.Module:
         ) from error
     except Exception as error:  # the package raises what it likes
         raise DataError(f"{folder} cannot be loaded by transformers: {one_line(error)}") from error
-    missing = sorted(found["missing_keys"])
-    if missing:
+    if missing := sorted(found["missing_keys"]):
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise DataError(
             f"{folder}: its weights lack {', '.join(missing[:5])}{more} of {type(net).__name__}; a model without its "
@@ -43,14 +39,10 @@ def load(folder: Path) -> nn.Module:
     return _settled(net)
 
 
-def untrained(folder: Path) -> Callable[[], nn.Module]:
-    """Return a function that makes the model of a folder anew, with weights of torch's global generator."""
-
-    def build() -> nn.Module:
-        make, config = _classes(folder)
-        return _settled(make(config))
-
-    return build
+def untrained(folder: Path) -> nn.Module:
+    """Return the model of a folder with new weights, of torch's global generator."""
+    make, config = _classes(folder)
+    return _settled(make(config))
 
 
 def _settled(net: Any) -> nn.Module:
@@ -62,15 +54,15 @@ def _settled(net: Any) -> nn.Module:
 def _classes(folder: Path) -> tuple[Any, Any]:
     """Return the class of the model and its config."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    transformers = package("transformers", "transformers", PURPOSE)
+    transformers = package("transformers", "transformers", "a folder of Hugging Face's")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise DataError(
-            f"{folder}/config.json is of no architecture that transformers {transformers.__version__} knows without "
-            f"code of the folder's, which is never run ({one_line(error)})"
+            f"{folder}/config.json names an architecture that transformers {transformers.__version__} does not know "
+            f"without code of the folder's, which is never run ({one_line(error)})"
         ) from error
     names = config.architectures or []
     make = getattr(transformers, names[0], None) if names else None
@@ -87,12 +79,6 @@ def call(net: nn.Module, inputs: Tensor, mask: Tensor | None) -> Any:
     if mask is None or bool(mask.all()):
         return net(inputs)
     return net(inputs, attention_mask=mask.long())
-
-
-def tokenizer(folder: Path) -> Path | None:
-    """Return the tokenizer.json of a folder, if it has one."""
-    path = folder / "tokenizer.json"
-    return path if path.is_file() else None
 
 
 def levels(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

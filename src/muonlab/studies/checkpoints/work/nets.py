@@ -36,19 +36,17 @@ def builder(name: str) -> Build:
     def build() -> nn.Module:
         try:
             made = function()
-        except Exception as error:
+        except Exception as error:  # a user's function may raise anything
             raise DataError(f"net={name} raised {one_line(error)}; expected {EXAMPLE}") from error
         if not isinstance(made, nn.Module):
-            raise DataError(f"net={name} returned a {type(made).__name__}, no torch.nn.Module; expected {EXAMPLE}")
+            raise DataError(f"net={name} returned a {type(made).__name__}, not a torch.nn.Module; expected {EXAMPLE}")
         return made
 
     return build
 
 
 def fill(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Put a state dict into a net.
-
-    Names that share one tensor in the net (tied weights) may be in the state once.
+    """Put a state dict into a net. Names that share one tensor in the net (tied weights) may be in it once.
 
     Raises:
         DataError: names or shapes that do not fit; the first five are named.
@@ -87,9 +85,7 @@ def logits(output: Any) -> Tensor:
     Raises:
         DataError: there are none.
     """
-    found = output
-    if not isinstance(found, Tensor):
-        found = getattr(output, "logits", None)
+    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if found is None and isinstance(output, Mapping):
         found = output.get("logits")
     if found is None and isinstance(output, (tuple, list)) and output:

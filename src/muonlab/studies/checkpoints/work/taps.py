@@ -4,6 +4,7 @@ import difflib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,10 +32,15 @@ def choose(net: nn.Module, patterns: Sequence[str] = ()) -> tuple[str, ...]:
     """
     names = taps(net)
     if not patterns:
-        return _own(net) or _blocks(net) or _children(net)
+        return _own(net, names) or _blocks(net) or _children(net)
     chosen = set()
     for pattern in patterns:
-        found = [name for name in names if _matches(name, pattern)]
+        wanted = pattern.split(".")
+        found = [
+            name
+            for name in names
+            if len(parts := name.split(".")) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+        ]
         if not found:
             near = difflib.get_close_matches(pattern, names, n=5, cutoff=0.3) or names[:5]
             raise DataError(f"taps={pattern!r} matches no module of the net; nearest: {', '.join(near)}")
@@ -42,16 +48,9 @@ def choose(net: nn.Module, patterns: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(name for name in names if name in chosen)
 
 
-def _matches(name: str, pattern: str) -> bool:
-    parts, wanted = name.split("."), pattern.split(".")
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
-
-
-def _own(net: nn.Module) -> tuple[str, ...]:
+def _own(net: nn.Module, known: Sequence[str]) -> tuple[str, ...]:
     found = getattr(net, "taps", ())
-    is_names = isinstance(found, Iterable) and not isinstance(found, str)
-    known = set(taps(net))
-    names = tuple(found) if is_names else ()
+    names = tuple(found) if isinstance(found, Iterable) and not isinstance(found, str) else ()
     return names if all(name in known for name in names) else ()
 
 
@@ -87,49 +86,40 @@ def _children(net: nn.Module) -> tuple[str, ...]:
 
 
 def tap_shapes(
-    net: nn.Module, inputs: Tensor, call: Callable[[nn.Module, Tensor], Any] | None = None
+    net: nn.Module, inputs: Tensor, call: Callable[[nn.Module, Tensor], Any] = lambda net, inputs: net(inputs)
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """Return the name of every module that the net calls, with the shape of its output for these inputs.
+    """Return the name of every module that the net calls, with the shape of its output for inputs (B, ...).
 
-    Modules whose output has no tensor are left out, as are those that the net does not call.
-
-    Args:
-        net: any module.
-        inputs: of an example or more.
-        call: calls the net with them, where net(inputs) does not.
+    Modules whose output has no tensor are left out.
     """
     found: dict[str, tuple[int, ...]] = {}
-    handles = [module.register_forward_hook(_keeper(found, name)) for name, module in net.named_modules() if name]
-    modes = [(module, module.training) for module in net.modules()]
+
+    def keep(name: str, module: nn.Module, taken: Any, output: Any) -> None:
+        if (tensor := _first_tensor(output)) is not None:
+            found[name] = tuple(tensor.shape)
+
+    handles = [module.register_forward_hook(partial(keep, name)) for name, module in net.named_modules() if name]
     try:
-        net.eval()
         with torch.no_grad():
-            net(inputs) if call is None else call(net, inputs)
+            call(net, inputs)
     finally:
-        for module, mode in modes:
-            module.training = mode
         for handle in handles:
             handle.remove()
     return [(name, found[name]) for name in taps(net) if name in found]
 
 
-def _keeper(found: dict[str, tuple[int, ...]], name: str) -> Callable[..., None]:
-    def keep(module: nn.Module, taken: Any, output: Any) -> None:
-        while not isinstance(output, Tensor):
-            values = list(output.values() if isinstance(output, Mapping) else output) if output is not None else []
-            values = [value for value in values if isinstance(value, (Tensor, tuple, list, Mapping))]
-            if not values:
-                return
-            output = values[0]
-        found[name] = tuple(output.shape)
-
-    return keep
+def _first_tensor(output: Any) -> Tensor | None:
+    """Return the first tensor along the first branches of nested tuples and dicts."""
+    while isinstance(output, (tuple, list, Mapping)):
+        values = output.values() if isinstance(output, Mapping) else output
+        output = next((each for each in values if isinstance(each, (Tensor, tuple, list, Mapping))), None)
+    return output if isinstance(output, Tensor) else None
 
 
 def pools(
     shapes: Sequence[tuple[str, tuple[int, ...]]], chosen: Sequence[str], pool: str | None, *, num_examples: int
 ) -> dict[str, str]:
-    """Return how the output of each tap becomes one vector an example, by its shape.
+    """Return how the output of each tap becomes one vector per example, by its shape.
 
     Args:
         shapes: of `tap_shapes`.

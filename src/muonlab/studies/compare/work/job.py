@@ -1,25 +1,23 @@
-"""A job of a comparison: one member per rate and seed, trained for a budget and evaluated on a cadence."""
+"""A job of a comparison: one member per point and seed, trained for a budget and evaluated on a cadence."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from muonlab.data.dataset import SPLITS
-from muonlab.studies.compare.config import Train, Trained, read
+from muonlab.studies.compare.config import Task, Train, Trained
 from muonlab.studies.compare.work.material import Material, load
+from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.optimizers import Custom
-from muonlab.train import engine, loop, optimizers
-from muonlab.train.batches import Orders
-from muonlab.train.engine import Engine
+from muonlab.train import loop, optimizers
 from muonlab.train.jobs import Context, finish
 from muonlab.train.metrics import Metrics
 from muonlab.train.schedule import pace
-from muonlab.train.seeds import generator, streams
 
-EVALUATED = 2048  # examples of a part, at most, per evaluation; the test set is read whole, in the end
 CURVES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
 
@@ -29,81 +27,59 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
     Raises:
         ValueError: a net, data or settings that do not fit; the message says what to do.
     """
-    job = read(config)
-    return finish(folder, lambda context: _train(job, load(job.trained), context), **where)
+    job = Train.model_validate(config)
+    return finish(folder, lambda context: _train(job, _material(job.trained, job.training.batch), context), **where)
 
 
-def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]]) -> None:
+def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], batch: int = 32) -> None:
     """Raise ValueError where no job could do its work.
 
     Args:
         trained: a `Trained`, as JSON.
         optimizers: label -> `muonlab.study.optimizers.Custom`, as JSON, of each of a user's own.
+        batch: examples per step.
     """
-    material = load(Trained.model_validate(trained))
+    material = _material(TypeAdapter(Trained).validate_python(trained), batch)
+    if isinstance(material, TaskMaterial):
+        material.check()
     for label, own in optimizers.items():
         check_custom(Custom.model_validate(own), material, label)
 
 
-def check_custom(own: Custom, material: Material, label: str) -> None:
+def _material(trained: Trained, batch: int) -> Material | TaskMaterial:
+    return TaskMaterial(trained.task, batch) if isinstance(trained, Task) else load(trained)
+
+
+def check_custom(own: Custom, material: Material | TaskMaterial, label: str) -> None:
     """Raise ValueError where an optimizer of a user's own cannot train the net."""
     with torch.random.fork_rng():
         net = material.build()
-    optimizers.check(own.call.load("optimizers"), own.arguments, net, f"{label}={own.call.name}")
+    given = ", ".join(f"{key}={value}" for key, value in own.arguments.items())
+    called = f"{label}={own.call.name}" + (f" with {given}" if given else "")
+    optimizers.check(own.call.load("optimizers"), own.arguments, net, called)
 
 
-class Draw:
-    """Batches of members, each with labels of its own.
-
-    Args:
-        inputs: (N, ...).
-        labels: (S, N).
-        seeds: of the members' streams.
-        batch: B, at most N.
-        device: where the batches go.
-    """
-
-    def __init__(self, inputs: Tensor, labels: Tensor, seeds: Sequence[int], batch: int, device: str):
-        self._inputs, self.labels = inputs.to(device), labels.to(device)
-        self._orders = Orders(len(inputs), batch, seeds)
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return the inputs (S, B, ...) and labels (S, B) of a step."""
-        rows = self._orders(step).to(self.labels.device)  # (S, B)
-        return self._inputs[rows], self.labels.gather(1, rows)
-
-    def keep(self, members: Sequence[int]) -> None:
-        """Drop all members but those, given by their positions."""
-        self.labels = self.labels[list(members)]
-        self._orders.keep(members)
-
-
-def _train(job: Train, material: Material, context: Context) -> dict[str, Any]:
-    # -- the members: every rate with every seed -------------------------------------------------------
-    who = [(rate, seed) for rate in job.rates for seed in job.seeds]
-    of_trained = {"net": job.trained.net.name, "data": job.trained.data.name}
-    own = streams(of_trained, [seed for _, seed in who])
-    inputs, labels = material.data.train
-    orders = [_shuffled(len(labels), seed) if job.is_shuffled else torch.arange(len(labels)) for seed in own]
-    draw = Draw(inputs, torch.stack([labels[rows] for rows in orders]), own, job.training.batch, context.device)
-    trained, reason = _engine(job, material, [rate for rate, _ in who], own, context.device)
-    if reason:
-        context.clock.log(reason)
-
-    # -- train and evaluate: a member that diverges leaves ---------------------------------------------
-    metrics = Metrics(context.folder / "metrics.jsonl", len(who))
-    (train, _), validation = (
-        [each.to(context.device) for each in part.first(EVALUATED)]
-        for part in (material.data.train, material.data.validation)
+def _train(job: Train, material: Material | TaskMaterial, context: Context) -> dict[str, Any]:
+    # -- the members: every point with every seed --------------------------------------------------
+    who = list(itertools.product(range(len(job.points)), job.seeds))
+    trained, draw, reader = material.members(
+        job.optimizer, [job.points[k] for k, _ in who], [seed for _, seed in who], job, context.device
     )
+    if reader.reason:
+        context.clock.log(reader.reason)
+
+    # -- train and evaluate: a member that diverges leaves -----------------------------------------
+    metrics = Metrics(context.folder / "metrics.jsonl", len(who))
 
     def evaluate(step: int, alive: list[int]) -> list[int]:
-        found = *_scores(trained, train, draw.labels[:, : len(train)]), *_scores(trained, *validation)
-        metrics.append(step, step * job.training.batch / len(labels), alive, dict(zip(CURVES, found, strict=True)))
-        return [place for place in range(len(alive)) if found[0][place].isfinite() and found[2][place].isfinite()]
+        found = reader.evaluate(trained, step)  # (alive, 4): CURVES
+        values: dict[str, Tensor] = dict(zip(CURVES, found.unbind(1), strict=True))
+        metrics.append(step, reader.epoch(step), alive, values)
+        is_finite = values["train_loss"].isfinite() & values["validation_loss"].isfinite()
+        return [place for place in range(len(alive)) if is_finite[place]]
 
     training = job.training
-    flops = 6.0 * num_parameters(material) * training.batch  # of a dense net
+    flops = 6.0 * reader.sizes["num_parameters"] * training.batch  # of a dense net
     loop.train(
         trained,
         draw,
@@ -114,76 +90,36 @@ def _train(job: Train, material: Material, context: Context) -> dict[str, Any]:
         compile=loop.pays(context, flops * training.budget * len(who)),
         metrics=metrics,
     )
-    return _result(job, material, who, metrics, trained, reason, context.device)
 
-
-def num_parameters(material: Material) -> int:
-    """Return the number of parameters of the net."""
-    with torch.random.fork_rng():
-        return sum(p.numel() for p in material.build().parameters())
-
-
-def _shuffled(number: int, stream: int) -> Tensor:
-    return torch.randperm(number, generator=generator(stream, "labels"))
-
-
-def _engine(
-    job: Train, material: Material, rates: list[float], own: Sequence[int], device: str
-) -> tuple[Engine, str | None]:
-    with torch.random.fork_rng():
-        treated = optimizers.of_config(material.build(), job.optimizer, rates)
-    rows = material.data.train.first(engine.TRIAL_ROWS)
-    return engine.build(material.build, material.loss, treated, own, *rows, device=device)
-
-
-def _scores(trained: Engine, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean loss and accuracy of every member, (S,) float64 each; labels are (S, N), or (N,) of all."""
-    losses, hits = trained.evaluate(inputs, labels.expand(len(trained), -1))
-    return losses.double().mean(dim=1), hits.double().mean(dim=1)
-
-
-def _result(
-    job: Train,
-    material: Material,
-    who: list[tuple[float, int]],
-    metrics: Metrics,
-    trained: Engine,
-    reason: str | None,
-    device: str,
-) -> dict[str, Any]:
+    # -- the result ----------------------------------------------------------------------------------
     curves = [{name: metrics.curve(name, member) for name in CURVES} for member in range(len(who))]
     left = [_diverged(metrics.steps, own) for own in curves]
     ended = [member for member, step in enumerate(left) if step is None]
-    test: dict[int, tuple[float, float]] = {}
-    if job.is_final and ended:
-        losses, accuracies = _scores(trained, *(each.to(device) for each in material.data.test))
-        test = {member: (losses[k].item(), accuracies[k].item()) for k, member in enumerate(ended)}
+    is_read = job.is_final and ended
+    test = dict(zip(ended, _plain(reader.test(trained)), strict=True)) if is_read else {}
     return {
-        "chance": material.data.test.chance,
-        **{f"num_{split}": len(getattr(material.data, split).labels) for split in SPLITS},
-        "num_classes": material.classes,
-        "num_parameters": num_parameters(material),
-        "why_sequential": reason,
+        **reader.sizes,
+        "why_sequential": reader.reason,
         "steps": metrics.steps,
+        "points": list(job.points),
         "members": [
             {
-                "rate": rate,
+                "point": point,
                 "seed": seed,
                 "diverged_at": left[member],
                 **curves[member],
-                "test_loss": _finite(test.get(member, (None, None))[0]),
-                "test_accuracy": test.get(member, (None, None))[1],
+                **dict(zip(("test_loss", "test_accuracy"), test.get(member, (None, None)), strict=True)),
             }
-            for member, (rate, seed) in enumerate(who)
+            for member, (point, seed) in enumerate(who)
         ],
     }
+
+
+def _plain(found: Tensor) -> list[list[float | None]]:
+    return [[value if math.isfinite(value) else None for value in row] for row in found.tolist()]
 
 
 def _diverged(steps: Sequence[int], curves: Mapping[str, list[float | None]]) -> int | None:
     """Return the step of the first evaluation at which a loss was not finite."""
     both = zip(steps, curves["train_loss"], curves["validation_loss"], strict=True)
     return next((step for step, *losses in both if None in losses), None)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

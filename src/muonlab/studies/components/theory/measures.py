@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
-from muonlab.studies.components.theory.patterns import Floats
-from muonlab.studies.components.theory.problem import Problem
+from muonlab.studies.components.theory.problem import Floats, Problem
 
 LOSSES = ("softmax", "squared")
 
@@ -23,13 +22,7 @@ def logits(problem: Problem, weights: Floats) -> Floats:
 def loss(problem: Problem, weights: Floats, kind: str = "softmax") -> float:
     """Return the loss at the class means, weighted by the priors. docs/theory.md, equations (T5), (T13).
 
-    Args:
-        problem: that the classifier is for.
-        weights: W (K, d).
-        kind: "softmax", -log softmax(W mu_y)_y; "squared", 1/2 |W mu_y - (e_y - 1/K)|^2.
-
-    Raises:
-        ValueError: no such loss.
+    Softmax is -log softmax(W mu_y)_y, squared 1/2 |W mu_y - (e_y - 1/K)|^2; another kind is a ValueError.
     """
     check_loss(kind)
     found = logits(problem, weights)
@@ -39,6 +32,17 @@ def loss(problem: Problem, weights: Floats, kind: str = "softmax") -> float:
         return float(problem.priors @ (wrong**2).sum(1)) / 2
     # log(1 + sum_j exp(z_j - z_y)), which stays exact where the loss is far below the rounding of 1
     return float(problem.priors @ np.logaddexp(0, np.logaddexp.reduce(_behind(found), axis=1)))
+
+
+def loss_at_zero(problem: Problem, kind: str) -> float:
+    """Return the loss at W = 0."""
+    return loss(problem, np.zeros((problem.num_classes, problem.dimension)), kind)
+
+
+def check_loss(kind: str) -> None:
+    """Raise ValueError if there is no such loss."""
+    if kind not in LOSSES:
+        raise ValueError(f"loss {kind!r}: expected one of {', '.join(LOSSES)}")
 
 
 def margins(logits: Floats) -> Floats:
@@ -95,12 +99,6 @@ def summary(problem: Problem, weights: Floats, kind: str = "softmax") -> dict:
         "rank_logits_sigma": logit_ranks[1],
         "weight_norm": float(np.linalg.norm(weights)),
     }
-
-
-def check_loss(kind: str) -> None:
-    """Raise ValueError if there is no such loss."""
-    if kind not in LOSSES:
-        raise ValueError(f"loss {kind!r}: expected one of {', '.join(LOSSES)}")
 
 
 def _behind(logits: Floats) -> Floats:

@@ -6,18 +6,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import schur
+from numpy.typing import NDArray
+from scipy.linalg import helmert, schur
 
-from muonlab.studies.components.theory.patterns import (
-    Floats,
-    Ints,
-    check_patterns,
-    default_tree,
-    random_patterns,
-    tree_patterns,
-)
-from muonlab.studies.components.theory.patterns import strengths as falling
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +25,7 @@ class Problem:
         directions: U (d, r), orthonormal columns u_k.
         priors: (K,) shares of the classes, above 0, of sum 1.
         levels: (r,) the level of the tree that a component belongs to, 0 at the root; without a tree each has its own.
-        tree: children of every node, level by level from the root, where the patterns are the first r of
-            `tree_patterns(tree)`; None otherwise.
-
-    Raises:
-        ValueError: shapes that do not fit, or numbers that are not as said here.
+        tree: children of every node, level by level from the root; None without one.
     """
 
     patterns: Floats
@@ -45,22 +34,6 @@ class Problem:
     priors: Floats
     levels: Ints
     tree: tuple[int, ...] | None = None
-
-    def __post_init__(self):
-        check_patterns(self.patterns)
-        _check_strengths(self.strengths)
-        shapes = (self.strengths.shape, self.levels.shape, self.directions.shape[1:], self.priors.shape)
-        if shapes != ((self.rank,), (self.rank,), (self.rank,), (self.num_classes,)):
-            raise ValueError(
-                f"strengths, levels, directions' columns and priors of shapes {shapes}: "
-                f"expected {self.rank} components three times, then {self.num_classes} classes"
-            )
-        if not np.allclose(self.directions.T @ self.directions, np.eye(self.rank), atol=1e-9):
-            raise ValueError("directions: expected orthonormal columns")
-        if not ((self.priors > 0).all() and math.isclose(self.priors.sum(), 1)):
-            raise ValueError(f"priors {self.priors.tolist()}: expected shares above 0 of sum 1")
-        if self.tree is not None and not np.allclose(self.patterns, tree_patterns(self.tree)[0][:, : self.rank]):
-            raise ValueError(f"tree {self.tree}: the patterns are not the first of tree_patterns({self.tree})")
 
     @property
     def num_classes(self) -> int:
@@ -88,7 +61,7 @@ def build(
     classes: int = 8,
     dimension: int = 32,
     rank: int | None = None,
-    patterns: str | ArrayLike = "tree",
+    patterns: str = "tree",
     tree: Sequence[int] | None = None,
     strengths: str | Sequence[float] = "geometric",
     ratio: float = 4.0,
@@ -102,8 +75,8 @@ def build(
     Args:
         classes: K, two or more.
         dimension: d, as many as there are components or more.
-        rank: r, how many components there are, the first of all; by default K - 1, or all given patterns.
-        patterns: "tree", "random", or orthonormal columns (K, r) of sum zero.
+        rank: r, how many components there are, the first of all; by default K - 1.
+        patterns: "tree" or "random".
         tree: children of every node, level by level from the root; by default the prime factors of K, ascending.
         strengths: how they fall, "geometric", "power" or "equal", or numbers, not rising. On a tree there is one for
             each level that has components, otherwise one for each component.
@@ -124,90 +97,115 @@ def build(
     """
     if classes < 2:
         raise ValueError(f"classes={classes}: expected two or more")
-    for name, value in (("rotation", rotation), ("imbalance", imbalance), ("scale", scale)):
-        if not math.isfinite(value):
-            raise ValueError(f"{name}={value}: expected a finite number")
+    number = classes - 1 if rank is None else rank
+    if not 1 <= number < classes:
+        raise ValueError(
+            f"rank={number} for {classes} classes: expected 1 to {classes - 1}, as patterns of {classes} classes that "
+            f"sum to zero span {classes - 1} dimensions at most"
+        )
+    if number > dimension:
+        raise ValueError(
+            f"{number} components in {dimension} inputs: directions are orthonormal, so raise dimension to {number} or "
+            "more, or lower rank"
+        )
     of_patterns, of_rotation, of_priors = (int(each) for each in np.random.SeedSequence(seed).generate_state(3))
-    kind = patterns if isinstance(patterns, str) else _given(patterns)
-    columns, levels, branching = _patterns(kind, classes, rank, tree, of_patterns)
-    if columns.shape[1] > dimension:
-        raise ValueError(
-            f"{columns.shape[1]} components in {dimension} inputs: directions are orthonormal, so raise dimension to "
-            f"{columns.shape[1]} or more, or lower rank"
-        )
-    return Problem(
-        patterns=columns,
-        strengths=_strengths(strengths, levels, ratio, scale),
-        directions=_rotation(dimension, rotation, of_rotation)[:, : columns.shape[1]],
-        priors=_priors(classes, imbalance, of_priors),
-        levels=levels,
-        tree=branching,
-    )
-
-
-def _given(patterns: ArrayLike) -> Floats:
-    found = np.asarray(patterns)
-    if found.dtype.kind not in "fiub":
-        raise ValueError(f"patterns of {found.dtype}: expected real numbers")
-    return found.astype(np.float64)
-
-
-def _patterns(
-    kind: str | Floats, classes: int, rank: int | None, tree: Sequence[int] | None, seed: int
-) -> tuple[Floats, Ints, tuple[int, ...] | None]:
-    """Return patterns (K, r), their levels (r,) and the tree they come from, if any."""
-    given = not isinstance(kind, str)
-    if given and (kind.ndim != 2 or kind.shape[0] != classes or not kind.size):
-        raise ValueError(f"patterns of shape {kind.shape} for {classes} classes: expected ({classes}, components)")
-    if given and rank is not None and kind.shape[1] < rank < classes:
-        raise ValueError(f"rank={rank} of {kind.shape[1]} given patterns: expected 1 to {kind.shape[1]}")
-    if tree is not None and (given or kind != "tree"):
+    if patterns == "tree":
+        branching = _tree(classes, tree)
+        columns, levels = tree_patterns(branching)
+        columns, levels = columns[:, :number], levels[:number]
+    elif patterns != "random":
+        raise ValueError(f"patterns={patterns!r}: expected 'tree' or 'random'")
+    elif tree is not None:
         raise ValueError(f"tree={tuple(tree)} without patterns='tree': leave it out")
-    most = min(kind.shape[1], classes - 1) if given else classes - 1
-    number = (kind.shape[1] if given else most) if rank is None else rank
-    if not 1 <= number <= most:
+    else:
+        branching, columns, levels = None, random_patterns(classes, number, of_patterns), np.arange(number)
+    directions = _rotation(dimension, rotation, of_rotation)[:, :number]
+    steps = _strengths(strengths, int(levels[-1]) + 1, ratio, scale)
+    return Problem(columns, steps[levels], directions, _priors(classes, imbalance, of_priors), levels, branching)
+
+
+# -- patterns: which classes a component tells apart -----------------------------------------------
+
+
+def default_tree(num_classes: int) -> tuple[int, ...]:
+    """Return the prime factors of the number of classes, ascending: the deepest balanced tree there is."""
+    for divisor in range(2, math.isqrt(num_classes) + 1):
+        if num_classes % divisor == 0:
+            return divisor, *default_tree(num_classes // divisor)
+    return (num_classes,)
+
+
+def _tree(classes: int, given: Sequence[int] | None) -> tuple[int, ...]:
+    tree = default_tree(classes) if given is None else tuple(given)
+    if math.prod(tree) != classes:
         raise ValueError(
-            f"rank={number} for {classes} classes: expected 1 to {most}, as patterns of {classes} classes that sum to "
-            f"zero span {classes - 1} dimensions at most"
+            f"tree={tree} has {math.prod(tree)} classes, but classes={classes}: its numbers must multiply to {classes}"
         )
-    if given:
-        columns = kind[:, :number]
-        check_patterns(columns)
-        return columns, np.arange(number), None
-    if kind == "random":
-        return random_patterns(classes, number, seed), np.arange(number), None
-    if kind != "tree":
-        raise ValueError(f"patterns={kind!r}: expected 'tree', 'random' or an array")
-    branching = default_tree(classes) if tree is None else tuple(tree)
-    if math.prod(branching) != classes:
-        raise ValueError(
-            f"tree={branching} has {math.prod(branching)} classes, but classes={classes}: its numbers must multiply "
-            f"to {classes}"
-        )
-    columns, levels = tree_patterns(branching)
-    return columns[:, :number], levels[:number], branching
+    if any(children < 2 for children in tree):
+        raise ValueError(f"tree {tree}: expected two children or more on every level, as in (2, 2, 2)")
+    return tree
 
 
-def _strengths(given: str | Sequence[float], levels: Ints, ratio: float, scale: float) -> Floats:
-    """Return strengths (r,): one for each level that is there."""
-    number = int(levels[-1]) + 1
-    if isinstance(given, str):
-        if scale <= 0:
-            raise ValueError(f"scale={scale:g}: expected more than 0")
-        return (scale * falling(given, number, ratio))[levels]
-    by_level = np.array(given, dtype=np.float64)
-    if by_level.shape != (number,):
-        raise ValueError(
-            f"strengths={np.atleast_1d(by_level).tolist()}: expected {number} numbers, one for each level of the "
-            "tree (or, without a tree, for each component)"
-        )
-    _check_strengths(by_level)
-    return by_level[levels]
+def tree_patterns(tree: Sequence[int]) -> tuple[Floats, Ints]:
+    """Return the patterns V (K, K-1) of a balanced tree of classes, and the level (K-1,) of each, 0 at the root.
+
+    A node with b children of n classes each has b - 1 Helmert contrasts: child j against the children before it. On two
+    children this is +1 and -1 over the node's classes, divided by the root of their number. docs/theory.md, equation
+    (T2).
+
+    Example:
+        >>> patterns, levels = tree_patterns((2, 2))
+        >>> (2 * patterns[:, 0]).round().tolist(), levels.tolist()
+        ([1.0, 1.0, -1.0, -1.0], [0, 1, 1])
+    """
+    columns, levels = [], []
+    for level, children in enumerate(tree):
+        nodes = np.eye(math.prod(tree[:level]))
+        within = np.ones((math.prod(tree[level + 1 :]), 1))
+        columns.append(np.kron(nodes, np.kron(helmert(children).T, within / math.sqrt(len(within)))))
+        levels += [level] * columns[-1].shape[1]
+    return np.hstack(columns), np.array(levels, dtype=np.int64)
 
 
-def _check_strengths(values: Floats) -> None:
-    if not (np.isfinite(values).all() and (values > 0).all() and (np.diff(values) <= 0).all()):
-        raise ValueError(f"strengths={values.tolist()}: expected numbers above 0 that do not rise, strongest first")
+def random_patterns(num_classes: int, number: int, seed: int) -> Floats:
+    """Return patterns (K, number), uniformly distributed among those that are orthonormal and of sum zero."""
+    normal = np.random.default_rng(seed).standard_normal((num_classes, number))
+    return _gram_schmidt(normal - normal.mean(0))
+
+
+def _gram_schmidt(columns: Floats) -> Floats:
+    # The sign of the diagonal makes the factor that of Gram and Schmidt, whose distribution is uniform (Mezzadri 2007).
+    factor, triangle = np.linalg.qr(columns)
+    return factor * np.sign(np.diag(triangle))
+
+
+# -- strengths, directions and priors --------------------------------------------------------------
+
+
+def _strengths(given: str | Sequence[float], number: int, ratio: float, scale: float) -> Floats:
+    """Return a strength for each level, or for each component without a tree (number,). docs/theory.md, (T3)."""
+    if not isinstance(given, str):
+        values = np.array(given, dtype=np.float64)
+        if values.shape != (number,):
+            raise ValueError(
+                f"strengths={np.atleast_1d(values).tolist()}: expected {number} numbers, one for each level of the "
+                "tree (or, without a tree, for each component)"
+            )
+        if not (np.isfinite(values).all() and (values > 0).all() and (np.diff(values) <= 0).all()):
+            raise ValueError(f"strengths={values.tolist()}: expected numbers above 0 that do not rise, strongest first")
+        return values
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale={scale:g}: expected a finite number above 0")
+    if not 1 <= ratio < math.inf:
+        raise ValueError(f"ratio={ratio:g}: expected 1 or more, the strongest component over the weakest")
+    places = np.arange(number, dtype=np.float64)
+    if given == "equal" or (number == 1 and given in ("geometric", "power")):
+        return scale * np.ones(number)
+    if given == "geometric":
+        return scale * ratio ** (-places / (number - 1))
+    if given == "power":
+        return scale * (places + 1) ** (-math.log(ratio) / math.log(number))
+    raise ValueError(f"strengths={given!r}: expected geometric, power or equal, or numbers")
 
 
 def _rotation(dimension: int, power: float, seed: int) -> Floats:
@@ -216,8 +214,7 @@ def _rotation(dimension: int, power: float, seed: int) -> Floats:
         raise ValueError(f"rotation={power:g}: expected 0 (on the basis vectors) to 1 (random)")
     if power == 0:
         return np.eye(dimension)
-    factor, triangle = np.linalg.qr(np.random.default_rng(seed).standard_normal((dimension, dimension)))
-    whole = factor * np.sign(np.diag(triangle))
+    whole = _gram_schmidt(np.random.default_rng(seed).standard_normal((dimension, dimension)))
     if np.linalg.det(whole) < 0:
         whole[:, -1] *= -1  # a reflection has no power within the real matrices
     if power == 1:
@@ -229,7 +226,7 @@ def _rotation(dimension: int, power: float, seed: int) -> Floats:
 
 
 def _priors(classes: int, imbalance: float, seed: int) -> Floats:
-    if imbalance < 1:
+    if not 1 <= imbalance < math.inf:
         raise ValueError(f"imbalance={imbalance:g}: expected 1 or more, the largest prior over the smallest")
     shares = imbalance ** (-np.random.default_rng(seed).permutation(classes) / max(1, classes - 1))
     return shares / shares.sum()

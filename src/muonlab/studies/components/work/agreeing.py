@@ -14,8 +14,7 @@ from muonlab.rules import adamw, muon, sgd
 from muonlab.studies.components.config import Agree, Net
 from muonlab.studies.components.theory import flows
 from muonlab.studies.components.theory.problem import Problem
-from muonlab.studies.components.work.examples import means
-from muonlab.studies.components.work.material import LOSSES, build_net, build_problem
+from muonlab.studies.components.work.material import LOSSES, build_net, build_problem, means
 from muonlab.train.by_rule import Treatment
 from muonlab.train.jobs import Context
 from muonlab.train.population import Loss, Population
@@ -24,12 +23,10 @@ from muonlab.train.seeds import streams
 ROUNDING = 1e-9  # errors below it, relative ones, are those of float64 and of the solver of the closed form
 SIGN_EPS = 1e-13  # AdamW's, far below the gradient's entries, about 1e-2
 
+PLAIN = {"momentum": 0.0, "weight_decay": 0.0}
 DESCENTS = {
-    "gradient": (sgd, {"momentum": 0.0, "weight_decay": 0.0}),
-    "spectral": (
-        muon,
-        {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "method": "exact", "adjust_lr_fn": "none"},
-    ),
+    "gradient": (sgd, PLAIN),
+    "spectral": (muon, {**PLAIN, "nesterov": False, "method": "exact", "adjust_lr_fn": "none"}),
     "sign": (adamw, {"beta1": 0.0, "beta2": 0.0, "eps": SIGN_EPS, "weight_decay": 0.0}),
 }
 
@@ -62,7 +59,7 @@ def run(job: Agree, context: Context) -> dict[str, Any]:
             context.report({"step": step, "budget": job.steps[-1], "alive": len(sizes) - len(found)})
     context.clock.add(member_steps=len(sizes) * job.steps[-1], step=job.steps[-1])
 
-    errors = [_relative(found[number], W) for number, W in zip(job.steps, expected, strict=True)]
+    errors = [float((found[n] - W).norm() / W.norm()) for n, W in zip(job.steps, expected, strict=True)]
     orders, reasons = zip(*(_order(first, second) for first, second in pairwise(errors)), strict=True)
     return {
         "flow": job.flow,
@@ -81,7 +78,7 @@ def _expected(job: Agree, problem: Problem, time: float) -> Tensor:
     """Return W (K, d) of the closed form: exact, but for sign descent that of small logits."""
     if job.flow == "sign":
         return torch.from_numpy(flows.early(problem, "sign", time))
-    gains = (flows.squared if job.loss == "squared" else flows.softmax_on_tree)(problem, job.flow, [time])
+    gains = flows.LEARNT[job.loss](problem, job.flow, [time])
     return torch.from_numpy(flows.weights(problem, gains)[0])
 
 
@@ -89,11 +86,6 @@ def _weighted(job: Agree, problem: Problem) -> Loss:
     """Return the loss of the class means, of which a plain mean is that of the priors."""
     loss, shares = LOSSES[job.loss], torch.from_numpy(problem.priors) * problem.num_classes
     return lambda logits, labels: shares.to(labels.device)[labels] * loss(logits, labels)
-
-
-def _relative(found: Tensor, expected: Tensor) -> float:
-    """Return |W - W*| / |W*| in Frobenius norms."""
-    return float((found - expected).norm() / expected.norm())
 
 
 def _order(first: float, second: float) -> tuple[float | None, str | None]:

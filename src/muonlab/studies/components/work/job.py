@@ -4,7 +4,7 @@ from typing import Any
 
 from muonlab.studies.components import config as components
 from muonlab.studies.components.work import agreeing, simulating
-from muonlab.train.jobs import Context, finish
+from muonlab.train.jobs import finish
 
 
 def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
@@ -19,10 +19,6 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
         ValueError: settings that do not fit; the message says what to do.
     """
     job = components.read(config)
-
-    def work(context: Context) -> dict[str, Any]:
-        if isinstance(job, components.Agree):
-            return agreeing.run(job, context)
-        return simulating.run(job, context)
-
-    return finish(folder, work, **where)
+    if isinstance(job, components.Agree):
+        return finish(folder, lambda context: agreeing.run(job, context), **where)
+    return finish(folder, lambda context: simulating.run(job, context), **where)

@@ -1,57 +1,111 @@
-"""The setting of a simulation: a problem and examples per seed, the net, its loss and its optimizer.
+"""What a simulation trains on and with: problems and examples of its seeds, the net, its loss and its optimizer.
 
-Letters: K classes, d inputs, r components, N examples, B batch.
+Letters: P seeds, N examples, K classes, d inputs, r components, B batch.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muonlab.nets import named
-from muonlab.studies.components.config import SGD, AdamW, Components, Muon, Net, Simulate
+from muonlab.studies.components.config import OF_BIASES, SGD, AdamW, Components, Muon, Net, Simulate
 from muonlab.studies.components.theory.problem import Problem, build
-from muonlab.studies.components.work.examples import draw, means, removed, strongest, swapped
 from muonlab.train import optimizers, seeds
 from muonlab.train.by_rule import Treatment
 from muonlab.train.seeds import fold_in, generator
 
+# -- examples of one problem -----------------------------------------------------------------------
 
-@dataclass(frozen=True, eq=False)
-class Material:
-    """Problems and examples of P seeds, stacked; inputs (P, N, d) in float32, labels (P, N).
 
-    Attributes:
-        train, validation, test: inputs.
-        train_labels, validation_labels, test_labels: classes.
-        removed: test inputs without their strongest components.
-        swapped: test inputs with the strongest components of another class.
-        means: (P, K, d) the class means.
-        marked: (P, K, d) the class means as they would be if no component were spurious.
-        patterns: (P, K, r) float64.
+class Examples(NamedTuple):
+    """Examples of a problem, with what they are made of."""
+
+    inputs: Tensor  # (N, d)
+    labels: Tensor  # (N,) int64
+    coefficients: Tensor  # (N, r) float64: c_k of each example; that of its label, but for spurious components
+    noise: Tensor  # (N, d) float64, what is added to the components
+
+
+def draw(
+    problem: Problem,
+    number: int,
+    generator: torch.Generator,
+    *,
+    noise: float = 0.0,
+    spurious: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Examples:
+    """Draw x = sum_k s_k c_k(y) u_k + noise * xi, with xi ~ N(0, I).
+
+    Every class has its prior's share of the examples, rounded, and their order is random. So with equal priors, no
+    noise and a number that is a multiple of K, a mean over examples is that over classes. Each example takes the c_k of
+    the last `spurious` components from one class, drawn with the priors.
     """
+    priors, patterns = torch.from_numpy(problem.priors), torch.from_numpy(problem.patterns)
+    ordered = torch.arange(problem.num_classes).repeat_interleave(_counts(priors, number))
+    labels = ordered[torch.randperm(number, generator=generator)]
+    others = torch.multinomial(priors, number, replacement=True, generator=generator)
+    coefficients = patterns[labels]  # (N, r)
+    if spurious:
+        coefficients[:, -spurious:] = patterns[others, -spurious:]
+    added = noise * torch.randn(number, problem.dimension, generator=generator, dtype=torch.float64)
+    inputs = coefficients @ _steered(problem) + added
+    return Examples(inputs.to(dtype), labels, coefficients, added)
 
-    train: Tensor
-    train_labels: Tensor
-    validation: Tensor
-    validation_labels: Tensor
-    test: Tensor
-    test_labels: Tensor
-    removed: Tensor
-    swapped: Tensor
-    means: Tensor
-    marked: Tensor
-    patterns: Tensor
 
-    def of(self, seeds: Tensor) -> "Material":
-        """Return that of some seeds, by their positions (M,), each as often as it is named."""
-        return Material(**{field.name: getattr(self, field.name)[seeds] for field in fields(self)})
+def means(problem: Problem, spurious: int = 0) -> Tensor:
+    """Return E[x | y] for every class y, (K, d) in float64: of spurious components only their mean is left."""
+    coefficients = torch.from_numpy(problem.patterns).clone()  # (K, r)
+    if spurious:
+        priors = torch.from_numpy(problem.priors).clone()  # aligned as torch aligns (docs/design/same-bytes.md)
+        coefficients[:, -spurious:] = priors @ coefficients[:, -spurious:]
+    return coefficients @ _steered(problem)
+
+
+def removed(problem: Problem, examples: Examples) -> Tensor:
+    """Return the inputs (N, d) without the strongest components: those of the tree's root, else the first."""
+    return _with_strongest(problem, examples, torch.zeros_like(examples.coefficients))
+
+
+def swapped(problem: Problem, examples: Examples, generator: torch.Generator) -> Tensor:
+    """Return the inputs (N, d) with the strongest components of another class, for each example drawn evenly."""
+    steps = torch.randint(1, problem.num_classes, examples.labels.shape, generator=generator)
+    others = (examples.labels + steps) % problem.num_classes
+    return _with_strongest(problem, examples, torch.from_numpy(problem.patterns)[others])
+
+
+def _with_strongest(problem: Problem, examples: Examples, coefficients: Tensor) -> Tensor:
+    # Made again, not taken off the inputs: what rounding would leave of a component is enough to tell classes apart.
+    strongest = torch.from_numpy(problem.levels == problem.levels[0])  # (r,)
+    given = torch.where(strongest, coefficients, examples.coefficients)
+    return (given @ _steered(problem) + examples.noise).to(examples.inputs.dtype)
+
+
+def _steered(problem: Problem) -> Tensor:
+    """Return diag(s) U', (r, d)."""
+    return torch.from_numpy(problem.strengths)[:, None] * torch.from_numpy(problem.directions).mT
+
+
+def _counts(priors: Tensor, number: int) -> Tensor:
+    """Return how many examples each class has (K,): its share, the largest remainders rounded up."""
+    shares = priors * number
+    counts = shares.floor().long()
+    left = (counts - shares).argsort(stable=True)[: number - int(counts.sum())]
+    counts[left] += 1
+    return counts
+
+
+# -- all seeds of a job ----------------------------------------------------------------------------
+
+
+Material = dict[str, Tensor]  # see `build_material`
 
 
 def streams(job: Simulate) -> dict[int, int]:
-    """Return seed -> seed of its random streams, which follow from problem and net."""
+    """Return seed -> seed of its random streams, which follow from problem and net; those of the search first."""
     trained = {"components": job.components.model_dump(mode="json"), "net": job.net.model_dump()}
     everyone = (*job.search_seeds, *job.seeds)
     return dict(zip(everyone, seeds.streams(trained, everyone), strict=True))
@@ -64,34 +118,34 @@ def build_problem(components: Components, seed: int) -> Problem:
 
 
 def build_material(components: Components, seeds: Sequence[int], device: str) -> Material:
-    """Return the material of the seeds' streams."""
+    """Return problems and examples of P seeds' streams, stacked.
+
+    Returns:
+        "train", "validation", "test": inputs (P, N, d) in float32, and with "_labels" the classes (P, N); "removed" and
+        "swapped": test inputs without their strongest components, and with those of another class; "means": (P, K, d)
+        the class means, "marked" as they would be if no component were spurious; "patterns": (P, K, r) float64.
+    """
     made = [_of_seed(components, build_problem(components, seed), seed) for seed in seeds]
-    return Material(**{name: torch.stack([each[name] for each in made]).to(device) for name in made[0]})
+    return {name: torch.stack([each[name] for each in made]).to(device) for name in made[0]}
 
 
-def _of_seed(components: Components, problem: Problem, seed: int) -> dict[str, Tensor]:
-    sides = {}
+def _of_seed(components: Components, problem: Problem, seed: int) -> Material:
+    added = {"noise": components.noise, "spurious": components.spurious}
+    found: Material = {}
     for side in ("train", "validation", "test"):
-        sides[side] = draw(
-            problem,
-            getattr(components, side),
-            generator(seed, side),
-            noise=components.noise,
-            spurious=components.spurious,
-        )
-    test, strong = sides["test"], strongest(problem)
+        examples = draw(problem, getattr(components, side), generator(seed, side), **added)
+        found |= {side: examples.inputs, f"{side}_labels": examples.labels}
     return {
-        **{side: examples.inputs for side, examples in sides.items()},
-        **{f"{side}_labels": examples.labels for side, examples in sides.items()},
-        "removed": removed(problem, test, strong),
-        "swapped": swapped(problem, test, strong, generator(seed, "swapped")),
+        **found,
+        "removed": removed(problem, examples),  # of the test, which was drawn last
+        "swapped": swapped(problem, examples, generator(seed, "swapped")),
         "means": means(problem, components.spurious).float(),
         "marked": means(problem).float(),
         "patterns": torch.from_numpy(problem.patterns),
     }
 
 
-# -- what is trained -----------------------------------------------------------------------------------
+# -- what is trained -------------------------------------------------------------------------------
 
 
 def softmax(logits: Tensor, labels: Tensor) -> Tensor:
@@ -126,11 +180,11 @@ def treatments(
 ) -> dict[str, Treatment]:
     """Return parameter name -> treatment, with a learning rate per member.
 
-    AdamW takes the biases that Muon leaves, with the defaults of the study's own AdamW.
+    AdamW takes the biases that Muon leaves.
     """
     lr = {"lr": optimizers.by_member(rates, device)}
     hyper, others = {**lr, **optimizer.model_dump(exclude={"name"})}, None
     if isinstance(optimizer, Muon):
-        hyper["adjust_lr_fn"] = "none"
-        others = {**lr, **AdamW(weight_decay=optimizer.weight_decay).model_dump(exclude={"name"})}
+        hyper = {key: value for key, value in hyper.items() if key not in OF_BIASES} | {"adjust_lr_fn": "none"}
+        others = {**lr, **{key: getattr(optimizer, key) for key in ("weight_decay", *OF_BIASES)}}
     return optimizers.treatments(net, optimizer.name, hyper, others=others, takes="matrices")

@@ -3,7 +3,6 @@
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,10 +44,12 @@ def run(job: Simulate, context: Context) -> dict[str, Any]:
     of_members = [stream_of[place] for place in places]
     population = Population(net, loss, treated, of_members, device=context.device)
     forward = Forward(build_net(job.components, job.net).to(context.device))
-    measured = Measured(
-        lambda parameters, seeds: measure(forward, loss, parameters, material.of(seeds), job.components.spurious),
-        places.tolist(),
-    )
+
+    def read(parameters: dict[str, Tensor], seeds: Tensor) -> dict[str, Tensor]:
+        seen = {name: each[seeds] for name, each in material.items()}
+        return measure(forward, loss, parameters, seen, job.components.spurious)
+
+    measured = Measured(read, places.tolist())
     for place in range(len(own)):  # the first members, of one rate: the others of a seed start as they do
         measured.add(place, 0, population.parameters, place)
     curves: dict[str, list[Curve]] = {side: [[] for _ in who] for side in SIDES}
@@ -59,34 +60,38 @@ def run(job: Simulate, context: Context) -> dict[str, Any]:
         nonlocal before
         number, seeds = job.steps.index(step), places[alive]
         for side in SIDES:
-            seen = getattr(material, side)[seeds], getattr(material, f"{side}_labels")[seeds]  # (S, N, d), (S, N)
+            seen = material[side][seeds], material[f"{side}_labels"][seeds]  # (S, N, d), (S, N)
             found = losses(forward, loss, population.parameters, *seen)
             for member, value in zip(alive, found.tolist(), strict=True):
                 curves[side][member].append(plain(value))
         stay = []
         for row, member in enumerate(alive):
-            train = curves["train"][member][-1]
-            reaches = _has_reached(open_eps[member], train)
+            train, left = curves["train"][member][-1], open_eps[member]
+            still = left if train is None else [eps for eps in left if eps < train]
+            reaches, open_eps[member] = len(still) < len(left), still
             if number and (reaches or train is None):
                 measured.add(member, number - 1, before, row)
             if reaches or (train is not None and step == job.budget):
                 measured.add(member, number, population.parameters, row)
-            if train is not None and open_eps[member]:
+            if train is not None and still:
                 stay.append(row)
         before = {name: p[stay] for name, p in population.parameters.items()}
         return stay
 
     # Each seed has examples of its own: one pool of all, of which a member takes the rows of its seed.
-    rows = torch.arange(material.train_labels.numel()).view_as(material.train_labels)[places]  # (S, N)
-    pool = material.train.flatten(0, 1), material.train_labels.flatten()
-    batches = Batches(*pool, of_members, job.batch, rows=rows, device=context.device)
+    train = material["train"], material["train_labels"]
+    rows = torch.arange(train[1].numel()).view_as(train[1])[places]  # (S, N)
+    batches = Batches(
+        train[0].flatten(0, 1), train[1].flatten(), of_members, job.batch, rows=rows, device=context.device
+    )
     loop.train(population, batches, evaluate, job.steps, context)
+    test_labels = material["test_labels"][0]
     return {
         "steps": list(job.steps),
         "num_parameters": sum(p[0].numel() for p in population.parameters.values()),
         "num_components": job.components.num_components,
         "levels": build_problem(job.components, stream_of[0]).levels.tolist(),
-        "chance": float(material.test_labels[0].bincount().max() / material.test_labels[0].numel()),
+        "chance": float(test_labels.bincount().max() / test_labels.numel()),
         "members": [
             {
                 "rate": rate,
@@ -100,71 +105,51 @@ def run(job: Simulate, context: Context) -> dict[str, Any]:
     }
 
 
-def _has_reached(open_eps: list[float], loss: float | None) -> bool:
-    """Take from the ascending eps those that a loss has reached; return whether there was one."""
-    reaches = False
-    while open_eps and loss is not None and loss <= open_eps[-1]:
-        open_eps.pop()
-        reaches = True
-    return reaches
-
-
 def _member(job: Simulate, member: int, curves: dict[str, Curve], measured: Measured) -> dict[str, Any]:
     train = curves["train"]
     has_diverged = train[-1] is None
     last = len(train) - 1 - has_diverged  # evaluation with a loss
     padding = [None] * (len(job.steps) - len(train))
+
+    def values(number: int) -> Values:
+        return {f"{side}_loss": curve[number] for side, curve in curves.items()} | measured[member, number]
+
+    def at(eps: float) -> dict[str, Any]:
+        if (place := reached(train, eps)) is None:
+            return {"eps": eps, "step": None, "reason": "diverged" if has_diverged else "not reached", "values": None}
+        number, share = place
+        after = values(number) | {"step": job.steps[number]}
+        if number:
+            before = values(number - 1) | {"step": job.steps[number - 1]}
+            after = between(before, after, share) | {"train_loss": eps}
+        step = after.pop("step")
+        return {"eps": eps, "step": step, "reason": None, "values": after}
+
     return {
         "diverged_at": job.steps[len(train) - 1] if has_diverged else None,
         **{f"{side}_loss": curve + padding for side, curve in curves.items()},
-        "at": [_at(job, member, eps, curves, measured) for eps in job.eps],
-        "end": _values(member, last, curves, measured) if last >= 0 else None,
+        "at": [at(eps) for eps in job.eps],
+        "end": values(last) if last >= 0 else None,
     }
 
 
-def _at(job: Simulate, member: int, eps: float, curves: dict[str, Curve], measured: Measured) -> dict[str, Any]:
-    place = reached(curves["train"], eps)
-    if place is None:
-        reason = "diverged" if curves["train"][-1] is None else "not reached"
-        return {"eps": eps, "step": None, "reason": reason, "values": None}
-    after = _values(member, place.number, curves, measured) | {"step": job.steps[place.number]}
-    if place.number:
-        before = _values(member, place.number - 1, curves, measured) | {"step": job.steps[place.number - 1]}
-        after = between(before, after, place.share) | {"train_loss": eps}
-    step = after.pop("step")
-    return {"eps": eps, "step": step, "reason": None, "values": after}
+# -- between two evaluations -----------------------------------------------------------------------
 
 
-def _values(member: int, number: int, curves: dict[str, Curve], measured: Measured) -> Values:
-    return {f"{side}_loss": curve[number] for side, curve in curves.items()} | measured[member, number]
+def reached(losses: Sequence[float | None], eps: float) -> tuple[int, float] | None:
+    """Return where a curve is first at most eps; None where it never is, None being a loss that is not finite.
 
-
-# -- between two evaluations -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Reached:
-    """The place between two evaluations where the loss is eps.
-
-    Attributes:
-        number: the first evaluation at or below eps.
-        share: of the way from the one before, in the logarithm of the loss, (0, 1]; 1 where there is none before.
+    The first evaluation at or below eps, and the share of the way to it from the one before at which the loss is eps,
+    in the logarithm of the loss, in (0, 1]; 1 where there is none before.
     """
-
-    number: int
-    share: float
-
-
-def reached(losses: Sequence[float | None], eps: float) -> Reached | None:
-    """Return where a curve is first at most eps; None where it never is, None being a loss that is not finite."""
     for number, loss in enumerate(losses):
         if loss is None or loss > eps:
             continue
         before = losses[number - 1] if number else None
         if before is None:  # at the start, or after a loss that was not finite, which ends a curve
-            return Reached(number, 1.0)
+            return number, 1.0
         fall = math.log(before) - math.log(max(loss, sys.float_info.min))  # a loss of zero has no logarithm
-        return Reached(number, (math.log(before) - math.log(eps)) / fall)
+        return number, (math.log(before) - math.log(eps)) / fall
     return None
 
 

@@ -19,16 +19,19 @@ Key = tuple[int, int]  # a member and an evaluation
 
 MODELS = 64  # that are measured at once
 FORMS = ("", "_sigma")  # of effective ranks: the first two columns of `muonlab.measure.spectra.ranks`
+ANSWERED = ("test", "means", "marked", "validation", "removed", "swapped")  # inputs
+ACCURACIES = (  # name, inputs, and whose labels are right
+    ("validation_accuracy", "validation", "validation"),
+    ("test_accuracy", "test", "test"),
+    ("accuracy_removed", "removed", "test"),
+    ("accuracy_swapped", "swapped", "test"),
+)
 # Measures that a linear classifier at zero does not have, as they do not change when W is multiplied by a number.
 OF_DIRECTION = ("margin_worst_by_norm", *(f"rank_{what}{form}" for what in ("weights", "logits") for form in FORMS))
 
 
 class Forward:
-    """The net's answers, of many models at once.
-
-    Args:
-        net: the module that all are copies of; its own parameters are not read.
-    """
+    """The answers of many models at once: copies of a net, whose own parameters are not read."""
 
     def __init__(self, net: nn.Module):
         self._net = net.eval()
@@ -71,7 +74,7 @@ def measure(
     Margins are z_y - max_{j != y} z_j. Component k's is v_k' Z v_k with Z (K, K) the logits at the class means as they
     would be if no component were spurious; the worst is that among components that are not. Effective ranks are those
     of `muonlab.measure.spectra.Ranks`, with squared singular values and ("_sigma") with singular values: of the weight
-    matrices, their mean; of the logits at class means, less their mean over the K logits, which no softmax sees; of
+    matrices, their mean; of the logits at class means, minus their mean over the K logits, which no softmax sees; of
     the last hidden states at the test inputs, as they are. `margin_worst_by_norm` is over the product of the spectral
     norms of the matrices, `weight_norm` the Frobenius norm of all of them together; biases are in neither.
 
@@ -83,67 +86,52 @@ def measure(
         num_spurious: of the components, the last ones.
     """
     matrices = [p.double() for p in parameters.values() if p.ndim == 3]
+    answers = {side: forward(parameters, seen[side]) for side in ANSWERED}
+    logits, hidden = {side: answer for side, (answer, _) in answers.items()}, answers["test"][1]
     finite = torch.stack([matrix.flatten(1).isfinite().all(1) for matrix in matrices]).all(0)
-    test_logits, hidden = forward(parameters, seen.test)
-    at_means = forward(parameters, seen.means)[0]
-    for answers in (test_logits, hidden, at_means):
-        finite &= answers.flatten(1).isfinite().all(1)
+    for found in (logits["test"], hidden, logits["means"]):
+        finite &= found.flatten(1).isfinite().all(1)
 
-    spectra = [torch.linalg.svdvals(_cleaned(matrix, finite)) for matrix in matrices]
-    values = _margins(forward, parameters, seen, test_logits, at_means, num_spurious)
+    def cleaned(found: Tensor) -> Tensor:  # zeros for what is not finite, which LAPACK does not take
+        return torch.where(finite.view(-1, *[1] * (found.ndim - 1)), found, 0.0)
+
+    spectra = [torch.linalg.svdvals(cleaned(matrix)) for matrix in matrices]
     norm = torch.stack([spectrum[:, 0] for spectrum in spectra]).prod(0)
+    values = _margins(logits, seen, num_spurious)
     values["margin_worst_by_norm"] = values["margin_worst"] / norm
-    values |= _accuracies(forward, parameters, seen, test_logits)
-    values["test_loss"] = vmap(loss)(test_logits, seen.test_labels).mean(1)
-    centred = _cleaned(at_means - at_means.mean(-1, keepdim=True), finite)
+    for name, side, labelled in ACCURACIES:
+        values[name] = (logits[side].argmax(-1) == seen[f"{labelled}_labels"]).double().mean(1)
+    values["test_loss"] = vmap(loss)(logits["test"], seen["test_labels"]).mean(1)
+    centred = logits["means"] - logits["means"].mean(-1, keepdim=True)
     found = {
         "rank_weights": torch.stack([ranks(spectrum, 0.0) for spectrum in spectra]).mean(0),
-        "rank_logits": ranks(torch.linalg.svdvals(centred), 0.0),
+        "rank_logits": ranks(torch.linalg.svdvals(cleaned(centred)), 0.0),
         "rank_hidden": torch.full((len(norm), len(FORMS)), torch.nan),
     }
     if forward.has_hidden:
-        states = _cleaned(hidden.double(), finite)
+        states = cleaned(hidden.double())
         found["rank_hidden"] = ranks(singular_values(states.mT @ states), 0.0)
     values |= {f"{name}{form}": counts[:, k] for name, counts in found.items() for k, form in enumerate(FORMS)}
     values["weight_norm"] = torch.stack([spectrum.square().sum(1) for spectrum in spectra]).sum(0).sqrt()
     lost, still = ~finite, values["weight_norm"] == 0
-    return {
-        name: value.double().masked_fill(
-            (lost | still if name in OF_DIRECTION else lost).view(-1, *[1] * (value.ndim - 1)), torch.nan
-        )
-        for name, value in values.items()
-    }
+    for name, value in values.items():
+        none = lost | still if name in OF_DIRECTION else lost
+        values[name] = value.double().masked_fill(none.view(-1, *[1] * (value.ndim - 1)), torch.nan)
+    return values
 
 
-def _margins(
-    forward: Forward, parameters: Parameters, seen: Material, test_logits: Tensor, at_means: Tensor, num_spurious: int
-) -> dict[str, Tensor]:
+def _margins(logits: dict[str, Tensor], seen: Material, num_spurious: int) -> dict[str, Tensor]:
+    at_means = logits["means"]  # (M, K, K)
     of_classes = logit_margins(at_means, torch.arange(at_means.shape[1], device=at_means.device))  # (M, K)
-    at_marked = forward(parameters, seen.marked)[0]
-    components = torch.einsum("mkr,mkj,mjr->mr", seen.patterns, at_marked, seen.patterns)
+    components = torch.einsum("mkr,mkj,mjr->mr", seen["patterns"], logits["marked"], seen["patterns"])
     telling = components[:, : components.shape[1] - num_spurious]
     return {
         "margin_worst": of_classes.amin(1),
         "margin_mean": of_classes.mean(1),
-        "margin_test_median": logit_margins(test_logits, seen.test_labels).quantile(0.5, dim=1),
+        "margin_test_median": logit_margins(logits["test"], seen["test_labels"]).quantile(0.5, dim=1),
         "component_margins": components,
         "component_margin_worst": telling.amin(1) if telling.shape[1] else torch.full_like(of_classes[:, 0], torch.nan),
     }
-
-
-def _accuracies(forward: Forward, parameters: Parameters, seen: Material, test_logits: Tensor) -> dict[str, Tensor]:
-    answers = {
-        "validation_accuracy": (forward(parameters, seen.validation)[0], seen.validation_labels),
-        "test_accuracy": (test_logits, seen.test_labels),
-        "accuracy_removed": (forward(parameters, seen.removed)[0], seen.test_labels),
-        "accuracy_swapped": (forward(parameters, seen.swapped)[0], seen.test_labels),
-    }
-    return {name: (logits.argmax(-1) == labels).double().mean(1) for name, (logits, labels) in answers.items()}
-
-
-def _cleaned(matrices: Tensor, finite: Tensor) -> Tensor:
-    """Return matrices (M, ...) with zeros in the place of those that are not finite, which LAPACK does not take."""
-    return torch.where(finite.view(-1, *[1] * (matrices.ndim - 1)), matrices, 0.0)
 
 
 class Measured:
@@ -173,11 +161,11 @@ class Measured:
         return dict(self._values[key])
 
     def _flush(self) -> None:
-        keys, models = list(self._waiting), list(self._waiting.values())
+        models = list(self._waiting.values())
         stacks = {name: torch.stack([model[name] for model in models]) for name in models[0]}
-        found = self._read(stacks, torch.tensor([self._places[member] for member, _ in keys]))
+        found = self._read(stacks, torch.tensor([self._places[member] for member, _ in self._waiting]))
         columns = {name: tensor.tolist() for name, tensor in found.items()}
-        for row, key in enumerate(keys):
+        for row, key in enumerate(self._waiting):
             self._values[key] = {name: plain(column[row]) for name, column in columns.items()}
         self._waiting.clear()
 

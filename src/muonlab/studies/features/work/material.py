@@ -140,7 +140,7 @@ def _texts(net: Net, data: TextData) -> Material:
     """A text to pretrain a language model on, another to transfer to, and labelled texts to probe and transfer to."""
     encoder = build_tokenizer(data.tokenizer, ())
     own, other = (
-        TextDataset(text.language(source, limit=limit), data.length, data.tokenizer, encoder)
+        TextDataset(text.language(source, limit=limit), data.length, encoder)
         for source, limit in ((data.source, data.limit), (data.transfer_source, data.transfer_limit))
     )
     passages = text.examples(

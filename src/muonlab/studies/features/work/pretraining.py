@@ -10,10 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.data.dataset import Dataset, Examples
 from muonlab.losses import softmax_per_example
-from muonlab.studies.features.config import SGD, AdamW, Family, Muon, Pretrain, Training, Transfer
+from muonlab.studies.features.config import Family, Pretrain, Training, Transfer
 from muonlab.studies.features.work import weights
 from muonlab.studies.features.work.material import Material
-from muonlab.study.optimizers import Custom
+from muonlab.study.optimizers import Searched
 from muonlab.train import engine, loop, optimizers, seeds
 from muonlab.train.batches import Batches
 from muonlab.train.engine import Engine
@@ -68,14 +68,14 @@ def streams_of(family: Family, own: Sequence[int]) -> tuple[int, ...]:
 def build_engine(
     material: Material,
     data: Dataset,
-    optimizer: SGD | AdamW | Muon | Custom,
+    optimizer: Searched,
     rates: Sequence[float],
     own: Sequence[int],
     device: str = "cpu",
 ) -> tuple[Engine, str | None]:
     """Return the engine of the members, and why it is not the faster one."""
     build = material.builder(data)
-    treated = optimizers.of_config(build(), optimizer, rates, stems=STEMS)
+    treated = optimizers.of_config(build(), optimizer, [{"lr": rate} for rate in rates], stems=STEMS)
     rows = data.train.first(engine.TRIAL_ROWS)
     return engine.build(build, softmax_per_example, treated, own, rows.inputs, rows.labels, device=device)
 

@@ -10,11 +10,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from muonlab.data.algorithmic import Task
 from muonlab.losses import LOSSES
 from muonlab.measure import crossing
-from muonlab.studies.grokking.config import CellConfig, OwnNet, OwnOptimizer, ProtocolConfig
+from muonlab.studies.grokking.config import CellConfig, OwnNet, ProtocolConfig
 from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
 from muonlab.studies.grokking.work import material
 from muonlab.studies.grokking.work.rows import Rows
-from muonlab.train import engine, loop, schedule, seeds
+from muonlab.study.optimizers import RatedCustom
+from muonlab.train import engine, loop, optimizers, schedule, seeds
 from muonlab.train.engine import Engine
 from muonlab.train.jobs import Context, Report, finish
 from muonlab.train.metrics import Metrics
@@ -47,6 +48,26 @@ def run(config: CellConfig, folder: Path, *, environment: dict[str, Any] | None 
 
     environment = {**(environment or {}), "seeds": list(config.seeds)}
     return CellResult.model_validate(finish(folder, work, environment=environment, **where))
+
+
+def check(*, config: dict[str, Any]) -> None:
+    """Make the task, the net, the optimizer and the engine of a cell of a user's own, before anything runs.
+
+    Raises:
+        ValueError: one of them cannot be made or does not fit; the message says what to do.
+    """
+    cell = CellConfig.model_validate(config)
+    task = material.build_task(cell)
+    build_rows(cell, task, cell.seeds[:1], "cpu")
+    net, own = material.builder(cell, task), cell.optimizer
+    if isinstance(own, RatedCustom):
+        module = net if isinstance(net, nn.Module) else net()
+        optimizers.check(own.call.load("optimizers"), own.arguments, module, f"{cell.arm}={own.call.name}")
+    try:
+        build_engine(cell, task, cell.seeds[:1], "cpu")
+    except Exception as error:  # a user's net may raise anything
+        name = f"net={cell.net.call.name}" if isinstance(cell.net, OwnNet) else f"optimizers={cell.arm}"
+        raise ValueError(f"{name} cannot be trained on {cell.task.name}: {type(error).__name__}: {error}") from error
 
 
 def _train(config: CellConfig, context: Context) -> CellResult:
@@ -92,9 +113,7 @@ def _train(config: CellConfig, context: Context) -> CellResult:
 
 def _pace(protocol: ProtocolConfig, step: int) -> float:
     """Return what the learning rates of a step are multiplied by."""
-    if step >= protocol.warmup:
-        return 1.0
-    return schedule.pace(step, protocol.warmup, warmup=1.0, kind="constant")
+    return schedule.pace(step, protocol.warmup, warmup=1.0) if step < protocol.warmup else 1.0
 
 
 # -- what is trained -----------------------------------------------------------------------------------
@@ -121,7 +140,7 @@ def build_rows(config: CellConfig, task: Task, own: tuple[int, ...], device: str
 
 def build_engine(config: CellConfig, task: Task, own: tuple[int, ...], device: str) -> tuple[Engine, str | None]:
     """Return the members of these seeds, before their first step, and why they do not train at once, if they do not."""
-    if not isinstance(config.net, OwnNet) and not isinstance(config.optimizer, OwnOptimizer):
+    if not isinstance(config.net, OwnNet) and not isinstance(config.optimizer, RatedCustom):
         return build_population(config, task, own, device), None
     net, dtype = material.builder(config, task), getattr(torch, config.protocol.dtype)
     loss, members = LOSSES[config.loss], streams(config, own)

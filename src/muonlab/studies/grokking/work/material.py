@@ -1,6 +1,5 @@
 """What a cell trains on and with: task, net and optimizer, built in or a user's own."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,16 +12,14 @@ from muonlab.optim.routing import TAKES, roles
 from muonlab.rules import adamw, muon, sgd
 from muonlab.rules.wrapped import Coupled, Filtered
 from muonlab.studies.grokking.config import (
-    OF_OTHERS,
-    AdamWConfig,
     CellConfig,
     MLPConfig,
     NetConfig,
     OwnNet,
-    OwnOptimizer,
-    SGDConfig,
     values_of,
 )
+from muonlab.study import dotted
+from muonlab.study.optimizers import OF_OTHERS, RatedAdamW, RatedCustom, RatedSGD
 from muonlab.train import optimizers
 from muonlab.train.by_rule import Treatment
 from muonlab.train.instances import OptimizerFactory
@@ -117,31 +114,23 @@ def _build(net: NetConfig | MLPConfig | OwnNet, sizes: Mapping[str, int]) -> nn.
     kind = fields.pop("kind")
     if "vocabulary" not in sizes:
         raise ValueError(f"net={kind} reads tokens, and the task's inputs are no whole numbers; give a net of your own")
+    given = {key: sizes[key] for key in ("vocabulary", "classes")}
     if kind == "mlp":
-        return named.build(
-            "mlp", {"inputs": sizes["tokens"], **{key: sizes[key] for key in ("vocabulary", "classes")}}, **fields
-        )
-    context = sizes["tokens"] if fields["positions"] == "learned" else None
-    return named.build("transformer", {key: sizes[key] for key in ("vocabulary", "classes")}, context=context, **fields)
+        given["inputs"] = sizes["tokens"]
+    else:
+        fields["context"] = sizes["tokens"] if fields["positions"] == "learned" else None
+    return named.build(kind, given, **fields)
 
 
 def _own(net: OwnNet, sizes: Mapping[str, int]) -> Any:
-    call = net.call.load("net")
-    accepted = inspect.signature(call).parameters
-    lacking = [
-        each.name
-        for each in accepted.values()
-        if each.default is each.empty
-        and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
-        and each.name not in {**sizes, **net.arguments}
-    ]
-    if lacking:
+    call, where = net.call.load("net"), f"net={net.call.name}"
+    if lacking := [each for each in dotted.needed(call) or () if each not in {**sizes, **net.arguments}]:
         example = " ".join(f"net.{each}=VALUE" for each in lacking)
-        raise ValueError(f"net={net.call.name} needs {', '.join(lacking)}; give {example}, or a function without them")
+        raise ValueError(f"{where} needs {', '.join(lacking)}; give {example}, or a function without them")
     try:
         return named.build(call, sizes, **net.arguments)
     except Exception as error:  # a user's function may raise anything
-        raise ValueError(f"net={net.call.name} failed: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{where} failed: {type(error).__name__}: {error}") from error
 
 
 # -- optimizer -----------------------------------------------------------------------------------------
@@ -150,7 +139,7 @@ def _own(net: OwnNet, sizes: Mapping[str, int]) -> Any:
 def optimizer_of(net: nn.Module, config: CellConfig, num_members: int) -> dict[str, Treatment] | list[OptimizerFactory]:
     """Return the members' optimizer as the engines take it."""
     own = config.optimizer
-    if isinstance(own, OwnOptimizer):
+    if isinstance(own, RatedCustom):
         return optimizers.factories(own.call.load("optimizers"), [own.lr] * num_members, own.arguments)
     return treatments(net, config)
 
@@ -181,10 +170,10 @@ def treatments(net: nn.Module, config: CellConfig) -> dict[str, Treatment]:
 def _rule(config: CellConfig, fields: Mapping[str, Any]) -> tuple[Any, str, dict[str, Any]]:
     """Return the rule, the parameters that it takes, and its hyper-parameters."""
     own = {key: value for key, value in fields.items() if not key.startswith("adamw_") and key != "name"}
-    if isinstance(config.optimizer, AdamWConfig):
+    if isinstance(config.optimizer, RatedAdamW):
         return (Coupled(adamw) if own.pop("coupled") else adamw), "all", own
     takes = own.pop("takes")
-    if isinstance(config.optimizer, SGDConfig):
+    if isinstance(config.optimizer, RatedSGD):
         return sgd, takes, own
     polar_dtype = own.pop("polar_dtype")
     own["adjust_lr_fn"] = "original" if own.pop("scale") else "none"

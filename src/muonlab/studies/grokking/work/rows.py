@@ -11,17 +11,15 @@ from muonlab.train.seeds import generator
 
 
 class Rows:
-    """The rows of a task as S members see them.
+    """The rows of a task as S members see them, each with its own split, order and, where permuted, labels.
 
     Attributes:
         inputs: (rows, T) token ids, shared by all members.
         labels: (S, rows); the true ones, or for each member its own permutation of them.
-        train: (S, num_train) row indices.
-        validation: (S, num_validation) row indices.
+        train, validation: (S, num_train) and (S, num_validation) row indices.
 
     Args:
-        task: the task.
-        seeds: seed of each member.
+        task, seeds: the task, and the seed of each member.
         train_share: share of the rows that is trained on.
         batch: rows in a batch, or "full"; at most num_train.
         pairs_together: keep (a, b) and (b, a) on the same side of the split.
@@ -46,13 +44,11 @@ class Rows:
         self.inputs = task.inputs.to(device)
         self.train = torch.stack([train for train, _ in sides]).to(device)
         self.validation = torch.stack([validation for _, validation in sides]).to(device)
-        labels = [
-            task.labels[torch.randperm(len(task.labels), generator=generator(seed, "labels"))]
-            if random_labels
-            else task.labels
-            for seed in seeds
-        ]
-        self.labels = torch.stack(labels).to(device)
+        labels = task.labels.expand(len(seeds), -1)
+        if random_labels:
+            orders = [torch.randperm(len(task.labels), generator=generator(seed, "labels")) for seed in seeds]
+            labels = labels.gather(1, torch.stack(orders))
+        self.labels = labels.contiguous().to(device)
         self.num_train, self.num_validation = self.train.shape[1], self.validation.shape[1]
         size = self.num_train if batch == "full" else int(batch)
         self._orders = Orders(self.num_train, size, seeds, short=short_batch)

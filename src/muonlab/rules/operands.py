@@ -1,0 +1,38 @@
+"""Operands of an update: hyper-parameters in the dtype of a parameter, and memory that is used again."""
+
+from collections.abc import Sequence
+from math import isfinite, prod
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def operand(value: float | Tensor, p: Tensor) -> float | Tensor:
+    """Return value so that `value * p` keeps p's dtype.
+
+    Rules compute with hyper-parameters in float64 (Python numbers already are) and round once, here: a learning
+    rate given as a number and as a float64 tensor of shape (members, 1, 1) then give the same bits.
+    """
+    return value.to(p.dtype) if isinstance(value, Tensor) else value
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite real number, not a boolean."""
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+
+
+class Workspace:
+    """Tensors by name whose memory is kept: on a CPU, touching fresh memory can cost a fifth of a large product."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+    def take(self, name: str, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Return an uninitialized contiguous tensor on the device of `like`; the last one of that name is given up."""
+        key = (name, dtype or like.dtype, like.device)
+        size = prod(shape)
+        if key not in self._kept or self._kept[key].numel() < size:
+            self._kept[key] = torch.empty(size, dtype=key[1], device=key[2])
+        return self._kept[key][:size].view(*shape)

@@ -1,0 +1,198 @@
+"""CompareStudys of optimizers on a user's own training, from the words of a command and from Python."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from muonlab.jobs import local
+from muonlab.report.findings import Verdict
+from muonlab.studies.compare.analysis import analyse, read
+from muonlab.studies.compare.config import CompareStudy
+from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, TRAINING, OwnStudy, compare_optimizers
+from muonlab.studies.compare.switch import call_of
+from muonlab.study import dotted, optimizers
+from muonlab.study.settings import Settings, UsageError, as_texts, parse
+from muonlab.study.space import FACTOR
+from muonlab.study.study import NAMES
+
+WHAT = ("task", "net", "data", "loss")
+EXECUTION = ("out", "device", "workers", "compile")
+STEPS = "steps"  # what the verb calls the budget
+DEFAULT = ["adamw", "muon"]  # the first is the baseline
+TRIALS, SEEDS = 16, 5
+LOSS = ("a", "Final loss", "the final validation loss is lower", ("validation_loss",))
+
+
+def ask(words: Sequence[str]) -> tuple[OwnStudy, CompareStudy, Settings]:
+    """Return the study of the words, what it asks, and the settings of how it runs.
+
+    Args:
+        words: a task `package.module:function` or `path/file.py:function`, and settings `key=value`.
+
+    Raises:
+        UsageError: a word that cannot be; the message says what to do.
+    """
+    tasks = [word for word in words if "=" not in word]
+    settings = [word for word in words if "=" in word]
+    chosen = [word.partition("=")[2].split(",") for word in settings if word.startswith("optimizers=")]
+    labels = optimizers.labelled(chosen[0] if chosen else DEFAULT, OPTIMIZERS, taken=(*WHAT, *CHOICES, *TRAINING))
+    given = parse(settings, (*_known(labels), *EXECUTION))
+    if len(tasks) > 1 or (tasks and "task" in given):
+        raise UsageError(f"{len(tasks) + ('task' in given)} tasks are given; expected one, such as my_project.py:task")
+    if tasks:
+        given["task"] = tasks
+    elif not any(key in given for key in WHAT):
+        raise UsageError("nothing to train; give a task, such as muonlab compare my_project.py:task (docs/compare.md)")
+    if STEPS in given:
+        if "budget" in given:
+            raise UsageError("steps and budget are one setting; give one of them")
+        given["budget"] = given.pop(STEPS)
+    beside = {key: given.pop(key) for key in EXECUTION if key in given}
+    study = study_of(labels, given)
+    # The request is kept as its words, so that a report can say which command asked for it.
+    asked = study.asked.model_copy(update={"preset": "none", "settings": {"models": tasks, **_words(settings)}})
+    return study, asked, beside
+
+
+def _known(labels: Mapping[str, str]) -> tuple[str, ...]:
+    own = [key for label, name in labels.items() for key in optimizers.keys(label, name, OPTIMIZERS)]
+    own += [f"{label}.{FACTOR}" for label, name in labels.items() if name == "muon"]
+    return (*WHAT, "optimizers", "baseline", STEPS, *CHOICES, *TRAINING, *own)
+
+
+def _words(settings: Sequence[str]) -> Settings:
+    split = (word.partition("=") for word in settings)
+    return {key: [value] for key, _, value in split if key not in EXECUTION}
+
+
+def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
+    """Return the study of labelled optimizers and settings.
+
+    Args:
+        labels: label -> built-in or dotted name.
+        given: key -> values.
+    """
+    one = {key: ",".join(values) for key, values in given.items()}
+    baseline = one.get("baseline", next(iter(labels)))
+    if baseline not in labels:
+        raise UsageError(f"baseline={baseline} is none of the optimizers; expected one of {', '.join(labels)}")
+    others = [label for label in labels if label != baseline]
+    arms = {
+        label: (
+            labels[label],
+            {key.partition(".")[2]: values for key, values in given.items() if key.startswith(f"{label}.")},
+        )
+        for label in (*others, baseline)
+    }
+    named = {label: NAMES.get(label, label) if labels[label] == label else label for label in labels}
+    names = " or ".join(named[label] for label in others)
+    question = f"Should you switch from {named[baseline]} to {names}?" if others else f"How good is {named[baseline]}?"
+    return compare_optimizers(
+        question=question,
+        arms=arms,
+        claims=[LOSS],
+        baseline=baseline,
+        **{key: one[key] for key in WHAT if key in one},
+        **{
+            "trials": TRIALS,
+            "seeds": SEEDS,
+            **{key: one[key] for key in (*CHOICES, *TRAINING) if key in one},
+        },
+    )
+
+
+def default_folder(asked: CompareStudy) -> str:
+    """Return the name of the study's folder where none is given."""
+    return f"compare-{asked.name.replace(' on ', '-')}"
+
+
+# -- from Python -----------------------------------------------------------------------------------
+
+# Classes that muonlab has as built-in optimizers: they train a population faster, and have ranges of their own.
+BUILT_IN = {
+    "torch.optim.adamw:AdamW": "adamw",
+    "torch.optim.sgd:SGD": "sgd",
+    "muonlab.optim.muon:Muon": "muon",
+    "muonlab.optim.muonadamw:MuonAdamW": "muon",
+}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison found.
+
+    Attributes:
+        verdict: what the report says first; `verdict.sentence` is the answer, `verdict.cautions` what weakens it.
+        best: label -> the constructor call of its best setting, to paste.
+        report: path of the page.
+    """
+
+    verdict: Verdict
+    best: dict[str, str]
+    report: Path
+
+
+def compare(
+    task: Callable[[int], Any] | str,
+    optimizers: Mapping[str, Any] | None = None,
+    *,
+    baseline: str | None = None,
+    out: str | Path | None = None,
+    device: str = "cpu",
+    workers: int | None = None,
+    **settings: Any,
+) -> Compared:
+    """Compare optimizers on your own training: tune each by as many trials, run the winners again, and report.
+
+    Called again with the same arguments it goes on where it stopped, or reads what is there. Worker processes import
+    the file that calls it, so a script calls it under `if __name__ == "__main__":`.
+
+    Args:
+        task: a function of a seed, at the top of a file, that returns (model, train, validation, loss) and, if there is
+            one, test; or its name, "package.module:function".
+        optimizers: label -> "adamw", "muon", "sgd", or a class or function of torch's protocol; by default AdamW and
+            Muon. The first is the baseline.
+        baseline: label of the optimizer that the others would replace.
+        out: folder of the study; by default runs/compare-TASK.
+        device: a torch device.
+        workers: processes at most; as many as cores by default.
+        settings: trials=16, seeds=5, steps=300, and all others of docs/compare.md; a key with a dot is a dict:
+            AdamW={"lr": "1e-4..1e-2"}.
+
+    Raises:
+        UsageError: a task, optimizer or setting that does not fit; the message says what to do.
+        StudyError: the folder cannot be used.
+    """
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    if main is not None and main.name == "muonlab.jobs.worker":
+        raise UsageError(
+            'muonlab.compare was called as a worker imported the script; put the call under if __name__ == "__main__":'
+        )
+    labels = {label: _name_of(label, own) for label, own in (optimizers or {"AdamW": "adamw", "Muon": "muon"}).items()}
+    given: dict[str, Any] = {} if baseline is None else {"baseline": baseline}
+    for key, value in settings.items():
+        inner = value.items() if isinstance(value, Mapping) else None
+        given |= {key: value} if inner is None else {f"{key}.{name}": each for name, each in inner}
+    given["task"] = task if isinstance(task, str) else dotted.name_of("task", task)
+    words = [f"{key}={','.join(as_texts(key, value))}" for key, value in given.items()]
+    study, asked, _ = ask([f"optimizers={','.join(f'{label}={name}' for label, name in labels.items())}", *words])
+    folder = Path(out if out is not None else Path("runs") / default_folder(asked))
+    with closing(local.run(study, asked, folder, workers=workers, device=device)) as events:
+        for event in events:
+            if event.kind in ("finished", "failed"):
+                print(f"{event.job}: {event.kind}", file=sys.stderr, flush=True)
+
+    from muonlab.report import page
+
+    found = read(folder)
+    best = {arm.label: call_of(arm, point) for arm in found.arms if (point := found.runs.points.get(arm.label))}
+    findings = analyse(folder)
+    return Compared(findings.verdict, best, page.write(findings, folder))
+
+
+def _name_of(label: str, optimizer: Any) -> str:
+    name = optimizer if isinstance(optimizer, str) else dotted.name_of(f"optimizers[{label!r}]", optimizer)
+    return BUILT_IN.get(name, name)

@@ -1,0 +1,203 @@
+"""The space of an optimizer's settings, and trials scattered over it.
+
+All optimizers of a study get the same points of a scrambled Sobol sequence in the unit cube, each mapped to its own
+ranges, so that none has luckier points. Trial 0 is the optimizer at its defaults.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from muonlab.study import dotted
+from muonlab.study.fields import Frozen
+from muonlab.study.settings import Chosen, UsageError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Point = Mapping[str, float]  # setting -> value; "lr" is always there
+
+FACTOR = "adamw_factor"  # AdamW's learning rate, for what Muon does not take, divided by Muon's
+
+
+class Range(BaseModel):
+    """A log-uniform range of one setting.
+
+    Attributes:
+        low, high: of what is drawn.
+        draws: what is drawn: the setting itself; its product with the learning rate, as of weight decay, which acts
+            through that product; or one minus it, as of a momentum.
+    """
+
+    model_config = Frozen
+    low: Positive
+    high: Positive
+    draws: Literal["value", "times lr", "one minus"] = "value"
+
+    def at(self, position: float, lr: float) -> float:
+        """Return the setting at a position in [0, 1), in three digits."""
+        drawn = math.exp(math.log(self.low) + position * (math.log(self.high) - math.log(self.low)))
+        value = {"value": drawn, "times lr": drawn / lr, "one minus": 1 - drawn}[self.draws]
+        return float(f"{value:.3g}") if self.draws != "one minus" else round(value, 4)
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        what = {"value": "", "times lr": ", times the learning rate", "one minus": ", one minus it"}[self.draws]
+        return f"{self.low:g} to {self.high:g}{what}"
+
+
+DIMENSIONS = 16  # of the unit cube; a space has the first of them
+
+
+class Space(BaseModel):
+    """Ranges of settings, and the number of trials.
+
+    Attributes:
+        ranges: of each setting that is tried, the learning rate first.
+        defaults: trial 0; a setting without a range has its default in every trial.
+        trials: T, trial 0 included.
+        seed: of the scrambling.
+    """
+
+    model_config = Frozen
+    ranges: dict[str, Range] = Field(min_length=1, max_length=DIMENSIONS)
+    defaults: dict[str, float]
+    trials: int = Field(ge=2, le=1024)
+    seed: int = 0
+
+    @cached_property
+    def points(self) -> tuple[dict[str, float], ...]:
+        """The settings of each trial."""
+        from scipy.stats import qmc  # half a second, for which no reading verb has to wait
+
+        # A power of two is drawn and cut: what a Sobol sequence balances is whole powers.
+        number = self.trials - 1
+        sequence = qmc.Sobol(DIMENSIONS, rng=self.seed)  # of a fixed number: the scrambling depends on it
+        cube = sequence.random_base2((number - 1).bit_length())[:number, : len(self.ranges)].tolist()
+        return (dict(self.defaults), *(self._at(row) for row in cube))
+
+    def _at(self, row: list[float]) -> dict[str, float]:
+        found = dict(self.defaults)
+        for (name, each), position in zip(self.ranges.items(), row, strict=True):
+            found[name] = each.at(position, found["lr"])
+        return found
+
+    @property
+    def words(self) -> str:
+        """For people: the number of trials, and the range of each setting."""
+        return f"{self.trials} trials; " + ", ".join(f"{key} {each.words}" for key, each in self.ranges.items())
+
+    @property
+    def order(self) -> list[int]:
+        """The trials along the first range, which is that of the learning rate where it has one."""
+        first = next(iter(self.ranges))
+        return sorted(range(self.trials), key=lambda trial: self.points[trial][first])
+
+    def edge(self, point: Point) -> Literal["low", "high"] | None:
+        """Return the edge of the learning rate's range near which a point lies: within a tenth of it."""
+        if (each := self.ranges.get("lr")) is None:
+            return None
+        position = math.log(point["lr"] / each.low) / math.log(each.high / each.low)
+        return "low" if position < 0.1 else "high" if position > 0.9 else None
+
+
+def given(chosen: Chosen, label: str, name: str, trials: int) -> tuple[Space, Chosen]:
+    """Return the space of a labelled optimizer, and the settings that are left for its config.
+
+    Settings `LABEL.field=LOW..HIGH` are ranges; one number holds the field where it is.
+
+    Raises:
+        UsageError: a range that is none, or a learning rate without a default or a range.
+    """
+    ranges, defaults = _usual(chosen, label, name)
+    rest = dict(chosen.merged)
+    for key in [key for key in rest if key.startswith(f"{label}.")]:
+        setting, (text, *others) = key.removeprefix(f"{label}."), rest[key]
+        if ".." in text:
+            if others:
+                raise chosen.wrong(key, f"one range, {key}=LOW..HIGH, or one value")
+            ranges[setting] = _range(chosen, key, text)
+            middle = math.sqrt(ranges[setting].low * ranges[setting].high)
+            own = defaults.get(setting, middle)
+            defaults[setting] = own if ranges[setting].low <= own <= ranges[setting].high else float(f"{middle:.2g}")
+            del rest[key]
+        elif setting in ("lr", FACTOR):
+            ranges.pop(setting, None)
+            defaults[setting] = chosen.numbers(key)[0]
+            if others:
+                raise chosen.wrong(key, f"one range, {key}=LOW..HIGH, or one value")
+            del rest[key]
+        elif setting in ranges:  # held: the config of the optimizer has it
+            del ranges[setting], defaults[setting]
+    if "lr" not in defaults:
+        raise UsageError(f"{label}={name} has no learning rate to start from; give {label}.lr=1e-4..1e-2")
+    if not ranges:
+        raise UsageError(
+            f"{label} has nothing to try: every setting is held; give a range, such as {label}.lr=1e-4..1e-2"
+        )
+    ordered = {key: ranges[key] for key in sorted(ranges, key=lambda key: key != "lr")}
+    return Space(ranges=ordered, defaults=defaults, trials=trials), replace(chosen, merged=rest)
+
+
+def _usual(chosen: Chosen, label: str, name: str) -> tuple[dict[str, Range], dict[str, float]]:
+    if name in SPACES:
+        ranges, defaults = SPACES[name]
+        return dict(ranges), dict(defaults)
+    function = dotted.load("optimizers", name)
+    return of_custom({key: dotted.default(function, key) for key in dotted.arguments(function, skip=1)})
+
+
+def _range(chosen: Chosen, key: str, text: str) -> Range:
+    low, _, high = text.partition("..")
+    try:
+        found = Range(low=float(low), high=float(high))
+    except ValueError:
+        raise chosen.wrong(key, f"two numbers above 0, such as {key}=1e-4..1e-2") from None
+    if not found.low < found.high:
+        raise chosen.wrong(key, f"a range that rises, such as {key}=1e-4..1e-2")
+    return found
+
+
+DECAY = Range(low=1e-6, high=1e-3, draws="times lr")
+MOMENTUM = Range(low=0.02, high=0.2, draws="one minus")
+# The default space of each optimizer, and its default settings: those of torch.optim and of Muon's paper; Muon's steps
+# are scaled to AdamW's, so both have one range of learning rates.
+SPACES: dict[str, tuple[dict[str, Range], dict[str, float]]] = {
+    "muon": (
+        {
+            "lr": Range(low=3e-4, high=1e-1),
+            FACTOR: Range(low=0.1, high=10),
+            "weight_decay": DECAY,
+            "momentum": MOMENTUM,
+        },
+        {"lr": 1e-3, FACTOR: 1.0, "weight_decay": 0.1, "momentum": 0.95, "beta1": 0.9, "beta2": 0.999},
+    ),
+    "adamw": (
+        {"lr": Range(low=3e-4, high=1e-1), "beta1": MOMENTUM, "weight_decay": DECAY},
+        {"lr": 1e-3, "beta1": 0.9, "weight_decay": 0.01, "beta2": 0.999},
+    ),
+    "sgd": (
+        {"lr": Range(low=3e-3, high=1.0), "momentum": MOMENTUM, "weight_decay": DECAY},
+        {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+    ),
+}
+WIDTH = 10.0  # of the range of an own optimizer's learning rate, to either side of its default
+
+
+def of_custom(arguments: Mapping[str, Any]) -> tuple[dict[str, Range], dict[str, float]]:
+    """Return the space and defaults of an optimizer of a user's own, from its arguments and their defaults.
+
+    A learning rate without a default has neither; where decay and momentum are numbers, they are tried, too.
+    """
+    ranges: dict[str, Range] = {}
+    defaults: dict[str, float] = {}
+    if isinstance(lr := arguments.get("lr"), int | float) and lr > 0:
+        ranges["lr"], defaults["lr"] = Range(low=lr / WIDTH, high=lr * WIDTH), float(lr)
+    for setting, each in (("weight_decay", DECAY), ("momentum", MOMENTUM)):
+        own = arguments.get(setting)
+        if isinstance(own, int | float) and (own > 0 or setting == "weight_decay"):
+            ranges[setting], defaults[setting] = each, float(own)
+    return ranges, defaults

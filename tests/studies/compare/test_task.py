@@ -1,0 +1,323 @@
+"""`muonlab compare` on a task of a user's own: what it trains, what it decides, and what a task may get wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import muonlab
+from muonlab.cli import main
+from muonlab.jobs import store
+from muonlab.studies.compare import analyse
+from muonlab.studies.compare.analysis import find
+from muonlab.studies.compare.ask import ask
+from muonlab.studies.compare.jobs import FINALISTS, FRESH, FRESH_FROM, by_point, outline, steps
+from muonlab.studies.compare.switch import Switch
+from muonlab.studies.compare.work.job import check, run
+from muonlab.study.search import SEARCH_FROM
+from muonlab.study.settings import UsageError
+
+OWN = """
+import torch
+from torch import nn
+
+X = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+Y = X.sum(1).gt(0).long()
+PARTS = (X[:48], Y[:48]), (X[48:], Y[48:])
+
+def net(): return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+def task(seed): return net(), *PARTS, nn.functional.cross_entropy, PARTS[1]
+def regression(seed):
+    parts = {"train": (X, X[:, :1]), "validation": (X, X[:, :1])}
+    return {"model": nn.Linear(4, 1), **parts, "loss": nn.functional.mse_loss}
+def normed(seed):
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*PARTS[0]), 16, shuffle=True)
+    return model, loader, PARTS[1], nn.functional.cross_entropy
+
+class Drops(torch.utils.data.Dataset):
+    def __len__(self): return 40
+    def __getitem__(self, row): return X[row] * torch.rand(()), Y[row]
+def augmented(seed): return net(), Drops(), PARTS[1], nn.functional.cross_entropy
+
+def three(seed): return net(), *PARTS
+def no_net(seed): return 3, *PARTS, nn.functional.cross_entropy
+def no_seed(): return task(0)
+def empty(seed): return net(), (X[:0], Y[:0]), PARTS[1], nn.functional.cross_entropy
+def fails(seed): raise OSError("no disk")
+def nan(seed): return net(), (X * float("nan"), Y), PARTS[1], nn.functional.cross_entropy
+def detached(seed): return net(), *PARTS, lambda out, y: nn.functional.cross_entropy(out, y).detach()
+def vector(seed): return net(), *PARTS, lambda out, y: out
+def labels(seed): return net(), (X, Y + 5), PARTS[1], nn.functional.cross_entropy
+def dicts(seed): return net(), [{"x": X, "y": Y}], PARTS[1], nn.functional.cross_entropy
+def numbers(seed): return net(), 5, PARTS[1], nn.functional.cross_entropy
+def wide(seed): return nn.Linear(9, 2), *PARTS, nn.functional.cross_entropy
+def unseeded(seed):
+    import numpy as np
+    model = net()
+    with torch.no_grad():
+        model[0].bias.add_(float(np.random.default_rng().normal()))
+    return model, *PARTS, nn.functional.cross_entropy
+"""
+TINY = ["trials=4", "seeds=3", "steps=6", "evaluations=2"]
+
+
+@pytest.fixture(autouse=True)
+def own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OWN)
+
+
+def asked_of(*words):
+    return ask(
+        [*words, *(word for word in TINY if word.partition("=")[0] not in {w.partition("=")[0] for w in words})]
+    )[1]
+
+
+def done(asked, folder=Path("jobs")):
+    """Do all jobs in this process, and return their results."""
+    found = {}
+    while todo := [step.job for step in steps(asked, found) if step.job.id not in found]:
+        for job in todo:
+            found[job.id] = run(config=job.config, folder=str(folder / job.id))
+    return found
+
+
+def of_role(asked, found, role, arm="adamw"):
+    (step,) = [step for step in steps(asked, found) if (step.role, step.arm) == (role, arm)]
+    return found[step.job.id]
+
+
+@pytest.mark.parametrize("task", ["task", "regression", "normed", "augmented"])
+def test_a_task_is_tuned_and_its_winner_runs_with_seeds_of_its_own(task):
+    asked = asked_of(f"own.py:{task}", "optimizers=adamw")
+    found = done(asked)
+    search, again, final = (of_role(asked, found, role) for role in ("search", "again", "final"))
+    assert [member["seed"] for member in search["members"]] == [SEARCH_FROM] * 4
+    assert [member["seed"] for member in again["members"]] == list(range(FRESH_FROM, FRESH_FROM + FRESH)) * FINALISTS
+    assert [member["seed"] for member in final["members"]] == [0, 1, 2]
+    losses = np.mean(by_point(search), axis=1)
+    assert again["points"] == [search["points"][trial] for trial in np.argsort(losses)[:FINALISTS]]
+    assert final["points"] == [again["points"][np.mean(by_point(again), axis=1).argmin()]]
+    assert (search["why_sequential"] is None) == (task != "normed")
+    assert len(outline(asked)) == len(found)
+
+
+def plain_loop(point, seed):
+    """The training that a user would write, with what `muonlab compare` draws for a seed."""
+    from muonlab.studies.compare.work.task import TaskMaterial
+    from muonlab.study import dotted
+
+    material = TaskMaterial(dotted.find("task", "own.py:task"), 32)
+    model = material.build(seed)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=point["lr"], betas=(point["beta1"], point["beta2"]), weight_decay=point["weight_decay"]
+    )
+    batches = (batch for epoch in range(99) for batch in material.batches(seed, "train", epoch))
+    for _ in range(6):
+        inputs, targets = next(batches)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    inputs, targets = next(material.batches(seed, "validation"))
+    return nn.functional.cross_entropy(model(inputs), targets).item()
+
+
+def test_every_member_of_the_search_is_the_run_that_a_plain_loop_gives():
+    asked = asked_of("own.py:task", "optimizers=adamw", "schedule=constant", "warmup=0")
+    search = of_role(asked, done(asked), "search")
+    for member in search["members"]:
+        expected = plain_loop(search["points"][member["point"]], member["seed"])
+        assert member["validation_loss"][-1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes(capsys):
+    words = ["compare", "own.py:task", *TINY, "workers=1", "out=first"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "Muon against AdamW" in said or "Muon ends" in said or "Muon and AdamW" in said
+    assert "torch.optim.AdamW(model.parameters()" in said or "MuonAdamW(model" in said
+    command = "muonlab compare own.py:task trials=4 seeds=3 steps=6 evaluations=2"
+    assert store.read(Path("first")).newest.command("compare") == command
+    alone = done(ask(words[1:])[1], Path("alone"))
+    for name in alone:
+        assert Path("alone", name, "result.json").read_bytes() == Path("first", name, "result.json").read_bytes()
+    found = analyse(Path("first"))
+    assert [section.title for section in found.sections][:3] == ["Answer", "Learning curves", "Tuning"]
+
+    # -- the same from Python, under other labels: every job is done ------------------------------------------------
+    optimizers = {"AdamW": torch.optim.AdamW, "Muon": muonlab.MuonAdamW}
+    again = muonlab.compare("own.py:task", optimizers, trials=4, seeds=3, steps=6, evaluations=2, out="first")
+    assert "finished" not in capsys.readouterr().err
+    assert again.verdict.answer == found.verdict.answer
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    for label, made in (("AdamW", torch.optim.AdamW), ("Muon", muonlab.MuonAdamW)):
+        optimizer = eval(again.best[label], {"torch": torch, "muonlab": muonlab, "model": model})
+        assert isinstance(optimizer, made)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("three", "returned 3 values; expected"),
+        ("no_net", "returned a int as model; expected a torch.nn.Module"),
+        ("no_seed", r"takes no seed; expected a function task\(seed\)"),
+        ("empty", "train is empty; expected at least one example"),
+        ("fails", "raised OSError: no disk for seed 0; expected"),
+        ("nan", "the loss of the first batch is nan; check the data for NaN"),
+        ("detached", "the loss has no gradient"),
+        ("vector", r"the loss returned \(32, 2\); expected a scalar or one number per example, \(32,\)"),
+        ("labels", r"the loss raised IndexError: Target \d is out of bounds"),
+        ("dicts", r"train yields a dict; expected batches \(inputs, targets\), both tensors"),
+        ("numbers", "returned a int as train; expected a loader, a dataset"),
+        ("wide", r"the model does not read inputs \(32, 4\): RuntimeError"),
+        ("unseeded", "two calls with seed 0 return models with other weights"),
+    ],
+)
+def test_what_a_task_may_get_wrong_is_named_before_anything_runs(task, message):
+    asked = asked_of(f"own.py:{task}")
+    with pytest.raises(ValueError, match=message):
+        check(trained=asked.trained.model_dump(mode="json"), optimizers={})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing to train; give a task"),
+        (["own.py:missing"], "there is no 'missing' in own.py"),
+        (["own.py:task", "own.py:normed"], "2 tasks are given; expected one"),
+        (["own.py:task", "trials=1"], "trials=1 is not valid; expected one whole number from 2"),
+        (["own.py:task", "seeds=0"], "seeds=0 is not valid"),
+        (["own.py:task", "steps=5", "budget=6"], "steps and budget are one setting"),
+        (["own.py:task", "adamw.lr=1e-2..1e-4"], "adamw.lr=1e-2..1e-4 is not valid; expected a range that rises"),
+        (["own.py:task", "adamw.lr=a..b"], "adamw.lr=a..b is not valid; expected two numbers above 0"),
+        (["own.py:task", "adamw.lr=1e-3,1e-2"], "expected one range, adamw.lr=LOW..HIGH, or one value"),
+        (["own.py:task", "muon.lrr=1"], "unknown setting 'muon.lrr'; did you mean 'muon.lr'"),
+        (["own.py:task", "baseline=lion"], "baseline=lion is none of the optimizers; expected one of adamw, muon"),
+        (["own.py:task", "optimizers=adamw,b=adamw"], "adamw and b are one optimizer with the same settings"),
+        (["own.py:task", "net=own.py:net"], "task= returns net, data and loss; leave out net"),
+    ],
+)
+def test_words_that_cannot_be_say_what_to_do(words, message):
+    with pytest.raises(UsageError, match=message):
+        ask(words)
+
+
+def test_ranges_and_held_settings_of_the_words():
+    asked = asked_of("own.py:task", "adamw.lr=1e-4..1e-2", "adamw.weight_decay=0.1", "muon.lr=0.02", "trials=5")
+    own = asked.searches["adamw"]
+    assert list(own.ranges) == ["lr", "beta1"]
+    assert all(1e-4 <= point["lr"] <= 1e-2 and "weight_decay" not in point for point in own.points)
+    assert asked.optimizers["adamw"].weight_decay == 0.1
+    assert {point["lr"] for point in asked.searches["muon"].points} == {0.02}
+    assert own.points[0]["lr"] == 1e-3
+
+
+# -- what is decided ---------------------------------------------------------------------------------
+
+
+def invented(asked, loss):
+    """Results of all jobs without any training: loss(label, point, seed) at the end, None where it diverged."""
+    found = {}
+    while todo := [step for step in steps(asked, found) if step.job.id not in found]:
+        for step in todo:
+            members = []
+            for k, point in enumerate(step.config.points):
+                for seed in step.config.seeds:
+                    last = loss(step.arm, point, seed)
+                    curve = [2.0, 1.0 if last is None else (1 + last) / 2, last]
+                    members.append(
+                        {
+                            "point": k,
+                            "seed": seed,
+                            "diverged_at": 6 if last is None else None,
+                            **dict.fromkeys(("validation_loss", "train_loss"), curve),
+                            **dict.fromkeys(("validation_accuracy", "train_accuracy"), [None] * 3),
+                            "test_loss": None,
+                            "test_accuracy": None,
+                        }
+                    )
+            found[step.job.id] = {
+                "chance": None,
+                "num_parameters": 9,
+                "why_sequential": None,
+                "steps": [0, 3, 6],
+                "points": list(step.config.points),
+                "members": members,
+            }
+    return found
+
+
+def judged(asked, loss):
+    store.create(Path("out"), "compare", asked.preset, asked.settings, asked.model_dump(mode="json"))
+    for name, result in invented(asked, loss).items():
+        Path("out", name).mkdir()
+        Path("out", name, "config.json").write_text("{}")
+        Path("out", name, "result.json").write_text(json.dumps(result))
+    return analyse(Path("out")).verdict
+
+
+def noise(seed, scale):
+    return scale * np.random.default_rng(seed).normal()
+
+
+@pytest.mark.parametrize(
+    ("loss", "answer", "words"),
+    [
+        (lambda arm, point, seed: (0.5 if arm == "muon" else 0.9) + noise(seed, 0.01), "yes", "Muon ends below AdamW"),
+        (lambda arm, point, seed: (0.9 if arm == "muon" else 0.5) + noise(seed, 0.01), "no", "Muon ends above AdamW"),
+        (
+            lambda arm, point, seed: 0.5 + noise([seed, arm == "muon"], 1e-4),
+            "no",
+            "Muon and AdamW differ by less than 1 %",
+        ),
+        (
+            lambda arm, point, seed: 0.5 + noise([seed, arm == "muon"], 0.2),
+            "inconclusive",
+            "because the interval contains 0 and differences that would matter",
+        ),
+        (
+            lambda arm, point, seed: None if arm == "muon" and seed < 3 else 0.5,
+            "inconclusive",
+            "because 3 of 8 Muon runs diverged",
+        ),
+        (
+            lambda arm, point, seed: None if arm == "muon" and seed < 8 else 0.5,
+            "no",
+            "Muon diverges more often than AdamW: 8 of 8 against 0 of 8 final runs",
+        ),
+    ],
+)
+def test_the_verdict_is_right_where_the_answer_is_known(loss, answer, words):
+    verdict = judged(asked_of("own.py:task", "trials=8", "seeds=8"), loss)
+    assert verdict.answer == answer
+    assert words in verdict.sentence
+
+
+def test_two_copies_of_one_optimizer_are_told_apart_in_few_of_many_studies():
+    """Of 60 studies of two equal arms at most 8 call a winner: 5 % and three standard errors."""
+    asked = asked_of("own.py:task", "trials=8", "seeds=5")
+    called = 0
+    for study in range(60):
+
+        def loss(arm, point, seed, study=study):
+            own = np.random.default_rng([study, arm == "muon", int(1e6 * point["lr"]), seed])
+            return 0.5 + 0.1 * (np.log10(point["lr"]) + 2) ** 2 + 0.02 * own.normal()
+
+        found = invented(asked, loss)
+        all_found = find(asked, steps(asked, found), found)
+        (candidate,) = Switch(all_found, all_found.arm("adamw")).candidates
+        called += candidate.outcome in ("better", "worse")
+    assert called <= 8
+
+
+def test_what_would_settle_an_inconclusive_comparison_is_said():
+    wide = judged(
+        asked_of("own.py:task", "trials=8", "seeds=4"), lambda arm, point, seed: 0.5 + noise([seed, arm == "muon"], 0.2)
+    )
+    assert any("seeds would settle it (seeds=" in words or "try more trials" in words for words in wide.more)
