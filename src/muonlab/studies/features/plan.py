@@ -194,7 +194,7 @@ def _own_net(chosen: Chosen, name: str) -> OwnNet:
     for key in given:
         if not dotted.takes(call.load("net"), key.removeprefix("net.")):
             raise UsageError(f"{key} has no effect: net={name} does not take it; leave it out")
-    return OwnNet(call=call, arguments={key[4:]: optimizers.value(chosen.given[key]) for key in given})
+    return OwnNet(call=call, arguments={key[4:]: optimizers.value(key, chosen.one(key)) for key in given})
 
 
 def _images(chosen: Chosen) -> list[ImageData]:
