@@ -23,7 +23,7 @@ from muonlab.report.findings import (
     as_text,
 )
 from muonlab.stats.effects import Effect
-from muonlab.stats.multiplicity import holm
+from muonlab.stats.p_values import holm
 from muonlab.stats.results import Estimate
 from muonlab.stats.tuned import Tuned, tuned_difference, variances
 from muonlab.study.controls import failed
