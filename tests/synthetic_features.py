@@ -50,24 +50,33 @@ def study(**settings: Any) -> FeatureStudy:
     return plan("tiny", {**DEFAULT, **settings})
 
 
+Chosen = Callable[[Step], bool]
+
+
+def results(
+    asked: FeatureStudy, planted: Planted | None = None, *, lost: Chosen = lambda step: False, known: Any = None
+) -> dict[str, dict[str, Any]]:
+    """Return id -> result of all jobs but those that are lost, on top of the results that are known."""
+    done: dict[str, dict[str, Any]] = dict(known or {})
+    while todo := [step for step in steps(asked, done) if step.job.id not in done and not lost(step)]:
+        done |= {step.job.id: result(step, planted or Planted()) for step in todo}
+    return done
+
+
 def found(
     asked: FeatureStudy | None = None,
     planted: Planted | None = None,
     *,
-    undone: Callable[[Step], bool] = lambda step: False,
-    failed: Callable[[Step], bool] = lambda step: False,
+    undone: Chosen = lambda step: False,
+    failed: Chosen = lambda step: False,
+    known: Any = None,
 ) -> FeaturesFound:
     """Return a study with the results of all of its jobs but those that are undone or failed, and what follows them."""
     asked = asked or study()
-    results: dict[str, dict[str, Any]] = {}
-    while todo := [
-        step for step in steps(asked, results) if step.job.id not in results and not undone(step) and not failed(step)
-    ]:
-        for step in todo:
-            results[step.job.id] = result(step, results, planted or Planted())
-    known = steps(asked, results)
-    records = [record(step, results.get(step.job.id), is_failed=failed(step)) for step in known]
-    return find(gather(asked, known, results), records, len(known))
+    done = results(asked, planted, lost=lambda step: undone(step) or failed(step), known=known)
+    every = steps(asked, done)
+    records = [record(step, done.get(step.job.id), is_failed=failed(step)) for step in every]
+    return find(gather(asked, every, done), records, len(every))
 
 
 def record(step: Step, found: dict[str, Any] | None, *, is_failed: bool) -> JobRecord:
@@ -97,7 +106,7 @@ def noise(planted: Planted, seed: int, optimizer: str) -> float:
     return planted.noise * order[seed % 4]
 
 
-def result(step: Step, results: dict[str, dict[str, Any]], planted: Planted) -> dict[str, Any]:
+def result(step: Step, planted: Planted) -> dict[str, Any]:
     """Return what result.json of a job holds."""
     if isinstance(step.config, Pretrain):
         return pretrained(step, step.config, planted)

@@ -22,21 +22,8 @@ from muonlab.studies.features.work import job, material
 from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
 
 WORDS = (
-    "the",
-    "a",
-    "old",
-    "new",
-    "red",
-    "tall",
-    "cat",
-    "dog",
-    "bird",
-    "house",
-    "river",
-    "sees",
-    "likes",
-    "and",
-    "then",
+    *("the", "a", "old", "new", "red", "tall", "cat", "dog", "bird"),
+    *("house", "river", "sees", "likes", "and", "then"),
 )
 FEW = Measuring(examples=60, probe_train=150, probe_validation=60, path_examples=30)
 

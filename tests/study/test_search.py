@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muonlab.study.search import Policy, Search, Searched, as_good, best, beyond, edge, run
+from muonlab.study.search import (
+    Policy,
+    Search,
+    Searched,
+    as_good,
+    best,
+    beyond,
+    edge,
+    last_losses,
+    mean_scores,
+    run,
+)
 
 PLAIN, CAREFUL = Policy(), Policy(num_beyond=2, clear=0.01, same=1e-3)
 DIVERGED = {0.1: (0, math.inf), 0.3: (0, math.inf)}
@@ -109,3 +120,15 @@ def test_a_search_in_the_report():
     nothing = Searched(DIVERGED, {}, PLAIN)
     assert (nothing.best, nothing.loss, nothing.edge) == (None, None, None)
     assert Searched(of(0.5, 0.4), {}, PLAIN).lost == "none"
+
+
+def test_the_last_loss_of_each_run_or_its_best():
+    members = [
+        {"rate": 0.1, "validation_loss": [3.0, 1.0, 2.0], "diverged_at": None},
+        {"rate": 0.1, "validation_loss": [3.0, 2.0, 4.0], "diverged_at": None},
+        {"rate": 0.3, "validation_loss": [3.0, 0.5, None], "diverged_at": 9},
+    ]
+    last, smallest = (last_losses([{"members": members}], best=each) for each in (False, True))
+    assert (last, smallest) == ({0.1: [2.0, 4.0], 0.3: [None]}, {0.1: [1.0, 2.0], 0.3: [0.5]})
+    assert last_losses([{"members": [{"rate": 0.1, "validation_loss": [None]}]}], best=True) == {0.1: [None]}
+    assert mean_scores(last) == {0.1: (0, 3.0), 0.3: (0, math.inf)}

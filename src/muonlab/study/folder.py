@@ -31,7 +31,7 @@ def jobs_of(steps: Steps, asked: Any, results: Results) -> list[Job]:
 
 
 def read(
-    model: type[Asked], steps: Steps, folder: Path, current: int
+    model: type[Asked], steps: Steps, folder: Path, current: int, request: int = -1
 ) -> tuple[Asked, list[Step], Results, list[JobRecord]]:
     """Return what was asked, the jobs known by now, results by id, and the records of those jobs.
 
@@ -42,12 +42,13 @@ def read(
         steps: of the study.
         folder: the study's.
         current: results version of the jobs that a run would compute now.
+        request: which of the requests in the folder, by its place; the newest by default.
 
     Raises:
         StudyError: there is no such study in the folder.
     """
-    file = store.read(folder)
-    asked = model.model_validate({**file.config, "preset": file.preset, "settings": file.settings})
+    own = store.read(folder).requests[request]
+    asked = model.model_validate({**own.config, "preset": own.preset, "settings": own.settings})
     records, results = store.records(folder), store.Results(folder)
     known = steps(asked, results, results_version(records, current))
     ids = {step.job.id for step in known}  # a folder may hold other jobs, of earlier requests

@@ -5,10 +5,10 @@ seeds of its own, so that a rate is not judged by the runs that chose it.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -122,6 +122,29 @@ def run(
             break
         steps.append(make(rates, extension + 1))
     return steps, scores
+
+
+# -- results of a search: runs of several rates, with a validation loss at every evaluation ----------
+
+
+def last_losses(results: Iterable[Mapping[str, Any]], *, best: bool = False) -> dict[float, list[float | None]]:
+    """Return rate -> the last validation loss of each of its runs, or the best; None where a run diverged."""
+    losses: dict[float, list[float | None]] = {}
+    for member in (member for result in results for member in result["members"]):
+        seen = member["validation_loss"]
+        finite = [loss for loss in seen if loss is not None]
+        is_whole = len(finite) == len(seen) and member.get("diverged_at") is None
+        last = (min(finite) if best else finite[-1]) if finite and (is_whole or best) else None
+        losses.setdefault(member["rate"], []).append(last)
+    return losses
+
+
+def mean_scores(losses: Mapping[float, Sequence[float | None]]) -> dict[float, Score]:
+    """Return rate -> the mean loss of its runs; infinite where one diverged."""
+    finite = {rate: [loss for loss in own if loss is not None] for rate, own in losses.items()}
+    return {
+        rate: (0, sum(own) / len(own) if len(own) == len(losses[rate]) else math.inf) for rate, own in finite.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -298,8 +298,8 @@ class Chosen:
             if not used.get(owner, True):
                 asked = [
                     f"{name}={','.join(self.merged[name])}"
-                    for name in ("families", "optimizers")
-                    if name in self.merged
+                    for name in ("families", "net", "optimizers")
+                    if self.merged.get(name)
                 ]
                 raise UsageError(f"{key} has no effect: the study has {' and '.join(asked)}; leave it out")
 

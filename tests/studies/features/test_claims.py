@@ -1,5 +1,6 @@
-"""The quantities of the four claims, and the controls; the judge's own rules are tested in tests/study."""
+"""From results to numbers, claims, controls and the verdict; the judge's own rules are tested in tests/study."""
 
+import math
 from statistics import fmean
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from scipy import stats
 
 import synthetic_features as synthetic
-from muonlab.studies.features.claims import BEYOND_CLEAN, CLAIMS, EQUAL, MATCHED, fine_tuned, of_probes, untrained
+from muonlab.studies.features.claims import BEYOND_CLEAN, CLAIMS, fine_tuned, of_probes, untrained
+from muonlab.studies.features.readings import EQUAL, MATCHED
+from muonlab.studies.features.verdict import cautions, judge_all, verdict
 from muonlab.study.compare import compare
 from muonlab.study.controls import ERROR, failed
 from muonlab.study.judge import judge
@@ -15,26 +18,117 @@ from muonlab.study.judge import judge
 CLAIM = {claim.letter: claim for claim in CLAIMS}
 QUANTITY = {"a": ("corrupted",), "b": ("margin",), "c": ("probe", "tuned"), "d": ("rank",)}
 RANKS = dict.fromkeys(("effective_rank", "effective_rank_sigma", "stable_rank", "participation_ratio"), 1.0)
+CNN = synthetic.study(families=["cnn"])
 
 
-def on(letter, size):
-    return synthetic.Planted(shift=lambda what, net, name: size * (what in QUANTITY[letter] and name == "muon"))
+def on(*quantities, size=0.1, **others):
+    """An effect of Muon on some quantities."""
+    return synthetic.Planted(shift=lambda what, net, name: size * (what in quantities and name == "muon"), **others)
+
+
+def loss_of(muon, adamw):
+    own = {"muon": muon, "adamw": adamw}
+    return synthetic.Planted(loss=lambda optimizer, rate, seed, part: own[optimizer](part, seed))
+
+
+def falls(part, seed):
+    return 2 - part
+
+
+def first(*args, **kwargs):
+    """Return the results of the first family."""
+    return next(iter(synthetic.found(*args, **kwargs).runs.families.values()))
+
+
+# -- what results hold -----------------------------------------------------------------------------
+
+
+def test_numbers_of_a_model(found):
+    cnn = found.runs.families["cnn on digits"]
+    assert [len(cnn.of(name, state)) for name, state in (("muon", "final"), ("adamw", "untrained"))] == [4, 4]
+    model = cnn.of("muon", "final")[0]
+    assert model.corrupted_accuracy == pytest.approx(np.mean(list(model.accuracy.values())))
+    assert model.margin("by_norm") == pytest.approx(np.mean([0.985, 1.985]))
+    assert model.margin("by_norm", layers=[1]) == pytest.approx(1.985)
+    assert model.margin("raw", "corrupted") == pytest.approx(2.5 * np.mean([0.985, 1.985]))
+    assert model.rank() == pytest.approx(np.mean([3.985, 4.985]))
+    assert model.rank("stable_rank", "centred") == pytest.approx(np.mean([3.985, 4.985]) / 2 + 0.5)
+
+
+def test_a_search_knows_its_edge_and_what_diverged():
+    def loss(optimizer, rate, seed, part):
+        return None if optimizer == "muon" and rate > 0.005 and part > 0.5 else 2 - part
+
+    searches = first(planted=synthetic.Planted(loss=loss)).searches
+    muon, adamw = searches["muon"], searches["adamw"]
+    assert (muon.best, muon.edge, muon.scores[0.01], muon.losses[0.01]) == (0.003, "low", (0, math.inf), [None])
+    assert (adamw.best, adamw.edge, adamw.num_runs) == (0.003, "low", 2)  # of equals the smaller
+
+
+def test_a_run_that_diverged_is_in_no_measure_and_on_no_path():
+    cnn = first(planted=loss_of(falls, lambda part, seed: None if seed == 1 and part > 0.5 else 2 - part))
+    assert {model.seed for model in cnn.of("adamw", "final")} == {0, 2, 3}
+    assert {row["seed"] for row in cnn.path["adamw"]} == {0, 2, 3}
+    assert cnn.effective_robustness("adamw").keys() == {0, 2, 3}
+
+
+def test_effective_robustness_is_the_height_above_the_rivals_line():
+    found = synthetic.found(planted=on("path", size=0.05))
+    cnn = found.runs.families["cnn on digits"]
+    rows = [row for row in cnn.path["adamw"] if row["step"] > 0]
+    clean, corrupted = (np.array([row[key] for row in rows]) for key in ("clean", "corrupted"))
+    slope, intercept = np.polyfit(np.log(clean / (1 - clean)), np.log(corrupted / (1 - corrupted)), 1)
+    assert cnn.fit == pytest.approx((slope, intercept))
+    last = next(row for row in cnn.path["muon"] if row["seed"] == 2 and row["step"] == 12)
+    expected = slope * math.log(last["clean"] / (1 - last["clean"])) + intercept
+    own = cnn.effective_robustness("muon")[2]
+    assert own == pytest.approx(math.log(last["corrupted"] / (1 - last["corrupted"])) - expected)
+    assert {pair.case.name: pair.side for pair in compare(found, (BEYOND_CLEAN,))} == {
+        "cnn on digits": "higher",
+        "gpt on sources": "higher",
+    }
+
+
+def test_ways_of_transfer(found):
+    cnn = found.runs.families["cnn on digits"]
+    assert len(cnn.transfers) == 2 + 3 * 2  # two probes, three kinds of weights by two optimizers
+    assert cnn.probed["muon", "final"].keys() == {0, 1, 2, 3}
+    way = cnn.transfers["classes", "muon", "adamw"]
+    assert way.accuracies == pytest.approx({0: 0.485, 1: 0.495, 2: 0.505, 3: 0.515})
+    assert (way.rate, way.num_last, way.chance) == (0.01, 1, 0.25)
+    assert (way.search.edge, way.search.scores[0.01]) == ("high", (0, 1.0))  # the best evaluation counts, not the last
+    assert ("language", "muon", "adamw") not in cnn.transfers
+
+
+def test_results_of_blocks_of_seeds_are_one(found):
+    few = synthetic.results(synthetic.study(seeds=3), on("corrupted"))
+    blocks = synthetic.found(planted=on("corrupted"), known=few)
+    assert len({record.id for record in blocks.records}) > len({record.id for record in found.records})
+    for name, whole in found.runs.families.items():
+        own = blocks.runs.families[name]
+        assert own.finals["muon"]["members"] == whole.finals["muon"]["members"]
+        for state in ("final", "untrained", "matched to adamw"):
+            assert own.of("muon", state) == whole.of("muon", state)
+        assert own.effective_robustness("muon") == pytest.approx(whole.effective_robustness("muon"))
+        assert own.probed == whole.probed
+        assert {way: each.accuracies for way, each in own.transfers.items()} == {
+            way: each.accuracies for way, each in whole.transfers.items()
+        }
+    assert blocks.controls == found.controls
+    assert verdict(blocks, judge_all(blocks)).sentence == verdict(found, judge_all(found)).sentence
+
+
+# -- claims ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("letter", "abcd")
 @pytest.mark.parametrize(("size", "answer"), [(0.1, "yes"), (-0.1, "no")])
 def test_a_planted_effect_is_found_and_no_other_claim(letter, size, answer):
-    found = synthetic.found(planted=on(letter, size))
+    found = synthetic.found(planted=on(*QUANTITY[letter], size=size))
     answers = {claim.letter: judge(found, claim, EQUAL).answer for claim in CLAIMS}
     assert answers == {**dict.fromkeys("abcd", "inconclusive"), letter: answer}
     at_loss = judge(found, CLAIM[letter], MATCHED)
     assert (at_loss.answer, at_loss.num_asked) == (answer, 2)  # of transfer at matched loss only the probe
-
-
-def test_a_family_that_is_not_measured_counts_as_undecided():
-    found = synthetic.found(planted=on("a", 0.1), undone=lambda step: step.case.family.net.kind == "gpt")
-    judged = judge(found, CLAIM["a"], EQUAL)
-    assert (len(judged.comparisons), judged.num_asked, judged.answer) == (1, 2, "inconclusive")
 
 
 def test_a_comparison_is_of_the_means_over_seeds(found):
@@ -48,7 +142,7 @@ def test_a_comparison_is_of_the_means_over_seeds(found):
 def test_fine_tuning_is_the_mean_over_ways_of_every_seed_once_all_are_done(found):
     gpt = found.runs.families["gpt on sources"]
     for task in ("classes", "language"):
-        ways = [gpt.transferred(task, "muon", by) for by in ("muon", "adamw")]
+        ways = [gpt.transfers[task, "muon", by] for by in ("muon", "adamw")]
         assert fine_tuned(gpt, task, "muon") == pytest.approx(
             [np.mean([way.accuracies[seed] for way in ways]) for seed in range(4)]
         )
@@ -56,25 +150,30 @@ def test_fine_tuning_is_the_mean_over_ways_of_every_seed_once_all_are_done(found
     assert {pair.quantity.key for pair in compare(part, CLAIM["c"].quantities, EQUAL)} == {"linear"}
 
 
-def test_layers_whose_probes_find_nothing_in_either_do_not_enter_margins(monkeypatch):
+@pytest.fixture
+def blind(monkeypatch):
+    """Probes of the first layer find nothing, whatever their margins are."""
     layer = synthetic.layer
 
-    def blind(tap, margin, rank):
+    def made(tap, margin, rank):
         found = layer(tap, margin, rank)
         if tap.endswith("0"):
             found["margins"]["clean"]["below_zero"] = 0.85
             found["margins"]["clean"]["by_norm"]["median"] = 1e6
         return found
 
-    monkeypatch.setattr(synthetic, "layer", blind)
-    (pair,) = judge(synthetic.found(synthetic.study(families=["cnn"])), CLAIM["b"], EQUAL).comparisons
+    monkeypatch.setattr(synthetic, "layer", made)
+
+
+@pytest.mark.usefixtures("blind")
+def test_layers_whose_probes_find_nothing_do_not_enter_margins_and_are_named():
+    found = synthetic.found(CNN)
+    (pair,) = judge(found, CLAIM["b"], EQUAL).comparisons
     assert max(pair.means) < 100
-
-
-def test_effective_robustness_is_compared_too():
-    planted = synthetic.Planted(shift=lambda what, net, name: 0.1 * (what == "path" and name == "muon"))
-    pairs = compare(synthetic.found(planted=planted), (BEYOND_CLEAN,))
-    assert {pair.case.name: pair.side for pair in pairs} == {"cnn on digits": "higher", "gpt on sources": "higher"}
+    assert (
+        "Probes are no better than chance, so these layers are left out of (b): Muon on cnn on digits (1 of 2 layers); "
+        "AdamW on cnn on digits (1 of 2 layers)."
+    ) in cautions(found, judge_all(found))
 
 
 # -- controls --------------------------------------------------------------------------------------
@@ -89,7 +188,7 @@ def test_effective_robustness_is_compared_too():
     ],
 )
 def test_each_control_can_fail_and_leaves_no_answer(planted, words):
-    found = synthetic.found(synthetic.study(families=["cnn"]), synthetic.Planted(shift=on("a", 0.1).shift, **planted))
+    found = synthetic.found(CNN, on("corrupted", **planted))
     (control,) = failed(found.controls)
     assert control.in_words.startswith(words)
     assert judge(found, CLAIM["a"], EQUAL).answer == "inconclusive"
@@ -121,3 +220,107 @@ def test_controls_of_probes_are_those_that_were_made():
     line = {"raw": RANKS, "centred": {**RANKS, "stable_rank": 1.5}, "num_examples": 40}
     (control,) = of_probes("net", {"rank_one": line, "shuffled_labels": None}, 0.1)
     assert (control.name, control.value, control.state) == ("rank one", 1.5, "failed")
+
+
+# -- the verdict -----------------------------------------------------------------------------------
+
+
+def verdict_of(asked=None, planted=None, **others):
+    found = synthetic.found(asked, planted, **others)
+    return verdict(found, judge_all(found))
+
+
+@pytest.mark.parametrize(("size", "answer", "label"), [(0.1, "yes", "Yes"), (-0.1, "no", "No: the opposite")])
+def test_all_claims_one_way(size, answer, label):
+    said = verdict_of(planted=on("corrupted", "margin", "rank", "probe", "tuned", size=size))
+    assert (said.answer, said.label) == (answer, label)
+    assert said.sentence.startswith("Muon against AdamW, at equal budget")
+
+
+def test_claim_by_claim():
+    said = verdict_of(planted=on("corrupted"))
+    assert (said.answer, said.label) == ("mixed", "Claim by claim")
+    assert "(a) robustness: yes (at matched loss: yes); (b) margins: inconclusive (at" in said.sentence
+    assert said.more[0].startswith("(a) Robustness, “accuracy on corrupted inputs is higher”: yes. Muon minus AdamW: ")
+    assert "cnn on digits 0.100 [0.078, 0.122], gpt on sources 0.100 [0.078, 0.122] (n = 4 + 4)." in said.more[0]
+    assert said.more[0].endswith("At matched clean validation loss: yes (2 higher, 0 lower, 0 undecided of 2).")
+    assert "because none of 2 comparisons is decided (p > 0.05" in said.more[1]
+
+
+def test_what_cannot_be_compared_is_counted():
+    said = verdict_of(planted=on("corrupted"), undone=lambda step: step.case.family.net.kind == "gpt")
+    assert "because only 1 of 2 comparisons are decided" in said.more[0]
+    assert said.more[0].endswith("inconclusive (1 higher, 0 lower, 0 undecided, 1 not measured of 2).")
+
+
+def test_a_study_just_begun():
+    said = verdict_of(undone=lambda step: True)
+    assert said.answer == "inconclusive"
+    assert said.cautions == ("10 of 10 jobs known so far are not done, 0 of them failed: numbers may change.",)
+    assert ("nets and data", "none yet") in said.scope
+
+
+@pytest.mark.parametrize(
+    ("planted", "others", "words"),
+    [
+        (loss_of(falls, falls), {}, "Muon on cnn on digits (low, 0.003)"),
+        (
+            loss_of(falls, lambda part, seed: None if seed == 1 and part > 0.5 else 2 - part),
+            {},
+            "Diverged, and left out of every measure: 1 of 4 AdamW runs of cnn on digits",
+        ),
+        (
+            synthetic.Planted(shift=lambda what, net, name: -1.0 * (what == "rank")),
+            {},
+            "no merit: cnn on digits",  # nets that were never trained have a higher rank
+        ),
+        (
+            loss_of(lambda part, seed: 0.2 if part > 0.5 else 2 - part, falls),
+            {},
+            "evaluations are steps apart; validation losses met: cnn on digits (Muon 0.200, AdamW 1).",
+        ),
+        (
+            loss_of(falls, lambda part, seed: 3 - part),
+            {},
+            "clean validation losses at the end: cnn on digits (Muon 1, AdamW 2).",
+        ),
+        # Matched: AdamW's last evaluation, Muon's first, where its learning rate is another.
+        (
+            loss_of(falls, lambda part, seed: 3 - part),
+            {},
+            "share of the budget: cnn on digits (Muon 0%, AdamW 100%).",
+        ),
+        # The search has seed 0 alone.
+        (
+            loss_of(falls, lambda part, seed: 2 - part + 0.8 * (seed in (1, 2, 3))),
+            {},
+            "Validation loss: AdamW on cnn on digits (1 in the search, 1.60 after).",
+        ),
+        (
+            None,
+            {"undone": lambda step: step.role == "measure"},
+            "No control is measured yet of cnn on digits: nothing shows that measures can fail.",
+        ),
+    ],
+)
+def test_what_weakens_an_answer_is_said(planted, others, words):
+    assert words in " ".join(verdict_of(CNN, planted, **others).cautions)
+
+
+def test_learning_rates_at_matched_loss_are_alike_where_they_are_constant_or_steps_are():
+    ahead, alike = loss_of(falls, lambda part, seed: 3 - part), loss_of(falls, falls)
+    for asked, planted in ((synthetic.study(schedule="constant", families=["cnn"]), ahead), (CNN, alike)):
+        assert not any("schedule" in each for each in verdict_of(asked, planted).cautions)
+
+
+def test_other_ways_to_count_that_are_reversed(monkeypatch):
+    layer = synthetic.layer
+
+    def turned(tap, margin, rank):
+        found = layer(tap, margin, rank)
+        found["raw"]["stable_rank"] = 10 - rank
+        return found
+
+    monkeypatch.setattr(synthetic, "layer", turned)
+    sentence = "(d) depends on how it is counted: decided comparisons are reversed by stable rank in 2 of 2."
+    assert sentence in verdict_of(planted=on("rank")).cautions

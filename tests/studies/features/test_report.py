@@ -1,17 +1,22 @@
-"""The sections of the features report, and the report of whatever part of a study is done."""
+"""The report of whatever part of a study is done; its sections, and those on measured nets that `inspect` has, too."""
 
 import dataclasses
 import json
+from dataclasses import replace
+from statistics import fmean
 
 import pytest
+from scipy import stats
 
 import synthetic_features as synthetic
+from muonlab.jobs import store
 from muonlab.jobs.files import StudyError
 from muonlab.report.findings import Figure, Picture, Record, Table, Text
 from muonlab.report.page import png, write
-from muonlab.studies.features import sections
+from muonlab.studies.features import layers, robustness, sections
 from muonlab.studies.features.analysis import analyse
-from muonlab.studies.features.tuning import learning_curves, tuning
+from muonlab.studies.features.nets import Measured, is_sighted, with_zeros
+from muonlab.studies.features.sections import learning_curves, tuning
 from muonlab.studies.features.verdict import judge_all
 from muonlab.studies.features.work.pretraining import EVALUATED
 
@@ -26,7 +31,7 @@ def texts(findings):
     return [notice.text for notice in findings.notices]
 
 
-def check(folder):
+def check(folder, is_drawn=False):
     """Analyse a folder; whatever part of a study it holds makes a whole report."""
     findings = analyse(folder)
     json.dumps(dataclasses.asdict(findings), allow_nan=False)
@@ -35,7 +40,8 @@ def check(folder):
     for name, meaning in next(e for e in findings.sections[-1].elements).terms:
         assert meaning, name
         assert "{" not in meaning
-    write(findings, folder)
+    if is_drawn:
+        write(findings, folder)
     return findings
 
 
@@ -43,40 +49,22 @@ def check(folder):
 
 
 def test_a_whole_study(tmp_path):
-    findings = check(synthetic.write(tmp_path))
+    findings = check(synthetic.write(tmp_path), is_drawn=True)
     assert [section.title for section in findings.sections] == [
-        "Claims",
-        "Robustness",
-        "Margins by layer",
-        "Ranks by layer",
-        "Transfer",
-        "Equal budget next to matched loss",
-        "Tuning",
-        "Learning curves",
-        "Controls",
-        "Corruptions",
-        "Data and settings",
-        "What the words mean",
+        *("Claims", "Robustness", "Margins by layer", "Ranks by layer", "Transfer"),
+        *("Equal budget next to matched loss", "Tuning", "Learning curves", "Controls", "Corruptions"),
+        *("Data and settings", "What the words mean"),
     ]
     assert (findings.notices, findings.title) == ((), "features, preset tiny")
     assert [figure.name for figure in elements(findings, Figure)] == [
-        "claim-a",
-        "claim-b",
-        "claim-c-linear-probe",
-        "claim-c-fine-tuning-on-classes",
-        "claim-c-fine-tuning-on-text",
-        "claim-d",
-        "severity",
-        "margins",
-        "ranks",
-        "tuning",
-        "learning",
+        *("claim-a", "claim-b", "claim-c-linear-probe", "claim-c-fine-tuning-on-classes"),
+        *("claim-c-fine-tuning-on-text", "claim-d", "severity", "margins", "ranks", "tuning", "learning"),
     ]
     assert [picture.name for picture in elements(findings, Picture)] == ["sheet-images"]
 
 
 def test_a_study_just_begun(tmp_path):
-    findings = check(synthetic.write(tmp_path, undone=lambda step: True))
+    findings = check(synthetic.write(tmp_path, undone=lambda step: True), is_drawn=True)
     assert texts(findings)[0].startswith("This study is not finished: 0 of the 10 jobs known so far are done")
     assert texts(findings)[1] == (
         "Not measured yet: Muon, AdamW on cnn on digits (final runs of Muon, AdamW first); Muon, AdamW on gpt on "
@@ -87,34 +75,35 @@ def test_a_study_just_begun(tmp_path):
 
 @pytest.mark.parametrize("role", ["final", "transfer search", "measure", "transfer"])
 def test_a_study_stopped_on_the_way(tmp_path, role):
-    assert "not finished" in texts(check(synthetic.write(tmp_path, undone=lambda step: step.role == role)))[0]
+    lost = {"undone": lambda step: step.role == role}
+    assert "not finished" in texts(check(synthetic.write(tmp_path, synthetic.study(**ONE), **lost)))[0]
 
 
 def test_jobs_that_failed_are_named(tmp_path):
-    findings = check(synthetic.write(tmp_path, failed=lambda step: step.role == "transfer"))
+    findings = check(synthetic.write(tmp_path, synthetic.study(**ONE), failed=lambda step: step.role == "transfer"))
     assert "cnn on digits: AdamW weights, fine-tuned on classes by AdamW failed: out of memory." in texts(findings)
 
 
 def test_one_arm_alone(tmp_path):
-    findings = check(synthetic.write(tmp_path, synthetic.study(optimizers=["sgd"], **{"sgd.rates": [0.1, 0.2]})))
+    findings = check(synthetic.write(tmp_path, synthetic.study(optimizers=["sgd"], **ONE)))
     assert findings.question == "Are features trained with SGD more robust and more transferable, and why?"
     assert findings.verdict.answer == "inconclusive"
     assert "severity" in {figure.name for figure in elements(findings, Figure)}
 
 
-@pytest.mark.parametrize(("lost", "name"), [("adamw", "AdamW"), ("muon", "Muon")])
-def test_all_runs_of_an_arm_diverged(tmp_path, lost, name):
+@pytest.mark.parametrize("lost", ["adamw", "muon"])
+def test_all_runs_of_an_arm_diverged_in_the_search_or_one_after(tmp_path, lost):
     def everywhere(optimizer, rate, seed, part):
         return None if optimizer == lost and part > 0.5 else 2 - part
 
-    def in_the_final_runs(
-        optimizer, rate, seed, part
-    ):  # the search has one seed, so it may not see that others diverge
+    def in_one_run(optimizer, rate, seed, part):  # the search has seed 0 alone
         return None if (optimizer, seed) == (lost, 3) and part > 0.5 else 2 - part
 
-    findings = check(synthetic.write(tmp_path / "all", planted=synthetic.Planted(loss=everywhere)))
+    study = synthetic.study(**ONE)
+    findings = check(synthetic.write(tmp_path / "all", study, synthetic.Planted(loss=everywhere)))
+    name = {"adamw": "AdamW", "muon": "Muon"}[lost]
     assert f"{name} on cnn on digits diverged at every learning rate tried." in texts(findings)
-    check(synthetic.write(tmp_path / "one", planted=synthetic.Planted(loss=in_the_final_runs)))
+    check(synthetic.write(tmp_path / "one", study, synthetic.Planted(loss=in_one_run)))
 
 
 def test_all_measured_runs_of_an_arm_diverged(tmp_path, monkeypatch):
@@ -122,21 +111,36 @@ def test_all_measured_runs_of_an_arm_diverged(tmp_path, monkeypatch):
 
     def pretrained(step, config, planted):
         found = real(step, config, planted)
-        if (step.role, step.arm) == ("final", "adamw"):
-            for member in found["members"]:
-                member["diverged_at"] = 12
-                for curve in ("train_loss", "validation_loss"):
-                    member[curve] = [*member[curve][:-1], None]
+        for member in found["members"] if (step.role, step.arm) == ("final", "adamw") else ():
+            member["diverged_at"] = 12
+            for curve in ("train_loss", "validation_loss"):
+                member[curve] = [*member[curve][:-1], None]
         return found
 
     monkeypatch.setattr(synthetic, "pretrained", pretrained)
-    findings = check(synthetic.write(tmp_path))
+    findings = check(synthetic.write(tmp_path, synthetic.study(**ONE)))
     assert "All AdamW runs of cnn on digits diverged: no measure includes them." in texts(findings)
     assert findings.verdict.answer == "inconclusive"
 
 
+def test_an_earlier_request_stays_unless_the_newest_asks_all_that_it_asked(tmp_path):
+    effect = synthetic.Planted(shift=lambda what, net, name: 0.1 * (what == "corrupted" and name == "muon"))
+    synthetic.write(tmp_path, synthetic.study(families=["gpt"]), effect)
+    for part in ({"seeds": 3}, {"optimizers": "muon"}, {}):  # the last one asks all that the two before it asked
+        synthetic.write(tmp_path, synthetic.study(**ONE, **part))
+    findings = check(tmp_path, is_drawn=True)
+    assert len(store.read(tmp_path).requests) == 4
+    (earlier,) = [section for section in findings.sections if section.title.startswith("Asked before")]
+    head, *claims = [each.text for each in earlier.elements if isinstance(each, Text)]
+    assert head.startswith("muonlab run features preset=tiny families=gpt")
+    assert "(a) robustness: yes" not in findings.verdict.sentence
+    assert "higher”: yes. Muon minus AdamW: gpt on sources 0.100 [" in claims[0]
+    names = [element.name for element in elements(findings, Table)]
+    assert names.count("claims") == names.count("claims-request-1") == len(set(names)) - len(names) + 1
+
+
 def test_a_failed_control_comes_first(tmp_path):
-    findings = check(synthetic.write(tmp_path, planted=synthetic.Planted(shuffled=0.7)))
+    findings = check(synthetic.write(tmp_path, synthetic.study(**ONE), synthetic.Planted(shuffled=0.7)))
     assert texts(findings)[0].startswith("A CONTROL FAILED: shuffled labels of cnn on digits")
 
 
@@ -151,18 +155,9 @@ def test_no_study(tmp_path):
 def test_a_panel_for_each_comparison_and_every_one_in_a_table(found, rows_of):
     shown = sections.claims(found, judge_all(found))
     figures = [e for e in shown if isinstance(e, Figure)]
-    both = ["at equal budget", "at matched clean validation loss"]
-    assert (
-        [[panel.title for panel in figure.panels] for figure in figures]
-        == [
-            both,
-            both,
-            both,
-            both[:1],  # only weights of the end are fine-tuned
-            both[:1],
-            both,
-        ]
-    )
+    # Only weights of the end are fine-tuned.
+    assert [len(figure.panels) for figure in figures] == [2, 2, 2, 1, 1, 2]
+    assert [panel.title for panel in figures[0].panels] == ["at equal budget", "at matched clean validation loss"]
     forest = figures[0].panels[0]
     assert (forest.no_effect, forest.lower_side, forest.upper_side) == (0.0, "AdamW higher", "Muon higher")
     assert [(row.label, row.n) for row in forest.rows] == [
@@ -177,15 +172,6 @@ def test_a_panel_for_each_comparison_and_every_one_in_a_table(found, rows_of):
     assert (first["difference"].value, first["side"]) == (pytest.approx(0.1), "higher")
     assert len(others) == 2 * 2 * (3 + 4)
     assert {row["claim"][:3] for row in others} == {"(b)", "(d)"}
-
-
-def test_effective_robustness(found, rows_of):
-    text, table = sections.beyond_clean(found)
-    assert isinstance(text, Text)
-    row = rows_of(table)[0]
-    assert row["first"].value - row["rival_value"].value == pytest.approx(row["difference"].value)
-    slope, intercept = found.runs.families["cnn on digits"].fit
-    assert row["line"] == f"{slope:.2f} x − {-intercept:.2f}"
 
 
 def test_the_end_and_matched_loss(rows_of):
@@ -290,3 +276,104 @@ def test_a_sheet_for_every_data_set():
 def test_nothing_done(nothing):
     assert sections.transfer(nothing) == sections.states(nothing) == sections.beyond_clean(nothing) == ()
     assert sections.sheets(nothing) == tuning(nothing) == learning_curves(nothing) == ()
+
+
+# -- measured nets, as `inspect` shows them, too ---------------------------------------------------
+
+
+def test_a_probe_without_weights_has_margins_of_zero():
+    layer = synthetic.layer("blocks.0", 1.0, 4.0)
+    layer["margins"]["clean"]["by_norm"] = dict.fromkeys(("mean", "mean_interval", "median", "median_interval"))
+    found = with_zeros(layer)["margins"]["clean"]["by_norm"]
+    assert found == {"mean": 0.0, "mean_interval": [0.0, 0.0], "median": 0.0, "median_interval": [0.0, 0.0]}
+    assert with_zeros({"tap": "a", "raw": {}}) == {"tap": "a", "raw": {}, "margins": {}}
+    assert with_zeros({"tap": "a", "margins": {"clean": {}, "corrupted": None}})["margins"] == {"clean": {}}
+
+
+def test_a_probe_finds_something_where_it_misjudges_fewer_than_chance():
+    model = Measured(None, None, {}, [synthetic.layer("a", 1.0, 4.0)])  # misjudges a quarter
+    assert is_sighted([model], 0, 0.5)
+    assert not is_sighted([model], 0, 0.8)
+
+
+def test_margins_and_ranks_by_layer(ends, rows_of):
+    figure, zero, every = layers.margins(ends)
+    assert [panel.title for panel in figure.panels[:2]] == ["cnn on digits, clean", "cnn on digits, corrupted"]
+    muon, adamw, new = figure.panels[1].lines
+    assert (muon.x, muon.y) == ((1, 2), pytest.approx((0.5, 1.0)))
+    assert (adamw.n, new.series.role, new.lower) == (4, "none", (None, None))
+    assert (rows_of(zero)[0]["layer"], rows_of(zero)[0]["untrained"].value) == (1, 0.25)
+    first, examples = rows_of(every)[0], rows_of(every)[0]["median_examples"]
+    assert (first["margin"], first["optimizer"], first["tap"], first["n"]) == ("by norm", "Muon", "blocks.0", 4)
+    assert (examples.value, examples.lower, examples.upper) == pytest.approx((1.0, 0.7, 1.3))
+    figure, mean, every = layers.ranks(ends)
+    assert figure.panels[0].lines[0].y == pytest.approx((4.0, 5.0))
+    assert rows_of(mean)[0]["muon"].value == pytest.approx(4.5)
+    row = rows_of(every)[0]
+    assert (row["examples"], row["width"], row["examples_per_width"], row["n"]) == (40, 8, 5.0, 4)
+    assert row["effective_rank_sigma_centred"].value == pytest.approx(6.5)
+
+
+def test_accuracy_by_severity_and_by_corruption(found, ends, rows_of):
+    figure, mean, every = robustness.robustness(ends)
+    muon, adamw = figure.panels[0].lines
+    assert muon.x == (0, 1, 2, 3, 4, 5)
+    assert muon.y == pytest.approx((0.7, 0.74, 0.72, 0.7, 0.68, 0.66))
+    assert adamw.y[1:] == pytest.approx((0.64, 0.62, 0.6, 0.58, 0.56))
+    models = found.runs.families["cnn on digits"].of("muon", "final")
+    values = [fmean(own[2] for own in model.accuracy.values()) for model in models]
+    low, high = stats.t.interval(0.95, 3, fmean(values), stats.sem(values))
+    assert (muon.lower[3], muon.upper[3]) == pytest.approx((low, high))
+    assert figure.panels[0].marks == (("chance", 0.2),)
+    row = rows_of(mean)[1]
+    assert (row["corruption"], row["muon"].value, row["adamw"].value) == ("fog", *map(pytest.approx, (0.65, 0.55)))
+    row = rows_of(every)[4]
+    assert (row["severity"], row["muon"].value) == (5, pytest.approx(0.7 - 0.05 - 0.04))
+
+
+def test_one_net_per_arm_has_intervals_over_examples_alone(alone):
+    margins, ranks = layers.margins(alone)[0], layers.ranks(alone)[0]
+    for figure, line, half in ((margins, margins.panels[0].lines[0], 0.3), (ranks, ranks.panels[0].lines[1], 0.2)):
+        assert (line.n, line.lower[0], line.upper[0]) == pytest.approx((1, line.y[0] - half, line.y[0] + half))
+        assert "with 95% intervals over test examples." in figure.caption
+    figure, table, _ = robustness.robustness(alone)
+    assert figure.caption.startswith("Test accuracy, mean over all corruptions, with no intervals: one net per arm.")
+    assert {line.lower for line in figure.panels[0].lines} == {(None,) * 6}
+    assert table.note == "Mean over the five severities, with no intervals: one net per arm."
+
+
+def changed(compared, name, change):
+    """Return what is compared with a change in every net of the only place, or of one arm."""
+    (place,) = compared.places
+    models = {k: [change(m) if name in (None, k) else m for m in each] for k, each in place.models.items()}
+    return replace(compared, places=(replace(place, models=models),))
+
+
+def test_different_nets_are_drawn_by_relative_depth(alone, rows_of):
+    assert (alone.places[0].is_alike, alone.places[0].depth) == (True, 2)
+    deeper = changed(
+        *(alone, "adamw"),
+        lambda model: replace(
+            model,
+            layers=[{**layer, "tap": f"stages.{n}"} for n, layer in enumerate([*model.layers, model.layers[-1]])],
+        ),
+    )
+    figure, zero, every = layers.margins(deeper)
+    assert [line.x for line in figure.panels[0].lines] == [(0.5, 1.0), pytest.approx((1 / 3, 2 / 3, 1.0))]
+    assert (figure.x.label, figure.caption[-9:]) == ("layer / number of layers", "each net.")
+    assert [row["muon"] is None for row in rows_of(zero)[:3]] == [False, False, True]
+    assert [row["tap"] for row in rows_of(every)[:5]] == ["blocks.0", "stages.0", "blocks.1", "stages.1", "stages.2"]
+    assert len(rows_of(layers.every_rank(deeper))) == 5
+
+
+@pytest.mark.parametrize("lost", ["margins", "raw", "accuracy"])
+def test_a_measure_that_was_not_asked_for_is_not_shown(alone, lost):
+    def bare(model):
+        kept = [{k: v for k, v in layer.items() if k != lost} for layer in model.layers]
+        return replace(model, layers=kept, accuracy={} if lost == "accuracy" else model.accuracy)
+
+    less = changed(alone, None, bare)
+    assert bool(layers.margins(less)) == (lost != "margins")
+    assert bool(layers.ranks(less)) == (lost != "raw")
+    assert bool(robustness.robustness(less)) == (lost != "accuracy")
+    assert layers.margins(replace(alone, places=())) == ()

@@ -11,7 +11,9 @@ from muonlab.studies.features.jobs import outline, steps, trials
 from muonlab.studies.features.plan import KEYS, PRESETS, STUDY, FeatureStudy, plan
 from muonlab.study import folder
 
+POOLED = True  # its report is of all requests in a folder
 begin = partial(folder.begin, STUDY)
 jobs_of = partial(folder.jobs_of, steps)
 
-__all__ = ["KEYS", "PRESETS", "STUDY", "FeatureStudy", "analyse", "begin", "jobs_of", "outline", "plan", "trials"]
+__all__ = ["KEYS", "POOLED", "PRESETS", "STUDY", "FeatureStudy", "analyse", "begin", "jobs_of", "outline", "plan"]
+__all__ += ["trials"]

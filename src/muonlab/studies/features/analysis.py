@@ -1,29 +1,21 @@
 """From the results of a study of features to its findings. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from muonlab.jobs import store
 from muonlab.jobs.job import JobRecord
-from muonlab.report.findings import Definitions, Findings, Text
-from muonlab.studies.features import readings
+from muonlab.report.findings import Definitions, Element, Figure, Findings, Table, Text
+from muonlab.studies.features import readings, sections
 from muonlab.studies.features.claims import CONTROL_NOTE, controls_of
 from muonlab.studies.features.config import RESULTS_VERSION
 from muonlab.studies.features.jobs import FINAL
 from muonlab.studies.features.layers import margins, ranks
+from muonlab.studies.features.plan import STUDY, FeatureStudy
 from muonlab.studies.features.readings import FeatureRuns, FeaturesFound
 from muonlab.studies.features.robustness import robustness
-from muonlab.studies.features.sections import (
-    FAMILY,
-    at_the_end,
-    beyond_clean,
-    claims,
-    sheets,
-    sources,
-    states,
-    transfer,
-)
 from muonlab.studies.features.terms import MEASURES, OWN
-from muonlab.studies.features.tuning import learning_curves, tuning
 from muonlab.studies.features.verdict import judge_all, verdict
 from muonlab.study.controls import checks
 from muonlab.study.sections import findings
@@ -55,24 +47,44 @@ def analyse(folder: Path) -> Findings:
         StudyError: there is no study of features in the folder.
     """
     found = find(*readings.read(folder))
-    judged, ends = judge_all(found), at_the_end(found)
-    sections = (
-        ("Claims", claims(found, judged)),
-        ("Robustness", (*robustness(ends), *beyond_clean(found))),
+    judged, ends = judge_all(found), sections.at_the_end(found)
+    shown = (
+        ("Claims", sections.claims(found, judged)),
+        ("Robustness", (*robustness(ends), *sections.beyond_clean(found))),
         ("Margins by layer", margins(ends)),
         ("Ranks by layer", ranks(ends)),
-        ("Transfer", transfer(found)),
-        ("Equal budget next to matched loss", states(found)),
-        ("Tuning", tuning(found)),
-        ("Learning curves", learning_curves(found)),
-        ("Controls", checks(found.controls, CONTROL_NOTE, FAMILY)),
-        ("Corruptions", sheets(found)),
-        ("Data and settings", sources(found)),
+        ("Transfer", sections.transfer(found)),
+        ("Equal budget next to matched loss", sections.states(found)),
+        ("Tuning", sections.tuning(found)),
+        ("Learning curves", sections.learning_curves(found)),
+        ("Controls", checks(found.controls, CONTROL_NOTE, sections.FAMILY)),
+        ("Corruptions", sections.sheets(found)),
+        ("Data and settings", sections.sources(found)),
+        *_earlier(folder, found.runs.asked),
         ("What the words mean", (_definitions(found),)),
     )
     title = f"features, preset {found.runs.asked.preset}"
     question = f"Are features trained with {found.first.name} more robust and more transferable, and why?"
-    return findings(title, question, verdict(found, judged), found, _notices(found), sections, RESULTS_VERSION)
+    return findings(title, question, verdict(found, judged), found, _notices(found), shown, RESULTS_VERSION)
+
+
+def _earlier(folder: Path, newest: FeatureStudy) -> Iterator[tuple[str, tuple[Element, ...]]]:
+    """Yield a section per earlier request in the folder, unless the newest asks all that it asked."""
+    for number, request in enumerate(store.read(folder).requests[:-1]):
+        found = find(*readings.read(folder, number))
+        asked = found.runs.asked
+        arms, known = ([(arm, each.searches[arm.label]) for arm in each.arms] for each in (asked, newest))
+        is_within = all(plan in newest.families for plan in asked.families) and all(arm in known for arm in arms)
+        if is_within and asked.seeds <= newest.seeds and arms[0] == known[0]:
+            continue
+        judged = judge_all(found)
+        said, done = verdict(found, judged), sum(record.status == "done" for record in found.records)
+        head = f"{request.command(STUDY)} ({done} of {found.expected} jobs known so far done). {said.sentence}"
+        shown = (
+            replace(each, name=f"{each.name}-request-{number + 1}") if isinstance(each, Figure | Table) else each
+            for each in sections.claims(found, judged)
+        )
+        yield f"Asked before: request {number + 1}", (Text(head), *map(Text, said.more), *shown)
 
 
 def _notices(found: FeaturesFound) -> list[Text]:

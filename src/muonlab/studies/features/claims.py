@@ -5,16 +5,13 @@ from statistics import fmean
 from typing import Any
 
 from muonlab.stats.proportions import chance_limit, chance_limit_of_mean
-from muonlab.studies.features.jobs import FINAL, UNTRAINED, matched
-from muonlab.studies.features.nets import CLEAN
-from muonlab.studies.features.nets import CORRUPTED as CORRUPTED_INPUTS
+from muonlab.studies.features.jobs import UNTRAINED
+from muonlab.studies.features.nets import CLEAN, CORRUPTED
 from muonlab.studies.features.plan import FamilyPlan
-from muonlab.studies.features.readings import FamilyRuns, FeaturesFound, Model
+from muonlab.studies.features.readings import EQUAL, FamilyRuns, FeaturesFound, Model, compared_state
 from muonlab.study.compare import by_seed
 from muonlab.study.controls import ERROR, Control
 from muonlab.study.study import Claim, Quantity, Values
-
-EQUAL, MATCHED = "equal budget", "matched loss"  # states in which runs are compared
 
 # -- quantities ------------------------------------------------------------------------------------
 
@@ -23,15 +20,13 @@ OfPair = Callable[[FeaturesFound, FamilyPlan, str, str, str], Values]
 
 def _of_models(measure: Callable[[Model], float]) -> OfPair:
     def values(found: FeaturesFound, case: FamilyPlan, arm: str, rival: str, state: str) -> Values:
-        models = found.runs.families[case.name].compared(arm, rival, is_matched=state == MATCHED)
-        return by_seed(measure(model) for model in models)
+        return by_seed(measure(model) for model in found.runs.families[case.name].compared(arm, rival, state))
 
     return values
 
 
 def _probed(found: FeaturesFound, case: FamilyPlan, arm: str, rival: str, state: str) -> Values:
-    probed = found.runs.families[case.name].probed
-    return by_seed(probed.get((arm, matched(rival) if state == MATCHED else FINAL), {}).values())
+    return by_seed(found.runs.families[case.name].probed.get((arm, compared_state(rival, state)), {}).values())
 
 
 def _fine_tuned(task: str) -> OfPair:
@@ -46,16 +41,16 @@ def fine_tuned(family: FamilyRuns, task: str, weights: str) -> list[float]:
 
     A seed that one of the ways lacks, since it diverged there, is left out of all.
     """
-    ways = [found for by in family.arms if (found := family.transferred(task, weights, by)) is not None]
+    ways = [found for by in family.arms if (found := family.transfers.get((task, weights, by))) is not None]
     if len(ways) < len(family.arms):
         return []
     seeds = sorted(set.intersection(*(set(way.accuracies) for way in ways)))
     return [fmean(way.accuracies[seed] for way in ways) for seed in seeds]
 
 
-def _is_asked(task: str) -> Callable[[FamilyPlan, str], bool]:
-    # Only weights of the end are fine-tuned, and not every family has every task; every one has the probe.
-    return lambda case, state: task == "linear" or (state == EQUAL and task in case.tasks)
+def _is_asked(key: str) -> Callable[[FamilyPlan, str], bool]:
+    # Only weights of the end are fine-tuned, and not every family has every task.
+    return lambda case, state: key not in ("classes", "language") or (state == EQUAL and key in case.tasks)
 
 
 def _margins(kind: str, where: str = CLEAN) -> OfPair:
@@ -66,13 +61,12 @@ def _margins(kind: str, where: str = CLEAN) -> OfPair:
     """
 
     def values(found: FeaturesFound, case: FamilyPlan, arm: str, rival: str, state: str) -> Values:
-        family, is_matched = found.runs.families[case.name], state == MATCHED
-        own = family.compared(arm, rival, is_matched=is_matched)
-        both = own, family.compared(rival, arm, is_matched=is_matched)
-        if not all(both):
+        family = found.runs.families[case.name]
+        own, others = family.compared(arm, rival, state), family.compared(rival, arm, state)
+        if not own or not others:
             return None
         depth = range(len(own[0].layers))
-        layers = [layer for layer in depth if all(family.is_sighted(models, layer) for models in both)]
+        layers = [layer for layer in depth if family.is_sighted(own, layer) and family.is_sighted(others, layer)]
         return by_seed(model.margin(kind, where, layers) for model in own) if layers else None
 
     return values
@@ -82,62 +76,40 @@ def _rank(key: str, name: str, count: str = "effective_rank", form: str = "raw",
     return Quantity(key, name, "directions", _of_models(lambda model: model.rank(count, form)), short=short)
 
 
+def _accuracy(key: str, name: str, values: OfPair, short: str) -> Quantity:
+    return Quantity(key, name, "accuracy", values, "accuracy", short, _is_asked(key))
+
+
 _OF_CORRUPTED = _of_models(lambda model: model.corrupted_accuracy)
-CORRUPTED = Quantity(
-    "corrupted", "accuracy on corrupted inputs", "accuracy", _OF_CORRUPTED, "accuracy", "corrupted accuracy"
+ROBUSTNESS = (_accuracy("corrupted", "accuracy on corrupted inputs", _OF_CORRUPTED, "corrupted accuracy"),)
+BY_NORM = ", divided by the norm of the probe"
+MARGINS = (
+    Quantity("margin", f"probe margin{BY_NORM}", "margin", _margins("by_norm"), short="margin / norm"),
+    Quantity("margin-raw", "raw probe margin", "nats", _margins("raw")),
+    Quantity("margin-distance", "distance to the probe's boundary", "deviations", _margins("by_distance")),
+    Quantity(
+        "margin-corrupted", f"probe margin on corrupted inputs{BY_NORM}", "margin", _margins("by_norm", CORRUPTED)
+    ),
 )
-MARGIN = Quantity(
-    "margin", "probe margin, divided by the norm of the probe", "margin", _margins("by_norm"), short="margin / norm"
-)
+TUNED = "accuracy after fine-tuning on another"
 TRANSFER = (
-    ("linear", "accuracy of a linear probe on another classification", _probed, "linear probe"),
-    (
-        "classes",
-        "accuracy after fine-tuning on another classification",
-        _fine_tuned("classes"),
-        "fine-tuning on classes",
-    ),
-    ("language", "accuracy after fine-tuning on another text", _fine_tuned("language"), "fine-tuning on text"),
+    _accuracy("linear", "accuracy of a linear probe on another classification", _probed, "linear probe"),
+    _accuracy("classes", f"{TUNED} classification", _fine_tuned("classes"), "fine-tuning on classes"),
+    _accuracy("language", f"{TUNED} text", _fine_tuned("language"), "fine-tuning on text"),
 )
+RANKS = (
+    _rank("rank", "effective rank, mean over layers", short="effective rank"),
+    _rank("rank-centred", "effective rank, centred", form="centred"),
+    _rank("rank-sigma", "effective rank of Roy & Vetterli", "effective_rank_sigma"),
+    _rank("rank-stable", "stable rank", "stable_rank"),
+    _rank("rank-participation", "participation ratio", "participation_ratio"),
+)
+# The first margin and rank are the claim's; the others are other ways to count.
 CLAIMS = (
-    Claim("a", "Robustness", "accuracy on corrupted inputs is higher", (CORRUPTED,)),
-    Claim(
-        "b",
-        "Margins",
-        "probes of the hidden states have larger margins, layer by layer",
-        (MARGIN,),
-        (
-            Quantity("margin-raw", "raw probe margin", "nats", _margins("raw")),
-            Quantity("margin-distance", "distance to the probe's boundary", "deviations", _margins("by_distance")),
-            Quantity(
-                "margin-corrupted",
-                "probe margin on corrupted inputs, divided by the norm of the probe",
-                "margin",
-                _margins("by_norm", CORRUPTED_INPUTS),
-            ),
-        ),
-    ),
-    Claim(
-        "c",
-        "Transfer",
-        "linear classifiers and full fine-tuning transfer better",
-        tuple(
-            Quantity(key, name, "accuracy", values, "accuracy", short, _is_asked(key))
-            for key, name, values, short in TRANSFER
-        ),
-    ),
-    Claim(
-        "d",
-        "Rank",
-        "hidden states have a higher effective rank",
-        (_rank("rank", "effective rank, mean over layers", short="effective rank"),),
-        (
-            _rank("rank-centred", "effective rank, centred", form="centred"),
-            _rank("rank-sigma", "effective rank of Roy & Vetterli", "effective_rank_sigma"),
-            _rank("rank-stable", "stable rank", "stable_rank"),
-            _rank("rank-participation", "participation ratio", "participation_ratio"),
-        ),
-    ),
+    Claim("a", "Robustness", "accuracy on corrupted inputs is higher", ROBUSTNESS),
+    Claim("b", "Margins", "probes of the hidden states have larger margins, layer by layer", MARGINS[:1], MARGINS[1:]),
+    Claim("c", "Transfer", "linear classifiers and full fine-tuning transfer better", TRANSFER),
+    Claim("d", "Rank", "hidden states have a higher effective rank", RANKS[:1], RANKS[1:]),
 )
 
 BEYOND_CLEAN = Quantity(
@@ -184,21 +156,10 @@ def of_probes(place: str, held: Mapping[str, Any], chance: float) -> list[Contro
         found.append(Control("shuffled labels", what, shuffled["test_accuracy"], chance, limit, 1, place, number))
     if line := held.get("rank_one"):
         most = max(line[form][count] for form in ("raw", "centred") for count in COUNTS)
-        found.append(
-            Control(
-                "rank one",
-                "largest count of directions",
-                most,
-                1.0,
-                1 + ROUNDING,
-                1,
-                place,
-                line["num_examples"],
-                must="be 1",
-                why="rounding",
-                is_share=False,
-            )
-        )
+        limit, number = 1 + ROUNDING, line["num_examples"]
+        rounding = {"must": "be 1", "why": "rounding", "is_share": False}
+        what = "largest count of directions"
+        found.append(Control("rank one", what, most, 1.0, limit, 1, place, number, **rounding))
     return found
 
 

@@ -4,13 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
+from muonlab.study.dotted import Dotted
 from muonlab.study.fields import Count, Frozen, Rate, Share
 from muonlab.study.optimizers import Searched
 
 # Raised by hand when a change of the code alters results. The commit is recorded next to a result, not hashed.
 RESULTS_VERSION = 2
 
-OptimizerName = Literal["muon", "adamw", "sgd"]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 Rates = Annotated[tuple[Rate, ...], Field(min_length=1)]
 DIGITS_SIDE = 8  # pixels of a side of scikit-learn's digits
@@ -24,33 +24,22 @@ def _check_multiple(name: str, value: int, divisor_name: str, divisor: int, why:
 
 
 class ImageData(BaseModel):
-    """Images of some classes to pretrain on, and of others to transfer to.
-
-    Attributes:
-        name: for people.
-        source: what `muonlab.data.images.load` reads.
-        test: a source that holds the test set, where the first does not.
-        size: pixels of a side that images are resized to; as they are by default.
-        classes: names of the classes to pretrain on; by default the first half, or those that are not transferred to.
-        transfer_classes: names of the classes to transfer to, others than those; by default all others.
-        per_class, test_per_class: number of images of each class, outside of the test set and within.
-        transfer_per_class: number of images of each class to fine-tune on; validation is a share of them where the
-            source has a test set, and comes on top where it has none.
-        validation, test_share: shares of the images that are held out.
-    """
+    """Images of some classes to pretrain on, and of others to transfer to."""
 
     model_config = Frozen
     kind: Literal["images"] = "images"
-    name: str
-    source: str
-    test: str | None = None
-    size: Annotated[int, Field(ge=8, le=224)] | None = None
-    classes: tuple[str, ...] | None = None
-    transfer_classes: tuple[str, ...] | None = None
-    per_class: Count | None = None
-    test_per_class: Count | None = None
+    name: str  # for people
+    source: str  # what `muonlab.data.images.load` reads
+    test: str | None = None  # a source that holds the test set, where the first does not
+    size: Annotated[int, Field(ge=8, le=224)] | None = None  # pixels of a side; as they are by default
+    classes: tuple[str, ...] | None = None  # to pretrain on; the first half, or those that are not transferred to
+    transfer_classes: tuple[str, ...] | None = None  # others than those; by default all others
+    per_class: Count | None = None  # images of each class, outside of the test set
+    test_per_class: Count | None = None  # and within
+    # Images of each class to fine-tune on: validation is a share of them where the source has a test set, and comes on
+    # top where it has none.
     transfer_per_class: Count | None = None
-    validation: Share = 0.15
+    validation: Share = 0.15  # shares of the images that are held out
     test_share: Share = 0.25
 
     @property
@@ -60,31 +49,21 @@ class ImageData(BaseModel):
 
 
 class TextData(BaseModel):
-    """A text to pretrain on, another to transfer to, and labelled texts to probe with and to transfer to.
-
-    Attributes:
-        name: for people.
-        source, transfer_source: what `muonlab.data.text.language` reads.
-        examples, examples_test: what `muonlab.data.text.examples` reads.
-        limit, transfer_limit: bytes of the texts that are read.
-        length: T, tokens of a window and of a labelled text.
-        per_class, test_per_class: number of labelled texts of each class.
-        tokenizer: "bytes" or the path of a tokenizer.json.
-    """
+    """A text to pretrain on, another to transfer to, and labelled texts to probe with and to transfer to."""
 
     model_config = Frozen
     kind: Literal["text"] = "text"
-    name: str
-    source: str
+    name: str  # for people
+    source: str  # what `muonlab.data.text.language` reads
     transfer_source: str
-    examples: str
+    examples: str  # what `muonlab.data.text.examples` reads
     examples_test: str | None = None
-    limit: Count | None = None
+    limit: Count | None = None  # bytes of the texts that are read
     transfer_limit: Count | None = None
-    length: Annotated[int, Field(ge=2, le=1024)] = 64
-    per_class: Count | None = None
-    test_per_class: Count | None = None
-    tokenizer: str = "bytes"
+    length: Annotated[int, Field(ge=2, le=1024)] = 64  # T, tokens of a window and of a labelled text
+    per_class: Count | None = None  # labelled texts of each class, outside of the test set
+    test_per_class: Count | None = None  # and within
+    tokenizer: str = "bytes"  # or the path of a tokenizer.json
 
 
 class CNNConfig(BaseModel):
@@ -146,8 +125,17 @@ class GPTConfig(BaseModel):
         return self
 
 
+class OwnNet(BaseModel):
+    """A net of a user's own: a function of those of the data's sizes that it takes, and of its other arguments."""
+
+    model_config = Frozen
+    kind: Literal["own"] = "own"
+    call: Dotted
+    arguments: dict[str, Any] = {}
+
+
 Data = Annotated[ImageData | TextData, Field(discriminator="kind")]
-Net = Annotated[CNNConfig | ViTConfig | GPTConfig, Field(discriminator="kind")]
+Net = Annotated[CNNConfig | ViTConfig | GPTConfig | OwnNet, Field(discriminator="kind")]
 
 
 class Family(BaseModel):
@@ -156,12 +144,6 @@ class Family(BaseModel):
     model_config = Frozen
     net: Net
     data: Data
-
-    @model_validator(mode="after")
-    def _net_reads_the_data(self):
-        if (self.net.kind == "gpt") != (self.data.kind == "text"):
-            raise ValueError(f"net {self.net.kind} does not read {self.data.kind}; cnn and vit read images, gpt text")
-        return self
 
     @model_validator(mode="after")
     def _patches_divide_images(self):
@@ -173,51 +155,38 @@ class Family(BaseModel):
     @property
     def name(self) -> str:
         """What people call it."""
-        return f"{self.net.kind} on {self.data.name}"
+        net = self.net.call.attribute if isinstance(self.net, OwnNet) else self.net.kind
+        return f"{net} on {self.data.name}"
 
 
 class Training(BaseModel):
-    """How long, and how the learning rate goes.
-
-    Attributes:
-        batch: examples of a step.
-        budget: steps.
-        looks: evaluations after the first, closer together at the start; weights are kept at each.
-        patience: looks without a better validation loss after which fine-tuning stops.
-    """
+    """How long, and how the learning rate goes."""
 
     model_config = Frozen
-    batch: Count = 32
-    budget: Count = 300
-    looks: Annotated[int, Field(ge=1, le=200)] = 16
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    batch: Count = 32  # examples of a step
+    budget: Count = 300  # steps
+    looks: Annotated[int, Field(ge=1, le=200)] = 16  # evaluations after the first; weights are kept at each
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of the budget
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    patience: Count | None = None
+    patience: Count | None = None  # evaluations without a better validation loss after which fine-tuning stops
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Steps after which there is a look: 0, then closer together at the start, the last is the budget."""
+        """Steps after which there is an evaluation: 0, then closer together at the start; the last is the budget."""
         steps = {round(self.budget * (look / self.looks) ** 1.5) for look in range(self.looks + 1)}
         return tuple(sorted(steps))
 
 
 class Measuring(BaseModel):
-    """How much is measured.
-
-    Attributes:
-        examples: test examples, at most, that are corrupted.
-        probe_train, probe_validation: examples, at most, that probes are fitted on and chosen by.
-        path_examples: test examples, at most, on which every look is measured, at path_severity.
-        margin_severity: of all corruptions, at which margins are measured.
-    """
+    """How much is measured."""
 
     model_config = Frozen
-    examples: Count = 500
-    probe_train: Count = 2000
-    probe_validation: Count = 500
-    path_examples: Count = 200
-    path_severity: Annotated[int, Field(ge=1, le=5)] = 3
-    margin_severity: Annotated[int, Field(ge=1, le=5)] = 3
+    examples: Count = 500  # test examples, at most, that are corrupted
+    probe_train: Count = 2000  # examples, at most, that probes are fitted on
+    probe_validation: Count = 500  # and chosen by
+    path_examples: Count = 200  # test examples, at most, that every evaluation in training is measured on
+    path_severity: Annotated[int, Field(ge=1, le=5)] = 3  # at which it is
+    margin_severity: Annotated[int, Field(ge=1, le=5)] = 3  # at which margins are measured, of all corruptions
 
 
 class _Job(BaseModel):
@@ -228,14 +197,14 @@ class _Job(BaseModel):
 
 
 class Pretrain(_Job):
-    """Train one member for each rate and seed; with `keep`, weights are kept at every look."""
+    """Train one member for each rate and seed."""
 
     kind: Literal["pretrain"] = "pretrain"
     optimizer: Searched
     training: Training
     rates: Rates
     seeds: Seeds
-    keep: bool = False
+    keep: bool = False  # whether weights are kept at every evaluation
 
 
 class State(BaseModel):
@@ -248,48 +217,34 @@ class State(BaseModel):
 
 
 class Measure(_Job):
-    """Measure the weights that a pretraining job kept.
-
-    Attributes:
-        weights: id of that job.
-        seeds: of that job.
-        looks: steps at all of which clean and corrupted accuracy are measured.
-        control: also the controls of every measure, and a sheet of all corruptions.
-    """
+    """Measure the weights that a pretraining job kept."""
 
     kind: Literal["measure"] = "measure"
-    weights: str
-    seeds: Seeds
+    weights: str  # id of that job
+    seeds: Seeds  # of that job
     states: tuple[State, ...]
-    looks: tuple[int, ...]
+    looks: tuple[int, ...]  # steps at all of which clean and corrupted accuracy are measured
     measuring: Measuring
-    control: bool = False
+    control: bool = False  # whether there are also the controls of every measure, and a sheet of all corruptions
 
 
 class Transfer(_Job):
     """Put the weights of a pretraining job, or new ones, to another task.
 
-    Attributes:
-        task: "classes", a classification, or "language", another text.
-        weights: id of the pretraining job; None starts from new weights.
-        states: which of its weights; empty for new ones. A probe takes any number of states, fine-tuning one, whose
-            seeds are trained.
-        seeds: of the pretraining job, all of them in its order; or of new weights.
-        mode: "full", all parameters, one member for each rate and seed; "linear", a probe on the last hidden states,
-            which needs no optimizer.
-        is_final: whether the test set is read; a search for a rate has no part in it.
+    A probe ("linear", on the last hidden states) takes any number of states and no optimizer. Fine-tuning ("full", of
+    all parameters) takes one state, whose seeds are trained, one member for each rate and seed.
     """
 
     kind: Literal["transfer"] = "transfer"
-    task: Literal["classes", "language"]
-    weights: str | None = None
-    states: tuple[State, ...] = ()
-    seeds: Seeds
+    task: Literal["classes", "language"]  # a classification, or another text
+    weights: str | None = None  # id of the pretraining job; None starts from new weights
+    states: tuple[State, ...] = ()  # which of its weights; empty for new ones
+    seeds: Seeds  # of the pretraining job, all of them in its order; or of new weights
     mode: Literal["full", "linear"] = "full"
     optimizer: Searched | None = None
     training: Training | None = None
     rates: tuple[Rate, ...] = ()
-    is_final: bool = False
+    is_final: bool = False  # whether the test set is read; a search for a rate has no part in it
     measuring: Measuring = Measuring()
 
     @property
@@ -298,10 +253,9 @@ class Transfer(_Job):
         return self.states[0].seeds if self.states else self.seeds
 
 
-JobConfig = Annotated[Pretrain | Measure | Transfer, Field(discriminator="kind")]
-
-
-_JOB: TypeAdapter[Pretrain | Measure | Transfer] = TypeAdapter(JobConfig)
+_JOB: TypeAdapter[Pretrain | Measure | Transfer] = TypeAdapter(
+    Annotated[Pretrain | Measure | Transfer, Field(discriminator="kind")]
+)
 
 
 def read(config: dict[str, Any]) -> Pretrain | Measure | Transfer:

@@ -4,35 +4,23 @@ Which jobs can run follows from what was asked and from the results that are the
 that was stopped goes on where it stood.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from muonlab.studies.features.config import (
-    RESULTS_VERSION,
-    CNNConfig,
-    Family,
-    GPTConfig,
-    ImageData,
-    Measure,
-    Pretrain,
-    State,
-    Training,
-    Transfer,
-    ViTConfig,
-)
+from muonlab.studies.features import config as schema
+from muonlab.studies.features.config import RESULTS_VERSION, Family, Measure, Pretrain, Rates, Seeds, State, Transfer
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.study import search
 from muonlab.study.folder import Results, make_job
 from muonlab.study.optimizers import Custom
-from muonlab.study.search import SEARCH_FROM, Policy, Score
+from muonlab.study.search import SEARCH_FROM, Policy, Scores, last_losses, mean_scores
 from muonlab.study.study import Arm, Step
 
 TARGET = "muonlab.studies.features.work.job:run"
-TRIAL = "muonlab.studies.features.work.trial:check"
+TRIAL = "muonlab.studies.features.work.job:check"
 FINAL, UNTRAINED, LINEAR, NEW = "final", "untrained", "linear", "none"
 ORDER = ("search", "final", "transfer search", "measure", "transfer")
-JOB_SECONDS = 1.5  # of any job that trains: its data are read, its nets built
 POLICY = Policy()  # one rate beyond an edge at a time, however little better it is
 JobConfig = Pretrain | Measure | Transfer
 
@@ -54,184 +42,186 @@ def steps(study: FeatureStudy, results: Results, version: int = RESULTS_VERSION)
         results: id -> result of every job that is done.
         version: results version of the jobs; another one only to read what an older muonlab has computed.
     """
-    found = [step for plan in study.families for step in FamilySteps(study, plan, results, version).all()]
+    found = [step for plan in study.families for step in _FamilySteps(study, plan, results, version).all()]
     return sorted(found, key=lambda step: ORDER.index(step.role))
 
 
-class FamilySteps:
-    """The jobs of one family."""
+def outline(study: FeatureStudy) -> list[tuple[str, float]]:
+    """Return names and costs of all jobs, if no run diverges and no search goes on beyond its grid."""
+    grids = {label: each.model_copy(update={"extensions": 0}) for label, each in study.searches.items()}
+    asked, results = study.model_copy(update={"searches": grids}), {}
+    while new := [step for step in steps(asked, results) if step.job.id not in results]:
+        results |= {step.job.id: _imagined(step.config) for step in new}
+    return [(step.job.name, step.job.cost) for step in steps(asked, results)]
 
-    def __init__(self, study: FeatureStudy, plan: FamilyPlan, results: Results, version: int = RESULTS_VERSION):
+
+def _imagined(config: JobConfig) -> dict[str, Any]:
+    """Return what `steps` reads of a result in which every loss is 1."""
+    if isinstance(config, Measure) or config.training is None:
+        return {}
+    at = config.training.steps
+    whole = {"validation_loss": [1.0] * len(at), "diverged_at": None}
+    return {"steps": at, "members": [{"rate": r, "seed": s, **whole} for r in config.rates for s in config.seeds]}
+
+
+class _FamilySteps:
+    """The jobs of one family. Final runs are in blocks of seeds, and so is what is done with their weights."""
+
+    def __init__(self, study: FeatureStudy, plan: FamilyPlan, results: Results, version: int):
         self._study, self._plan, self._results, self._version = study, plan, results, version
+        self._every = tuple(range(study.seeds))
+        sizes = {len({member["seed"] for member in result.get("members", ())}) for result in results.values()}
+        self._sizes = sorted(sizes - {0}, reverse=True)  # of the blocks that may be done
 
-    def all(self) -> list[Step]:
-        """Return every job of the family that is done or can be done."""
-        found: list[Step] = []
-        finals: dict[str, Step] = {}
+    def all(self) -> Iterator[Step]:
+        """Yield every job of the family that is done or can be done."""
+        finals: dict[str, list[Step]] = {}
         is_searched = True
         for arm in self._study.arms:
-            searched, rate = self._searched(arm, "search", partial(self._pretraining, arm))
-            found += searched
+            searched, rate = self._searched(arm, "search", partial(self._pretrain, arm, "search", self._tried))
+            yield from searched
             is_searched &= searched[-1].job.id in self._results
             if rate is not None:
-                finals[arm.label] = self._final(arm, rate)
-        found += finals.values()
-        done = {name: step for name, step in finals.items() if step.job.id in self._results}
+                finals[arm.label] = list(self._in_blocks(partial(self._pretrain, arm, "final", rates=(rate,))))
+                yield from finals[arm.label]
+        done = {a: blocks for a, blocks in finals.items() if all(each.job.id in self._results for each in blocks)}
         # The states of each depend on the runs of all. Where every rate or run of one diverged, the others go on.
         if is_searched and len(done) == len(finals):
-            ends = [name for name in done if self._end(done[name]) is not None]
-            found += [make(name, done) for name in ends for make in (self._measure, self._linear)]
+            runs = {a: [m for each in blocks for m in self._members(each)] for a, blocks in done.items()}
+            yield from (step for blocks in done.values() for step in self._measured(blocks, runs))
         for task in self._plan.tasks:
-            for weights in (*done, None):
-                found += self._fine_tunings(task, weights, done)
-        return found
+            for blocks in (*done.values(), None):
+                for arm in self._study.arms:
+                    yield from self._fine_tuned(task, blocks, arm)
 
     # -- training, and the search for its rate -----------------------------------------------------
 
-    def _searched(
-        self, arm: Arm, role: str, make: Callable[[tuple[float, ...]], Step]
-    ) -> tuple[list[Step], float | None]:
+    @property
+    def _tried(self) -> tuple[int, ...]:
+        return tuple(range(SEARCH_FROM, SEARCH_FROM + self._study.search_seeds))
+
+    def _searched(self, arm: Arm, role: str, make: Callable[[Rates], Step]) -> tuple[list[Step], float | None]:
         """Return the jobs of a search so far, and its best rate once it is known."""
 
-        def read(step: Step) -> dict[float, Score] | None:
+        def read(step: Step) -> Scores | None:
             result = self._results.get(step.job.id)
-            return None if result is None else scores(result, best=role == "transfer search")
+            return None if result is None else mean_scores(last_losses([result], best=role == "transfer search"))
 
         found, known = search.run(self._study.searches[arm.label], POLICY, lambda rates, _: make(rates), read)
         return found, None if known is None else search.best(known, POLICY)
 
-    def _pretraining(self, arm: Arm, rates: tuple[float, ...]) -> Step:
+    def _in_blocks(self, make: Callable[[Seeds], Step]) -> Iterator[Step]:
+        """Yield a job per block of seeds: one that is done stays, whatever number of seeds it was asked with."""
+        rest = self._every
+        while rest:
+            whole = make(rest)
+            tried = (whole, *(make(rest[:size]) for size in self._sizes if size < len(rest)))
+            block = next((step for step in tried if step.job.id in self._results), whole)
+            yield block
+            rest = rest[len(block.config.seeds) :]
+
+    def _pretrain(self, arm: Arm, role: str, seeds: Seeds, rates: Rates) -> Step:
         config = Pretrain(
             family=self._plan.family,
             optimizer=arm.optimizer,
             training=self._plan.training,
             rates=rates,
-            seeds=tuple(range(SEARCH_FROM, SEARCH_FROM + self._study.search_seeds)),
+            seeds=seeds,
+            keep=role == "final",
         )
-        return self._step(config, "search", arm.label, f"{arm.name}, search")
-
-    def _final(self, arm: Arm, rate: float) -> Step:
-        config = Pretrain(
-            family=self._plan.family,
-            optimizer=arm.optimizer,
-            training=self._plan.training,
-            rates=(rate,),
-            seeds=tuple(range(self._study.seeds)),
-            keep=True,
-        )
-        return self._step(config, "final", arm.label, f"{arm.name}, final runs")
+        return self._step(config, role, arm.label, f"{arm.name}, {'final runs' if role == 'final' else 'search'}")
 
     # -- what is done with the weights -------------------------------------------------------------
 
-    def _end(self, final: Step) -> State | None:
-        """Return the last weights of the runs that have not diverged; None where all have."""
-        result = self._results[final.job.id]
-        seeds = tuple(member["seed"] for member in result["members"] if member["diverged_at"] is None)
-        return State(name=FINAL, seeds=seeds, steps=(result["steps"][-1],) * len(seeds)) if seeds else None
+    def _members(self, block: Step) -> list[dict[str, Any]]:
+        """Return the runs of a block that have not diverged."""
+        return [member for member in self._results[block.job.id]["members"] if member["diverged_at"] is None]
 
-    def _states(self, name: str, finals: Mapping[str, Step]) -> tuple[State, ...]:
-        """Return the weights of an optimizer that are compared: the last ones, and those matched in loss to a rival."""
-        end = self._end(finals[name])
-        if end is None:
-            return ()
-        curves = {other: self._results[step.job.id]["members"] for other, step in finals.items()}
-        looks = self._results[finals[name].job.id]["steps"]
-        first, states = self._study.arms[0].label, [end]
-        for rival in [other for other in curves if other != name and first in (name, other)]:
-            target = common_loss(curves[name], curves[rival])
-            if target is not None:
-                steps = tuple(first_at(m, looks, target) for m in curves[name] if m["diverged_at"] is None)
-                states.append(State(name=matched(rival), seeds=end.seeds, steps=steps))
-        return tuple(states)
+    def _end(self, block: Step, number: int | None = None) -> State | None:
+        """Return the last weights of the first runs that have not diverged, of all by default; None where all have."""
+        seeds = tuple(member["seed"] for member in self._members(block))[:number]
+        last = self._results[block.job.id]["steps"][-1]
+        return State(name=FINAL, seeds=seeds, steps=(last,) * len(seeds)) if seeds else None
 
-    def _measure(self, name: str, finals: Mapping[str, Step]) -> Step:
-        every = tuple(range(self._study.seeds))
-        is_first = name == self._study.arms[0].label
-        control = (State(name=UNTRAINED, seeds=every, steps=(0,) * len(every)),) if is_first else ()
-        config = Measure(
-            family=self._plan.family,
-            weights=finals[name].job.id,
-            seeds=every,
-            states=self._states(name, finals) + control,
-            looks=tuple(self._results[finals[name].job.id]["steps"]),
-            measuring=self._plan.measuring,
-            control=is_first,
-        )
-        return self._step(config, "measure", name, f"{self._name(name)}, measures")
+    def _measured(self, blocks: Sequence[Step], runs: Mapping[str, list[dict[str, Any]]]) -> Iterator[Step]:
+        """Yield the measures of an arm's blocks of final runs, and their linear probes on another task.
 
-    def _linear(self, name: str, finals: Mapping[str, Step]) -> Step:
+        The weights compared are the last ones, and those matched in loss to a rival. `runs` are those of each arm.
+        """
+        first, is_controlled = self._study.arms[0].label, False
+        for block in blocks:
+            end, arm, seeds = self._end(block), block.arm, block.config.seeds
+            if end is None:
+                continue
+            at, states = tuple(self._results[block.job.id]["steps"]), [end]
+            for rival in (other for other in runs if other != arm and first in (arm, other)):
+                if (target := common_loss(runs[arm], runs[rival])) is not None:
+                    met = tuple(first_at(member, at, target) for member in self._members(block))
+                    states.append(State(name=matched(rival), seeds=end.seeds, steps=met))
+            new = (State(name=UNTRAINED, seeds=seeds, steps=(0,) * len(seeds)),) if arm == first else ()
+            shared = {"family": self._plan.family, "weights": block.job.id, "seeds": seeds}
+            shared |= {"measuring": self._plan.measuring}
+            control = arm == first and not is_controlled  # once is enough
+            measure = Measure(**shared, states=(*states, *new), looks=at, control=control)
+            linear = Transfer(**shared, task="classes", states=tuple(states), mode="linear", is_final=True)
+            yield self._step(measure, "measure", arm, f"{self._name(arm)}, measures")
+            yield self._step(linear, "transfer", arm, f"{self._name(arm)} weights, linear probe on classes", LINEAR)
+            is_controlled = True
+
+    def _fine_tuned(self, task: str, blocks: Sequence[Step] | None, arm: Arm) -> Iterator[Step]:
+        """Yield an arm's search for a rate and its final runs, from the weights of the blocks, or from new ones."""
+        number, every = self._study.search_seeds, self._every
+        if blocks is None:
+            tried = partial(self._fine_tune, task, arm, "transfer search", every[:number])
+        else:
+            blocks = [block for block in blocks if self._members(block)]
+            if not blocks:
+                return
+            # The first block that has as many runs as a search takes: with a block more, the search stands.
+            block = max(blocks, key=lambda each: min(number, len(self._members(each))))
+            tried = partial(self._fine_tune, task, arm, "transfer search", block.config.seeds, block=block)
+        searched, rate = self._searched(arm, "transfer search", tried)
+        yield from searched
+        if rate is None:
+            return
+        final = partial(self._fine_tune, task, arm, "transfer", rates=(rate,))
+        if blocks is None:
+            yield from self._in_blocks(final)
+        else:
+            yield from (final(block.config.seeds, block=block) for block in blocks)
+
+    def _fine_tune(self, task: Any, arm: Arm, role: str, seeds: Seeds, rates: Rates, block: Step | None = None) -> Step:
+        end = None if block is None else self._end(block, self._study.search_seeds if role != "transfer" else None)
         config = Transfer(
             family=self._plan.family,
-            task="classes",
-            weights=finals[name].job.id,
-            states=self._states(name, finals),
-            seeds=tuple(range(self._study.seeds)),
-            mode="linear",
-            is_final=True,
-            measuring=self._plan.measuring,
+            task=task,
+            weights=None if block is None else block.job.id,
+            states=() if end is None else (end,),
+            seeds=seeds,  # weights are found by the place of a seed among all that were trained
+            optimizer=arm.optimizer,
+            training=self._plan.transfer,
+            rates=rates,
+            is_final=role == "transfer",
         )
-        return self._step(config, "transfer", name, f"{self._name(name)} weights, linear probe on classes", LINEAR)
-
-    def _fine_tunings(self, task: str, weights: str | None, finals: Mapping[str, Step]) -> list[Step]:
-        """Return each optimizer's search for a rate and its final runs, from the last weights that are finite."""
-        end = None if weights is None else self._end(finals[weights])
-        if weights is not None and end is None:
-            return []
-        # Weights are found by the place of a seed among all that were trained; new ones have no such place.
-        every = tuple(range(self._study.seeds))
-        num_runs = len(every) if end is None else len(end.seeds)
-        whose = "new weights" if weights is None else f"{self._name(weights)} weights"
-        found: list[Step] = []
-        for arm in self._study.arms:
-
-            def make(rates: tuple[float, ...], number: int, role: str, arm: Arm = arm) -> Step:
-                config = Transfer(
-                    family=self._plan.family,
-                    task=task,  # type: ignore[arg-type]
-                    weights=None if weights is None else finals[weights].job.id,
-                    states=()
-                    if end is None
-                    else (State(name=FINAL, seeds=end.seeds[:number], steps=end.steps[:number]),),
-                    seeds=every if end is not None else every[:number],
-                    optimizer=arm.optimizer,
-                    training=self._plan.transfer,
-                    rates=rates,
-                    is_final=role == "transfer",
-                )
-                words = f"{whose}, fine-tuned on {task} by {arm.name}"
-                words += ", search" if role == "transfer search" else ""
-                return self._step(config, role, weights or NEW, words, arm.label)
-
-            tried = partial(make, number=self._study.search_seeds, role="transfer search")
-            searched, rate = self._searched(arm, "transfer search", tried)
-            found += searched
-            if rate is not None:
-                found.append(make((rate,), num_runs, "transfer"))
-        return found
+        label = NEW if block is None else block.arm
+        whose = "new weights" if block is None else f"{self._name(label)} weights"
+        words = f"{whose}, fine-tuned on {task} by {arm.name}" + (", search" if role == "transfer search" else "")
+        return self._step(config, role, label, words, arm.label)
 
     def _name(self, label: str) -> str:
         return next(arm.name for arm in self._study.arms if arm.label == label)
 
     def _step(self, config: JobConfig, role: str, label: str, words: str, by: str = "") -> Step:
         config = config.model_copy(update={"results_version": self._version})
-        case, spent = self._plan.name, cost(self._plan, config)
-        job = make_job(f"{case}: {words}", TARGET, config, spent, case=case, arm=label, role=role)
+        if "search" not in role and config.seeds != self._every:
+            first, *_, last = (*config.seeds, config.seeds[-1])
+            words += f", seeds {first} to {last}" if first < last else f", seed {first}"
+        case = self._plan.name
+        job = make_job(f"{case}: {words}", TARGET, config, cost(config), case=case, arm=label, role=role)
         return Step(job, config, role, self._plan, label, by)
 
 
-# -- rules of the search and of the match ----------------------------------------------------------
-
-
-def scores(result: Mapping[str, Any], *, best: bool) -> dict[float, Score]:
-    """Return rate -> mean validation loss over seeds, the last one or the best; infinite where a run diverged."""
-    losses: dict[float, list[float]] = {}
-    for member in result["members"]:
-        seen = member["validation_loss"]
-        finite = [loss for loss in seen if loss is not None]
-        is_whole = len(finite) == len(seen) and member.get("diverged_at") is None
-        last = (min(finite) if best else finite[-1]) if finite and (is_whole or best) else float("inf")
-        losses.setdefault(member["rate"], []).append(last)
-    return {rate: (0, sum(each) / len(each)) for rate, each in losses.items()}
+# -- states at matched loss ----------------------------------------------------------
 
 
 def matched(rival: str) -> str:
@@ -239,54 +229,47 @@ def matched(rival: str) -> str:
     return f"matched to {rival}"
 
 
-def common_loss(*groups: list[dict[str, Any]]) -> float | None:
-    """Return the smallest validation loss that every run reached at some evaluation, diverged ones aside.
-
-    None where all runs of a group diverged.
-    """
-    reached = [
-        [
-            min(loss for loss in member["validation_loss"] if loss is not None)
-            for member in group
-            if member["diverged_at"] is None
-        ]
-        for group in groups
-    ]
+def common_loss(*groups: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the smallest validation loss that every run reached at some evaluation; None where a group has no run."""
+    reached = [[min(x for x in member["validation_loss"] if x is not None) for member in group] for group in groups]
     return max(map(max, reached)) if all(reached) else None
 
 
-def first_at(member: Mapping[str, Any], looks: list[int], target: float) -> int:
+def first_at(member: Mapping[str, Any], at: Sequence[int], target: float) -> int:
     """Return the step of the first evaluation at which a run had reached that validation loss."""
-    return next(
-        step for step, loss in zip(looks, member["validation_loss"], strict=True) if loss is not None and loss <= target
-    )
+    both = zip(at, member["validation_loss"], strict=True)
+    return next(step for step, loss in both if loss is not None and loss <= target)
 
 
 # -- about what a job costs: products of matrices at a rate, and a time per step --------------------
 
 PRODUCTS_A_SECOND = 16e9  # multiplications and additions of one core, small nets, forward and backward
 STEP_SECONDS = 5e-4  # of one member's step, whatever its size
+JOB_SECONDS = 1.5  # of any job that trains: its data are read, its nets built
+MEASURE_SECONDS, MODEL_SECONDS = 5.0, 0.2  # of a measuring job, and of each of its models: probes
 CORRUPTIONS = {"images": 15, "text": 10}
 UNKNOWN_SIDE = 32  # of images whose size is that of their files
+UNKNOWN_PRODUCTS = 1e6  # of a net of a user's own, about those of a small CNN
 
 
 def products(family: Family) -> float:
     """Return the multiplications of matrix products in the forward pass of one example."""
     net, data = family.net, family.data
-    if isinstance(data, ImageData):
-        side = data.side or UNKNOWN_SIDE
-        if isinstance(net, CNNConfig):
-            return _cnn(net, side)
-        assert isinstance(net, ViTConfig)
+    if isinstance(net, schema.OwnNet):
+        return UNKNOWN_PRODUCTS
+    if isinstance(net, schema.GPTConfig):
+        assert not isinstance(data, schema.ImageData)
+        share = 16 if net.feed_forward == "swiglu" else 12
+        vocabulary = 257 if data.tokenizer == "bytes" else 50_000
+        return data.length * (net.depth * (share * net.width**2 + 2 * data.length * net.width) + vocabulary * net.width)
+    side = (isinstance(data, schema.ImageData) and data.side) or UNKNOWN_SIDE
+    if isinstance(net, schema.ViTConfig):
         tokens = (side // net.patch) ** 2
         return tokens * net.depth * (12 * net.width**2 + 2 * tokens * net.width)
-    assert isinstance(net, GPTConfig)
-    share = 16 if net.feed_forward == "swiglu" else 12
-    vocabulary = 257 if data.tokenizer == "bytes" else 50_000
-    return data.length * (net.depth * (share * net.width**2 + 2 * data.length * net.width) + vocabulary * net.width)
+    return _cnn(net, side)
 
 
-def _cnn(net: CNNConfig, side: int) -> float:
+def _cnn(net: schema.CNNConfig, side: int) -> float:
     total, inputs = 0.0, net.width
     for stage, depth in enumerate(net.depths):
         outputs = net.width * 2**stage
@@ -296,65 +279,16 @@ def _cnn(net: CNNConfig, side: int) -> float:
     return total
 
 
-def training_cost(family: Family, training: Training, members: int) -> float:
-    """Return about the seconds of one core that training takes; a backward pass is two forward ones."""
-    steps = training.budget * members
-    return JOB_SECONDS + steps * (STEP_SECONDS + 6 * products(family) * training.batch / PRODUCTS_A_SECOND)
-
-
-def measuring_cost(family: Family, job: Measure) -> float:
-    """Return about the seconds of one core that the measures take."""
-    kinds = CORRUPTIONS[family.data.kind]
-    models = sum(len(state.seeds) for state in job.states)
-    forward = 5 * kinds * models * job.measuring.examples
-    forward += kinds * len(job.looks) * len(job.seeds) * job.measuring.path_examples
-    return 5.0 + 0.2 * models + 2 * products(family) * forward / PRODUCTS_A_SECOND
-
-
-def cost(plan: FamilyPlan, config: JobConfig) -> float:
-    """Return about the seconds of one core that a job takes."""
+def cost(config: JobConfig) -> float:
+    """Return about the seconds of one core that a job takes; a backward pass is two forward ones."""
+    one = 2 * products(config.family) / PRODUCTS_A_SECOND  # of an example forward
     if isinstance(config, Measure):
-        return measuring_cost(plan.family, config)
-    if isinstance(config, Pretrain):
-        return training_cost(plan.family, config.training, len(config.rates) * len(config.seeds))
-    if config.mode == "linear" or config.training is None:
+        sizes, models = config.measuring, sum(len(state.seeds) for state in config.states)
+        examples = 5 * models * sizes.examples + len(config.looks) * len(config.seeds) * sizes.path_examples
+        kinds = CORRUPTIONS[config.family.data.kind]
+        return MEASURE_SECONDS + MODEL_SECONDS * models + one * kinds * examples
+    if config.training is None:  # a linear probe
         return JOB_SECONDS
-    return training_cost(plan.family, config.training, len(config.rates) * len(config.fine_tuned))
-
-
-def outline(study: FeatureStudy) -> list[tuple[str, float]]:
-    """Return names and costs of the jobs from the beginning to the end, if no search has to go on."""
-    found: list[tuple[str, float]] = []
-    for plan in study.families:
-        for arm in study.arms:
-            rates = len(study.searches[arm.label].rates)
-            words = f"{plan.name}: {arm.name}"
-            states = len(study.arms) + 1 if arm is study.arms[0] else 2
-            found += [
-                (f"{words}, search", training_cost(plan.family, plan.training, rates * study.search_seeds)),
-                (f"{words}, final runs", training_cost(plan.family, plan.training, study.seeds)),
-                (f"{words}, measures", _measures(plan, study.seeds, states)),
-            ]
-        for task in plan.tasks:
-            for weights in (*(arm.name for arm in study.arms), "new"):
-                if task == "classes" and weights != "new":
-                    found.append((f"{plan.name}: {weights} weights, linear probe on {task}", JOB_SECONDS))
-                for arm in study.arms:
-                    members = len(study.searches[arm.label].rates) * study.search_seeds
-                    words = f"{plan.name}: {weights} weights, fine-tuned on {task} by {arm.name}"
-                    found.append((f"{words}, search", training_cost(plan.family, plan.transfer, members)))
-                    found.append((words, training_cost(plan.family, plan.transfer, study.seeds)))
-    return found
-
-
-def _measures(plan: FamilyPlan, seeds: int, states: int) -> float:
-    state = State(name="", seeds=tuple(range(seeds)), steps=(0,) * seeds)
-    config = Measure(
-        family=plan.family,
-        weights="",
-        seeds=state.seeds,
-        states=(state,) * states,
-        looks=plan.training.steps,
-        measuring=plan.measuring,
-    )
-    return measuring_cost(plan.family, config)
+    seeds = config.seeds if isinstance(config, Pretrain) else config.fine_tuned
+    num_steps = config.training.budget * len(config.rates) * len(seeds)
+    return JOB_SECONDS + num_steps * (STEP_SECONDS + 3 * one * config.training.batch)

@@ -1,26 +1,28 @@
 """Margins and ranks by layer, in a report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from statistics import fmean
 from typing import Any
 
 from muonlab.report.findings import Axis, Column, Element, Figure, Lines, Table, Value
 from muonlab.stats.results import Estimate
 from muonlab.studies.features.nets import CLEAN, CORRUPTED, Compared, Measured, Place
-from muonlab.study.sections import line_of, over_runs
+from muonlab.study.sections import columns, columns_of, line_of, over_runs
 from muonlab.study.study import Arm
 
 KINDS = {"by_norm": "by norm", "raw": "raw", "by_distance": "by distance"}
-COUNTS = (
-    ("raw", "effective_rank", "effective rank"),
-    ("centred", "effective_rank", "effective rank, centred"),
-    ("raw", "effective_rank_sigma", "effective rank of Roy & Vetterli"),
-    ("centred", "effective_rank_sigma", "the same, centred"),
-    ("raw", "stable_rank", "stable rank"),
-    ("centred", "stable_rank", "stable rank, centred"),
-    ("raw", "participation_ratio", "participation ratio"),
-    ("centred", "participation_ratio", "participation ratio, centred"),
+COUNTS = tuple(
+    (form, count, words if form == "raw" else f"{words}, centred")
+    for count, words in (
+        ("effective_rank", "effective rank"),
+        ("effective_rank_sigma", "effective rank of Roy & Vetterli"),
+        ("stable_rank", "stable rank"),
+        ("participation_ratio", "participation ratio"),
+    )
+    for form in ("raw", "centred")
 )
 Layer = dict[str, Any]
 
@@ -28,20 +30,23 @@ Layer = dict[str, Any]
 def margins(compared: Compared) -> tuple[Element, ...]:
     """Return figures and tables of the probes' margins; none where nothing is measured."""
     panels = tuple(
-        _panel(compared, place, "margins", f"{place.name}, {where}", lambda layer, where=where: _median(layer, where))
+        _panel(compared, place, "margins", f"{place.name}, {where}", partial(_median, where=where))
         for place in compared.places
         for where in _inputs(compared, place)
     )
     if not panels:
         return ()
-    severities = {place.margin_severity for place in compared.places}
-    severity = " and ".join(map(str, sorted(severities)))
+    severity = " and ".join(map(str, sorted({place.margin_severity for place in compared.places})))
     caption = (
         f"Median margin of each layer’s probe over held-out examples, divided by the norm of the probe, with "
         f"{compared.layer_spread}{_grey(compared)}. Corrupted: the same probes on inputs under all corruptions at "
-        f"severity {severity}. Below 0, the median example is misjudged.{_repeated(compared)}{_relative(compared)}"
+        f"severity {severity}. Below 0, the median example is misjudged."
     )
-    figure = Figure("margins", "Margins by layer", caption, _axis(compared), Axis("margin / norm"), panels)
+    if compared.of_examples:
+        caption += (
+            " On corrupted inputs an example counts again under every corruption, so those intervals are too narrow."
+        )
+    figure = _figure(compared, "margins", "Margins by layer", caption, "margin / norm", panels)
     return figure, below_zero(compared), every_margin(compared)
 
 
@@ -50,15 +55,12 @@ def ranks(compared: Compared) -> tuple[Element, ...]:
     measured = [place for place in compared.places if _whose(compared, place, "raw")]
     if not measured:
         return ()
-    panels = tuple(
-        _panel(compared, place, "raw", place.name, lambda layer: (layer["raw"]["effective_rank"], _rank_bounds(layer)))
-        for place in measured
-    )
+    panels = tuple(_panel(compared, place, "raw", place.name, _effective_rank) for place in measured)
     caption = (
         "Effective rank of the hidden states of test examples as the paper counts it (squared singular values, not "
-        f"centred), with {compared.layer_spread}{_grey(compared)}.{_relative(compared)}"
+        f"centred), with {compared.layer_spread}{_grey(compared)}."
     )
-    figure = Figure("ranks", "Effective rank by layer", caption, _axis(compared), Axis("effective rank"), panels)
+    figure = _figure(compared, "ranks", "Effective rank by layer", caption, "effective rank", panels)
     return figure, mean_ranks(compared), every_rank(compared)
 
 
@@ -81,36 +83,40 @@ def _with_layer(place: Place, arm: Arm, number: int) -> list[Measured]:
     return [model for model in place.of(arm) if number < len(model.layers)]
 
 
+def _layers(compared: Compared, place: Place, key: str) -> Iterator[tuple[int, Arm, list[Measured]]]:
+    """Yield each layer's number and the nets of each arm that have it."""
+    for number in range(place.depth):
+        for arm in _whose(compared, place, key):
+            if models := _with_layer(place, arm, number):
+                yield number, arm, models
+
+
 def _grey(compared: Compared) -> str:
     return "; grey, without an interval: the net before training" if compared.baseline else ""
-
-
-def _repeated(compared: Compared) -> str:
-    if not compared.of_examples:
-        return ""
-    return " On corrupted inputs an example counts again under every corruption, so those intervals are too narrow."
 
 
 def _is_alike(compared: Compared) -> bool:
     return all(place.is_alike for place in compared.places)
 
 
-def _relative(compared: Compared) -> str:
-    if _is_alike(compared):
-        return ""
-    return " The nets differ, so layers are drawn by their relative depth: 1 is the last of each net."
-
-
-def _axis(compared: Compared) -> Axis:
-    return Axis("layer") if _is_alike(compared) else Axis("layer / number of layers")
-
-
 # -- figures ---------------------------------------------------------------------------------------
+
+
+def _figure(compared: Compared, name: str, title: str, caption: str, y: str, panels: tuple[Lines, ...]) -> Figure:
+    x = "layer"
+    if not _is_alike(compared):
+        x = "layer / number of layers"
+        caption += " The nets differ, so layers are drawn by their relative depth: 1 is the last of each net."
+    return Figure(name, title, caption, Axis(x), Axis(y), panels)
 
 
 def _median(layer: Layer, where: str) -> tuple[float, list[float]]:
     found = layer["margins"][where]["by_norm"]
     return found["median"], found["median_interval"]
+
+
+def _effective_rank(layer: Layer) -> tuple[float, list[float]]:
+    return layer["raw"]["effective_rank"], _rank_bounds(layer)
 
 
 def _rank_bounds(layer: Layer) -> list[float]:
@@ -145,10 +151,6 @@ def _point(compared: Compared, found: list[tuple[float, list[float]]]) -> Estima
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _mean(values: list[float]) -> Estimate | None:
-    return over_runs(values) if values else None
-
-
 def _over_examples(values: list[float], intervals: list[list[float]]) -> Estimate:
     """Return the mean over runs of a value and of the bounds of its interval over examples."""
     return Estimate(fmean(values), fmean(each[0] for each in intervals), fmean(each[1] for each in intervals))
@@ -158,59 +160,41 @@ def below_zero(compared: Compared) -> Table:
     """Return the share of examples that the probe of each layer misjudges."""
     rows = []
     for place in compared.places:
-        for where in _inputs(compared, place):
-            for number in range(place.depth):
-                cells = [
-                    _mean([m.layers[number]["margins"][where]["below_zero"] for m in _with_layer(place, arm, number)])
-                    for arm in compared.everyone
-                ]
-                rows.append((place.name, where, number + 1, *cells))
-    columns = (
-        compared.place,
-        Column("inputs", "Inputs"),
-        Column("layer", "Layer", "count"),
-        *compared.columns(compared.everyone, "accuracy"),
-    )
+        for where, number in product(_inputs(compared, place), range(place.depth)):
+            shares = (
+                [model.layers[number]["margins"][where]["below_zero"] for model in _with_layer(place, arm, number)]
+                for arm in compared.everyone
+            )
+            rows.append((place.name, where, number + 1, *(over_runs(each) if each else None for each in shares)))
+    head = *columns("inputs: Inputs; layer: Layer [count]"), *columns_of(compared.everyone, "accuracy")
     note = f"Share of held-out examples that the layer’s probe misjudges, with {compared.spread}."
     if not _is_alike(compared):
         note += " The nets differ: layers of one number have little else in common."
-    return Table("below-zero", "Margins below zero", columns, tuple(rows), note)
+    return Table("below-zero", "Margins below zero", (compared.place, *head), tuple(rows), note)
 
 
 def every_margin(compared: Compared) -> Table:
     """Return every kind of margin of every layer, with intervals over runs and over examples."""
     rows = tuple(
-        (place.name, where, words, number + 1, *_margin(place, arm, number, where, kind))
+        (place.name, where, words, number + 1, *_margin(models, arm, number, where, kind))
         for place in compared.places
-        for where in _inputs(compared, place)
-        for kind, words in KINDS.items()
-        for number in range(place.depth)
-        for arm in _whose(compared, place, "margins")
-        if _with_layer(place, arm, number)
+        for where, (kind, words) in product(_inputs(compared, place), KINDS.items())
+        for number, arm, models in _layers(compared, place, "margins")
     )
-    columns = (
-        compared.place,
-        Column("inputs", "Inputs"),
-        Column("margin", "Margin"),
-        Column("layer", "Layer", "count"),
-        Column("tap", "Tap"),
-        compared.arm,
-        Column("median", "Median", "number"),
-        Column("median_examples", "Median, over examples", "number"),
-        Column("mean", "Mean", "number"),
-        Column("mean_examples", "Mean, over examples", "number"),
-        Column("n", "n", "count"),
+    head = (
+        *(compared.place, *columns("inputs: Inputs; margin: Margin; layer: Layer [count]; tap: Tap"), compared.arm),
+        *columns("median: Median [number]; median_examples: Median, over examples [number]; mean: Mean [number]"),
+        *columns("mean_examples: Mean, over examples [number]; n: n [count]"),
     )
     note = (
         f"Median and mean: over the {compared.runs}, n runs, with 95% intervals between {compared.runs}. “Over "
         "examples”: how sure one run is of its own number, the mean over runs of its value and of the bounds of its "
         "95% bootstrap interval over examples."
     )
-    return Table("margins-by-layer", "Every margin of every layer", columns, rows, note, folded=True)
+    return Table("margins-by-layer", "Every margin of every layer", head, rows, note, folded=True)
 
 
-def _margin(place: Place, arm: Arm, number: int, where: str, kind: str) -> tuple[Value, ...]:
-    models = _with_layer(place, arm, number)
+def _margin(models: list[Measured], arm: Arm, number: int, where: str, kind: str) -> tuple[Value, ...]:
     cells: list[Value] = [models[0].layers[number]["tap"], arm.name]
     for what in ("median", "mean"):
         own = [model.layers[number]["margins"][where][kind] for model in models]
@@ -221,60 +205,39 @@ def _margin(place: Place, arm: Arm, number: int, where: str, kind: str) -> tuple
 
 def mean_ranks(compared: Compared) -> Table:
     """Return every count of directions, mean over layers."""
-    rows = tuple(
-        (
-            place.name,
-            words,
-            *(_mean([model.rank(count, form) for model in place.of(arm)]) for arm in compared.everyone),
-        )
-        for place in compared.places
-        if _whose(compared, place, "raw")
-        for form, count, words in COUNTS
-    )
-    columns = compared.place, Column("count", "Count"), *compared.columns(compared.everyone, "ratio")
+    rows = []
+    for place in compared.places:
+        if _whose(compared, place, "raw"):
+            for form, count, words in COUNTS:
+                ranks = ([model.rank(count, form) for model in place.of(arm)] for arm in compared.everyone)
+                rows.append((place.name, words, *(over_runs(each) if each else None for each in ranks)))
+    head = compared.place, Column("count", "Count"), *columns_of(compared.everyone, "ratio")
     note = f"Mean over layers, with {compared.spread}. The first count of each net is the claim’s."
-    return Table("ranks-mean", "Ranks, mean over layers", columns, rows, note)
+    return Table("ranks-mean", "Ranks, mean over layers", head, tuple(rows), note)
 
 
 def every_rank(compared: Compared) -> Table:
     """Return every count of directions of every layer."""
     rows = tuple(
-        (place.name, number + 1, *_rank(place, arm, number))
+        (place.name, number + 1, *_rank([model.layers[number] for model in models], arm))
         for place in compared.places
-        for number in range(place.depth)
-        for arm in _whose(compared, place, "raw")
-        if _with_layer(place, arm, number)
+        for number, arm, models in _layers(compared, place, "raw")
     )
-    columns = (
-        compared.place,
-        Column("layer", "Layer", "count"),
-        Column("tap", "Tap"),
-        compared.arm,
+    head = (
+        *(compared.place, *columns("layer: Layer [count]; tap: Tap"), compared.arm),
         *(Column(f"{count}_{form}", words.capitalize(), "ratio") for form, count, words in COUNTS),
-        Column("effective_rank_examples", "Effective rank, over examples", "ratio"),
-        Column("examples", "Examples", "count"),
-        Column("width", "Width", "count"),
-        Column("examples_per_width", "Examples / width", "ratio"),
-        Column("n", "n", "count"),
+        *columns("effective_rank_examples: Effective rank, over examples [ratio]; examples: Examples [count]"),
+        *columns("width: Width [count]; examples_per_width: Examples / width [ratio]; n: n [count]"),
     )
     note = (
         f"95% intervals over {compared.runs}; “over examples”: the mean over runs of the 95% interval of one run. No "
         "count can exceed the width or the number of examples."
     )
-    return Table("ranks-by-layer", "Every rank of every layer", columns, rows, note, folded=True)
+    return Table("ranks-by-layer", "Every rank of every layer", head, rows, note, folded=True)
 
 
-def _rank(place: Place, arm: Arm, number: int) -> tuple[Value, ...]:
-    own = [model.layers[number] for model in _with_layer(place, arm, number)]
-    values = [each["raw"]["effective_rank"] for each in own]
+def _rank(own: list[Layer], arm: Arm) -> tuple[Value, ...]:
+    counts = (over_runs([each[form][count] for each in own]) for form, count, _ in COUNTS)
+    of_examples = _over_examples([each["raw"]["effective_rank"] for each in own], [_rank_bounds(each) for each in own])
     examples, width = own[0]["num_examples"], own[0]["width"]
-    return (
-        own[0]["tap"],
-        arm.name,
-        *(over_runs([each[form][count] for each in own]) for form, count, _ in COUNTS),
-        _over_examples(values, [_rank_bounds(each) for each in own]),
-        examples,
-        width,
-        examples / width,
-        len(own),
-    )
+    return own[0]["tap"], arm.name, *counts, of_examples, examples, width, examples / width, len(own)

@@ -3,13 +3,12 @@
 A net has accuracies under corruptions, margins of probes and ranks by layer; robustness.py and layers.py show them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from muonlab.report.findings import Column, Kind
-from muonlab.study.sections import columns_of
+from muonlab.report.findings import Column
 from muonlab.study.study import Arm
 
 CLEAN, CORRUPTED = "clean", "corrupted"
@@ -68,19 +67,12 @@ def with_zeros(layer: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where arms are compared, such as a net and data.
-
-    Attributes:
-        name: for people.
-        models: label of an arm -> its measured nets; an arm without any may be missing.
-        chance: accuracy of the best constant answer; None where none is known.
-        margin_severity: of the corruptions under which margins are measured.
-    """
+    """Where arms are compared, such as a net and data."""
 
     name: str
-    models: Mapping[str, Sequence[Measured]]
-    chance: float | None
-    margin_severity: int
+    models: Mapping[str, Sequence[Measured]]  # by label of the arm; an arm without any may be missing
+    chance: float | None  # accuracy of the best constant answer; None where none is known
+    margin_severity: int  # of the corruptions under which margins are measured
 
     def of(self, arm: Arm) -> Sequence[Measured]:
         """Return the measured nets of an arm."""
@@ -99,27 +91,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Compared:
-    """All that is compared, and the words for it.
+    """All that is compared, and the words for it."""
 
-    Attributes:
-        arms: the first is compared with each of the others.
-        places: where.
-        baseline: nets that were never trained, next to all arms.
-        runs: what differs within an arm, such as "seeds".
-        of_examples: whether every arm is one net, so that only test examples can give an interval.
-        when: of training, when the nets were measured, such as "at the end of training".
-        accuracy_note: a sentence on what counts as right.
-        place: column of the places.
-        arm: column of the arms.
-    """
-
-    arms: tuple[Arm, ...]
+    arms: tuple[Arm, ...]  # the first is compared with each of the others
     places: tuple[Place, ...]
-    baseline: Arm | None = None
-    runs: str = "seeds"
-    of_examples: bool = False
-    when: str = ""
-    accuracy_note: str = ""
+    baseline: Arm | None = None  # nets that were never trained, next to all arms
+    runs: str = "seeds"  # what differs within an arm
+    of_examples: bool = False  # whether every arm is one net, so that only test examples can give an interval
+    when: str = ""  # the nets were measured, such as "at the end of training"
+    accuracy_note: str = ""  # on what counts as right
     place: Column = field(default=Column("family", "Net and data"))
     arm: Column = field(default=Column("optimizer", "Optimizer"))
 
@@ -137,7 +117,3 @@ class Compared:
     def layer_spread(self) -> str:
         """Which intervals numbers have for which examples serve where there are no other runs."""
         return "95% intervals over test examples" if self.of_examples else self.spread
-
-    def columns(self, arms: Iterable[Arm], kind: Kind) -> tuple[Column, ...]:
-        """Return a column for each arm."""
-        return columns_of(arms, kind)

@@ -1,5 +1,6 @@
 """What a study of features asks: which nets and data, optimizers and budgets; and the settings that say so."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -7,18 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from muonlab.studies.features.config import (
-    CNNConfig,
-    Family,
-    GPTConfig,
-    ImageData,
-    Measuring,
-    TextData,
-    Training,
-    ViTConfig,
-)
+from muonlab.studies.features import config
+from muonlab.studies.features.config import Family, ImageData, Measuring, OwnNet, TextData, Training
 from muonlab.studies.features.presets import PRESETS
-from muonlab.study import optimizers
+from muonlab.study import dotted, optimizers
 from muonlab.study.fields import Frozen, Growing
 from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
 from muonlab.study.optimizers import Searched
@@ -27,8 +20,9 @@ from muonlab.study.settings import Chosen, UsageError, check_keys, choose, field
 from muonlab.study.study import Arm, arms_of
 
 STUDY = "features"
-NETS: dict[str, type[BaseModel]] = {"cnn": CNNConfig, "vit": ViTConfig, "gpt": GPTConfig}
+NETS: dict[str, type[BaseModel]] = {"cnn": config.CNNConfig, "vit": config.ViTConfig, "gpt": config.GPTConfig}
 MAX_SEEDS = 1000
+NET = "a function of classes, channels and image_size, or of vocabulary, that returns a torch.nn.Module"
 
 
 class FamilyPlan(BaseModel):
@@ -52,25 +46,17 @@ class FamilyPlan(BaseModel):
 
 
 class FeatureStudy(Growing):
-    """What a study of features asks.
-
-    Attributes:
-        preset, settings: where it came from.
-        optimizers: those compared; the first with each of the others.
-        labels: of the optimizers, in their order; by default their names.
-        searches: by label of the arm.
-        seeds: number of final runs of each; search_seeds that of each rate of a search.
-    """
+    """What a study of features asks."""
 
     added = frozenset({"labels"})
-    preset: str
+    preset: str  # where it came from, with the settings
     settings: dict[str, list[str]]
     families: tuple[FamilyPlan, ...] = Field(min_length=1)
-    optimizers: tuple[Searched, ...] = Field(min_length=1)
-    labels: tuple[str, ...] = ()
-    searches: dict[str, Search]
-    seeds: int = Field(ge=1, le=MAX_SEEDS)
-    search_seeds: int = Field(ge=1, le=MAX_SEEDS)
+    optimizers: tuple[Searched, ...] = Field(min_length=1)  # the first is compared with each of the others
+    labels: tuple[str, ...] = ()  # of the optimizers, in their order; by default their names
+    searches: dict[str, Search]  # by label of the arm
+    seeds: int = Field(ge=1, le=MAX_SEEDS)  # final runs of each
+    search_seeds: int = Field(ge=1, le=MAX_SEEDS)  # runs of each rate of a search
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -81,30 +67,17 @@ class FeatureStudy(Growing):
 
 # -- settings: the fields of the configs, under the names that a user types ------------------------
 
-TRANSFER_FIELDS = fields(Training)
 TRAINING_FIELDS = fields(Training, "patience")  # pretraining has one length for all
-MEASURING_FIELDS = fields(Measuring)
-IMAGE_FIELDS = fields(ImageData, "kind", "name", "source", "test")
-TEXT_FIELDS = fields(TextData, "kind", "name", "source", "transfer_source", "examples", "examples_test")
-OWNERS = ("images", "text", "transfer", "measure")
-CHOICES = (
-    "families",
-    "optimizers",
-    "seeds",
-    "search_seeds",
-    "extensions",
-    "images",
-    "text",
-    "transfer_text",
-    "examples",
-)
+PLACES = ("source", "transfer_source", "examples", "examples_test")  # of texts, settings of their own
+CHOICES = ("families", "net", "optimizers", "seeds", "search_seeds", "extensions")
+OWNERS = ("images", "text", "transfer", "measure", "net")
 KEYS = (
-    *CHOICES,
+    *(*CHOICES, "images", "text", "transfer_text", "examples"),
     *TRAINING_FIELDS,
-    *(f"images.{field}" for field in IMAGE_FIELDS),
-    *(f"text.{field}" for field in TEXT_FIELDS),
-    *(f"transfer.{field}" for field in TRANSFER_FIELDS),
-    *(f"measure.{field}" for field in MEASURING_FIELDS),
+    *(f"images.{field}" for field in fields(ImageData, "kind", "name", "source", "test")),
+    *(f"text.{field}" for field in fields(TextData, "kind", "name", *PLACES)),
+    *(f"transfer.{field}" for field in fields(Training)),
+    *(f"measure.{field}" for field in fields(Measuring)),
     *(f"{name}.{field}" for name, model in NETS.items() for field in (*fields(model, "kind"), *TRAINING_FIELDS)),
     *(key for name in OPTIMIZERS for key in optimizers.keys(name, name, OPTIMIZERS)),
 )
@@ -115,8 +88,9 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> F
 
     Args:
         preset: tiny, laptop, real or paper.
-        settings: key -> value or list of values. The keys are `KEYS`, and LABEL.field for an optimizer with a label:
-            docs/settings.md says what each means.
+        settings: key -> value or list of values. The keys are `KEYS`, LABEL.field for an optimizer with a label, and
+            net.argument for a net of one's own, which is given by name or as the function: docs/settings.md says what
+            each means.
 
     Raises:
         UsageError: an unknown name, a value that its field does not allow, a setting without effect.
@@ -125,16 +99,17 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> F
         >>> plan("tiny", {"seeds": 3}).seeds
         3
     """
-    chosen = _merged(choose(PRESETS, preset, settings, KEYS))
+    texts = {key: dotted.name_of(key, own) if callable(own) else own for key, own in (settings or {}).items()}
+    chosen = _merged(choose(PRESETS, preset, texts, KEYS))
     chosen.names("families", NETS, "family")
     labels = optimizers.labelled(chosen.merged["optimizers"], OPTIMIZERS, taken=(*NETS, *OWNERS))
     for label, name in labels.items():
-        check_keys(
-            {key: [] for key in chosen.given if key.startswith(f"{label}.")}, optimizers.keys(label, name, OPTIMIZERS)
-        )
-    for key in ("images", "text"):
+        own = {key: [] for key in chosen.given if key.startswith(f"{label}.")}
+        check_keys(own, optimizers.keys(label, name, OPTIMIZERS))
+    for key in ("images", "text", "net"):
         chosen.once(key)
-    _check_effect(chosen, labels)
+    families = _families(chosen)
+    _check_effect(chosen, labels, families)
     extensions = chosen.whole("extensions", at_least=0, at_most=MAX_EXTENSIONS)
     arms = {
         label: (optimizers.build(chosen, label, name, OPTIMIZERS), optimizers.rates(chosen, label, name))
@@ -144,7 +119,7 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> F
     return FeatureStudy(
         preset=preset,
         settings=chosen.given,
-        families=tuple(_families(chosen)),
+        families=tuple(families),
         optimizers=tuple(optimizer for optimizer, _ in arms.values()),
         labels=() if list(labels) == list(labels.values()) else tuple(labels),
         searches={label: Search(rates=rates, extensions=extensions) for label, (_, rates) in arms.items()},
@@ -154,27 +129,31 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> F
 
 
 def _merged(chosen: Chosen) -> Chosen:
-    """Return the settings with a given `batch` in place of a `gpt.batch` that only the preset has."""
+    """Return the settings with what the user gave in place of what the preset has.
+
+    That is a `batch` in place of a preset's `gpt.batch`, and nets of a user's own in place of its families.
+    """
 
     def is_overruled(key: str) -> bool:
         owner, _, field = key.partition(".")
         return owner in NETS and field in TRAINING_FIELDS and field in chosen.given and key not in chosen.given
 
     kept = {key: values for key, values in chosen.merged.items() if not is_overruled(key)}
+    if "net" in chosen.given and "families" not in chosen.given:
+        kept["families"] = []
     return Chosen(chosen.preset, chosen.given, kept)
 
 
-def _check_effect(chosen: Chosen, labels: Mapping[str, str]) -> None:
+def _check_effect(chosen: Chosen, labels: Mapping[str, str], families: Sequence[FamilyPlan]) -> None:
     """Raise UsageError for a setting that is given and changes nothing, as nothing in the study has it."""
-    families, merged = chosen.merged["families"], chosen.merged
-    used = {name: name in families for name in NETS}
-    used |= {name: name in labels.values() for name in OPTIMIZERS}
-    used |= {"images": bool({"cnn", "vit"} & set(families))}
-    used |= dict.fromkeys(("text", "transfer_text", "examples"), "gpt" in families)
+    names, merged = chosen.merged["families"], chosen.merged
+    kinds = {each.family.data.kind for each in families}
+    used = {name: name in names for name in NETS} | {name: name in labels.values() for name in OPTIMIZERS}
+    used |= {"images": "images" in kinds} | dict.fromkeys(("text", "transfer_text", "examples"), "text" in kinds)
     chosen.refuse_unused(used)
     for key in chosen.given:
-        if key in TRAINING_FIELDS and all(f"{name}.{key}" in merged for name in families):
-            raise UsageError(f"{key} has no effect: {' and '.join(f'{name}.{key}' for name in families)} go before it")
+        if key in TRAINING_FIELDS and "net" not in merged and all(f"{name}.{key}" in merged for name in names):
+            raise UsageError(f"{key} has no effect: {' and '.join(f'{name}.{key}' for name in names)} go before it")
         if key == "cnn.groups" and merged.get("cnn.norm") == ["batch"]:
             raise UsageError("cnn.groups has no effect: cnn.norm=batch has no groups; leave it out")
 
@@ -184,8 +163,8 @@ def _check_effect(chosen: Chosen, labels: Mapping[str, str]) -> None:
 
 def _families(chosen: Chosen) -> list[FamilyPlan]:
     found = []
-    for name in chosen.merged["families"]:
-        net = chosen.build(NETS[name], f"{name}.")
+    nets = [(name, chosen.build(NETS[name], f"{name}.")) for name in chosen.merged["families"]]
+    for name, net in (*nets, *((name, _own_net(chosen, name)) for name in chosen.merged.get("net", ()))):
         special = chosen.fields(Training, f"{name}.")
         make(Training, special, f"{name}.")  # a mistake there is named as it was given
         own = {
@@ -193,11 +172,29 @@ def _families(chosen: Chosen) -> list[FamilyPlan]:
             "transfer": chosen.build(Training, "transfer."),
             "measuring": chosen.build(Measuring, "measure."),
         }
-        found += [
-            FamilyPlan(family=make(Family, {"net": net, "data": data}), **own)
-            for data in (_texts(chosen) if name == "gpt" else _images(chosen))
-        ]
+        data = _texts(chosen) if _reads_text(net) else _images(chosen)
+        found += [FamilyPlan(family=make(Family, {"net": net, "data": each}), **own) for each in data]
+    for name, number in Counter(each.name for each in found).items():
+        if number > 1:
+            raise UsageError(f"two nets with their data are called {name!r}; give functions and files other names")
     return found
+
+
+def _reads_text(net: BaseModel) -> bool:
+    if isinstance(net, OwnNet):
+        return "vocabulary" in dotted.arguments(net.call.load("net"))
+    return isinstance(net, config.GPTConfig)
+
+
+def _own_net(chosen: Chosen, name: str) -> OwnNet:
+    if not dotted.is_dotted(name):
+        names = ",".join(NETS)
+        raise UsageError(f"net={name} is not valid; expected {dotted.FORM}, {NET}; built-in nets are families={names}")
+    call, given = dotted.find("net", name, NET), [key for key in chosen.given if key.startswith("net.")]
+    for key in given:
+        if not dotted.takes(call.load("net"), key.removeprefix("net.")):
+            raise UsageError(f"{key} has no effect: net={name} does not take it; leave it out")
+    return OwnNet(call=call, arguments={key[4:]: optimizers.value(key, chosen.one(key)) for key in given})
 
 
 def _images(chosen: Chosen) -> list[ImageData]:
@@ -205,8 +202,7 @@ def _images(chosen: Chosen) -> list[ImageData]:
     found = []
     for place in _needed(chosen, "images", "a folder, zip, IDX or .npz of images, TRAIN+TEST for two of them"):
         source, _, test = place.partition("+")
-        places = {"source": source, "test": test or None}
-        found.append(make(ImageData, {**own, **places, "name": title(source)}, "images."))
+        found.append(make(ImageData, {**own, "source": source, "test": test or None, "name": title(source)}, "images."))
     return found
 
 

@@ -1,6 +1,6 @@
 """What the results of a study of features hold, as numbers by family, arm, state and seed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +10,20 @@ import scipy
 
 from muonlab.stats.effects import logit
 from muonlab.studies.features.config import RESULTS_VERSION, Transfer
-from muonlab.studies.features.jobs import FINAL, LINEAR, POLICY, UNTRAINED, matched, scores, steps
+from muonlab.studies.features.jobs import FINAL, LINEAR, POLICY, UNTRAINED, matched, steps
 from muonlab.studies.features.nets import Measured, is_sighted, with_zeros
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.study import folder as folders
 from muonlab.study.folder import Results
-from muonlab.study.search import Score, Searched
+from muonlab.study.search import Searched, last_losses, mean_scores
 from muonlab.study.study import Found, Step
+
+EQUAL, MATCHED = "equal budget", "matched loss"  # in which runs are compared
+
+
+def compared_state(rival: str, state: str) -> str:
+    """Return the state of a model compared with a rival: the end, or where it reached the loss of both."""
+    return matched(rival) if state == MATCHED else FINAL
 
 
 @dataclass(frozen=True)
@@ -35,14 +42,14 @@ class Model(Measured):
 class Transferred:
     """The result of one way of transfer: test accuracy of every seed, at the rate chosen on validation."""
 
-    task: str
-    weights: str  # arm of the pretraining, "none" for new weights
-    by: str  # arm of the fine-tuning, or "linear"
     accuracies: dict[int, float]  # by seed; runs that diverged before their first evaluation are left out
     chance: float
     search: Searched | None
     rate: float | None = None
     num_last: int = 0  # runs that were best at the last evaluation: more steps may help
+
+
+Way = tuple[str, ...]  # task, arm of the pretraining ("none" for new weights), arm of the fine-tuning or "linear"
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class FamilyRuns:
     searches: dict[str, Searched] = field(default_factory=dict)
     finals: dict[str, dict[str, Any]] = field(default_factory=dict)
     path: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    transfers: tuple[Transferred, ...] = ()
+    transfers: Mapping[Way, Transferred] = field(default_factory=dict)
     probed: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
     controls: dict[str, Any] | None = None
     sheet: dict[str, Any] | None = None
@@ -81,9 +88,9 @@ class FamilyRuns:
         found = [m for m in self.models if m.state == state and (m.optimizer == arm or state == UNTRAINED)]
         return sorted(found, key=lambda model: model.seed)
 
-    def compared(self, arm: str, rival: str, *, is_matched: bool) -> list[Model]:
-        """Return the models of an arm that are compared with a rival: of the end, or at the loss that both reached."""
-        return self.of(arm, matched(rival) if is_matched else FINAL)
+    def compared(self, arm: str, rival: str, state: str) -> list[Model]:
+        """Return the models of an arm that are compared with a rival, at equal budget or at matched loss."""
+        return self.of(arm, compared_state(rival, state))
 
     def is_sighted(self, models: Sequence[Model], layer: int) -> bool:
         """Return whether the probes of a layer find something."""
@@ -131,10 +138,6 @@ class FamilyRuns:
             if row["step"] == last
         }
 
-    def transferred(self, task: str, weights: str, by: str) -> Transferred | None:
-        """Return one way of transfer, if it is done."""
-        return next((t for t in self.transfers if (t.task, t.weights, t.by) == (task, weights, by)), None)
-
 
 @dataclass(frozen=True)
 class FeatureRuns:
@@ -147,44 +150,48 @@ class FeatureRuns:
 FeaturesFound = Found[FeatureRuns]
 
 
-def read(folder: Path) -> tuple[FeatureRuns, list[folders.JobRecord], int]:
+def read(folder: Path, request: int = -1) -> tuple[FeatureRuns, list[folders.JobRecord], int]:
     """Return the results of a study's folder, the records of its jobs, and the number of jobs known by now.
 
     Raises:
         StudyError: there is no study of features in the folder.
     """
-    asked, known, results, records = folders.read(FeatureStudy, steps, folder, RESULTS_VERSION)
+    asked, known, results, records = folders.read(FeatureStudy, steps, folder, RESULTS_VERSION, request)
     return gather(asked, known, results), records, len(known)
 
 
 def gather(asked: FeatureStudy, known: Sequence[Step], results: Results) -> FeatureRuns:
     """Return what the results of the known jobs hold."""
-    families = {
-        plan.name: _family(asked, plan, [step for step in known if step.case is plan], results)
-        for plan in asked.families
-    }
-    return FeatureRuns(asked, families)
+    done: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {plan.name: {} for plan in asked.families}
+    for step in known:
+        if step.job.id in results:
+            task = (step.config.task,) if isinstance(step.config, Transfer) else ()
+            done[step.case.name].setdefault((step.role, *task, step.arm, step.by), []).append(results[step.job.id])
+    return FeatureRuns(asked, {plan.name: _family(asked, plan, done[plan.name]) for plan in asked.families})
 
 
-def _family(asked: FeatureStudy, plan: FamilyPlan, known: Sequence[Step], results: Results) -> FamilyRuns:
+def _family(asked: FeatureStudy, plan: FamilyPlan, done: Mapping[tuple[str, ...], list[dict[str, Any]]]) -> FamilyRuns:
     labels = tuple(arm.label for arm in asked.arms)
-    done = [(step, results[step.job.id]) for step in known if step.job.id in results]
-    measures = {step.arm: result for step, result in done if step.role == "measure"}
+    finals, measures = (
+        {label: _joined(done[role, label, ""]) for label in labels if (role, label, "") in done}
+        for role in ("final", "measure")
+    )
+    ways = {key[1:]: _joined(results) for key, results in done.items() if key[0] == "transfer"}
+    any_final, any_measure = (next(iter(each.values()), {}) for each in (finals, measures))
     first = measures.get(labels[0], {})
-    any_measure = next(iter(measures.values()), {})
-    finals = {step.arm: result for step, result in done if step.role == "final"}
-    any_final = next(iter(finals.values()), {})
     return FamilyRuns(
         plan=plan,
         arms=labels,
-        models=tuple(model for label, result in measures.items() for model in _models(label, result)),
-        searches={
-            label: _searched([r for step, r in done if (step.role, step.arm) == ("search", label)]) for label in labels
-        },
+        models=tuple(
+            Model(optimizer=label, **{**row, "layers": [with_zeros(layer) for layer in row["layers"]]})
+            for label, result in measures.items()
+            for row in result["models"]
+        ),
+        searches={label: _searched(done.get(("search", label, ""), ())) for label in labels},
         finals=finals,
         path={label: _finite(result["path"], finals.get(label, {})) for label, result in measures.items()},
-        transfers=tuple(_transfers(done)),
-        probed=_probed(done),
+        transfers={way: _transferred(result, done.get(("transfer search", *way))) for way, result in ways.items()},
+        probed=_probed({arm: result for (_, arm, by), result in ways.items() if by == LINEAR}),
         controls=first.get("controls"),
         sheet=first.get("sheet"),
         sizes={
@@ -195,58 +202,37 @@ def _family(asked: FeatureStudy, plan: FamilyPlan, known: Sequence[Step], result
     )
 
 
+def _joined(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the results of blocks of seeds as one. Only the first of them has controls."""
+    lists = [key for key in ("members", "models", "path") if key in results[0]]
+    return {**results[0], **{key: [row for result in results for row in result[key]] for key in lists}}
+
+
 def _finite(path: list[dict[str, Any]], final: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the evaluations of runs that have not diverged: of weights that are not finite, accuracy says nothing."""
     diverged = {member["seed"] for member in final.get("members", ()) if member["diverged_at"] is not None}
     return [row for row in path if row["seed"] not in diverged]
 
 
-def _models(arm: str, result: Mapping[str, Any]) -> Iterator[Model]:
-    for row in result["models"]:
-        yield Model(optimizer=arm, **{**row, "layers": [with_zeros(layer) for layer in row["layers"]]})
-
-
 def _searched(results: Sequence[Mapping[str, Any]], *, best: bool = False) -> Searched:
-    found: dict[float, Score] = {}
-    losses: dict[float, list[float | None]] = {}
-    for result in results:
-        found |= scores(result, best=best)
-        for member in result["members"]:
-            seen = [loss for loss in member["validation_loss"] if loss is not None]
-            last = (min(seen) if best else member["validation_loss"][-1]) if seen else None
-            losses.setdefault(member["rate"], []).append(last)
-    return Searched(found, losses, POLICY)
+    losses = last_losses(results, best=best)
+    return Searched(mean_scores(losses), losses, POLICY)
 
 
-def _transfers(done: Sequence[tuple[Step, dict[str, Any]]]) -> Iterator[Transferred]:
-    searches: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for step, result in done:
-        if step.role == "transfer search":
-            searches.setdefault(_way(step), []).append(result)
-    for step, result in done:
-        if step.role != "transfer":
-            continue
-        way = _way(step)
-        members = [member for member in result["members"] if member.get("state", FINAL) == FINAL]
-        yield Transferred(
-            *way,
-            accuracies={m["seed"]: m["test_accuracy"] for m in members if m["test_accuracy"] is not None},
-            chance=result["chance"],
-            search=_searched(searches[way], best=True) if way in searches else None,
-            rate=members[0].get("rate") if members else None,
-            num_last=sum(member.get("is_last", False) for member in members),
-        )
+def _transferred(result: Mapping[str, Any], searched: Sequence[Mapping[str, Any]] | None) -> Transferred:
+    members = [member for member in result["members"] if member.get("state", FINAL) == FINAL]
+    return Transferred(
+        accuracies={m["seed"]: m["test_accuracy"] for m in members if m["test_accuracy"] is not None},
+        chance=result["chance"],
+        search=_searched(searched, best=True) if searched else None,
+        rate=members[0].get("rate") if members else None,
+        num_last=sum(member.get("is_last", False) for member in members),
+    )
 
 
-def _way(step: Step) -> tuple[str, str, str]:
-    assert isinstance(step.config, Transfer)
-    return step.config.task, step.arm, step.by
-
-
-def _probed(done: Sequence[tuple[Step, dict[str, Any]]]) -> dict[tuple[str, str], dict[int, float]]:
+def _probed(linear: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], dict[int, float]]:
     found: dict[tuple[str, str], dict[int, float]] = {}
-    for step, result in done:
-        if step.role == "transfer" and step.by == LINEAR:
-            for member in result["members"]:
-                found.setdefault((step.arm, member["state"]), {})[member["seed"]] = member["test_accuracy"]
+    for arm, result in linear.items():
+        for member in result["members"]:
+            found.setdefault((arm, member["state"]), {})[member["seed"]] = member["test_accuracy"]
     return found

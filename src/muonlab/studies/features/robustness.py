@@ -6,7 +6,7 @@ from typing import Any
 
 from muonlab.report.findings import Axis, Column, Element, Figure, Lines, Picture, Table, Value
 from muonlab.studies.features.nets import Compared, Measured, Place
-from muonlab.study.sections import line, over_runs
+from muonlab.study.sections import columns, columns_of, line, over_runs
 from muonlab.study.study import Arm
 
 SEVERITIES = (0, 1, 2, 3, 4, 5)  # 0 is clean
@@ -43,57 +43,42 @@ def by_severity(compared: Compared) -> Figure:
             line(arm.series, SEVERITIES, [[at_severity(m, s) for m in place.of(arm)] for s in SEVERITIES])
             for arm in _arms(compared, place)
         )
-        marks = () if place.chance is None else (("chance", place.chance),)
         if lines:
-            panels.append(Lines(place.name, lines, marks))
+            panels.append(Lines(place.name, lines, () if place.chance is None else (("chance", place.chance),)))
     when = f" {compared.when}" if compared.when else ""
     caption = (
         f"Test accuracy{when}, mean over all corruptions, with {compared.spread}. Severity 0 is the clean test set. "
         f"{compared.accuracy_note}"
     ).rstrip()
-    return Figure(
-        "severity", "Accuracy by severity", caption, Axis("severity of corruption"), Axis("accuracy"), tuple(panels)
-    )
+    axes = Axis("severity of corruption"), Axis("accuracy")
+    return Figure("severity", "Accuracy by severity", caption, *axes, tuple(panels))
 
 
 def by_corruption(compared: Compared) -> Table:
     """Return accuracy under every corruption, mean over severities."""
-
-    def mean_of(corruption: str) -> Callable[[Measured], float]:
-        return lambda model: fmean(model.accuracy[corruption])
-
     rows = []
     for place in compared.places:
         rows.append(_row(compared, place, ("none (clean)",), _clean))
-        rows += [_row(compared, place, (_plain(name),), mean_of(name)) for name in _corruptions(compared, place)]
-    columns = compared.place, Column("corruption", "Corruption"), *compared.columns(compared.arms, "accuracy")
-    rows = tuple(row for row in rows if any(row[2:]))
+        for name in _corruptions(compared, place):
+            rows.append(_row(compared, place, (_plain(name),), lambda model, name=name: fmean(model.accuracy[name])))
+    head = compared.place, Column("corruption", "Corruption"), *columns_of(compared.arms, "accuracy")
+    shown = tuple(row for row in rows if any(row[2:]))
     when = f" {compared.when}," if compared.when else ""
     note = f"Mean over the five severities,{when} with {compared.spread}."
-    return Table("corruptions", "Accuracy by corruption", columns, rows, note)
+    return Table("corruptions", "Accuracy by corruption", head, shown, note)
 
 
 def by_corruption_and_severity(compared: Compared) -> Table:
     """Return accuracy under every corruption at every severity."""
-
-    def at(corruption: str, severity: int) -> Callable[[Measured], float]:
-        return lambda model: model.accuracy[corruption][severity - 1]
-
     rows = tuple(
-        _row(compared, place, (_plain(name), severity), at(name, severity))
+        _row(compared, place, (_plain(name), s), lambda model, name=name, s=s: model.accuracy[name][s - 1])
         for place in compared.places
         for name in _corruptions(compared, place)
-        for severity in SEVERITIES[1:]
+        for s in SEVERITIES[1:]
     )
-    columns = (
-        compared.place,
-        Column("corruption", "Corruption"),
-        Column("severity", "Severity", "count"),
-        *compared.columns(compared.arms, "accuracy"),
-    )
-    title = "Accuracy by corruption and severity"
-    note = f"{compared.spread[0].upper()}{compared.spread[1:]}."
-    return Table("corruptions-and-severities", title, columns, rows, note, folded=True)
+    head = *columns("corruption: Corruption; severity: Severity [count]"), *columns_of(compared.arms, "accuracy")
+    title, note = "Accuracy by corruption and severity", f"{compared.spread[0].upper()}{compared.spread[1:]}."
+    return Table("corruptions-and-severities", title, (compared.place, *head), rows, note, folded=True)
 
 
 def _corruptions(compared: Compared, place: Place) -> list[str]:
@@ -117,29 +102,16 @@ def _row(
 
 def sheet_of(data: str, sheet: dict[str, Any], name: str) -> Picture | Table:
     """Return the sheet of a data set, as a measuring job drew it; `name` is that of its file."""
-    return _picture(data, sheet, name) if "pixels" in sheet else _passages(data, sheet, name)
-
-
-def _picture(data: str, sheet: dict[str, Any], name: str) -> Picture:
-    return Picture(
-        name=name,
-        title=f"One image of {data} under every corruption",
-        caption="Columns: severity; 0 is the image itself.",
-        width=sheet["width"],
-        height=sheet["height"],
-        channels=sheet["channels"],
-        pixels=sheet["pixels"],
-        row_labels=tuple(map(_plain, sheet["rows"])),
-        column_labels=tuple(sheet["columns"]),
-    )
-
-
-def _passages(data: str, sheet: dict[str, Any], name: str) -> Table:
+    if "pixels" in sheet:
+        drawn = {key: sheet[key] for key in ("width", "height", "channels", "pixels")}
+        labels = {"row_labels": tuple(map(_plain, sheet["rows"])), "column_labels": tuple(sheet["columns"])}
+        title, caption = f"One image of {data} under every corruption", "Columns: severity; 0 is the image itself."
+        return Picture(name=name, title=title, caption=caption, **drawn, **labels)
     rows = tuple(
         (_plain(row), int(severity), text)
         for row, texts in zip(sheet["rows"], sheet["lines"], strict=True)
         for severity, text in zip(sheet["columns"], texts, strict=True)
     )
-    columns = Column("corruption", "Corruption"), Column("severity", "Severity", "count"), Column("text", "Text")
-    title = f"A passage of {data} under every corruption"
-    return Table(name, title, columns, rows, "Severity 0 is the text itself.", folded=True)
+    head = columns("corruption: Corruption; severity: Severity [count]; text: Text")
+    title, note = f"A passage of {data} under every corruption", "Severity 0 is the text itself."
+    return Table(name, title, head, rows, note, folded=True)

@@ -1,47 +1,49 @@
-"""Sections of the features report: claims, states, robustness beyond clean accuracy, transfer, data and settings."""
+"""Sections of the features report: claims, robustness beyond clean accuracy, states, transfer, tuning, data."""
 
 from collections.abc import Sequence
+from itertools import compress, product
 from statistics import fmean
+from typing import Any
 
-from muonlab.report.findings import Axis, Column, Element, Figure, Series, Table, Text, Value
-from muonlab.stats.results import Estimate
-from muonlab.studies.features.claims import BEYOND_CLEAN, CLAIMS, EQUAL, MATCHED
+from muonlab.report.findings import Axis, Column, Element, Figure, Line, Lines, Series, Table, Text, Value
+from muonlab.studies.features.claims import BEYOND_CLEAN, CLAIMS
 from muonlab.studies.features.jobs import FINAL, LINEAR, NEW, UNTRAINED, matched
 from muonlab.studies.features.nets import Compared, Place
-from muonlab.studies.features.readings import FamilyRuns, FeaturesFound, Model, Transferred
+from muonlab.studies.features.readings import EQUAL, MATCHED, FamilyRuns, FeaturesFound, Model
 from muonlab.studies.features.robustness import sheet_of
+from muonlab.study import tuning as shared
 from muonlab.study.compare import compare
 from muonlab.study.judge import Judged
 from muonlab.study.sections import (
-    columns_of,
+    columns,
     comparison_columns,
     comparison_values,
     every_job,
     forest,
     in_full,
+    line,
     optimizer_settings,
     over_runs,
 )
-from muonlab.study.study import ALPHA, Arm
+from muonlab.study.study import ALPHA, Arm, Comparison
 
 MOST_ROWS = 20  # that stand open
 BASELINE = Arm(UNTRAINED, Series("untrained", "none"))
 FAMILY = Column("family", "Net and data")
-TASKS = {"classes": "other classes", "language": "another text"}
 
 
 def at_the_end(found: FeaturesFound) -> Compared:
     """Return every arm at the end of training, and the nets before it, as layers.py and robustness.py take them."""
     return Compared(
         arms=found.arms,
-        places=tuple(_place(family) for family in found.runs.families.values()),
+        places=tuple(_measured(family) for family in found.runs.families.values()),
         baseline=BASELINE,
         when="at the end of training",
         accuracy_note="Of a text, accuracy is that of the next token.",
     )
 
 
-def _place(family: FamilyRuns) -> Place:
+def _measured(family: FamilyRuns) -> Place:
     models = {label: family.of(label, FINAL) for label in family.arms}
     models[UNTRAINED] = family.of(family.arms[0], UNTRAINED)
     return Place(family.name, models, family.sizes.get("chance"), family.plan.measuring.margin_severity)
@@ -84,20 +86,9 @@ def _forests(found: FeaturesFound, both: tuple[Judged, Judged]) -> list[Figure]:
     return figures
 
 
-def _columns(found: FeaturesFound) -> tuple[Column, ...]:
-    place = Column("claim", "Claim"), Column("comparison", "Comparison"), FAMILY, Column("rival", "Rival")
-    return *place, *comparison_columns(found)
-
-
 def _comparisons(found: FeaturesFound, judged: Sequence[tuple[Judged, Judged]]) -> Table:
     rows = tuple(
-        (
-            f"({each.claim.letter}) {quantity.short}",
-            str(each.state),
-            pair.case.name,
-            found.name(pair.rival),
-            *comparison_values(pair),
-        )
+        _row(found, f"({each.claim.letter}) {quantity.short}", pair)
         for both in judged
         for each in both
         for quantity in each.claim.quantities
@@ -109,22 +100,29 @@ def _comparisons(found: FeaturesFound, judged: Sequence[tuple[Judged, Judged]]) 
         f"is named where it is at most {ALPHA:g}. Intervals are 95%, each for itself. n: runs of {found.first.name} + "
         "of the rival."
     )
-    return Table("claims", "Every comparison", _columns(found), rows, note, folded=len(rows) > MOST_ROWS)
+    return Table("claims", "Every comparison", _head(found), rows, note, folded=len(rows) > MOST_ROWS)
 
 
 def _other_counts(found: FeaturesFound) -> Table:
-    columns = _columns(found)
-    shown = [number for number, column in enumerate(columns) if column.key not in ("p_holm", "side")]
-    rows = []
-    for claim in CLAIMS:
-        for state in (EQUAL, MATCHED):
-            for pair in compare(found, claim.others, state):
-                where = f"({claim.letter}) {pair.quantity.name}", state, pair.case.name, found.name(pair.rival)
-                row = (*where, *comparison_values(pair))
-                rows.append(tuple(row[number] for number in shown))
+    rows = [
+        _row(found, f"({claim.letter}) {pair.quantity.name}", pair)
+        for claim in CLAIMS
+        for state in (EQUAL, MATCHED)
+        for pair in compare(found, claim.others, state)
+    ]
+    is_shown = [column.key not in ("p_holm", "side") for column in _head(found)]
+    head, shown = tuple(compress(_head(found), is_shown)), tuple(tuple(compress(row, is_shown)) for row in rows)
     note = "These do not enter the verdict; p is not adjusted."
-    kept = tuple(columns[number] for number in shown)
-    return Table("other-counts", "Other ways to count", kept, tuple(rows), note, folded=True)
+    return Table("other-counts", "Other ways to count", head, shown, note, folded=True)
+
+
+def _head(found: FeaturesFound) -> tuple[Column, ...]:
+    place = columns("claim: Claim; comparison: Comparison; family: Net and data; rival: Rival")
+    return *place, *comparison_columns(found)
+
+
+def _row(found: FeaturesFound, what: str, pair: Comparison) -> tuple[Value, ...]:
+    return what, str(pair.state), pair.case.name, found.name(pair.rival), *comparison_values(pair)
 
 
 def beyond_clean(found: FeaturesFound) -> tuple[Element, ...]:
@@ -138,17 +136,9 @@ def beyond_clean(found: FeaturesFound) -> tuple[Element, ...]:
         both = (over_runs(family.effective_robustness(each).values()) for each in (found.first.label, pair.rival))
         p = pair.effect.p, pair.adjusted_p, pair.side
         rows.append((family.name, found.name(pair.rival), *both, pair.estimate, *p, pair.n, _line(family)))
-    columns = (
-        FAMILY,
-        Column("rival", "Rival"),
-        Column("first", found.first.name, "ratio"),
-        Column("rival_value", "Rival’s", "ratio"),
-        Column("difference", "Difference", "ratio"),
-        Column("p", "p", "p"),
-        Column("p_holm", "p, Holm", "p"),
-        Column("side", f"{found.first.name} is"),
-        Column("n", "n"),
-        Column("line", "Rivals’ line"),
+    head = columns(
+        f"rival: Rival; first: {found.first.name} [ratio]; rival_value: Rival’s [ratio]; difference: Difference "
+        f"[ratio]; p: p [p]; p_holm: p, Holm [p]; side: {found.first.name} is; n: n; line: Rivals’ line"
     )
     severities = {case.measuring.path_severity for case in found.cases}
     note = (
@@ -162,7 +152,8 @@ def beyond_clean(found: FeaturesFound) -> tuple[Element, ...]:
         f"evaluations of {found.names()} during training. Above 0, a net is more robust than its clean accuracy "
         "explains."
     )
-    return Text(words), Table("effective-robustness", "Effective robustness", columns, tuple(rows), note)
+    table = Table("effective-robustness", "Effective robustness", (FAMILY, *head), tuple(rows), note)
+    return Text(words), table
 
 
 def _line(family: FamilyRuns) -> str:
@@ -180,18 +171,10 @@ def states(found: FeaturesFound) -> tuple[Element, ...]:
     rows = [row for family in found.runs.families.values() for row in _states(found, family)]
     if not rows:
         return ()
-    columns = (
-        FAMILY,
-        Column("state", "State"),
-        Column("optimizer", "Optimizer"),
-        Column("step", "Step", "number"),
-        Column("validation_loss", "Validation loss met", "number"),
-        Column("test_loss", "Clean test loss", "number"),
-        Column("clean", "Clean accuracy", "accuracy"),
-        Column("corrupted", "Corrupted accuracy", "accuracy"),
-        Column("margin", "Margin / norm", "ratio"),
-        Column("rank", "Effective rank", "ratio"),
-        Column("n", "n", "count"),
+    head = columns(
+        "state: State; optimizer: Optimizer; step: Step [number]; validation_loss: Validation loss met [number]; "
+        "test_loss: Clean test loss [number]; clean: Clean accuracy [accuracy]; corrupted: Corrupted accuracy "
+        "[accuracy]; margin: Margin / norm [ratio]; rank: Effective rank [ratio]; n: n [count]"
     )
     note = (
         "Means over seeds, with 95% intervals. Matched: each run at its first evaluation at or below the smallest "
@@ -199,15 +182,15 @@ def states(found: FeaturesFound) -> tuple[Element, ...]:
         "may meet a smaller loss than asked for; the loss that it met is shown, on up to 256 examples, or 96 windows "
         "of text, of validation."
     )
-    return (Table("states", "At the end, and at matched loss", columns, tuple(rows), note),)
+    return (Table("states", "At the end, and at matched loss", (FAMILY, *head), tuple(rows), note),)
 
 
 def _states(found: FeaturesFound, family: FamilyRuns) -> list[tuple[Value, ...]]:
     first = found.first
     groups = [("end", arm, family.of(arm.label, FINAL)) for arm in found.arms]
     for rival in found.rivals:
-        groups += [(f"matched to {rival.name}", first, family.of(first.label, matched(rival.label)))]
-        groups += [(f"matched to {first.name}", rival, family.of(rival.label, matched(first.label)))]
+        for arm, other in ((first, rival), (rival, first)):
+            groups.append((f"matched to {other.name}", arm, family.of(arm.label, matched(other.label))))
     return [
         (family.name, words, arm.name, *_state(family, arm.label, models)) for words, arm, models in groups if models
     ]
@@ -229,6 +212,8 @@ def _state(family: FamilyRuns, label: str, models: Sequence[Model]) -> tuple[Val
 
 # -- transfer --------------------------------------------------------------------------------------
 
+PLACE = (FAMILY, *columns("task: Transferred to; weights: Weights of"))
+
 
 def transfer(found: FeaturesFound) -> tuple[Element, ...]:
     """Return whose weights reach what on another task, and the searches behind it; none where nothing is done."""
@@ -237,54 +222,38 @@ def transfer(found: FeaturesFound) -> tuple[Element, ...]:
     return _matrix(found), _ways(found)
 
 
-def _task(family: FamilyRuns, task: str) -> str:
-    return "classes of texts" if task == "classes" and family.plan.family.data.kind == "text" else TASKS[task]
-
-
-def _weights(found: FeaturesFound, label: str) -> str:
-    return "new weights" if label == NEW else found.name(label)
+def _place(found: FeaturesFound, family: FamilyRuns, task: str, weights: str) -> tuple[str, str, str]:
+    if task == "classes":
+        words = "classes of texts" if family.plan.family.data.kind == "text" else "other classes"
+    else:
+        words = "another text"
+    return family.name, words, "new weights" if weights == NEW else found.name(weights)
 
 
 def _matrix(found: FeaturesFound) -> Table:
     rows = []
     for family in found.runs.families.values():
-        for task in family.plan.tasks:
-            for weights in (*family.arms, NEW):
-                ways = [family.transferred(task, weights, by) for by in (*family.arms, LINEAR)]
-                chance = next((way.chance for way in ways if way), None)
-                if chance is not None:
-                    place = family.name, _task(family, task), _weights(found, weights)
-                    rows.append((*place, *map(_accuracy, ways), chance))
-    columns = (
-        FAMILY,
-        Column("task", "Transferred to"),
-        Column("weights", "Weights of"),
-        *(
-            Column(f"by_{column.key}", f"Fine-tuned by {column.title}", column.kind)
-            for column in columns_of(found.arms, "accuracy")
-        ),
-        Column("linear", "Linear probe", "accuracy"),
-        Column("chance", "Chance", "accuracy"),
-    )
+        for task, weights in product(family.plan.tasks, (*family.arms, NEW)):
+            ways = [family.transfers.get((task, weights, by)) for by in (*family.arms, LINEAR)]
+            chance = next((way.chance for way in ways if way), None)
+            if chance is not None:
+                cells = [over_runs(way.accuracies.values()) if way and way.accuracies else None for way in ways]
+                rows.append((*_place(found, family, task, weights), *cells, chance))
+    by = [Column(f"by_{arm.label}", f"Fine-tuned by {arm.name}", "accuracy") for arm in found.arms]
+    last = columns("linear: Linear probe [accuracy]; chance: Chance [accuracy]")
     note = (
         "Test accuracy with 95% intervals over seeds. Each way of fine-tuning has a learning rate of its own, chosen "
         "on validation, and is stopped at its best evaluation on validation. A probe reads the last hidden states, "
         "whose weights stay as they are; of another text there is none."
     )
-    return Table("transfer", "Test accuracy after transfer", columns, tuple(rows), note)
-
-
-def _accuracy(way: Transferred | None) -> Estimate | None:
-    return over_runs(way.accuracies.values()) if way and way.accuracies else None
+    return Table("transfer", "Test accuracy after transfer", (*PLACE, *by, *last), tuple(rows), note)
 
 
 def _ways(found: FeaturesFound) -> Table:
     rows = tuple(
         (
-            family.name,
-            _task(family, way.task),
-            _weights(found, way.weights),
-            found.name(way.by),
+            *_place(found, family, task, weights),
+            found.name(by),
             way.rate,
             (way.search.edge or "no") if way.search else None,
             way.search.num_runs if way.search else None,
@@ -292,25 +261,53 @@ def _ways(found: FeaturesFound) -> Table:
             way.num_last,
         )
         for family in found.runs.families.values()
-        for way in family.transfers
-        if way.by != LINEAR
+        for (task, weights, by), way in family.transfers.items()
+        if by != LINEAR
     )
-    columns = (
-        FAMILY,
-        Column("task", "Transferred to"),
-        Column("weights", "Weights of"),
-        Column("by", "Fine-tuned by"),
-        Column("rate", "Learning rate", "exact"),
-        Column("edge", "On an edge"),
-        Column("searched", "Runs of the search", "count"),
-        Column("n", "n", "count"),
-        Column("num_last", "Best at the last evaluation", "count"),
+    head = columns(
+        "by: Fine-tuned by; rate: Learning rate [exact]; edge: On an edge; searched: Runs of the search [count]; "
+        "n: n [count]; num_last: Best at the last evaluation [count]"
     )
     note = (
         "On an edge: no rate beyond it was tried. Best at the last evaluation: runs, of n, that were still getting "
         "better when their budget ended."
     )
-    return Table("transfer-rates", "Learning rates of fine-tuning", columns, rows, note, folded=True)
+    return Table("transfer-rates", "Learning rates of fine-tuning", (*PLACE, *head), rows, note, folded=True)
+
+
+# -- learning rates and curves ---------------------------------------------------------------------
+
+
+def tuning(found: FeaturesFound) -> tuple[Element, ...]:
+    """Return the figure and table of the searches; none where nothing is tried."""
+    searches = {family.name: family.searches for family in found.runs.families.values()}
+    note = "The best is chosen by clean validation loss, on which no measure of the report is taken."
+    return shared.tuning(found.arms, searches, FAMILY, "Clean validation loss at the end of training", note)
+
+
+def learning_curves(found: FeaturesFound) -> tuple[Element, ...]:
+    """Return the validation loss of the final runs; none where none is done."""
+    panels = [
+        Lines(family.name, lines) for family in found.runs.families.values() if (lines := _learning(found, family))
+    ]
+    if not panels:
+        return ()
+    caption = (
+        "Clean validation loss of the final runs, mean with 95% intervals over seeds; runs that diverged are left out."
+    )
+    axes = Axis("step"), Axis("validation loss")
+    return (Figure("learning", "Validation loss of the final runs", caption, *axes, tuple(panels)),)
+
+
+def _learning(found: FeaturesFound, family: FamilyRuns) -> tuple[Line, ...]:
+    lines = []
+    for arm in found.arms:
+        whole = [run["validation_loss"] for run in family.ended(arm.label)] if arm.label in family.finals else []
+        if whole:
+            steps = family.finals[arm.label]["steps"]
+            values = [[curve[i] for curve in whole if curve[i] is not None] for i in range(len(steps))]
+            lines.append(line(arm.series, steps, values))
+    return tuple(lines)
 
 
 # -- data, settings and jobs -----------------------------------------------------------------------
@@ -331,51 +328,40 @@ def sources(found: FeaturesFound) -> tuple[Element, ...]:
     """Return the data, the settings, the jobs and the config in full."""
     families, asked = list(found.runs.families.values()), found.runs.asked
     note = "One value each, not tuned; the learning rate is searched (see Tuning)."
+    notes = [
+        (each.name, words) for each in families for final in _first_final(each) for words in final.get("notes", ())
+    ]
+    read = FAMILY, Column("note", "Read, and skipped")
     return (
         *((_data(families),) if any(family.finals for family in families) else ()),
-        *((_read(families),) if any(map(_notes, families)) else ()),
+        *((Table("read", "What was read, and what was skipped", read, tuple(notes)),) if notes else ()),
         optimizer_settings(found.arms, note),
         every_job(found.records),
         *in_full("features", asked, found.records),
     )
 
 
-def _notes(family: FamilyRuns) -> list[str]:
-    return next((result.get("notes", []) for result in family.finals.values()), [])
-
-
-def _read(families: Sequence[FamilyRuns]) -> Table:
-    rows = tuple((family.name, note) for family in families for note in _notes(family))
-    columns = FAMILY, Column("note", "Read, and skipped")
-    return Table("read", "What was read, and what was skipped", columns, rows)
+def _first_final(family: FamilyRuns) -> list[dict[str, Any]]:
+    """Return the final runs of the first arm that has some, which say how large net and data are; none without."""
+    return list(family.finals.values())[:1]
 
 
 def _data(families: Sequence[FamilyRuns]) -> Table:
-    counts = (
-        Column("num_train", "Train", "count"),
-        Column("num_validation", "Validation", "count"),
-        Column("num_test", "Test", "count"),
-        Column("chance", "Chance", "accuracy"),
-        Column("num_examples", "Corrupted", "count"),
-        Column("num_probe_train", "Probe’s train", "count"),
-        Column("num_probe_test", "Probe’s test", "count"),
+    sizes = columns(
+        "num_train: Train [count]; num_validation: Validation [count]; num_test: Test [count]; chance: Chance "
+        "[accuracy]; num_examples: Corrupted [count]; num_probe_train: Probe’s train [count]; "
+        "num_probe_test: Probe’s test [count]"
     )
     rows = []
-    for family in families:
-        for result in list(family.finals.values())[:1]:
-            training = family.plan.training
-            budget = training.budget, training.batch, training.schedule
-            sizes = (family.sizes.get(column.key) for column in counts)
-            reason = next((r["why_sequential"] for r in family.finals.values() if r.get("why_sequential")), "")
-            rows.append((family.name, result["num_parameters"], *budget, *sizes, reason))
-    columns = (
-        FAMILY,
-        Column("num_parameters", "Parameters", "count"),
-        Column("budget", "Steps", "count"),
-        Column("batch", "Batch", "count"),
-        Column("schedule", "Schedule"),
-        *counts,
-        Column("why_sequential", "Trained one by one, because"),
+    for family, final in ((each, final) for each in families for final in _first_final(each)):
+        training = family.plan.training
+        reason = next((r["why_sequential"] for r in family.finals.values() if r.get("why_sequential")), "")
+        budget = training.budget, training.batch, training.schedule
+        held = (family.sizes.get(column.key) for column in sizes)
+        rows.append((family.name, final["num_parameters"], *budget, *held, reason))
+    first = columns(
+        "num_parameters: Parameters [count]; budget: Steps [count]; batch: Batch [count]; schedule: Schedule"
     )
+    last = Column("why_sequential", "Trained one by one, because")
     note = "Train to test and corrupted are numbers of examples: images, or windows of text."
-    return Table("data", "Nets and data", columns, tuple(rows), note)
+    return Table("data", "Nets and data", (FAMILY, *first, *sizes, last), tuple(rows), note)

@@ -16,6 +16,8 @@ MEANT_FOR = {
 }
 CHOSEN = f"""
 families [{", ".join(NETS)}]: nets: cnn and vit on images, gpt on text; a family is one with one set of data
+net [package.module:function, or path/file.py:function]: nets of your own, in place of the families, or next to them
+    where families is given too
 optimizers [{", ".join(OPTIMIZERS)}]: or any of torch's protocol, lion=lion_pytorch:Lion; the first is compared with
     each of the others
 seeds [a whole number, 1 to 1000]: final runs of each optimizer, of pretraining and of every transfer

@@ -1,3 +1,5 @@
+"""The data sets of a family: which classes, limits, scaling and pools."""
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torch
 from muonlab.data.dataset import SPLITS
 from muonlab.data.sources import DataError
 from muonlab.data.tokens import Bytes
-from muonlab.studies.features.config import Family, GPTConfig, TextData, ViTConfig
+from muonlab.studies.features.config import ViTConfig
 from muonlab.studies.features.work import material
 
 
@@ -131,10 +133,3 @@ def test_labelled_texts_with_a_test_set_of_their_own_are_tested_on_it(make, tmp_
     (tmp_path / "test.txt").write_text("plus a b c\nminus d e f\nplus g h i\n")
     test = make("gpt", examples_test=str(tmp_path / "test.txt")).transfers["classes"].test
     assert sorted(Bytes().decode(row) for row in test.inputs) == ["a b c", "d e f", "g h i"]
-
-
-def test_passages_that_may_stand_in_the_text_are_said_to(words):
-    assert not any("may stand in the text" in note for note in words.notes)
-    data = TextData(name="x", source="sources", transfer_source="documentation", examples="packages", limit=50_000)
-    note = material.read(Family(net=GPTConfig(), data=data)).notes[2]
-    assert note.endswith("some of these passages may stand in the text pretrained on, for every optimizer alike")

@@ -1,3 +1,7 @@
+"""Training of one member per rate and seed: results, resume, what members share, what is measured on the way."""
+
+from itertools import product
+
 import pytest
 import torch
 
@@ -24,12 +28,7 @@ def test_the_result_says_what_the_curves_show(make_pretrain, run, tmp_path):
     rows = read_lines(tmp_path / "metrics.jsonl")
     assert result["steps"] == [row["step"] for row in rows] == STEPS
     assert [row["epoch"] for row in rows] == [pytest.approx(step * 16 / 541, abs=1e-6) for step in STEPS]
-    assert [(member["rate"], member["seed"]) for member in result["members"]] == [
-        (0.01, 0),
-        (0.01, 1),
-        (0.03, 0),
-        (0.03, 1),
-    ]
+    assert [(member["rate"], member["seed"]) for member in result["members"]] == [*product((0.01, 0.03), (0, 1))]
     for number, member in enumerate(result["members"]):
         for name in ("train_loss", "validation_loss", "validation_accuracy"):
             assert member[name] == [row[name][number] for row in rows]
@@ -37,20 +36,15 @@ def test_the_result_says_what_the_curves_show(make_pretrain, run, tmp_path):
     assert (result["num_train"], result["num_validation"], result["num_test"]) == (541, 135, 225)
     assert result["why_sequential"] is None
     assert seen[-1] == {"step": 6, "budget": 6, "alive": 4}
-    assert not (tmp_path / "state.safetensors").exists()
+    assert {file.name for file in tmp_path.glob("*.safetensors")} == {f"weights-{step}.safetensors" for step in STEPS}
+    run(make_pretrain(keep=False, training={"budget": 1}), tmp_path / "search")
+    assert not [*(tmp_path / "search").glob("*.safetensors")]
 
 
 def test_training_learns(pretrained):
     rows = read_lines(pretrained / "metrics.jsonl")
     for before, after in zip(rows[0]["validation_accuracy"], rows[-1]["validation_accuracy"], strict=True):
         assert after > before + 0.3
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_weights_are_kept_at_every_look_or_not_at_all(make_pretrain, run, tmp_path, keep):
-    run(make_pretrain(keep=keep), tmp_path)
-    names = {file.name for file in tmp_path.glob("*.safetensors")}
-    assert names == ({f"weights-{step}.safetensors" for step in STEPS} if keep else set())
 
 
 @pytest.mark.kernels

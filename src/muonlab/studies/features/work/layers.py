@@ -65,8 +65,8 @@ def layers(
             fitted = fit([[each[tap] for each in own] for own in states], labels)
             clean = of_probes(fitted, [own[2][tap] for own in states], labels[2])
             many = labels[2].repeat(len(corrupted[0][tap]))
-            spoilt = of_probes(fitted, [torch.cat(own[tap]) for own in corrupted], many)
-            both = zip(rows, summaries(clean), summaries(spoilt), strict=True)
+            others = of_probes(fitted, [torch.cat(own[tap]) for own in corrupted], many)
+            both = zip(rows, summaries(clean), summaries(others), strict=True)
             for k, (row, own, other) in enumerate(both):
                 row[tap].update({"probe": probe_row(fitted, k), "margins": {"clean": own, "corrupted": other}})
                 if by_example:
@@ -107,15 +107,18 @@ def summaries(found: Margins) -> list[dict[str, Any]]:
         has_boundary = values.isfinite().all(1, keepdim=True)
         summary = summarise(values.where(has_boundary, 0.0), resamples=RESAMPLES)
         for k, row in enumerate(rows):
-            mean, median = summary.mean, summary.median
-            row[kind] = {
-                "mean": mean.value[k].item(),
-                "mean_interval": [mean.lower[k].item(), mean.upper[k].item()],
-                "median": median.value[k].item(),
-                "median_interval": [median.lower[k].item(), median.upper[k].item()],
-            }
-            if not has_boundary[k]:
-                row[kind] = {"mean": None, "mean_interval": None, "median": None, "median_interval": None}
+            row[kind] = {}
+            for name in ("mean", "median"):
+                own = getattr(summary, name)
+                value, interval = own.value[k].item(), [own.lower[k].item(), own.upper[k].item()]
+                row[kind] |= (
+                    dict.fromkeys((name, f"{name}_interval"))
+                    if not has_boundary[k]
+                    else {
+                        name: value,
+                        f"{name}_interval": interval,
+                    }
+                )
     for k, row in enumerate(rows):
         row["below_zero"] = (found.raw[k] < 0).double().mean().item()
     return rows
@@ -160,11 +163,7 @@ def controls(
     measured: Subject, data: Dataset, settings: Measuring, measures: Collection[str] = MEASURES
 ) -> dict[str, Any]:
     """Return what probes say of shuffled labels, and spectra of a representation of rank one, at the last tap."""
-    sets = (
-        data.train.first(settings.probe_train),
-        data.validation.first(settings.probe_validation),
-        data.test,
-    )
+    sets = data.train.first(settings.probe_train), data.validation.first(settings.probe_validation), data.test
     tap = measured.taps[-1]
     states = [hidden_states(measured, part.inputs, measured.pool)[tap] for part in sets]
     found: dict[str, Any] = {"tap": tap}
@@ -173,11 +172,7 @@ def controls(
         shuffled = [part.labels[torch.randperm(len(part.labels), generator=generator)] for part in sets]
         fitted = fit([states], shuffled)
         below_zero = summaries(of_probes(fitted, [states[2]], shuffled[2]))[0]["below_zero"]
-        found["shuffled_labels"] = {
-            **probe_row(fitted, 0),
-            "below_zero": below_zero,
-            "num_test": len(shuffled[2]),
-        }
+        found["shuffled_labels"] = {**probe_row(fitted, 0), "below_zero": below_zero, "num_test": len(shuffled[2])}
     if "rank" in measures:
         line = states[2] @ states[2].mean(0)
         found["rank_one"] = spectrum(line[:, None] * states[2].mean(0))

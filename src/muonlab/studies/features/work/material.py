@@ -13,43 +13,42 @@ from muonlab.data.sources import DataError
 from muonlab.data.text_datasets import PassageDataset, TextDataset
 from muonlab.data.tokens import build as build_tokenizer
 from muonlab.nets import named
-from muonlab.studies.features.config import Family, ImageData, Net, TextData, ViTConfig
+from muonlab.studies.features.config import Family, ImageData, Net, OwnNet, TextData, ViTConfig
+from muonlab.study import dotted
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Data sets in their parts in a study of features.
+    """The data sets of a study of features, and its net."""
 
-    Attributes:
-        judged: what nets answer, and are pretrained on.
-        probed: labelled examples whose hidden states are probed; None without. Windows of a text have no labels.
-        transfers: what is learnt after, by name: "classes" or "language".
-        notes: for the report: what was read, and what was left out.
-        pool: how states become one vector per example, of `muonlab.measure.features`; None goes by their shapes.
-        rank_pool: the same for the states whose rank is measured.
-        net: the architecture, where the data come with one.
-        classes: names, in the order of the outputs that any net must have; None where there is no such order.
-        vocabulary: number of token ids, padding left out, that any net must have; None likewise.
-    """
-
-    judged: Dataset
-    probed: Dataset | None
-    transfers: Mapping[str, Dataset] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    judged: Dataset  # what nets answer, and are pretrained on
+    probed: Dataset | None  # labelled examples whose hidden states are probed; windows of a text have no labels
+    transfers: Mapping[str, Dataset] = field(default_factory=dict)  # what is learnt after: "classes", "language"
+    notes: tuple[str, ...] = ()  # for the report: what was read, and what was left out
+    # How states become one vector per example, of `muonlab.measure.features`; None goes by their shapes.
     pool: str | None = None
-    rank_pool: str | None = None
-    net: Net | None = None
-    classes: tuple[str, ...] | None = None
-    vocabulary: int | None = None
+    rank_pool: str | None = None  # the same for the states whose rank is measured
+    net: Net | None = None  # the architecture, where the data come with one
+    classes: tuple[str, ...] | None = None  # in the order of the outputs that any net must have, if there is one
+    vocabulary: int | None = None  # token ids, padding left out, that any net must have; None likewise
 
     def build(self, data: Dataset) -> nn.Module:
         """Return the net for one of the data sets, with weights of torch's global generator."""
         assert self.net is not None
+        if isinstance(self.net, OwnNet):
+            return own_net(self.net, data)
         return named.build(self.net.kind, data.sizes, **self.net.model_dump(exclude={"kind"}))
 
     def builder(self, data: Dataset) -> partial[nn.Module]:
         """Return the function that builds the net for a data set."""
         return partial(self.build, data)
+
+    def head(self, data: Dataset) -> str:
+        """Return the name of what gives the logits: `head`, or the last module with parameters of a user's own net."""
+        if not isinstance(self.net, OwnNet):
+            return "head"
+        names = [name for name, module in self.build(data).named_modules() if [*module.parameters(recurse=False)]]
+        return "head" if any(name.split(".")[0] == "head" for name in names) else names[-1]
 
     @property
     def measured(self) -> Dataset:
@@ -70,6 +69,28 @@ def read(family: Family) -> Material:
         DataError: what is wrong with the files or the choice of classes.
     """
     return _images(family.net, family.data) if family.data.kind == "images" else _texts(family.net, family.data)
+
+
+def own_net(net: OwnNet, data: Dataset) -> nn.Module:
+    """Return a user's own net for a data set, with weights of torch's global generator.
+
+    Raises:
+        ValueError: its function lacks an argument, raises, or returns no net.
+    """
+    where, function, sizes = f"net={net.call.name}", net.call.load("net"), dict(data.sizes)
+    if "vocabulary" in sizes:
+        sizes = {"classes": None, "padding": None, **sizes}  # none where the next token is predicted
+    if lacking := [each for each in dotted.needed(function) or () if each not in {**sizes, **net.arguments}]:
+        offered = ", ".join(f"{name} ({size})" for name, size in sizes.items())
+        example = " ".join(f"net.{each}=VALUE" for each in lacking)
+        raise ValueError(f"{where} needs {', '.join(lacking)}; give {example}; the data have {offered}")
+    try:
+        made = named.build(function, sizes, **net.arguments)
+    except Exception as error:  # a user's function may raise anything
+        raise ValueError(f"{where} raised {dotted.one_line(error)} for {sizes | net.arguments}") from error
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"{where} returned a {type(made).__name__}; expected a torch.nn.Module")
+    return made
 
 
 def _images(net: Net, data: ImageData) -> Material:
@@ -106,9 +127,11 @@ def _images(net: Net, data: ImageData) -> Material:
     chosen = images.subset(whole, classes=others, per_class=limit if has_test else None, seed=DATA_SEED)
     named_limit = None if limit is None else ("transfer_per_class", limit)
     other = dataset(chosen, scaling=pretrained_on, limit=named_limit)
-    pool = "mean_pixels"
+    pool: str | None = "mean_pixels"
     if isinstance(net, ViTConfig):
         pool = "cls" if net.pooling == "class" else "mean_tokens"
+    elif isinstance(net, OwnNet):
+        pool = None
     notes = (str(whole), f"pretrained on {', '.join(own)}; transferred to {', '.join(others)}")
     return Material(pretrained_on, pretrained_on, {"classes": other}, notes, pool, pool, net)
 
@@ -136,4 +159,5 @@ def _texts(net: Net, data: TextData) -> Material:
         f"probed with, and transferred to, {labelled}" + overlap * is_inside,
     )
     transfers = {"classes": labelled, "language": other}
-    return Material(own, labelled, transfers, notes, pool="mean_tokens", rank_pool="last_token", net=net)
+    pools = (None, None) if isinstance(net, OwnNet) else ("mean_tokens", "last_token")
+    return Material(own, labelled, transfers, notes, *pools, net)

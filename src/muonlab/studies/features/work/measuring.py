@@ -68,8 +68,8 @@ def num_pieces(material: Material, measures: Collection[str], *, num_models: int
 def run(job: Measure, material: Material, context: Context) -> dict[str, Any]:
     """Measure, and return what result.json holds."""
     data, probed, settings = material.judged, material.measured, job.measuring
-    build, folder = material.builder(data), context.folder.parent / job.weights
-    models = weights.load_models(distinct(job.states), job.seeds, folder, build)
+    folder = context.folder.parent / job.weights
+    models = weights.load_models(distinct(job.states), job.seeds, folder, material.builder(data))
     pieces = num_pieces(material, ("robustness", *MEASURES), num_models=len(models))
     advance = counter(context.report, pieces + len(job.looks) * len(job.seeds), len(models))
     subjects = [subject(each.net, material) for each in models]
@@ -106,8 +106,7 @@ def _path(job: Measure, material: Material, context: Context, advance: Callable[
     number, severity = job.measuring.path_examples, job.measuring.path_severity
     clean, _ = material.corrupted(material.judged.corruptions[0], 0, number)
     corrupted = [material.corrupted(name, severity, number)[0] for name in material.judged.corruptions]
-    rows = []
-    net = material.build(material.judged).eval()
+    rows, net = [], material.build(material.judged).eval()
     measured = subject(net, material)
     for step in job.looks:
         kept = weights.load(context.folder.parent / job.weights, step)

@@ -1,6 +1,7 @@
 """A pretraining job: one member per rate and seed of one net, trained for a budget and evaluated on the way."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.data.dataset import Dataset, Examples
 from muonlab.losses import softmax_per_example
-from muonlab.studies.features.config import Family, Pretrain, Training
+from muonlab.studies.features.config import Family, Pretrain, Training, Transfer
 from muonlab.studies.features.work import weights
 from muonlab.studies.features.work.material import Material
 from muonlab.study.optimizers import Searched
@@ -25,14 +26,41 @@ EVALUATED = {"classes": 256, "tokens": 96}  # of validation, at most, per evalua
 SHARED = 10  # jobs, about, of a family that train the same net in batches of one size: they share a program
 ROWS = {"classes": 64, "tokens": 8}  # examples of one forward pass of all members: logits of tokens are large
 STEMS = ("stem",)  # what reads the input is not a hidden matrix (Jordan et al. 2024)
+CURVES = ("train_loss", "validation_loss", "validation_accuracy")
 
 
-def members(rates: tuple[float, ...], own: tuple[int, ...]) -> list[tuple[float, int]]:
-    """Return (rate, position of the seed) of every member."""
-    return [(rate, position) for rate in rates for position in range(len(own))]
+@dataclass(frozen=True, eq=False)
+class Members:
+    """The members of a job that trains, one for each rate and seed, ready to be trained."""
+
+    engine: Engine
+    batches: Batches
+    rates: list[float]
+    seeds: list[int]
+    reason: str | None  # why the engine is not the faster one
+    flops: float  # of a step of all members
+
+    def __len__(self) -> int:
+        return len(self.rates)
+
+    def options(self, training: Training, context: Context) -> dict[str, Any]:
+        """Return how the loop paces the learning rates, and whether it compiles."""
+        pays = loop.pays(context, self.flops * training.budget, num_jobs=SHARED)
+        return {"pace": lambda step: pace_of(training, step), "compile": pays}
 
 
-def streams(family: Family, own: tuple[int, ...]) -> tuple[int, ...]:
+def members(job: Pretrain | Transfer, material: Material, data: Dataset, own: Sequence[int], device: str) -> Members:
+    """Return the members of a job on a data set, with new weights; `own` are its seeds."""
+    assert job.optimizer is not None
+    assert job.training is not None
+    rates, whose = [rate for rate in job.rates for _ in own], [*own] * len(job.rates)
+    streams = streams_of(job.family, own) * len(job.rates)
+    trained, reason = build_engine(material, data, job.optimizer, rates, streams, device)
+    batches = Batches(*data.train, streams, job.training.batch, device=device)
+    return Members(trained, batches, rates, whose, reason, count_flops(trained, batches))
+
+
+def streams_of(family: Family, own: Sequence[int]) -> tuple[int, ...]:
     """Return the streams of seeds: they follow from net and data."""
     return seeds.streams(family.model_dump(mode="json"), own)
 
@@ -60,42 +88,30 @@ def pace_of(training: Training, step: int) -> float:
 def run(job: Pretrain, material: Material, context: Context) -> dict[str, Any]:
     """Train and return what result.json holds; a half-done job goes on from its checkpoint."""
     data, training = material.judged, job.training
-    who, everyone = members(job.rates, job.seeds), streams(job.family, job.seeds)
-    own = [everyone[position] for _, position in who]
-    trained, reason = build_engine(material, data, job.optimizer, [rate for rate, _ in who], own, context.device)
-    if reason:
-        context.clock.log(reason)
-    batches = Batches(*data.train, own, training.batch, device=context.device)
-    flops = count_flops(trained, batches) / len(who)
-    metrics = Metrics(context.folder / "metrics.jsonl", len(who))
+    own = members(job, material, data, job.seeds, context.device)
+    if own.reason:
+        context.clock.log(own.reason)
+    metrics = Metrics(context.folder / "metrics.jsonl", len(own))
 
     def evaluate(step: int, alive: list[int]) -> list[int]:
         if job.keep:
-            weights.save(context.folder, step, trained.tensors())
-        metrics.append(step, batches.epoch(step), alive, _scores(trained, data))
+            weights.save(context.folder, step, own.engine.tensors())
+        metrics.append(step, own.batches.epoch(step), alive, _scores(own.engine, data))
         return alive
 
-    loop.train(
-        trained,
-        batches,
-        evaluate,
-        training.steps,
-        context,
-        pace=lambda step: pace_of(training, step),
-        compile=loop.pays(context, flops * training.budget * len(who), num_jobs=SHARED),
-        metrics=metrics,
-    )
+    options = own.options(training, context)
+    loop.train(own.engine, own.batches, evaluate, training.steps, context, metrics=metrics, **options)
     return {
         "chance": data.test.chance,
         "num_train": len(data.train.labels),
         "num_validation": len(data.validation.labels),
         "num_test": len(data.test.labels),
         "num_parameters": sum(p.numel() for p in material.build(data).parameters()),
-        "flops_per_step": flops,
-        "why_sequential": reason,
+        "flops_per_step": own.flops / len(own),
+        "why_sequential": own.reason,
         "notes": list(material.notes),
         "steps": metrics.steps,
-        "members": [_member(metrics, member, rate, job.seeds[position]) for member, (rate, position) in enumerate(who)],
+        "members": [_member(metrics, k, *who) for k, who in enumerate(zip(own.rates, own.seeds, strict=True))],
     }
 
 
@@ -129,13 +145,11 @@ def evaluate(trained: Engine, examples: Examples) -> tuple[Tensor, Tensor]:
     for inputs, labels in zip(examples.inputs.split(rows), examples.labels.split(rows), strict=True):
         loss, hit = trained.evaluate(inputs, labels.expand(len(trained), *labels.shape))
         losses.append(loss)
-        hits.append(hit.double().flatten(2).mean(2) if hit.ndim > 2 else hit.double())
+        hits.append(hit.double().flatten(2).mean(2) if hit.ndim > 2 else hit.double())  # (S, rows)
     return torch.cat(losses, 1).mean(1), torch.cat(hits, 1).mean(1)
 
 
 def _member(metrics: Metrics, member: int, rate: float, seed: int) -> dict[str, Any]:
-    curves = {name: metrics.curve(name, member) for name in ("train_loss", "validation_loss", "validation_accuracy")}
-    diverged = next(
-        (step for step, loss in zip(metrics.steps, curves["train_loss"], strict=True) if loss is None), None
-    )
-    return {"rate": rate, "seed": seed, "diverged_at": diverged, **curves}
+    curves = {name: metrics.curve(name, member) for name in CURVES}
+    diverged = [step for step, loss in zip(metrics.steps, curves["train_loss"], strict=True) if loss is None]
+    return {"rate": rate, "seed": seed, "diverged_at": diverged[0] if diverged else None, **curves}

@@ -18,15 +18,10 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What a net makes of some examples.
+    """What a net makes of some examples."""
 
-    Attributes:
-        loss: mean cross-entropy.
-        hits: (N,) float64, share of right answers per example: 0 or 1 for classes, in between for tokens.
-    """
-
-    loss: float
-    hits: Tensor
+    loss: float  # mean cross-entropy
+    hits: Tensor  # (N,) float64, share of right answers per example: 0 or 1 for classes, in between for tokens
 
     @property
     def accuracy(self) -> float:
@@ -36,17 +31,11 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Robustness:
-    """What one net makes of clean and corrupted examples.
-
-    Attributes:
-        clean: of examples as they are.
-        corrupted: by corruption, of each severity.
-        states: by tap, hidden states (N, D) of the probed examples under every corruption at the margins' severity;
-            empty where they were not asked for.
-    """
+    """What one net makes of clean and corrupted examples."""
 
     clean: Judged
-    corrupted: dict[str, list[Judged]] = field(default_factory=dict)
+    corrupted: dict[str, list[Judged]] = field(default_factory=dict)  # by corruption, of each severity
+    # By tap, hidden states (N, D) of the probed examples under every corruption at the margins' severity, if kept.
     states: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:

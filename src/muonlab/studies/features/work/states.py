@@ -7,8 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from muonlab.measure.features import gather
+from muonlab.studies.checkpoints.work import taps
+from muonlab.studies.features.config import OwnNet
 from muonlab.studies.features.work.material import Material
 
+TRIED = 2  # examples by which the shapes of hidden states are seen
 ROWS = 64  # examples of a forward pass: small enough for the cache
 LOGITS_BYTES = 2**26  # of the logits of a forward pass: 64 examples of 1024 tokens of 50257 words would take 13 GB
 
@@ -21,25 +24,15 @@ def _call(net: nn.Module, inputs: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A net in eval mode that is measured.
-
-    Attributes:
-        net: any module.
-        taps: names of the modules whose outputs are its hidden states, in order.
-        pool: how outputs become one vector per example, of `muonlab.measure.features`.
-        rank_pool: the same for the states whose rank is measured.
-        mask: from inputs (B, T), which tokens are real, (B, T); None where all are.
-        call: from the net and inputs (B, ...) to logits (B, C) or (B, T, V).
-        rows: B at most.
-    """
+    """A net in eval mode that is measured."""
 
     net: nn.Module
-    taps: tuple[str, ...]
-    pool: Pools
-    rank_pool: Pools
-    mask: Callable[[Tensor], Tensor] | None = None
-    call: Callable[[nn.Module, Tensor], Tensor] = _call
-    rows: int = ROWS
+    taps: tuple[str, ...]  # names of the modules whose outputs are its hidden states, in order
+    pool: Pools  # how outputs become one vector per example, of `muonlab.measure.features`
+    rank_pool: Pools  # the same for the states whose rank is measured
+    mask: Callable[[Tensor], Tensor] | None = None  # inputs (B, T) -> which tokens are real, (B, T); None: all
+    call: Callable[[nn.Module, Tensor], Tensor] = _call  # net, inputs (B, ...) -> logits (B, C) or (B, T, V)
+    rows: int = ROWS  # B at most
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Return logits of inputs (B, ...)."""
@@ -47,13 +40,38 @@ class Subject:
 
 
 def subject(net: nn.Module, material: Material) -> Subject:
-    """Return a net of this project's, in eval mode, which knows its taps."""
-    taps: tuple[str, ...] = net.taps  # pyright: ignore[reportAssignmentType]
-    assert material.pool is not None
-    assert material.rank_pool is not None
+    """Return a net of a study, in eval mode.
+
+    Raises:
+        ValueError: a net of a user's own whose hidden states cannot be found.
+    """
+    inputs = material.judged.test.inputs[:TRIED]
     with torch.no_grad():
-        num_rows = rows(net(material.judged.test.inputs[:1]))
-    return Subject(net, taps, material.pool, material.rank_pool, mask_of(material), rows=num_rows)
+        num_rows = rows(net(inputs[:1]))
+    if isinstance(material.net, OwnNet):
+        chosen, pool, rank_pool = _found(net, inputs, material.net.call.name)
+    else:
+        chosen, pool, rank_pool = net.taps, material.pool, material.rank_pool
+        assert pool is not None
+        assert rank_pool is not None
+    return Subject(net, chosen, pool, rank_pool, mask_of(material), rows=num_rows)  # pyright: ignore[reportArgumentType]
+
+
+def _found(net: nn.Module, inputs: Tensor, name: str) -> tuple[tuple[str, ...], Pools, Pools]:
+    """Return the taps of a user's own net, and how their states are pooled: of texts, ranks are of the last token."""
+    try:
+        chosen = taps.choose(net)
+        pool = taps.pools(taps.tap_shapes(net, inputs), chosen, None, num_examples=len(inputs))
+        gather(net, [inputs], chosen, pool=pool)  # a module that is called twice names no one state
+    except (ValueError, RuntimeError) as error:
+        why, *_ = str(error).split("; ")  # what to do about it is another thing here
+        raise ValueError(
+            f"net={name}: no hidden states can be measured, since {why}; give the net an attribute taps, the names of "
+            "the modules whose outputs they are, from the input up"
+        ) from error
+    if inputs.is_floating_point():
+        return chosen, pool, pool
+    return chosen, pool, {tap: "last_token" if each == "mean_tokens" else each for tap, each in pool.items()}
 
 
 def mask_of(material: Material) -> Callable[[Tensor], Tensor] | None:

@@ -1,6 +1,6 @@
 """A transfer job: pretrained weights, or new ones, put to another task, by a probe or by full fine-tuning."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,12 @@ from muonlab.studies.features.config import Measuring, Transfer
 from muonlab.studies.features.work import weights
 from muonlab.studies.features.work.layers import fit
 from muonlab.studies.features.work.material import Material
-from muonlab.studies.features.work.pretraining import (
-    EVALUATED,
-    ROWS,
-    SHARED,
-    build_engine,
-    count_flops,
-    members,
-    pace_of,
-    streams,
-)
+from muonlab.studies.features.work.pretraining import EVALUATED, ROWS, members
 from muonlab.studies.features.work.states import Subject, hidden_states, subject
-from muonlab.train import loop
-from muonlab.train.batches import Batches
 from muonlab.train.fine_tuning import fine_tune
 from muonlab.train.jobs import Context, counter
 
 TEST_EXAMPLES = {"classes": 1000, "tokens": 250}  # at most
-HEAD = "head"  # a new task has new classes, so its head is drawn again
 
 
 def run(job: Transfer, material: Material, context: Context) -> dict[str, Any]:
@@ -50,9 +38,8 @@ def run(job: Transfer, material: Material, context: Context) -> dict[str, Any]:
 def _linear(job: Transfer, material: Material, data: Dataset, context: Context) -> list[dict[str, Any]]:
     """Return the accuracy of a probe on the last hidden states of each seed, in each state."""
     assert job.weights is not None
-    models = weights.load_models(
-        job.states, job.seeds, context.folder.parent / job.weights, material.builder(material.judged)
-    )
+    folder = context.folder.parent / job.weights
+    models = weights.load_models(job.states, job.seeds, folder, material.builder(material.judged))
     advance = counter(context.report, len(models) + 1, len(models))
     fitted = probe_linearly([subject(each.net, material) for each in models], data, job.measuring, advance)
     return [
@@ -98,35 +85,32 @@ def probe_linearly(
 def _full(job: Transfer, material: Material, data: Dataset, context: Context) -> dict[str, Any]:
     training = job.training
     assert training is not None
-    assert job.optimizer is not None
-    who, everyone = members(job.rates, job.fine_tuned), streams(job.family, job.fine_tuned)
-    own = [everyone[position] for _, position in who]
-    trained, reason = build_engine(material, data, job.optimizer, [rate for rate, _ in who], own, context.device)
+    own = members(job, material, data, job.fine_tuned, context.device)
     if job.weights is not None:
         kept = load_state(job, context.folder.parent / job.weights)
-        trained.load(start(trained.tensors(), kept, [position for _, position in who], job.task))
-    batches = Batches(*data.train, own, training.batch, device=context.device)
-    flops = count_flops(trained, batches)
+        positions = [job.fine_tuned.index(seed) for seed in own.seeds]
+        # Another classification has other classes, so its head is drawn again.
+        heads = {material.head(material.judged), material.head(data)} if job.task == "classes" else set()
+        own.engine.load(start(own.engine.tensors(), kept, positions, heads))
     tuned = fine_tune(
-        trained,
-        batches,
+        own.engine,
+        own.batches,
         data.validation.first(EVALUATED[data.validation.kind]),
         data.test.first(TEST_EXAMPLES[data.test.kind]) if job.is_final else None,
         training.steps,
         context,
         patience=training.patience,
-        pace=lambda step: pace_of(training, step),
-        compile=loop.pays(context, flops * training.budget, num_jobs=SHARED),
         rows=ROWS[data.test.kind],
+        **own.options(training, context),
     )
     return {
-        "flops_per_step": flops / len(who),
-        "why_sequential": reason,
+        "flops_per_step": own.flops / len(own),
+        "why_sequential": own.reason,
         "steps": tuned.steps.tolist(),
         "members": [
             {
                 "rate": rate,
-                "seed": job.fine_tuned[position],
+                "seed": seed,
                 "validation_loss": _numbers(tuned.validation_loss[k]),
                 "validation_accuracy": _numbers(tuned.validation_accuracy[k]),
                 "best_step": int(tuned.best_step[k]),
@@ -134,7 +118,7 @@ def _full(job: Transfer, material: Material, data: Dataset, context: Context) ->
                 "test_loss": _number(tuned.test_loss[k]),
                 "test_accuracy": _number(tuned.test_accuracy[k]),
             }
-            for k, (rate, position) in enumerate(who)
+            for k, (rate, seed) in enumerate(zip(own.rates, own.seeds, strict=True))
         ],
     }
 
@@ -148,7 +132,7 @@ def load_state(job: Transfer, folder: Path) -> dict[str, torch.Tensor]:
 
 
 def start(
-    new: dict[str, torch.Tensor], kept: dict[str, torch.Tensor], positions: list[int], task: str
+    new: dict[str, torch.Tensor], kept: dict[str, torch.Tensor], positions: list[int], heads: Collection[str]
 ) -> dict[str, torch.Tensor]:
     """Return the tensors of an engine with the pretrained weights in place of the new ones.
 
@@ -156,7 +140,7 @@ def start(
         new: of the engine, members first.
         kept: pretrained, seeds first.
         positions: of every member's seed among those.
-        task: for "classes" the head stays new.
+        heads: modules that stay new.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -164,7 +148,7 @@ def start(
     index = torch.tensor(positions)
     found = dict(new)
     for name in sorted({*kept, *(name for name in new if name.startswith(weights.PREFIXES))}):
-        if name.split("/", 1)[1].startswith(f"{HEAD}.") and task == "classes":
+        if name.split("/", 1)[1].startswith(tuple(f"{head}." for head in heads)):
             continue
         own, there = (tuple(side[name].shape[1:]) if name in side else "nothing" for side in (kept, new))
         if own != there:

@@ -20,7 +20,7 @@ def path(folder: Path, step: int) -> Path:
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor]) -> None:
-    """Write parameters and buffers (S, ...) of what an engine's `tensors` returned, beside their place and renamed."""
+    """Write parameters and buffers (S, ...) of what an engine's `tensors` returned, under another name and renamed."""
     kept = {name: tensor.contiguous().cpu() for name, tensor in tensors.items() if name.startswith(PREFIXES)}
     beside = path(folder, step).with_name(f".weights-{step}.{os.getpid()}.part")
     try:
@@ -84,7 +84,7 @@ class Model:
 def load_models(
     states: Sequence[State], seeds: Sequence[int], folder: Path, build: Callable[[], nn.Module]
 ) -> list[Model]:
-    """Return every seed of every state.
+    """Return every seed of every state, in eval mode.
 
     Args:
         states: which weights.
