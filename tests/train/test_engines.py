@@ -170,9 +170,10 @@ def test_a_population_goes_on_from_its_tensors_bit_for_bit(optimizer):
     assert_same(held, copies, **EXACT)
 
 
-def many_steps_are_those_of_the_plain_module(optimizer, prepare):
+@pytest.mark.parametrize(("optimizer", "height"), [("muon", 1), ("adamw", 2)])
+def test_many_steps_are_those_of_the_plain_module_at_any_height(optimizer, height):
     made = population(by_rule(optimizer), (3, 4))
-    prepare(made)
+    made.gradients.height = height
     plain = transformer()
     plain.shortcuts = False
     reference = Sequential(plain, softmax, by_rule(optimizer), (3, 4), dtype=torch.float64)
@@ -180,26 +181,6 @@ def many_steps_are_those_of_the_plain_module(optimizer, prepare):
         train(engine, range(20), (0, 1))
     for name, p in reference.parameters.items():
         torch.testing.assert_close(made.parameters[name], p, rtol=1e-9, atol=1e-9 * p.abs().max().item())
-
-
-@pytest.mark.parametrize(("optimizer", "height"), [("muon", 1), ("adamw", 2)])
-def test_many_steps_are_those_of_the_plain_module_at_any_height(optimizer, height):
-    def prepare(made):
-        made.gradients.height = height
-
-    many_steps_are_those_of_the_plain_module(optimizer, prepare)
-
-
-def test_many_compiled_steps_are_those_of_the_plain_module(compiled_programs):
-    def prepare(made):
-        assert made.compile(*batch(0, (0, 1)))
-        assert made.gradients.is_compiled
-
-    found = []
-    for optimizer in ("muon", "adamw"):
-        many_steps_are_those_of_the_plain_module(optimizer, prepare)
-        found.append(set(compiled_programs.glob("*.pt2")))
-    assert found[0] == found[1] != set()  # the optimizers share one
 
 
 def images(step, members=(0, 1)):

@@ -1,6 +1,7 @@
 """`muonlab compare` on a task of a user's own: what it trains, what it decides, and what a task may get wrong."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,7 @@ def unseeded(seed):
         model[0].bias.add_(float(np.random.default_rng().normal()))
     return model, *PARTS, nn.functional.cross_entropy
 """
+EXAMPLE = Path(__file__).parents[3] / "examples" / "compare_digits.py"
 TINY = ["trials=4", "seeds=3", "steps=6", "evaluations=2"]
 
 
@@ -135,14 +137,15 @@ def test_every_member_of_the_search_is_the_run_that_a_plain_loop_gives():
 
 
 def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes(capsys):
-    words = ["compare", "own.py:task", *TINY, "workers=1", "out=first"]
+    shutil.copy(EXAMPLE, "compare_digits.py")
+    words = ["compare", "compare_digits.py:task", *TINY, "workers=1", "out=first"]
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 0
     said = capsys.readouterr().out
     assert "Muon against AdamW" in said or "Muon ends" in said or "Muon and AdamW" in said
     assert "torch.optim.AdamW(model.parameters()" in said or "MuonAdamW(model" in said
-    command = "muonlab compare own.py:task trials=4 seeds=3 steps=6 evaluations=2"
+    command = "muonlab compare compare_digits.py:task trials=4 seeds=3 steps=6 evaluations=2"
     assert store.read(Path("first")).newest.command("compare") == command
     alone = done(ask(words[1:])[1], Path("alone"))
     for name in alone:
@@ -152,10 +155,11 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
 
     # -- the same from Python, under other labels: every job is done ------------------------------------------------
     optimizers = {"AdamW": torch.optim.AdamW, "Muon": muonlab.MuonAdamW}
-    again = muonlab.compare("own.py:task", optimizers, trials=4, seeds=3, steps=6, evaluations=2, out="first")
+    tiny = {"trials": 4, "seeds": 3, "steps": 6, "evaluations": 2}
+    again = muonlab.compare("compare_digits.py:task", optimizers, out="first", **tiny)
     assert "finished" not in capsys.readouterr().err
     assert again.verdict.answer == found.verdict.answer
-    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    model = nn.Sequential(nn.Linear(64, 8), nn.Linear(8, 10))
     for label, made in (("AdamW", torch.optim.AdamW), ("Muon", muonlab.MuonAdamW)):
         optimizer = eval(again.best[label], {"torch": torch, "muonlab": muonlab, "model": model})
         assert isinstance(optimizer, made)
