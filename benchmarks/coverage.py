@@ -143,12 +143,33 @@ def main() -> None:
         if options.save:
             options.save.parent.mkdir(parents=True, exist_ok=True)
             options.save.write_text(json.dumps({"asked": options.studies, "table": table}, indent=1) + "\n")
-    shares = np.array([row["coverage"] for row in table])
-    within = np.mean((shares >= 0.93) & (shares <= 0.97))
-    sys.stderr.write(
-        f"{len(table)} scenarios: coverage {shares.min():.3f} to {shares.max():.3f}, median {np.median(shares):.3f}; "
-        f"{within:.0%} within .93 to .97; {time.perf_counter() - started:.0f} s\n"
-    )
+    print(summary(table))
+    sys.stderr.write(f"{len(table)} scenarios, {time.perf_counter() - started:.0f} s\n")
+
+
+def summary(table: list[dict]) -> str:
+    """Return the coverage by landscapes and dimensions as Markdown: least, median and largest over the scenarios."""
+    rows = [
+        "| landscapes | dimensions | scenarios | coverage | of the seeds alone | calls a winner where there is none |",
+        "|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple, list[dict]] = {}
+    for row in table:
+        groups.setdefault((" and ".join(row["landscapes"]), row["dimensions"]), []).append(row)
+        groups.setdefault(("all", ""), []).append(row)
+    for (landscapes, dimensions), own in sorted(groups.items(), key=lambda item: (item[0][0] == "all", item[0])):
+        null = [row for row in own if row["true_difference"] == 0]
+        figures = _spread(own, "coverage"), _spread(own, "coverage_of_seeds_alone"), _spread(null, "called")
+        cells = landscapes, dimensions, len(own), *figures
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(rows)
+
+
+def _spread(rows: list[dict], key: str) -> str:
+    values = np.array([row[key] for row in rows])
+    if not len(values):
+        return ""
+    return f"{values.min():.3f} {np.median(values):.3f} {values.max():.3f}"
 
 
 if __name__ == "__main__":

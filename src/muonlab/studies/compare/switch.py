@@ -47,8 +47,8 @@ Difference: The candidate’s final loss minus the baseline’s, by seed: runs o
 take the same batches.
 
 Interval: 95%. That of a difference contains the luck of tuning: had the trials fallen elsewhere, another setting would
-have won. Its variance is that of the differences by seed plus that of the winner over resampled trials. It covers 93 to
-98% in simulations.
+have won. Its variance is that of the differences by seed plus that of the winner over resampled trials. It covers 92 to
+100% in simulations.
 
 p: Two-sided, of no difference, from the same variance; Holm’s is adjusted over all candidates.
 
