@@ -303,6 +303,71 @@ def test_the_verdict_is_right_where_the_answer_is_known(loss, answer, words):
     assert words in verdict.sentence
 
 
+SMALL = ["trials=8", "seeds=8"]
+
+
+def test_a_difference_that_is_sure_and_too_small_to_matter_is_no_reason_to_switch():
+    verdict = judged(
+        asked_of("own.py:task", *SMALL),
+        lambda arm, point, seed: 0.5 - 1e-4 * (arm == "muon") + noise([seed, arm == "muon"], 1e-6),
+    )
+    assert verdict.answer == "no"
+    assert "Muon and AdamW differ by less than 1 %" in verdict.sentence
+
+
+def test_an_interval_without_0_that_holm_does_not_decide_is_not_said_to_contain_it():
+    asked = asked_of("own.py:task", "optimizers=adamw,muon,sgd,c=torch.optim:RAdam,d=torch.optim:NAdam", *SMALL)
+
+    def loss(arm, point, seed):
+        return 0.5 + 0.1 * noise([seed, arm == "muon"], 1) - {"muon": 0.125}.get(arm, 0)
+
+    found = invented(asked, loss)
+    all_found = find(asked, steps(asked, found), found)
+    muon = next(each for each in Switch(all_found, all_found.arm("adamw")).candidates if each.arm.label == "muon")
+    assert muon.effect is not None
+    assert muon.effect.estimate.upper is not None
+    assert (muon.effect.estimate.upper < 0, muon.outcome) == (True, "undecided")
+    assert "among 4 candidates, Holm’s p is" in muon.why
+
+
+def test_losses_that_never_vary_are_undecided_for_that_reason():
+    verdict = judged(asked_of("own.py:task", *SMALL), lambda arm, point, seed: 0.5)
+    assert "because no difference varies: no interval" in verdict.sentence
+
+
+@pytest.mark.parametrize(("first", "where"), [(0, "in every trial"), (FRESH_FROM, "with fresh seeds at each of its")])
+def test_an_arm_that_diverges_before_its_final_runs_is_said_to_and_the_study_is_not_to_be_finished(first, where):
+    verdict = judged(
+        asked_of("own.py:task", *SMALL), lambda arm, point, seed: None if arm == "muon" and seed >= first else 0.5
+    )
+    assert "because Muon diverged before any final run" in verdict.sentence
+    assert any(f"Muon diverged {where}" in words for words in verdict.cautions)
+    assert not any("Finish the study" in words for words in verdict.more)
+    assert "Muon: Give a lower range of learning rates, muon.lr=LOW..HIGH." in verdict.more
+
+
+def test_a_final_run_whose_last_training_loss_alone_is_not_finite_has_diverged():
+    asked = asked_of("own.py:task", *SMALL)
+    found = invented(asked, lambda arm, point, seed: 0.5 + noise([seed, arm == "muon"], 0.01))
+    for step in steps(asked, found):
+        if (step.role, step.arm) == ("final", "muon"):
+            member = found[step.job.id]["members"][0]
+            member |= {"diverged_at": 6, "train_loss": [2.0, 1.0, None]}
+    all_found = find(asked, steps(asked, found), found)
+    assert Switch(all_found, all_found.arm("adamw")).lost("muon") == (2, 8)
+
+
+@pytest.mark.parametrize(("seeds", "scale", "shift"), [(4, 0.02, 0.002), (8, 0.004, 0.002), (8, 0.004, 0.0035)])
+def test_what_would_settle_it_is_never_fewer_seeds_than_there_are(seeds, scale, shift):
+    verdict = judged(
+        asked_of("own.py:task", "trials=8", f"seeds={seeds}"),
+        lambda arm, point, seed: 0.5 + shift * (arm == "muon") + noise([seed, arm == "muon"], scale),
+    )
+    for words in verdict.more:
+        if "seeds=" in words:
+            assert int(words.split("seeds=")[1].split(")")[0].split(",")[0]) > seeds
+
+
 def test_two_copies_of_one_optimizer_are_told_apart_in_few_of_many_studies():
     """Of 60 studies of two equal arms at most 8 call a winner: 5 % and three standard errors."""
     asked = asked_of("own.py:task", "trials=8", "seeds=5")
