@@ -18,6 +18,8 @@ from muonlab.studies.compare.ask import ask
 from muonlab.studies.compare.jobs import FINALISTS, FRESH, FRESH_FROM, by_point, outline, steps
 from muonlab.studies.compare.switch import Switch
 from muonlab.studies.compare.work.job import check, run
+from muonlab.studies.compare.work.task import TaskMaterial
+from muonlab.study import dotted
 from muonlab.study.search import SEARCH_FROM
 from muonlab.study.settings import UsageError
 
@@ -56,6 +58,20 @@ def labels(seed): return net(), (X, Y + 5), PARTS[1], nn.functional.cross_entrop
 def dicts(seed): return net(), [{"x": X, "y": Y}], PARTS[1], nn.functional.cross_entropy
 def numbers(seed): return net(), 5, PARTS[1], nn.functional.cross_entropy
 def wide(seed): return nn.Linear(9, 2), *PARTS, nn.functional.cross_entropy
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self): return zip(X, Y)
+def stream(seed): return net(), Stream(), PARTS[1], nn.functional.cross_entropy
+def once(seed): return net(), (part for part in [PARTS[0]]), PARTS[1], nn.functional.cross_entropy
+def nested(seed): return net(), [((X, X), Y)], PARTS[1], nn.functional.cross_entropy
+def double(seed): return net().double(), (X.double(), Y), (X.double(), Y), nn.functional.cross_entropy
+def other_labels(seed): return net(), PARTS[0], (X, Y + 5), nn.functional.cross_entropy
+def nan_validation(seed): return net(), PARTS[0], (X * float("nan"), Y), nn.functional.cross_entropy
+def other_test(seed): return net(), *PARTS, nn.functional.cross_entropy, (X[:, :3], Y)
+def no_test(seed): return net(), *PARTS, nn.functional.cross_entropy, []
+def sizes(seed): return net(), [(X[: 8 + seed], Y[: 8 + seed])], PARTS[1], nn.functional.cross_entropy
+def split(seed):
+    parts = [X[seed % 4 :: 4], Y[seed % 4 :: 4]]
+    return net(), PARTS[0], [[part[: 8 + seed % 2] for part in parts], parts], nn.functional.cross_entropy
 def unseeded(seed):
     import numpy as np
     model = net()
@@ -110,9 +126,6 @@ def test_a_task_is_tuned_and_its_winner_runs_with_seeds_of_its_own(task):
 
 def plain_loop(point, seed):
     """The training that a user would write, with what `muonlab compare` draws for a seed."""
-    from muonlab.studies.compare.work.task import TaskMaterial
-    from muonlab.study import dotted
-
     material = TaskMaterial(dotted.find("task", "own.py:task"), 32)
     model = material.build(seed)
     optimizer = torch.optim.AdamW(
@@ -134,6 +147,20 @@ def test_every_member_of_the_search_is_the_run_that_a_plain_loop_gives():
     for member in search["members"]:
         expected = plain_loop(search["points"][member["point"]], member["seed"])
         assert member["validation_loss"][-1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_each_run_is_evaluated_on_the_validation_data_of_its_own_seed():
+    asked = asked_of("own.py:split", "optimizers=adamw")
+    found = done(asked)
+    final = of_role(asked, found, "final")
+    material = TaskMaterial(dotted.find("task", "own.py:split"), 32)
+    for member in final["members"]:
+        model, batches = material.build(member["seed"]), list(material.batches(member["seed"], "validation"))
+        with torch.no_grad():
+            losses = [
+                nn.functional.cross_entropy(model(inputs), targets, reduction="none") for inputs, targets in batches
+            ]
+        assert member["validation_loss"][0] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
 
 
 def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes(capsys):
@@ -180,6 +207,15 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
         ("dicts", r"train yields a dict; expected batches \(inputs, targets\), both tensors"),
         ("numbers", "returned a int as train; expected a loader, a dataset"),
         ("wide", r"the model does not read inputs \(32, 4\): RuntimeError"),
+        ("stream", r"a dataset without length as train; expected batches of it, such as DataLoader\(train, 32\)"),
+        ("once", "a generator as train, which yields its batches once; expected a loader"),
+        ("nested", r"train yields a tuple \(tuple, Tensor\); expected batches \(inputs, targets\), both tensors"),
+        ("double", "the model has float64 parameters; expected float32"),
+        ("other_labels", r"do not read a batch of validation, inputs \(64, 4\) and targets \(64,\): IndexError"),
+        ("nan_validation", "the loss of the first batch of validation is nan; check the data for NaN"),
+        ("other_test", r"do not read a batch of test, inputs \(64, 3\)"),
+        ("no_test", "test is empty; expected at least one batch"),
+        ("sizes", r"has inputs \(8, 4\) for seed 0 and \(9, 4\) for seed 1; expected batches of one size"),
         ("unseeded", "two calls with seed 0 return models with other weights"),
     ],
 )
