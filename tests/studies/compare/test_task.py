@@ -237,6 +237,12 @@ def test_what_a_task_may_get_wrong_is_named_before_anything_runs(task, message):
         (["own.py:task", "adamw.lr=1e-2..1e-4"], "adamw.lr=1e-2..1e-4 is not valid; expected a range that rises"),
         (["own.py:task", "adamw.lr=a..b"], "adamw.lr=a..b is not valid; expected two numbers above 0"),
         (["own.py:task", "adamw.lr=1e-3,1e-2"], "expected one range, adamw.lr=LOW..HIGH, or one value"),
+        (["own.py:task", "adamw.beta1=0.9..1.5"], "expected a range of values that adamw takes, which 1.5 is not"),
+        (
+            ["own.py:task", "muon.steps=1..10"],
+            "muon.steps=1..10 is not valid; expected one value; steps is not a number",
+        ),
+        (["own.py:task", "muon.nesterov=0.1..0.9"], "expected one value; nesterov is not a number that can be drawn"),
         (["own.py:task", "muon.lrr=1"], "unknown setting 'muon.lrr'; did you mean 'muon.lr'"),
         (["own.py:task", "baseline=lion"], "baseline=lion is none of the optimizers; expected one of adamw, muon"),
         (["own.py:task", "optimizers=adamw,b=adamw"], "adamw and b are one optimizer with the same settings"),
