@@ -10,11 +10,12 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from muonlab.stats.design import DIMENSIONS, scattered
 from muonlab.study import dotted
 from muonlab.study.fields import Frozen
+from muonlab.study.optimizers import SEARCHED
 from muonlab.study.settings import Chosen, UsageError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -112,6 +113,7 @@ def given(chosen: Chosen, label: str, name: str, trials: int) -> tuple[Space, Ch
             if others:
                 raise chosen.wrong(key, f"one range, {key}=LOW..HIGH, or one value")
             ranges[setting] = _range(chosen, key, text)
+            _check_ends(chosen, key, name, setting, ranges[setting])
             middle = math.sqrt(ranges[setting].low * ranges[setting].high)
             own = defaults.get(setting, middle)
             defaults[setting] = own if ranges[setting].low <= own <= ranges[setting].high else float(f"{middle:.2g}")
@@ -151,6 +153,20 @@ def _range(chosen: Chosen, key: str, text: str) -> Range:
     if not found.low < found.high:
         raise chosen.wrong(key, f"a range that rises, such as {key}=1e-4..1e-2")
     return found
+
+
+def _check_ends(chosen: Chosen, key: str, name: str, setting: str, each: Range) -> None:
+    """Raise UsageError where a built-in optimizer does not take every value of a range."""
+    if name not in SEARCHED or setting in ("lr", FACTOR):
+        return
+    model = SEARCHED[name]
+    if not isinstance(model.model_fields[setting].default, float):
+        raise chosen.wrong(key, f"one value; {setting} is not a number that can be drawn from a range")
+    for end in (each.low, each.high):
+        try:
+            model(**{setting: end})
+        except ValidationError:
+            raise chosen.wrong(key, f"a range of values that {name} takes, which {end:g} is not") from None
 
 
 DECAY = Range(low=1e-6, high=1e-3, draws="times lr")

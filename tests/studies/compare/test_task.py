@@ -18,6 +18,8 @@ from muonlab.studies.compare.ask import ask
 from muonlab.studies.compare.jobs import FINALISTS, FRESH, FRESH_FROM, by_point, outline, steps
 from muonlab.studies.compare.switch import Switch
 from muonlab.studies.compare.work.job import check, run
+from muonlab.studies.compare.work.task import TaskMaterial
+from muonlab.study import dotted
 from muonlab.study.search import SEARCH_FROM
 from muonlab.study.settings import UsageError
 
@@ -56,6 +58,20 @@ def labels(seed): return net(), (X, Y + 5), PARTS[1], nn.functional.cross_entrop
 def dicts(seed): return net(), [{"x": X, "y": Y}], PARTS[1], nn.functional.cross_entropy
 def numbers(seed): return net(), 5, PARTS[1], nn.functional.cross_entropy
 def wide(seed): return nn.Linear(9, 2), *PARTS, nn.functional.cross_entropy
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self): return zip(X, Y)
+def stream(seed): return net(), Stream(), PARTS[1], nn.functional.cross_entropy
+def once(seed): return net(), (part for part in [PARTS[0]]), PARTS[1], nn.functional.cross_entropy
+def nested(seed): return net(), [((X, X), Y)], PARTS[1], nn.functional.cross_entropy
+def double(seed): return net().double(), (X.double(), Y), (X.double(), Y), nn.functional.cross_entropy
+def other_labels(seed): return net(), PARTS[0], (X, Y + 5), nn.functional.cross_entropy
+def nan_validation(seed): return net(), PARTS[0], (X * float("nan"), Y), nn.functional.cross_entropy
+def other_test(seed): return net(), *PARTS, nn.functional.cross_entropy, (X[:, :3], Y)
+def no_test(seed): return net(), *PARTS, nn.functional.cross_entropy, []
+def sizes(seed): return net(), [(X[: 8 + seed], Y[: 8 + seed])], PARTS[1], nn.functional.cross_entropy
+def split(seed):
+    parts = [X[seed % 4 :: 4], Y[seed % 4 :: 4]]
+    return net(), PARTS[0], [[part[: 8 + seed % 2] for part in parts], parts], nn.functional.cross_entropy
 def unseeded(seed):
     import numpy as np
     model = net()
@@ -110,9 +126,6 @@ def test_a_task_is_tuned_and_its_winner_runs_with_seeds_of_its_own(task):
 
 def plain_loop(point, seed):
     """The training that a user would write, with what `muonlab compare` draws for a seed."""
-    from muonlab.studies.compare.work.task import TaskMaterial
-    from muonlab.study import dotted
-
     material = TaskMaterial(dotted.find("task", "own.py:task"), 32)
     model = material.build(seed)
     optimizer = torch.optim.AdamW(
@@ -134,6 +147,20 @@ def test_every_member_of_the_search_is_the_run_that_a_plain_loop_gives():
     for member in search["members"]:
         expected = plain_loop(search["points"][member["point"]], member["seed"])
         assert member["validation_loss"][-1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_each_run_is_evaluated_on_the_validation_data_of_its_own_seed():
+    asked = asked_of("own.py:split", "optimizers=adamw")
+    found = done(asked)
+    final = of_role(asked, found, "final")
+    material = TaskMaterial(dotted.find("task", "own.py:split"), 32)
+    for member in final["members"]:
+        model, batches = material.build(member["seed"]), list(material.batches(member["seed"], "validation"))
+        with torch.no_grad():
+            losses = [
+                nn.functional.cross_entropy(model(inputs), targets, reduction="none") for inputs, targets in batches
+            ]
+        assert member["validation_loss"][0] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
 
 
 def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes(capsys):
@@ -180,6 +207,15 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
         ("dicts", r"train yields a dict; expected batches \(inputs, targets\), both tensors"),
         ("numbers", "returned a int as train; expected a loader, a dataset"),
         ("wide", r"the model does not read inputs \(32, 4\): RuntimeError"),
+        ("stream", r"a dataset without length as train; expected batches of it, such as DataLoader\(train, 32\)"),
+        ("once", "a generator as train, which yields its batches once; expected a loader"),
+        ("nested", r"train yields a tuple \(tuple, Tensor\); expected batches \(inputs, targets\), both tensors"),
+        ("double", "the model has float64 parameters; expected float32"),
+        ("other_labels", r"do not read a batch of validation, inputs \(64, 4\) and targets \(64,\): IndexError"),
+        ("nan_validation", "the loss of the first batch of validation is nan; check the data for NaN"),
+        ("other_test", r"do not read a batch of test, inputs \(64, 3\)"),
+        ("no_test", "test is empty; expected at least one batch"),
+        ("sizes", r"has inputs \(8, 4\) for seed 0 and \(9, 4\) for seed 1; expected batches of one size"),
         ("unseeded", "two calls with seed 0 return models with other weights"),
     ],
 )
@@ -201,6 +237,12 @@ def test_what_a_task_may_get_wrong_is_named_before_anything_runs(task, message):
         (["own.py:task", "adamw.lr=1e-2..1e-4"], "adamw.lr=1e-2..1e-4 is not valid; expected a range that rises"),
         (["own.py:task", "adamw.lr=a..b"], "adamw.lr=a..b is not valid; expected two numbers above 0"),
         (["own.py:task", "adamw.lr=1e-3,1e-2"], "expected one range, adamw.lr=LOW..HIGH, or one value"),
+        (["own.py:task", "adamw.beta1=0.9..1.5"], "expected a range of values that adamw takes, which 1.5 is not"),
+        (
+            ["own.py:task", "muon.steps=1..10"],
+            "muon.steps=1..10 is not valid; expected one value; steps is not a number",
+        ),
+        (["own.py:task", "muon.nesterov=0.1..0.9"], "expected one value; nesterov is not a number that can be drawn"),
         (["own.py:task", "muon.lrr=1"], "unknown setting 'muon.lrr'; did you mean 'muon.lr'"),
         (["own.py:task", "baseline=lion"], "baseline=lion is none of the optimizers; expected one of adamw, muon"),
         (["own.py:task", "optimizers=adamw,b=adamw"], "adamw and b are one optimizer with the same settings"),
@@ -301,6 +343,71 @@ def test_the_verdict_is_right_where_the_answer_is_known(loss, answer, words):
     verdict = judged(asked_of("own.py:task", "trials=8", "seeds=8"), loss)
     assert verdict.answer == answer
     assert words in verdict.sentence
+
+
+SMALL = ["trials=8", "seeds=8"]
+
+
+def test_a_difference_that_is_sure_and_too_small_to_matter_is_no_reason_to_switch():
+    verdict = judged(
+        asked_of("own.py:task", *SMALL),
+        lambda arm, point, seed: 0.5 - 1e-4 * (arm == "muon") + noise([seed, arm == "muon"], 1e-6),
+    )
+    assert verdict.answer == "no"
+    assert "Muon and AdamW differ by less than 1 %" in verdict.sentence
+
+
+def test_an_interval_without_0_that_holm_does_not_decide_is_not_said_to_contain_it():
+    asked = asked_of("own.py:task", "optimizers=adamw,muon,sgd,c=torch.optim:RAdam,d=torch.optim:NAdam", *SMALL)
+
+    def loss(arm, point, seed):
+        return 0.5 + 0.1 * noise([seed, arm == "muon"], 1) - {"muon": 0.125}.get(arm, 0)
+
+    found = invented(asked, loss)
+    all_found = find(asked, steps(asked, found), found)
+    muon = next(each for each in Switch(all_found, all_found.arm("adamw")).candidates if each.arm.label == "muon")
+    assert muon.effect is not None
+    assert muon.effect.estimate.upper is not None
+    assert (muon.effect.estimate.upper < 0, muon.outcome) == (True, "undecided")
+    assert "among 4 candidates, Holm’s p is" in muon.why
+
+
+def test_losses_that_never_vary_are_undecided_for_that_reason():
+    verdict = judged(asked_of("own.py:task", *SMALL), lambda arm, point, seed: 0.5)
+    assert "because no difference varies: no interval" in verdict.sentence
+
+
+@pytest.mark.parametrize(("first", "where"), [(0, "in every trial"), (FRESH_FROM, "with fresh seeds at each of its")])
+def test_an_arm_that_diverges_before_its_final_runs_is_said_to_and_the_study_is_not_to_be_finished(first, where):
+    verdict = judged(
+        asked_of("own.py:task", *SMALL), lambda arm, point, seed: None if arm == "muon" and seed >= first else 0.5
+    )
+    assert "because Muon diverged before any final run" in verdict.sentence
+    assert any(f"Muon diverged {where}" in words for words in verdict.cautions)
+    assert not any("Finish the study" in words for words in verdict.more)
+    assert "Muon: Give a lower range of learning rates, muon.lr=LOW..HIGH." in verdict.more
+
+
+def test_a_final_run_whose_last_training_loss_alone_is_not_finite_has_diverged():
+    asked = asked_of("own.py:task", *SMALL)
+    found = invented(asked, lambda arm, point, seed: 0.5 + noise([seed, arm == "muon"], 0.01))
+    for step in steps(asked, found):
+        if (step.role, step.arm) == ("final", "muon"):
+            member = found[step.job.id]["members"][0]
+            member |= {"diverged_at": 6, "train_loss": [2.0, 1.0, None]}
+    all_found = find(asked, steps(asked, found), found)
+    assert Switch(all_found, all_found.arm("adamw")).lost("muon") == (2, 8)
+
+
+@pytest.mark.parametrize(("seeds", "scale", "shift"), [(4, 0.02, 0.002), (8, 0.004, 0.002), (8, 0.004, 0.0035)])
+def test_what_would_settle_it_is_never_fewer_seeds_than_there_are(seeds, scale, shift):
+    verdict = judged(
+        asked_of("own.py:task", "trials=8", f"seeds={seeds}"),
+        lambda arm, point, seed: 0.5 + shift * (arm == "muon") + noise([seed, arm == "muon"], scale),
+    )
+    for words in verdict.more:
+        if "seeds=" in words:
+            assert int(words.split("seeds=")[1].split(")")[0].split(",")[0]) > seeds
 
 
 def test_two_copies_of_one_optimizer_are_told_apart_in_few_of_many_studies():

@@ -82,7 +82,7 @@ class Runs:
     def losses(self, label: str) -> dict[int, float]:
         """Return the final validation losses of an arm by seed, infinite where a run diverged."""
         return {
-            seed: math.inf if (last := run["validation_loss"][-1]) is None else last
+            seed: math.inf if run["diverged_at"] is not None else run["validation_loss"][-1]
             for seed, run in self.finals[label].items()
         }
 

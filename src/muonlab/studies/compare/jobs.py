@@ -151,8 +151,8 @@ def by_point(result: Mapping[str, Any]) -> list[list[float]]:
     """Return the validation losses at the end of each point, by seed; infinite where a run diverged."""
     found: dict[int, list[float]] = {}
     for member in result["members"]:
-        last = member["validation_loss"][-1]
-        found.setdefault(member["point"], []).append(math.inf if last is None else last)
+        last = math.inf if member["diverged_at"] is not None else member["validation_loss"][-1]
+        found.setdefault(member["point"], []).append(last)
     return [found[point] for point in sorted(found)]
 
 

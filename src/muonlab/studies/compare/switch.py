@@ -26,6 +26,8 @@ from muonlab.stats.effects import Effect
 from muonlab.stats.p_values import holm
 from muonlab.stats.results import Estimate
 from muonlab.stats.tuned import Tuned, tuned_difference, variances
+from muonlab.studies.compare.config import MAX_SEEDS
+from muonlab.studies.compare.jobs import finalists
 from muonlab.study.controls import failed
 from muonlab.study.sections import over_runs
 from muonlab.study.space import FACTOR, Point, Space
@@ -52,8 +54,9 @@ have won. Its variance is that of the differences by seed plus that of the winne
 
 p: Two-sided, of no difference, from the same variance; Holm’s is adjusted over all candidates.
 
-Better: Holm’s p is at most {alpha:g}, the candidate’s loss is lower, and both have at least {min_runs} final runs.
-Worse: the same, higher. Equal: the whole interval lies within {margin:.1%} of the baseline’s loss. Undecided: all else.
+Equal: The whole interval lies within {margin:.1%} of the baseline’s loss, and both have at least {min_runs} final runs.
+Better: not equal, Holm’s p is at most {alpha:g}, and the candidate’s loss is lower. Worse: the same, higher.
+Undecided: all else.
 
 Steps: First evaluation at which a run’s validation loss is at most the baseline’s final loss, as a share of {budget}
 steps.
@@ -122,6 +125,11 @@ class Switch:
         ours, theirs = self._tuned(arm.label), self._tuned(self.baseline.label)
         return tuned_difference(ours, theirs) if ours and theirs else None
 
+    def has_no_winner(self, label: str) -> bool:
+        """Return whether the tuning of an arm is done, and every setting diverged in it."""
+        tried = self.found.runs.trials.get(label)
+        return tried is not None and tried.winner is None and (bool(tried.again) or not finalists(tried.losses))
+
     def lost(self, label: str) -> tuple[int, int]:
         """Return the final runs of an arm that diverged, and all."""
         losses = self.found.runs.losses(label).values()
@@ -147,10 +155,14 @@ class Switch:
         if broken := failed(self.found.controls):
             return "undecided", f"a control failed ({several(dict.fromkeys(control.name for control in broken))})"
         if effect is None:
+            if lost := [name for label, name in names.items() if self.has_no_winner(label)]:
+                return "undecided", f"{several(lost)} diverged before any final run"
             lacking = [name for label, name in names.items() if not self.found.runs.finals[label]]
             return "undecided", f"{several(lacking)} {'has' if len(lacking) == 1 else 'have'} no final runs yet"
-        if p is None:
+        if min(effect.n) < MIN_RUNS:
             return "undecided", f"{min(effect.n)} final runs each are too few; at least {MIN_RUNS} are needed"
+        if p is None:
+            return "undecided", f"{effect.estimate.reason}"
         lost = {label: self.lost(label) for label in names}
         if any(number for number, _ in lost.values()):
             words = several(
@@ -162,12 +174,15 @@ class Switch:
             return ("worse" if shares[0] > shares[1] else "better"), ""
         estimate = effect.estimate
         assert estimate.value is not None
-        if p <= ALPHA:
-            return ("better" if estimate.value < 0 else "worse"), ""
         assert estimate.lower is not None
         assert estimate.upper is not None
+        # A difference that is sure and too small to matter is no reason to switch.
         if -self.margin < estimate.lower and estimate.upper < self.margin:
             return "equal", ""
+        if p <= ALPHA:
+            return ("better" if estimate.value < 0 else "worse"), ""
+        if not estimate.lower <= 0 <= estimate.upper:
+            return "undecided", f"among {len(self.arms)} candidates, Holm’s p is {p:.2g}, above {ALPHA:g}"
         return "undecided", "the interval contains 0 and differences that would matter"
 
     def _steps(self, arm: Arm) -> tuple[Estimate | None, tuple[int, int]]:
@@ -185,20 +200,35 @@ class Switch:
     def _settles(self, arm: Arm, effect: Effect | None) -> str:
         """Return what would narrow the interval to the size of the difference, or of the margin."""
         if effect is None:
-            return "Finish the study: the same command goes on."
+            lost = [each for each in (arm, self.baseline) if self.has_no_winner(each.label)]
+            if not lost:
+                return "Finish the study: the same command goes on."
+            return f"Give a lower range of learning rates, {lost[0].label}.lr=LOW..HIGH."
+        if min(effect.n) < MIN_RUNS:
+            return f"Run at least {MIN_RUNS} seeds (seeds={MIN_RUNS})."
         ours, theirs = self._tuned(arm.label), self._tuned(self.baseline.label)
         if effect.estimate.value is None or effect.estimate.lower is None or not ours or not theirs:
             return ""
         of_seeds, of_tuning = variances(ours, theirs)
         half = effect.estimate.value - effect.estimate.lower
-        wanted = max(abs(effect.estimate.value), self.margin)
-        times = (half / wanted) ** 2 if wanted else math.inf
+        # It is decided once the half-width is below the distance to 0, or from the difference to the margin.
+        wanted = max(abs(effect.estimate.value) / self._holm_width, self.margin - abs(effect.estimate.value))
+        variance = (of_seeds + of_tuning) * (wanted / half) ** 2
         if of_tuning > of_seeds:
             own = self.found.runs.asked.searches[arm.label]
             return f"Most of the width is luck of tuning: try more trials, such as trials={2 * own.trials}."
-        seeds = effect.n[0]
-        more = math.ceil(seeds * min(times, 100))
-        return f"Most of the width is spread between seeds: about {more} seeds would settle it (seeds={more})."
+        seeds, said = effect.n[0], "Most of the width is spread between seeds:"
+        if variance <= of_tuning:
+            return f"{said} try more, such as seeds={2 * seeds}, and more trials, since luck of tuning stays."
+        more = max(seeds + 1, math.ceil(seeds * of_seeds / (variance - of_tuning)))
+        if more > MAX_SEEDS:
+            return f"{said} more than {MAX_SEEDS:,} seeds would be needed at the difference that was found."
+        return f"{said} about {more} seeds would settle it (seeds={more}), if the difference stays as it is."
+
+    @property
+    def _holm_width(self) -> float:
+        """Width of an interval for as many candidates, divided by that of one."""
+        return float(scipy.stats.norm.isf(ALPHA / 2 / len(self.arms)) / scipy.stats.norm.isf(ALPHA / 2))
 
 
 def _first_below(steps: Sequence[int], losses: Sequence[float | None], level: float) -> int | None:
@@ -293,12 +323,10 @@ def _cautions(switch: Switch) -> list[str]:
             f"The best learning rate lies near the edge of its range, a better one may lie beyond: {'; '.join(edges)}."
         )
     for arm in found.arms:
-        if (
-            (trials := runs.trials.get(arm.label))
-            and trials.winner is None
-            and all(not math.isfinite(loss) for own in trials.losses for loss in own)
-        ):
-            said.append(f"{arm.name} diverged in every trial: its range of learning rates is too high.")
+        if switch.has_no_winner(arm.label):
+            again = runs.trials[arm.label].again
+            where = "with fresh seeds at each of its best settings" if again else "in every trial"
+            said.append(f"{arm.name} diverged {where}: its range of learning rates is too high, or the data have NaN.")
     if runs.asked.seeds < MIN_RUNS:
         said.append(f"seeds={runs.asked.seeds}: with fewer than {MIN_RUNS} final runs each, nothing can be decided.")
     return said

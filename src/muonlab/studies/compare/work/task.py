@@ -54,7 +54,7 @@ class TaskMaterial:
     """
 
     def __init__(self, task: Dotted, batch: int):
-        self._where, self._function, self._batch = f"task={task.name}", task.load("task"), batch
+        self.where, self._function, self._batch = f"task={task.name}", task.load("task"), batch
         self._known: dict[int, Given] = {}
 
     def given(self, seed: int) -> Given:
@@ -73,7 +73,7 @@ class TaskMaterial:
             with forked(seed, "task"):
                 found = self._function(seed)
         except Exception as error:  # a user's function may raise anything
-            raise ValueError(f"{self._where} raised {one_line(error)} for seed {seed}; expected {EXPECTED}") from error
+            raise ValueError(f"{self.where} raised {one_line(error)} for seed {seed}; expected {EXPECTED}") from error
         return self._read(found)
 
     def _read(self, found: Any) -> Given:
@@ -90,13 +90,13 @@ class TaskMaterial:
                 if isinstance(found, tuple | list)
                 else f"a {type(found).__name__} without {', '.join(missing)}"
             )
-            raise ValueError(f"{self._where} returned {kind}; expected {EXPECTED}")
+            raise ValueError(f"{self.where} returned {kind}; expected {EXPECTED}")
         if not isinstance(fields["model"], nn.Module):
             kind = type(fields["model"]).__name__
-            raise ValueError(f"{self._where} returned a {kind} as model; expected a torch.nn.Module")
+            raise ValueError(f"{self.where} returned a {kind} as model; expected a torch.nn.Module")
         if not callable(fields["loss"]):
             kind = type(fields["loss"]).__name__
-            raise ValueError(f"{self._where} returned a {kind} as loss; expected a function of outputs and targets")
+            raise ValueError(f"{self.where} returned a {kind} as loss; expected a function of outputs and targets")
         parts = {
             name: self._loader(name, fields[name], is_train=name == "train")
             for name in ("train", "validation", "test")
@@ -111,13 +111,23 @@ class TaskMaterial:
         if isinstance(part, Dataset) and not isinstance(part, torch.utils.data.IterableDataset):
             number = len(part)  # pyright: ignore[reportArgumentType]
             if number == 0:
-                raise ValueError(f"{self._where}: {name} is empty; expected at least one example")
+                raise ValueError(f"{self.where}: {name} is empty; expected at least one example")
             batch = min(self._batch, number) if is_train else min(256, number)
             return DataLoader(part, batch, shuffle=is_train, drop_last=is_train)
+        if isinstance(part, torch.utils.data.IterableDataset):
+            raise ValueError(
+                f"{self.where} returned a dataset without length as {name}; expected batches of it, such as "
+                f"DataLoader({name}, {self._batch})"
+            )
+        if isinstance(part, Iterator):
+            raise ValueError(
+                f"{self.where} returned a {type(part).__name__} as {name}, which yields its batches once; expected a "
+                "loader, a dataset, (inputs, targets), or a list of batches"
+            )
         if not hasattr(part, "__iter__") or isinstance(part, Tensor):
             kind = type(part).__name__
             raise ValueError(
-                f"{self._where} returned a {kind} as {name}; expected a loader, a dataset, or (inputs, targets)"
+                f"{self.where} returned a {kind} as {name}; expected a loader, a dataset, or (inputs, targets)"
             )
         return part
 
@@ -148,7 +158,7 @@ class TaskMaterial:
         Raises:
             ValueError: a batch is no pair of tensors, or there is none.
         """
-        loader, where = getattr(self.given(seed), part), f"{self._where}: {part}"
+        loader, where = getattr(self.given(seed), part), f"{self.where}: {part}"
         with forked(seed, f"{part} order", epoch):
             iterator = iter(loader)
         for number in itertools.count():
@@ -156,6 +166,8 @@ class TaskMaterial:
             with forked(seed, f"{part} batch {epoch}", number):
                 found = next(iterator, None)
             if found is None:
+                if number == 0 and epoch:
+                    raise ValueError(f"{where} yields its batches once; expected a loader, or a list of batches")
                 if number == 0:
                     raise ValueError(f"{where} is empty; expected at least one batch")
                 return
@@ -164,7 +176,7 @@ class TaskMaterial:
     def check(self) -> None:
         """Raise ValueError where a job could not do its work: one forward and backward pass on the first batch."""
         if self._takes_no_seed():
-            raise ValueError(f"{self._where} takes no seed; expected a function task(seed) that returns {EXPECTED}")
+            raise ValueError(f"{self.where} takes no seed; expected a function task(seed) that returns {EXPECTED}")
         given = self.given(0)
         inputs, targets = next(self.batches(0, "train"))
         next(self.batches(0, "validation"))
@@ -174,24 +186,61 @@ class TaskMaterial:
                 outputs = model(inputs)
         except Exception as error:
             shape = tuple(inputs.shape)
-            raise ValueError(f"{self._where}: the model does not read inputs {shape}: {one_line(error)}") from error
+            raise ValueError(f"{self.where}: the model does not read inputs {shape}: {one_line(error)}") from error
         try:
             loss: Any = given.loss(outputs, targets)
         except Exception as error:
-            raise ValueError(f"{self._where}: the loss raised {one_line(error)}") from error
+            raise ValueError(f"{self.where}: the loss raised {one_line(error)}") from error
         if not isinstance(loss, Tensor) or loss.shape not in ((), targets.shape[:1]):
             got = tuple(loss.shape) if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
             raise ValueError(
-                f"{self._where}: the loss returned {got}; expected a scalar or one number per example, "
+                f"{self.where}: the loss returned {got}; expected a scalar or one number per example, "
                 f"{tuple(targets.shape[:1])}"
             )
         if not loss.requires_grad:
-            raise ValueError(f"{self._where}: the loss has no gradient; compute it from the model's outputs with torch")
+            raise ValueError(f"{self.where}: the loss has no gradient; compute it from the model's outputs with torch")
         if not torch.isfinite(loss).all():
             raise ValueError(
-                f"{self._where}: the loss of the first batch is {loss.mean().item()}; check the data for NaN"
+                f"{self.where}: the loss of the first batch is {loss.mean().item()}; check the data for NaN"
             )
+        if inputs.is_floating_point() and (other := {p.dtype for p in model.parameters()} - {torch.float32}):
+            raise ValueError(
+                f"{self.where}: the model has {_dtype(min(other, key=str))} parameters; expected float32, and inputs "
+                "to match"
+            )
+        self._check_evaluation(model)
         self._check_repeats(given, inputs)
+        self._check_sizes((inputs, targets))
+
+    def _check_evaluation(self, model: nn.Module) -> None:
+        """Raise ValueError where the model or the loss do not read the validation or the test data."""
+        judge = _judge(self.loss)
+        model.eval()
+        for part in ("validation", "test"):
+            if getattr(self.given(0), part) is None:
+                continue
+            inputs, targets = next(self.batches(0, part))
+            try:
+                with torch.no_grad(), forked(0, "trial"):
+                    value = judge(model(inputs), targets)[0]
+            except Exception as error:
+                shapes = f"inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}"
+                raise ValueError(
+                    f"{self.where}: model and loss do not read a batch of {part}, {shapes}: {one_line(error)}"
+                ) from error
+            if not torch.isfinite(value):
+                raise ValueError(
+                    f"{self.where}: the loss of the first batch of {part} is {value.item()}; check the data for NaN"
+                )
+
+    def _check_sizes(self, first: Batch) -> None:
+        """Raise ValueError where the first batches of two seeds differ in shape: runs of several seeds share steps."""
+        sizes = [[tuple(each.shape) for each in pair] for pair in (first, next(self.batches(1, "train")))]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"{self.where}: the first training batch has inputs {sizes[0][0]} for seed 0 and {sizes[1][0]} for "
+                "seed 1; expected batches of one size for all seeds, such as by drop_last=True and one padded length"
+            )
 
     def _takes_no_seed(self) -> bool:
         try:
@@ -208,13 +257,13 @@ class TaskMaterial:
         pairs = zip(given.model.state_dict().values(), again.model.state_dict().values(), strict=False)
         if not all(torch.equal(a, b) for a, b in pairs):
             raise ValueError(
-                f"{self._where}: two calls with seed 0 return models with other weights, so optimizers could not be "
+                f"{self.where}: two calls with seed 0 return models with other weights, so optimizers could not be "
                 "compared from the same start; draw random numbers from torch, or from generators seeded with the seed"
             )
         self._known[0] = again
         if not torch.equal(next(self.batches(0, "train"))[0], inputs):
             raise ValueError(
-                f"{self._where}: two calls with seed 0 return other training batches; draw random numbers from torch, "
+                f"{self.where}: two calls with seed 0 return other training batches; draw random numbers from torch, "
                 "or from generators seeded with the seed"
             )
 
@@ -232,7 +281,18 @@ class Loaders:
         if self._last is None or self._last[0] != step:
             self._last = step, {seed: self._of_seed(seed, step) for seed in dict.fromkeys(self._seeds)}
         own = [self._last[1][seed] for seed in self._seeds]
-        return tuple(torch.stack([pair[k] for pair in own]).to(self._device) for k in (0, 1))  # pyright: ignore[reportReturnType]
+        if len(sizes := {tuple(tuple(each.shape) for each in pair) for pair in own}) > 1:
+            (one, _), (other, _), *_ = sorted(sizes)
+            raise ValueError(
+                f"{self._material.where}: in step {step + 1} the training batches of two seeds have inputs {one} and "
+                f"{other}; expected batches of one size for all seeds, such as by drop_last=True and one padded length"
+            )
+        return _stacked(own, self._device)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each member that is left."""
+        return self._seeds
 
     def _of_seed(self, seed: int, step: int) -> Batch:
         at, stream = self._streams.get(seed, (0, self._endless(seed)))
@@ -257,14 +317,14 @@ class Reader:
     Args:
         material: the task.
         draw: the members' batches.
-        seed: whose validation and test data all members are evaluated on.
+        seed: whose validation and test data all members are evaluated on, unless those of their seeds differ.
         device: where the members live.
         reason: why they train one after the other.
     """
 
     def __init__(self, material: TaskMaterial, draw: Loaders, seed: int, device: str, reason: str | None):
         self._material, self._draw, self._seed, self._device, self.reason = material, draw, seed, device, reason
-        self._judge = _judge(material.loss)
+        self._judge, self._shared = _judge(material.loss), dict[str, bool]()
         given = material.given(seed)
         parts = {name: getattr(given, name) for name in ("train", "validation", "test")}
         self.sizes: dict[str, Any] = {
@@ -292,8 +352,21 @@ class Reader:
         """Return the passes through the training data in that many steps; 0 where its loader has no end."""
         return step / self._per_epoch if self._per_epoch else 0.0
 
+    def _is_shared(self, part: str) -> bool:
+        """Return whether the data of a part are the same for all seeds, by their first batches."""
+        if part not in self._shared:
+            first, *others = (next(self._material.batches(seed, part)) for seed in dict.fromkeys(self._draw.seeds))
+            self._shared[part] = all(
+                mine.shape == own.shape and bool(((mine == own) | (mine != mine)).all())
+                for pair in others
+                for mine, own in zip(first, pair, strict=True)
+            )
+        return self._shared[part]
+
     def _mean(self, members: Engine, part: str, most: int | None) -> Tensor:
         """Return mean loss and accuracy over batches up to `most` examples, (S, 2) float64."""
+        if not self._is_shared(part):
+            return self._mean_by_seed(members, part, most)
         total, number = torch.zeros(len(members), 2, dtype=torch.float64, device=self._device), 0
         for inputs, targets in self._material.batches(self._seed, part):
             found = members.measure(self._judge, inputs.to(self._device), targets.to(self._device))  # (S, 2)
@@ -303,12 +376,46 @@ class Reader:
                 break
         return total / number
 
+    def _mean_by_seed(self, members: Engine, part: str, most: int | None) -> Tensor:
+        """Return the same where a task splits its data by seed: no member is evaluated on what it was trained on."""
+        seeds = torch.tensor(self._draw.seeds, device=self._device)
+        total = torch.zeros(len(members), 2, dtype=torch.float64, device=self._device)
+        number = dict.fromkeys(self._draw.seeds, 0)
+        streams = {seed: self._material.batches(seed, part) for seed in number}
+        while streams:
+            found = {seed: pair for seed, stream in streams.items() if (pair := next(stream, None)) is not None}
+            streams = {seed: streams[seed] for seed in found}
+            sizes = {tuple(each.shape for each in pair) for pair in found.values()}
+            if len(sizes) == 1 and len(found) == len(number):
+                own = _stacked([found[seed] for seed in self._draw.seeds], self._device)
+                total += members.measure(self._judge, *own, by_member=True).double() * own[1].shape[1]
+            else:
+                for seed, pair in found.items():
+                    of_all = members.measure(self._judge, *(each.to(self._device) for each in pair))
+                    total += torch.where((seeds == seed)[:, None], of_all.double() * len(pair[1]), 0.0)
+            for seed, (_, targets) in found.items():
+                number[seed] += len(targets)
+                if most is not None and number[seed] >= most:
+                    del streams[seed]
+        return total / torch.tensor([number[seed] for seed in self._draw.seeds], device=self._device)[:, None]
+
 
 def _pair(found: Any, where: str) -> Batch:
     if isinstance(found, tuple | list) and len(found) == 2 and all(isinstance(each, Tensor) for each in found):
         return found[0], found[1]
-    shape = f"a {type(found).__name__}" + (f" of {len(found)}" if isinstance(found, tuple | list) else "")
+    shape = f"a {type(found).__name__}"
+    if isinstance(found, tuple | list):
+        shape += f" ({', '.join(type(each).__name__ for each in found[:4])}{', ...' if len(found) > 4 else ''})"
     raise ValueError(f"{where} yields {shape}; expected batches (inputs, targets), both tensors")
+
+
+def _stacked(pairs: Sequence[Batch], device: str) -> Batch:
+    inputs, targets = (torch.stack([pair[k] for pair in pairs]).to(device) for k in (0, 1))
+    return inputs, targets
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _judge(loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:
