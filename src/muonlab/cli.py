@@ -377,7 +377,8 @@ def _settings_of(study: str) -> Any:
 
     if study.endswith(".py"):
         return import_module(f"{PACKAGES['compare']}.settings").sections(of_file(study))
-    check_name("study", study, STUDIES, "or a file that defines a study, such as my_study.py")
+    other = "or a file that defines a study, such as my_study.py; docs/compare.md has the settings of `muonlab compare`"
+    check_name("study", study, STUDIES, other)
     return import_module(f"{PACKAGES[study]}.settings").sections()
 
 
