@@ -14,7 +14,7 @@ from muonlab.cli import main
 from muonlab.jobs import store
 from muonlab.studies.compare import analyse
 from muonlab.studies.compare.analysis import find
-from muonlab.studies.compare.ask import ask
+from muonlab.studies.compare.ask import ask, default_folder
 from muonlab.studies.compare.jobs import FINALISTS, FRESH, FRESH_FROM, by_point, outline, steps
 from muonlab.studies.compare.switch import Switch
 from muonlab.studies.compare.work.job import check, run
@@ -220,6 +220,14 @@ def test_ranges_and_held_settings_of_the_words():
     assert asked.optimizers["adamw"].weight_decay == 0.1
     assert {point["lr"] for point in asked.searches["muon"].points} == {0.02}
     assert own.points[0]["lr"] == 1e-3
+
+
+def test_tasks_of_one_name_in_two_files_have_folders_of_their_own():
+    shutil.copy("own.py", "other.py")
+    shutil.copy("own.py", "other_module.py")
+    names = [default_folder(asked_of(f"{file}:task")) for file in ("own.py", "other.py", "other_module")]
+    assert names == ["compare-own-task", "compare-other-task", "compare-other_module-task"]
+    assert default_folder(asked_of("net=own.py:net", "data=digits")) == "compare-net-digits"
 
 
 # -- what is decided ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""CompareStudys of optimizers on a user's own training, from the words of a command and from Python."""
+"""Comparisons of optimizers on a user's own training, from the words of a command and from Python."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -106,7 +106,7 @@ def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
 
 def default_folder(asked: CompareStudy) -> str:
     """Return the name of the study's folder where none is given."""
-    return f"compare-{asked.name.replace(' on ', '-')}"
+    return f"compare-{asked.name.replace(' on ', '-').replace(':', '-')}"
 
 
 # -- from Python -----------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def compare(
         optimizers: label -> "adamw", "muon", "sgd", or a class or function of torch's protocol; by default AdamW and
             Muon. The first is the baseline.
         baseline: label of the optimizer that the others would replace.
-        out: folder of the study; by default runs/compare-TASK.
+        out: folder of the study; by default runs/compare-FILE-TASK, of the task's file and function.
         device: a torch device.
         workers: processes at most; as many as cores by default.
         settings: trials=16, seeds=5, steps=300, and all others of docs/compare.md; a key with a dot is a dict:

@@ -344,7 +344,8 @@ def call_of(arm: Arm, point: Point) -> str:
 
 
 def _keywords(words: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value!r}" for key, value in words.items())
+    first = sorted(words, key=lambda key: key != "lr")
+    return ", ".join(f"{key}={words[key]!r}" for key in first)
 
 
 # -- sections --------------------------------------------------------------------------------------
@@ -412,7 +413,7 @@ def _row(switch: Switch, arm: Arm, candidate: Candidate | None) -> Iterator[Any]
     yield mean_of([run["validation_loss"][-1] for run in ended])
     yield candidate.effect.estimate if candidate and candidate.effect else None
     yield candidate.p if candidate else None
-    yield candidate.outcome if candidate else "baseline"
+    yield {"undecided": "inconclusive"}.get(candidate.outcome, candidate.outcome) if candidate else "baseline"
     yield candidate.steps if candidate else None
     yield mean_of([run["validation_accuracy"][-1] for run in ended])
     yield mean_of([run["test_loss"] for run in ended])
