@@ -151,7 +151,8 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
     for name in alone:
         assert Path("alone", name, "result.json").read_bytes() == Path("first", name, "result.json").read_bytes()
     found = analyse(Path("first"))
-    assert [section.title for section in found.sections][:3] == ["Answer", "Learning curves", "Tuning"]
+    titles = ["Answer", "Learning curves", "Tuning", "Settings and jobs"]  # three seeds make no control
+    assert [section.title for section in found.sections][:4] == titles
 
     # -- the same from Python, under other labels: every job is done ------------------------------------------------
     optimizers = {"AdamW": torch.optim.AdamW, "Muon": muonlab.MuonAdamW}
@@ -220,6 +221,13 @@ def test_ranges_and_held_settings_of_the_words():
     assert asked.optimizers["adamw"].weight_decay == 0.1
     assert {point["lr"] for point in asked.searches["muon"].points} == {0.02}
     assert own.points[0]["lr"] == 1e-3
+
+
+def test_from_python_the_jobs_are_said_by_name(capsys):
+    muonlab.compare("own.py:task", {"AdamW": "adamw", "Muon": "muon"}, trials=2, seeds=2, steps=2, workers=1)
+    said = capsys.readouterr().err
+    assert "AdamW, search: finished" in said
+    assert "Muon, seeds 0 to 1: finished" in said
 
 
 def test_tasks_of_one_name_in_two_files_have_folders_of_their_own():

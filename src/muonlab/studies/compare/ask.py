@@ -180,10 +180,14 @@ def compare(
     words = [f"{key}={','.join(as_texts(key, value))}" for key, value in given.items()]
     study, asked, _ = ask([f"optimizers={','.join(f'{label}={name}' for label, name in labels.items())}", *words])
     folder = Path(out if out is not None else Path("runs") / default_folder(asked))
+    names: dict[str, str] = {}
     with closing(local.run(study, asked, folder, workers=workers, device=device)) as events:
         for event in events:
-            if event.kind in ("finished", "failed"):
-                print(f"{event.job}: {event.kind}", file=sys.stderr, flush=True)
+            if event.kind == "started":
+                names[event.job] = event.detail["name"]
+            elif event.kind in ("finished", "failed"):
+                why = f": {event.detail['reason']}" if event.kind == "failed" else ""
+                print(f"{names.get(event.job, event.job)}: {event.kind}{why}", file=sys.stderr, flush=True)
 
     from muonlab.report import page
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal
@@ -421,6 +421,17 @@ def _row(switch: Switch, arm: Arm, candidate: Candidate | None) -> Iterator[Any]
     yield sum(not math.isfinite(sum(own)) for own in runs.trials[arm.label].losses)
     yield len(runs.finals[arm.label]) - len(ended)
     yield len(ended)
+
+
+def along_rates(figure: Element) -> Element:
+    """Return the figure of the trials by learning rate, with a caption that says what else differs."""
+    if not isinstance(figure, Figure):
+        return figure
+    caption = (
+        "Validation loss at the end of training, a point for each trial. The other settings differ from trial to "
+        "trial, too, so a line shows where good rates lie, not what the rate alone does. A gap: that trial diverged."
+    )
+    return replace(figure, caption=caption)
 
 
 def trials(switch: Switch) -> tuple[Element, ...]:
