@@ -24,7 +24,7 @@ from muonlab.study.sections import findings
 from muonlab.study.space import Space
 from muonlab.study.study import Claim, Found, Quantity, Rule, Side, Step, Values
 from muonlab.study.tuning import tuning
-from muonlab.study.words import definitions
+from muonlab.study.words import definitions, several
 
 RULE = Rule(test="welch")
 Member = Mapping[str, Any]
@@ -223,7 +223,7 @@ def analyse(folder: Path) -> Findings:
     """Return what a study found, whatever part of it is done; as `read`."""
     found = read(Path(folder))
     judged = _judge(found)
-    title = f"{' and '.join(arm.name for arm in found.arms)}, {found.runs.asked.name}"
+    title = f"{several(arm.name for arm in found.arms)}, {found.runs.asked.name}"
     said, sections = _verdict(found, judged), _sections(found, judged)
     return findings(title, found.runs.asked.question, said, found, _notices(found), sections, RESULTS_VERSION)
 
