@@ -194,7 +194,7 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
     words
         A function task(seed) that returns (model, train, validation, loss), or net= and data=; and key=value:
         optimizers (default adamw,muon; the first is the baseline), trials, seeds, steps, out (default
-        runs/compare-TASK), device, workers. All keys: docs/compare.md.
+        runs/compare-FILE-TASK), device, workers. All keys: docs/compare.md.
     dry_run
         Print the jobs, what each optimizer would be tried with and the estimated time, and run nothing.
     """

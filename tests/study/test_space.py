@@ -46,6 +46,12 @@ def test_a_whole_power_of_two_has_one_point_in_each_stratum_of_the_learning_rate
     assert all(k / 16 - 0.01 <= x <= (k + 1) / 16 + 0.01 for k, x in enumerate(found))
 
 
+def test_a_range_is_printed_as_the_setting_that_a_user_types_or_as_its_product_with_the_rate():
+    ranges, defaults = SPACES["sgd"]
+    words = Space(ranges=ranges, defaults=defaults, trials=8).words
+    assert words == "8 trials; lr 0.003 to 1, momentum 0.8 to 0.98, lr x weight_decay 1e-06 to 0.001"
+
+
 def test_an_edge_is_the_outer_tenth_of_the_range():
     space = Space(ranges={"lr": Range(low=1e-4, high=1e-2)}, defaults={"lr": 1e-3}, trials=2)
     assert [space.edge({"lr": lr}) for lr in (1.1e-4, 2e-4, 1e-3, 6e-3, 9e-3)] == ["low", None, None, None, "high"]

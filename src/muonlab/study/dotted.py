@@ -39,6 +39,12 @@ class Dotted(BaseModel):
         return self.name.rpartition(":")[2].rpartition(".")[2] if is_dotted(self.name) else Path(self.name).stem
 
     @property
+    def place(self) -> str:
+        """The name of the file that it is in, without folder and ending, or of the module."""
+        where = self.name.rpartition(":")[0]
+        return Path(where).stem if is_file(where) else where.rpartition(".")[2]
+
+    @property
     def source(self) -> str:
         """The name with the digest of its source, for a report."""
         return self.name + (f", source {self.sha256[:12]}" if self.sha256 else "")

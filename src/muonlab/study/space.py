@@ -44,11 +44,11 @@ class Range(BaseModel):
         value = {"value": drawn, "times lr": drawn / lr, "one minus": 1 - drawn}[self.draws]
         return float(f"{value:.3g}") if self.draws != "one minus" else round(value, 4)
 
-    @property
-    def words(self) -> str:
-        """For people."""
-        what = {"value": "", "times lr": ", times the learning rate", "one minus": ", one minus it"}[self.draws]
-        return f"{self.low:g} to {self.high:g}{what}"
+    def words(self, name: str) -> str:
+        """For people: what a setting of this name may be."""
+        if self.draws == "one minus":
+            return f"{name} {1 - self.high:.4g} to {1 - self.low:.4g}"
+        return f"{'lr x ' if self.draws == 'times lr' else ''}{name} {self.low:g} to {self.high:g}"
 
 
 class Space(BaseModel):
@@ -81,7 +81,7 @@ class Space(BaseModel):
     @property
     def words(self) -> str:
         """For people: the number of trials, and the range of each setting."""
-        return f"{self.trials} trials; " + ", ".join(f"{key} {each.words}" for key, each in self.ranges.items())
+        return f"{self.trials} trials; " + ", ".join(each.words(key) for key, each in self.ranges.items())
 
     @property
     def order(self) -> list[int]:

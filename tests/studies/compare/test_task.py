@@ -14,7 +14,7 @@ from muonlab.cli import main
 from muonlab.jobs import store
 from muonlab.studies.compare import analyse
 from muonlab.studies.compare.analysis import find
-from muonlab.studies.compare.ask import ask
+from muonlab.studies.compare.ask import ask, default_folder
 from muonlab.studies.compare.jobs import FINALISTS, FRESH, FRESH_FROM, by_point, outline, steps
 from muonlab.studies.compare.switch import Switch
 from muonlab.studies.compare.work.job import check, run
@@ -178,7 +178,8 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
     for name in alone:
         assert Path("alone", name, "result.json").read_bytes() == Path("first", name, "result.json").read_bytes()
     found = analyse(Path("first"))
-    assert [section.title for section in found.sections][:3] == ["Answer", "Learning curves", "Tuning"]
+    titles = ["Answer", "Learning curves", "Tuning", "Settings and jobs"]  # three seeds make no control
+    assert [section.title for section in found.sections][:4] == titles
 
     # -- the same from Python, under other labels: every job is done ------------------------------------------------
     optimizers = {"AdamW": torch.optim.AdamW, "Muon": muonlab.MuonAdamW}
@@ -262,6 +263,21 @@ def test_ranges_and_held_settings_of_the_words():
     assert asked.optimizers["adamw"].weight_decay == 0.1
     assert {point["lr"] for point in asked.searches["muon"].points} == {0.02}
     assert own.points[0]["lr"] == 1e-3
+
+
+def test_from_python_the_jobs_are_said_by_name(capsys):
+    muonlab.compare("own.py:task", {"AdamW": "adamw", "Muon": "muon"}, trials=2, seeds=2, steps=2, workers=1)
+    said = capsys.readouterr().err
+    assert "AdamW, search: finished" in said
+    assert "Muon, seeds 0 to 1: finished" in said
+
+
+def test_tasks_of_one_name_in_two_files_have_folders_of_their_own():
+    shutil.copy("own.py", "other.py")
+    shutil.copy("own.py", "other_module.py")
+    names = [default_folder(asked_of(f"{file}:task")) for file in ("own.py", "other.py", "other_module")]
+    assert names == ["compare-own-task", "compare-other-task", "compare-other_module-task"]
+    assert default_folder(asked_of("net=own.py:net", "data=digits")) == "compare-net-digits"
 
 
 # -- what is decided ---------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from muonlab.report.findings import Column, Element, Findings, Kind, Text, Verdi
 from muonlab.stats.effects import difference
 from muonlab.stats.tuned import Tuned
 from muonlab.studies.compare import switch
-from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy
+from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, Task
 from muonlab.studies.compare.jobs import FINALISTS, FRESH, POLICY, by_point, finalists, mean, scores, steps, winner
 from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
 from muonlab.studies.compare.switch import Switch
@@ -24,7 +24,7 @@ from muonlab.study.sections import findings
 from muonlab.study.space import Space
 from muonlab.study.study import Claim, Found, Quantity, Rule, Side, Step, Values
 from muonlab.study.tuning import tuning
-from muonlab.study.words import definitions
+from muonlab.study.words import definitions, several
 
 RULE = Rule(test="welch")
 Member = Mapping[str, Any]
@@ -223,7 +223,7 @@ def analyse(folder: Path) -> Findings:
     """Return what a study found, whatever part of it is done; as `read`."""
     found = read(Path(folder))
     judged = _judge(found)
-    title = f"{' and '.join(arm.name for arm in found.arms)}, {found.runs.asked.name}"
+    title = f"{several(arm.name for arm in found.arms)}, {found.runs.asked.name}"
     said, sections = _verdict(found, judged), _sections(found, judged)
     return findings(title, found.runs.asked.question, said, found, _notices(found), sections, RESULTS_VERSION)
 
@@ -244,14 +244,16 @@ def _sections(found: Found[Runs], judged: list[Judged] | Switch) -> Sequence[tup
     note = "The best is chosen by validation loss at the end of training; test examples have no part in it."
     loss = "Validation loss at the end of training"
     tuned = tuning(found.arms, {asked.name: found.runs.searches}, place, loss, note)
-    rest = (("Controls", checks(found.controls, CONTROL_NOTE)), ("Settings and jobs", settings(found)))
+    # A task has no job for a control, so none is missing; its runs make one where there are seeds enough.
+    held = () if isinstance(asked.trained, Task) and not found.controls else checks(found.controls, CONTROL_NOTE)
+    rest = (("Controls", held), ("Settings and jobs", settings(found)))
     words, budget = "What the words mean", asked.training.budget
     if isinstance(judged, Switch):
         values = {"budget": budget, "finalists": FINALISTS, "fresh": FRESH, "margin": asked.margin}
         return (
             ("Answer", switch.answer(judged)),
             ("Learning curves", curves(found)),
-            ("Tuning", (*tuned[:1], *switch.trials(judged))),
+            ("Tuning", (*map(switch.along_rates, tuned[:1]), *switch.trials(judged))),
             *rest,
             (words, (definitions(switch.OWN, values=values),)),
         )

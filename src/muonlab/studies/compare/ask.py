@@ -1,4 +1,4 @@
-"""CompareStudys of optimizers on a user's own training, from the words of a command and from Python."""
+"""Comparisons of optimizers on a user's own training, from the words of a command and from Python."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -106,7 +106,7 @@ def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
 
 def default_folder(asked: CompareStudy) -> str:
     """Return the name of the study's folder where none is given."""
-    return f"compare-{asked.name.replace(' on ', '-')}"
+    return f"compare-{asked.name.replace(' on ', '-').replace(':', '-')}"
 
 
 # -- from Python -----------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def compare(
         optimizers: label -> "adamw", "muon", "sgd", or a class or function of torch's protocol; by default AdamW and
             Muon. The first is the baseline.
         baseline: label of the optimizer that the others would replace.
-        out: folder of the study; by default runs/compare-TASK.
+        out: folder of the study; by default runs/compare-FILE-TASK, of the task's file and function.
         device: a torch device.
         workers: processes at most; as many as cores by default.
         settings: trials=16, seeds=5, steps=300, and all others of docs/compare.md; a key with a dot is a dict:
@@ -180,10 +180,14 @@ def compare(
     words = [f"{key}={','.join(as_texts(key, value))}" for key, value in given.items()]
     study, asked, _ = ask([f"optimizers={','.join(f'{label}={name}' for label, name in labels.items())}", *words])
     folder = Path(out if out is not None else Path("runs") / default_folder(asked))
+    names: dict[str, str] = {}
     with closing(local.run(study, asked, folder, workers=workers, device=device)) as events:
         for event in events:
-            if event.kind in ("finished", "failed"):
-                print(f"{event.job}: {event.kind}", file=sys.stderr, flush=True)
+            if event.kind == "started":
+                names[event.job] = event.detail["name"]
+            elif event.kind in ("finished", "failed"):
+                why = f": {event.detail['reason']}" if event.kind == "failed" else ""
+                print(f"{names.get(event.job, event.job)}: {event.kind}{why}", file=sys.stderr, flush=True)
 
     from muonlab.report import page
 

@@ -44,8 +44,8 @@ class Task(BaseModel):
 
     @property
     def name(self) -> str:
-        """For people."""
-        return self.task.attribute
+        """For people: its function after its file or module, because most such functions are called task."""
+        return f"{self.task.place}:{self.task.attribute}"
 
 
 class NetAndData(BaseModel):

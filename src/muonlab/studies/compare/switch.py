@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal
@@ -372,7 +372,8 @@ def call_of(arm: Arm, point: Point) -> str:
 
 
 def _keywords(words: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value!r}" for key, value in words.items())
+    first = sorted(words, key=lambda key: key != "lr")
+    return ", ".join(f"{key}={words[key]!r}" for key in first)
 
 
 # -- sections --------------------------------------------------------------------------------------
@@ -440,7 +441,7 @@ def _row(switch: Switch, arm: Arm, candidate: Candidate | None) -> Iterator[Any]
     yield mean_of([run["validation_loss"][-1] for run in ended])
     yield candidate.effect.estimate if candidate and candidate.effect else None
     yield candidate.p if candidate else None
-    yield candidate.outcome if candidate else "baseline"
+    yield {"undecided": "inconclusive"}.get(candidate.outcome, candidate.outcome) if candidate else "baseline"
     yield candidate.steps if candidate else None
     yield mean_of([run["validation_accuracy"][-1] for run in ended])
     yield mean_of([run["test_loss"] for run in ended])
@@ -448,6 +449,17 @@ def _row(switch: Switch, arm: Arm, candidate: Candidate | None) -> Iterator[Any]
     yield sum(not math.isfinite(sum(own)) for own in runs.trials[arm.label].losses)
     yield len(runs.finals[arm.label]) - len(ended)
     yield len(ended)
+
+
+def along_rates(figure: Element) -> Element:
+    """Return the figure of the trials by learning rate, with a caption that says what else differs."""
+    if not isinstance(figure, Figure):
+        return figure
+    caption = (
+        "Validation loss at the end of training, a point for each trial. The other settings differ from trial to "
+        "trial, too, so a line shows where good rates lie, not what the rate alone does. A gap: that trial diverged."
+    )
+    return replace(figure, caption=caption)
 
 
 def trials(switch: Switch) -> tuple[Element, ...]:
