@@ -60,9 +60,8 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     dry_run
         Print the jobs, their number and the estimated time, and run nothing.
     """
-    from muonlab.jobs.local import available_cores
     from muonlab.studies import find, of_file
-    from muonlab.study.settings import check_name, parse, whole_number
+    from muonlab.study.settings import check_name, parse
 
     is_file = study.endswith(".py")
     if not is_file:
@@ -71,10 +70,7 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     given = parse(settings, (*(() if is_file else ("preset",)), *EXECUTION_KEYS, *package.KEYS))
     preset = study if is_file else ",".join(given.pop("preset", ["laptop"]))
     folder = Path(",".join(given.pop("out", [str(DEFAULT_ROOT / Path(study).stem)])))
-    device = ",".join(given.pop("device", ["cpu"])).lower()
-    compile = ",".join(given.pop("compile", ["auto"]))
-    check_name("compile", compile, ("auto", "always", "never"))
-    workers = whole_number("workers", given.pop("workers", [str(available_cores())]), at_least=1, at_most=1024)
+    device, compile, workers = _execution({key: given.pop(key) for key in EXECUTION_KEYS if key in given})
     asked = package.plan(preset, given)
     for note in getattr(asked, "notes", ()):
         print(f"note: {note}", file=sys.stderr)
@@ -82,6 +78,17 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     if dry_run:
         return _forecast(package, asked, folder, workers)
     return _run(package, asked, folder, workers, device, compile)
+
+
+def _execution(given: Mapping[str, list[str]]) -> tuple[str, str, int]:
+    """Return device, compile and workers of the settings of how a study runs."""
+    from muonlab.jobs.local import available_cores
+    from muonlab.study.settings import check_name, whole_number
+
+    compile = ",".join(given.get("compile", ["auto"]))
+    check_name("compile", compile, ("auto", "always", "never"))
+    workers = whole_number("workers", given.get("workers", [str(available_cores())]), at_least=1, at_most=1024)
+    return ",".join(given.get("device", ["cpu"])).lower(), compile, workers
 
 
 def _forecast(package: Any, asked: Any, folder: Path, workers: int) -> int:
@@ -198,16 +205,11 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
     dry_run
         Print the jobs, what each optimizer would be tried with and the estimated time, and run nothing.
     """
-    from muonlab.jobs.local import available_cores
     from muonlab.studies.compare.ask import ask, default_folder
-    from muonlab.study.settings import check_name, whole_number
 
     study, asked, beside = ask(words)
     folder = Path(",".join(beside.get("out", [str(DEFAULT_ROOT / default_folder(asked))])))
-    device = ",".join(beside.get("device", ["cpu"])).lower()
-    compile = ",".join(beside.get("compile", ["auto"]))
-    check_name("compile", compile, ("auto", "always", "never"))
-    workers = whole_number("workers", beside.get("workers", [str(available_cores())]), at_least=1, at_most=1024)
+    device, compile, workers = _execution(beside)
     _check_device(device)
     if dry_run:
         for arm in asked.arms:

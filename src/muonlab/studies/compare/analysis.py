@@ -12,14 +12,14 @@ from muonlab.stats.effects import difference
 from muonlab.stats.tuned import Tuned
 from muonlab.studies.compare import switch
 from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, Task
-from muonlab.studies.compare.jobs import FINALISTS, FRESH, POLICY, by_point, finalists, mean, scores, steps, winner
+from muonlab.studies.compare.jobs import FINALISTS, FRESH, POLICY, by_point, by_rate, finalists, mean, steps, winner
 from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
 from muonlab.studies.compare.switch import Switch
 from muonlab.study import folder as folders
 from muonlab.study.controls import ERROR, Control, at_chance, checks
 from muonlab.study.folder import Results
 from muonlab.study.judge import Judged, judge
-from muonlab.study.search import Score, Searched
+from muonlab.study.search import Searched, mean_scores
 from muonlab.study.sections import findings
 from muonlab.study.space import Space
 from muonlab.study.study import Claim, Found, Quantity, Rule, Side, Step, Values
@@ -117,13 +117,8 @@ def gather(asked: CompareStudy, known: Sequence[Step], results: Results) -> Runs
 
 
 def _searched(found: Sequence[Mapping[str, Any]]) -> Searched:
-    known: dict[float, Score] = {}
-    losses: dict[float, list[float | None]] = {}
-    for result in found:
-        known |= scores(result)
-        for member in result["members"]:
-            losses.setdefault(result["points"][member["point"]]["lr"], []).append(member["validation_loss"][-1])
-    return Searched(known, losses, POLICY)
+    losses = by_rate(found)
+    return Searched(mean_scores(losses), losses, POLICY)
 
 
 def _trials(space: Space, tried: Mapping[str, Any], again: Sequence[Mapping[str, Any]]) -> Trials:

@@ -1,7 +1,7 @@
 """The jobs of a comparison, as far as its results tell: searches, final runs in blocks of seeds, a control."""
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ from muonlab.studies.compare.config import RESULTS_VERSION, STUDY, CompareStudy,
 from muonlab.study import folder, search
 from muonlab.study.folder import Results, make_job
 from muonlab.study.optimizers import Custom
-from muonlab.study.search import SEARCH_FROM, Policy, Score
+from muonlab.study.search import SEARCH_FROM, Policy, Score, mean_scores
 from muonlab.study.space import Point, Space
 from muonlab.study.study import Arm, Step
 
@@ -156,10 +156,18 @@ def by_point(result: Mapping[str, Any]) -> list[list[float]]:
     return [found[point] for point in sorted(found)]
 
 
+def by_rate(results: Iterable[Mapping[str, Any]]) -> dict[float, list[float | None]]:
+    """Return learning rate -> validation loss at the end of each run; None where a run diverged."""
+    found: dict[float, list[float | None]] = {}
+    for result in results:
+        for point, losses in zip(result["points"], by_point(result), strict=True):
+            found.setdefault(point["lr"], []).extend(loss if loss < math.inf else None for loss in losses)
+    return found
+
+
 def scores(result: Mapping[str, Any]) -> dict[float, Score]:
-    """Return learning rate -> mean validation loss at the end over seeds; infinite where a run diverged."""
-    rates = [point["lr"] for point in result["points"]]
-    return {rate: (0, mean(losses)) for rate, losses in zip(rates, by_point(result), strict=True)}
+    """Return learning rate -> mean validation loss at the end of its runs; infinite where one diverged."""
+    return mean_scores(by_rate([result]))
 
 
 def finalists(losses: Sequence[Sequence[float]]) -> list[int]:

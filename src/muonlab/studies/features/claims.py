@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
-from muonlab.stats.proportions import chance_limit, chance_limit_of_mean
+from muonlab.stats.proportions import chance_limit
 from muonlab.studies.features.jobs import UNTRAINED
 from muonlab.studies.features.nets import CLEAN, CORRUPTED
 from muonlab.studies.features.plan import FamilyPlan
 from muonlab.studies.features.readings import EQUAL, FamilyRuns, FeaturesFound, Model, compared_state
 from muonlab.study.compare import by_seed
-from muonlab.study.controls import ERROR, Control
+from muonlab.study.controls import ERROR, Control, at_chance
 from muonlab.study.study import Claim, Quantity, Values
 
 # -- quantities ------------------------------------------------------------------------------------
@@ -137,14 +137,8 @@ def controls_of(family: FamilyRuns) -> list[Control]:
 
 
 def untrained(place: str, accuracies: list[float], chance: float, examples: int) -> Control:
-    """Return the control of nets that were never trained, given their accuracies: their mean must be at chance.
-
-    The limit is the larger of what the spread between nets explains and what one guess per example does. A randomly
-    initialised net does not guess examples independently: it maps similar examples to one class.
-    """
-    limit = max(chance_limit_of_mean(chance, accuracies, ERROR), chance_limit(chance, examples, 1, ERROR))
-    what = "mean test accuracy before training"
-    return Control("untrained net", what, fmean(accuracies), chance, limit, len(accuracies), place, examples)
+    """Return the control of nets that were never trained, given their accuracies."""
+    return at_chance("untrained net", "mean test accuracy before training", accuracies, chance, examples, place)
 
 
 def of_probes(place: str, held: Mapping[str, Any], chance: float) -> list[Control]:
