@@ -1,7 +1,7 @@
 """Should one switch from the baseline to another optimizer? Each candidate against it, tuned by as many trials."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
@@ -28,9 +28,10 @@ from muonlab.stats.results import Estimate
 from muonlab.stats.tuned import Tuned, tuned_difference, variances
 from muonlab.studies.compare.config import MAX_SEEDS
 from muonlab.studies.compare.jobs import finalists
+from muonlab.study.constructor import constructor
 from muonlab.study.controls import failed
 from muonlab.study.sections import over_runs
-from muonlab.study.space import FACTOR, Point, Space
+from muonlab.study.space import Point, Space
 from muonlab.study.study import ALPHA, MIN_RUNS, Arm, Found
 from muonlab.study.words import missing_jobs, several
 
@@ -348,32 +349,7 @@ def call_of(arm: Arm, point: Point) -> str:
         arm: whose.
         point: the settings that were tuned.
     """
-    optimizer = arm.optimizer
-    if optimizer.name == "custom":
-        words = {**point, **optimizer.arguments}
-        return f"{optimizer.call.attribute}(model.parameters(), {_keywords(words)})"
-    own = {**optimizer.model_dump(exclude={"name"}), **point}
-    factor = own.pop(FACTOR, 1.0)
-    if optimizer.name == "sgd":
-        return f"torch.optim.SGD(model.parameters(), {_keywords(own)})"
-    betas = (own.pop("beta1"), own.pop("beta2"))
-    if optimizer.name == "adamw":
-        return f"torch.optim.AdamW(model.parameters(), {_keywords({**own, 'betas': betas})})"
-    words = {
-        "lr": own["lr"],
-        "adamw_lr": float(f"{own['lr'] * factor:.3g}"),
-        "weight_decay": own["weight_decay"],
-        "adamw_weight_decay": own["weight_decay"],
-        "momentum": own["momentum"],
-        "betas": betas,
-        "adjust_lr_fn": "match_rms_adamw",
-    }
-    return f"muonlab.MuonAdamW(model, {_keywords(words)})"
-
-
-def _keywords(words: Mapping[str, Any]) -> str:
-    first = sorted(words, key=lambda key: key != "lr")
-    return ", ".join(f"{key}={words[key]!r}" for key in first)
+    return str(constructor(arm.optimizer, point))
 
 
 # -- sections --------------------------------------------------------------------------------------

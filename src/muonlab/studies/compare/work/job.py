@@ -10,6 +10,8 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from muonlab.studies.compare.config import Task, Train, Trained
+from muonlab.studies.compare.work import frameworks, program
+from muonlab.studies.compare.work.frameworks import Framework
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.optimizers import Custom
@@ -32,7 +34,10 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
 
 
 def _work(job: Train, context: Context) -> dict[str, Any]:
-    return _train(job, _material(job.trained, job.training.batch), context)
+    material = _material(job.trained, job.training.batch)
+    if isinstance(material, Framework):
+        return program.train(job, material, context)
+    return _train(job, material, context)
 
 
 def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], batch: int = 32) -> None:
@@ -44,17 +49,20 @@ def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], 
         batch: examples per step.
     """
     material = _material(TypeAdapter(Trained).validate_python(trained), batch)
-    if isinstance(material, TaskMaterial):
+    if isinstance(material, TaskMaterial | Framework):
         material.check()
     for label, own in optimizers.items():
         check_custom(Custom.model_validate(own), material, label)
 
 
-def _material(trained: Trained, batch: int) -> Material | TaskMaterial:
-    return TaskMaterial(trained.task, batch) if isinstance(trained, Task) else load(trained)
+def _material(trained: Trained, batch: int) -> Material | TaskMaterial | Framework:
+    if not isinstance(trained, Task):
+        return load(trained)
+    material = TaskMaterial(trained.task, batch)
+    return frameworks.of(material) or material
 
 
-def check_custom(own: Custom, material: Material | TaskMaterial, label: str) -> None:
+def check_custom(own: Custom, material: Material | TaskMaterial | Framework, label: str) -> None:
     """Raise ValueError where an optimizer of a user's own cannot train the net."""
     with torch.random.fork_rng():
         net = material.build()

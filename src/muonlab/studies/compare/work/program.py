@@ -40,7 +40,7 @@ class Program(Protocol):
 
     @property
     def sizes(self) -> Mapping[str, Any]:
-        """What is known of net and data, such as num_parameters; may be empty."""
+        """What is known of net and data, such as num_parameters, and why_sequential; may be empty."""
         ...
 
     def check(self) -> None:
@@ -81,8 +81,8 @@ def train(job: Train, program: Program, context: Context) -> dict[str, Any]:
         found.append({"point": point, "seed": seed, **read_json(place / "run.json")})
         report(budget)
     return {
-        **program.sizes,
         "why_sequential": None,
+        **program.sizes,
         "steps": found[0]["steps"],
         "points": list(job.points),
         "members": found,

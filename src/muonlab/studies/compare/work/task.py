@@ -67,14 +67,21 @@ class TaskMaterial:
             self._known[seed] = self.call(seed)
         return self._known[seed]
 
+    def keep(self, seed: int, found: Any) -> None:
+        """Take what the task has returned for a seed already; raise as `given`."""
+        self._known[seed] = self._read(found)
+
     def call(self, seed: int) -> Given:
         """Call the task, with torch's global generators seeded by the seed."""
+        return self._read(self.returned(seed))
+
+    def returned(self, seed: int) -> Any:
+        """Call the task as `call`, and return what it returns, whatever that is."""
         try:
             with forked(seed, "task"):
-                found = self._function(seed)
+                return self._function(seed)
         except Exception as error:  # a user's function may raise anything
             raise ValueError(f"{self.where} raised {one_line(error)} for seed {seed}; expected {EXPECTED}") from error
-        return self._read(found)
 
     def _read(self, found: Any) -> Given:
         names = ("model", "train", "validation", "loss")
@@ -175,7 +182,7 @@ class TaskMaterial:
 
     def check(self) -> None:
         """Raise ValueError where a job could not do its work: one forward and backward pass on the first batch."""
-        if self._takes_no_seed():
+        if self.takes_no_seed:
             raise ValueError(f"{self.where} takes no seed; expected a function task(seed) that returns {EXPECTED}")
         given = self.given(0)
         inputs, targets = next(self.batches(0, "train"))
@@ -242,7 +249,9 @@ class TaskMaterial:
                 "seed 1; expected batches of one size for all seeds, such as by drop_last=True and one padded length"
             )
 
-    def _takes_no_seed(self) -> bool:
+    @property
+    def takes_no_seed(self) -> bool:
+        """Whether the function cannot be called with a seed."""
         try:
             inspect.signature(self._function).bind(0)
         except TypeError:
