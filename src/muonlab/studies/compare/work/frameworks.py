@@ -39,8 +39,9 @@ def of(material: TaskMaterial) -> "Framework | None":
     """
     if material.takes_no_seed:
         return None
-    found = material.returned(0)
-    loop = _read(found, material.where)
+    with _quiet_loggers():
+        found = material.returned(0)
+        loop = _read(found, material.where)
     if loop is None:
         material.keep(0, found)
         return None
@@ -169,16 +170,21 @@ def _seeded(seed: int, device: str = "cpu") -> Iterator[None]:
 
 @contextmanager
 def _quiet(log: Callable[[str], None] = lambda text: None) -> Iterator[None]:
-    """Keep what frameworks tell a user of their own scripts from standard error; each warning goes to the log once."""
+    """Keep what frameworks tell a user of their own scripts from standard error; warnings go to the log."""
+    with _quiet_loggers(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        yield
+    for each in caught:
+        log(str(each.message).partition("\n")[0])
+
+
+@contextmanager
+def _quiet_loggers() -> Iterator[None]:
     loggers = {logger: logger.level for logger in map(logging.getLogger, LOGGERS)}
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("default")
-            yield
-        for text in dict.fromkeys(str(each.message).partition("\n")[0] for each in caught):
-            log(text)
+        yield
     finally:
         for logger, level in loggers.items():
             logger.setLevel(level)

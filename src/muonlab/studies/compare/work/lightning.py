@@ -101,7 +101,7 @@ class Lightning:
         module.configure_optimizers = configure
         trainer = self._trainer(plan)
         # Lightning can evaluate every so many batches; these are steps of the optimizer, and not equally far apart.
-        trainer.fit_loop.epoch_loop._should_check_val_fx = lambda *_: plan.watch.is_due(trainer.global_step)
+        trainer.fit_loop.epoch_loop._should_check_val_fx = lambda *_: plan.watch.starts(trainer.global_step)
         trainer.fit(module, datamodule=self._data)
         if trainer.global_step < budget:
             raise stopped(trainer.global_step, budget)

@@ -43,6 +43,7 @@ class Watch:
         self._train: dict[int, Value] = {}
         self._sum: Tensor | float = 0.0
         self._number = 0
+        self._streams: "_Streams | None" = None
 
     def trained(self, loss: Tensor) -> None:
         """Add the training loss of a batch; nothing waits for the device."""
@@ -54,12 +55,20 @@ class Watch:
         """Return whether there is to be an evaluation now, after so many steps."""
         return step in self.steps and step not in self._found
 
+    def starts(self, step: int) -> bool:
+        """Return `is_due`; what the evaluation draws from torch changes nothing in training."""
+        if is_due := self.is_due(step):
+            self._streams = _streams()
+        return is_due
+
     def evaluated(self, step: int, loss: float | None, accuracy: float | None) -> None:
         """Keep an evaluation, with the mean training loss since the one before it; None is not measured.
 
         Raises:
             Ended: a loss is not finite.
         """
+        if self._streams is not None:
+            _restore(self._streams)
         losses = [loss] if loss is not None else []
         if self._number:
             mean = float(self._sum) / self._number
@@ -144,22 +153,30 @@ def _leave_random_streams(optimizer: Optimizer) -> None:
         def closed() -> Any:
             nonlocal state
             assert closure is not None
-            loss = closure()  # of the task: what it draws is drawn for all
+            _restore(state)
+            loss = closure()  # what the task draws is drawn for all optimizers
             state = _streams()
             return loss
 
         found = step() if closure is None else step(closed)
-        torch.set_rng_state(state[0])
-        if state[1] is not None:
-            torch.cuda.set_rng_state(state[1])
+        _restore(state)
         return found
 
     optimizer.step = types.MethodType(kept, optimizer)
 
 
-def _streams() -> tuple[Tensor, Tensor | None]:
+_Streams = tuple[Tensor, Tensor | None]  # states of torch's global generators: of the CPU, of the CUDA device in use
+
+
+def _streams() -> _Streams:
     on_cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
     return torch.get_rng_state(), torch.cuda.get_rng_state() if on_cuda else None
+
+
+def _restore(state: _Streams) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1])
 
 
 class Loop(Protocol):

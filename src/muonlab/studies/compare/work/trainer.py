@@ -1,8 +1,8 @@
 """A transformers Trainer, trained by its own loop."""
 
 import contextlib
+import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,8 +82,11 @@ class Trainer:
         watch, where = plan.watch, self._where
 
         class Watcher(sys.modules["transformers.trainer_callback"].TrainerCallback):
+            def on_train_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+                watch.starts(0)  # by eval_on_start
+
             def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
-                control.should_evaluate = watch.is_due(state.global_step)
+                control.should_evaluate = watch.starts(state.global_step)
 
             def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **keywords: Any) -> None:
                 if LOSS not in metrics:
@@ -99,9 +102,9 @@ class Trainer:
 
 
 def _remove_if_empty(folder: str) -> None:
-    """Remove the output_dir that a Trainer makes as it is made: a run has a folder of its own."""
+    """Remove the output_dir that a Trainer makes as it is made, and the folders that it is in, as far as empty."""
     with contextlib.suppress(OSError):  # not there, or in use
-        Path(folder).rmdir()
+        os.removedirs(folder)
 
 
 def _set_arguments(args: Any, plan: Plan) -> None:
