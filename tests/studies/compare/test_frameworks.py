@@ -1,4 +1,4 @@
-"""`muonlab compare` on a LightningModule and on a transformers Trainer: their own loops, with the study's optimizers."""
+"""`muonlab compare` on a LightningModule and on a transformers Trainer: their own loops, the study's optimizers."""
 
 import gc
 import json
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from inline import InlinePool
 from torch import nn
 
 import muonlab
+from inline import InlinePool
 from muonlab.jobs import local
 from muonlab.studies.compare.analysis import analyse
 from muonlab.studies.compare.ask import ask
@@ -24,6 +24,7 @@ from muonlab.train.seeds import forked
 
 pytestmark = pytest.mark.xdist_group("frameworks")  # each takes seconds to import
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 LIGHTNING = """
 import lightning as L
 import torch
@@ -120,8 +121,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 TOKENS = torch.randint(0, 20, (40, 12), generator=torch.Generator().manual_seed(0))
 ROWS = [{"input_ids": row, "labels": row} for row in TOKENS]
-TOKENS_OF = {"bos_token_id": None, "eos_token_id": None}
-def model(): return GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=12, n_embd=8, n_layer=1, n_head=2, **TOKENS_OF))
+CONFIG = {"vocab_size": 20, "n_positions": 12, "n_embd": 8, "n_layer": 1, "n_head": 2}
+def model(): return GPT2LMHeadModel(GPT2Config(**CONFIG, bos_token_id=None, eos_token_id=None))
 def arguments(**more):
     return TrainingArguments(output_dir="out/of", per_device_train_batch_size=4, gradient_accumulation_steps=2,
                              use_cpu=True, **more)
@@ -205,7 +206,7 @@ def by_hand(name, net, point):
 CONFIGS = {"adamw": AdamW(), "muon": Muon()}
 
 
-# -- a run is the framework's own run ------------------------------------------------------------------------------
+# -- a run is the framework's own run --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", list(POINTS))
@@ -286,7 +287,7 @@ def test_the_call_of_a_muon_with_settings_of_its_own_names_them():
     assert adamw["eps"] == 1e-6
 
 
-# -- runs that end early ---------------------------------------------------------------------------------------------
+# -- runs that end early ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
@@ -323,7 +324,7 @@ def test_a_killed_job_goes_on_at_the_run_that_is_not_done(of_lightning):
     assert result.read_bytes() == whole.replace(b'"test_loss": null', b'"test_loss": 7.0', 1)
 
 
-# -- what a task may get wrong -----------------------------------------------------------------------------------------
+# -- what a task may get wrong ---------------------------------------------------------------------
 
 MESSAGES = {
     "named": "the validation loop logged val/error, val_acc; expected val_loss or valid_loss or validation_loss",
@@ -358,13 +359,13 @@ def test_what_a_task_with_a_trainer_may_get_wrong_is_named_before_anything_runs(
         check(trained=Task(task=dotted.find("task", f"{of_trainer}:{task}")).model_dump(), optimizers={})
 
 
-# -- from the words to the report ----------------------------------------------------------------------------------------
+# -- from the words to the report ------------------------------------------------------------------
 
 
 def test_a_comparison_ends_in_a_report_that_says_how_it_trained(framework, request, monkeypatch):
     file = request.getfixturevalue(f"of_{framework.lower()}")
     monkeypatch.setattr(local, "Pool", InlinePool)
-    tiny = ["trials=2", "seeds=3", "steps=4", "evaluations=2"]
+    tiny = ["trials=2", "seeds=3", "steps=2", "evaluations=1"]
     study, asked, _ = ask([f"{file}:task", "optimizers=own=torch.optim:RAdam,muon", *tiny])
     for target, arguments in study.trials(asked):
         assert target.endswith(":check")
@@ -374,5 +375,15 @@ def test_a_comparison_ends_in_a_report_that_says_how_it_trained(framework, reque
     (settings,) = [each for each in findings.sections if each.title == "Settings and jobs"]
     rows = dict(settings.elements[0].rows)
     assert rows["trained one after the other"] == f"{framework}’s own loop trains one run at a time"
-    assert "(n = 3 + 3 seeds, 2 trials each, 4 steps)" in findings.verdict.sentence
-    assert sorted(path.name for path in Path().iterdir()) == [file, "out"] or Path("__pycache__").exists()
+    assert "(n = 3 + 3 seeds, 2 trials each, 2 steps)" in findings.verdict.sentence
+    assert {path.name for path in Path().iterdir()} - {"__pycache__"} == {file, "out"}
+
+
+def test_the_example_of_lightning_is_a_task_with_a_test_set(of_lightning):
+    (member,) = trained(f"{EXAMPLES}/compare_lightning.py:task", Muon(), [POINTS["muon"]], is_final=True)["members"]
+    assert 0 < member["test_accuracy"] < 1
+    assert member["validation_loss"][-1] < member["validation_loss"][0]
+
+
+def test_the_example_of_a_trainer_is_a_task(of_trainer):
+    check(trained=Task(task=dotted.find("task", f"{EXAMPLES}/compare_trainer.py:task")).model_dump(), optimizers={})

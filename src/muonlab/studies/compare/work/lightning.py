@@ -189,12 +189,9 @@ class Lightning:
         )
 
     def _test(self, trainer: Any) -> tuple[Value, Value]:
-        package, source = self._package, self._module if self._data is None else self._data
-        kind = package.LightningModule if self._data is None else package.LightningDataModule
-        has_step = type(self._module).test_step is not package.LightningModule.test_step
-        if not has_step or type(source).test_dataloader is kind.test_dataloader:
+        is_there = self._package.utilities.model_helpers.is_overridden
+        source = self._module if self._data is None else self._data
+        if not (is_there("test_step", self._module) and is_there("test_dataloader", source)):
             return None, None
-        logged = {
-            key: value for each in trainer.test(self._module, self._data, verbose=False) for key, value in each.items()
-        }
+        logged, *_ = trainer.test(self._module, self._data, verbose=False)
         return logged.get("test_loss"), accuracy_of(logged, "test_loss")

@@ -43,7 +43,7 @@ class Watch:
         self._train: dict[int, Value] = {}
         self._sum: Tensor | float = 0.0
         self._number = 0
-        self._streams: "_Streams | None" = None
+        self._streams: _Streams | None = None
 
     def trained(self, loss: Tensor) -> None:
         """Add the training loss of a batch; nothing waits for the device."""
