@@ -26,6 +26,7 @@ pytestmark = pytest.mark.xdist_group("frameworks")  # each takes seconds to impo
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 LIGHTNING = """
+import itertools
 import lightning as L
 import torch
 from torch import nn
@@ -64,6 +65,7 @@ OPTIONS = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.05}
 def task(seed): return Module(), Data()
 def options(seed): return {"model": Module(), "data": Data(), "trainer": OPTIONS, "metric": "val_loss"}
 
+CALLS = itertools.count()
 def named(seed):
     module = Module()
     module.name = "val/error"
@@ -81,10 +83,14 @@ def shared(seed): return SHARED, Data()
 class Unseeded(Module):
     def __init__(self):
         super().__init__()
-        import secrets
         with torch.no_grad():
-            self.net[0].bias.add_(secrets.randbelow(1000) + 1)
+            self.net[0].bias.add_(next(CALLS))
 def unseeded(seed): return Unseeded(), Data()
+class Shuffled(Data):
+    def train_dataloader(self):
+        start = next(CALLS)
+        return self.loader(start, start + 8)
+def shuffled(seed): return Module(), Shuffled()
 def loaders(seed): return Module(), Data().train_dataloader()
 def unknown(seed): return {"model": Module(), "data": Data(), "metrics": "val_loss"}
 def keyword(seed): return {"model": Module(), "data": Data(), "trainer": {"clip": 1}}
@@ -332,6 +338,7 @@ MESSAGES = {
     "several": "configure_optimizers of Module returns 2 optimizers; expected one",
     "shared": "two calls return one and the same model",
     "unseeded": "two calls with seed 0 return models with other weights",
+    "shuffled": r"two calls with seed 0 have training losses [\d.]+ and [\d.]+ on their first batch",
     "loaders": "returned a DataLoader next to its LightningModule; expected",
     "unknown": "returned a dict with metrics; expected",
     "keyword": "lightning.Trainer cannot be made: .*clip",
@@ -374,6 +381,7 @@ def test_a_comparison_ends_in_a_report_that_says_how_it_trained(framework, reque
     findings = analyse(Path("out"))
     (settings,) = [each for each in findings.sections if each.title == "Settings and jobs"]
     rows = dict(settings.elements[0].rows)
+    assert rows["batch"] == "as the task sets it"
     assert rows["trained one after the other"] == f"{framework}’s own loop trains one run at a time"
     assert "(n = 3 + 3 seeds, 2 trials each, 2 steps)" in findings.verdict.sentence
     assert {path.name for path in Path().iterdir()} - {"__pycache__"} == {file, "out"}

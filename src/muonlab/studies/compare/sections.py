@@ -146,6 +146,7 @@ def settings(found: Found) -> tuple[Element, ...]:
     what: dict[str, Any] = {
         **{name: dotted.source for name, dotted in asked.trained},
         **asked.training.model_dump(),
+        **{key: sizes[key] for key in ("batch",) if key in sizes},  # where a task sets it and does not say how large
         **{key.replace("_", " "): sizes[key] for key in sizes if key.startswith("num_")},
         **({"trained one after the other": sizes["why_sequential"]} if sizes.get("why_sequential") else {}),
     }

@@ -4,6 +4,7 @@ The study sets the optimizer, its schedule, the length, the seed and the steps o
 """
 
 import logging
+import math
 import random
 import tempfile
 import warnings
@@ -65,6 +66,7 @@ class Framework:
         self.sizes = {
             "chance": None,
             "num_parameters": sum(p.numel() for p in first.module.parameters()),
+            "batch": "as the task sets it",
             "why_sequential": first.why,
         }
 
@@ -89,18 +91,31 @@ class Framework:
                 "compared from the same start; draw random numbers from torch, numpy or random, which are seeded "
                 "before each call, or from generators seeded with the seed"
             )
-        training, point = Training(budget=1, evaluations=1), {"lr": TRIAL_RATE}
-        watch = Watch(training.steps, lambda step: None)
+        first, second = self._try(loop, Training(budget=1, evaluations=1).steps), self._try(again, ())
+        if not math.isclose(first, second, rel_tol=1e-4):
+            raise Refused(
+                f"{where}: two calls with seed 0 have training losses {first:.6g} and {second:.6g} on their first "
+                "batch, so optimizers could not be compared on the same batches; draw random numbers from torch, "
+                "numpy or random, or from generators seeded with the seed"
+            )
+
+    def _try(self, loop: Loop, steps: tuple[int, ...]) -> float:
+        """Make a step, evaluate after those steps, and return the training loss of the first batch."""
+        where, watch = self._material.where, Watch(steps, lambda step: None)
+        training, point = Training(budget=1), {"lr": TRIAL_RATE}
         with tempfile.TemporaryDirectory() as folder:
             plan = Plan(training, AdamW(), point, 0, None, Path(folder), is_final=False, is_trial=True, watch=watch)
             try:
                 _fit(loop, plan)
             except Ended:
-                raise Refused(f"{where}: a loss is not finite in the first step; check the data for NaN") from None
+                pass
             except Refused:
                 raise
             except Exception as error:  # a user's code may raise anything
                 raise Refused(f"{where}: the first step raised {one_line(error)}") from error
+        if watch.has_diverged or watch.first is None:
+            raise Refused(f"{where}: a loss is not finite in the first step; check the data for NaN")
+        return watch.first
 
     def run(
         self,

@@ -51,6 +51,16 @@ class Watch:
             self._train[0] = _finite(loss)
         self._sum, self._number = self._sum + loss.detach(), self._number + 1
 
+    @property
+    def first(self) -> float | None:
+        """The training loss of the first batch; None where it is not finite, or there is none."""
+        return self._train.get(0)
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether an evaluation is missing."""
+        return any(step not in self._found for step in self.steps)
+
     def is_due(self, step: int) -> bool:
         """Return whether there is to be an evaluation now, after so many steps."""
         return step in self.steps and step not in self._found

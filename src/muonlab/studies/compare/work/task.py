@@ -20,8 +20,8 @@ from muonlab.train.seeds import forked
 
 EXPECTED = (
     "(model, train, validation, loss), a dict or an object with these names and, if there is one, test: a "
-    "torch.nn.Module; loaders, datasets or pairs of tensors (inputs, targets); and a function of outputs and targets; or "
-    "a LightningModule with its LightningDataModule; or a transformers Trainer"
+    "torch.nn.Module; loaders, datasets or pairs of tensors (inputs, targets); and a function of outputs and targets; "
+    "or a LightningModule with its LightningDataModule; or a transformers Trainer"
 )
 EVALUATED = 2048  # examples of a part, at most, per evaluation; the test set is read whole, in the end
 

@@ -111,7 +111,7 @@ def _set_arguments(args: Any, plan: Plan) -> None:
     """Set length, seed, evaluations and output of a run; batch size, clipping, precision and the like stay."""
     args.max_steps, args.seed = plan.training.budget, plan.seed
     args.output_dir = str(plan.place)
-    args.eval_on_start = True
+    args.eval_on_start = plan.watch.is_due(0)
     for name in ("eval_strategy", "save_strategy", "logging_strategy"):  # the watcher says when to evaluate
         setattr(args, name, type(getattr(args, name))("no"))
     args.load_best_model_at_end = args.push_to_hub = False
