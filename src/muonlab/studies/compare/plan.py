@@ -16,7 +16,7 @@ from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.settings import Chosen, Settings, UsageError, as_texts, check_keys, check_name, fields, make
 from muonlab.study.space import FACTOR, Space
 
-CHOICES = ("seeds", "search_seeds", "trials", "extensions", "target", "margin")
+CHOICES = ("seeds", "search_seeds", "trials", "extensions", "target", "margin", "horizons")
 TRAINING = fields(Training)
 LOSSES = ("softmax", "stablemax", "sparsemax")  # of muonlab.losses, which asks for torch
 # What is expected of each, in words.
@@ -91,6 +91,7 @@ def compare_optimizers(
     seeds: int = 5,
     search_seeds: int | None = None,
     extensions: int = 3,
+    horizons: Sequence[float] = (1.0,),
     **training: Any,
 ) -> OwnStudy:
     """Return a study of two or more optimizers on one net and data set.
@@ -117,7 +118,9 @@ def compare_optimizers(
         margin: share of the baseline's final loss below which a difference does not matter.
         seeds: number of final runs of each arm.
         search_seeds: number of runs of each point of a search: 1 of trials, 2 of a grid by default.
-        extensions: how many times the search of a grid may go on beyond its edge.
+        extensions: how many times a search may go on beyond its edge.
+        horizons: shares of the budget, such as (0.5, 1): each is compared with trials and a schedule of its own, and
+            the last, 1, is the answer.
         training: batch, budget, evaluations, warmup, schedule.
 
     Raises:
@@ -134,6 +137,7 @@ def compare_optimizers(
         "search_seeds": search_seeds,
         "extensions": extensions,
         "margin": margin,
+        "horizons": horizons,
         **training,
         **own,
     }
@@ -212,7 +216,15 @@ def _arms(chosen: Chosen, labels: Mapping[str, str]) -> dict[str, Any]:
         "seeds": chosen.whole("seeds", at_least=1, at_most=MAX_SEEDS),
         "search_seeds": chosen.whole("search_seeds", at_least=1, at_most=MAX_SEEDS),
         "extensions": extensions,
+        "horizons": _horizons(chosen),
     }
+
+
+def _horizons(chosen: Chosen) -> list[float]:
+    found = sorted(set(chosen.numbers("horizons")))
+    if not all(0 < share <= 1 for share in found) or found[-1:] != [1.0]:
+        raise chosen.wrong("horizons", "shares of the budget, the last of them 1, such as horizons=0.5,1")
+    return found
 
 
 def _arm(chosen: Chosen, label: str, name: str, trials: int | None, extensions: int) -> tuple[Any, Search | Space]:
