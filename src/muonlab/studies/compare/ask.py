@@ -10,8 +10,8 @@ from typing import Any
 from muonlab.jobs import local
 from muonlab.report.findings import Verdict
 from muonlab.studies.compare.analysis import analyse, read
-from muonlab.studies.compare.config import CompareStudy
-from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, TRAINING, OwnStudy, compare_optimizers
+from muonlab.studies.compare.config import HALF_AND_FULL, CompareStudy
+from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, PRESENT, TRAINING, OwnStudy, compare_optimizers
 from muonlab.studies.compare.switch import call_of
 from muonlab.study import dotted, optimizers
 from muonlab.study.settings import Settings, UsageError, as_texts, parse
@@ -22,7 +22,7 @@ WHAT = ("task", "net", "data", "loss")
 EXECUTION = ("out", "device", "workers", "compile")
 STEPS = "steps"  # what the verb calls the budget
 DEFAULT = ["adamw", "muon"]  # the first is the baseline
-TRIALS, SEEDS = 16, 5
+TRIALS, SEEDS, EXTENSIONS = 16, 5, 1
 LOSS = ("a", "Final loss", "the final validation loss is lower", ("validation_loss",))
 
 
@@ -39,7 +39,8 @@ def ask(words: Sequence[str]) -> tuple[OwnStudy, CompareStudy, Settings]:
     settings = [word for word in words if "=" in word]
     chosen = [word.partition("=")[2].split(",") for word in settings if word.startswith("optimizers=")]
     labels = optimizers.labelled(chosen[0] if chosen else DEFAULT, OPTIMIZERS, taken=(*WHAT, *CHOICES, *TRAINING))
-    given = parse(settings, (*_known(labels), *EXECUTION))
+    present = [key for key in (word.partition("=")[0] for word in settings) if key.startswith(PRESENT)]
+    given = parse(settings, (*_known(labels), *EXECUTION, *present))
     if len(tasks) > 1 or (tasks and "task" in given):
         raise UsageError(f"{len(tasks) + ('task' in given)} tasks are given; expected one, such as my_project.py:task")
     if tasks:
@@ -99,7 +100,10 @@ def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
         **{
             "trials": TRIALS,
             "seeds": SEEDS,
+            "extensions": EXTENSIONS,
             **{key: one[key] for key in (*CHOICES, *TRAINING) if key in one},
+            "horizons": given.get("horizons", HALF_AND_FULL),
+            "present": {key.removeprefix(PRESENT): text for key, text in one.items() if key.startswith(PRESENT)},
         },
     )
 
@@ -191,7 +195,7 @@ def compare(
 
     from muonlab.report import page
 
-    found = read(folder)
+    found = read(folder)[0]
     best = {arm.label: call_of(arm, point) for arm in found.arms if (point := found.runs.points.get(arm.label))}
     findings = analyse(folder)
     return Compared(findings.verdict, best, page.write(findings, folder))
