@@ -372,7 +372,7 @@ def test_what_a_task_with_a_trainer_may_get_wrong_is_named_before_anything_runs(
 def test_a_comparison_ends_in_a_report_that_says_how_it_trained(framework, request, monkeypatch):
     file = request.getfixturevalue(f"of_{framework.lower()}")
     monkeypatch.setattr(local, "Pool", InlinePool)
-    tiny = ["trials=2", "seeds=3", "steps=2", "evaluations=1"]
+    tiny = ["trials=2", "seeds=3", "steps=2", "evaluations=1", "horizons=1", "extensions=0"]
     study, asked, _ = ask([f"{file}:task", "optimizers=own=torch.optim:RAdam,muon", *tiny])
     for target, arguments in study.trials(asked):
         assert target.endswith(":check")
