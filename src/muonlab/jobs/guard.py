@@ -75,7 +75,7 @@ def main(lock: str, output: str, *words: str) -> None:
                 words, stdin=subprocess.DEVNULL, stdout=written, stderr=subprocess.STDOUT, start_new_session=True
             )
         except OSError as error:
-            print(f"{words[0]}: {error.strerror}", flush=True)
+            _say(f"{words[0]}: {error.strerror}")
             return
         ending = threading.Event()
         watch = threading.Thread(target=_watch, args=(program.pid, ending), daemon=True)
@@ -84,8 +84,12 @@ def main(lock: str, output: str, *words: str) -> None:
         if ending.is_set():
             watch.join()  # the others of its group have their time to end
         _signal(program.pid, signal.SIGKILL)  # what it left behind
-        with contextlib.suppress(BrokenPipeError):
-            print(status, flush=True)
+        _say(str(status))
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody listens any more
+        os.write(1, text.encode())
 
 
 def _watch(group: int, ending: threading.Event) -> None:
