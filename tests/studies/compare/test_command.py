@@ -19,6 +19,7 @@ from muonlab.studies.compare.switch import Switch, verdict
 from muonlab.studies.compare.work import log
 from muonlab.studies.compare.work.job import check, run
 from muonlab.study.settings import UsageError
+from muonlab.study.space import Space
 
 # A quadratic by gradient descent with noise of its seed, without torch: a run takes a moment.
 PROGRAM = """
@@ -78,7 +79,15 @@ def program(tmp_path, monkeypatch):
 def asked_of(how="", *words, metric="eval.loss", where="log={run}/log", trials=4):
     command = f"command='{sys.executable}' -S train.py {WORDS} {how}"
     return ask(
-        [command, f"metric={metric}", *([where] if where else []), f"steps={STEPS}", f"trials={trials}", *words]
+        [
+            command,
+            f"metric={metric}",
+            *([where] if where else []),
+            f"steps={STEPS}",
+            f"trials={trials}",
+            "horizons=1",
+            *words,
+        ]
     )[1]
 
 
@@ -97,6 +106,12 @@ def first(asked, role="search", arm="adamw", results=None):
     return next(step.job for step in steps(asked, results or {}) if (step.role, step.arm) == (role, arm))
 
 
+def space_of(asked, arm="adamw"):
+    found = asked.searches[arm]
+    assert isinstance(found, Space)
+    return found
+
+
 def searched(asked, arm="adamw"):
     job = first(asked, arm=arm)
     return run(config=job.config, folder=f"study/{job.id}")
@@ -110,10 +125,10 @@ def loss_of(lr, seed, step, floor=1.0):
 
 
 def test_it_is_tuned_the_better_one_wins_and_the_answer_is_the_command_to_paste():
-    rates = "muon.lr=0.02..0.08", "adamw.lr=0.02..0.08"
-    asked = asked_of("", *rates, "seeds=3", "accuracy=acc", "train_metric=rate", trials=2)
+    rates = "muon.lr=0.05..0.19", "adamw.lr=0.05..0.19"
+    asked = asked_of("", *rates, "seeds=3", "accuracy=acc", "train_metric=rate", trials=3)
     results = done(asked)
-    found = find(asked, steps(asked, results), results)
+    (found,) = find(asked, steps(asked, results), results)
     for arm, floor in (("adamw", 1.0), ("muon", 0.5)):
         own = first(asked, "final", arm, results)
         (point,) = results[own.id]["points"]
@@ -126,7 +141,7 @@ def test_it_is_tuned_the_better_one_wins_and_the_answer_is_the_command_to_paste(
             assert member["validation_accuracy"][-1] == pytest.approx(1 / (1 + at[STEPS]))
     (tried,) = [results[step.job.id] for step in steps(asked, results) if (step.role, step.arm) == ("search", "muon")]
     ends = [member["validation_loss"][-1] for member in tried["members"]]
-    best = min(range(2), key=ends.__getitem__)
+    best = min(range(3), key=ends.__getitem__)
     assert found.runs.points["muon"] == tried["points"][best]
     said = verdict(Switch(found, found.arm("adamw")))
     assert said.answer == "yes"
@@ -177,7 +192,7 @@ def test_a_failed_run_of_a_program_that_has_worked_counts_as_a_miss_and_the_repo
     done(asked, roles=("search",))
     elements = [each for section in analyse(Path("study")).sections for each in section.elements]
     (rows,) = [each.rows for each in elements if isinstance(each, Table) and each.name == "failures"]
-    space = asked.searches["adamw"]
+    space = space_of(asked)
     assert len(rows) == sum(point["lr"] > 0.01 for point in space.points)
     assert {row[0] for row in rows} == {"AdamW"}
     assert rows[0][-1] == "the program ended with exit status 3. Its last lines:\nhello from adamw\nout of luck"
@@ -251,8 +266,8 @@ def test_placeholders_stand_for_the_settings_of_a_run():
         "{warmup_steps} {device} {run}"
     )
     asked = ask([f"command={command}", "metric=loss", "muon.mine=2..8", "adamw.mine=a b", "steps=1000"])[1]
-    assert asked.searches["muon"].ranges.keys() == {"lr", "adamw_factor", "mine"}
-    assert asked.searches["adamw"].ranges.keys() == {"lr"}
+    assert space_of(asked, "muon").ranges.keys() == {"lr", "adamw_factor", "mine"}
+    assert space_of(asked).ranges.keys() == {"lr"}
     muon, adamw = (first(asked, arm=arm) for arm in ("muon", "adamw"))
     assert adamw.config["optimizer"]["settings"] == {"mine": "a b"}
     shown = first_command(asked, Path("study"), "cpu")

@@ -13,9 +13,9 @@ from muonlab.report.findings import Verdict
 from muonlab.studies.compare.analysis import analyse, read
 from muonlab.studies.compare.command import FIELDS as PROGRAM
 from muonlab.studies.compare.command import RUN_FOLDER, Command, settings_of, words_of
-from muonlab.studies.compare.config import CompareStudy
+from muonlab.studies.compare.config import HALF_AND_FULL, CompareStudy
 from muonlab.studies.compare.jobs import steps
-from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, TRAINING, OwnStudy, compare_optimizers, keys_of
+from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, PRESENT, TRAINING, OwnStudy, compare_optimizers, keys_of
 from muonlab.studies.compare.programs import call
 from muonlab.studies.compare.switch import call_of
 from muonlab.study import dotted, optimizers
@@ -27,7 +27,7 @@ VERBATIM = ("command", "log", "pattern")  # texts in which a comma parts nothing
 EXECUTION = ("out", "device", "workers", "compile")
 STEPS = "steps"  # what the verb calls the budget
 DEFAULT = ["adamw", "muon"]  # the first is the baseline
-TRIALS, SEEDS = 16, 5
+TRIALS, SEEDS, EXTENSIONS = 16, 5, 1
 LOSS = ("a", "Final loss", "the final validation loss is lower", ("validation_loss",))
 
 
@@ -75,6 +75,7 @@ def _given(words: Sequence[str], labels: Mapping[str, str]) -> Settings:
         raise UsageError(f"{empty[0]}= has an empty value; expected {empty[0]}=VALUE")
     taken = settings_of(texts["command"]) if "command" in texts else None
     known = [key for label, name in labels.items() for key in keys_of(label, name, taken)]
+    known += [key for key, _, _ in pairs if key.startswith(PRESENT)]
     for key, _, _ in pairs:
         label, _, setting = key.partition(".")
         if taken is not None and label in labels and setting and key not in known:
@@ -126,7 +127,10 @@ def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
         **{
             "trials": TRIALS,
             "seeds": SEEDS,
+            "extensions": EXTENSIONS,
             **{key: one[key] for key in (*CHOICES, *TRAINING) if key in one},
+            "horizons": given.get("horizons", HALF_AND_FULL),
+            "present": {key.removeprefix(PRESENT): text for key, text in one.items() if key.startswith(PRESENT)},
         },
     )
 
@@ -144,7 +148,9 @@ def first_command(asked: CompareStudy, folder: Path, device: str) -> str:
     first = steps(asked, {})[0]
     point, seed = first.config.points[0], first.config.seeds[0]
     place = folder / first.job.id / "runs" / f"0-{seed}" / RUN_FOLDER
-    return shlex.join(words_of(asked.trained, first.config.optimizer, point, seed, asked.training, place, device))
+    return shlex.join(
+        words_of(asked.trained, first.config.optimizer, point, seed, first.config.training, place, device)
+    )
 
 
 # -- from Python -----------------------------------------------------------------------------------
@@ -230,12 +236,9 @@ def compare(
 
     from muonlab.report import page
 
-    found = read(folder)
-    best = {
-        arm.label: call(found, arm, point) or call_of(arm, point)
-        for arm in found.arms
-        if (point := found.runs.points.get(arm.label))
-    }
+    found = read(folder)[0]
+    tuned = [(arm, point) for arm in found.arms if (point := found.runs.points.get(arm.label))]
+    best = {arm.label: call(found, arm, point) or call_of(arm, point) for arm, point in tuned}
     findings = analyse(folder)
     return Compared(findings.verdict, best, page.write(findings, folder))
 

@@ -19,8 +19,9 @@ from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.settings import Chosen, Settings, UsageError, as_texts, check_keys, check_name, fields, make
 from muonlab.study.space import FACTOR, Space
 
-CHOICES = ("seeds", "search_seeds", "trials", "extensions", "target", "margin")
+CHOICES = ("seeds", "search_seeds", "trials", "extensions", "target", "margin", "horizons")
 TRAINING = fields(Training)
+PRESENT = "present."  # before a setting that the baseline has now
 LOSSES = ("softmax", "stablemax", "sparsemax")  # of muonlab.losses, which asks for torch
 # What is expected of each, in words.
 NET = "a function that makes a torch.nn.Module, called with shape= (of one input) and classes=, or those that it takes"
@@ -59,7 +60,8 @@ class OwnStudy:
     def KEYS(self) -> tuple[str, ...]:  # noqa: N802
         """The settings that a command may change."""
         own = (key for label, name in self.labels.items() for key in keys_of(label, name, _taken(self.asked.trained)))
-        return (*CHOICES, *TRAINING, *own)
+        present = [key for key in self.texts if key.startswith(PRESENT)]
+        return (*CHOICES, *TRAINING, *own, *present)
 
     def plan(self, preset: str = "python", settings: Mapping[str, Any] | None = None) -> CompareStudy:
         """Return the study, changed by settings.
@@ -73,7 +75,8 @@ class OwnStudy:
         """
         given = {key: as_texts(key, value) for key, value in (settings or {}).items()}
         check_keys(given, self.KEYS)
-        arms = _arms(Chosen(preset, given, self.texts | given), self.labels, self.asked.trained)
+        trained, baseline = self.asked.trained, self.asked.baseline
+        arms = _arms(Chosen(preset, given, self.texts | given), self.labels, trained, baseline)
         return make(CompareStudy, {**self.asked.model_dump(), **arms, "preset": preset, "settings": given})
 
 
@@ -94,6 +97,8 @@ def compare_optimizers(
     seeds: int = 5,
     search_seeds: int | None = None,
     extensions: int = 3,
+    horizons: Sequence[float] = (1.0,),
+    present: Mapping[str, Any] | None = None,
     **training: Any,
 ) -> OwnStudy:
     """Return a study of two or more optimizers on one net and data set.
@@ -122,7 +127,10 @@ def compare_optimizers(
         margin: share of the baseline's final loss below which a difference does not matter.
         seeds: number of final runs of each arm.
         search_seeds: number of runs of each point of a search: 1 of trials, 2 of a grid by default.
-        extensions: how many times the search of a grid may go on beyond its edge.
+        extensions: how many times a search may go on beyond its edge.
+        horizons: shares of the budget, such as (0.5, 1): each is compared with trials and a schedule of its own, and
+            the last, 1, is the answer.
+        present: setting -> value that the baseline has now: its trial 0. It has final runs, too.
         training: batch, budget, evaluations, warmup, schedule.
 
     Raises:
@@ -139,10 +147,12 @@ def compare_optimizers(
         "search_seeds": search_seeds,
         "extensions": extensions,
         "margin": margin,
+        "horizons": horizons,
         **training,
         **own,
     }
     given |= {key: value for key, value in (("target", target), ("trials", trials)) if value is not None}
+    given |= {f"{PRESENT}{key}": value for key, value in (present or {}).items()}
     texts = {key: as_texts(key, value) for key, value in given.items()}
     if command is None:
         trained = _trained(task, net, data, loss)
@@ -156,7 +166,7 @@ def compare_optimizers(
         "baseline": baseline,
         "claims": _claims(claims),
     }
-    asked = make(CompareStudy, held | _arms(Chosen("python", {}, texts), labels, trained))
+    asked = make(CompareStudy, held | _arms(Chosen("python", {}, texts), labels, trained, baseline))
     if target is None and any("steps" in claim.quantities for claim in asked.claims):
         raise UsageError("a claim is about steps, and there is no target; give target=LOSS, a validation loss")
     return OwnStudy(asked, labels, texts)
@@ -228,7 +238,7 @@ def _taken(trained: Any) -> Sequence[str] | None:
     return trained.settings if isinstance(trained, Command) else None
 
 
-def _arms(chosen: Chosen, labels: Mapping[str, str], trained: Any) -> dict[str, Any]:
+def _arms(chosen: Chosen, labels: Mapping[str, str], trained: Any, baseline: str | None) -> dict[str, Any]:
     """Return the fields of a comparison that settings may change."""
     for label, name in labels.items():
         own = {key: [""] for key in chosen.merged if key.startswith(f"{label}.")}
@@ -237,16 +247,46 @@ def _arms(chosen: Chosen, labels: Mapping[str, str], trained: Any) -> dict[str, 
     trials = chosen.whole("trials", at_least=2, at_most=1024) if "trials" in chosen.merged else None
     built = {label: _arm(chosen, label, name, trials, extensions, trained) for label, name in labels.items()}
     optimizers.check_differ(built)
+    searches = {label: searched for label, (_, searched) in built.items()}
+    present = {key.removeprefix(PRESENT): _number(chosen, key) for key in chosen.merged if key.startswith(PRESENT)}
+    if present:
+        searches[baseline or ""] = _from_present(searches.get(baseline or ""), present)
     return {
         "training": chosen.build(Training),
         "optimizers": {label: optimizer for label, (optimizer, _) in built.items()},
-        "searches": {label: searched for label, (_, searched) in built.items()},
+        "searches": searches,
+        "present": present,
         "target": chosen.one("target") if "target" in chosen.merged else None,
         "margin": chosen.one("margin"),
         "seeds": chosen.whole("seeds", at_least=1, at_most=MAX_SEEDS),
         "search_seeds": chosen.whole("search_seeds", at_least=1, at_most=MAX_SEEDS),
         "extensions": extensions,
+        "horizons": _horizons(chosen),
     }
+
+
+def _from_present(searched: Search | Space | None, present: Mapping[str, float]) -> Space:
+    """Return the space of the baseline with the user's present setting as its trial 0."""
+    if not isinstance(searched, Space):
+        raise UsageError(f"{PRESENT}SETTING is the baseline's trial 0; give baseline= and trials=, too")
+    if unknown := [key for key in present if key not in searched.defaults]:
+        known = ", ".join(f"{PRESENT}{key}" for key in searched.defaults)
+        raise UsageError(f"{PRESENT}{unknown[0]} is no setting that the baseline is tried at; expected {known}")
+    return searched.model_copy(update={"defaults": {**searched.defaults, **present}})
+
+
+def _number(chosen: Chosen, key: str) -> float:
+    try:
+        return float(chosen.one(key))
+    except ValueError:
+        raise chosen.wrong(key, "a number") from None
+
+
+def _horizons(chosen: Chosen) -> list[float]:
+    found = sorted(set(chosen.numbers("horizons")))
+    if not all(0 < share <= 1 for share in found) or found[-1:] != [1.0]:
+        raise chosen.wrong("horizons", "shares of the budget, the last of them 1, such as horizons=0.5,1")
+    return found
 
 
 def _arm(
