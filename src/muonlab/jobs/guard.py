@@ -8,6 +8,7 @@ Standard library only, and run as a script: it starts in a few milliseconds.
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -44,11 +45,9 @@ class Guarded:
         Raises:
             OSError: the program could not be started.
         """
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
         assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], seconds)[0]:
+            return None
         said = self._process.stdout.read().decode()
         self.end()
         try:

@@ -91,11 +91,15 @@ def asked_of(how="", *words, metric="eval.loss", where="log={run}/log", trials=4
     )[1]
 
 
-def done(asked, roles=("search", "again", "final")):
-    """Do the jobs of some roles in this process, and return their results."""
+def done(asked, roles=("search", "again", "final"), arms=("adamw", "muon")):
+    """Do the jobs of some roles, and of some arms, in this process, and return their results."""
     begin(asked, Path("study"))
     found = {}
-    while todo := [step.job for step in steps(asked, found) if step.job.id not in found and step.role in roles]:
+
+    def is_due(step):
+        return step.job.id not in found and step.role in roles and step.arm in arms
+
+    while todo := [step.job for step in steps(asked, found) if is_due(step)]:
         for job in todo:
             list(store.add(Path("study"), job))
             found[job.id] = run(config=job.config, folder=f"study/{job.id}")
@@ -112,9 +116,10 @@ def space_of(asked, arm="adamw"):
     return found
 
 
-def searched(asked, arm="adamw"):
-    job = first(asked, arm=arm)
-    return run(config=job.config, folder=f"study/{job.id}")
+def searched(asked):
+    """Do the trials of AdamW, and return the run of each with its setting."""
+    found = done(asked, roles=("search",), arms=("adamw",))
+    return [(result["points"][0], *result["members"]) for result in found.values()]
 
 
 def loss_of(lr, seed, step, floor=1.0):
@@ -130,19 +135,23 @@ def test_it_is_tuned_the_better_one_wins_and_the_answer_is_the_command_to_paste(
     results = done(asked)
     (found,) = find(asked, steps(asked, results), results)
     for arm, floor in (("adamw", 1.0), ("muon", 0.5)):
-        own = first(asked, "final", arm, results)
-        (point,) = results[own.id]["points"]
-        for member in results[own.id]["members"]:
+        runs = {
+            role: [results[step.job.id] for step in steps(asked, results) if (step.role, step.arm) == (role, arm)]
+            for role in ("search", "again", "final")
+        }
+        assert {role: len(own) for role, own in runs.items()} == {"search": 3, "again": 9, "final": 3}
+        for result in runs["final"]:
+            (point,), (member,) = result["points"], result["members"]
             at = {step: loss_of(point["lr"], member["seed"], max(0, step - step % 10), floor) for step in (0, 15, 30)}
             at[STEPS] = loss_of(point["lr"], member["seed"], STEPS - 1, floor)
             curve = dict(zip(asked.training.steps, member["validation_loss"], strict=True))
             assert {step: curve[step] for step in at} == pytest.approx(at)
             assert member["train_loss"] == [point["lr"]] * len(asked.training.steps)
             assert member["validation_accuracy"][-1] == pytest.approx(1 / (1 + at[STEPS]))
-    (tried,) = [results[step.job.id] for step in steps(asked, results) if (step.role, step.arm) == ("search", "muon")]
-    ends = [member["validation_loss"][-1] for member in tried["members"]]
-    best = min(range(3), key=ends.__getitem__)
-    assert found.runs.points["muon"] == tried["points"][best]
+        again = {result["points"][0]["lr"]: [] for result in runs["again"]}
+        for result in runs["again"]:
+            again[result["points"][0]["lr"]].append(result["members"][0]["validation_loss"][-1])
+        assert found.runs.points[arm]["lr"] == min(again, key=lambda lr: sum(again[lr]))
     said = verdict(Switch(found, found.arm("adamw")))
     assert said.answer == "yes"
     assert "Muon ends below AdamW: a validation loss of 0.5" in said.sentence
@@ -162,29 +171,27 @@ def test_it_is_tuned_the_better_one_wins_and_the_answer_is_the_command_to_paste(
 )
 def test_every_form_of_log_gives_the_same_losses(how, metric, where):
     found = searched(asked_of(how, metric=metric, where=where, trials=2))
-    ends = [member["validation_loss"][-1] for member in found["members"]]
-    assert ends == pytest.approx([loss_of(point["lr"], 1000, STEPS - 1) for point in found["points"]])
-    assert found["members"][0]["failure"] is None
+    ends = [run["validation_loss"][-1] for _, run in found]
+    assert ends == pytest.approx([loss_of(point["lr"], 1000, STEPS - 1) for point, _ in found])
+    assert [run["failure"] for _, run in found] == [None, None]
 
 
 def test_larger_may_be_better():
     found = searched(asked_of(metric="-acc", trials=2))
-    ends = [member["validation_loss"][-1] for member in found["members"]]
-    assert ends == pytest.approx([-1 / (1 + loss_of(point["lr"], 1000, STEPS - 1)) for point in found["points"]])
+    ends = [run["validation_loss"][-1] for _, run in found]
+    assert ends == pytest.approx([-1 / (1 + loss_of(point["lr"], 1000, STEPS - 1)) for point, _ in found])
 
 
-def test_runs_that_diverge_crash_or_take_too_long_are_results():
-    asked = asked_of("nan", "adamw.lr=0.001..0.09", trials=5)
-    found = searched(asked)
-    lost = [member["diverged_at"] for member in found["members"]]
-    assert lost == [10 if point["lr"] > 0.03 else None for point in found["points"]]
+def test_runs_that_diverge_or_crash_are_results():
+    found = searched(asked_of("nan", "adamw.lr=0.001..0.09", trials=5))
+    lost = [run["diverged_at"] for _, run in found]
+    assert lost == [10 if point["lr"] > 0.03 else None for point, _ in found]
     assert {10, None} == {*lost}
 
-    found = searched(asked_of("crash", "adamw.lr=0.001..0.09", trials=5))
-    for member, point in zip(found["members"], found["points"], strict=True):
+    for point, each in searched(asked_of("crash", "adamw.lr=0.001..0.09", trials=5)):
         is_lost = point["lr"] > 0.01
-        assert member["diverged_at"] == (0 if is_lost else None)  # it had written nothing yet
-        assert (member["failure"] or "").startswith("the program ended with exit status 4. " if is_lost else "")
+        assert each["diverged_at"] == (0 if is_lost else None)  # it had written nothing yet
+        assert (each["failure"] or "").startswith("the program ended with exit status 4. " if is_lost else "")
 
 
 def test_a_failed_run_of_a_program_that_has_worked_counts_as_a_miss_and_the_report_says_why():
@@ -211,6 +218,13 @@ def test_a_first_run_that_fails_stops_the_job_and_shows_the_last_lines(how, word
     with pytest.raises(ValueError, match=re.escape(message)):
         searched(asked_of(how, *words))
     assert len(list(Path("study").glob("*/runs/*"))) == 1  # it stops after one run, not after all
+
+
+def test_the_first_trial_of_each_optimizer_comes_before_all_others():
+    asked = asked_of()
+    assert [(step.arm, step.config.points) for step in steps(asked, {})] == [
+        (arm.label, (space_of(asked, arm.label).defaults,)) for arm in asked.arms
+    ]
 
 
 def test_a_name_that_the_log_lacks_is_answered_with_those_that_it_has():
@@ -242,11 +256,10 @@ def test_an_interrupted_run_is_ended_and_runs_again_and_finished_ones_are_read(m
 
     Path("study", job.id, "result.json").unlink()
     Path("train.py").write_text("raise SystemExit(1)")
-    Path("study", job.id, "runs", "3-1000", "run.json").unlink()
+    assert run(config=job.config, folder=f"study/{job.id}") == found  # a run that is done is read
+    other = job.config | {"seeds": [1]}
     with pytest.raises(ValueError, match=r"train.py has changed since the study was asked for; give the same command"):
-        run(config=job.config, folder=f"study/{job.id}")
-    Path("train.py").write_text(PROGRAM)
-    assert run(config=job.config, folder=f"study/{job.id}") == found
+        run(config=other, folder="study/other")
 
 
 def test_another_program_is_another_job_but_only_for_the_optimizers_that_have_it():
