@@ -310,6 +310,13 @@ def test_a_run_that_raises_is_a_failure_with_its_reason_and_raises_where_it_is_t
     members = task(f"{of_lightning}:fails", seeds=(0, 1, 2))["members"]
     assert [member["failure"] for member in members] == [None, "OSError: no disk", None]
     assert [member["diverged_at"] for member in members] == [None, 4, None]
+
+    # -- the first of a job is the first only where nothing of the study has worked -----------------------
+    task(f"{of_lightning}:fails", seeds=(0,), folder="all/search")
+    config = job(f"{of_lightning}:fails", AdamW(), [POINTS["adamw"]], (0,)).model_dump(mode="json")
+    Path("all", "search", "config.json").write_text(json.dumps({"config": config}))
+    (member,) = task(f"{of_lightning}:fails", seeds=(1,), folder="all/final", is_final=True)["members"]
+    assert member["failure"] == "OSError: no disk"
     with pytest.raises(ValueError, match="fails_at_once: the run of seed 0 raised OSError: no disk"):
         task(f"{of_lightning}:fails_at_once", seeds=(0,), folder="other")
     with pytest.raises(ValueError, match="training stopped after 5 of 6 steps; expected all of them"):

@@ -20,7 +20,7 @@ from torch import nn
 from muonlab.studies.compare.config import Train, Training
 from muonlab.studies.compare.work import lightning, trainer
 from muonlab.studies.compare.work.loop import Ended, Loop, Plan, Refused, Watch
-from muonlab.studies.compare.work.program import Curves
+from muonlab.studies.compare.work.program import Curves, has_worked
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.dotted import one_line
 from muonlab.study.optimizers import AdamW
@@ -149,7 +149,7 @@ class Framework:
             if _has_diverged(loop.module):
                 return watch.curves()
             reason = f"{self._material.where}: the run of seed {seed} raised {one_line(error)}"
-            if not any(place.parent.glob("*/run.json")):  # nothing has worked yet, so nothing will
+            if not has_worked(job, context.folder):
                 raise ValueError(reason) from error
             log(reason)
             return watch.curves(failure=one_line(error))

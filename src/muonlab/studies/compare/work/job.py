@@ -9,8 +9,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.config import Task, Train, Trained
 from muonlab.studies.compare.work import frameworks, program
+from muonlab.studies.compare.work.command import Program
 from muonlab.studies.compare.work.frameworks import Framework
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.studies.compare.work.task import TaskMaterial
@@ -35,7 +37,7 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
 
 def _work(job: Train, context: Context) -> dict[str, Any]:
     material = _material(job.trained, job.training.batch)
-    if isinstance(material, Framework):
+    if isinstance(material, Program | Framework):
         return program.train(job, material, context)
     return _train(job, material, context)
 
@@ -49,13 +51,17 @@ def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], 
         batch: examples per step.
     """
     material = _material(TypeAdapter(Trained).validate_python(trained), batch)
-    if isinstance(material, TaskMaterial | Framework):
+    if not isinstance(material, Material):
         material.check()
+    if isinstance(material, Program):
+        return
     for label, own in optimizers.items():
         check_custom(Custom.model_validate(own), material, label)
 
 
-def _material(trained: Trained, batch: int) -> Material | TaskMaterial | Framework:
+def _material(trained: Trained, batch: int) -> Material | TaskMaterial | Framework | Program:
+    if isinstance(trained, Command):
+        return Program(trained)
     if not isinstance(trained, Task):
         return load(trained)
     material = TaskMaterial(trained.task, batch)
