@@ -8,7 +8,19 @@ from typing import Any, get_args
 from muonlab.jobs.files import fingerprint
 from muonlab.studies.compare import jobs
 from muonlab.studies.compare.analysis import analyse
-from muonlab.studies.compare.config import MAX_SEEDS, STUDY, Claimed, CompareStudy, Key, NetAndData, Task, Training
+from muonlab.studies.compare.config import (
+    MAX_SEEDS,
+    STUDY,
+    BuiltIn,
+    Claimed,
+    CompareStudy,
+    Key,
+    NetAndData,
+    Task,
+    Trained,
+    Training,
+)
+from muonlab.studies.compare.workloads import WORKLOADS, data_of
 from muonlab.study import dotted, optimizers, space
 from muonlab.study.dotted import Dotted
 from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
@@ -110,7 +122,8 @@ def compare_optimizers(
         data: a function without arguments that returns (train, validation, test), each (inputs, labels); or digits, a
             folder, .zip or .npz of images.
         loss: softmax (by default), stablemax, sparsemax, or a function of logits (B, C) and labels (B,) to losses (B,).
-        task: in place of net, data and loss, a function of a seed that returns (model, train, validation, loss).
+        task: in place of net, data and loss, a function of a seed that returns (model, train, validation, loss); or a
+            built-in task, cnn, vit, gpt, mlp or modular, where data is a file or folder of the user's own, if any.
         baseline: label of the arm that the others would replace; the verdict is then on each of them against it.
         trials: number of points of a scrambled Sobol sequence that each arm is tried at; None searches a grid.
         target: validation loss whose first step is the quantity steps.
@@ -129,6 +142,9 @@ def compare_optimizers(
         raise UsageError(f"baseline={baseline} is none of the optimizers; expected one of {', '.join(labels)}")
     if search_seeds is None:
         search_seeds = 2 if trials is None else 1
+    if isinstance(task, str) and task in WORKLOADS:
+        own_budget = {"budget": WORKLOADS[task].budget, "batch": WORKLOADS[task].batch}
+        training = {**own_budget, **training}
     given = {
         "seeds": seeds,
         "search_seeds": search_seeds,
@@ -153,7 +169,14 @@ def compare_optimizers(
     return OwnStudy(asked, labels, texts)
 
 
-def _trained(task: Named | None, net: Named | None, data: Named | None, loss: Named | None) -> Task | NetAndData:
+def _trained(task: Named | None, net: Named | None, data: Named | None, loss: Named | None) -> Trained:
+    if isinstance(task, str) and not dotted.is_dotted(task):
+        check_name("task", task, WORKLOADS, f"or one of your own, {dotted.FORM}")
+        if given := [key for key, value in (("net", net), ("loss", loss)) if value is not None]:
+            raise UsageError(f"task={task} has net and loss of its own; leave out {' and '.join(given)}")
+        if callable(data):
+            raise UsageError(f"task={task} reads files; expected data to be {WORKLOADS[task].reads}")
+        return BuiltIn(builtin=task, data=data_of(task, None if data is None else str(data)))
     if task is not None:
         if given := [key for key, value in (("net", net), ("data", data), ("loss", loss)) if value is not None]:
             raise UsageError(f"task= returns net, data and loss; leave out {' and '.join(given)}")

@@ -352,7 +352,8 @@ def call_of(arm: Arm, point: Point) -> str:
     if optimizer.name == "custom":
         words = {**point, **optimizer.arguments}
         return f"{optimizer.call.attribute}(model.parameters(), {_keywords(words)})"
-    own = {**optimizer.model_dump(exclude={"name"}), **point}
+    own = {**dict(optimizer), **point}
+    own.pop("name")
     factor = own.pop(FACTOR, 1.0)
     if optimizer.name == "sgd":
         return f"torch.optim.SGD(model.parameters(), {_keywords(own)})"
@@ -367,6 +368,9 @@ def call_of(arm: Arm, point: Point) -> str:
         "momentum": own["momentum"],
         "betas": betas,
         "adjust_lr_fn": "match_rms_adamw",
+        **({} if own["nesterov"] else {"nesterov": False}),
+        **({"ns_steps": own["steps"]} if own.get("steps") else {}),
+        **({"variant": own["variant"]} if own.get("variant") else {}),
     }
     return f"muonlab.MuonAdamW(model, {_keywords(words)})"
 

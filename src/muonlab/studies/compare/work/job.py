@@ -9,7 +9,8 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from muonlab.studies.compare.config import Task, Train, Trained
+from muonlab.studies.compare.config import BuiltIn, Task, Train, Trained
+from muonlab.studies.compare.work import workloads
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.optimizers import Custom
@@ -47,7 +48,11 @@ def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], 
 
 
 def _material(trained: Trained, batch: int) -> Material | TaskMaterial:
-    return TaskMaterial(trained.task, batch) if isinstance(trained, Task) else load(trained)
+    if isinstance(trained, BuiltIn):
+        return TaskMaterial(f"task={trained.builtin}", workloads.task(trained), batch)
+    if isinstance(trained, Task):
+        return TaskMaterial(f"task={trained.task.name}", trained.task.load("task"), batch)
+    return load(trained)
 
 
 def check_custom(own: Custom, material: Material | TaskMaterial, label: str) -> None:
