@@ -29,7 +29,11 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
         ValueError: a net, data or settings that do not fit; the message says what to do.
     """
     job = Train.model_validate(config)
-    return finish(folder, lambda context: _train(job, _material(job.trained, job.training.batch), context), **where)
+    return finish(folder, lambda context: _work(job, context), **where)
+
+
+def _work(job: Train, context: Context) -> dict[str, Any]:
+    return _train(job, _material(job.trained, job.training.batch), context)
 
 
 def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], batch: int = 32) -> None:
