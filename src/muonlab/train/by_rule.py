@@ -59,9 +59,7 @@ class ByRule:
 
     def __init__(self, stacks: Mapping[str, Tensor], treatments: Mapping[str, Treatment]):
         self.treatments = dict(treatments)
-        self.states: dict[str, in_place.State] = {
-            name: treatments[name].initial(p) for name, p in stacks.items()
-        }
+        self.states: dict[str, in_place.State] = {name: treatments[name].initial(p) for name, p in stacks.items()}
         self._workspace = Workspace()
 
     def step_stacked(

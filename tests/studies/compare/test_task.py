@@ -126,7 +126,7 @@ def test_a_task_is_tuned_and_its_winner_runs_with_seeds_of_its_own(task):
 
 def plain_loop(point, seed):
     """The training that a user would write, with what `muonlab compare` draws for a seed."""
-    material = TaskMaterial(dotted.find("task", "own.py:task"), 32)
+    material = TaskMaterial("task", dotted.load("task", "own.py:task"), 32)
     model = material.build(seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=point["lr"], betas=(point["beta1"], point["beta2"]), weight_decay=point["weight_decay"]
@@ -153,7 +153,7 @@ def test_each_run_is_evaluated_on_the_validation_data_of_its_own_seed():
     asked = asked_of("own.py:split", "optimizers=adamw")
     found = done(asked)
     final = of_role(asked, found, "final")
-    material = TaskMaterial(dotted.find("task", "own.py:split"), 32)
+    material = TaskMaterial("task", dotted.load("task", "own.py:split"), 32)
     for member in final["members"]:
         model, batches = material.build(member["seed"]), list(material.batches(member["seed"], "validation"))
         with torch.no_grad():

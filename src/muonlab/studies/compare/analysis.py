@@ -11,7 +11,7 @@ from muonlab.report.findings import Column, Element, Findings, Kind, Text, Verdi
 from muonlab.stats.effects import difference
 from muonlab.stats.tuned import Tuned
 from muonlab.studies.compare import switch
-from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, Task
+from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, NetAndData
 from muonlab.studies.compare.jobs import FINALISTS, FRESH, POLICY, by_point, by_rate, finalists, mean, steps, winner
 from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
 from muonlab.studies.compare.switch import Switch
@@ -240,7 +240,9 @@ def _sections(found: Found[Runs], judged: list[Judged] | Switch) -> Sequence[tup
     loss = "Validation loss at the end of training"
     tuned = tuning(found.arms, {asked.name: found.runs.searches}, place, loss, note)
     # A task has no job for a control, so none is missing; its runs make one where there are seeds enough.
-    held = () if isinstance(asked.trained, Task) and not found.controls else checks(found.controls, CONTROL_NOTE)
+    held = (
+        () if not isinstance(asked.trained, NetAndData) and not found.controls else checks(found.controls, CONTROL_NOTE)
+    )
     rest = (("Controls", held), ("Settings and jobs", settings(found)))
     words, budget = "What the words mean", asked.training.budget
     if isinstance(judged, Switch):

@@ -1,5 +1,6 @@
 """Comparisons of optimizers on a user's own training, from the words of a command and from Python."""
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -106,7 +107,7 @@ def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
 
 def default_folder(asked: CompareStudy) -> str:
     """Return the name of the study's folder where none is given."""
-    return f"compare-{asked.name.replace(' on ', '-').replace(':', '-')}"
+    return "compare-" + re.sub(r"[^\w.-]+", "-", asked.name.replace(" on ", "-"))
 
 
 # -- from Python -----------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def settings(found: Found) -> tuple[Element, ...]:
     """Return the data, the settings, the jobs and the config in full."""
     asked, sizes = found.runs.asked, found.runs.sizes
     what: dict[str, Any] = {
-        **{name: dotted.source for name, dotted in asked.trained},
+        **{name: getattr(value, "source", value) for name, value in asked.trained},
         **asked.training.model_dump(),
         **{key.replace("_", " "): sizes[key] for key in sizes if key.startswith("num_")},
         **({"trained one after the other": sizes["why_sequential"]} if sizes.get("why_sequential") else {}),

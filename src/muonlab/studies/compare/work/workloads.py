@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from muonlab.data import algorithmic, images, numbers, text, tokens
 from muonlab.data.dataset import DATA_SEED
 from muonlab.data.image_dataset import ImageDataset
-from muonlab.data.text_datasets import HELD_OUT, TextDataset, cut
 from muonlab.data.sources import DataError
+from muonlab.data.text_datasets import HELD_OUT, TextDataset, cut
 from muonlab.jobs.files import fingerprint
 from muonlab.nets.gpt import GPT
 from muonlab.nets.mlp import MLP
@@ -56,10 +56,10 @@ SIDE = 32  # pixels that a user's images are stretched to
 
 
 @cache
-def _images(source: str | None) -> tuple[dict[str, int], Parts]:
+def _images(source: str | None) -> tuple[dict[str, Any], Parts]:
     found = images.load() if source is None else images.load(source, size=SIDE)
     data = ImageDataset(found, validation=VALIDATION, test_share=TEST)
-    return data.sizes, [data.train, data.validation, data.test]
+    return dict(data.sizes), [data.train, data.validation, data.test]
 
 
 def cnn(source: str | None, seed: int) -> Given:
