@@ -16,11 +16,13 @@ from muonlab.stats.design import DIMENSIONS, scattered
 from muonlab.study import dotted
 from muonlab.study.fields import Frozen
 from muonlab.study.optimizers import SEARCHED
+from muonlab.study.search import Edge
 from muonlab.study.settings import Chosen, UsageError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Point = Mapping[str, float]  # setting -> value; "lr" is always there
 
+BEYOND = 10.0  # how far further trials go beyond an edge of the learning rate's range
 FACTOR = "adamw_factor"  # AdamW's learning rate, for what Muon does not take, divided by Muon's
 
 
@@ -83,13 +85,23 @@ class Space(BaseModel):
         """For people: the number of trials, and the range of each setting."""
         return f"{self.trials} trials; " + ", ".join(each.words(key) for key, each in self.ranges.items())
 
-    @property
-    def order(self) -> list[int]:
-        """The trials along the first range, which is that of the learning rate where it has one."""
-        first = next(iter(self.ranges))
-        return sorted(range(self.trials), key=lambda trial: self.points[trial][first])
+    def beyond(self, side: Edge, trials: int) -> tuple[dict[str, float], ...]:
+        """Return further points, as many as asked, with learning rates beyond an edge: up to `BEYOND` times it."""
+        ranges = dict(self.ranges)
+        if each := ranges.get("lr"):
+            low, high = (each.low / BEYOND, each.low) if side == "low" else (each.high, each.high * BEYOND)
+            ranges["lr"] = each.model_copy(update={"low": low, "high": high})
+        return Space(ranges=ranges, defaults=self.defaults, trials=trials + 1, seed=self.seed + 1).points[1:]
 
-    def edge(self, point: Point) -> Literal["low", "high"] | None:
+    def wider(self, side: Edge) -> "Space":
+        """Return the space with the learning rates of `beyond` in its range."""
+        if (each := self.ranges.get("lr")) is None:
+            return self
+        ends = {"low": each.low / BEYOND} if side == "low" else {"high": each.high * BEYOND}
+        ranges = {**self.ranges, "lr": each.model_copy(update=ends)}
+        return Space(ranges=ranges, defaults=self.defaults, trials=self.trials, seed=self.seed + 1)
+
+    def edge(self, point: Point) -> Edge | None:
         """Return the edge of the learning rate's range near which a point lies: within a tenth of it."""
         if (each := self.ranges.get("lr")) is None:
             return None

@@ -11,7 +11,7 @@ from typing import Any
 from muonlab.jobs import local
 from muonlab.report.findings import Verdict
 from muonlab.studies.compare.analysis import analyse, read
-from muonlab.studies.compare.config import CompareStudy
+from muonlab.studies.compare.config import HALF_AND_FULL, CompareStudy
 from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, TRAINING, OwnStudy, compare_optimizers
 from muonlab.studies.compare.switch import call_of
 from muonlab.study import dotted, optimizers
@@ -23,7 +23,7 @@ WHAT = ("task", "net", "data", "loss")
 EXECUTION = ("out", "device", "workers", "compile")
 STEPS = "steps"  # what the verb calls the budget
 DEFAULT = ["adamw", "muon"]  # the first is the baseline
-TRIALS, SEEDS = 16, 5
+TRIALS, SEEDS, EXTENSIONS = 16, 5, 1
 LOSS = ("a", "Final loss", "the final validation loss is lower", ("validation_loss",))
 
 
@@ -100,7 +100,9 @@ def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
         **{
             "trials": TRIALS,
             "seeds": SEEDS,
+            "extensions": EXTENSIONS,
             **{key: one[key] for key in (*CHOICES, *TRAINING) if key in one},
+            "horizons": given.get("horizons", HALF_AND_FULL),
         },
     )
 
@@ -192,7 +194,7 @@ def compare(
 
     from muonlab.report import page
 
-    found = read(folder)
+    found = read(folder)[0]
     best = {arm.label: call_of(arm, point) for arm in found.arms if (point := found.runs.points.get(arm.label))}
     findings = analyse(folder)
     return Compared(findings.verdict, best, page.write(findings, folder))

@@ -18,6 +18,7 @@ RESULTS_VERSION = 2
 
 STUDY = "compare"
 MAX_SEEDS = 1000
+Horizon = Annotated[float, Field(gt=0, le=1)]
 Key = Literal["validation_loss", "train_loss", "validation_accuracy", "test_accuracy", "steps"]
 
 
@@ -73,7 +74,7 @@ class BuiltIn(BaseModel):
     """What is trained: a task that muonlab has.
 
     Attributes:
-        builtin: a name of `muonlab.studies.compare.workloads`.
+        builtin: a name of `muonlab.studies.compare.builtin`.
         data: a user's file or folder with its digest; or what is embedded.
     """
 
@@ -88,6 +89,27 @@ class BuiltIn(BaseModel):
 
 
 Trained = Task | NetAndData | BuiltIn
+
+
+class Workload(BaseModel):
+    """One of the trainings of a suite."""
+
+    model_config = Frozen
+    trained: Trained
+    training: Training
+
+    @property
+    def name(self) -> str:
+        """For people, and unique in a suite."""
+        return self.trained.name
+
+
+class Suite(BaseModel):
+    """What is trained: several trainings, each with a budget of its own."""
+
+    model_config = Frozen
+    name: str
+    workloads: Annotated[tuple[Workload, ...], Field(min_length=1)]
 
 
 class Train(BaseModel):
@@ -111,6 +133,9 @@ class Train(BaseModel):
     is_shuffled: bool = False
 
 
+HALF_AND_FULL = (0.5, 1.0)  # rankings of optimizers change with the length of training
+
+
 class Claimed(BaseModel):
     """A claim: its letter, its title, its own words, and the quantities that it is about."""
 
@@ -132,14 +157,18 @@ class CompareStudy(BaseModel):
         baseline: label of the arm that the others would replace; None where there is none.
         margin: share of the baseline's final loss below which a difference does not matter.
         target: validation loss whose first step is compared; None compares none.
+        horizons: shares of the budget, each a training with a schedule of its own; the last, 1, is the answer.
         seeds: number of final runs of each arm; search_seeds that of each rate of a search.
+        extensions: how many times a search may go on beyond an edge.
+        part: of a part with less than the whole budget: that budget, for people.
+        suite: of a part: the suite that it is of.
     """
 
     model_config = Frozen
     preset: str
     settings: dict[str, list[str]]
     question: str
-    trained: Trained
+    trained: Trained | Suite
     training: Training
     optimizers: dict[str, Searched] = Field(min_length=1)
     searches: dict[str, Search | Space]
@@ -147,9 +176,33 @@ class CompareStudy(BaseModel):
     baseline: str | None = None
     margin: Share = 0.01
     target: float | None = None
+    horizons: Annotated[tuple[Horizon, ...], Field(min_length=1)] = (1.0,)
     seeds: int = Field(ge=1, le=MAX_SEEDS)
     search_seeds: int = Field(ge=1, le=MAX_SEEDS)
     extensions: int = Field(default=3, ge=0, le=MAX_EXTENSIONS)
+    part: str = ""
+    suite: str = ""
+
+    @cached_property
+    def parts(self) -> tuple["CompareStudy", ...]:
+        """The comparisons that it consists of, each of one training with one budget; the whole budget comes first."""
+        if isinstance(self.trained, Suite):
+            suite, workloads = self.trained.name, self.trained.workloads
+        else:
+            suite, workloads = "", (Workload(trained=self.trained, training=self.training),)
+        shares = sorted(self.horizons, reverse=True)
+        return tuple(self._part(workload, share, suite) for share in shares for workload in workloads)
+
+    def _part(self, workload: Workload, share: float, suite: str) -> "CompareStudy":
+        budget = max(1, round(share * workload.training.budget))
+        own = {
+            "trained": workload.trained,
+            "training": workload.training.model_copy(update={"budget": budget}),
+            "horizons": (1.0,),
+            "part": f"{budget:,} steps" if share < 1 else "",
+            "suite": suite,
+        }
+        return self.model_copy(update=own)
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -158,5 +211,5 @@ class CompareStudy(BaseModel):
 
     @property
     def name(self) -> str:
-        """Of the one case: the net and its data."""
-        return self.trained.name
+        """Of the one case: what is trained, and for how long where that is not the whole budget."""
+        return f"{self.trained.name}, {self.part}" if self.part else self.trained.name

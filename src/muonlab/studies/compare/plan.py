@@ -8,6 +8,7 @@ from typing import Any, get_args
 from muonlab.jobs.files import fingerprint
 from muonlab.studies.compare import jobs
 from muonlab.studies.compare.analysis import analyse
+from muonlab.studies.compare.builtin import TASKS, data_of
 from muonlab.studies.compare.config import (
     MAX_SEEDS,
     STUDY,
@@ -20,7 +21,6 @@ from muonlab.studies.compare.config import (
     Trained,
     Training,
 )
-from muonlab.studies.compare.workloads import WORKLOADS, data_of
 from muonlab.study import dotted, optimizers, space
 from muonlab.study.dotted import Dotted
 from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
@@ -28,7 +28,7 @@ from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.settings import Chosen, Settings, UsageError, as_texts, check_keys, check_name, fields, make
 from muonlab.study.space import FACTOR, Space
 
-CHOICES = ("seeds", "search_seeds", "trials", "extensions", "target", "margin")
+CHOICES = ("seeds", "search_seeds", "trials", "extensions", "target", "margin", "horizons")
 TRAINING = fields(Training)
 LOSSES = ("softmax", "stablemax", "sparsemax")  # of muonlab.losses, which asks for torch
 # What is expected of each, in words.
@@ -103,6 +103,7 @@ def compare_optimizers(
     seeds: int = 5,
     search_seeds: int | None = None,
     extensions: int = 3,
+    horizons: Sequence[float] = (1.0,),
     **training: Any,
 ) -> OwnStudy:
     """Return a study of two or more optimizers on one net and data set.
@@ -130,7 +131,9 @@ def compare_optimizers(
         margin: share of the baseline's final loss below which a difference does not matter.
         seeds: number of final runs of each arm.
         search_seeds: number of runs of each point of a search: 1 of trials, 2 of a grid by default.
-        extensions: how many times the search of a grid may go on beyond its edge.
+        extensions: how many times a search may go on beyond its edge.
+        horizons: shares of the budget, such as (0.5, 1): each is compared with trials and a schedule of its own, and
+            the last, 1, is the answer.
         training: batch, budget, evaluations, warmup, schedule.
 
     Raises:
@@ -142,14 +145,15 @@ def compare_optimizers(
         raise UsageError(f"baseline={baseline} is none of the optimizers; expected one of {', '.join(labels)}")
     if search_seeds is None:
         search_seeds = 2 if trials is None else 1
-    if isinstance(task, str) and task in WORKLOADS:
-        own_budget = {"budget": WORKLOADS[task].budget, "batch": WORKLOADS[task].batch}
+    if isinstance(task, str) and task in TASKS:
+        own_budget = {"budget": TASKS[task].budget, "batch": TASKS[task].batch}
         training = {**own_budget, **training}
     given = {
         "seeds": seeds,
         "search_seeds": search_seeds,
         "extensions": extensions,
         "margin": margin,
+        "horizons": horizons,
         **training,
         **own,
     }
@@ -171,11 +175,11 @@ def compare_optimizers(
 
 def _trained(task: Named | None, net: Named | None, data: Named | None, loss: Named | None) -> Trained:
     if isinstance(task, str) and not dotted.is_dotted(task):
-        check_name("task", task, WORKLOADS, f"or one of your own, {dotted.FORM}")
+        check_name("task", task, TASKS, f"or one of your own, {dotted.FORM}")
         if given := [key for key, value in (("net", net), ("loss", loss)) if value is not None]:
             raise UsageError(f"task={task} has net and loss of its own; leave out {' and '.join(given)}")
         if callable(data):
-            raise UsageError(f"task={task} reads files; expected data to be {WORKLOADS[task].reads}")
+            raise UsageError(f"task={task} reads files; expected data to be {TASKS[task].reads}")
         return BuiltIn(builtin=task, data=data_of(task, None if data is None else str(data)))
     if task is not None:
         if given := [key for key, value in (("net", net), ("data", data), ("loss", loss)) if value is not None]:
@@ -235,7 +239,15 @@ def _arms(chosen: Chosen, labels: Mapping[str, str]) -> dict[str, Any]:
         "seeds": chosen.whole("seeds", at_least=1, at_most=MAX_SEEDS),
         "search_seeds": chosen.whole("search_seeds", at_least=1, at_most=MAX_SEEDS),
         "extensions": extensions,
+        "horizons": _horizons(chosen),
     }
+
+
+def _horizons(chosen: Chosen) -> list[float]:
+    found = sorted(set(chosen.numbers("horizons")))
+    if not all(0 < share <= 1 for share in found) or found[-1:] != [1.0]:
+        raise chosen.wrong("horizons", "shares of the budget, the last of them 1, such as horizons=0.5,1")
+    return found
 
 
 def _arm(chosen: Chosen, label: str, name: str, trials: int | None, extensions: int) -> tuple[Any, Search | Space]:

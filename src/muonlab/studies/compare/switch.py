@@ -27,7 +27,6 @@ from muonlab.stats.p_values import holm
 from muonlab.stats.results import Estimate
 from muonlab.stats.tuned import Tuned, tuned_difference, variances
 from muonlab.studies.compare.config import MAX_SEEDS
-from muonlab.studies.compare.jobs import finalists
 from muonlab.study.controls import failed
 from muonlab.study.sections import over_runs
 from muonlab.study.space import FACTOR, Point, Space
@@ -128,7 +127,13 @@ class Switch:
     def has_no_winner(self, label: str) -> bool:
         """Return whether the tuning of an arm is done, and every setting diverged in it."""
         tried = self.found.runs.trials.get(label)
-        return tried is not None and tried.winner is None and (bool(tried.again) or not finalists(tried.losses))
+        return tried is not None and tried.winner is None and tried.is_known
+
+    def _may_gain(self, arm: Arm, difference: float, *, is_equal: bool = False) -> list[Arm]:
+        """Return who is not ahead and has its best learning rate near an edge: beyond it, it might overtake."""
+        behind = [arm, self.baseline] if is_equal or not difference else [arm if difference > 0 else self.baseline]
+        trials = self.found.runs.trials
+        return [each for each in behind if (own := trials.get(each.label)) and own.point and own.edge]
 
     def lost(self, label: str) -> tuple[int, int]:
         """Return the final runs of an arm that diverged, and all."""
@@ -177,7 +182,11 @@ class Switch:
         assert estimate.lower is not None
         assert estimate.upper is not None
         # A difference that is sure and too small to matter is no reason to switch.
-        if -self.margin < estimate.lower and estimate.upper < self.margin:
+        is_equal = -self.margin < estimate.lower and estimate.upper < self.margin
+        if (is_equal or p <= ALPHA) and (edges := self._may_gain(arm, estimate.value, is_equal=is_equal)):
+            names = several(each.name for each in edges)
+            return "undecided", f"the best learning rate of {names} lies near the edge of its range"
+        if is_equal:
             return "equal", ""
         if p <= ALPHA:
             return ("better" if estimate.value < 0 else "worse"), ""
@@ -206,6 +215,9 @@ class Switch:
             return f"Give a lower range of learning rates, {lost[0].label}.lr=LOW..HIGH."
         if min(effect.n) < MIN_RUNS:
             return f"Run at least {MIN_RUNS} seeds (seeds={MIN_RUNS})."
+        if edges := self._may_gain(arm, effect.estimate.value or 0.0):
+            further = self.found.runs.asked.extensions + 1
+            return f"Search further (extensions={further}), or give another range, {edges[0].label}.lr=LOW..HIGH."
         ours, theirs = self._tuned(arm.label), self._tuned(self.baseline.label)
         if effect.estimate.value is None or effect.estimate.lower is None or not ours or not theirs:
             return ""
@@ -240,13 +252,14 @@ def _first_below(steps: Sequence[int], losses: Sequence[float | None], level: fl
 # -- in words --------------------------------------------------------------------------------------
 
 
-def verdict(switch: Switch) -> Verdict:
-    """Return the answer on all candidates: a sentence on the best of them, then one on each other."""
+def verdict(switch: Switch, shorter: Sequence[Switch] = ()) -> Verdict:
+    """Return the answer on all candidates: a sentence on the best of them, then on each other, and on less training."""
     ranked = sorted(switch.candidates, key=_rank)
     outcomes = {each.outcome for each in ranked}
     answer: Answer = "yes" if "better" in outcomes else "inconclusive" if "undecided" in outcomes else "no"
     sentences = [sentence(switch, each) for each in ranked] or [f"{switch.baseline.name} alone: nothing to compare."]
     more = [*sentences[1:], *(f"{each.arm.name}: {each.settles}" for each in ranked if each.settles)]
+    more += [f"With {_steps(each)}: {sentence(each, one)}" for each in shorter for one in each.candidates if one.effect]
     if call := best_call(switch, ranked):
         more.append(call)
     interval = ranked[0].effect.estimate if ranked and ranked[0].effect else None
@@ -264,8 +277,7 @@ def _rank(candidate: Candidate) -> tuple[int, float]:
 def sentence(switch: Switch, candidate: Candidate) -> str:
     """Return the outcome of one candidate with its numbers."""
     name, other, runs = candidate.arm.name, switch.baseline.name, switch.found.runs
-    budget = f"{runs.asked.training.budget:,} steps"
-    effect = candidate.effect
+    budget, effect = _steps(switch), candidate.effect
     if effect is None or effect.estimate.value is None:
         words = {"better": "diverges less often than", "worse": "diverges more often than"}
         if candidate.outcome == "undecided":
@@ -275,7 +287,7 @@ def sentence(switch: Switch, candidate: Candidate) -> str:
         ]
         return f"{name} {words[candidate.outcome]} {other}: {counts[0]} against {counts[1]} final runs."
     means = [as_text(fmean(runs.losses(label).values())) for label in (candidate.arm.label, switch.baseline.label)]
-    trials = runs.asked.searches[candidate.arm.label].trials
+    trials = runs.num_trials
     numbers = (
         f"a validation loss of {means[0]} against {means[1]}, difference {as_text(effect.estimate)} "
         f"(n = {effect.n[0]} + {effect.n[1]} seeds, {trials} trials each, {budget})"
@@ -288,6 +300,10 @@ def sentence(switch: Switch, candidate: Candidate) -> str:
         "undecided": f"{name} against {other} is inconclusive, because {candidate.why}: {numbers}",
     }[candidate.outcome]
     return f"{head}.{_pace(switch, candidate)}"
+
+
+def _steps(switch: Switch) -> str:
+    return f"{switch.found.runs.asked.training.budget:,} steps"
 
 
 def _pace(switch: Switch, candidate: Candidate) -> str:
@@ -306,7 +322,7 @@ def _scope(switch: Switch) -> tuple[tuple[str, str], ...]:
     return (
         ("trained", f"{asked.name}{size}, {training.budget:,} steps, {training.schedule} schedule"),
         ("runs", f"{asked.seeds} seeds each, the same for all"),
-        ("tuning", f"{asked.searches[switch.baseline.label].trials} trials each. {tried}"),
+        ("tuning", f"{runs.num_trials} trials each. {tried}"),
     )
 
 
@@ -314,9 +330,9 @@ def _cautions(switch: Switch) -> list[str]:
     found, runs = switch.found, switch.found.runs
     said = missing_jobs(found.records, found.expected)
     edges = [
-        f"{arm.name} ({edge}, {runs.points[arm.label]['lr']:g})"
+        f"{arm.name} ({own.edge}, {own.point['lr']:g})"
         for arm in found.arms
-        if arm.label in runs.points and (edge := runs.asked.searches[arm.label].edge(runs.points[arm.label]))
+        if (own := runs.trials.get(arm.label)) and own.point and own.edge
     ]
     if edges:
         said.append(
@@ -405,7 +421,12 @@ def answer(switch: Switch) -> tuple[Element, ...]:
     return (*((figure,) if rows else ()), _table(switch))
 
 
-def _table(switch: Switch) -> Table:
+def shorter(switches: Sequence[Switch]) -> tuple[Element, ...]:
+    """Return a row for each optimizer, for each shorter budget."""
+    return tuple(_table(switch, f"-{switch.found.runs.asked.training.budget}") for switch in switches)
+
+
+def _table(switch: Switch, key: str = "") -> Table:
     columns = (
         Column("optimizer", "Optimizer"),
         Column("setting", "Best setting"),
@@ -428,7 +449,8 @@ def _table(switch: Switch) -> Table:
         if arm.label in switch.found.runs.trials
     )
     note = "Means over final runs that did not diverge, with 95% intervals over seeds."
-    return Table("optimizers-compared", "Every optimizer at its best setting", columns, rows, note)
+    title = f"Every optimizer at its best setting, {_steps(switch)}"
+    return Table(f"optimizers-compared{key}", title, columns, rows, note)
 
 
 def _row(switch: Switch, arm: Arm, candidate: Candidate | None) -> Iterator[Any]:
@@ -491,7 +513,7 @@ def trials(switch: Switch) -> tuple[Element, ...]:
         )
         for arm in switch.found.arms
         if (own := runs.trials.get(arm.label))
-        for number, point in enumerate(own.space.points)
+        for number, point in enumerate(own.points)
     )
     note = "Validation loss at the end of training; “–”: a run diverged. Trial 0 is the optimizer’s default."
     return (Table("trials", "Every trial", columns, rows, note, folded=True),) if rows else ()

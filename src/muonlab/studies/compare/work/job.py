@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from muonlab.studies.compare.config import BuiltIn, Task, Train, Trained
-from muonlab.studies.compare.work import workloads
+from muonlab.studies.compare.work import builtin
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.optimizers import Custom
@@ -53,7 +53,7 @@ def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], 
 
 def _material(trained: Trained, batch: int) -> Material | TaskMaterial:
     if isinstance(trained, BuiltIn):
-        return TaskMaterial(f"task={trained.builtin}", workloads.task(trained), batch)
+        return TaskMaterial(f"task={trained.builtin}", builtin.task(trained), batch)
     if isinstance(trained, Task):
         return TaskMaterial(f"task={trained.task.name}", trained.task.load("task"), batch)
     return load(trained)

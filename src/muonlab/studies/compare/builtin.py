@@ -10,7 +10,7 @@ from muonlab.study.settings import UsageError
 
 
 @dataclass(frozen=True)
-class Workload:
+class Description:
     """A built-in task.
 
     Attributes:
@@ -29,17 +29,17 @@ class Workload:
 
 
 IMAGES = "a folder or .zip of class folders, or an .npz of images and labels"
-WORKLOADS = {
-    "cnn": Workload("a residual CNN on images", "digits", IMAGES, 150, 32),
-    "vit": Workload("a Vision Transformer on images", "digits", IMAGES, 200, 32),
+TASKS = {
+    "cnn": Description("a residual CNN on images", "digits", IMAGES, 150, 32),
+    "vit": Description("a Vision Transformer on images", "digits", IMAGES, 200, 32),
     # Another Python has other sources.
-    "gpt": Workload("a character GPT on a text", f"sources of Python {python_version()}", "a file of text", 200, 16),
-    "mlp": Workload(
+    "gpt": Description("a character GPT on a text", f"sources of Python {python_version()}", "a file of text", 200, 16),
+    "mlp": Description(
         "an MLP on a table", "friedman", "a .csv or .tsv that names its columns, the last of them the target", 500, 32
     ),
-    "modular": Workload("an MLP on addition modulo 31", "addition", "", 600, 128),
+    "modular": Description("an MLP on addition modulo 31", "addition", "", 600, 128),
 }
-POCKET = tuple(WORKLOADS)
+POCKET = tuple(TASKS)
 
 
 def data_of(name: str, data: str | None) -> Dotted:
@@ -48,7 +48,7 @@ def data_of(name: str, data: str | None) -> Dotted:
     Raises:
         UsageError: a file that is not there, or data for a task that takes none.
     """
-    own = WORKLOADS[name]
+    own = TASKS[name]
     if data is None:
         return Dotted(name=own.embedded)
     if not own.reads:

@@ -19,8 +19,8 @@ from muonlab.nets.gpt import GPT
 from muonlab.nets.mlp import MLP
 from muonlab.nets.resnet import ResNet
 from muonlab.nets.vit import ViT
+from muonlab.studies.compare.builtin import TASKS as KNOWN
 from muonlab.studies.compare.config import BuiltIn
-from muonlab.studies.compare.workloads import WORKLOADS
 from muonlab.study.settings import UsageError
 
 VALIDATION, TEST = 0.15, 0.25  # shares that are held out of images and tables
@@ -37,9 +37,9 @@ def task(config: BuiltIn) -> Callable[[int], Given]:
         UsageError: the data have changed since the study was asked for.
     """
     name, data = config.builtin, config.data
-    own = data.name != WORKLOADS[name].embedded or data.sha256 is not None
+    own = data.name != KNOWN[name].embedded or data.sha256 is not None
     if own and data.sha256 is None:
-        raise UsageError(f"task={name} was asked for on {data.name}, and here it is {WORKLOADS[name].embedded}")
+        raise UsageError(f"task={name} was asked for on {data.name}, and here it is {KNOWN[name].embedded}")
     if own and fingerprint(Path(data.name).expanduser()) != data.sha256:
         raise UsageError(f"data={data.name} has changed since the study was asked for; give the same command again")
     return partial(TASKS[name], data.name if own else None)
