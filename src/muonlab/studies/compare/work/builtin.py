@@ -104,7 +104,7 @@ def _text(source: str | None) -> tuple[int, Parts]:
     encoder = tokens.build("characters", [cut(found.text, found.source)[0]])
     data = TextDataset(found, CONTEXT, encoder)
     test = data.test.first(4 * MOST)
-    return encoder.vocabulary, [data.train, data.validation.first(MOST // 2), test]
+    return encoder.vocabulary, [data.train, data.validation.first(MOST // 4), test]
 
 
 def gpt(source: str | None, seed: int) -> Given:
