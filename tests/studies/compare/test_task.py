@@ -433,6 +433,25 @@ def test_each_horizon_has_a_training_and_a_sentence_of_its_own():
     assert any(words.startswith("With 3 steps: Muon and AdamW differ by less than 1 %") for words in verdict.more)
 
 
+def test_the_present_setting_of_the_baseline_is_its_first_trial_and_has_final_runs():
+    asked = asked_of("own.py:task", "present.lr=0.3", "present.weight_decay=0", *SMALL)
+    found = invented(asked, lambda arm, point, seed: 0.5 + 0.01 * point["lr"] + noise([seed, arm == "muon"], 1e-3))
+    now = {"lr": 0.3, "beta1": 0.9, "weight_decay": 0.0, "beta2": 0.999}
+    assert asked.searches["adamw"].points[0] == now
+    assert asked.searches["muon"].points[0]["lr"] == 1e-3
+    present = [step.config for step in steps(asked, found) if step.role == "present"]
+    assert [(each.optimizer.name, each.points, each.is_final) for each in present] == [("adamw", (now,), True)] * 2
+    assert [seed for each in present for seed in each.seeds] == list(range(8))
+    (all_found,) = find(asked, steps(asked, found), found)
+    assert all_found.runs.present[0] == pytest.approx(0.503, abs=0.004)
+    with pytest.raises(
+        UsageError, match=r"present.gamma is no setting .* expected present.lr, present.beta1, present.w"
+    ):
+        asked_of("own.py:task", "present.gamma=1")
+    with pytest.raises(UsageError, match="present.lr=fast is not valid; expected a number"):
+        asked_of("own.py:task", "present.lr=fast")
+
+
 def test_a_study_that_is_asked_for_more_trials_keeps_those_that_are_done():
     few, more = asked_of("own.py:task", "trials=16"), asked_of("own.py:task", "trials=40")
     names = {step.job.id for step in steps(few, {})}

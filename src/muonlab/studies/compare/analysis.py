@@ -1,6 +1,5 @@
 """From the results of a comparison to its findings. No torch, and nothing of the user's."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, NetAnd
 from muonlab.studies.compare.jobs import POLICY, by_rate, steps, tried
 from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
 from muonlab.studies.compare.switch import Switch
-from muonlab.studies.compare.trials import FINALISTS, FRESH, Trials
+from muonlab.studies.compare.trials import FINALISTS, FRESH, Trials, last_loss
 from muonlab.study import folder as folders
 from muonlab.study.controls import ERROR, Control, at_chance, checks
 from muonlab.study.folder import Results
@@ -40,6 +39,7 @@ class Runs:
         points: label -> settings of its final runs, as far as they were tuned.
         searches: by label, by learning rate.
         trials: by label, where arms are tuned by trials and theirs are done.
+        present: losses of the baseline as the user has it now, by seed; infinite where a run diverged.
         shuffled: runs of the control.
         sizes: of the data and the net, such as num_test; empty where no final run is done.
     """
@@ -49,6 +49,7 @@ class Runs:
     points: Mapping[str, Mapping[str, float]]
     searches: Mapping[str, Searched]
     trials: Mapping[str, Trials]
+    present: Mapping[int, float]
     shuffled: tuple[Member, ...]
     sizes: Mapping[str, Any]
 
@@ -65,10 +66,7 @@ class Runs:
 
     def losses(self, label: str) -> dict[int, float]:
         """Return the final validation losses of an arm by seed, infinite where a run diverged."""
-        return {
-            seed: math.inf if run["diverged_at"] is not None else run["validation_loss"][-1]
-            for seed, run in self.finals[label].items()
-        }
+        return {seed: last_loss(run) for seed, run in self.finals[label].items()}
 
 
 def gather(asked: CompareStudy, known: Sequence[Step], results: Results, trials: Mapping[str, Trials]) -> Runs:
@@ -91,6 +89,7 @@ def gather(asked: CompareStudy, known: Sequence[Step], results: Results, trials:
         {label: own[0]["points"][0] for label in labels if (own := of("final", label))},
         {label: _searched(of("search", label)) for label in labels},
         trials,
+        {m["seed"]: last_loss(m) for result in of("present", asked.baseline or "") for m in result["members"]},
         tuple(member for step, result in done if step.role == "control" for member in result["members"]),
         {key: value for key, value in ended[0].items() if key not in skipped} if ended else {},
     )

@@ -12,7 +12,7 @@ from muonlab.jobs import local
 from muonlab.report.findings import Verdict
 from muonlab.studies.compare.analysis import analyse, read
 from muonlab.studies.compare.config import HALF_AND_FULL, CompareStudy
-from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, TRAINING, OwnStudy, compare_optimizers
+from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, PRESENT, TRAINING, OwnStudy, compare_optimizers
 from muonlab.studies.compare.switch import call_of
 from muonlab.study import dotted, optimizers
 from muonlab.study.settings import Settings, UsageError, as_texts, parse
@@ -40,7 +40,8 @@ def ask(words: Sequence[str]) -> tuple[OwnStudy, CompareStudy, Settings]:
     settings = [word for word in words if "=" in word]
     chosen = [word.partition("=")[2].split(",") for word in settings if word.startswith("optimizers=")]
     labels = optimizers.labelled(chosen[0] if chosen else DEFAULT, OPTIMIZERS, taken=(*WHAT, *CHOICES, *TRAINING))
-    given = parse(settings, (*_known(labels), *EXECUTION))
+    present = [key for key in (word.partition("=")[0] for word in settings) if key.startswith(PRESENT)]
+    given = parse(settings, (*_known(labels), *EXECUTION, *present))
     if len(tasks) > 1 or (tasks and "task" in given):
         raise UsageError(f"{len(tasks) + ('task' in given)} tasks are given; expected one, such as my_project.py:task")
     if tasks:
@@ -103,6 +104,7 @@ def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
             "extensions": EXTENSIONS,
             **{key: one[key] for key in (*CHOICES, *TRAINING) if key in one},
             "horizons": given.get("horizons", HALF_AND_FULL),
+            "present": {key.removeprefix(PRESENT): text for key, text in one.items() if key.startswith(PRESENT)},
         },
     )
 

@@ -30,7 +30,9 @@ class Training(BaseModel):
     budget: Count = Field(default=300, description="steps")
     evaluations: Annotated[int, Field(ge=1, le=1000)] = Field(default=20, description="evaluations after the first")
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.05, description="share of the budget")
-    schedule: Literal["constant", "linear", "cosine"] = Field(default="linear", description="of the learning rate")
+    schedule: Literal["constant", "linear", "cosine", "stable"] = Field(
+        default="linear", description="of the learning rate; stable: constant, and down in the last fifth"
+    )
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -155,6 +157,7 @@ class CompareStudy(BaseModel):
         optimizers: by label; the first is compared with each of the others. searches: by label, all of
             them grids of learning rates that may go on beyond an edge, or all spaces of trials.
         baseline: label of the arm that the others would replace; None where there is none.
+        present: setting -> value that the user has now, of the baseline: its trial 0, which has final runs, too.
         margin: share of the baseline's final loss below which a difference does not matter.
         target: validation loss whose first step is compared; None compares none.
         horizons: shares of the budget, each a training with a schedule of its own; the last, 1, is the answer.
@@ -174,6 +177,7 @@ class CompareStudy(BaseModel):
     searches: dict[str, Search | Space]
     claims: tuple[Claimed, ...] = Field(min_length=1)
     baseline: str | None = None
+    present: dict[str, float] = Field(default_factory=dict)
     margin: Share = 0.01
     target: float | None = None
     horizons: Annotated[tuple[Horizon, ...], Field(min_length=1)] = (1.0,)

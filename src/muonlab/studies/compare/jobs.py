@@ -20,7 +20,7 @@ TRIAL = "muonlab.studies.compare.work.job:check"
 POLICY = Policy()
 # Trials and seeds of a job: where more are asked for, those that are done stay.
 CHUNK, BLOCK = 16, 5
-ORDER = ("search", "again", "final", "control")
+ORDER = ("search", "again", "final", "present", "control")
 STEP_SECONDS = 2e-3  # about, of a member; a user's net may take any time
 
 
@@ -73,6 +73,8 @@ class _Part:
             if point is None:
                 continue
             yield from self._finals(arm, point)
+            if isinstance(own, Space) and arm.label == self._asked.baseline and self._asked.present:
+                yield from self._finals(arm, own.defaults, "present")
             if arm is self._asked.arms[0] and isinstance(self._trained, NetAndData):
                 yield self._step(arm, "control", (point,), range(BLOCK))
 
@@ -134,13 +136,13 @@ class _Part:
             found = found if fresh is None else replace(found, again=dict(zip(few, fresh, strict=True)))
         self.trials[arm.label] = found
 
-    def _finals(self, arm: Arm, point: Point) -> Iterator[Step]:
+    def _finals(self, arm: Arm, point: Point, role: str = "final") -> Iterator[Step]:
         start, asked = 0, self._asked.seeds
         while start < asked:
             # A block that is done is taken as it is, whatever number of seeds it was asked with.
-            blocks = [self._step(arm, "final", (point,), range(start, start + size)) for size in range(BLOCK, 0, -1)]
+            blocks = [self._step(arm, role, (point,), range(start, start + size)) for size in range(BLOCK, 0, -1)]
             done = next((step for step in blocks if step.job.id in self._results), None)
-            step = done or self._step(arm, "final", (point,), range(start, min(start + BLOCK, asked)))
+            step = done or self._step(arm, role, (point,), range(start, min(start + BLOCK, asked)))
             yield step
             start += len(step.config.seeds)
 
@@ -164,7 +166,7 @@ class _Part:
             optimizer=arm.optimizer,
             points=tuple(map(dict, points)),
             seeds=tuple(seeds),
-            is_final=role in ("final", "control"),
+            is_final=role in ("final", "present", "control"),
             is_shuffled=role == "control",
         )
         cost = STEP_SECONDS * asked.training.budget * len(points) * len(seeds)
@@ -186,6 +188,7 @@ def _name(asked: CompareStudy, arm: Arm, role: str, seeds: Sequence[int], number
         "search": f"search, part {number + 1}" if number else "search",
         "again": "the best trials again",
         "final": f"seeds {seeds[0]} to {seeds[-1]}",
+        "present": f"as it is now, seeds {seeds[0]} to {seeds[-1]}",
         "control": "labels shuffled",
     }
     where = f"{asked.trained.name}: " if asked.suite else ""
@@ -210,7 +213,8 @@ def _outline(asked: CompareStudy) -> list[tuple[str, float]]:
             found.append((_name(asked, arm, "again", (0,)), one * min(FINALISTS, number) * FRESH))
         for start in range(0, asked.seeds, BLOCK):
             seeds = tuple(range(start, min(start + BLOCK, asked.seeds)))
-            found.append((_name(asked, arm, "final", seeds), one * len(seeds)))
+            roles = ("final", "present") if asked.present and arm.label == asked.baseline else ("final",)
+            found += [(_name(asked, arm, role, seeds), one * len(seeds)) for role in roles]
     if isinstance(asked.trained, NetAndData):
         found.append((_name(asked, asked.arms[0], "control", (0,)), one * BLOCK))
     return found

@@ -30,6 +30,7 @@ from muonlab.study.space import FACTOR, Space
 
 CHOICES = ("seeds", "search_seeds", "trials", "extensions", "target", "margin", "horizons")
 TRAINING = fields(Training)
+PRESENT = "present."  # before a setting that the baseline has now
 LOSSES = ("softmax", "stablemax", "sparsemax")  # of muonlab.losses, which asks for torch
 # What is expected of each, in words.
 NET = "a function that makes a torch.nn.Module, called with shape= (of one input) and classes=, or those that it takes"
@@ -69,7 +70,8 @@ class OwnStudy:
         """The settings that a command may change."""
         own = (key for label, name in self.labels.items() for key in optimizers.keys(label, name, OPTIMIZERS))
         factors = [f"{label}.{FACTOR}" for label, name in self.labels.items() if name == "muon"]
-        return (*CHOICES, *TRAINING, *own, *factors)
+        present = [key for key in self.texts if key.startswith(PRESENT)]
+        return (*CHOICES, *TRAINING, *own, *factors, *present)
 
     def plan(self, preset: str = "python", settings: Mapping[str, Any] | None = None) -> CompareStudy:
         """Return the study, changed by settings.
@@ -83,7 +85,7 @@ class OwnStudy:
         """
         given = {key: as_texts(key, value) for key, value in (settings or {}).items()}
         check_keys(given, self.KEYS)
-        arms = _arms(Chosen(preset, given, self.texts | given), self.labels)
+        arms = _arms(Chosen(preset, given, self.texts | given), self.labels, self.asked.baseline)
         return make(CompareStudy, {**self.asked.model_dump(), **arms, "preset": preset, "settings": given})
 
 
@@ -104,6 +106,7 @@ def compare_optimizers(
     search_seeds: int | None = None,
     extensions: int = 3,
     horizons: Sequence[float] = (1.0,),
+    present: Mapping[str, Any] | None = None,
     **training: Any,
 ) -> OwnStudy:
     """Return a study of two or more optimizers on one net and data set.
@@ -134,6 +137,7 @@ def compare_optimizers(
         extensions: how many times a search may go on beyond its edge.
         horizons: shares of the budget, such as (0.5, 1): each is compared with trials and a schedule of its own, and
             the last, 1, is the answer.
+        present: setting -> value that the baseline has now: its trial 0. It has final runs, too.
         training: batch, budget, evaluations, warmup, schedule.
 
     Raises:
@@ -158,6 +162,7 @@ def compare_optimizers(
         **own,
     }
     given |= {key: value for key, value in (("target", target), ("trials", trials)) if value is not None}
+    given |= {f"{PRESENT}{key}": value for key, value in (present or {}).items()}
     texts = {key: as_texts(key, value) for key, value in given.items()}
     held = {
         "preset": "python",
@@ -167,7 +172,7 @@ def compare_optimizers(
         "baseline": baseline,
         "claims": _claims(claims),
     }
-    asked = make(CompareStudy, held | _arms(Chosen("python", {}, texts), labels))
+    asked = make(CompareStudy, held | _arms(Chosen("python", {}, texts), labels, baseline))
     if target is None and any("steps" in claim.quantities for claim in asked.claims):
         raise UsageError("a claim is about steps, and there is no target; give target=LOSS, a validation loss")
     return OwnStudy(asked, labels, texts)
@@ -220,7 +225,7 @@ def _claims(claims: Iterable[Any]) -> list[Claimed]:
     return found
 
 
-def _arms(chosen: Chosen, labels: Mapping[str, str]) -> dict[str, Any]:
+def _arms(chosen: Chosen, labels: Mapping[str, str], baseline: str | None) -> dict[str, Any]:
     """Return the fields of a comparison that settings may change."""
     known = {label: optimizers.keys(label, name, OPTIMIZERS) for label, name in labels.items()}
     for label, name in labels.items():
@@ -230,10 +235,15 @@ def _arms(chosen: Chosen, labels: Mapping[str, str]) -> dict[str, Any]:
     trials = chosen.whole("trials", at_least=2, at_most=1024) if "trials" in chosen.merged else None
     built = {label: _arm(chosen, label, name, trials, extensions) for label, name in labels.items()}
     optimizers.check_differ(built)
+    searches = {label: searched for label, (_, searched) in built.items()}
+    present = {key.removeprefix(PRESENT): _number(chosen, key) for key in chosen.merged if key.startswith(PRESENT)}
+    if present:
+        searches[baseline or ""] = _from_present(searches.get(baseline or ""), present)
     return {
         "training": chosen.build(Training),
         "optimizers": {label: optimizer for label, (optimizer, _) in built.items()},
-        "searches": {label: searched for label, (_, searched) in built.items()},
+        "searches": searches,
+        "present": present,
         "target": chosen.one("target") if "target" in chosen.merged else None,
         "margin": chosen.one("margin"),
         "seeds": chosen.whole("seeds", at_least=1, at_most=MAX_SEEDS),
@@ -241,6 +251,23 @@ def _arms(chosen: Chosen, labels: Mapping[str, str]) -> dict[str, Any]:
         "extensions": extensions,
         "horizons": _horizons(chosen),
     }
+
+
+def _from_present(searched: Search | Space | None, present: Mapping[str, float]) -> Space:
+    """Return the space of the baseline with the user's present setting as its trial 0."""
+    if not isinstance(searched, Space):
+        raise UsageError(f"{PRESENT}SETTING is the baseline's trial 0; give baseline= and trials=, too")
+    if unknown := [key for key in present if key not in searched.defaults]:
+        known = ", ".join(f"{PRESENT}{key}" for key in searched.defaults)
+        raise UsageError(f"{PRESENT}{unknown[0]} is no setting that the baseline is tried at; expected {known}")
+    return searched.model_copy(update={"defaults": {**searched.defaults, **present}})
+
+
+def _number(chosen: Chosen, key: str) -> float:
+    try:
+        return float(chosen.one(key))
+    except ValueError:
+        raise chosen.wrong(key, "a number") from None
 
 
 def _horizons(chosen: Chosen) -> list[float]:

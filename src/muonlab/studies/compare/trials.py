@@ -82,9 +82,13 @@ def by_point(result: Mapping[str, Any]) -> list[list[float]]:
     """Return the validation losses at the end of each point, by seed; infinite where a run diverged."""
     found: dict[int, list[float]] = {}
     for member in result["members"]:
-        last = math.inf if member["diverged_at"] is not None else member["validation_loss"][-1]
-        found.setdefault(member["point"], []).append(last)
+        found.setdefault(member["point"], []).append(last_loss(member))
     return [found[point] for point in sorted(found)]
+
+
+def last_loss(member: Mapping[str, Any]) -> float:
+    """Return the validation loss at the end of a run; infinite where it diverged."""
+    return math.inf if member["diverged_at"] is not None else member["validation_loss"][-1]
 
 
 def mean(losses: Sequence[float]) -> float:
