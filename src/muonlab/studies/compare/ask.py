@@ -19,7 +19,7 @@ from muonlab.study.settings import Settings, UsageError, as_texts, parse
 from muonlab.study.space import FACTOR
 from muonlab.study.study import NAMES
 
-WHAT = ("task", "net", "data", "loss")
+WHAT = ("task", "net", "data", "loss", "suite")
 EXECUTION = ("out", "device", "workers", "compile")
 STEPS = "steps"  # what the verb calls the budget
 DEFAULT = ["adamw", "muon"]  # the first is the baseline

@@ -27,6 +27,11 @@ class Description:
     budget: int
     batch: int
 
+    @property
+    def training(self) -> dict[str, int]:
+        """How long it trains, as fields of the config."""
+        return {"budget": self.budget, "batch": self.batch}
+
 
 IMAGES = "a folder or .zip of class folders, or an .npz of images and labels"
 TASKS = {
@@ -39,7 +44,7 @@ TASKS = {
     ),
     "modular": Description("an MLP on addition modulo 31", "addition", "", 600, 128),
 }
-POCKET = tuple(TASKS)
+SUITES = {"pocket": tuple(TASKS)}
 
 
 def data_of(name: str, data: str | None) -> Dotted:

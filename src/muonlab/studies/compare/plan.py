@@ -8,7 +8,7 @@ from typing import Any, get_args
 from muonlab.jobs.files import fingerprint
 from muonlab.studies.compare import jobs
 from muonlab.studies.compare.analysis import analyse
-from muonlab.studies.compare.builtin import TASKS, data_of
+from muonlab.studies.compare.builtin import SUITES, TASKS, data_of
 from muonlab.studies.compare.config import (
     MAX_SEEDS,
     STUDY,
@@ -17,9 +17,11 @@ from muonlab.studies.compare.config import (
     CompareStudy,
     Key,
     NetAndData,
+    Suite,
     Task,
     Trained,
     Training,
+    Workload,
 )
 from muonlab.study import dotted, optimizers, space
 from muonlab.study.dotted import Dotted
@@ -98,6 +100,7 @@ def compare_optimizers(
     data: Named | None = None,
     loss: Named | None = None,
     task: Named | None = None,
+    suite: str | Sequence[str] | None = None,
     baseline: str | None = None,
     trials: int | None = None,
     target: float | None = None,
@@ -128,6 +131,8 @@ def compare_optimizers(
         loss: softmax (by default), stablemax, sparsemax, or a function of logits (B, C) and labels (B,) to losses (B,).
         task: in place of net, data and loss, a function of a seed that returns (model, train, validation, loss); or a
             built-in task, cnn, vit, gpt, mlp or modular, where data is a file or folder of the user's own, if any.
+        suite: in place of all of these, pocket, or names of built-in tasks; each has steps and batch of its own where
+            they are not given.
         baseline: label of the arm that the others would replace; the verdict is then on each of them against it.
         trials: number of points of a scrambled Sobol sequence that each arm is tried at; None searches a grid.
         target: validation loss whose first step is the quantity steps.
@@ -150,8 +155,7 @@ def compare_optimizers(
     if search_seeds is None:
         search_seeds = 2 if trials is None else 1
     if isinstance(task, str) and task in TASKS:
-        own_budget = {"budget": TASKS[task].budget, "batch": TASKS[task].batch}
-        training = {**own_budget, **training}
+        training = {**TASKS[task].training, **training}
     given = {
         "seeds": seeds,
         "search_seeds": search_seeds,
@@ -164,15 +168,25 @@ def compare_optimizers(
     given |= {key: value for key, value in (("target", target), ("trials", trials)) if value is not None}
     given |= {f"{PRESENT}{key}": value for key, value in (present or {}).items()}
     texts = {key: as_texts(key, value) for key, value in given.items()}
+    arms = _arms(Chosen("python", {}, texts), labels, baseline)
+    whats = {"task": task, "net": net, "data": data, "loss": loss}
+    if suite is None:
+        trained = _trained(**whats)
+    elif given := [key for key, value in whats.items() if value is not None]:
+        raise UsageError(f"suite={suite} has tasks of its own; leave out {' and '.join(given)}")
+    else:
+        trained = _suite(
+            suite, arms["training"], {key: training[key] for key in ("budget", "batch") if key in training}
+        )
     held = {
         "preset": "python",
         "settings": {},
         "question": question,
-        "trained": _trained(task, net, data, loss),
+        "trained": trained,
         "baseline": baseline,
         "claims": _claims(claims),
     }
-    asked = make(CompareStudy, held | _arms(Chosen("python", {}, texts), labels, baseline))
+    asked = make(CompareStudy, held | arms)
     if target is None and any("steps" in claim.quantities for claim in asked.claims):
         raise UsageError("a claim is about steps, and there is no target; give target=LOSS, a validation loss")
     return OwnStudy(asked, labels, texts)
@@ -195,6 +209,23 @@ def _trained(task: Named | None, net: Named | None, data: Named | None, loss: Na
     return NetAndData(
         net=_dotted("net", net, NET), data=_data(data), loss=_dotted("loss", loss or "softmax", LOSS, LOSSES)
     )
+
+
+def _suite(suite: str | Sequence[str], training: Training, given: Mapping[str, Any]) -> Suite:
+    """Return several built-in tasks, each with steps and batch of its own, unless they are given."""
+    names = suite.split(",") if isinstance(suite, str) else list(suite)
+    names = list(SUITES[names[0]]) if len(names) == 1 and names[0] in SUITES else names
+    for name in names:
+        check_name("task of a suite", name, TASKS, f"or a suite: {', '.join(SUITES)}")
+    if len(set(names)) < len(names):
+        raise UsageError(f"suite={','.join(names)} names a task twice; give each once")
+
+    def workload(name: str) -> Workload:
+        own = {key: value for key, value in TASKS[name].training.items() if key not in given}
+        trained = BuiltIn(builtin=name, data=data_of(name, None))
+        return Workload(trained=trained, training=training.model_copy(update=own))
+
+    return Suite(name=suite if isinstance(suite, str) else ",".join(suite), workloads=tuple(map(workload, names)))
 
 
 def _labels(arms: Arms) -> tuple[dict[str, str], dict[str, Any]]:
