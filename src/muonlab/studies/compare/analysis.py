@@ -8,7 +8,7 @@ from typing import Any
 from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Column, Element, Findings, Kind, Text
 from muonlab.stats.effects import difference
-from muonlab.studies.compare import switch
+from muonlab.studies.compare import suite_report, switch
 from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, NetAndData
 from muonlab.studies.compare.jobs import POLICY, by_rate, steps, tried
 from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
@@ -193,7 +193,11 @@ def read(folder: Path) -> tuple[Found[Runs], ...]:
 
 def analyse(folder: Path) -> Findings:
     """Return what a study found, whatever part of it is done; as `read`."""
-    found, *others = read(Path(folder))
+    founds = read(Path(folder))
+    if founds[0].runs.asked.suite:
+        asked = folders.read(CompareStudy, steps, folder, RESULTS_VERSION)[0]
+        return suite_report.analyse(founds, asked, RESULTS_VERSION)
+    found, *others = founds
     judged, shorter = _judge(found), [own for own in map(_judge, others) if isinstance(own, Switch)]
     title = f"{several(arm.name for arm in found.arms)}, {found.runs.asked.name}"
     said = switch.verdict(judged, shorter) if isinstance(judged, Switch) else verdict(found, judged)
