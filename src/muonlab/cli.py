@@ -28,6 +28,7 @@ app = App(
     help="A laboratory that measures what an optimizer does to a network.",
     help_format="markdown",
 )
+app.register_install_completion_command()  # muonlab --install-completion
 
 
 @app.command

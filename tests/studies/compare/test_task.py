@@ -448,7 +448,7 @@ def test_the_present_setting_of_the_baseline_is_its_first_trial_and_has_final_ru
         UsageError, match=r"present.gamma is no setting .* expected present.lr, present.beta1, present.w"
     ):
         asked_of("own.py:task", "present.gamma=1")
-    with pytest.raises(UsageError, match="present.lr=fast is not valid; expected a number"):
+    with pytest.raises(UsageError, match=r"present.lr=fast is not valid; expected a number"):
         asked_of("own.py:task", "present.lr=fast")
 
 
