@@ -54,4 +54,4 @@ def profiles(times: Mapping[str, Mapping[str, float]]) -> dict[str, Profile]:
 def _factor(time: float, fastest: float) -> float:
     if time == fastest < math.inf:
         return 1.0
-    return time / fastest if 0 < fastest and time < math.inf else math.inf
+    return time / fastest if fastest > 0 and time < math.inf else math.inf
