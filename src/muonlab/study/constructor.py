@@ -35,7 +35,8 @@ def constructor(optimizer: Any, point: Point) -> Constructor:
     """
     if optimizer.name == "custom":
         return Constructor(optimizer.call.attribute, False, {**point, **optimizer.arguments})
-    own = {**optimizer.model_dump(exclude={"name"}), **point}
+    own = {**dict(optimizer), **point}  # with the fields that a dump leaves out
+    own.pop("name")
     factor = own.pop(FACTOR, 1.0)
     if optimizer.name == "sgd":
         return Constructor("torch.optim.SGD", False, own)
@@ -52,8 +53,12 @@ def constructor(optimizer: Any, point: Point) -> Constructor:
         "adjust_lr_fn": "match_rms_adamw",
     }
     # What has MuonAdamW's own default is left out: the call is there to be pasted.
-    further = {"nesterov": (own.get("nesterov", True), True), "ns_steps": (own.get("steps"), None)}
-    further["adamw_eps"] = (own["eps"], 1e-8)
+    further = {
+        "nesterov": (own["nesterov"], True),
+        "ns_steps": (own["steps"], None),
+        "adamw_eps": (own["eps"], 1e-8),
+        "variant": (own["variant"], None),
+    }
     return Constructor(
         "muonlab.MuonAdamW", True, keywords | {key: value for key, (value, usual) in further.items() if value != usual}
     )

@@ -118,6 +118,7 @@ class Draws(torch.optim.SGD):
     def step(self, closure=None):
         torch.rand(3)
         return super().step(closure)
+def two(params, lr=0.1): return [torch.optim.SGD([p], lr=lr) for p in params]
 def plain(params, lr=0.0): return torch.optim.SGD(params, lr=lr)
 def draws(params, lr=0.0): return Draws(params, lr=lr)
 """
@@ -285,12 +286,19 @@ def test_what_an_optimizer_draws_changes_neither_batches_nor_dropout(of_lightnin
     assert len(set(found[0]["train_loss"])) == 4
 
 
+def test_an_optimizer_that_is_several_is_refused(of_lightning):
+    own = Custom(call=dotted.find("optimizers", f"{of_lightning}:two"))
+    with pytest.raises(ValueError, match="two made a list; Lightning and Trainer take one torch.optim.Optimizer"):
+        trained(f"{of_lightning}:task", own, [{"lr": 0.1}])
+
+
 def test_the_call_of_a_muon_with_settings_of_its_own_names_them():
-    call = constructor(Muon(nesterov=False, steps=3, eps=1e-6), {"lr": 0.01, "adamw_factor": 2.0})
+    own = Muon(nesterov=False, steps=3, eps=1e-6, variant="normuon")
+    call = constructor(own, {"lr": 0.01, "adamw_factor": 2.0})
     optimizer = eval(str(call), {"muonlab": muonlab, "model": nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))})
     muon, adamw = optimizer.param_groups
     assert (muon["lr"], muon["nesterov"], muon["ns_steps"], adamw["lr"]) == (0.01, False, 3, 0.02)
-    assert adamw["eps"] == 1e-6
+    assert (adamw["eps"], muon["variant"]) == (1e-6, "normuon")
 
 
 # -- runs that end early ---------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from muonlab.studies.compare.command import Command
-from muonlab.studies.compare.config import Task, Train, Trained
-from muonlab.studies.compare.work import frameworks, program
+from muonlab.studies.compare.config import BuiltIn, Task, Train, Trained
+from muonlab.studies.compare.work import builtin, frameworks, program
 from muonlab.studies.compare.work.command import Program
 from muonlab.studies.compare.work.frameworks import Framework
 from muonlab.studies.compare.work.material import Material, load
@@ -62,10 +62,12 @@ def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], 
 def _material(trained: Trained, batch: int) -> Material | TaskMaterial | Framework | Program:
     if isinstance(trained, Command):
         return Program(trained)
-    if not isinstance(trained, Task):
-        return load(trained)
-    material = TaskMaterial(trained.task, batch)
-    return frameworks.of(material) or material
+    if isinstance(trained, BuiltIn):
+        return TaskMaterial(f"task={trained.builtin}", builtin.task(trained), batch)
+    if isinstance(trained, Task):
+        material = TaskMaterial(f"task={trained.task.name}", trained.task.load("task"), batch)
+        return frameworks.of(material) or material
+    return load(trained)
 
 
 def check_custom(own: Custom, material: Material | TaskMaterial | Framework, label: str) -> None:

@@ -16,6 +16,7 @@ from muonlab.optim.muonadamw import MuonAdamW
 from muonlab.studies.compare.config import Training
 from muonlab.studies.compare.work.program import Curves, Value
 from muonlab.study.constructor import constructor
+from muonlab.train import optimizers
 from muonlab.train.schedule import pace
 
 BUILT_IN = {"torch.optim.AdamW": torch.optim.AdamW, "torch.optim.SGD": torch.optim.SGD, "muonlab.MuonAdamW": MuonAdamW}
@@ -147,10 +148,23 @@ class Plan:
 
 
 def make(net: nn.Module, optimizer: Any, point: Mapping[str, float]) -> Optimizer:
-    """Return the optimizer that a report would print the call of, for the parameters that are trained."""
+    """Return the optimizer that a report would print the call of, for the parameters that are trained.
+
+    Raises:
+        Refused: an optimizer of a user's own shares the parameters out among several.
+    """
+    trained = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    if optimizer.name == "custom":
+        factories = optimizers.of_config(net, optimizer, [point])
+        assert isinstance(factories, list)
+        made = factories[0](trained)
+        if isinstance(made, Optimizer):
+            return made
+        raise Refused(
+            f"{optimizer.call.name} made a {type(made).__name__}; Lightning and Trainer take one torch.optim.Optimizer"
+        )
     call = constructor(optimizer, point)
-    function = optimizer.call.load("optimizers") if optimizer.name == "custom" else BUILT_IN[call.name]
-    return function(net if call.takes_model else [p for p in net.parameters() if p.requires_grad], **call.keywords)
+    return BUILT_IN[call.name](net if call.takes_model else [p for _, p in trained], **call.keywords)
 
 
 def _leave_random_streams(optimizer: Optimizer) -> None:
