@@ -21,7 +21,7 @@ def detectable(
         power: probability.
 
     Raises:
-        ValueError: error is negative, degrees is not positive, comparisons is below 1, or a probability is not in (0, 1).
+        ValueError: an argument is out of range.
     """
     if error < 0 or degrees <= 0 or comparisons < 1 or not 0 < alpha < power < 1:
         raise ValueError(
@@ -46,7 +46,7 @@ def detectable_deviations(n: int, *, alpha: float = 0.05, comparisons: int = 1, 
 
 
 def fewest_for_counts(alpha: float = 0.05, comparisons: int = 1) -> int:
-    """Return the fewest runs per side with which Fisher's exact test can call anything: all of one, none of the other."""
+    """Return the fewest runs per side with which Fisher's exact test tells all of one from none of the other."""
     n = 1
     while 2 / math.comb(2 * n, n) > alpha / comparisons:
         n += 1

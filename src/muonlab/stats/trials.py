@@ -25,25 +25,22 @@ def expected_best(
     Returns:
         (T,) None where all of k trials may diverge, which leaves no mean.
     """
-    known = list(losses if values is None else values)
-    total, offset = len(losses), 0 if always is None else 1
-    drawn = sorted((loss, place) for place, loss in enumerate(losses) if place != always)
+    known = losses if values is None else values
+    drawn = sorted((place for place in range(len(losses)) if place != always), key=lambda place: losses[place])
     if always is not None:  # a trial that is worse than the one that is always there changes nothing
-        drawn = [min((losses[always], -1, always), (loss, 0, place))[::2] for loss, place in drawn]
-    found: list[float | None] = []
-    for k in range(1, total + 1):
-        if k == offset:
-            weights = [(1.0, losses[always or 0], always or 0)]
-        else:
-            ways = math.comb(len(drawn), k - offset)
-            weights = [
-                (math.comb(len(drawn) - 1 - rank, k - offset - 1) / ways, loss, place)
-                for rank, (loss, place) in enumerate(drawn)
-            ]
-        counted = [(weight, loss, place) for weight, loss, place in weights if weight]
-        is_known = all(math.isfinite(loss) and math.isfinite(known[place]) for _, loss, place in counted)
-        found.append(sum(weight * known[place] for weight, _, place in counted) if is_known else None)
-    return found
+        drawn = [min(always, place, key=lambda each: losses[each]) for place in drawn]
+    found = [] if always is None else [[(1.0, always)]]
+    for k in range(1, len(drawn) + 1):
+        ways = math.comb(len(drawn), k)
+        shares = [math.comb(len(drawn) - 1 - rank, k - 1) / ways for rank in range(len(drawn) - k + 1)]
+        found.append(list(zip(shares, drawn, strict=False)))
+    return [_mean(each, losses, known) for each in found]
+
+
+def _mean(weights: list[tuple[float, int]], losses: Sequence[float], values: Sequence[float]) -> float | None:
+    if not all(math.isfinite(losses[place]) and math.isfinite(values[place]) for _, place in weights):
+        return None
+    return sum(share * values[place] for share, place in weights)
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,8 @@ def _expected(tuned: Tuned) -> tuple[Array, Array]:
     known = {trial: runs for trial, runs in again.items() if np.isfinite(runs).all()}
     # The best of a search are best by luck, too: fresh seeds show by how much, on average.
     shift = np.mean([runs.mean() - search[trial] for trial, runs in known.items()]) if known else 0.0
-    expected, runs_behind = search + shift, np.ones(len(search))
+    expected: Array = search + float(shift)
+    runs_behind = np.ones(len(search))
     for trial, runs in again.items():
         expected[trial], runs_behind[trial] = runs.mean(), len(runs)
     final = np.array(list(tuned.final.values()))
