@@ -1,16 +1,18 @@
 """From the results of a comparison to its findings. No torch, and nothing of the user's."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from muonlab.jobs import store
 from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Column, Element, Findings, Kind, Text, Verdict
 from muonlab.stats.effects import difference
+from muonlab.stats.power import POWER
 from muonlab.stats.tuned import Tuned
-from muonlab.studies.compare import switch
+from muonlab.studies.compare import answer, sentences
 from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, Task
 from muonlab.studies.compare.jobs import FINALISTS, FRESH, POLICY, by_point, by_rate, finalists, mean, steps, winner
 from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
@@ -27,6 +29,7 @@ from muonlab.study.tuning import tuning
 from muonlab.study.words import definitions, several
 
 RULE = Rule(test="welch")
+FLOPS = "flops_per_step"
 Member = Mapping[str, Any]
 
 
@@ -65,6 +68,8 @@ class Runs:
         trials: by label, where arms are tuned by trials and theirs are done.
         shuffled: runs of the control.
         sizes: of the data and the net, such as num_test; empty where no final run is done.
+        flops: label -> FLOPs of matrix products of one step of one run, where they were counted.
+        looks: requests for this comparison, with whatever numbers of seeds and trials, that its folder has had.
     """
 
     asked: CompareStudy
@@ -74,6 +79,8 @@ class Runs:
     trials: Mapping[str, Trials]
     shuffled: tuple[Member, ...]
     sizes: Mapping[str, Any]
+    flops: Mapping[str, float]
+    looks: int = 1
 
     def ended(self, label: str) -> dict[int, Member]:
         """Return the final runs of an arm that have not diverged, by seed."""
@@ -100,7 +107,7 @@ def gather(asked: CompareStudy, known: Sequence[Step], results: Results) -> Runs
         for label in labels
     }
     ended = [result for step, result in done if step.role == "final"]
-    skipped = ("members", "steps", "points")
+    skipped = ("members", "steps", "points", FLOPS)
     return Runs(
         asked,
         {label: dict(sorted(own.items())) for label, own in finals.items()},
@@ -113,6 +120,7 @@ def gather(asked: CompareStudy, known: Sequence[Step], results: Results) -> Runs
         },
         tuple(member for step, result in done if step.role == "control" for member in result["members"]),
         {key: value for key, value in ended[0].items() if key not in skipped} if ended else {},
+        {label: own[0][FLOPS] for label in labels if (own := of("final", label)) and own[0].get(FLOPS)},
     )
 
 
@@ -211,7 +219,20 @@ def read(folder: Path) -> Found[Runs]:
     Raises:
         StudyError: there is no comparison in the folder.
     """
-    return find(*folders.read(CompareStudy, steps, folder, RESULTS_VERSION))
+    found = find(*folders.read(CompareStudy, steps, folder, RESULTS_VERSION))
+    number = looks(request.config for request in store.read(folder).requests)
+    return replace(found, runs=replace(found.runs, looks=number))
+
+
+def looks(configs: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many of the requests differ from the last one in nothing but numbers of seeds and trials."""
+
+    def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+        searches = {label: {**own, "trials": None} for label, own in config["searches"].items()}
+        return {**config, "seeds": None, "search_seeds": None, "searches": searches}
+
+    *earlier, newest = map(plain, configs)
+    return 1 + earlier.count(newest)
 
 
 def analyse(folder: Path) -> Findings:
@@ -220,7 +241,8 @@ def analyse(folder: Path) -> Findings:
     judged = _judge(found)
     title = f"{several(arm.name for arm in found.arms)}, {found.runs.asked.name}"
     said, sections = _verdict(found, judged), _sections(found, judged)
-    return findings(title, found.runs.asked.question, said, found, _notices(found), sections, RESULTS_VERSION)
+    whole = findings(title, found.runs.asked.question, said, found, _notices(found), sections, RESULTS_VERSION)
+    return replace(whole, first=answer.first_screen(judged)) if isinstance(judged, Switch) else whole
 
 
 def _judge(found: Found[Runs]) -> list[Judged] | Switch:
@@ -244,13 +266,13 @@ def _sections(found: Found[Runs], judged: list[Judged] | Switch) -> Sequence[tup
     rest = (("Controls", held), ("Settings and jobs", settings(found)))
     words, budget = "What the words mean", asked.training.budget
     if isinstance(judged, Switch):
-        values = {"budget": budget, "finalists": FINALISTS, "fresh": FRESH, "margin": asked.margin}
+        values = {"budget": budget, "finalists": FINALISTS, "fresh": FRESH, "margin": asked.margin, "power": POWER}
         return (
-            ("Answer", switch.answer(judged)),
+            ("In detail", answer.details(judged)),
             ("Learning curves", curves(found)),
-            ("Tuning", (*map(switch.along_rates, tuned[:1]), *switch.trials(judged))),
+            ("Tuning", answer.tuning_of(judged, tuned)),
             *rest,
-            (words, (definitions(switch.OWN, values=values),)),
+            (words, (definitions(sentences.OWN, values=values),)),
         )
     return (
         ("Claims", claims(found, judged)),
@@ -263,7 +285,7 @@ def _sections(found: Found[Runs], judged: list[Judged] | Switch) -> Sequence[tup
 
 
 def _verdict(found: Found[Runs], judged: list[Judged] | Switch) -> Verdict:
-    return switch.verdict(judged) if isinstance(judged, Switch) else verdict(found, judged)
+    return sentences.verdict(judged) if isinstance(judged, Switch) else verdict(found, judged)
 
 
 def _notices(found: Found[Runs]) -> list[Text]:

@@ -10,9 +10,9 @@ from typing import Any
 from muonlab.jobs import local
 from muonlab.report.findings import Verdict
 from muonlab.studies.compare.analysis import analyse, read
+from muonlab.studies.compare.calls import call_of
 from muonlab.studies.compare.config import CompareStudy
 from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, TRAINING, OwnStudy, compare_optimizers
-from muonlab.studies.compare.switch import call_of
 from muonlab.study import dotted, optimizers
 from muonlab.study.settings import Settings, UsageError, as_texts, parse
 from muonlab.study.space import FACTOR

@@ -1,9 +1,11 @@
 """Sections of the report of a comparison, and its verdict."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from muonlab.report.findings import Axis, Column, Element, Figure, Kind, Line, Lines, Table, Text, Value, Verdict
+from muonlab.stats.results import Estimate
 from muonlab.study.judge import LABELS, Judged, together
 from muonlab.study.sections import (
     comparison_columns,
@@ -11,7 +13,7 @@ from muonlab.study.sections import (
     every_job,
     forest,
     in_full,
-    line,
+    line_of,
     optimizer_settings,
     over_runs,
 )
@@ -111,7 +113,12 @@ def results(found: Found) -> tuple[Element, ...]:
 def _row(found: Found, arm: Arm) -> tuple[Value, ...]:
     finals, ended = found.runs.finals[arm.label], found.runs.ended(arm.label)
     rate = found.runs.points[arm.label]["lr"]
-    means = (over_runs(at_end(run, key) for run in ended.values()) if ended else None for key in ENDS)
+    means = (
+        (as_share if kind == "accuracy" else lambda each: each)(over_runs(at_end(run, key) for run in ended.values()))
+        if ended
+        else None
+        for key, kind in ENDS.items()
+    )
     return arm.name, rate, *means, found.runs.sizes["chance"], len(finals) - len(ended), len(ended)
 
 
@@ -129,6 +136,14 @@ def curves(found: Found) -> tuple[Element, ...]:
     return tuple(figures)
 
 
+def as_share(estimate: Estimate | None) -> Estimate | None:
+    """Return an estimate of an accuracy with bounds within 0 and 1, which Student's t does not know of."""
+    if estimate is None:
+        return None
+    lower, upper = (None if each is None else min(1.0, max(0.0, each)) for each in (estimate.lower, estimate.upper))
+    return replace(estimate, lower=lower, upper=upper)
+
+
 def _has(found: Found, arm: Arm, key: str) -> bool:
     """Return whether an arm has final runs, and all of them this curve: a task without classes has no accuracy."""
     ended = found.runs.ended(arm.label).values()
@@ -137,7 +152,10 @@ def _has(found: Found, arm: Arm, key: str) -> bool:
 
 def _line(found: Found, arm: Arm, key: str) -> Line:
     whole = [run[key] for run in found.runs.ended(arm.label).values()]
-    return line(arm.series, found.runs.asked.training.steps, list(zip(*whole, strict=True)))
+    points = [over_runs(values) for values in zip(*whole, strict=True)]
+    if ENDS[key] == "accuracy":
+        points = [each for each in map(as_share, points) if each is not None]
+    return line_of(arm.series, len(whole), found.runs.asked.training.steps, points)
 
 
 def settings(found: Found) -> tuple[Element, ...]:
