@@ -101,7 +101,8 @@ CONSTANT = ("schedule=constant", "warmup=0")
 PLAIN = ("sgd.momentum=0", "sgd.weight_decay=0", "sgd.lr=0.01..1")
 SCENARIOS = {
     # name: words, and which optimizer the candidate is a copy of
-    "tie, AdamW": (("optimizers=adamw,copy=adamw", "copy.beta2=0.99"), "adamw"),
+    "tie, AdamW": (("optimizers=adamw,copy=adamw", "copy.beta2=0.99", "adamw.lr=0.003..1"), "adamw"),
+    "tie, AdamW, best rate beyond the range": (("optimizers=adamw,copy=adamw", "copy.beta2=0.99"), "adamw"),
     "tie, gradient descent": (("optimizers=sgd,copy=sgd", "copy.lr=0.02..1", *PLAIN, *CONSTANT), "sgd"),
     "better by a known amount": (
         (f"optimizers=sgd,better={HERE}:Preconditioned", "better.lr=0.01..1", *PLAIN, *CONSTANT),

@@ -30,6 +30,7 @@ from muonlab.study.words import definitions, several
 
 RULE = Rule(test="welch")
 FLOPS = "flops_per_step"
+NUMBERS = ("seeds", "search_seeds", "trials")  # of runs, which may be raised after a look at the report
 Member = Mapping[str, Any]
 
 
@@ -227,9 +228,10 @@ def read(folder: Path) -> Found[Runs]:
 def looks(configs: Iterable[Mapping[str, Any]]) -> int:
     """Return how many of the requests differ from the last one in nothing but numbers of seeds and trials."""
 
-    def plain(config: Mapping[str, Any]) -> dict[str, Any]:
-        searches = {label: {**own, "trials": None} for label, own in config["searches"].items()}
-        return {**config, "seeds": None, "search_seeds": None, "searches": searches}
+    def plain(config: Any) -> Any:
+        if isinstance(config, Mapping):
+            return {key: plain(value) for key, value in config.items() if key not in NUMBERS}
+        return config
 
     *earlier, newest = map(plain, configs)
     return 1 + earlier.count(newest)
