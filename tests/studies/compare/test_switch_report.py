@@ -113,11 +113,12 @@ def test_runs_that_all_diverge_before_the_end_have_shorter_curves_and_reach_noth
 def record(arm, begin, seconds, member_steps, asked, role="final"):
     started = datetime.fromisoformat("2026-01-01T00:00:00+00:00") + timedelta(seconds=begin)
     session = {"started": started.isoformat(), "seconds": seconds, "member_steps": member_steps}
+    environment = {"sessions": [session], "seconds_per_member_step": seconds / member_steps}
     config = {"training": asked.training.model_dump(mode="json")}
-    return JobRecord("x", "", config, Path(), "done", None, None, {"sessions": [session]}, "", arm, role)
+    return JobRecord("x", "", config, Path(), "done", None, None, environment, "", arm, role)
 
 
-def test_seconds_are_those_of_the_final_runs_and_who_shared_the_machine_is_said():
+def test_seconds_are_the_median_over_jobs_and_who_shared_the_machine_is_said():
     asked = asked_of()
     records = [
         record("adamw", 0, 20, 40, asked),
@@ -253,5 +254,5 @@ def test_a_study_that_is_asked_again_with_more_seeds_or_trials_says_so():
     assert [looks(configs), looks(configs[:2]), looks(configs[:1])] == [3, 1, 1]
     switch = switch_of(asked_of(), better)
     again = replace(switch, found=replace(switch.found, runs=replace(switch.found.runs, looks=3)))
-    assert "asked for 3 times" in " ".join(verdict(again).cautions)
-    assert "asked for" not in " ".join(verdict(switch).cautions)
+    assert "Asked for 3 times" in " ".join(verdict(again).cautions)
+    assert "Asked for" not in " ".join(verdict(switch).cautions)

@@ -83,9 +83,12 @@ def _traces(switch: Switch, arms: Sequence[Arm], scale: dict[str, float]) -> tup
 
 def _on_seconds(switch: Switch) -> str:
     number = sharing(switch.found)
-    shared = f", while up to {number} jobs shared the machine" if number > 1 else ""
+    shared = f" while up to {number} jobs shared the machine" if number > 1 else ""
     compiled = ", compiling included" if is_compiled(switch.found) else ""
-    return f"Seconds are those measured in these runs, evaluations included{compiled}{shared}; they decide nothing."
+    return (
+        f"Seconds per step: the median over the optimizer’s jobs, evaluations included{compiled}, measured{shared}; "
+        "they decide nothing."
+    )
 
 
 def _differences(switch: Switch) -> tuple[Figure, ...]:

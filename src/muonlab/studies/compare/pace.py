@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from muonlab.jobs.job import JobRecord
@@ -19,7 +19,8 @@ class Cost:
     """What a step of one run costs.
 
     Attributes:
-        seconds: measured in the final runs, evaluations and compiling included; None where no clock was kept.
+        seconds: evaluations and compiling included, the median over the optimizer's jobs, which are as large for every
+            optimizer: one that was slow since others had the machine does not count. None where no clock was kept.
         flops: of matrix products, the optimizer's own included; None where they were not counted.
     """
 
@@ -88,21 +89,23 @@ def _times(steps: Estimate, ours: float | None, theirs: float | None) -> Estimat
 
 def cost(found: Found[Any], label: str) -> Cost:
     """Return what a step of an optimizer costs."""
-    sessions = [session for record in _finals(found, label) for session in record.environment.get("sessions", ())]
-    steps = sum(session["member_steps"] for session in sessions)
-    seconds = sum(session["seconds"] for session in sessions) / steps if steps else None
-    return Cost(seconds, found.runs.flops.get(label))
+    known = [
+        record.environment["seconds_per_member_step"]
+        for record in _jobs(found, label)
+        if record.environment.get("seconds_per_member_step")
+    ]
+    return Cost(median(known) if known else None, found.runs.flops.get(label))
 
 
 def is_compiled(found: Found[Any]) -> bool:
-    """Return whether the seconds of final runs include compiling."""
-    own = (record for arm in found.arms for record in _finals(found, arm.label))
+    """Return whether the seconds include compiling."""
+    own = (record for arm in found.arms for record in _jobs(found, arm.label))
     return any(session.get("is_compiled") for record in own for session in record.environment.get("sessions", ()))
 
 
 def sharing(found: Found[Any]) -> int:
-    """Return the largest number of jobs that ran at once while final runs were timed; 0 where no clock was kept."""
-    timed = [span for arm in found.arms for record in _finals(found, arm.label) for span in _spans(record)]
+    """Return the largest number of jobs that ran at once while a step was timed; 0 where no clock was kept."""
+    timed = [span for arm in found.arms for record in _jobs(found, arm.label) for span in _spans(record)]
     every = [span for record in found.records for span in _spans(record)]
     most = min(1, len(timed))
     for start, end in timed:
@@ -112,13 +115,14 @@ def sharing(found: Found[Any]) -> int:
     return most
 
 
-def _finals(found: Found[Any], label: str) -> list[JobRecord]:
+def _jobs(found: Found[Any], label: str) -> list[JobRecord]:
     asked = found.runs.asked
     wanted = asked.training.model_dump(mode="json")
     return [
         record
         for record in found.records
-        if (record.role, record.arm, record.status) == ("final", label, "done")
+        if (record.arm, record.status) == (label, "done")
+        and record.role != "control"
         and record.config.get("training") == wanted
         and record.environment
     ]

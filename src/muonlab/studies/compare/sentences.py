@@ -40,9 +40,9 @@ Steps: First evaluation at which a run’s validation loss is at most the baseli
 budget (restricted mean): where some do not, the mean is a lower bound. The interval is over seeds, without the luck of
 tuning.
 
-Seconds, FLOPs: The same share of the steps, times what a step costs compared with the baseline’s. Seconds are measured
-in the final runs, with evaluations, while other jobs may have shared the machine: they decide nothing. FLOPs are those
-of matrix products, the optimizer’s own included, as PyTorch counts them in one step.
+Seconds, FLOPs: The same share of the steps, times what a step costs compared with the baseline’s. Seconds are the
+median over an optimizer’s jobs, with evaluations, while others may have shared the machine: they decide nothing. FLOPs
+are those of matrix products, the optimizer’s own included, as PyTorch counts them in one step.
 
 Best of k trials: Expected final loss of the best of k trials, the default always one of them. It takes the others as
 exchangeable, which points of a Sobol sequence are not quite: they lie more evenly than chance would have them.
@@ -119,7 +119,8 @@ def _pace(switch: Switch, candidate: Candidate) -> str:
         return f" None of its {found.total} runs reaches {what}."
     shares = [f"{as_text(found.steps, 'ratio')} of the steps"]
     for unit, each in _others(found.seconds, found.flops):
-        shares.append(f"{as_text(each.value, 'ratio')} {'times' if (each.value or 0) > 1 else 'of'} the {unit}")
+        about = "about " if unit == "seconds" else ""
+        shares.append(f"{about}{as_text(each.value, 'ratio')} {'times' if (each.value or 0) > 1 else 'of'} the {unit}")
     if found.reached == found.total:
         return f" It reaches {what} in {several(shares)}."
     return (
@@ -173,9 +174,8 @@ def _on_looks(looks: int) -> list[str]:
     if looks < 2:
         return []
     return [
-        f"This comparison was asked for {looks} times, with other numbers of seeds or trials. Going on until a winner "
-        "is found raises the rate of false winners above 5%: count on the answer only if the last numbers were fixed "
-        "beforehand, or take p as a guide."
+        f"Asked for {looks} times with other numbers of seeds or trials: raising them until a winner is found makes "
+        "false winners more frequent than 5%."
     ]
 
 
