@@ -256,3 +256,16 @@ def test_a_study_that_is_asked_again_with_more_seeds_or_trials_says_so():
     again = replace(switch, found=replace(switch.found, runs=replace(switch.found.runs, looks=3)))
     assert "Asked for 3 times" in " ".join(verdict(again).cautions)
     assert "Asked for" not in " ".join(verdict(switch).cautions)
+
+
+def test_a_best_rate_at_the_edge_of_its_range_weakens_the_answer():
+    def falling(arm, point, seed):
+        return [*AT, 0.5 - 0.1 * np.log10(point["lr"]) * (arm == "muon") + 0.01 * noise_of(arm, seed)]
+
+    (caution,) = [words for words in verdict(switch_of(asked_of(), falling)).cautions if "edge" in words]
+    assert "Muon (high, " in caution
+    assert "is too narrow. Widen muon.lr=LOW..HIGH." in caution
+
+
+def noise_of(arm, seed):
+    return np.random.default_rng([seed, arm == "muon"]).normal()

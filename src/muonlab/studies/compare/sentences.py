@@ -149,14 +149,16 @@ def _scope(switch: Switch) -> tuple[tuple[str, str], ...]:
 def _cautions(switch: Switch) -> list[str]:
     found, runs = switch.found, switch.found.runs
     said = missing_jobs(found.records, found.expected)
-    edges = [
-        f"{arm.name} ({edge}, {runs.points[arm.label]['lr']:g})"
+    edges = {
+        arm.label: f"{arm.name} ({edge}, {runs.points[arm.label]['lr']:g})"
         for arm in found.arms
         if arm.label in runs.points and (edge := runs.asked.searches[arm.label].edge(runs.points[arm.label]))
-    ]
+    }
     if edges:
+        ranges = several(f"{label}.lr=LOW..HIGH" for label in edges)
         said.append(
-            f"The best learning rate lies near the edge of its range, a better one may lie beyond: {'; '.join(edges)}."
+            f"The best learning rate lies near the edge of its range: {'; '.join(edges.values())}. A better one may lie "
+            f"beyond, and the interval, which takes it to lie within, is too narrow. Widen {ranges}."
         )
     for arm in found.arms:
         if switch.has_no_winner(arm.label):
