@@ -262,7 +262,7 @@ def test_a_best_rate_at_the_edge_of_its_range_weakens_the_answer():
     def falling(arm, point, seed):
         return [*AT, 0.5 - 0.1 * np.log10(point["lr"]) * (arm == "muon") + 0.01 * noise_of(arm, seed)]
 
-    (caution,) = [words for words in verdict(switch_of(asked_of(), falling)).cautions if "edge" in words]
+    (caution,) = [words for words in verdict(switch_of(asked_of("trials=16"), falling)).cautions if "edge" in words]
     assert "Muon (high, " in caution
     assert "is too narrow. Widen muon.lr=LOW..HIGH." in caution
 

@@ -157,8 +157,8 @@ def _cautions(switch: Switch) -> list[str]:
     if edges:
         ranges = several(f"{label}.lr=LOW..HIGH" for label in edges)
         said.append(
-            f"The best learning rate lies near the edge of its range: {'; '.join(edges.values())}. A better one may lie "
-            f"beyond, and the interval, which takes it to lie within, is too narrow. Widen {ranges}."
+            f"The best learning rate lies near the edge of its range: {'; '.join(edges.values())}. A better one may "
+            f"lie beyond, and the interval, which takes it to lie within, is too narrow. Widen {ranges}."
         )
     for arm in found.arms:
         if switch.has_no_winner(arm.label):
