@@ -118,7 +118,7 @@ SCENARIOS = {
 def asked_of(name, number):
     """Return what a comparison asks: with Sobol points of its own for each optimizer, and copies that are copies."""
     words, original = SCENARIOS[name]
-    plain = ask([f"{HERE}:quadratic", f"steps={STEPS}", "evaluations=2", *words])[1].model_dump()
+    plain = ask([f"{HERE}:quadratic", f"steps={STEPS}", "evaluations=2", "horizons=1", *words])[1].model_dump()
     if original:
         copy = next(label for label in plain["optimizers"] if label != original)
         for part in ("optimizers", "searches"):
@@ -136,7 +136,7 @@ def compare(name, number):
         while todo := [step.job for step in steps(asked, found) if step.job.id not in found]:
             for job in todo:
                 found[job.id] = run(config=job.config, folder=f"{folder}/{job.id}", compile="never")
-    known = find(asked, steps(asked, found), found)
+    (known,) = find(asked, steps(asked, found), found)
     (candidate,) = Switch(known, known.arm(asked.baseline or "")).candidates
     estimate = candidate.effect.estimate if candidate.effect else None
     row = {"scenario": name, "comparison": number, "outcome": candidate.outcome, "why": candidate.why, "p": candidate.p}

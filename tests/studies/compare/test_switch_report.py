@@ -37,7 +37,7 @@ def task(seed):
     model = nn.Sequential(*(nn.Linear(16, 16, bias=False) for _ in range(3)), nn.Linear(16, 4, bias=False))
     return model, (X, Y), (X, Y), nn.functional.cross_entropy
 """
-WORDS = ["own.py:task", "trials=8", "seeds=4", "steps=10", "evaluations=5"]
+WORDS = ["own.py:task", "trials=8", "seeds=4", "steps=10", "evaluations=5", "horizons=1", "extensions=0"]
 AT = [2.0, 1.6, 1.2, 0.8, 0.4]  # before the last of six evaluations, two steps apart
 
 
@@ -75,8 +75,9 @@ def switch_of(asked, curve, records=()):
                     )
             found[step.job.id] = {"steps": [0, 2, 4, 6, 8, 10], "points": list(step.config.points), "members": members}
             found[step.job.id] |= {"num_parameters": 9, "flops_per_step": {"adamw": 100.0, "muon": 300.0}[step.arm]}
-    all_found = find(asked, steps(asked, found), found, records)
-    return Switch(all_found, all_found.arm("adamw"))
+    whole = find(asked, steps(asked, found), found)[0]
+    whole = replace(whole, records=tuple(records))
+    return Switch(whole, whole.arm("adamw"))
 
 
 def better(arm, point, seed):
@@ -144,7 +145,7 @@ def test_flops_are_those_of_the_products_of_the_net_and_of_muon():
     Muon: five iterations of three products of 16 x 16 for each of the hidden matrices.
     """
     asked = asked_of()
-    material = TaskMaterial(dotted.find("task", "own.py:task"), 32)
+    material = TaskMaterial("task", dotted.load("task", "own.py:task"), 32)
     jobs = {step.arm: step.config for step in steps(asked, {})}
     products = 2 * 32 * (3 * 16 * 16 + 16 * 4)
     plain = 3 * products - 2 * 32 * 16 * 16
@@ -213,7 +214,7 @@ def by_rate(best, width):
 def test_the_width_of_good_rates_is_in_the_verdict_where_seeds_leave_it():
     switch = switch_of(asked_of("trials=64"), by_rate(0.01, 0.9))
     found = regions(switch)
-    rates = np.log10([point["lr"] for point in switch.found.runs.trials["muon"].space.points])
+    rates = np.log10([point["lr"] for point in switch.found.runs.trials["muon"].points])
     within = rates[np.abs(rates + 2) <= 0.45]
     assert found["muon"].decades == pytest.approx(within.max() - within.min())
     width = f"at least {within.max() - within.min():.1f}"

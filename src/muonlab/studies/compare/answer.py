@@ -36,7 +36,7 @@ def first_screen(switch: Switch) -> tuple[Element, ...]:
     """Return what stands next to the verdict: every final run, the differences, and a row for each optimizer."""
     if not any(switch.found.runs.trials.values()):
         return (Text("No trials are done yet."),)
-    return *_runs(switch), *_differences(switch), _table(switch)
+    return *_runs(switch), *_differences(switch), table(switch)
 
 
 def _runs(switch: Switch) -> tuple[Figure, ...]:
@@ -113,7 +113,8 @@ def _differences(switch: Switch) -> tuple[Figure, ...]:
     )
 
 
-def _table(switch: Switch) -> Table:
+def table(switch: Switch, key: str = "") -> Table:
+    """Return a row for each optimizer; the key tells tables of one report apart."""
     columns = (
         Column("optimizer", "Optimizer"),
         Column("setting", "Best setting"),
@@ -123,7 +124,8 @@ def _table(switch: Switch) -> Table:
     )
     rows = tuple(tuple(_row(switch, arm)) for arm in _tried(switch))
     note = "Of the setting, what was tuned. Losses: means of final runs with 95% intervals over seeds. More: In detail."
-    return Table("optimizers-compared", "Every optimizer at its best setting", columns, rows, note)
+    title = f"Every optimizer at its best setting, {switch.found.runs.asked.training.budget:,} steps"
+    return Table(f"optimizers-compared{key}", title, columns, rows, note)
 
 
 def _tried(switch: Switch) -> list[Arm]:
@@ -160,10 +162,11 @@ def details(switch: Switch) -> tuple[Element, ...]:
     """Return the rest of what is known of each optimizer, what a step costs, and what can be detected."""
     if not _tried(switch):
         return ()
-    return _compared(switch), *_costs(switch), on_detection(switch)
+    return compared(switch), *_costs(switch), on_detection(switch)
 
 
-def _compared(switch: Switch) -> Table:
+def compared(switch: Switch, key: str = "") -> Table:
+    """Return the difference, the outcome and more of each optimizer; the key as of `table`."""
     name = switch.baseline.name
     columns = (
         Column("optimizer", "Optimizer"),
@@ -180,7 +183,16 @@ def _compared(switch: Switch) -> Table:
     )
     rows = tuple(tuple(_detail(switch, arm)) for arm in _tried(switch))
     note = f"Means over final runs that did not diverge, with 95% intervals over seeds. {widths_in_words(switch)}"
-    return Table("in-detail", "What was found of each", columns, rows, note)
+    return Table(f"in-detail{key}", "What was found of each", columns, rows, note)
+
+
+def shorter(switches: Sequence[Switch]) -> tuple[Element, ...]:
+    """Return both tables of each shorter budget."""
+    found = []
+    for each in switches:
+        key = f"-{each.found.runs.asked.training.budget}"
+        found += [table(each, key), compared(each, key)] if _tried(each) else []
+    return tuple(found)
 
 
 def _detail(switch: Switch, arm: Arm) -> Iterator[Any]:
@@ -275,7 +287,7 @@ def trials(switch: Switch) -> tuple[Element, ...]:
         )
         for arm in switch.found.arms
         if (own := runs.trials.get(arm.label))
-        for number, point in enumerate(own.space.points)
+        for number, point in enumerate(own.points)
     )
     note = "Validation loss at the end of training; “–”: a run diverged. Trial 0 is the optimizer’s default."
     return (Table("trials", "Every trial", columns, rows, note, folded=True),) if rows else ()

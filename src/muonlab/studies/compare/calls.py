@@ -7,6 +7,9 @@ from muonlab.study.optimizers import Muon
 from muonlab.study.space import FACTOR, Point
 from muonlab.study.study import Arm
 
+# Fields of a study's Muon -> arguments of MuonAdamW that have the same defaults.
+SHARED = {"nesterov": "nesterov", "steps": "ns_steps", "eps": "adamw_eps", "variant": "variant"}
+
 
 def call_of(arm: Arm, point: Point) -> str:
     """Return the constructor call of an optimizer at a point.
@@ -19,9 +22,10 @@ def call_of(arm: Arm, point: Point) -> str:
     if optimizer.name == "custom":
         words = {**point, **optimizer.arguments}
         return f"{optimizer.call.attribute}(model.parameters(), {_keywords(words)})"
-    own = {**optimizer.model_dump(exclude={"name"}), **point}
+    own = {**dict(optimizer), **point}  # a dump leaves out what has been added, where it is the default
+    own.pop("name")
     if optimizer.name == "muon":
-        return _muon(optimizer, {**optimizer.model_dump(), **point})
+        return _muon(optimizer, own)
     if optimizer.name == "sgd":
         return f"torch.optim.SGD(model.parameters(), {_keywords(own)})"
     betas = (own.pop("beta1"), own.pop("beta2"))
@@ -39,8 +43,13 @@ def _muon(optimizer: Muon, own: Mapping[str, Any]) -> str:
         "adjust_lr_fn": "match_rms_adamw",
     }
     # Those whose defaults a study shares with MuonAdamW are said only where they differ.
-    for field, argument in (("nesterov", "nesterov"), ("steps", "ns_steps"), ("eps", "adamw_eps")):
-        if (value := getattr(optimizer, field)) != type(optimizer).model_fields[field].default:
+    for field, argument in (
+        ("nesterov", "nesterov"),
+        ("steps", "ns_steps"),
+        ("eps", "adamw_eps"),
+        ("variant", "variant"),
+    ):
+        if (value := own[field]) != type(optimizer).model_fields[field].default:
             words[argument] = value
     return f"muonlab.MuonAdamW(model, {_keywords(words)})"
 

@@ -89,7 +89,7 @@ def regions(switch: Switch) -> dict[str, Region]:
     for arm in switch.found.arms if within else ():
         tried = switch.found.runs.trials.get(arm.label)
         if tried is not None and "lr" in tried.space.ranges and within:
-            rates = [point["lr"] for point in tried.space.points]
+            rates = [point["lr"] for point in tried.points]
             own = region(rates, [fmean(losses) for losses in tried.losses], within)
             found |= {arm.label: own} if own else {}
     return found

@@ -6,6 +6,7 @@ from typing import Any
 
 from muonlab.report.findings import Axis, Column, Element, Figure, Kind, Line, Lines, Table, Text, Value, Verdict
 from muonlab.stats.results import Estimate
+from muonlab.studies.compare import programs
 from muonlab.study.judge import LABELS, Judged, together
 from muonlab.study.sections import (
     comparison_columns,
@@ -119,7 +120,7 @@ def _row(found: Found, arm: Arm) -> tuple[Value, ...]:
         else None
         for key, kind in ENDS.items()
     )
-    return arm.name, rate, *means, found.runs.sizes["chance"], len(finals) - len(ended), len(ended)
+    return arm.name, rate, *means, found.runs.sizes.get("chance"), len(finals) - len(ended), len(ended)
 
 
 def curves(found: Found) -> tuple[Element, ...]:
@@ -147,23 +148,24 @@ def as_share(estimate: Estimate | None) -> Estimate | None:
 def _has(found: Found, arm: Arm, key: str) -> bool:
     """Return whether an arm has final runs, and all of them this curve: a task without classes has no accuracy."""
     ended = found.runs.ended(arm.label).values()
-    return bool(ended) and all(None not in run[key] for run in ended)
+    return bool(ended) and all(run[key][-1] is not None for run in ended)
 
 
 def _line(found: Found, arm: Arm, key: str) -> Line:
-    whole = [run[key] for run in found.runs.ended(arm.label).values()]
-    points = [over_runs(values) for values in zip(*whole, strict=True)]
+    """Return a curve from the first evaluation at which all runs have a value: a program may not begin at step 0."""
+    rows = list(zip(*(run[key] for run in found.runs.ended(arm.label).values()), strict=True))
+    known = [(step, row) for step, row in zip(found.runs.asked.training.steps, rows, strict=True) if None not in row]
+    points = [over_runs(row) for _, row in known]
     if ENDS[key] == "accuracy":
         points = [each for each in map(as_share, points) if each is not None]
-    return line_of(arm.series, len(whole), found.runs.asked.training.steps, points)
+    return line_of(arm.series, len(known[0][1]), [step for step, _ in known], points)
 
 
 def settings(found: Found) -> tuple[Element, ...]:
     """Return the data, the settings, the jobs and the config in full."""
     asked, sizes = found.runs.asked, found.runs.sizes
     what: dict[str, Any] = {
-        **{name: dotted.source for name, dotted in asked.trained},
-        **asked.training.model_dump(),
+        **programs.settings(asked),
         **{key.replace("_", " "): sizes[key] for key in sizes if key.startswith("num_")},
         **({"trained one after the other": sizes["why_sequential"]} if sizes.get("why_sequential") else {}),
     }
@@ -196,7 +198,11 @@ def _on_claim(found: Found, judged: Judged) -> str:
 
 def _scope(found: Found) -> tuple[tuple[str, str], ...]:
     asked, sizes = found.runs.asked, found.runs.sizes
-    size = f" ({sizes['num_parameters']:,} parameters, {sizes['num_train']:,} examples)" if sizes else ""
+    size = (
+        f" ({sizes['num_parameters']:,} parameters, {sizes['num_train']:,} examples)"
+        if "num_parameters" in sizes
+        else ""
+    )
     searches = ", ".join(f"{arm.name} {found.runs.searches[arm.label].num_runs}" for arm in found.arms)
     return (
         ("net and data", f"{asked.name}{size}, {asked.training.budget} steps of {asked.training.batch}"),

@@ -6,6 +6,7 @@ from statistics import fmean
 
 from muonlab.report.findings import Answer, Verdict, as_text
 from muonlab.stats.results import Estimate
+from muonlab.studies.compare import programs
 from muonlab.studies.compare.calls import call_of
 from muonlab.studies.compare.resolution import on_regions
 from muonlab.studies.compare.switch import Candidate, Switch
@@ -22,8 +23,7 @@ scrambled Sobol sequence, each mapped to its own ranges; trial 0 is the optimize
 
 Winner: The best {finalists} trials run again with {fresh} fresh seeds. The best of those has the final runs.
 
-Difference: The candidate’s final loss minus the baseline’s, by seed: runs of one seed start from the same weights and
-take the same batches.
+Difference: The candidate’s final loss minus the baseline’s, by seed: {pairing}.
 
 Interval: 95%. That of a difference contains the luck of tuning: had the trials fallen elsewhere, another setting would
 have won. Its variance is that of the differences by seed plus that of the winner over resampled trials. It covers 92 to
@@ -53,12 +53,12 @@ is at least twice what seeds alone make of a loss.
 
 Can be detected: True difference that such a study finds with a probability of {power:.0%}, at p of {alpha:g} with Holm.
 
-Diverged: A loss was not finite at some evaluation. A trial that diverged cannot win; a final run that diverged counts.
+Diverged: {diverged} A trial that diverged cannot win; a final run that diverged counts.
 """
 
 
-def verdict(switch: Switch) -> Verdict:
-    """Return the answer on all candidates: a sentence on the best of them, then one on each other."""
+def verdict(switch: Switch, shorter: Sequence[Switch] = ()) -> Verdict:
+    """Return the answer on all candidates: a sentence on the best of them, then on each other, and on less training."""
     ranked = sorted(switch.candidates, key=_rank)
     outcomes = {each.outcome for each in ranked}
     answer: Answer = "yes" if "better" in outcomes else "inconclusive" if "undecided" in outcomes else "no"
@@ -67,6 +67,7 @@ def verdict(switch: Switch) -> Verdict:
         sentences[0] = f"{sentences[0]} {widths}"
     sentences = sentences or [f"{switch.baseline.name} alone: nothing to compare."]
     more = [*sentences[1:], *(f"{each.arm.name}: {each.settles}" for each in ranked if each.settles)]
+    more += [f"With {_steps(each)}: {sentence(each, one)}" for each in shorter for one in each.candidates if one.effect]
     more += calls(switch, ranked)
     interval = ranked[0].effect.estimate if ranked and ranked[0].effect else None
     return Verdict(
@@ -83,8 +84,7 @@ def _rank(candidate: Candidate) -> tuple[int, float]:
 def sentence(switch: Switch, candidate: Candidate) -> str:
     """Return the outcome of one candidate with its numbers."""
     name, other, runs = candidate.arm.name, switch.baseline.name, switch.found.runs
-    budget = f"{runs.asked.training.budget:,} steps"
-    effect = candidate.effect
+    budget, effect = _steps(switch), candidate.effect
     if effect is None or effect.estimate.value is None:
         words = {"better": "diverges less often than", "worse": "diverges more often than"}
         if candidate.outcome == "undecided":
@@ -94,7 +94,7 @@ def sentence(switch: Switch, candidate: Candidate) -> str:
         ]
         return f"{name} {words[candidate.outcome]} {other}: {counts[0]} against {counts[1]} final runs."
     means = [as_text(fmean(runs.losses(label).values())) for label in (candidate.arm.label, switch.baseline.label)]
-    trials = runs.asked.searches[candidate.arm.label].trials
+    trials = runs.num_trials
     numbers = (
         f"a validation loss of {means[0]} against {means[1]}, difference {as_text(effect.estimate)} "
         f"(n = {effect.n[0]} + {effect.n[1]} seeds, {trials} trials each, {budget})"
@@ -107,6 +107,10 @@ def sentence(switch: Switch, candidate: Candidate) -> str:
         "undecided": f"{name} against {other} is inconclusive, because {candidate.why}: {numbers}",
     }[candidate.outcome]
     return f"{head}.{_pace(switch, candidate)}"
+
+
+def _steps(switch: Switch) -> str:
+    return f"{switch.found.runs.asked.training.budget:,} steps"
 
 
 def _pace(switch: Switch, candidate: Candidate) -> str:
@@ -135,14 +139,12 @@ def _others(seconds: Estimate | None, flops: Estimate | None) -> list[tuple[str,
 
 def _scope(switch: Switch) -> tuple[tuple[str, str], ...]:
     runs = switch.found.runs
-    asked, sizes = runs.asked, runs.sizes
-    size = f" ({sizes['num_parameters']:,} parameters)" if sizes else ""
-    training = asked.training
+    asked = runs.asked
     tried = "; ".join(f"{arm.name}: {', '.join(asked.searches[arm.label].ranges)}" for arm in switch.found.arms)
     return (
-        ("trained", f"{asked.name}{size}, {training.budget:,} steps, {training.schedule} schedule"),
+        ("trained", programs.scope(switch.found)),
         ("runs", f"{asked.seeds} seeds each, the same for all"),
-        ("tuning", f"{asked.searches[switch.baseline.label].trials} trials each. {tried}"),
+        ("tuning", f"{runs.num_trials} trials each. {tried}"),
     )
 
 
@@ -150,9 +152,9 @@ def _cautions(switch: Switch) -> list[str]:
     found, runs = switch.found, switch.found.runs
     said = missing_jobs(found.records, found.expected)
     edges = {
-        arm.label: f"{arm.name} ({edge}, {runs.points[arm.label]['lr']:g})"
+        arm.label: f"{arm.name} ({own.edge}, {own.point['lr']:g})"
         for arm in found.arms
-        if arm.label in runs.points and (edge := runs.asked.searches[arm.label].edge(runs.points[arm.label]))
+        if (own := runs.trials.get(arm.label)) and own.point and own.edge
     }
     if edges:
         ranges = several(f"{label}.lr=LOW..HIGH" for label in edges)
@@ -191,7 +193,11 @@ def calls(switch: Switch, ranked: Sequence[Candidate]) -> list[str]:
     points = switch.found.runs.points
 
     def said(words: str, arms: Sequence[Arm]) -> list[str]:
-        return [f"{words.format(a.name)}: {call_of(a, points[a.label])}" for a in arms if a.label in points]
+        known = [(arm, points[arm.label]) for arm in arms if arm.label in points]
+        return [
+            f"{words.format(arm.name)}: {programs.call(switch.found, arm, point) or call_of(arm, point)}"
+            for arm, point in known
+        ]
 
     if better := [each.arm for each in ranked if each.outcome == "better"]:
         return said("To use {}", better[:1])

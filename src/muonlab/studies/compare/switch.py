@@ -1,6 +1,7 @@
 """Should one switch from the baseline to another optimizer? Each candidate against it, tuned by as many trials."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -12,7 +13,6 @@ from muonlab.stats.effects import Effect
 from muonlab.stats.p_values import holm
 from muonlab.stats.tuned import Tuned, tuned_difference, variances
 from muonlab.studies.compare.config import MAX_SEEDS
-from muonlab.studies.compare.jobs import finalists
 from muonlab.studies.compare.pace import Pace, pace
 from muonlab.study.controls import failed
 from muonlab.study.study import ALPHA, MIN_RUNS, Arm, Found
@@ -46,10 +46,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Switch:
-    """All candidates against the baseline."""
+    """All candidates against the baseline.
+
+    Attributes:
+        found: what the study found.
+        baseline: the arm that the others would replace.
+        adjusted: p of each candidate, where it is adjusted over more than the candidates.
+    """
 
     found: Found
     baseline: Arm
+    adjusted: Mapping[str, float | None] | None = None
 
     @property
     def arms(self) -> list[Arm]:
@@ -70,10 +77,17 @@ class Switch:
     @cached_property
     def candidates(self) -> list[Candidate]:
         """Every candidate with its outcome."""
-        effects = {arm.label: self._effect(arm) for arm in self.arms}
-        p = {label: self._p(label, effect) for label, effect in effects.items()}
-        adjusted = holm(p)
-        return [self._candidate(arm, effects[arm.label], adjusted[arm.label]) for arm in self.arms]
+        adjusted = self.adjusted or holm(self.p_values)
+        return [self._candidate(arm, self._effects[arm.label], adjusted[arm.label]) for arm in self.arms]
+
+    @cached_property
+    def p_values(self) -> dict[str, float | None]:
+        """Of each candidate, not adjusted; None where it has too few runs."""
+        return {label: self._p(label, effect) for label, effect in self._effects.items()}
+
+    @cached_property
+    def _effects(self) -> dict[str, Effect | None]:
+        return {arm.label: self._effect(arm) for arm in self.arms}
 
     def tuned(self, label: str) -> Tuned | None:
         """Return the tuning and final losses of an arm; None where it has none yet."""
@@ -87,7 +101,13 @@ class Switch:
     def has_no_winner(self, label: str) -> bool:
         """Return whether the tuning of an arm is done, and every setting diverged in it."""
         tried = self.found.runs.trials.get(label)
-        return tried is not None and tried.winner is None and (bool(tried.again) or not finalists(tried.losses))
+        return tried is not None and tried.winner is None and tried.is_known
+
+    def _may_gain(self, arm: Arm, difference: float, *, is_equal: bool = False) -> list[Arm]:
+        """Return who is not ahead and has its best learning rate near an edge: beyond it, it might overtake."""
+        behind = [arm, self.baseline] if is_equal or not difference else [arm if difference > 0 else self.baseline]
+        trials = self.found.runs.trials
+        return [each for each in behind if (own := trials.get(each.label)) and own.point and own.edge]
 
     def lost(self, label: str) -> tuple[int, int]:
         """Return the final runs of an arm that diverged, and all."""
@@ -135,7 +155,11 @@ class Switch:
         assert estimate.lower is not None
         assert estimate.upper is not None
         # A difference that is sure and too small to matter is no reason to switch.
-        if -self.margin < estimate.lower and estimate.upper < self.margin:
+        is_equal = -self.margin < estimate.lower and estimate.upper < self.margin
+        if (is_equal or p <= ALPHA) and (edges := self._may_gain(arm, estimate.value, is_equal=is_equal)):
+            names = several(each.name for each in edges)
+            return "undecided", f"the best learning rate of {names} lies near the edge of its range"
+        if is_equal:
             return "equal", ""
         if p <= ALPHA:
             return ("better" if estimate.value < 0 else "worse"), ""
@@ -152,6 +176,9 @@ class Switch:
             return f"Give a lower range of learning rates, {lost[0].label}.lr=LOW..HIGH."
         if min(effect.n) < MIN_RUNS:
             return f"Run at least {MIN_RUNS} seeds (seeds={MIN_RUNS})."
+        if edges := self._may_gain(arm, effect.estimate.value or 0.0):
+            further = self.found.runs.asked.extensions + 1
+            return f"Search further (extensions={further}), or give another range, {edges[0].label}.lr=LOW..HIGH."
         ours, theirs = self.tuned(arm.label), self.tuned(self.baseline.label)
         if effect.estimate.value is None or effect.estimate.lower is None or not ours or not theirs:
             return ""
