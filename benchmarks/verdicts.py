@@ -141,9 +141,10 @@ def compare(name, number):
     estimate = candidate.effect.estimate if candidate.effect else None
     row = {"scenario": name, "comparison": number, "outcome": candidate.outcome, "why": candidate.why, "p": candidate.p}
     row |= {key: getattr(estimate, key, None) for key in ("value", "lower", "upper")}
+    row = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
     if name == "better by a known amount":
         rates = {label: known.runs.points[label]["lr"] for label in ("better", "sgd")}
-        row["expected"] = {label: expected_loss(rate, label == "better") for label, rate in rates.items()}
+        row["expected"] = {label: round(expected_loss(rate, label == "better"), 4) for label, rate in rates.items()}
     return row
 
 
@@ -166,7 +167,8 @@ def main() -> None:
             rows.append(compare(name, number))
         if options.save:
             partial = options.save.with_suffix(".partial")
-            partial.write_text(json.dumps({"asked": options.comparisons, "rows": rows}, indent=1) + "\n")
+            lines = ",\n".join(json.dumps(row) for row in rows)
+            partial.write_text(f'{{"asked": {options.comparisons}, "rows": [\n{lines}\n]}}\n')
             partial.replace(options.save)
     print(summary(rows))
     sys.stderr.write(f"{time.process_time() - started:.0f} s of CPU\n")

@@ -21,9 +21,14 @@ NOISES = 2.0  # standard deviations of a run's own noise that a share must have
 
 
 def best_of(switch: Switch, arm: Arm) -> list[float | None]:
-    """Return the expected final loss of an arm after k trials, for k = 1 to T; empty where it has no final runs."""
-    tuned = switch.tuned(arm.label)
-    return expected_best(tuned.search, expected_losses(tuned), always=0) if tuned else []
+    """Return the expected final loss of an arm after k trials, for k = 1 to T; empty where it has no final runs.
+
+    Trials beyond the edge of the range followed from the others, so they are not among those that k are drawn from.
+    """
+    tuned, asked = switch.tuned(arm.label), switch.found.runs.asked.searches[arm.label]
+    if tuned is None or not isinstance(asked, Space):
+        return []
+    return expected_best(tuned.search[: asked.trials], expected_losses(tuned)[: asked.trials], always=0)
 
 
 def by_trials(switch: Switch) -> tuple[Element, ...]:
@@ -39,7 +44,7 @@ def by_trials(switch: Switch) -> tuple[Element, ...]:
     caption = (
         "Expected final loss of the best of k trials, the default always among them; chosen by the search’s own runs, "
         "with the losses of fresh seeds where there are any (Dodge et al. 2019). It takes the points of the Sobol "
-        "sequence as exchangeable. A gap: the default and others diverged."
+        "sequence as exchangeable; trials beyond the edge of a range are not among them. A gap: all k may diverge."
     )
     heights = [y for trace in traces for y in trace.y if y is not None]
     y = Axis("final loss", log=bool(heights) and max(heights) > LOG_FROM * min(heights) > 0)

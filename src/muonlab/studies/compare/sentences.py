@@ -66,9 +66,10 @@ def verdict(switch: Switch, shorter: Sequence[Switch] = ()) -> Verdict:
     if sentences and (widths := on_regions(switch)):
         sentences[0] = f"{sentences[0]} {widths}"
     sentences = sentences or [f"{switch.baseline.name} alone: nothing to compare."]
-    more = [*sentences[1:], *(f"{each.arm.name}: {each.settles}" for each in ranked if each.settles)]
+    # What to do comes first, then the other candidates and less training.
+    more = [*(f"{each.arm.name}: {each.settles}" for each in ranked if each.settles), *calls(switch, ranked)]
+    more += sentences[1:]
     more += [f"With {_steps(each)}: {sentence(each, one)}" for each in shorter for one in each.candidates if one.effect]
-    more += calls(switch, ranked)
     interval = ranked[0].effect.estimate if ranked and ranked[0].effect else None
     return Verdict(
         answer, LABELS[answer], sentences[0], interval, tuple(more), _scope(switch), tuple(_cautions(switch))
