@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.config import BuiltIn, Task, Train, Trained
@@ -120,6 +121,7 @@ def _train(job: Train, material: Material | TaskMaterial, context: Context) -> d
     return {
         **reader.sizes,
         "why_sequential": reader.reason,
+        **({"flops_per_step": count_flops(job, material, context.device)} if job.is_final else {}),
         "steps": metrics.steps,
         "points": list(job.points),
         "members": [
@@ -133,6 +135,19 @@ def _train(job: Train, material: Material | TaskMaterial, context: Context) -> d
             for member, (point, seed) in enumerate(who)
         ],
     }
+
+
+def count_flops(job: Train, material: Material | TaskMaterial, device: str) -> float:
+    """Return the FLOPs of the matrix products in one step of one member, the optimizer's own included.
+
+    As PyTorch counts them, whatever the net: products that are no calls of torch, such as of a kernel of one's own, are
+    not among them.
+    """
+    trained, draw, _ = material.members(job.optimizer, job.points[:1], job.seeds[:1], job, device)
+    batch = draw(0)
+    with FlopCounterMode(display=False) as counter:
+        trained.step(*batch, 0)
+    return float(counter.get_total_flops())
 
 
 def _plain(found: Tensor) -> list[list[float | None]]:
