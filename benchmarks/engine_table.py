@@ -1,4 +1,4 @@
-"""Puts the table of records/engine into docs/performance.md, between its two marks; --check says whether it is there already."""
+"""Put the table of records/engine into docs/performance.md, between its two marks; --check says whether it is there."""
 
 import argparse
 import json

@@ -8,7 +8,7 @@ from typing import Any
 from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Column, Element, Findings, Kind, Text
 from muonlab.stats.effects import difference
-from muonlab.studies.compare import suite_report, switch
+from muonlab.studies.compare import programs, suite_report, switch
 from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, NetAndData
 from muonlab.studies.compare.jobs import POLICY, by_rate, steps, tried
 from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
@@ -118,7 +118,7 @@ def _steps(asked: CompareStudy, run: Member) -> float | None:
     if asked.target is None:
         return None
     both = zip(asked.training.steps, run["validation_loss"], strict=True)
-    return next((step for step, loss in both if loss <= asked.target), asked.training.budget)
+    return next((step for step, loss in both if loss is not None and loss <= asked.target), asked.training.budget)
 
 
 def _at_end(key: str, kind: Kind, expects: Side) -> Quantity:
@@ -223,7 +223,7 @@ def _sections(
     note = "The best is chosen by validation loss at the end of training; test examples have no part in it."
     loss = "Validation loss at the end of training"
     tuned = tuning(found.arms, {asked.name: found.runs.searches}, place, loss, note)
-    # A task has no job for a control, so none is missing; its runs make one where there are seeds enough.
+    # A task or a program has no job for a control, so none is missing; its runs make one where there are seeds enough.
     is_due = isinstance(asked.trained, NetAndData)
     held = checks(found.controls, CONTROL_NOTE) if found.controls or is_due else ()
     rest = (("Controls", held), ("Settings and jobs", settings(found)))
@@ -234,9 +234,10 @@ def _sections(
             ("Answer", switch.answer(judged)),
             ("With less training", switch.shorter(shorter)),
             ("Learning curves", curves(found)),
+            ("Runs that ended early", programs.failures(found)),
             ("Tuning", (*map(switch.along_rates, tuned[:1]), *switch.trials(judged))),
             *rest,
-            (words, (definitions(switch.OWN, values=values),)),
+            (words, (definitions(switch.OWN, values=values | programs.words(asked)),)),
         )
     return (
         ("Claims", claims(found, judged)),

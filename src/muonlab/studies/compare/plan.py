@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from muonlab.jobs.files import fingerprint
+from muonlab.studies.compare import command as programs
 from muonlab.studies.compare import jobs
 from muonlab.studies.compare.analysis import analyse
 from muonlab.studies.compare.builtin import SUITES, TASKS, data_of
+from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.config import (
     MAX_SEEDS,
     STUDY,
@@ -26,6 +28,7 @@ from muonlab.studies.compare.config import (
 from muonlab.study import dotted, optimizers, space
 from muonlab.study.dotted import Dotted
 from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
+from muonlab.study.optimizers import Passed
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.settings import Chosen, Settings, UsageError, as_texts, check_keys, check_name, fields, make
 from muonlab.study.space import FACTOR, Space
@@ -70,10 +73,9 @@ class OwnStudy:
     @property
     def KEYS(self) -> tuple[str, ...]:  # noqa: N802
         """The settings that a command may change."""
-        own = (key for label, name in self.labels.items() for key in optimizers.keys(label, name, OPTIMIZERS))
-        factors = [f"{label}.{FACTOR}" for label, name in self.labels.items() if name == "muon"]
+        own = (key for label, name in self.labels.items() for key in keys_of(label, name, _taken(self.asked.trained)))
         present = [key for key in self.texts if key.startswith(PRESENT)]
-        return (*CHOICES, *TRAINING, *own, *factors, *present)
+        return (*CHOICES, *TRAINING, *own, *present)
 
     def plan(self, preset: str = "python", settings: Mapping[str, Any] | None = None) -> CompareStudy:
         """Return the study, changed by settings.
@@ -87,7 +89,8 @@ class OwnStudy:
         """
         given = {key: as_texts(key, value) for key, value in (settings or {}).items()}
         check_keys(given, self.KEYS)
-        arms = _arms(Chosen(preset, given, self.texts | given), self.labels, self.asked.baseline)
+        trained, baseline = self.asked.trained, self.asked.baseline
+        arms = _arms(Chosen(preset, given, self.texts | given), self.labels, trained, baseline)
         return make(CompareStudy, {**self.asked.model_dump(), **arms, "preset": preset, "settings": given})
 
 
@@ -101,6 +104,7 @@ def compare_optimizers(
     loss: Named | None = None,
     task: Named | None = None,
     suite: str | Sequence[str] | None = None,
+    command: Mapping[str, Any] | None = None,
     baseline: str | None = None,
     trials: int | None = None,
     target: float | None = None,
@@ -133,6 +137,8 @@ def compare_optimizers(
             built-in task, cnn, vit, gpt, mlp or modular, where data is a file or folder of the user's own, if any.
         suite: in place of all of these, pocket, or names of built-in tasks; each has steps and batch of its own where
             they are not given.
+        command: in place of them, a program: fields of `muonlab.studies.compare.command.Command`. Optimizers are then
+            words that the program knows.
         baseline: label of the arm that the others would replace; the verdict is then on each of them against it.
         trials: number of points of a scrambled Sobol sequence that each arm is tried at; None searches a grid.
         target: validation loss whose first step is the quantity steps.
@@ -149,7 +155,7 @@ def compare_optimizers(
         UsageError: a name that is not there, a value that is not allowed; before anything runs.
     """
     check_keys({key: [""] for key in training}, TRAINING)
-    labels, own = _labels(arms)
+    labels, own = _labels(arms, any_word=command is not None)
     if baseline is not None and baseline not in labels:
         raise UsageError(f"baseline={baseline} is none of the optimizers; expected one of {', '.join(labels)}")
     if search_seeds is None:
@@ -168,16 +174,16 @@ def compare_optimizers(
     given |= {key: value for key, value in (("target", target), ("trials", trials)) if value is not None}
     given |= {f"{PRESENT}{key}": value for key, value in (present or {}).items()}
     texts = {key: as_texts(key, value) for key, value in given.items()}
-    arms = _arms(Chosen("python", {}, texts), labels, baseline)
+    chosen = Chosen("python", {}, texts)
     whats = {"task": task, "net": net, "data": data, "loss": loss}
-    if suite is None:
+    if suite is not None:
+        if other := [key for key, value in {**whats, "command": command}.items() if value is not None]:
+            raise UsageError(f"suite={suite} has tasks of its own; leave out {' and '.join(other)}")
+        trained = _suite(suite, chosen.build(Training), training)
+    elif command is None:
         trained = _trained(**whats)
-    elif given := [key for key, value in whats.items() if value is not None]:
-        raise UsageError(f"suite={suite} has tasks of its own; leave out {' and '.join(given)}")
     else:
-        trained = _suite(
-            suite, arms["training"], {key: training[key] for key in ("budget", "batch") if key in training}
-        )
+        trained = _program(command, task or net or data or loss, labels, own, training)
     held = {
         "preset": "python",
         "settings": {},
@@ -186,7 +192,7 @@ def compare_optimizers(
         "baseline": baseline,
         "claims": _claims(claims),
     }
-    asked = make(CompareStudy, held | arms)
+    asked = make(CompareStudy, held | _arms(chosen, labels, trained, baseline))
     if target is None and any("steps" in claim.quantities for claim in asked.claims):
         raise UsageError("a claim is about steps, and there is no target; give target=LOSS, a validation loss")
     return OwnStudy(asked, labels, texts)
@@ -228,7 +234,20 @@ def _suite(suite: str | Sequence[str], training: Training, given: Mapping[str, A
     return Suite(name=suite if isinstance(suite, str) else ",".join(suite), workloads=tuple(map(workload, names)))
 
 
-def _labels(arms: Arms) -> tuple[dict[str, str], dict[str, Any]]:
+def _program(
+    given: Mapping[str, Any], other: Any, labels: Mapping[str, str], own: Mapping[str, Any], training: Mapping[str, Any]
+) -> Command:
+    """Return the program that is trained."""
+    if other is not None:
+        raise UsageError("command= is what is trained; leave out task, net, data and loss")
+    found = programs.of(given, labels, [key.partition(".")[2] for key in own])
+    for key in ("batch", "schedule", "warmup"):
+        if key in training and not {key, f"{key}_steps"} & {*found.placeholders}:
+            raise UsageError(f"{key}={training[key]} has no effect: command has no {{{key}}}; leave it out")
+    return found
+
+
+def _labels(arms: Arms, *, any_word: bool = False) -> tuple[dict[str, str], dict[str, Any]]:
     """Return label -> name of the optimizer, and the settings LABEL.argument."""
     if not isinstance(arms, Mapping) or not arms:
         raise UsageError(f"arms={arms!r} is not valid; expected a dict of {ARM}")
@@ -236,9 +255,10 @@ def _labels(arms: Arms) -> tuple[dict[str, str], dict[str, Any]]:
     for label, arm in arms.items():
         if not (isinstance(arm, tuple | list) and len(arm) == 2 and isinstance(arm[1], Mapping)):
             raise UsageError(f"arms has {label!r}: {arm!r}; expected {ARM}")
-        labels[label] = _name("arms", arm[0], ARM, tuple(OPTIMIZERS))
+        labels[label] = str(arm[0]) if any_word else _name("arms", arm[0], ARM, tuple(OPTIMIZERS))
         settings |= {f"{label}.{key}": value for key, value in arm[1].items()}
-    return optimizers.labelled([f"{label}={name}" for label, name in labels.items()], OPTIMIZERS), settings
+    words = [f"{label}={name}" for label, name in labels.items()]
+    return optimizers.labelled(words, OPTIMIZERS, any_word=any_word), settings
 
 
 def _claims(claims: Iterable[Any]) -> list[Claimed]:
@@ -256,15 +276,26 @@ def _claims(claims: Iterable[Any]) -> list[Claimed]:
     return found
 
 
-def _arms(chosen: Chosen, labels: Mapping[str, str], baseline: str | None) -> dict[str, Any]:
+def keys_of(label: str, name: str, taken: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the settings of a labelled optimizer; of one that a program knows, those that the program takes."""
+    if taken is not None:
+        return tuple(f"{label}.{key}" for key in taken)
+    factor = (f"{label}.{FACTOR}",) if name == "muon" else ()
+    return (*optimizers.keys(label, name, OPTIMIZERS), *factor)
+
+
+def _taken(trained: Any) -> Sequence[str] | None:
+    return trained.settings if isinstance(trained, Command) else None
+
+
+def _arms(chosen: Chosen, labels: Mapping[str, str], trained: Any, baseline: str | None) -> dict[str, Any]:
     """Return the fields of a comparison that settings may change."""
-    known = {label: optimizers.keys(label, name, OPTIMIZERS) for label, name in labels.items()}
     for label, name in labels.items():
         own = {key: [""] for key in chosen.merged if key.startswith(f"{label}.")}
-        check_keys(own, (*known[label], *((f"{label}.{FACTOR}",) if name == "muon" else ())))
+        check_keys(own, keys_of(label, name, _taken(trained)))
     extensions = chosen.whole("extensions", at_least=0, at_most=MAX_EXTENSIONS)
     trials = chosen.whole("trials", at_least=2, at_most=1024) if "trials" in chosen.merged else None
-    built = {label: _arm(chosen, label, name, trials, extensions) for label, name in labels.items()}
+    built = {label: _arm(chosen, label, name, trials, extensions, trained) for label, name in labels.items()}
     optimizers.check_differ(built)
     searches = {label: searched for label, (_, searched) in built.items()}
     present = {key.removeprefix(PRESENT): _number(chosen, key) for key in chosen.merged if key.startswith(PRESENT)}
@@ -308,13 +339,32 @@ def _horizons(chosen: Chosen) -> list[float]:
     return found
 
 
-def _arm(chosen: Chosen, label: str, name: str, trials: int | None, extensions: int) -> tuple[Any, Search | Space]:
+def _arm(
+    chosen: Chosen, label: str, name: str, trials: int | None, extensions: int, trained: Any
+) -> tuple[Any, Search | Space]:
     """Return the config of an optimizer, and how it is tuned."""
+    if isinstance(trained, Command):
+        return _passed(chosen, label, name, trials or 0, trained)
     if trials is None:
         rates = optimizers.rates(chosen, label, name)
         return optimizers.build(chosen, label, name, OPTIMIZERS), Search(rates=rates, extensions=extensions)
     searched, rest = space.given(chosen, label, name, trials)
     return optimizers.build(rest, label, name, OPTIMIZERS), searched
+
+
+def _passed(chosen: Chosen, label: str, word: str, trials: int, program: Command) -> tuple[Passed, Space]:
+    """Return an optimizer that a program knows by a word, and its space."""
+    if not trials:
+        raise UsageError("a program is tuned by trials; give trials=16")
+    searched, rest = space.given(chosen, label, word, trials, program.settings)
+    held = {key: rest.one(f"{label}.{key}") for key in program.settings if f"{label}.{key}" in rest.merged}
+    for key in program.settings:
+        if key != FACTOR and key not in (*searched.defaults, *held):
+            raise UsageError(
+                f"{label}={word} has no usual {key}, and the command takes {{{key}}}; give one value, "
+                f"{label}.{key}=VALUE, or a range, {label}.{key}=LOW..HIGH"
+            )
+    return Passed(word=word, settings=held, sources=programs.sources(program, word)), searched
 
 
 def _name(key: str, value: Named, like: str, builtin: Sequence[str] = ()) -> str:

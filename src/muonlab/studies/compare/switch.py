@@ -26,6 +26,7 @@ from muonlab.stats.effects import Effect
 from muonlab.stats.p_values import holm
 from muonlab.stats.results import Estimate
 from muonlab.stats.tuned import Tuned, tuned_difference, variances
+from muonlab.studies.compare import programs
 from muonlab.studies.compare.config import MAX_SEEDS
 from muonlab.study.controls import failed
 from muonlab.study.sections import over_runs
@@ -44,8 +45,7 @@ scrambled Sobol sequence, each mapped to its own ranges; trial 0 is the optimize
 
 Winner: The best {finalists} trials run again with {fresh} fresh seeds. The best of those has the final runs.
 
-Difference: The candidate’s final loss minus the baseline’s, by seed: runs of one seed start from the same weights and
-take the same batches.
+Difference: The candidate’s final loss minus the baseline’s, by seed: {pairing}.
 
 Interval: 95%. That of a difference contains the luck of tuning: had the trials fallen elsewhere, another setting would
 have won. Its variance is that of the differences by seed plus that of the winner over resampled trials. It covers 92 to
@@ -60,7 +60,7 @@ Undecided: all else.
 Steps: First evaluation at which a run’s validation loss is at most the baseline’s final loss, as a share of {budget}
 steps.
 
-Diverged: A loss was not finite at some evaluation. A trial that diverged cannot win; a final run that diverged counts.
+Diverged: {diverged} A trial that diverged cannot win; a final run that diverged counts.
 """
 
 
@@ -329,12 +329,10 @@ def _pace(switch: Switch, candidate: Candidate) -> str:
 
 def _scope(switch: Switch) -> tuple[tuple[str, str], ...]:
     runs = switch.found.runs
-    asked, sizes = runs.asked, runs.sizes
-    size = f" ({sizes['num_parameters']:,} parameters)" if sizes else ""
-    training = asked.training
+    asked = runs.asked
     tried = "; ".join(f"{arm.name}: {', '.join(asked.searches[arm.label].ranges)}" for arm in switch.found.arms)
     return (
-        ("trained", f"{asked.name}{size}, {training.budget:,} steps, {training.schedule} schedule"),
+        ("trained", programs.scope(switch.found)),
         ("runs", f"{asked.seeds} seeds each, the same for all"),
         ("tuning", f"{runs.num_trials} trials each. {tried}"),
     )
@@ -368,7 +366,7 @@ def best_call(switch: Switch, ranked: Sequence[Candidate]) -> str:
     arm = better[0] if better else switch.baseline
     point = switch.found.runs.points.get(arm.label)
     words = f"To use {arm.name}" if better else f"{arm.name} at its best setting"
-    return f"{words}: {call_of(arm, point)}" if point else ""
+    return f"{words}: {programs.call(switch.found, arm, point) or call_of(arm, point)}" if point else ""
 
 
 def call_of(arm: Arm, point: Point) -> str:

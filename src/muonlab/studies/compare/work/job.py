@@ -9,8 +9,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from muonlab.studies.compare.config import BuiltIn, Task, Train, Trained
-from muonlab.studies.compare.work import builtin
+from muonlab.studies.compare.command import Command
+from muonlab.studies.compare.config import BuiltIn, NetAndData, Task, Train, Trained
+from muonlab.studies.compare.work import builtin, program
+from muonlab.studies.compare.work.command import Program
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.optimizers import Custom
@@ -33,6 +35,8 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
 
 
 def _work(job: Train, context: Context) -> dict[str, Any]:
+    if isinstance(job.trained, Command):
+        return program.train(job, Program(job.trained), context)
     return _train(job, _material(job.trained, job.training.batch), context)
 
 
@@ -44,14 +48,18 @@ def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], 
         optimizers: label -> `muonlab.study.optimizers.Custom`, as JSON, of each of a user's own.
         batch: examples per step.
     """
-    material = _material(TypeAdapter(Trained).validate_python(trained), batch)
+    found = TypeAdapter(Trained).validate_python(trained)
+    if isinstance(found, Command):
+        Program(found).check()
+        return
+    material = _material(found, batch)
     if isinstance(material, TaskMaterial):
         material.check()
     for label, own in optimizers.items():
         check_custom(Custom.model_validate(own), material, label)
 
 
-def _material(trained: Trained, batch: int) -> Material | TaskMaterial:
+def _material(trained: Task | NetAndData | BuiltIn, batch: int) -> Material | TaskMaterial:
     if isinstance(trained, BuiltIn):
         return TaskMaterial(f"task={trained.builtin}", builtin.task(trained), batch)
     if isinstance(trained, Task):
