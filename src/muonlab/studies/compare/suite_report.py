@@ -103,9 +103,7 @@ def _outcomes(suite: Suite, share: float = 1.0) -> Table:
         (each.arm.name, *map(_outcome, suite.switches, each.outcomes), *(each.count(word) for word in counts))
         for each in suite.standings
     )
-    note = (
-        f"Compared with {suite.baseline.name}: the difference of final losses as a share of its loss, and the outcome."
-    )
+    note = f"The outcome, and the difference of final losses as a share of {suite.baseline.name}’s."
     where = "" if share == 1 else f", {share:.0%} of the budget"
     key = "outcomes" if share == 1 else f"outcomes-{share:g}"
     return Table(key, f"Against {suite.baseline.name}{where}", columns, rows, note)
@@ -113,11 +111,11 @@ def _outcomes(suite: Suite, share: float = 1.0) -> Table:
 
 def _outcome(one: Switch, own: Candidate) -> str:
     """Return the outcome with the difference as a share of the baseline's loss."""
-    value = own.effect.estimate.value if own.effect else None
-    level = one.margin / one.found.runs.asked.margin
-    return (
-        own.outcome if value is None or not level else f"{own.outcome}, {100 * value / level:+.1f}%".replace("-", "−")
-    )
+    value, level = own.effect.estimate.value if own.effect else None, one.margin / one.found.runs.asked.margin
+    if value is None or not level:
+        return own.outcome
+    percent = round(100 * value / level, 1) + 0.0  # no minus zero
+    return f"{own.outcome}, {percent:+.1f}%".replace("-", "−")
 
 
 def profile(suite: Suite) -> tuple[Element, ...]:
