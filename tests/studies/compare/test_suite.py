@@ -13,7 +13,7 @@ from muonlab.studies.compare.ask import ask
 from muonlab.studies.compare.builtin import TASKS
 from muonlab.studies.compare.config import BuiltIn, Train, Training
 from muonlab.studies.compare.jobs import steps
-from muonlab.studies.compare.work import builtin
+from muonlab.studies.compare.work.builtin import BuiltInTask
 from muonlab.studies.compare.work.job import check, run
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.optimizers import AdamW
@@ -30,7 +30,7 @@ def config_of(*words):
 
 
 def material_of(trained):
-    return TaskMaterial("task", builtin.task(trained), 8)
+    return TaskMaterial(BuiltInTask(trained), 8)
 
 
 def trained_for(trained, budget, batch):
@@ -116,7 +116,7 @@ def test_images_and_a_text_of_the_user_are_read_and_are_in_the_config():
     Path("text.txt").write_text("something else " * 100)
     assert config_of("gpt", "data=text.txt").data.sha256 != trained.data.sha256
     with pytest.raises(UsageError, match="has changed since the study was asked for"):
-        builtin.task(trained)
+        BuiltInTask(trained).load("task")
 
 
 @pytest.mark.parametrize(

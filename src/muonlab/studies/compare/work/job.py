@@ -11,7 +11,8 @@ from torch import Tensor
 
 from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.config import BuiltIn, NetAndData, Task, Train, Trained
-from muonlab.studies.compare.work import builtin, program
+from muonlab.studies.compare.work import program
+from muonlab.studies.compare.work.builtin import BuiltInTask
 from muonlab.studies.compare.work.command import Program
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.studies.compare.work.task import TaskMaterial
@@ -61,9 +62,9 @@ def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], 
 
 def _material(trained: Task | NetAndData | BuiltIn, batch: int) -> Material | TaskMaterial:
     if isinstance(trained, BuiltIn):
-        return TaskMaterial(f"task={trained.builtin}", builtin.task(trained), batch)
+        return TaskMaterial(BuiltInTask(trained), batch)
     if isinstance(trained, Task):
-        return TaskMaterial(f"task={trained.task.name}", trained.task.load("task"), batch)
+        return TaskMaterial(trained.task, batch)
     return load(trained)
 
 
