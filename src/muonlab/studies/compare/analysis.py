@@ -223,7 +223,7 @@ def _sections(
     note = "The best is chosen by validation loss at the end of training; test examples have no part in it."
     loss = "Validation loss at the end of training"
     tuned = tuning(found.arms, {asked.name: found.runs.searches}, place, loss, note)
-    # A task or a program has no job for a control, so none is missing; its runs make one where there are seeds enough.
+    # A task has no job for a control, so none is missing; its runs make one where there are seeds enough.
     is_due = isinstance(asked.trained, NetAndData)
     held = checks(found.controls, CONTROL_NOTE) if found.controls or is_due else ()
     rest = (("Controls", held), ("Settings and jobs", settings(found)))

@@ -60,11 +60,12 @@ def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], 
         check_custom(Custom.model_validate(own), material, label)
 
 
-def _material(trained: Task | NetAndData | BuiltIn, batch: int) -> Material | TaskMaterial:
+def _material(trained: Trained, batch: int) -> Material | TaskMaterial:
     if isinstance(trained, BuiltIn):
         return TaskMaterial(BuiltInTask(trained), batch)
     if isinstance(trained, Task):
         return TaskMaterial(trained.task, batch)
+    assert isinstance(trained, NetAndData)
     return load(trained)
 
 
