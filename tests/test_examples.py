@@ -42,7 +42,7 @@ def numbers(pattern, text):
     return tuple(map(float, (found,) if isinstance(found, str) else found))
 
 
-ELSEWHERE = {"own_study.py", "compare_digits.py"}  # in tests/studies/compare
+ELSEWHERE = {"own_study.py", "compare_digits.py", "torch_muon.py"}  # in tests/studies/compare
 
 
 def test_every_example_is_run_here():

@@ -19,6 +19,8 @@ from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.optimizers import AdamW
 from muonlab.study.settings import UsageError
 
+EXAMPLE = Path(__file__).parents[3] / "examples" / "torch_muon.py"
+
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
@@ -189,3 +191,18 @@ def test_a_suite_ends_in_outcomes_and_in_the_profile_that_its_curves_give():
     said = f"Muon ends below AdamW on {counts[0]} of 2 workloads, above on {counts[1]}, equal on {counts[2]}"
     assert findings.verdict.sentence.startswith(said)
     assert {section.title for section in findings.sections} >= {"Answer", "Time to target", "What this does not show"}
+
+
+def test_the_example_gives_hidden_matrices_to_torchs_muon_and_all_else_to_adamw():
+    asked = ask(
+        ["suite=cnn,gpt", "trials=2", f"optimizers=adamw,own={EXAMPLE}:torch_muon", "own.adamw_factor=0.1..10"]
+    )[1]
+    own = asked.optimizers["own"]
+    for name in ("cnn", "gpt"):
+        check(trained=config_of(name).model_dump(mode="json"), optimizers={"own": own.model_dump(mode="json")})
+    model = material_of(config_of("gpt")).given(0).model
+    adamw, muon = own.call.load("optimizers")(model.named_parameters(), lr=0.1, adamw_factor=0.5)
+    assert adamw.param_groups[0]["lr"] == 0.05
+    taken = {id(p) for p in muon.param_groups[0]["params"]}
+    blocks = {id(p) for name, p in model.named_parameters() if name.startswith("blocks") and p.ndim == 2}
+    assert taken == blocks
