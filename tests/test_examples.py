@@ -43,7 +43,7 @@ def numbers(pattern, text):
 
 
 # In tests/studies/compare.
-ELSEWHERE = {"own_study.py", "compare_digits.py", "compare_lightning.py", "compare_trainer.py"}
+ELSEWHERE = {"own_study.py", "compare_digits.py", "compare_lightning.py", "compare_trainer.py", "torch_muon.py"}
 
 
 def test_every_example_is_run_here():

@@ -13,11 +13,13 @@ from muonlab.studies.compare.ask import ask
 from muonlab.studies.compare.builtin import TASKS
 from muonlab.studies.compare.config import BuiltIn, Train, Training
 from muonlab.studies.compare.jobs import steps
-from muonlab.studies.compare.work import builtin
+from muonlab.studies.compare.work.builtin import BuiltInTask
 from muonlab.studies.compare.work.job import check, run
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.optimizers import AdamW
 from muonlab.study.settings import UsageError
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "torch_muon.py"
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +32,7 @@ def config_of(*words):
 
 
 def material_of(trained):
-    return TaskMaterial("task", builtin.task(trained), 8)
+    return TaskMaterial(BuiltInTask(trained), 8)
 
 
 def trained_for(trained, budget, batch):
@@ -116,7 +118,7 @@ def test_images_and_a_text_of_the_user_are_read_and_are_in_the_config():
     Path("text.txt").write_text("something else " * 100)
     assert config_of("gpt", "data=text.txt").data.sha256 != trained.data.sha256
     with pytest.raises(UsageError, match="has changed since the study was asked for"):
-        builtin.task(trained)
+        BuiltInTask(trained).load("task")
 
 
 @pytest.mark.parametrize(
@@ -189,3 +191,18 @@ def test_a_suite_ends_in_outcomes_and_in_the_profile_that_its_curves_give():
     said = f"Muon ends below AdamW on {counts[0]} of 2 workloads, above on {counts[1]}, equal on {counts[2]}"
     assert findings.verdict.sentence.startswith(said)
     assert {section.title for section in findings.sections} >= {"Answer", "Time to target", "What this does not show"}
+
+
+def test_the_example_gives_hidden_matrices_to_torchs_muon_and_all_else_to_adamw():
+    asked = ask(
+        ["suite=cnn,gpt", "trials=2", f"optimizers=adamw,own={EXAMPLE}:torch_muon", "own.adamw_factor=0.1..10"]
+    )[1]
+    own = asked.optimizers["own"]
+    for name in ("cnn", "gpt"):
+        check(trained=config_of(name).model_dump(mode="json"), optimizers={"own": own.model_dump(mode="json")})
+    model = material_of(config_of("gpt")).given(0).model
+    adamw, muon = own.call.load("optimizers")(model.named_parameters(), lr=0.1, adamw_factor=0.5)
+    assert adamw.param_groups[0]["lr"] == 0.05
+    taken = {id(p) for p in muon.param_groups[0]["params"]}
+    blocks = {id(p) for name, p in model.named_parameters() if name.startswith("blocks") and p.ndim == 2}
+    assert taken == blocks

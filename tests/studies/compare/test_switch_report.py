@@ -145,7 +145,7 @@ def test_flops_are_those_of_the_products_of_the_net_and_of_muon():
     Muon: five iterations of three products of 16 x 16 for each of the hidden matrices.
     """
     asked = asked_of()
-    material = TaskMaterial("task", dotted.load("task", "own.py:task"), 32)
+    material = TaskMaterial(dotted.find("task", "own.py:task"), 32)
     jobs = {step.arm: step.config for step in steps(asked, {})}
     products = 2 * 32 * (3 * 16 * 16 + 16 * 4)
     plain = 3 * products - 2 * 32 * 16 * 16

@@ -22,8 +22,10 @@ FACTORS = (1.0, 1.1, 1.25, 1.5, 2.0)  # at which the table shows a profile
 OWN = """
 Workload: A training with steps and batch of its own. All optimizers are tuned on each by as many trials.
 
-Outcome: Of the final validation loss on one workload, compared with {baseline}’s. p is Holm’s over all comparisons with
-the whole budget, of all optimizers and workloads. Better, worse, equal and undecided are as for one workload.
+Outcome: Of the final validation loss on one workload, compared with {baseline}’s; p is Holm’s over all optimizers and
+workloads of a budget. Equal: the whole 95% interval of the difference, which contains the luck of tuning, lies within
+{margin:.1%} of {baseline}’s loss. Better and worse: not equal, and p is at most {alpha:g}. Undecided: all else, and
+wherever the one behind has its best learning rate near the edge of what was tried.
 
 Target: On each workload the median of {baseline}’s final validation losses, with its whole budget. So {baseline}
 reaches it itself in half of its runs or more.
@@ -55,15 +57,15 @@ def analyse(founds: Sequence[Found], asked: CompareStudy, version: int) -> Findi
     """
     number = len([found for found in founds if not found.runs.asked.part])
     suites = [of(founds[start : start + number]) for start in range(0, len(founds), number)]
-    whole = suites[0]
+    whole, shares = suites[0], sorted((share for share in asked.horizons if share < 1), reverse=True)
     records = tuple(record for found in founds for record in found.records)
     controls = tuple(control for found in founds for control in found.controls)
     all_of = replace(founds[0], records=records, expected=sum(each.expected for each in founds), controls=controls)
-    put = {"baseline": whole.baseline.name, "largest": LARGEST}
+    put = {"baseline": whole.baseline.name, "largest": LARGEST, "margin": asked.margin}
     sections = (
         ("Answer", answer(whole)),
         ("Time to target", profile(whole)),
-        ("With less training", tuple(_outcomes(each, f"-{k}") for k, each in enumerate(suites[1:], 1))),
+        ("With less training", tuple(_outcomes(each, share) for each, share in zip(suites[1:], shares, strict=True))),
         ("Each workload", tuple(_each(whole))),
         ("What this does not show", (Text(LIMITS),)),
         ("Settings and jobs", tuple(_settings(whole, asked, records))),
@@ -89,7 +91,7 @@ def _loss(one: Switch, arm: Arm) -> Value:
     return over_runs(losses) if losses else None
 
 
-def _outcomes(suite: Suite, key: str = "") -> Table:
+def _outcomes(suite: Suite, share: float = 1.0) -> Table:
     names = suite.names
     counts = ("better", "worse", "equal", "undecided")
     columns = (
@@ -101,20 +103,19 @@ def _outcomes(suite: Suite, key: str = "") -> Table:
         (each.arm.name, *map(_outcome, suite.switches, each.outcomes), *(each.count(word) for word in counts))
         for each in suite.standings
     )
-    note = (
-        f"Compared with {suite.baseline.name}: the difference of final losses as a share of its loss, and the outcome."
-    )
-    budget = f", {suite.switches[0].found.runs.asked.part}" if key else ""
-    return Table(f"outcomes{key}", f"Against {suite.baseline.name}{budget}", columns, rows, note)
+    note = f"The outcome, and the difference of final losses as a share of {suite.baseline.name}’s."
+    where = "" if share == 1 else f", {share:.0%} of the budget"
+    key = "outcomes" if share == 1 else f"outcomes-{share:g}"
+    return Table(key, f"Against {suite.baseline.name}{where}", columns, rows, note)
 
 
 def _outcome(one: Switch, own: Candidate) -> str:
     """Return the outcome with the difference as a share of the baseline's loss."""
-    value = own.effect.estimate.value if own.effect else None
-    level = one.margin / one.found.runs.asked.margin
-    return (
-        own.outcome if value is None or not level else f"{own.outcome}, {100 * value / level:+.1f}%".replace("-", "−")
-    )
+    value, level = own.effect.estimate.value if own.effect else None, one.margin / one.found.runs.asked.margin
+    if value is None or not level:
+        return own.outcome
+    percent = round(100 * value / level, 1) + 0.0  # no minus zero
+    return f"{own.outcome}, {percent:+.1f}%".replace("-", "−")
 
 
 def profile(suite: Suite) -> tuple[Element, ...]:

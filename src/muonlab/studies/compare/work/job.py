@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.config import BuiltIn, Task, Train, Trained
-from muonlab.studies.compare.work import builtin, frameworks, program
+from muonlab.studies.compare.work import frameworks, program
+from muonlab.studies.compare.work.builtin import BuiltInTask
 from muonlab.studies.compare.work.command import Program
 from muonlab.studies.compare.work.frameworks import Framework
 from muonlab.studies.compare.work.material import Material, load
@@ -64,9 +65,9 @@ def _material(trained: Trained, batch: int) -> Material | TaskMaterial | Framewo
     if isinstance(trained, Command):
         return Program(trained)
     if isinstance(trained, BuiltIn):
-        return TaskMaterial(f"task={trained.builtin}", builtin.task(trained), batch)
+        return TaskMaterial(BuiltInTask(trained), batch)
     if isinstance(trained, Task):
-        material = TaskMaterial(f"task={trained.task.name}", trained.task.load("task"), batch)
+        material = TaskMaterial(trained.task, batch)
         return frameworks.of(material) or material
     return load(trained)
 

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from muonlab.data.sources import DataError
 from muonlab.studies.compare.config import Train
-from muonlab.study.dotted import one_line
+from muonlab.studies.compare.work.builtin import BuiltInTask
+from muonlab.study.dotted import Dotted, one_line
 from muonlab.study.settings import UsageError
 from muonlab.train import engine, optimizers
 from muonlab.train.engine import Engine
@@ -52,13 +53,12 @@ class TaskMaterial:
     """A task, as jobs train it.
 
     Args:
-        where: its name, for messages.
-        function: of a seed.
+        task: the user's function, or a built-in task.
         batch: examples per step, where the task gives datasets or tensors rather than loaders.
     """
 
-    def __init__(self, where: str, function: Callable[[int], Any], batch: int):
-        self.where, self._function, self._batch = where, function, batch
+    def __init__(self, task: Dotted | BuiltInTask, batch: int):
+        self.where, self._function, self._batch = f"task={task.name}", task.load("task"), batch
         self._known: dict[int, Given] = {}
 
     def given(self, seed: int) -> Given:

@@ -1,0 +1,56 @@
+"""The table of records/pocket from the report of a suite, and a copy of the report without its jobs.
+
+python benchmarks/pocket.py runs/compare-pocket                          # the table in Markdown
+python benchmarks/pocket.py runs/compare-pocket --save records/pocket    # and study.json, report.html, report/
+"""
+
+import argparse
+import csv
+import shutil
+from pathlib import Path
+
+
+def rows(path: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of a table of the report by optimizer."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["optimizer"]: row for row in csv.DictReader(file)}
+
+
+def table(report: Path) -> str:
+    """Return a row for each optimizer: final losses with outcomes, counts, and how fast it is."""
+    losses, outcomes, times = (rows(report / f"{name}.csv") for name in ("losses", "outcomes", "times"))
+    names = [
+        key for key in next(iter(losses.values())) if key != "optimizer" and not key.endswith(("_lower", "_upper"))
+    ]
+    counts = ("better", "worse", "equal", "undecided")
+    lines = [["optimizer", *names, *counts, "within 1.25x", "score"]]
+    lines.append(["---"] * len(lines[0]))
+    for optimizer in sorted(losses, key=lambda each: -float(times[each]["score"])):
+        own = outcomes.get(optimizer, {})
+        cells = []
+        for name in names:
+            loss = losses[optimizer][name]
+            half = (float(losses[optimizer][f"{name}_upper"]) - float(loss)) if loss else 0.0
+            outcome = own.get(name, "").partition(",")[0]
+            cells.append(f"{float(loss):.3f} ± {half:.3f} {outcome}".strip() if loss else "diverged")
+        numbers = [own.get(f"num_{each}", "") for each in counts]
+        fast = [f"{float(times[optimizer]['within_1.25']):.0%}", f"{float(times[optimizer]['score']):.2f}"]
+        lines.append([optimizer, *cells, *numbers, *fast])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--save", type=Path)
+    given = parser.parse_args()
+    print(table(given.study / "report"))
+    if given.save:
+        given.save.mkdir(parents=True, exist_ok=True)
+        for name in ("study.json", "report.html"):
+            shutil.copy(given.study / name, given.save)
+        shutil.copytree(given.study / "report", given.save / "report", dirs_exist_ok=True)
+
+
+if __name__ == "__main__":
+    main()
