@@ -4,6 +4,8 @@ import json
 import math
 import random
 import re
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -66,6 +68,7 @@ elif kind == "stdout":
     for step, loss, rate in rows:
         print(json.dumps({"eval.loss": loss}))
 """
+EXAMPLE = Path(__file__).parents[3] / "examples" / "compare_command" / "train.py"
 WORDS = "{optimizer} {lr} {weight_decay} {seed} {steps} {run}"
 STEPS = 60
 
@@ -355,3 +358,16 @@ def test_what_a_log_says_of_steps():
     assert log.last_step(Path("log"), command) == 77
     assert log.last_step(Path("nothing"), command) is None
     assert math.isnan(curve([{"step": 1, "loss": math.nan}])[0][1])
+
+
+def test_the_example_learns_and_logs_what_its_command_reads(tmp_path):
+    text = EXAMPLE.read_text()
+    words = shlex.split(" ".join(text[text.rindex("muonlab compare") : text.index("It knows")].split()))[2:]
+    shutil.copy(EXAMPLE, "train.py")
+    asked = ask([word.replace("python ", f"{sys.executable} ") for word in [*words[:-2], "steps=41"]])[1]
+    for optimizer in ("adamw", "muon"):
+        job = first(asked, arm=optimizer)
+        (member,) = run(config=job.config, folder=f"study/{job.id}")["members"]
+        assert member["validation_loss"][0] is None  # nothing is logged before step 20
+        assert member["validation_loss"][-1] < member["validation_loss"][10] < math.log(10)
+        assert member["validation_accuracy"][-1] > 0.5
