@@ -44,11 +44,9 @@ def print_runs(left: Sequence[tuple[str, float]], workers: int, folder: Path, nu
         print(f"every run is done already in {folder}; nothing would run")
         return
     busy = min(workers, len(left))
-    whole = sum(cost for _, cost in left) / max(cost for _, cost in left) / busy
+    times = math.ceil(sum(cost for _, cost in left) / max(cost for _, cost in left) / busy - 1e-6)
     print(f"{count(len(left), 'run')}, {busy} at once, into {folder}; {num_done} more done already")
-    print(
-        f"time: about {math.ceil(whole)} times that of one whole run; where a best rate lies on an edge, there are more"
-    )
+    print(f"time: about {times} times that of one whole run; where a best rate lies on an edge, there are more")
 
 
 def print_taps(rows: Sequence[tuple[str, str, tuple[int, ...], bool]]) -> None:
