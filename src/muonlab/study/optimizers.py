@@ -31,6 +31,9 @@ Beta2 = Annotated[Decay, Field(description="decay of AdamW's mean of squared gra
 Eps = Annotated[Rate, Field(description="added to the root of AdamW's second mean")]
 Iterations = Annotated[int, Field(ge=1, le=1000)]
 Steps = Annotated[Iterations | None, Field(description="iterations of the orthogonalisation; 5 by default")]
+Variant = Annotated[
+    Literal["normuon", "adamuon"] | None, Field(description="NorMuon (arXiv 2510.05491) or AdaMuon (arXiv 2507.11005)")
+]
 Takes = Literal["hidden", "hidden+head", "hidden+embedding", "matrices"]
 
 # -- one learning rate, searched -------------------------------------------------------------------
@@ -62,12 +65,13 @@ class Muon(Growing):
     both and the search has one dimension for every optimizer; components scales them by nothing.
     """
 
-    added = frozenset({"nesterov", "steps"})
+    added = frozenset({"nesterov", "steps", "variant"})
     name: Literal["muon"] = "muon"
     momentum: Momentum = 0.95
     nesterov: Nesterov = True
     weight_decay: WeightDecay = 0.05
     steps: Steps = None
+    variant: Variant = None
     beta1: Beta1 = 0.9
     beta2: Beta2 = 0.98
     eps: Eps = 1e-8

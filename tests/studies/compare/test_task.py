@@ -70,6 +70,12 @@ def nan_validation(seed): return net(), PARTS[0], (X * float("nan"), Y), nn.func
 def other_test(seed): return net(), *PARTS, nn.functional.cross_entropy, (X[:, :3], Y)
 def no_test(seed): return net(), *PARTS, nn.functional.cross_entropy, []
 def sizes(seed): return net(), [(X[: 8 + seed], Y[: 8 + seed])], PARTS[1], nn.functional.cross_entropy
+class Trained(nn.Linear):
+    def reset_parameters(self, generator=None): self.weight.data.zero_(); self.bias.data.zero_()
+def trained(seed):
+    model = Trained(4, 2)
+    model.weight.data.fill_(3.0)
+    return model, *PARTS, nn.functional.cross_entropy
 def split(seed):
     parts = [X[seed % 4 :: 4], Y[seed % 4 :: 4]]
     return net(), PARTS[0], [[part[: 8 + seed % 2] for part in parts], parts], nn.functional.cross_entropy
@@ -127,7 +133,7 @@ def test_a_task_is_tuned_and_its_winner_runs_with_seeds_of_its_own(task):
 
 def plain_loop(point, seed):
     """The training that a user would write, with what `muonlab compare` draws for a seed."""
-    material = TaskMaterial(dotted.find("task", "own.py:task"), 32)
+    material = TaskMaterial("task", dotted.load("task", "own.py:task"), 32)
     model = material.build(seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=point["lr"], betas=(point["beta1"], point["beta2"]), weight_decay=point["weight_decay"]
@@ -150,11 +156,19 @@ def test_every_member_of_the_search_is_the_run_that_a_plain_loop_gives():
         assert member["validation_loss"][-1] == pytest.approx(expected, rel=1e-4)
 
 
+def test_weights_that_the_task_gave_its_model_are_kept_where_the_model_could_draw_others():
+    final = of_role(asked := asked_of("own.py:trained", "optimizers=adamw"), done(asked), "final")
+    material = TaskMaterial("task", dotted.load("task", "own.py:trained"), 32)
+    inputs, targets = next(material.batches(0, "validation"))
+    expected = nn.functional.cross_entropy((inputs @ torch.full((4, 2), 3.0)), targets).item()
+    assert [member["validation_loss"][0] for member in final["members"]] == pytest.approx([expected] * 3)
+
+
 def test_each_run_is_evaluated_on_the_validation_data_of_its_own_seed():
     asked = asked_of("own.py:split", "optimizers=adamw")
     found = done(asked)
     final = of_role(asked, found, "final")
-    material = TaskMaterial(dotted.find("task", "own.py:split"), 32)
+    material = TaskMaterial("task", dotted.load("task", "own.py:split"), 32)
     for member in final["members"]:
         model, batches = material.build(member["seed"]), list(material.batches(member["seed"], "validation"))
         with torch.no_grad():

@@ -8,7 +8,7 @@ from typing import Any
 from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Column, Element, Findings, Kind, Text
 from muonlab.stats.effects import difference
-from muonlab.studies.compare import programs, switch
+from muonlab.studies.compare import programs, suite_report, switch
 from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, NetAndData
 from muonlab.studies.compare.jobs import POLICY, by_rate, steps, tried
 from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
@@ -193,7 +193,11 @@ def read(folder: Path) -> tuple[Found[Runs], ...]:
 
 def analyse(folder: Path) -> Findings:
     """Return what a study found, whatever part of it is done; as `read`."""
-    found, *others = read(Path(folder))
+    founds = read(Path(folder))
+    if founds[0].runs.asked.suite:
+        asked = folders.read(CompareStudy, steps, folder, RESULTS_VERSION)[0]
+        return suite_report.analyse(founds, asked, RESULTS_VERSION)
+    found, *others = founds
     judged, shorter = _judge(found), [own for own in map(_judge, others) if isinstance(own, Switch)]
     title = f"{several(arm.name for arm in found.arms)}, {found.runs.asked.name}"
     said = switch.verdict(judged, shorter) if isinstance(judged, Switch) else verdict(found, judged)
@@ -219,10 +223,9 @@ def _sections(
     note = "The best is chosen by validation loss at the end of training; test examples have no part in it."
     loss = "Validation loss at the end of training"
     tuned = tuning(found.arms, {asked.name: found.runs.searches}, place, loss, note)
-    # A task or a program has no job for a control, so none is missing; its runs make one where there are seeds enough.
-    held = (
-        () if not isinstance(asked.trained, NetAndData) and not found.controls else checks(found.controls, CONTROL_NOTE)
-    )
+    # A task has no job for a control, so none is missing; its runs make one where there are seeds enough.
+    is_due = isinstance(asked.trained, NetAndData)
+    held = checks(found.controls, CONTROL_NOTE) if found.controls or is_due else ()
     rest = (("Controls", held), ("Settings and jobs", settings(found)))
     words, budget = "What the words mean", asked.training.budget
     if isinstance(judged, Switch):

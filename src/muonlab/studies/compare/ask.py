@@ -1,5 +1,6 @@
 """Comparisons of optimizers on a user's own training, from the words of a command and from Python."""
 
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from muonlab.study import dotted, optimizers
 from muonlab.study.settings import Settings, UsageError, as_texts, parse
 from muonlab.study.study import NAMES
 
-WHAT = ("task", "net", "data", "loss", "command")
+WHAT = ("task", "net", "data", "loss", "suite", "command")
 VERBATIM = ("command", "log", "pattern")  # texts in which a comma parts nothing
 EXECUTION = ("out", "device", "workers", "compile")
 STEPS = "steps"  # what the verb calls the budget
@@ -138,7 +139,7 @@ def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
 def default_folder(asked: CompareStudy) -> str:
     """Return the name of the study's folder where none is given."""
     name = Path(asked.name).stem if isinstance(asked.trained, Command) else asked.name
-    return f"compare-{name.replace(' on ', '-').replace(':', '-')}"
+    return "compare-" + re.sub(r"[^\w.-]+", "-", name.replace(" on ", "-"))
 
 
 def first_command(asked: CompareStudy, folder: Path, device: str) -> str:

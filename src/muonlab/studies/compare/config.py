@@ -1,6 +1,7 @@
 """The schema of a comparison of optimizers: what is asked, and the jobs that follow from it. Plain frozen data."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
@@ -72,7 +73,25 @@ class NetAndData(BaseModel):
         return f"{self.net.attribute} on {self.data.attribute}"
 
 
-Trained = Task | NetAndData | Command
+class BuiltIn(BaseModel):
+    """What is trained: a task that muonlab has.
+
+    Attributes:
+        builtin: a name of `muonlab.studies.compare.builtin`.
+        data: a user's file or folder with its digest; or what is embedded.
+    """
+
+    model_config = Frozen
+    builtin: str
+    data: Dotted
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.builtin} on {Path(self.data.name).stem if self.data.sha256 else self.data.name}"
+
+
+Trained = Task | NetAndData | BuiltIn | Command
 
 
 class Workload(BaseModel):

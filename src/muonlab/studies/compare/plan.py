@@ -1,18 +1,18 @@
 """A comparison as a user writes it, in Python, with the settings that a command may change."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, get_args
 
-from muonlab.jobs.files import fingerprint
 from muonlab.studies.compare import command as programs
 from muonlab.studies.compare import jobs
+from muonlab.studies.compare import trained as what
 from muonlab.studies.compare.analysis import analyse
+from muonlab.studies.compare.builtin import TASKS
 from muonlab.studies.compare.command import Command
-from muonlab.studies.compare.config import MAX_SEEDS, STUDY, Claimed, CompareStudy, Key, NetAndData, Task, Training
-from muonlab.study import dotted, optimizers, space
-from muonlab.study.dotted import Dotted
+from muonlab.studies.compare.config import MAX_SEEDS, STUDY, Claimed, CompareStudy, Key, Training
+from muonlab.studies.compare.trained import Named
+from muonlab.study import optimizers, space
 from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
 from muonlab.study.optimizers import Passed
 from muonlab.study.search import MAX_EXTENSIONS, Search
@@ -22,16 +22,9 @@ from muonlab.study.space import FACTOR, Space
 CHOICES = ("seeds", "search_seeds", "trials", "extensions", "target", "margin", "horizons")
 TRAINING = fields(Training)
 PRESENT = "present."  # before a setting that the baseline has now
-LOSSES = ("softmax", "stablemax", "sparsemax")  # of muonlab.losses, which asks for torch
-# What is expected of each, in words.
-NET = "a function that makes a torch.nn.Module, called with shape= (of one input) and classes=, or those that it takes"
-DATA = "a function without arguments that returns train, validation and test, each (inputs, labels)"
-TASK = "a function of a seed that returns (model, train, validation, loss)"
-LOSS = f"{', '.join(LOSSES)}, or a function of logits (B, C) and labels (B,) that returns a loss per example (B,)"
 ARM = f"LABEL: (optimizer, {{'lr': [1e-3, 1e-2]}}), the optimizer {', '.join(OPTIMIZERS)}, or a class or function"
 CLAIM = f"(letter, title, words, quantities), with one or more quantities of {', '.join(get_args(Key))}"
 
-Named = str | Callable[..., Any]
 # Label -> optimizer, and its arguments: "lr" has the learning rates to try.
 Arms = Mapping[str, tuple[Named, Mapping[str, Any]]]
 
@@ -90,6 +83,7 @@ def compare_optimizers(
     loss: Named | None = None,
     task: Named | None = None,
     command: Mapping[str, Any] | None = None,
+    suite: str | Sequence[str] | None = None,
     baseline: str | None = None,
     trials: int | None = None,
     target: float | None = None,
@@ -121,6 +115,10 @@ def compare_optimizers(
         task: in place of net, data and loss, a function of a seed that returns (model, train, validation, loss).
         command: in place of them, a program: fields of `muonlab.studies.compare.command.Command`. Optimizers are then
             words that the program knows.
+        task: in place of net, data and loss, a function of a seed that returns (model, train, validation, loss); or a
+            built-in task, cnn, vit, gpt, mlp or modular, where data is a file or folder of the user's own, if any.
+        suite: in place of all of these, pocket, or names of built-in tasks; each has steps and batch of its own where
+            they are not given.
         baseline: label of the arm that the others would replace; the verdict is then on each of them against it.
         trials: number of points of a scrambled Sobol sequence that each arm is tried at; None searches a grid.
         target: validation loss whose first step is the quantity steps.
@@ -142,6 +140,8 @@ def compare_optimizers(
         raise UsageError(f"baseline={baseline} is none of the optimizers; expected one of {', '.join(labels)}")
     if search_seeds is None:
         search_seeds = 2 if trials is None else 1
+    if isinstance(task, str) and task in TASKS:
+        training = {**TASKS[task].training, **training}
     given = {
         "seeds": seeds,
         "search_seeds": search_seeds,
@@ -154,10 +154,14 @@ def compare_optimizers(
     given |= {key: value for key, value in (("target", target), ("trials", trials)) if value is not None}
     given |= {f"{PRESENT}{key}": value for key, value in (present or {}).items()}
     texts = {key: as_texts(key, value) for key, value in given.items()}
-    if command is None:
-        trained = _trained(task, net, data, loss)
+    chosen = Chosen("python", {}, texts)
+    whats = {"task": task, "net": net, "data": data, "loss": loss}
+    if command is not None:
+        trained = what.program(command, whats, labels, [key.partition(".")[2] for key in own], training)
+    elif suite is not None:
+        trained = what.suite(suite, whats, chosen.build(Training), training)
     else:
-        trained = _program(command, task or net or data or loss, labels, own, training)
+        trained = what.one(**whats)
     held = {
         "preset": "python",
         "settings": {},
@@ -166,35 +170,10 @@ def compare_optimizers(
         "baseline": baseline,
         "claims": _claims(claims),
     }
-    asked = make(CompareStudy, held | _arms(Chosen("python", {}, texts), labels, trained, baseline))
+    asked = make(CompareStudy, held | _arms(chosen, labels, trained, baseline))
     if target is None and any("steps" in claim.quantities for claim in asked.claims):
         raise UsageError("a claim is about steps, and there is no target; give target=LOSS, a validation loss")
     return OwnStudy(asked, labels, texts)
-
-
-def _trained(task: Named | None, net: Named | None, data: Named | None, loss: Named | None) -> Task | NetAndData:
-    if task is not None:
-        if given := [key for key, value in (("net", net), ("data", data), ("loss", loss)) if value is not None]:
-            raise UsageError(f"task= returns net, data and loss; leave out {' and '.join(given)}")
-        return Task(task=_dotted("task", task, TASK))
-    if net is None or data is None:
-        raise UsageError("nothing to train; give task=, a function of a seed, or net= and data=")
-    return NetAndData(
-        net=_dotted("net", net, NET), data=_data(data), loss=_dotted("loss", loss or "softmax", LOSS, LOSSES)
-    )
-
-
-def _program(
-    given: Mapping[str, Any], other: Any, labels: Mapping[str, str], own: Mapping[str, Any], training: Mapping[str, Any]
-) -> Command:
-    """Return the program that is trained."""
-    if other is not None:
-        raise UsageError("command= is what is trained; leave out task, net, data and loss")
-    found = programs.of(given, labels, [key.partition(".")[2] for key in own])
-    for key in ("batch", "schedule", "warmup"):
-        if key in training and not {key, f"{key}_steps"} & {*found.placeholders}:
-            raise UsageError(f"{key}={training[key]} has no effect: command has no {{{key}}}; leave it out")
-    return found
 
 
 def _labels(arms: Arms, *, any_word: bool = False) -> tuple[dict[str, str], dict[str, Any]]:
@@ -205,7 +184,7 @@ def _labels(arms: Arms, *, any_word: bool = False) -> tuple[dict[str, str], dict
     for label, arm in arms.items():
         if not (isinstance(arm, tuple | list) and len(arm) == 2 and isinstance(arm[1], Mapping)):
             raise UsageError(f"arms has {label!r}: {arm!r}; expected {ARM}")
-        labels[label] = str(arm[0]) if any_word else _name("arms", arm[0], ARM, tuple(OPTIMIZERS))
+        labels[label] = str(arm[0]) if any_word else what.name_of("arms", arm[0], ARM, tuple(OPTIMIZERS))
         settings |= {f"{label}.{key}": value for key, value in arm[1].items()}
     words = [f"{label}={name}" for label, name in labels.items()]
     return optimizers.labelled(words, OPTIMIZERS, any_word=any_word), settings
@@ -315,26 +294,3 @@ def _passed(chosen: Chosen, label: str, word: str, trials: int, program: Command
                 f"{label}.{key}=VALUE, or a range, {label}.{key}=LOW..HIGH"
             )
     return Passed(word=word, settings=held, sources=programs.sources(program, word)), searched
-
-
-def _name(key: str, value: Named, like: str, builtin: Sequence[str] = ()) -> str:
-    if callable(value):
-        return dotted.name_of(key, value)
-    if not isinstance(value, str) or (value not in builtin and not dotted.is_dotted(value)):
-        raise UsageError(f"{key}={value} is not valid; expected {like}. By name: {dotted.FORM}")
-    return value
-
-
-def _dotted(key: str, value: Named, like: str, builtin: Sequence[str] = ()) -> Dotted:
-    name = _name(key, value, like, builtin)
-    return Dotted(name=name) if name in builtin else dotted.find(key, name, like)
-
-
-def _data(value: Named | Path) -> Dotted:
-    if callable(value) or dotted.is_dotted(str(value)):
-        return _dotted("data", value if callable(value) else str(value), DATA)
-    name = str(value)
-    path = Path(name).expanduser()
-    if name != "digits" and not path.exists():
-        raise UsageError(f"data={name}: there is no such file or folder; expected digits, a path, or {DATA}")
-    return Dotted(name=name, sha256=None if name == "digits" else fingerprint(path))

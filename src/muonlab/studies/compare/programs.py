@@ -30,7 +30,7 @@ def settings(asked: CompareStudy) -> dict[str, Any]:
     """Return what is trained, and the settings of training that have an effect on it."""
     trained, training = asked.trained, asked.training.model_dump()
     if not isinstance(trained, Command):
-        return {**{name: dotted.source for name, dotted in trained}, **training}
+        return {**{name: getattr(value, "source", value) for name, value in trained}, **training}
     warmup = {"warmup"} if "warmup_steps" in trained.placeholders else set()
     taken = {"budget", "evaluations", *trained.placeholders} | warmup
     return {**trained.shown, **{key: value for key, value in training.items() if key in taken}}

@@ -91,10 +91,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Switch:
-    """All candidates against the baseline."""
+    """All candidates against the baseline.
+
+    Attributes:
+        found: what the study found.
+        baseline: the arm that the others would replace.
+        adjusted: p of each candidate, where it is adjusted over more than the candidates.
+    """
 
     found: Found
     baseline: Arm
+    adjusted: Mapping[str, float | None] | None = None
 
     @property
     def arms(self) -> list[Arm]:
@@ -110,10 +117,17 @@ class Switch:
     @cached_property
     def candidates(self) -> list[Candidate]:
         """Every candidate with its outcome."""
-        effects = {arm.label: self._effect(arm) for arm in self.arms}
-        p = {label: self._p(label, effect) for label, effect in effects.items()}
-        adjusted = holm(p)
-        return [self._candidate(arm, effects[arm.label], adjusted[arm.label]) for arm in self.arms]
+        adjusted = self.adjusted or holm(self.p_values)
+        return [self._candidate(arm, self._effects[arm.label], adjusted[arm.label]) for arm in self.arms]
+
+    @cached_property
+    def p_values(self) -> dict[str, float | None]:
+        """Of each candidate, not adjusted; None where it has too few runs."""
+        return {label: self._p(label, effect) for label, effect in self._effects.items()}
+
+    @cached_property
+    def _effects(self) -> dict[str, Effect | None]:
+        return {arm.label: self._effect(arm) for arm in self.arms}
 
     def _tuned(self, label: str) -> Tuned | None:
         """Return the tuning and final losses of an arm; None where it has none yet."""
@@ -202,7 +216,7 @@ class Switch:
         if not target or not own:
             return None, (0, len(own))
         level = fmean(target)
-        first = [_first_below(runs.asked.training.steps, run["validation_loss"], level) for run in own]
+        first = [first_below(runs.asked.training.steps, run["validation_loss"], level) for run in own]
         known = [step / runs.asked.training.budget for step in first if step is not None]
         return (over_runs(known) if len(known) == len(own) else None), (len(known), len(own))
 
@@ -243,7 +257,7 @@ class Switch:
         return float(scipy.stats.norm.isf(ALPHA / 2 / len(self.arms)) / scipy.stats.norm.isf(ALPHA / 2))
 
 
-def _first_below(steps: Sequence[int], losses: Sequence[float | None], level: float) -> int | None:
+def first_below(steps: Sequence[int], losses: Sequence[float | None], level: float) -> int | None:
     """Return the step of the first evaluation at which a loss was at most a level; None where there is none."""
     both = zip(steps, losses, strict=True)
     return next((step for step, loss in both if loss is not None and loss <= level), None)
@@ -366,7 +380,8 @@ def call_of(arm: Arm, point: Point) -> str:
     if optimizer.name == "custom":
         words = {**point, **optimizer.arguments}
         return f"{optimizer.call.attribute}(model.parameters(), {_keywords(words)})"
-    own = {**optimizer.model_dump(exclude={"name"}), **point}
+    own = {**dict(optimizer), **point}
+    own.pop("name")
     factor = own.pop(FACTOR, 1.0)
     if optimizer.name == "sgd":
         return f"torch.optim.SGD(model.parameters(), {_keywords(own)})"
@@ -381,6 +396,9 @@ def call_of(arm: Arm, point: Point) -> str:
         "momentum": own["momentum"],
         "betas": betas,
         "adjust_lr_fn": "match_rms_adamw",
+        **({} if own["nesterov"] else {"nesterov": False}),
+        **({"ns_steps": own["steps"]} if own.get("steps") else {}),
+        **({"variant": own["variant"]} if own.get("variant") else {}),
     }
     return f"muonlab.MuonAdamW(model, {_keywords(words)})"
 
@@ -412,15 +430,16 @@ def answer(switch: Switch) -> tuple[Element, ...]:
     )
     if not any(switch.found.runs.trials.values()):
         return (Text("No trials are done yet."),)
-    return (*((figure,) if rows else ()), _table(switch))
+    return (*((figure,) if rows else ()), table(switch))
 
 
 def shorter(switches: Sequence[Switch]) -> tuple[Element, ...]:
     """Return a row for each optimizer, for each shorter budget."""
-    return tuple(_table(switch, f"-{switch.found.runs.asked.training.budget}") for switch in switches)
+    return tuple(table(switch, f"-{switch.found.runs.asked.training.budget}") for switch in switches)
 
 
-def _table(switch: Switch, key: str = "") -> Table:
+def table(switch: Switch, key: str = "") -> Table:
+    """Return a row for each optimizer; the key tells tables of one report apart."""
     columns = (
         Column("optimizer", "Optimizer"),
         Column("setting", "Best setting"),

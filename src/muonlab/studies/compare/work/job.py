@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from muonlab.studies.compare.command import Command
-from muonlab.studies.compare.config import NetAndData, Task, Train, Trained
-from muonlab.studies.compare.work import program
+from muonlab.studies.compare.config import BuiltIn, NetAndData, Task, Train, Trained
+from muonlab.studies.compare.work import builtin, program
 from muonlab.studies.compare.work.command import Program
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.studies.compare.work.task import TaskMaterial
@@ -59,8 +59,13 @@ def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], 
         check_custom(Custom.model_validate(own), material, label)
 
 
-def _material(trained: Task | NetAndData, batch: int) -> Material | TaskMaterial:
-    return TaskMaterial(trained.task, batch) if isinstance(trained, Task) else load(trained)
+def _material(trained: Trained, batch: int) -> Material | TaskMaterial:
+    if isinstance(trained, BuiltIn):
+        return TaskMaterial(f"task={trained.builtin}", builtin.task(trained), batch)
+    if isinstance(trained, Task):
+        return TaskMaterial(f"task={trained.task.name}", trained.task.load("task"), batch)
+    assert isinstance(trained, NetAndData)
+    return load(trained)
 
 
 def check_custom(own: Custom, material: Material | TaskMaterial, label: str) -> None:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from muonlab.data.sources import DataError
 from muonlab.studies.compare.config import Train
-from muonlab.study.dotted import Dotted, one_line
+from muonlab.study.dotted import one_line
+from muonlab.study.settings import UsageError
 from muonlab.train import engine, optimizers
 from muonlab.train.engine import Engine
 from muonlab.train.seeds import forked
@@ -49,12 +51,13 @@ class TaskMaterial:
     """A task, as jobs train it.
 
     Args:
-        task: the user's function.
+        where: its name, for messages.
+        function: of a seed.
         batch: examples per step, where the task gives datasets or tensors rather than loaders.
     """
 
-    def __init__(self, task: Dotted, batch: int):
-        self.where, self._function, self._batch = f"task={task.name}", task.load("task"), batch
+    def __init__(self, where: str, function: Callable[[int], Any], batch: int):
+        self.where, self._function, self._batch = where, function, batch
         self._known: dict[int, Given] = {}
 
     def given(self, seed: int) -> Given:
@@ -72,6 +75,8 @@ class TaskMaterial:
         try:
             with forked(seed, "task"):
                 found = self._function(seed)
+        except (DataError, UsageError):  # of a built-in task: what is wrong with the user's data
+            raise
         except Exception as error:  # a user's function may raise anything
             raise ValueError(f"{self.where} raised {one_line(error)} for seed {seed}; expected {EXPECTED}") from error
         return self._read(found)
