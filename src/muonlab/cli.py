@@ -210,6 +210,7 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
         Print the jobs, what each optimizer would be tried with and the estimated time, and run nothing.
     """
     from muonlab.studies.compare.ask import ask, default_folder, first_command
+    from muonlab.studies.compare.resolution import foreseen
 
     study, asked, beside = ask(words)
     folder = Path(",".join(beside.get("out", [str(DEFAULT_ROOT / default_folder(asked))])))
@@ -218,6 +219,7 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
     if dry_run:
         for arm in asked.arms:
             print(f"{arm.name}: {asked.searches[arm.label].words}")
+        print(foreseen(asked))
         first = first_command(asked, folder, device)
         if first:
             print(f"First run: {first}")

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from scipy.stats import qmc
 
-from muonlab.stats.tuned import Tuned, tuned_difference, tuning_variance
+from muonlab.stats.tuned import Tuned, expected_losses, noise, tuned_difference, tuning_variance
 
 
 def tuned(rng, shift=0.0, trials=8, seeds=5, noise=0.03, dimensions=3, shared=None):
@@ -82,3 +82,17 @@ def test_no_interval_comes_with_a_reason(final, reason):
 def test_trials_that_diverged_never_win():
     some = Tuned([1.0, math.inf, 1.5, math.inf], [0, 1, 2, 3], {0: [1.0, 1.1], 2: [1.5, 1.4]}, 0, {0: 1.0, 1: 1.1})
     assert 0 < tuning_variance(some) < 1
+
+
+def test_the_noise_of_a_run_is_what_neither_trial_nor_seed_explains():
+    rng = np.random.default_rng(0)
+    trials, seeds = 10 * rng.normal(size=(40, 1)), 10 * rng.normal(size=(1, 30))
+    table = trials + seeds + 0.5 * rng.normal(size=(40, 30))
+    found = noise(dict(enumerate(table)))
+    assert found == pytest.approx(0.5, rel=0.05)
+    assert noise({0: [1.0, 2.0], 1: [1.0, math.inf]}) is None
+
+
+def test_expected_losses_are_those_with_fresh_seeds_where_there_are_any():
+    some = Tuned([1.0, 9.0, 2.0], [0, 1, 2], {0: [3.0, 3.0], 2: [3.5, 3.5]}, 0, {0: 2.5, 1: 2.7})
+    assert expected_losses(some) == pytest.approx([2.6, 9 + 1.75, 3.5])

@@ -17,7 +17,8 @@ from muonlab.studies.compare.analysis import analyse, find
 from muonlab.studies.compare.ask import ask, default_folder, first_command
 from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.jobs import begin, steps
-from muonlab.studies.compare.switch import Switch, verdict
+from muonlab.studies.compare.sentences import verdict
+from muonlab.studies.compare.switch import Switch
 from muonlab.studies.compare.work import log
 from muonlab.studies.compare.work.job import check, run
 from muonlab.study.settings import UsageError

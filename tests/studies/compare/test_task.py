@@ -193,7 +193,7 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
     for name in alone:
         assert Path("alone", name, "result.json").read_bytes() == Path("first", name, "result.json").read_bytes()
     found = analyse(Path("first"))
-    titles = ["Answer", "Learning curves", "Tuning", "Settings and jobs"]  # three seeds make no control
+    titles = ["In detail", "Learning curves", "Tuning", "Settings and jobs"]  # three seeds make no control
     assert [section.title for section in found.sections][:4] == titles
 
     # -- the same from Python, under other labels: every job is done ------------------------------------------------

@@ -10,7 +10,9 @@ from typing import Any
 from muonlab.report.findings import Answer, Verdict
 from muonlab.stats.p_values import holm
 from muonlab.stats.profile import Profile, profiles
-from muonlab.studies.compare.switch import LABELS, Candidate, Outcome, Switch, first_below
+from muonlab.studies.compare.pace import first_below
+from muonlab.studies.compare.sentences import LABELS
+from muonlab.studies.compare.switch import Candidate, Outcome, Switch
 from muonlab.study.study import Arm, Found
 from muonlab.study.words import missing_jobs
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Axis, Column, Element, Figure, Findings, Line, Lines, Panel, Table, Text, Value
 from muonlab.stats.profile import LARGEST, Profile
-from muonlab.studies.compare import switch
+from muonlab.studies.compare import answer as answers
 from muonlab.studies.compare.config import CompareStudy
 from muonlab.studies.compare.sections import curves, settings
 from muonlab.studies.compare.suite import Suite, of, verdict
@@ -165,11 +165,11 @@ def _each(suite: Suite) -> Iterator[Element]:
     panels: list[Panel] = []
     for number, one in enumerate(suite.switches, 1):
         name = one.found.runs.asked.name
-        own = switch.table(one, f"-{number}")
+        own = answers.table(one, f"-{number}")
         yield replace(own, title=f"{name}: {own.title.lower()}", folded=True)
         figures = [each for each in curves(one.found) if isinstance(each, Figure)]
         panels += [each.panels[0] for each in figures if each.name == "validation-loss"]
-        for tried in switch.trials(one):
+        for tried in answers.trials(one):
             if isinstance(tried, Table):
                 yield replace(tried, name=f"trials-{number}", title=f"{name}: every trial")
     if panels:
