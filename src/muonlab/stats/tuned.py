@@ -9,6 +9,7 @@ too narrow: in simulations it covered between 2 and 95 % (records/coverage).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import scipy
@@ -85,6 +86,60 @@ def tuned_difference(first: Tuned, second: Tuned, level: float = 0.95, seed: int
     margin = float(scipy.stats.t.ppf(upper, degrees)) * error
     p = float(2 * scipy.stats.t.sf(abs(value) / error, degrees))
     return Effect(Estimate(value, value - margin, value + margin, level, sum(n)), p, n)
+
+
+def pooled_ratio(pairs: Sequence[tuple[Tuned, Tuned]], level: float = 0.95, seed: int = 0) -> Effect:
+    """Estimate the geometric mean, over several trainings, of the first optimizer's final loss over the second's.
+
+    Each training counts the same. The interval is about these trainings, with other seeds and other trials; it says
+    nothing about further ones. On the logarithms it is the mean of differences as of `tuned_difference`, with
+    Satterthwaite's degrees of freedom: several trainings say more about the luck of tuning than one does.
+
+    Args:
+        pairs: of each training, the first optimizer and the second; their losses are above 0.
+        level: of confidence.
+        seed: of the bootstrap.
+
+    Returns:
+        The ratio, with the p of a ratio of 1; without a value, with a reason, where a final run diverged, and without
+        an interval for fewer than two seeds in common.
+
+    Raises:
+        ValueError: level is not in (0, 1).
+    """
+    upper = upper_probability(level)
+    n = sum(len(first.final) for first, _ in pairs), sum(len(second.final) for _, second in pairs)
+
+    def unknown(reason: str, value: float | None = None) -> Effect:
+        return Effect(Estimate(value, None, None, level, sum(n), reason), None, n)
+
+    logs = [(_on_logs(first), _on_logs(second)) for first, second in pairs]
+    both = [_in_pairs(*pair) for pair in logs]
+    if not both or not all(len(ours) for ours, _ in both):
+        return unknown("a training has no final runs yet")
+    if not all(np.isfinite(each).all() for pair in both for each in pair):
+        return unknown("a final run diverged: a mean would hide it")
+    value = math.exp(fmean(float((ours - theirs).mean()) for ours, theirs in both))
+    if min(len(ours) for ours, _ in both) < 2:
+        return unknown("one seed: no interval", value)
+    errors = [standard_error(*pair, seed) for pair in logs]
+    total = sum(error**2 for error, _ in errors)
+    if total == 0:
+        return unknown("no difference varies: no interval", value)
+    degrees = total**2 / sum(error**4 / own for error, own in errors)
+    error = math.sqrt(total) / len(errors)
+    margin = float(scipy.stats.t.ppf(upper, degrees)) * error
+    p = float(2 * scipy.stats.t.sf(abs(math.log(value)) / error, degrees))
+    return Effect(Estimate(value, value * math.exp(-margin), value * math.exp(margin), level, sum(n)), p, n)
+
+
+def _on_logs(tuned: Tuned) -> Tuned:
+    def log(loss: float) -> float:
+        return math.log(loss) if loss > 0 else -math.inf
+
+    again = {trial: [*map(log, own)] for trial, own in tuned.again.items()}
+    final = {seed: log(loss) for seed, loss in tuned.final.items()}
+    return Tuned([*map(log, tuned.search)], tuned.order, again, tuned.winner, final)
 
 
 def standard_error(first: Tuned, second: Tuned, seed: int = 0) -> tuple[float, float]:
