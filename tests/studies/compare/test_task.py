@@ -532,3 +532,16 @@ def test_what_would_settle_an_inconclusive_comparison_is_said():
         asked_of("own.py:task", "trials=8", "seeds=4"), lambda arm, point, seed: 0.5 + noise([seed, arm == "muon"], 0.2)
     )
     assert any("seeds would settle it (seeds=" in words or "try more trials" in words for words in wide.more)
+
+
+def test_an_optimizer_that_diverges_at_times_has_final_runs_that_count_how_often():
+    def loss(arm, point, seed):
+        return None if arm == "muon" and seed < FRESH_FROM + FRESH and seed % 3 else 0.5 + noise([seed, 1], 0.01)
+
+    asked = asked_of("own.py:task", *SMALL)
+    found = invented(asked, lambda arm, point, seed: loss(arm, point, seed) if seed != SEARCH_FROM else 0.5)
+    (all_found,) = find(asked, steps(asked, found), found)
+    switch = Switch(all_found, all_found.arm("adamw"))
+    assert not switch.has_no_winner("muon")
+    assert switch.lost("muon") == (5, 8)
+    assert switch.candidates[0].outcome == "worse"
