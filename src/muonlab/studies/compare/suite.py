@@ -153,10 +153,12 @@ def _sentence(suite: Suite, each: Standing) -> str:
     number, pairs = len(suite.switches), len(suite.switches) * len(suite.standings)
     first = "" if each is not suite.standings[0] else f" (final validation loss, Holm over {pairs} comparisons)"
     reached = sum(math.isfinite(own.get(each.arm.label, math.inf)) for own in suite.times.values())
+    below, above = each.sides
     pace = f"; it reaches {suite.baseline.name}’s loss on {reached}" if suite.times else ""
+    alone = f"; 95% intervals, each for itself, lie below 0 on {below} and above on {above}" if below or above else ""
     return (
         f"{each.arm.name} ends below {suite.baseline.name} on {each.count('better')} of {number} workloads, above on "
-        f"{each.count('worse')}, equal on {each.count('equal')}, undecided on {each.count('undecided')}{first}{pace}."
+        f"{each.count('worse')}, equal on {each.count('equal')}, undecided on {each.count('undecided')}{first}{alone}{pace}."
     )
 
 
