@@ -158,7 +158,8 @@ def _sentence(suite: Suite, each: Standing) -> str:
     alone = f"; 95% intervals, each for itself, lie below 0 on {below} and above on {above}" if below or above else ""
     return (
         f"{each.arm.name} ends below {suite.baseline.name} on {each.count('better')} of {number} workloads, above on "
-        f"{each.count('worse')}, equal on {each.count('equal')}, undecided on {each.count('undecided')}{first}{alone}{pace}."
+        f"{each.count('worse')}, equal on {each.count('equal')}, undecided on {each.count('undecided')}"
+        f"{first}{alone}{pace}."
     )
 
 
