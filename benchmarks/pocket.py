@@ -22,8 +22,8 @@ def table(report: Path) -> str:
     names = [
         key for key in next(iter(losses.values())) if key != "optimizer" and not key.endswith(("_lower", "_upper"))
     ]
-    counts = ("better", "worse", "equal", "undecided")
-    lines = [["optimizer", *names, *counts, "within 1.25x", "score"]]
+    counts = ("better", "worse", "equal", "undecided", "interval_below", "interval_above")
+    lines = [["optimizer", *names, *(each.replace("_", " ") for each in counts), "within 1.25x", "score"]]
     lines.append(["---"] * len(lines[0]))
     for optimizer in sorted(losses, key=lambda each: -float(times[each]["score"])):
         own = outcomes.get(optimizer, {})
@@ -31,8 +31,7 @@ def table(report: Path) -> str:
         for name in names:
             loss = losses[optimizer][name]
             half = (float(losses[optimizer][f"{name}_upper"]) - float(loss)) if loss else 0.0
-            outcome = own.get(name, "").partition(",")[0]
-            cells.append(f"{float(loss):.3f} ± {half:.3f} {outcome}".strip() if loss else "diverged")
+            cells.append(f"{float(loss):.3f} ± {half:.3f}" if loss else "diverged")
         numbers = [own.get(f"num_{each}", "") for each in counts]
         fast = [f"{float(times[optimizer]['within_1.25']):.0%}", f"{float(times[optimizer]['score']):.2f}"]
         lines.append([optimizer, *cells, *numbers, *fast])

@@ -1,6 +1,7 @@
 """Optimizers over several trainings: who wins where, by one Holm over all comparisons, and who gets there fastest."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,6 +35,13 @@ class Standing:
     def count(self, outcome: Outcome) -> int:
         """Return the number of workloads of an outcome."""
         return sum(each.outcome == outcome for each in self.outcomes)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Workloads on which the interval of the difference, each for itself, lies below 0, and above."""
+        known = [each.effect.estimate for each in self.outcomes if each.effect]
+        below = sum(each.upper is not None and each.upper < 0 for each in known)
+        return below, sum(each.lower is not None and each.lower > 0 for each in known)
 
 
 @dataclass(frozen=True)
@@ -125,9 +133,10 @@ def verdict(suite: Suite, found: Found) -> Verdict:
         ("runs", f"{asked[0].seeds} seeds each on each workload, the same for all"),
         ("tuning", f"{asked[0].searches[suite.baseline.label].trials} trials each or more on each workload"),
     )
+    more = [*said[1:], *_settles(ranked)]
     label = _answer(ranked)
     cautions = (*missing_jobs(found.records, found.expected), *_edges(suite))
-    return Verdict(label, LABELS[label], said[0], None, tuple(said[1:]), scope, cautions)
+    return Verdict(label, LABELS[label], said[0], None, tuple(more), scope, cautions)
 
 
 def _answer(ranked: Sequence[Standing]) -> Answer:
@@ -144,11 +153,21 @@ def _sentence(suite: Suite, each: Standing) -> str:
     number, pairs = len(suite.switches), len(suite.switches) * len(suite.standings)
     first = "" if each is not suite.standings[0] else f" (final validation loss, Holm over {pairs} comparisons)"
     reached = sum(math.isfinite(own.get(each.arm.label, math.inf)) for own in suite.times.values())
+    below, above = each.sides
     pace = f"; it reaches {suite.baseline.name}’s loss on {reached}" if suite.times else ""
+    alone = f"; 95% intervals, each for itself, lie below 0 on {below} and above on {above}" if below or above else ""
     return (
         f"{each.arm.name} ends below {suite.baseline.name} on {each.count('better')} of {number} workloads, above on "
-        f"{each.count('worse')}, equal on {each.count('equal')}, undecided on {each.count('undecided')}{first}{pace}."
+        f"{each.count('worse')}, equal on {each.count('equal')}, undecided on {each.count('undecided')}"
+        f"{first}{alone}{pace}."
     )
+
+
+def _settles(ranked: Sequence[Standing]) -> Iterator[str]:
+    """Yield what would settle the most of the undecided comparisons."""
+    all_of = Counter(own.settles for each in ranked for own in each.outcomes if own.settles)
+    for words, number in all_of.most_common(1):
+        yield f"Of {all_of.total()} undecided comparisons, this holds for {number}: {words[0].lower()}{words[1:]}"
 
 
 def _edges(suite: Suite) -> Iterator[str]:

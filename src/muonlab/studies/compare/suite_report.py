@@ -11,7 +11,7 @@ from muonlab.studies.compare import answer as answers
 from muonlab.studies.compare.config import CompareStudy
 from muonlab.studies.compare.sections import curves, settings
 from muonlab.studies.compare.suite import Suite, of, verdict
-from muonlab.studies.compare.switch import Candidate, Switch
+from muonlab.studies.compare.switch import Candidate, Outcome, Switch
 from muonlab.study.sections import every_job, findings, in_full, optimizer_settings, over_runs
 from muonlab.study.space import Space
 from muonlab.study.study import Arm, Found
@@ -93,17 +93,27 @@ def _loss(one: Switch, arm: Arm) -> Value:
 
 def _outcomes(suite: Suite, share: float = 1.0) -> Table:
     names = suite.names
-    counts = ("better", "worse", "equal", "undecided")
+    counts: tuple[Outcome, ...] = ("better", "worse", "equal", "undecided")
     columns = (
         Column("optimizer", "Optimizer"),
         *(Column(name, name) for name in names),
         *(Column(f"num_{each}", each.capitalize(), "count") for each in counts),
+        Column("num_interval_below", "Interval below 0", "count"),
+        Column("num_interval_above", "Interval above 0", "count"),
     )
     rows = tuple(
-        (each.arm.name, *map(_outcome, suite.switches, each.outcomes), *(each.count(word) for word in counts))
+        (
+            each.arm.name,
+            *map(_outcome, suite.switches, each.outcomes),
+            *(each.count(word) for word in counts),
+            *each.sides,
+        )
         for each in suite.standings
     )
-    note = f"The outcome, and the difference of final losses as a share of {suite.baseline.name}’s."
+    note = (
+        f"The outcome, and the difference of final losses as a share of {suite.baseline.name}’s. The last two columns "
+        "count the workloads on which the 95% interval of the difference, each for itself, lies on one side of 0."
+    )
     where = "" if share == 1 else f", {share:.0%} of the budget"
     key = "outcomes" if share == 1 else f"outcomes-{share:g}"
     return Table(key, f"Against {suite.baseline.name}{where}", columns, rows, note)
