@@ -18,12 +18,23 @@ def rows(path: Path) -> dict[str, dict[str, str]]:
 
 def table(report: Path) -> str:
     """Return a row for each optimizer: final losses with outcomes, counts, and how fast it is."""
-    losses, outcomes, times = (rows(report / f"{name}.csv") for name in ("losses", "outcomes", "times"))
+    names = ("losses", "outcomes", "times", "standings")
+    losses, outcomes, times, standings = (rows(report / f"{name}.csv") for name in names)
     names = [
         key for key in next(iter(losses.values())) if key != "optimizer" and not key.endswith(("_lower", "_upper"))
     ]
     counts = ("better", "worse", "equal", "undecided", "interval_below", "interval_above")
-    lines = [["optimizer", *names, *(each.replace("_", " ") for each in counts), "within 1.25x", "score"]]
+    lines = [
+        [
+            "optimizer",
+            "ratio to AdamW [95 %]",
+            "p, Holm",
+            *names,
+            *(each.replace("_", " ") for each in counts),
+            "within 1.25x",
+            "score",
+        ]
+    ]
     lines.append(["---"] * len(lines[0]))
     for optimizer in sorted(losses, key=lambda each: -float(times[each]["score"])):
         own = outcomes.get(optimizer, {})
@@ -34,7 +45,14 @@ def table(report: Path) -> str:
             cells.append(f"{float(loss):.3f} ± {half:.3f}" if loss else "diverged")
         numbers = [own.get(f"num_{each}", "") for each in counts]
         fast = [f"{float(times[optimizer]['within_1.25']):.0%}", f"{float(times[optimizer]['score']):.2f}"]
-        lines.append([optimizer, *cells, *numbers, *fast])
+        over = standings.get(optimizer)
+        ratio = (
+            ["{:.2f} [{:.2f}, {:.2f}]".format(*(float(over[f"ratio{key}"]) for key in ("", "_lower", "_upper")))]
+            if over
+            else [""]
+        )
+        p = [f"{float(over['p_holm']):.2f}"] if over else [""]
+        lines.append([optimizer, *ratio, *p, *cells, *numbers, *fast])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -5,7 +5,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from muonlab.jobs.job import JobRecord
-from muonlab.report.findings import Axis, Column, Element, Figure, Findings, Line, Lines, Panel, Table, Text, Value
+from muonlab.report.findings import (
+    Axis,
+    Column,
+    Element,
+    Figure,
+    Findings,
+    Forest,
+    ForestRow,
+    Line,
+    Lines,
+    Panel,
+    Table,
+    Text,
+    Value,
+)
 from muonlab.stats.profile import LARGEST, Profile
 from muonlab.studies.compare import answer as answers
 from muonlab.studies.compare.config import CompareStudy
@@ -21,6 +35,12 @@ FACTORS = (1.0, 1.1, 1.25, 1.5, 2.0)  # at which the table shows a profile
 
 OWN = """
 Workload: A training with steps and batch of its own. All optimizers are tuned on each by as many trials.
+
+Ratio: Final validation loss of an optimizer divided by {baseline}’s, geometric mean over the workloads, each counting
+the same. Its 95% interval contains the luck of tuning, and is about these workloads with other seeds and other trials,
+not about further workloads. p is Holm’s over the optimizers. The answer follows from it: equal where the whole interval
+lies within {margin:.1%} of 1; better or worse where p is at most {alpha:g}; else inconclusive, and wherever the one
+behind has its best learning rate near the edge of what was tried.
 
 Outcome: Of the final validation loss on one workload, compared with {baseline}’s; p is Holm’s over all optimizers and
 workloads of a budget. Equal: the whole 95% interval of the difference, which contains the luck of tuning, lies within
@@ -63,16 +83,45 @@ def analyse(founds: Sequence[Found], asked: CompareStudy, version: int) -> Findi
     all_of = replace(founds[0], records=records, expected=sum(each.expected for each in founds), controls=controls)
     put = {"baseline": whole.baseline.name, "largest": LARGEST, "margin": asked.margin}
     sections = (
-        ("Answer", answer(whole)),
+        ("Each workload against the baseline", answer(whole)),
         ("Time to target", profile(whole)),
         ("With less training", tuple(_outcomes(each, share) for each, share in zip(suites[1:], shares, strict=True))),
-        ("Each workload", tuple(_each(whole))),
+        ("Curves and trials", tuple(_each(whole))),
         ("What this does not show", (Text(LIMITS),)),
         ("Settings and jobs", tuple(_settings(whole, asked, records))),
         ("What the words mean", (definitions(OWN, values=put),)),
     )
     title = f"Suite {founds[0].runs.asked.suite}: {len(whole.arms)} optimizers on {number} workloads"
-    return findings(title, asked.question, verdict(whole, all_of), all_of, (), sections, version)
+    found = findings(title, asked.question, verdict(whole, all_of), all_of, (), sections, version)
+    return replace(found, first=first_screen(whole))
+
+
+def first_screen(suite: Suite) -> tuple[Element, ...]:
+    """Return the figure of all ratios, and a row for each optimizer."""
+    known = [each for each in suite.standings if each.ratio.estimate.lower is not None]
+    if not known:
+        return (Text("No optimizer has final runs on every workload yet."),)
+    name = suite.baseline.name
+    rows = tuple(ForestRow(each.arm.name, each.ratio.estimate, "{} + {}".format(*each.ratio.n)) for each in known)
+    caption = (
+        f"Geometric mean over {len(suite.switches)} workloads, with 95% intervals that contain the luck of tuning."
+    )
+    panel = Forest("", rows, 1.0, "lower loss", f"{name} lower", "ratio")
+    title = f"Final validation loss divided by {name}’s"
+    figure = Figure("ratios", title, caption, Axis("ratio of final losses", log=True), Axis(""), (panel,))
+    columns = (
+        Column("optimizer", "Optimizer"),
+        Column("ratio", f"Loss / {name}’s", "ratio"),
+        Column("p_holm", "p, Holm", "p"),
+        Column("outcome", "Outcome"),
+        Column("score", "Score", "ratio"),
+    )
+    own = tuple(
+        (each.arm.name, each.ratio.estimate, each.p, each.outcome, each.profile.score if each.profile else None)
+        for each in suite.standings
+    )
+    note = "Score: mean share of workloads on which it is about the fastest to the target (see Time to target)."
+    return figure, Table("standings", "All workloads together", columns, own, note)
 
 
 def answer(suite: Suite) -> tuple[Element, ...]:

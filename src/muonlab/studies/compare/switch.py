@@ -103,7 +103,7 @@ class Switch:
         tried = self.found.runs.trials.get(label)
         return tried is not None and tried.winner is None and tried.is_known
 
-    def _may_gain(self, arm: Arm, difference: float, *, is_equal: bool = False) -> list[Arm]:
+    def may_gain(self, arm: Arm, difference: float, *, is_equal: bool = False) -> list[Arm]:
         """Return who is not ahead and has its best learning rate near an edge: beyond it, it might overtake."""
         behind = [arm, self.baseline] if is_equal or not difference else [arm if difference > 0 else self.baseline]
         trials = self.found.runs.trials
@@ -156,7 +156,7 @@ class Switch:
         assert estimate.upper is not None
         # A difference that is sure and too small to matter is no reason to switch.
         is_equal = -self.margin < estimate.lower and estimate.upper < self.margin
-        if (is_equal or p <= ALPHA) and (edges := self._may_gain(arm, estimate.value, is_equal=is_equal)):
+        if (is_equal or p <= ALPHA) and (edges := self.may_gain(arm, estimate.value, is_equal=is_equal)):
             names = several(each.name for each in edges)
             return "undecided", f"the best learning rate of {names} lies near the edge of its range"
         if is_equal:
@@ -176,7 +176,7 @@ class Switch:
             return f"Give a lower range of learning rates, {lost[0].label}.lr=LOW..HIGH."
         if min(effect.n) < MIN_RUNS:
             return f"Run at least {MIN_RUNS} seeds (seeds={MIN_RUNS})."
-        if edges := self._may_gain(arm, effect.estimate.value or 0.0):
+        if edges := self.may_gain(arm, effect.estimate.value or 0.0):
             further = self.found.runs.asked.extensions + 1
             return f"Search further (extensions={further}), or give another range, {edges[0].label}.lr=LOW..HIGH."
         ours, theirs = self.tuned(arm.label), self.tuned(self.baseline.label)
