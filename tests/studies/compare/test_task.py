@@ -16,6 +16,7 @@ from muonlab.studies.compare import analyse
 from muonlab.studies.compare.analysis import find
 from muonlab.studies.compare.ask import ask, default_folder
 from muonlab.studies.compare.jobs import outline, steps
+from muonlab.studies.compare.sentences import on_present
 from muonlab.studies.compare.switch import Switch
 from muonlab.studies.compare.trials import FINALISTS, FRESH, FRESH_FROM, by_point
 from muonlab.studies.compare.work.job import check, run
@@ -458,6 +459,13 @@ def test_the_present_setting_of_the_baseline_is_its_first_trial_and_has_final_ru
     assert [seed for each in present for seed in each.seeds] == list(range(8))
     (all_found,) = find(asked, steps(asked, found), found)
     assert all_found.runs.present[0] == pytest.approx(0.503, abs=0.004)
+    switch = Switch(all_found, all_found.arm("adamw"))
+    both = [all_found.runs.losses("muon"), all_found.runs.present]
+    (gain,) = {switch.from_present("muon").estimate.value}
+    assert gain == pytest.approx(np.mean([both[0][seed] - both[1][seed] for seed in range(8)]))
+    (words,) = on_present(switch)
+    assert words.startswith("AdamW as you have it now (lr 0.3, weight_decay 0) ends at 0.50")
+    assert "Minus that, at its best setting: Muon " in words
     with pytest.raises(
         UsageError, match=r"present.gamma is no setting .* expected present.lr, present.beta1, present.w"
     ):

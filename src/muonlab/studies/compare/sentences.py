@@ -67,12 +67,28 @@ def verdict(switch: Switch, shorter: Sequence[Switch] = ()) -> Verdict:
     sentences = sentences or [f"{switch.baseline.name} alone: nothing to compare."]
     # What to do comes first, then the other candidates and less training.
     more = [*(f"{each.arm.name}: {each.settles}" for each in ranked if each.settles), *calls(switch, ranked)]
-    more += sentences[1:]
+    more += [*sentences[1:], *on_present(switch)]
     more += [f"With {_steps(each)}: {sentence(each, one)}" for each in shorter for one in each.candidates if one.effect]
     interval = ranked[0].effect.estimate if ranked and ranked[0].effect else None
     return Verdict(
         answer, LABELS[answer], sentences[0], interval, tuple(more), _scope(switch), tuple(_cautions(switch))
     )
+
+
+def on_present(switch: Switch) -> list[str]:
+    """Return how every arm at its best differs from the baseline as the user has it now; none where that is unknown."""
+    now = switch.found.runs.present
+    if not now:
+        return []
+    effects = [(arm.name, switch.from_present(arm.label)) for arm in switch.found.arms]
+    known = [f"{name} {as_text(each.estimate)}" for name, each in effects if each and each.estimate.value is not None]
+    setting = ", ".join(f"{key} {value:g}" for key, value in switch.found.runs.asked.present.items())
+    if lost := sum(map(math.isinf, now.values())):
+        return [f"{switch.baseline.name} as you have it now ({setting}): {lost} of {len(now)} runs diverged."]
+    head = (
+        f"{switch.baseline.name} as you have it now ({setting}) ends at {as_text(fmean(now.values()))} (n = {len(now)})"
+    )
+    return [f"{head}. Minus that, at its best setting: {'; '.join(known)}." if known else f"{head}."]
 
 
 def _rank(candidate: Candidate) -> tuple[int, float]:

@@ -103,6 +103,17 @@ class Switch:
         tried = self.found.runs.trials.get(label)
         return tried is not None and tried.winner is None and tried.is_known
 
+    def from_present(self, label: str) -> Effect | None:
+        """Return the final loss of an arm minus that of the baseline as the user has it now; None where it is unknown.
+
+        What the user has is one setting, so the luck of tuning is that of the arm alone.
+        """
+        now, own = self.found.runs.present, self.tuned(label)
+        if not now or not own:
+            return None
+        alone = fmean(now.values())
+        return tuned_difference(own, Tuned([alone], [0], {0: [alone]}, 0, now))
+
     def may_gain(self, arm: Arm, difference: float, *, is_equal: bool = False) -> list[Arm]:
         """Return who is not ahead and has its best learning rate near an edge: beyond it, it might overtake."""
         behind = [arm, self.baseline] if is_equal or not difference else [arm if difference > 0 else self.baseline]
