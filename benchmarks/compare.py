@@ -1,0 +1,212 @@
+"""Member-steps per second of the search of `muonlab compare`, as multiples of those of a user's own loop.
+
+    python benchmarks/compare.py [--json] [--tasks gpt,mlp] [--members 4,16,64] [--threads 1,2] [--rounds 12] [--save FILE]
+
+Each member has settings of its own: learning rate, weight decay, momentum and, with Muon, the rate of AdamW for the rest. The plain loop
+trains one run of the same model, loader and loss by `torch.optim.AdamW` or `muonlab.MuonAdamW` and a scheduler. All
+variants are timed in one process, interleaved in random order; the figure is the median over the rounds of the ratio to
+the plain loop's time per member-step in the same round. A round is a few steps of each and an evaluation.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from optimizer.machine import machine
+
+import muonlab
+from muonlab.studies.compare.ask import ask
+from muonlab.studies.compare.config import CompareStudy, Train
+from muonlab.studies.compare.jobs import steps
+from muonlab.studies.compare.work.task import EVALUATED, TaskMaterial
+from muonlab.studies.compare.switch import call_of
+from muonlab.train.population import Population
+from muonlab.train.schedule import pace
+
+TASKS = Path(__file__).parent / "training" / "compared.py"
+NAMES, OPTIMIZERS = ("gpt", "mlp", "cnn", "batchnorm"), ("adamw", "muon")
+CADENCE = 15  # steps between two evaluations by default: 20 in 300 steps
+BUDGET, WARM_UP = 300, 1
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Variant(Protocol):
+    """What is timed.
+
+    Attributes:
+        count: members that a step trains.
+        how: how it trains them.
+    """
+
+    count: int
+    how: str
+
+    def step(self) -> None: ...
+    def evaluate(self) -> None: ...
+
+
+class Plain:
+    """A user's own loop of one run."""
+
+    count, how = 1, "one run"
+
+    def __init__(self, material: TaskMaterial, asked: CompareStudy, job: Train):
+        given = material.call(0)
+        self._model, self._train, self._validation, self._loss = (
+            given.model, given.train, given.validation, given.loss,
+        )  # fmt: skip
+        (arm,) = asked.arms
+        call = call_of(arm, job.points[-1])
+        self._optimizer = eval(call, {"torch": torch, "muonlab": muonlab, "model": self._model})
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: pace(step % BUDGET, BUDGET))
+        self._batches = (batch for _ in iter(int, 1) for batch in self._train)
+
+    def step(self) -> None:
+        self._model.train()
+        inputs, targets = next(self._batches)
+        self._optimizer.zero_grad()
+        self._loss(self._model(inputs), targets).backward()
+        self._optimizer.step()
+        self._schedule.step()
+
+    @torch.no_grad()
+    def evaluate(self) -> None:
+        self._model.eval()
+        seen, loss, hits = 0, 0.0, 0.0
+        for inputs, targets in self._validation:
+            outputs = self._model(inputs)
+            loss += self._loss(outputs, targets).item() * len(targets)
+            hits += (outputs.argmax(-1) == targets).float().mean().item() * len(targets)
+            seen += len(targets)
+            if seen >= EVALUATED:
+                break
+
+
+class Search:
+    """The first so many trials of a search, as a job trains them."""
+
+    def __init__(self, material: TaskMaterial, job: Train, count: int):
+        self.count, self._step = count, 0
+        self._members, self._draw, self._reader = material.members(
+            job.optimizer, job.points[:count], [job.seeds[0]] * count, job, "cpu"
+        )
+        self.how = "one after the other"
+        if isinstance(self._members, Population):
+            self.how = f"stacks of {self._members.choose_height(*self._draw(0))}"
+
+    def step(self) -> None:
+        self._members.step(*self._draw(self._step), self._step, pace(self._step % BUDGET, BUDGET))
+        self._step += 1
+
+    def evaluate(self) -> None:
+        self._reader.evaluate(self._members, self._step)
+
+
+def time_rounds(found: dict[str, Variant], rounds: int, num_steps: int) -> dict[str, list[tuple[float, float]]]:
+    """Return the seconds of a step and of an evaluation in each round, interleaved in random order."""
+    order, seconds = random.Random(0), {name: [] for name in found}
+    for number in range(rounds + WARM_UP):
+        for name in order.sample(sorted(found), len(found)):
+            own, start = found[name], time.perf_counter()
+            for _ in range(num_steps * (5 if own.count == 1 else 1)):
+                own.step()
+            middle = time.perf_counter()
+            own.evaluate()
+            if number >= WARM_UP:
+                per_step = (middle - start) / num_steps / (5 if own.count == 1 else 1)
+                seconds[name].append((per_step, time.perf_counter() - middle))
+    return seconds
+
+
+def measure(task: str, optimizer: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the rows of the table for one task and one optimizer."""
+    asked = ask([f"{TASKS}:{task}", f"optimizers={optimizer}", f"trials={max(options.members)}"])[1]
+    job = steps(asked, {})[0].config
+    assert isinstance(job, Train)
+    torch.manual_seed(0)
+    found: dict[str, Variant] = {"plain": Plain(TaskMaterial(asked.trained.task, 32), asked, job)}
+    for count in options.members:
+        found[f"S={count}"] = Search(TaskMaterial(asked.trained.task, 32), job, count)
+    rows = []
+    for threads in options.threads:
+        say(f"{task}, {optimizer}, {threads} threads")
+        torch.set_num_threads(threads)
+        seconds = time_rounds(found, options.rounds, options.steps)
+        plain = seconds["plain"]
+        for name, own in seconds.items():
+            count = found[name].count
+            ratios = {
+                "steps": [count * a[0] / b[0] for a, b in zip(plain, own, strict=True)],
+                "search": [
+                    count * (CADENCE * a[0] + a[1]) / (CADENCE * b[0] + b[1]) for a, b in zip(plain, own, strict=True)
+                ],
+            }
+            rows.append(
+                {
+                    "task": task,
+                    "optimizer": optimizer,
+                    "threads": threads,
+                    "members": count if name != "plain" else None,
+                    "how": found[name].how,
+                    "member_steps_per_second": count / statistics.median(step for step, _ in own),
+                    **{f"{key}_ratio": statistics.median(values) for key, values in ratios.items()},
+                    **{f"{key}_quartiles": statistics.quantiles(v, n=4)[::2] for key, v in ratios.items()},
+                    "rounds": len(own),
+                }
+            )
+    return rows
+
+
+def text_of(table: list[dict[str, Any]]) -> str:
+    lines = ["task       optimizer threads    S  how                  member-steps/s  steps (quartiles)    with evaluations"]
+    for row in table:
+        if row["members"] is not None:
+            both = (
+                f"{row[f'{key}_ratio']:6.2f} ({row[f'{key}_quartiles'][0]:.2f}-{row[f'{key}_quartiles'][1]:.2f})"
+                for key in ("steps", "search")
+            )
+            lines.append(
+                f"{row['task']:10} {row['optimizer']:9} {row['threads']:7} {row['members']:4}  {row['how']:20} "
+                f"{row['member_steps_per_second']:14.1f}  {'  '.join(both)}"
+            )
+    return "\n".join(lines)
+
+
+def words(text: str) -> list[str]:
+    return text.split(",")
+
+
+def numbers(text: str) -> list[int]:
+    return [int(each) for each in words(text)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=words, default=NAMES)
+    parser.add_argument("--optimizers", type=words, default=OPTIMIZERS)
+    parser.add_argument("--members", type=numbers, default=[4, 16, 64])
+    parser.add_argument("--threads", type=numbers, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=3, help="steps of all members in a round; the plain loop makes five times as many")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--save", type=Path, help="write JSON to a file, too")
+    options = parser.parse_args()
+    table = [row for task in options.tasks for name in options.optimizers for row in measure(task, name, options)]
+    result = {"environment": machine("cpu", max(options.threads)), "table": table}
+    if options.save:
+        options.save.parent.mkdir(parents=True, exist_ok=True)
+        options.save.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1) if options.json else text_of(table))
+
+
+if __name__ == "__main__":
+    main()
