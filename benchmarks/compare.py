@@ -22,15 +22,22 @@ from optimizer.machine import machine
 
 import muonlab
 from muonlab.studies.compare.ask import ask
-from muonlab.studies.compare.config import CompareStudy, Train
+from muonlab.studies.compare.config import Train
 from muonlab.studies.compare.jobs import steps
 from muonlab.studies.compare.work.task import EVALUATED, TaskMaterial
-from muonlab.studies.compare.switch import call_of
 from muonlab.train.population import Population
 from muonlab.train.schedule import pace
 
 TASKS = Path(__file__).parent / "training" / "compared.py"
-NAMES, OPTIMIZERS = ("gpt", "mlp", "cnn", "batchnorm"), ("adamw", "muon")
+NAMES = ("gpt", "mlp", "cnn", "batchnorm")
+# What the plain loop makes of a model, doing what the search does. "own" is torch's AdamW as an optimizer of a user's own, which muonlab does
+# not step by its own kernels.
+PLAIN: dict[str, tuple[Any, dict[str, Any]]] = {
+    "adamw": (lambda model, **more: torch.optim.AdamW(model.parameters(), **more), {"lr": 1e-3, "betas": (0.9, 0.98)}),
+    "muon": (muonlab.MuonAdamW, {"lr": 1e-3, "adamw_lr": 1e-3, "adjust_lr_fn": "match_rms_adamw", "method": "quintic"}),
+    "own": (lambda model, **more: torch.optim.AdamW(model.parameters(), **more), {"lr": 1e-3}),
+}
+WORDS = {"own": "own=torch.optim:AdamW"}
 CADENCE = 15  # steps between two evaluations by default: 20 in 300 steps
 BUDGET, WARM_UP = 300, 1
 
@@ -59,14 +66,13 @@ class Plain:
 
     count, how = 1, "one run"
 
-    def __init__(self, material: TaskMaterial, asked: CompareStudy, job: Train):
+    def __init__(self, material: TaskMaterial, optimizer: str):
         given = material.call(0)
         self._model, self._train, self._validation, self._loss = (
             given.model, given.train, given.validation, given.loss,
         )  # fmt: skip
-        (arm,) = asked.arms
-        call = call_of(arm, job.points[-1])
-        self._optimizer = eval(call, {"torch": torch, "muonlab": muonlab, "model": self._model})
+        make, arguments = PLAIN[optimizer]
+        self._optimizer = make(given.model, **arguments)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: pace(step % BUDGET, BUDGET))
         self._batches = (batch for _ in iter(int, 1) for batch in self._train)
 
@@ -129,11 +135,11 @@ def time_rounds(found: dict[str, Variant], rounds: int, num_steps: int) -> dict[
 
 def measure(task: str, optimizer: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the rows of the table for one task and one optimizer."""
-    asked = ask([f"{TASKS}:{task}", f"optimizers={optimizer}", f"trials={max(options.members)}"])[1]
+    asked = ask([f"{TASKS}:{task}", f"optimizers={WORDS.get(optimizer, optimizer)}", f"trials={max(options.members)}"])[1]
     job = steps(asked, {})[0].config
     assert isinstance(job, Train)
     torch.manual_seed(0)
-    found: dict[str, Variant] = {"plain": Plain(TaskMaterial(asked.trained.task, 32), asked, job)}
+    found: dict[str, Variant] = {"plain": Plain(TaskMaterial(asked.trained.task, 32), optimizer)}
     for count in options.members:
         found[f"S={count}"] = Search(TaskMaterial(asked.trained.task, 32), job, count)
     rows = []
@@ -192,7 +198,7 @@ def numbers(text: str) -> list[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=words, default=NAMES)
-    parser.add_argument("--optimizers", type=words, default=OPTIMIZERS)
+    parser.add_argument("--optimizers", type=words, default=list(PLAIN))
     parser.add_argument("--members", type=numbers, default=[4, 16, 64])
     parser.add_argument("--threads", type=numbers, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=12)

@@ -95,12 +95,12 @@ def test_members_that_differ_in_every_setting_step_in_place_as_each_would_alone(
         "beta2": 0.98,
         "weight_decay": several(0.0, 1.0, 0.1),
     }
-    matrix = Treatment(muon, {**by_muon, "adjust_lr_fn": "match_rms_adamw"}, flatten=True, each=True)
-    rest = Treatment(adamw, by_adamw, each=True)
+    matrix = Treatment(muon, {**by_muon, "adjust_lr_fn": "match_rms_adamw"}, flatten=True, in_place=True)
+    rest = Treatment(adamw, by_adamw, in_place=True)
     ps = stacks()
     own = {name: rest if name in ("b", "c") else matrix for name in ps}
     assert muon.takes_each(matrix.hyper, [], []), "the step in place is not taken"
-    optimizer, plain = ByRule(ps, own), ByRule(stacks(), {name: replace(each, each=False) for name, each in own.items()})
+    optimizer, plain = ByRule(ps, own), ByRule(stacks(), {name: replace(each, in_place=False) for name, each in own.items()})
     others = stacks()
     for step, pace in enumerate((0.5, 1.0, 0.25)):
         if step == 2:

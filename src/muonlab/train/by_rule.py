@@ -22,14 +22,14 @@ class Treatment:
         flatten: see a parameter as the matrix of its first axis by all the others, as Jordan et al. 2024 do with the
             kernel (outputs, inputs, height, width) of a convolution. Its state has that shape too. Matrices and
             vectors stay as they are.
-        each: step in place where hyper-parameters differ by member, too (`muonlab.rules.in_place`); not for studies
-            whose results were recorded without, as it changes rounding.
+        in_place: step in place where hyper-parameters differ by member, and where members train one after the other,
+            too. It is faster and changes rounding, so studies whose results were recorded without leave it.
     """
 
     rule: Any
     hyper: Mapping[str, Any] = field(default_factory=dict)
     flatten: bool = False
-    each: bool = False
+    in_place: bool = False
 
     def seen(self, p: Tensor, num_leading: int) -> Tensor:
         """Return a parameter or gradient as the rule sees it: a view where the strides allow one, else a copy.
@@ -79,7 +79,7 @@ class ByRule:
                 ps,
                 treatment.paced(pace),
                 self._workspace,
-                each=treatment.each,
+                each=treatment.in_place,
             )
             for name, p in zip(group, ps, strict=True):
                 if p.data_ptr() != stacks[name].data_ptr():  # a stack whose strides allow no view of the matrices

@@ -24,7 +24,7 @@ def treatments(
     takes: str = "hidden",
     stems: Collection[str] = (),
     flatten: bool = False,
-    each: bool = False,
+    in_place: bool = False,
 ) -> dict[str, Treatment]:
     """Return parameter name -> rule and hyper-parameters.
 
@@ -36,13 +36,13 @@ def treatments(
         takes: the matrices that Muon takes, one of `muonlab.optim.routing.TAKES`.
         stems: names of modules that read the input, which are not hidden (Jordan et al. 2024).
         flatten: as of `Treatment`, of Muon.
-        each: as of `Treatment`.
+        in_place: as of `Treatment`.
     """
     if name != "muon":
-        one = Treatment(RULES[name], hyper, each=each)
+        one = Treatment(RULES[name], hyper, in_place=in_place)
         return {parameter: one for parameter, _ in net.named_parameters()}
-    by_muon = Treatment(muon, hyper, flatten=flatten, each=each)
-    by_adamw = Treatment(adamw, others or {}, each=each)
+    by_muon = Treatment(muon, hyper, flatten=flatten, in_place=in_place)
+    by_adamw = Treatment(adamw, others or {}, in_place=in_place)
     return {
         parameter: by_muon if role in TAKES[takes] and parameter.split(".")[0] not in stems else by_adamw
         for parameter, role in roles(net).items()
@@ -59,7 +59,7 @@ def of_config(
     points: Sequence[Mapping[str, float]],
     *,
     stems: Collection[str] = (),
-    each: bool = False,
+    in_place: bool = False,
 ) -> dict[str, Treatment] | list[OptimizerFactory]:
     """Return the optimizer of members that differ in some of its settings, as the engines take it.
 
@@ -71,7 +71,7 @@ def of_config(
         optimizer: a config of `muonlab.study.optimizers`: of a rule, or of an optimizer of a user's own.
         points: settings of each member, such as {"lr": 0.1}.
         stems: as of `treatments`.
-        each: as of `Treatment`.
+        in_place: as of `Treatment`.
     """
     if optimizer.name == "custom":
         make = optimizer.call.load("optimizers")
@@ -84,7 +84,7 @@ def of_config(
         others["lr"] = others["lr"] * factor
         hyper = {key: value for key, value in fields.items() if key in ("lr", "weight_decay", *OF_MUON)}
         hyper |= {"adjust_lr_fn": "match_rms_adamw"}
-    return treatments(net, optimizer.name, hyper, others=others, stems=stems, flatten=True, each=each)
+    return treatments(net, optimizer.name, hyper, others=others, stems=stems, flatten=True, in_place=in_place)
 
 
 def _by_member(points: Sequence[Mapping[str, float]]) -> dict[str, float | Tensor]:

@@ -1,14 +1,16 @@
 """Many members trained as one program: parameters stacked along a first axis S, one forward and backward for all."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
+from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.nets.dropout import mix
 from muonlab.train.by_rule import ByRule, Treatment
-from muonlab.train.gradients import Gradients
+from muonlab.train.gradients import STACK_FLOPS, Gradients
 from muonlab.train.instances import Instances, OptimizerFactory, views
 from muonlab.train.modules import Net, drawn, takes_key
 from muonlab.train.seeds import fold_in
@@ -75,6 +77,7 @@ class Population:
             return loss(logits, labels), logits.argmax(dim=-1) == labels
 
         self.gradients = Gradients(mean_loss, height or len(seeds))
+        self._flops: dict[torch.Size, int] = {}  # of a member's forward pass in `measure`, by the shape of its inputs
         self._judge = vmap(judge, in_dims=(0, None, 0))
 
     def __len__(self) -> int:
@@ -137,9 +140,25 @@ class Population:
         """
         self.net.eval()
         axis = 0 if by_member else None
-        return vmap(lambda own, x, y: function(functional_call(self.net, own, (x,)), y), in_dims=(0, axis, axis))(
-            self.parameters, inputs, targets
-        )
+        judge = vmap(lambda own, x, y: function(functional_call(self.net, own, (x,)), y), in_dims=(0, axis, axis))
+        found, height = [], self._height(judge, inputs, targets, by_member=by_member)
+        for at in [slice(start, start + height) for start in range(0, len(self), height)]:
+            batch = (inputs[at], targets[at]) if by_member else (inputs, targets)
+            found.append(judge({name: p[at] for name, p in self.parameters.items()}, *batch))
+        return torch.cat(found)
+
+    def _height(self, judge: Callable[..., Tensor], inputs: Tensor, targets: Tensor, *, by_member: bool) -> int:
+        """Return the members in one forward pass: all on a GPU, on a CPU what has about `STACK_FLOPS`."""
+        if inputs.device.type != "cpu" or len(self) == 1:
+            return len(self)
+        shape = inputs.shape[1:] if by_member else inputs.shape
+        if shape not in self._flops:
+            one = (inputs[:1], targets[:1]) if by_member else (inputs, targets)
+            with FlopCounterMode(display=False) as counter:
+                judge({name: p[:1] for name, p in self.parameters.items()}, *one)
+            self._flops[shape] = max(1, counter.get_total_flops())
+        stacks = math.ceil(len(self) * self._flops[shape] / STACK_FLOPS)
+        return math.ceil(len(self) / stacks)
 
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""

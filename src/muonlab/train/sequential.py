@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from muonlab.nets.dropout import mix
+from muonlab.rules import in_place
+from muonlab.rules.operands import Workspace
 from muonlab.train.by_rule import Treatment
 from muonlab.train.instances import Instances, Named, OptimizerFactory
 from muonlab.train.modules import Net, drawn, takes_key
@@ -54,6 +56,7 @@ class Sequential:
         # What a function built is new already, and a copy would lose hooks on its parameters.
         own = [copy.deepcopy(net) if isinstance(net, nn.Module) else net for _ in seeds]
         self._nets = [drawn(each, seed, dtype).to(device) for each, seed in zip(own, seeds, strict=True)]
+        self._has_key = bool(self._nets) and takes_key(self._nets[0])
         self._loss, self._device, self._seeds = loss, torch.device(device), list(seeds)
         if isinstance(optimizer, Mapping):
             optimizer = [_by_rule(optimizer, member) for member in range(len(seeds))]
@@ -147,7 +150,7 @@ class Sequential:
 
     def _key(self, net: nn.Module, seed: int, step: int) -> dict[str, Tensor]:
         """Return the dropout key that this member has in a population, if its net takes one."""
-        if not takes_key(net):
+        if not self._has_key:
             return {}
         own = torch.tensor(fold_in(seed, "dropout") % 2**32, device=self._device)
         return {"key": mix(own ^ mix(torch.tensor(step, device=self._device)))}
@@ -158,23 +161,30 @@ class _ByRule(torch.optim.Optimizer):
 
     def __init__(self, named: Named, treatments: Mapping[str, Treatment], member: int):
         super().__init__(named, {"lr": 1.0})  # the pace, once `Instances` has multiplied it
-        self._treated: list[tuple[nn.Parameter, Treatment]] = []
+        groups: dict[int, tuple[Treatment, list[nn.Parameter]]] = {}
         for name, p in named:
             treatment = treatments[name]
             hyper = {key: _of_member(value, member) for key, value in treatment.hyper.items()}
             self.state[p] = treatment.rule.init(treatment.seen(p.detach(), 0))
-            self._treated.append((p, replace(treatment, hyper=hyper)))
+            groups.setdefault(id(treatment), (replace(treatment, hyper=hyper), []))[1].append(p)
+        self._groups, self._workspace = list(groups.values()), Workspace()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Update every parameter; one that has no part in the loss has a gradient of zeros, as in a population."""
         pace = self.param_groups[0]["lr"]
-        for p, treatment in self._treated:
-            gradient = treatment.seen(torch.zeros_like(p) if p.grad is None else p.grad, 0)
-            updated, self.state[p] = treatment.rule.update(
-                gradient, self.state[p], treatment.seen(p.detach(), 0), **treatment.paced(pace)
-            )
-            p.copy_(updated.view(p.shape))
+        for treatment, ps in self._groups:
+            gradients = [treatment.seen(torch.zeros_like(p) if p.grad is None else p.grad, 0) for p in ps]
+            seen, states = [treatment.seen(p.detach(), 0) for p in ps], [self.state[p] for p in ps]
+            hyper = treatment.paced(pace)
+            if treatment.in_place:
+                in_place.update(treatment.rule, gradients, states, seen, hyper, self._workspace)
+            else:
+                for k, p in enumerate(ps):
+                    seen[k], self.state[p] = treatment.rule.update(gradients[k], states[k], seen[k], **hyper)
+            for p, updated in zip(ps, seen, strict=True):
+                if updated.data_ptr() != p.data_ptr():
+                    p.copy_(updated.view(p.shape))
 
 
 def _by_rule(treatments: Mapping[str, Treatment], member: int) -> OptimizerFactory:

@@ -146,7 +146,7 @@ class TaskMaterial:
         self, optimizer: Any, points: Sequence[Mapping[str, float]], seeds: Sequence[int], job: Train, device: str
     ) -> tuple[Engine, "Loaders", "Reader"]:
         """Return the members of a job, their batches, and what evaluates them."""
-        treated = optimizers.of_config(self.build(seeds[0]), optimizer, points, each=True)
+        treated = optimizers.of_config(self.build(seeds[0]), optimizer, points, in_place=True)
         inputs, targets = next(self.batches(seeds[0], "train"))
         members, reason = engine.build(self.build, self.loss, treated, seeds, inputs, targets, device=device)
         draw = Loaders(self, seeds, device)
