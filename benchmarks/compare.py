@@ -1,11 +1,12 @@
 """Member-steps per second of the search of `muonlab compare`, as multiples of those of a user's own loop.
 
-    python benchmarks/compare.py [--json] [--tasks gpt,mlp] [--members 4,16,64] [--threads 1,2] [--rounds 12] [--save FILE]
+    python benchmarks/compare.py [--json] [--tasks gpt,mlp] [--members 4,16,64] [--threads 1,2] [--rounds 12]
+        [--compile gpt] [--save FILE]
 
-Each member has settings of its own: learning rate, weight decay, momentum and, with Muon, the rate of AdamW for the rest. The plain loop
-trains one run of the same model, loader and loss by `torch.optim.AdamW` or `muonlab.MuonAdamW` and a scheduler. All
-variants are timed in one process, interleaved in random order; the figure is the median over the rounds of the ratio to
-the plain loop's time per member-step in the same round. A round is a few steps of each and an evaluation.
+Each member has settings of its own: learning rate, weight decay, momentum and, with Muon, the rate of AdamW for the
+rest. The plain loop trains one run of the same model, loader and loss, with a scheduler. All variants are timed in one
+process, interleaved in random order; the figure is the median over the rounds of the ratio to the plain loop's time per
+member-step in the same round. A round is a few steps of each and an evaluation.
 """
 
 import argparse
@@ -30,8 +31,8 @@ from muonlab.train.schedule import pace
 
 TASKS = Path(__file__).parent / "training" / "compared.py"
 NAMES = ("gpt", "mlp", "cnn", "batchnorm")
-# What the plain loop makes of a model, doing what the search does. "own" is torch's AdamW as an optimizer of a user's own, which muonlab does
-# not step by its own kernels.
+# What the plain loop makes of a model: it does what the search does. "own" is torch's AdamW as an optimizer of a user's
+# own, which muonlab does not step by kernels of its own.
 PLAIN: dict[str, tuple[Any, dict[str, Any]]] = {
     "adamw": (lambda model, **more: torch.optim.AdamW(model.parameters(), **more), {"lr": 1e-3, "betas": (0.9, 0.98)}),
     "muon": (muonlab.MuonAdamW, {"lr": 1e-3, "adamw_lr": 1e-3, "adjust_lr_fn": "match_rms_adamw", "method": "quintic"}),
@@ -100,13 +101,15 @@ class Plain:
 class Search:
     """The first so many trials of a search, as a job trains them."""
 
-    def __init__(self, material: TaskMaterial, job: Train, count: int):
+    def __init__(self, material: TaskMaterial, job: Train, count: int, *, compile: bool):
         self.count, self._step = count, 0
         self._members, self._draw, self._reader = material.members(
             job.optimizer, job.points[:count], [job.seeds[0]] * count, job, "cpu"
         )
         self.how = "one after the other"
-        if isinstance(self._members, Population):
+        if compile and self._members.compile(*self._draw(0)):
+            self.how = "a compiled program"
+        elif isinstance(self._members, Population):
             self.how = f"stacks of {self._members.choose_height(*self._draw(0))}"
 
     def step(self) -> None:
@@ -135,13 +138,15 @@ def time_rounds(found: dict[str, Variant], rounds: int, num_steps: int) -> dict[
 
 def measure(task: str, optimizer: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the rows of the table for one task and one optimizer."""
-    asked = ask([f"{TASKS}:{task}", f"optimizers={WORDS.get(optimizer, optimizer)}", f"trials={max(options.members)}"])[1]
+    asked = ask([f"{TASKS}:{task}", f"optimizers={WORDS.get(optimizer, optimizer)}", f"trials={max(options.members)}"])[
+        1
+    ]
     job = steps(asked, {})[0].config
     assert isinstance(job, Train)
     torch.manual_seed(0)
     found: dict[str, Variant] = {"plain": Plain(TaskMaterial(asked.trained.task, 32), optimizer)}
     for count in options.members:
-        found[f"S={count}"] = Search(TaskMaterial(asked.trained.task, 32), job, count)
+        found[f"S={count}"] = Search(TaskMaterial(asked.trained.task, 32), job, count, compile=task in options.compile)
     rows = []
     for threads in options.threads:
         say(f"{task}, {optimizer}, {threads} threads")
@@ -173,7 +178,9 @@ def measure(task: str, optimizer: str, options: argparse.Namespace) -> list[dict
 
 
 def text_of(table: list[dict[str, Any]]) -> str:
-    lines = ["task       optimizer threads    S  how                  member-steps/s  steps (quartiles)    with evaluations"]
+    lines = [
+        "task       optimizer threads    S  how                  member-steps/s  steps (quartiles)    with evaluations"
+    ]
     for row in table:
         if row["members"] is not None:
             both = (
@@ -202,7 +209,8 @@ def main() -> None:
     parser.add_argument("--members", type=numbers, default=[4, 16, 64])
     parser.add_argument("--threads", type=numbers, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=3, help="steps of all members in a round; the plain loop makes five times as many")
+    parser.add_argument("--steps", type=int, default=3, help="of all members in a round; the plain loop makes more")
+    parser.add_argument("--compile", type=words, default=[], help="tasks whose gradient is compiled")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--save", type=Path, help="write JSON to a file, too")
     options = parser.parse_args()

@@ -29,7 +29,9 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 def _parts(data: tuple[Tensor, Tensor], batch: int) -> tuple[DataLoader, DataLoader]:
     held_out = len(data[0]) // 5
-    train, validation = (TensorDataset(*(each[cut] for each in data)) for cut in (slice(held_out, None), slice(held_out)))
+    train, validation = (
+        TensorDataset(*(each[cut] for each in data)) for cut in (slice(held_out, None), slice(held_out))
+    )
     return DataLoader(train, batch, shuffle=True, drop_last=True), DataLoader(validation, 256)
 
 
@@ -48,9 +50,7 @@ def gpt(seed: int):
 
 def mlp(seed: int):
     """An MLP on digits."""
-    model = nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
-    )
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     return model, *_parts(_digits(), 64), nn.functional.cross_entropy
 
 
@@ -65,4 +65,8 @@ def cnn(seed: int):
 
 def batchnorm(seed: int):
     """A residual net with BatchNorm on digits, which cannot be stacked."""
-    return ResNet(10, channels=1, image_size=8, width=16, depths=(1, 1, 1)), *_parts(_digits(), 32), nn.functional.cross_entropy
+    return (
+        ResNet(10, channels=1, image_size=8, width=16, depths=(1, 1, 1)),
+        *_parts(_digits(), 32),
+        nn.functional.cross_entropy,
+    )

@@ -100,7 +100,10 @@ def test_members_that_differ_in_every_setting_step_in_place_as_each_would_alone(
     ps = stacks()
     own = {name: rest if name in ("b", "c") else matrix for name in ps}
     assert muon.takes_each(matrix.hyper, [], []), "the step in place is not taken"
-    optimizer, plain = ByRule(ps, own), ByRule(stacks(), {name: replace(each, in_place=False) for name, each in own.items()})
+    optimizer, plain = (
+        ByRule(ps, own),
+        ByRule(stacks(), {name: replace(each, in_place=False) for name, each in own.items()}),
+    )
     others = stacks()
     for step, pace in enumerate((0.5, 1.0, 0.25)):
         if step == 2:

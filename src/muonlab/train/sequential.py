@@ -18,7 +18,7 @@ from muonlab.rules.operands import Workspace
 from muonlab.train.by_rule import Treatment
 from muonlab.train.instances import Instances, Named, OptimizerFactory
 from muonlab.train.modules import Net, drawn, takes_key
-from muonlab.train.population import EVALUATION_ROWS, Loss
+from muonlab.train.population import EVALUATION_ROWS, ByMember, Loss
 from muonlab.train.seeds import fold_in, forked
 
 
@@ -30,7 +30,7 @@ class Sequential:
 
     Args:
         net: as of `Population`, as are all others.
-        loss: see above.
+        loss: see above; or one for each member.
         optimizer: see above.
         seeds: see above.
         dtype: see above.
@@ -46,7 +46,7 @@ class Sequential:
     def __init__(
         self,
         net: Net,
-        loss: Loss,
+        loss: Loss | Sequence[Loss],
         optimizer: Mapping[str, Treatment] | OptimizerFactory | Sequence[OptimizerFactory],
         seeds: Sequence[int],
         *,
@@ -57,7 +57,8 @@ class Sequential:
         own = [copy.deepcopy(net) if isinstance(net, nn.Module) else net for _ in seeds]
         self._nets = [drawn(each, seed, dtype).to(device) for each, seed in zip(own, seeds, strict=True)]
         self._has_key = bool(self._nets) and takes_key(self._nets[0])
-        self._loss, self._device, self._seeds = loss, torch.device(device), list(seeds)
+        self._losses = [loss] * len(seeds) if callable(loss) else list(loss)
+        self._device, self._seeds = torch.device(device), list(seeds)
         if isinstance(optimizer, Mapping):
             optimizer = [_by_rule(optimizer, member) for member in range(len(seeds))]
         trained = [{name: p for name, p in each.named_parameters() if p.requires_grad} for each in self._nets]
@@ -77,53 +78,64 @@ class Sequential:
         """Copies of the members' buffers by name, (S, ...)."""
         return _stacked([dict(net.named_buffers()) for net in self._nets])
 
-    def step(self, inputs: Tensor, labels: Tensor, step: int, pace: float = 1.0) -> None:
+    def step(self, inputs: ByMember, labels: ByMember, step: int, pace: float = 1.0) -> None:
         """Update every member on its own batch; as of `Population`."""
         for member, (net, seed) in enumerate(zip(self._nets, self._seeds, strict=True)):
             net.train()
             net.zero_grad()
             with forked(seed, "forward", step, self._device):
-                loss = self._loss(net(inputs[member], **self._key(net, seed, step)), labels[member]).mean()
+                loss = self._losses[member](net(inputs[member], **self._key(net, seed, step)), labels[member]).mean()
                 loss.backward()
             self.instances.step(member, step, pace)
 
-    def compile(self, inputs: Tensor, labels: Tensor) -> bool:
+    def compile(self, inputs: ByMember, labels: ByMember) -> bool:
         """Return False, with a warning: these nets are what torch.func cannot trace."""
         warnings.warn("members that train one after the other are not compiled", stacklevel=2)
         return False
 
-    def choose_height(self, inputs: Tensor, labels: Tensor) -> int:
+    def choose_height(self, inputs: ByMember, labels: ByMember) -> int:
         """Return 1, the members that are computed at once."""
         return 1
+
+    def flops(self, inputs: ByMember, labels: ByMember) -> float:
+        """Return 0: FLOPs decide how members train together, and these do not."""
+        return 0.0
 
     @torch.no_grad()
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return loss and correctness of every member on every row, in eval mode; as of `Population`."""
         losses, hits = [], []
-        for net, seed, own in zip(self._nets, self._seeds, labels, strict=True):
+        for net, loss, seed, own in zip(self._nets, self._losses, self._seeds, labels, strict=True):
             net.eval()
             with forked(seed, "evaluation", device=self._device):
                 logits = torch.cat([net(rows) for rows in inputs.split(EVALUATION_ROWS)])
-            losses.append(self._loss(logits, own))
+            losses.append(loss(logits, own))
             hits.append(logits.argmax(dim=-1) == own)
         return torch.stack(losses), torch.stack(hits)
 
     @torch.no_grad()
     def measure(
-        self, function: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor, *, by_member: bool = False
+        self,
+        function: Callable[[Tensor, Tensor], Tensor] | Sequence[Callable[[Tensor, Tensor], Tensor]],
+        inputs: ByMember,
+        targets: ByMember,
+        *,
+        by_member: bool = False,
     ) -> Tensor:
-        """Return a function of outputs and targets for every member, in eval mode, (S, ...); as of `Population`."""
-        found = []
+        """Return a function of outputs and targets, or one for each member, in eval mode; as of `Population`."""
+        functions = [function] * len(self) if callable(function) else function
+        found: list[Tensor] = []
         for member, (net, seed) in enumerate(zip(self._nets, self._seeds, strict=True)):
             net.eval()
             own = (inputs[member], targets[member]) if by_member else (inputs, targets)
             with forked(seed, "evaluation", device=self._device):
-                found.append(function(net(own[0]), own[1]))
+                found.append(functions[member](net(own[0]), own[1]))
         return torch.stack(found)
 
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""
         self._nets = [self._nets[member] for member in members]
+        self._losses = [self._losses[member] for member in members]
         self._seeds = [self._seeds[member] for member in members]
         self.instances.keep(members)
 
