@@ -1,16 +1,18 @@
 """A comparison that is killed at any moment goes on by the same command, and ends with the same bytes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
-import killed
 import pytest
 
+import killed
 from muonlab.cli import main
 
 OWN = """
@@ -53,7 +55,17 @@ def results(folder: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in folder.glob("*/result.json")}
 
 
+def started(out: str) -> tuple[Any, Connection]:
+    """Return a process that does the jobs of a folder, and where its events come from."""
+    events, other = killed.FORKS.Pipe(duplex=False)
+    process = killed.FORKS.Process(target=do_jobs, args=(WORDS, out, other))
+    process.start()
+    other.close()
+    return process, events
+
+
 def finish(out: str) -> None:
+    """Give the command, which writes the report."""
     with pytest.raises(SystemExit) as ended:
         main(["compare", *WORDS, "workers=1", f"out={out}"])
     assert ended.value.code == 0
@@ -62,11 +74,18 @@ def finish(out: str) -> None:
 def test_killed_at_six_moments_the_same_command_ends_with_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("own.py").write_text(OWN)
+    # -- the command itself, killed once its worker trains ---------------------------------------------------------
+    command = [sys.executable, "-m", "muonlab.cli", "compare", *WORDS, "workers=1", "out=killed"]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    while not list(Path("killed").glob("*/metrics.jsonl")):
+        assert process.poll() is None, "it ended before it was killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+
+    # -- and what it does in a worker, five times -------------------------------------------------------------------
     for moment in MOMENTS:
-        events, other = killed.FORKS.Pipe(duplex=False)
-        process = killed.FORKS.Process(target=do_jobs, args=(WORDS, "killed", other))
-        process.start()
-        other.close()
+        process, events = started("killed")
         for _ in range(moment):
             events.recv()
         process.kill()
@@ -74,18 +93,13 @@ def test_killed_at_six_moments_the_same_command_ends_with_the_same_bytes(tmp_pat
         assert process.exitcode == -signal.SIGKILL
     assert len(results(Path("killed"))) < 6, "nothing was left to kill"
 
-    # -- the command itself, killed while its worker trains ------------------------------------------------------
-    started = {path: path.stat().st_mtime_ns for path in Path("killed").glob("*/metrics.jsonl")}
-    command = [sys.executable, "-m", "muonlab.cli", "compare", *WORDS, "workers=1", "out=killed"]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
-    while {path: path.stat().st_mtime_ns for path in Path("killed").glob("*/metrics.jsonl")} == started:
-        assert process.poll() is None, "it ended before it was killed"
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-
-    finish("killed")
-    finish("whole")
+    # -- the same command ends as one that was left alone -------------------------------------------------------------
+    Path("whole").mkdir()
+    shutil.copy("killed/study.json", "whole")
+    for out in ("killed", "whole"):
+        process, _ = started(out)
+        process.join()
+        finish(out)
     assert results(Path("killed")) == results(Path("whole"))
     table = Path("report", "trials.csv")
     assert (Path("killed") / table).read_bytes() == (Path("whole") / table).read_bytes()
