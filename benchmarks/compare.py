@@ -6,7 +6,7 @@
 Each member has settings of its own: learning rate, weight decay, momentum and, with Muon, the rate of AdamW for the
 rest. The plain loop trains one run of the same model, loader and loss, with a scheduler. All variants are timed in one
 process, interleaved in random order; the figure is the median over the rounds of the ratio to the plain loop's time per
-member-step in the same round. A round is a few steps of each and an evaluation.
+member-step in the same round. A round is a few steps of each; the last column adds evaluations, one in 15 steps.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from muonlab.train.population import Population
 from muonlab.train.schedule import pace
 
 TASKS = Path(__file__).parent / "training" / "compared.py"
-NAMES = ("gpt", "mlp", "cnn", "batchnorm")
+NAMES = ("gpt", "gpt32", "mlp", "cnn", "batchnorm")
 # What the plain loop makes of a model: it does what the search does. "own" is torch's AdamW as an optimizer of a user's
 # own, which muonlab does not step by kernels of its own.
 PLAIN: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -120,19 +120,25 @@ class Search:
         self._reader.evaluate(self._members, self._step)
 
 
-def time_rounds(found: dict[str, Variant], rounds: int, num_steps: int) -> dict[str, list[tuple[float, float]]]:
-    """Return the seconds of a step and of an evaluation in each round, interleaved in random order."""
-    order, seconds = random.Random(0), {name: [] for name in found}
-    for number in range(rounds + WARM_UP):
+def time_rounds(found: dict[str, Variant], options: argparse.Namespace, threads: int) -> dict[str, list[list[float]]]:
+    """Return the seconds of a step in each round, and those of evaluations in a few, interleaved in random order.
+
+    Of one thread they are seconds of the processor, which other work on the machine changes less.
+    """
+    clock = time.process_time if threads == 1 else time.perf_counter
+    order, seconds = random.Random(0), {name: [list[float](), list[float]()] for name in found}
+    for number in range(options.rounds + WARM_UP):
         for name in order.sample(sorted(found), len(found)):
-            own, start = found[name], time.perf_counter()
-            for _ in range(num_steps * (5 if own.count == 1 else 1)):
+            own, start = found[name], clock()
+            num_steps = max(1, options.steps // own.count)
+            for _ in range(num_steps):
                 own.step()
-            middle = time.perf_counter()
-            own.evaluate()
+            middle = clock()
             if number >= WARM_UP:
-                per_step = (middle - start) / num_steps / (5 if own.count == 1 else 1)
-                seconds[name].append((per_step, time.perf_counter() - middle))
+                seconds[name][0].append((middle - start) / num_steps)
+            if number < options.evaluations:
+                own.evaluate()
+                seconds[name][1].append(clock() - middle)
     return seconds
 
 
@@ -151,15 +157,14 @@ def measure(task: str, optimizer: str, options: argparse.Namespace) -> list[dict
     for threads in options.threads:
         say(f"{task}, {optimizer}, {threads} threads")
         torch.set_num_threads(threads)
-        seconds = time_rounds(found, options.rounds, options.steps)
-        plain = seconds["plain"]
-        for name, own in seconds.items():
-            count = found[name].count
+        seconds = time_rounds(found, options, threads)
+        plain_step, plain_evaluation = seconds["plain"][0], statistics.median(seconds["plain"][1])
+        for name, (own, evaluations) in seconds.items():
+            count, evaluation = found[name].count, statistics.median(evaluations)
+            both = list(zip(plain_step, own, strict=True))
             ratios = {
-                "steps": [count * a[0] / b[0] for a, b in zip(plain, own, strict=True)],
-                "search": [
-                    count * (CADENCE * a[0] + a[1]) / (CADENCE * b[0] + b[1]) for a, b in zip(plain, own, strict=True)
-                ],
+                "steps": [count * a / b for a, b in both],
+                "search": [count * (CADENCE * a + plain_evaluation) / (CADENCE * b + evaluation) for a, b in both],
             }
             rows.append(
                 {
@@ -168,10 +173,12 @@ def measure(task: str, optimizer: str, options: argparse.Namespace) -> list[dict
                     "threads": threads,
                     "members": count if name != "plain" else None,
                     "how": found[name].how,
-                    "member_steps_per_second": count / statistics.median(step for step, _ in own),
+                    "member_steps_per_second": count / statistics.median(own),
                     **{f"{key}_ratio": statistics.median(values) for key, values in ratios.items()},
                     **{f"{key}_quartiles": statistics.quantiles(v, n=4)[::2] for key, v in ratios.items()},
                     "rounds": len(own),
+                    "evaluations": len(evaluations),
+                    "evaluation_share": evaluation / (CADENCE * statistics.median(own) + evaluation),
                 }
             )
     return rows
@@ -209,7 +216,8 @@ def main() -> None:
     parser.add_argument("--members", type=numbers, default=[4, 16, 64])
     parser.add_argument("--threads", type=numbers, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=3, help="of all members in a round; the plain loop makes more")
+    parser.add_argument("--steps", type=int, default=48, help="of all members together, in a round")
+    parser.add_argument("--evaluations", type=int, default=3, help="that are timed")
     parser.add_argument("--compile", type=words, default=[], help="tasks whose gradient is compiled")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--save", type=Path, help="write JSON to a file, too")

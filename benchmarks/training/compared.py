@@ -28,7 +28,7 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 
 def _parts(data: tuple[Tensor, Tensor], batch: int) -> tuple[DataLoader, DataLoader]:
-    held_out = len(data[0]) // 5
+    held_out = min(512, len(data[0]) // 5)
     train, validation = (
         TensorDataset(*(each[cut] for each in data)) for cut in (slice(held_out, None), slice(held_out))
     )
@@ -39,13 +39,18 @@ def _of_text(logits: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def gpt(seed: int):
+def gpt(seed: int, width: int = 64):
     """A character GPT of two layers on sources of the standard library: 141,000 parameters, 768 tokens a step."""
     model = GPT(
-        VOCABULARY, depth=2, width=64, heads=4, context=CONTEXT, norm="rms", positions="rope", feed_forward="swiglu",
+        VOCABULARY, depth=2, width=width, heads=4, context=CONTEXT, norm="rms", positions="rope", feed_forward="swiglu",
         bias=False,
     )  # fmt: skip
     return model, *_parts(_windows(), 16), _of_text
+
+
+def gpt32(seed: int):
+    """The same of half the width."""
+    return gpt(seed, 32)
 
 
 def mlp(seed: int):

@@ -8,6 +8,7 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,10 +125,11 @@ class Sequential:
     ) -> Tensor:
         """Return a function of outputs and targets, or one for each member, in eval mode; as of `Population`."""
         functions = [function] * len(self) if callable(function) else function
+        both: tuple[Any, Any] = (inputs, targets)
         found: list[Tensor] = []
         for member, (net, seed) in enumerate(zip(self._nets, self._seeds, strict=True)):
             net.eval()
-            own = (inputs[member], targets[member]) if by_member else (inputs, targets)
+            own = tuple(each[member] for each in both) if by_member else both
             with forked(seed, "evaluation", device=self._device):
                 found.append(functions[member](net(own[0]), own[1]))
         return torch.stack(found)
