@@ -23,9 +23,10 @@ from optimizer.machine import machine
 
 import muonlab
 from muonlab.studies.compare.ask import ask
-from muonlab.studies.compare.config import Train
+from muonlab.studies.compare.config import CompareStudy, Task, Train
 from muonlab.studies.compare.jobs import steps
-from muonlab.studies.compare.work.task import EVALUATED, TaskMaterial
+from muonlab.studies.compare.work.reading import EVALUATED
+from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.train.population import Population
 from muonlab.train.schedule import pace
 
@@ -60,6 +61,11 @@ class Variant(Protocol):
 
     def step(self) -> None: ...
     def evaluate(self) -> None: ...
+
+
+def _material(asked: CompareStudy) -> TaskMaterial:
+    assert isinstance(asked.trained, Task)
+    return TaskMaterial(asked.trained.task.name, asked.trained.task.load("task"), 32)
 
 
 class Plain:
@@ -107,13 +113,15 @@ class Search:
             job.optimizer, job.points[:count], [job.seeds[0]] * count, job, "cpu"
         )
         self.how = "one after the other"
-        if compile and self._members.compile(*self._draw(0)):
+        inputs, targets = self._draw(0)
+        if compile and self._members.compile(inputs, targets):
             self.how = "a compiled program"
         elif isinstance(self._members, Population):
-            self.how = f"stacks of {self._members.choose_height(*self._draw(0))}"
+            self.how = f"stacks of {self._members.choose_height(inputs, targets)}"
 
     def step(self) -> None:
-        self._members.step(*self._draw(self._step), self._step, pace(self._step % BUDGET, BUDGET))
+        inputs, targets = self._draw(self._step)
+        self._members.step(inputs, targets, self._step, pace(self._step % BUDGET, BUDGET))
         self._step += 1
 
     def evaluate(self) -> None:
@@ -150,9 +158,9 @@ def measure(task: str, optimizer: str, options: argparse.Namespace) -> list[dict
     job = steps(asked, {})[0].config
     assert isinstance(job, Train)
     torch.manual_seed(0)
-    found: dict[str, Variant] = {"plain": Plain(TaskMaterial(asked.trained.task, 32), optimizer)}
+    found: dict[str, Variant] = {"plain": Plain(_material(asked), optimizer)}
     for count in options.members:
-        found[f"S={count}"] = Search(TaskMaterial(asked.trained.task, 32), job, count, compile=task in options.compile)
+        found[f"S={count}"] = Search(_material(asked), job, count, compile=task in options.compile)
     rows = []
     for threads in options.threads:
         say(f"{task}, {optimizer}, {threads} threads")

@@ -28,6 +28,7 @@ app = App(
     help="A laboratory that measures what an optimizer does to a network.",
     help_format="markdown",
 )
+app.register_install_completion_command()  # muonlab --install-completion
 
 
 @app.command
@@ -196,16 +197,18 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
 
         muonlab compare net=my_nets:resnet data=images.zip adamw.lr=1e-4..1e-2
 
+        muonlab compare command="python train.py --opt {optimizer} --lr {lr} --seed {seed} --n {steps}" metric=val_loss
+
     Parameters
     ----------
     words
-        A function task(seed) that returns (model, train, validation, loss), or net= and data=; and key=value:
+        A function task(seed) that returns (model, train, validation, loss), net= and data=, or command=; and key=value:
         optimizers (default adamw,muon; the first is the baseline), trials, seeds, steps, out (default
         runs/compare-FILE-TASK), device, workers. All keys: docs/compare.md.
     dry_run
         Print the jobs, what each optimizer would be tried with and the estimated time, and run nothing.
     """
-    from muonlab.studies.compare.ask import ask, default_folder
+    from muonlab.studies.compare.ask import ask, default_folder, first_command
 
     study, asked, beside = ask(words)
     folder = Path(",".join(beside.get("out", [str(DEFAULT_ROOT / default_folder(asked))])))
@@ -214,6 +217,8 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
     if dry_run:
         for arm in asked.arms:
             print(f"{arm.name}: {asked.searches[arm.label].words}")
+        if first := first_command(asked, folder, device):
+            print(f"First run: {first}")
         return _forecast(study, asked, folder, workers)
     return _run(study, asked, folder, workers, device, compile)
 

@@ -26,8 +26,21 @@ def test_points_lie_in_their_ranges_and_the_first_is_the_default(name, trials, s
     for point in space.points[1:]:
         assert set(point) == set(defaults)
         assert all(-0.01 <= position(each, key, point) <= 1.01 for key, each in ranges.items())
-    rates = [space.points[trial]["lr"] for trial in space.order]
-    assert rates == sorted(rates)
+
+
+@given(NAMES, st.integers(2, 40), st.integers(1, 20), st.sampled_from(["low", "high"]))
+def test_further_points_lie_beyond_the_edge_and_in_the_wider_space(name, trials, number, side):
+    ranges, defaults = SPACES[name]
+    space = Space(ranges=ranges, defaults=defaults, trials=trials)
+    wider, lr = space.wider(side), ranges["lr"]
+    further = space.beyond(side, number)
+    assert len(further) == number
+    assert all(
+        (point["lr"] <= lr.low * 1.01) if side == "low" else (point["lr"] >= lr.high * 0.99) for point in further
+    )
+    for point in further:
+        assert all(-0.01 <= position(each, key, point) <= 1.01 for key, each in wider.ranges.items())
+    assert further != wider.beyond(side, number)  # another round has points of its own
 
 
 @given(st.integers(2, 33))

@@ -44,6 +44,13 @@ def test_cosine_is_the_scheduler_of_torch(floor):
     assert paces(kind="cosine", warmup=0.0, floor=floor)[BUDGET // 2] == pytest.approx((1 + floor) / 2)
 
 
+@pytest.mark.parametrize("floor", [0.0, 0.3])
+def test_stable_stays_until_the_last_fifth_and_is_linear_there(floor):
+    found = paces(kind="stable", warmup=0.0, floor=floor)
+    assert found[:33] == [1.0] * 33
+    assert found[32:] == pytest.approx(paces(budget=8, kind="linear", warmup=0.0, floor=floor))
+
+
 def test_a_budget_too_short_for_a_warm_up_has_none():
     assert paces(budget=3) == pytest.approx([1, 2 / 3, 1 / 3])
     assert paces(budget=1) == [1.0]

@@ -138,7 +138,7 @@ def update_each_(
     moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
     stacks = [zip(*map(Tensor.unbind, column), strict=True) for column in (ps, grads, *moments)]
     for *columns, values in zip(*stacks, zip(*by_member.values(), strict=False), strict=True):
-        each = dict(zip(by_member, values, strict=True))
+        each: Any = dict(zip(by_member, values, strict=True))
         torch._fused_adamw_(*columns, [], steps, **each, amsgrad=False, maximize=False)
 
 

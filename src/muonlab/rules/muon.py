@@ -202,7 +202,8 @@ def update_(
 
 def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:
     """Return whether `update_each_` has these hyper-parameters."""
-    return hyper.keys() <= {*BY_MEMBER, "nesterov", "method", "steps", "adjust_lr_fn"}
+    known = {*BY_MEMBER, "nesterov", "method", "steps", "adjust_lr_fn", "variant"}
+    return hyper.keys() <= known and hyper.get("variant") is None
 
 
 def update_each_(
@@ -218,6 +219,7 @@ def update_each_(
     method: str = "quintic",
     steps: int | None = None,
     adjust_lr_fn: AdjustLR = "original",
+    variant: None = None,
 ) -> None:
     """Make the step of `update` on stacks (S, rows, columns) in place; learning rates and others may differ, (S,).
 
@@ -230,7 +232,7 @@ def update_each_(
     )
     hyper = {"rate": rates, "kept": kept, "new": 1 - kept, "shrink": 1 - rates * decay}
     pieces = [
-        Matrices(p, grad, state["momentum"], hyper={name: operand(each, p) for name, each in hyper.items()})
+        Matrices(p, grad, state["momentum"], hyper={name: each.to(p.dtype) for name, each in hyper.items()})
         for grad, state, p in zip(grads, states, ps, strict=True)
         if p.numel()
     ]
@@ -238,12 +240,14 @@ def update_each_(
         members = list(chain.from_iterable(batch))
         directions, slots = memory(batch, members[0].p.dtype, workspace)
         for piece, slot in zip(members, slots, strict=True):
+            assert piece.hyper is not None
             piece.momentum.lerp_(piece.grad, piece.hyper["new"])
             slot.copy_(piece.grad if nesterov else piece.momentum)
             if nesterov:
                 slot.lerp_(piece.momentum, piece.hyper["kept"])
         updates = split(orthogonalize_(directions, method, steps=steps, workspace=workspace), batch)
         for piece, update in zip(members, updates, strict=True):
+            assert piece.hyper is not None
             factor = adjustment(*piece.shape, adjust_lr_fn)
             piece.p.mul_(piece.hyper["shrink"]).addcmul_(update, piece.hyper["rate"], value=-factor)
 

@@ -5,7 +5,7 @@ ranges, so that none has luckier points. Trial 0 is the optimizer at its default
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -16,11 +16,13 @@ from muonlab.stats.design import DIMENSIONS, scattered
 from muonlab.study import dotted
 from muonlab.study.fields import Frozen
 from muonlab.study.optimizers import SEARCHED
+from muonlab.study.search import Edge
 from muonlab.study.settings import Chosen, UsageError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Point = Mapping[str, float]  # setting -> value; "lr" is always there
 
+BEYOND = 10.0  # how far further trials go beyond an edge of the learning rate's range
 FACTOR = "adamw_factor"  # AdamW's learning rate, for what Muon does not take, divided by Muon's
 
 
@@ -83,13 +85,23 @@ class Space(BaseModel):
         """For people: the number of trials, and the range of each setting."""
         return f"{self.trials} trials; " + ", ".join(each.words(key) for key, each in self.ranges.items())
 
-    @property
-    def order(self) -> list[int]:
-        """The trials along the first range, which is that of the learning rate where it has one."""
-        first = next(iter(self.ranges))
-        return sorted(range(self.trials), key=lambda trial: self.points[trial][first])
+    def beyond(self, side: Edge, trials: int) -> tuple[dict[str, float], ...]:
+        """Return further points, as many as asked, with learning rates beyond an edge: up to `BEYOND` times it."""
+        ranges = dict(self.ranges)
+        if each := ranges.get("lr"):
+            low, high = (each.low / BEYOND, each.low) if side == "low" else (each.high, each.high * BEYOND)
+            ranges["lr"] = each.model_copy(update={"low": low, "high": high})
+        return Space(ranges=ranges, defaults=self.defaults, trials=trials + 1, seed=self.seed + 1).points[1:]
 
-    def edge(self, point: Point) -> Literal["low", "high"] | None:
+    def wider(self, side: Edge) -> "Space":
+        """Return the space with the learning rates of `beyond` in its range."""
+        if (each := self.ranges.get("lr")) is None:
+            return self
+        ends = {"low": each.low / BEYOND} if side == "low" else {"high": each.high * BEYOND}
+        ranges = {**self.ranges, "lr": each.model_copy(update=ends)}
+        return Space(ranges=ranges, defaults=self.defaults, trials=self.trials, seed=self.seed + 1)
+
+    def edge(self, point: Point) -> Edge | None:
         """Return the edge of the learning rate's range near which a point lies: within a tenth of it."""
         if (each := self.ranges.get("lr")) is None:
             return None
@@ -97,15 +109,23 @@ class Space(BaseModel):
         return "low" if position < 0.1 else "high" if position > 0.9 else None
 
 
-def given(chosen: Chosen, label: str, name: str, trials: int) -> tuple[Space, Chosen]:
+def given(
+    chosen: Chosen, label: str, name: str, trials: int, taken: Sequence[str] | None = None
+) -> tuple[Space, Chosen]:
     """Return the space of a labelled optimizer, and the settings that are left for its config.
 
     Settings `LABEL.field=LOW..HIGH` are ranges; one number holds the field where it is.
 
+    Args:
+        chosen: the settings that a user gives.
+        label, name: of the optimizer.
+        trials: number of them.
+        taken: settings that a program takes from the command line, for an optimizer that it knows by its name.
+
     Raises:
         UsageError: a range that is none, or a learning rate without a default or a range.
     """
-    ranges, defaults = _usual(chosen, label, name)
+    ranges, defaults = _usual(chosen, label, name) if taken is None else _of_program(name, taken)
     rest = dict(chosen.merged)
     for key in [key for key in rest if key.startswith(f"{label}.")]:
         setting, (text, *others) = key.removeprefix(f"{label}."), rest[key]
@@ -113,7 +133,8 @@ def given(chosen: Chosen, label: str, name: str, trials: int) -> tuple[Space, Ch
             if others:
                 raise chosen.wrong(key, f"one range, {key}=LOW..HIGH, or one value")
             ranges[setting] = _range(chosen, key, text)
-            _check_ends(chosen, key, name, setting, ranges[setting])
+            if taken is None:
+                _check_ends(chosen, key, name, setting, ranges[setting])
             middle = math.sqrt(ranges[setting].low * ranges[setting].high)
             own = defaults.get(setting, middle)
             defaults[setting] = own if ranges[setting].low <= own <= ranges[setting].high else float(f"{middle:.2g}")
@@ -124,8 +145,9 @@ def given(chosen: Chosen, label: str, name: str, trials: int) -> tuple[Space, Ch
             if others:
                 raise chosen.wrong(key, f"one range, {key}=LOW..HIGH, or one value")
             del rest[key]
-        elif setting in ranges:  # held: the config of the optimizer has it
-            del ranges[setting], defaults[setting]
+        elif setting in ranges or taken is not None:  # held: the config of the optimizer has it
+            ranges.pop(setting, None)
+            defaults.pop(setting, None)
     if "lr" not in defaults:
         raise UsageError(f"{label}={name} has no learning rate to start from; give {label}.lr=1e-4..1e-2")
     if not ranges:
@@ -142,6 +164,13 @@ def _usual(chosen: Chosen, label: str, name: str) -> tuple[dict[str, Range], dic
         return dict(ranges), dict(defaults)
     function = dotted.load("optimizers", name)
     return of_custom({key: dotted.default(function, key) for key in dotted.arguments(function, skip=1)})
+
+
+def _of_program(name: str, taken: Sequence[str]) -> tuple[dict[str, Range], dict[str, float]]:
+    """Return the usual space of a word, as far as a program takes its settings."""
+    ranges, defaults = SPACES.get(name, ({}, {}))
+    own = {key: each for key, each in ranges.items() if key in taken}
+    return own, {key: value for key, value in defaults.items() if key in taken}
 
 
 def _range(chosen: Chosen, key: str, text: str) -> Range:

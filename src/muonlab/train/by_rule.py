@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from muonlab.rules import in_place
+from muonlab.rules.in_place import State
 from muonlab.rules.operands import Workspace
 
 
@@ -38,6 +39,11 @@ class Treatment:
         """
         return p.flatten(num_leading + 1) if self.flatten and p.ndim > num_leading + 2 else p
 
+    def initial(self, p: Tensor, num_leading: int = 1) -> State:
+        """Return the state of a parameter before the first step; a variant of a rule keeps more. As of `seen`."""
+        kept = {"variant": variant} if (variant := self.hyper.get("variant")) else {}
+        return self.rule.init(self.seen(p, num_leading), **kept)
+
     def paced(self, pace: float) -> Mapping[str, Any]:
         """Return the hyper-parameters with the learning rate times the pace."""
         assert 0 <= pace < math.inf, pace
@@ -57,9 +63,7 @@ class ByRule:
 
     def __init__(self, stacks: Mapping[str, Tensor], treatments: Mapping[str, Treatment]):
         self.treatments = dict(treatments)
-        self.states: dict[str, in_place.State] = {
-            name: treatments[name].rule.init(treatments[name].seen(p, 1)) for name, p in stacks.items()
-        }
+        self.states: dict[str, State] = {name: treatments[name].initial(p) for name, p in stacks.items()}
         self._workspace = Workspace()
 
     def step_stacked(

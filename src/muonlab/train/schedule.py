@@ -3,7 +3,9 @@
 import math
 from typing import Literal, get_args
 
-Kind = Literal["constant", "linear", "cosine"]
+Kind = Literal["constant", "linear", "cosine", "stable"]
+
+DECAY = 0.2  # share of the budget in which the stable schedule goes down (Hägele et al. 2024, arXiv 2405.18392)
 
 
 def pace(step: int, budget: int, *, warmup: float = 0.05, kind: Kind = "linear", floor: float = 0.0) -> float:
@@ -15,6 +17,7 @@ def pace(step: int, budget: int, *, warmup: float = 0.05, kind: Kind = "linear",
         1 - (1 - floor) * t                         linear, with t = (step - W) / (N - W), 0 at the first step after it
         1 - (1 - floor) * (1 - cos(pi * t)) / 2     cosine
         1                                           constant
+        1, and 1 - (1 - floor) * (t - 0.8) / 0.2    stable: constant, then linear from t = 0.8 on
 
     The floor itself would come at step N, which is not made: the last step of a linear pace lies (1 - floor) / (N - W)
     above it. The warm-up is a share of the budget and the floor a number, both in [0, 1].
@@ -39,4 +42,6 @@ def pace(step: int, budget: int, *, warmup: float = 0.05, kind: Kind = "linear",
     if kind == "constant":
         return 1.0
     t = (step - num_warmup) / (budget - num_warmup)
+    if kind == "stable":
+        return 1 - (1 - floor) * max(0.0, (t - (1 - DECAY)) / DECAY)
     return 1 - (1 - floor) * (t if kind == "linear" else (1 - math.cos(math.pi * t)) / 2)

@@ -179,7 +179,7 @@ class _ByRule(torch.optim.Optimizer):
         for name, p in named:
             treatment = treatments[name]
             hyper = {key: _of_member(value, member) for key, value in treatment.hyper.items()}
-            self.state[p] = treatment.rule.init(treatment.seen(p.detach(), 0))
+            self.state[p] = treatment.initial(p.detach(), 0)
             groups.setdefault(id(treatment), (replace(treatment, hyper=hyper), []))[1].append(p)
         self._groups, self._workspace = list(groups.values()), Workspace()
 

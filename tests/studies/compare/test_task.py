@@ -15,8 +15,9 @@ from muonlab.jobs import store
 from muonlab.studies.compare import analyse
 from muonlab.studies.compare.analysis import find
 from muonlab.studies.compare.ask import ask, default_folder
-from muonlab.studies.compare.jobs import FINALISTS, FRESH, FRESH_FROM, by_point, outline, steps
+from muonlab.studies.compare.jobs import outline, steps
 from muonlab.studies.compare.switch import Switch
+from muonlab.studies.compare.trials import FINALISTS, FRESH, FRESH_FROM, by_point
 from muonlab.studies.compare.work.job import check, run
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study import dotted
@@ -68,6 +69,12 @@ def other_labels(seed): return net(), PARTS[0], (X, Y + 5), nn.functional.cross_
 def nan_validation(seed): return net(), PARTS[0], (X * float("nan"), Y), nn.functional.cross_entropy
 def other_test(seed): return net(), *PARTS, nn.functional.cross_entropy, (X[:, :3], Y)
 def no_test(seed): return net(), *PARTS, nn.functional.cross_entropy, []
+class Trained(nn.Linear):
+    def reset_parameters(self, generator=None): self.weight.data.zero_(); self.bias.data.zero_()
+def trained(seed):
+    model = Trained(4, 2)
+    model.weight.data.fill_(3.0)
+    return model, *PARTS, nn.functional.cross_entropy
 def split(seed):
     parts = [X[seed % 4 :: 4], Y[seed % 4 :: 4]]
     return net(), PARTS[0], [[part[: 8 + seed % 2] for part in parts], parts], nn.functional.cross_entropy
@@ -120,7 +127,7 @@ def unseeded(seed):
     return model, *PARTS, nn.functional.cross_entropy
 """
 EXAMPLE = Path(__file__).parents[3] / "examples" / "compare_digits.py"
-TINY = ["trials=4", "seeds=3", "steps=6", "evaluations=2"]
+TINY = ["horizons=1", "extensions=0", "trials=4", "seeds=3", "steps=6", "evaluations=2"]
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +173,7 @@ def test_a_task_is_tuned_and_its_winner_runs_with_seeds_of_its_own(task):
 
 def plain_loop(point, seed, task="task"):
     """The training that a user would write, with what `muonlab compare` draws for a seed."""
-    material = TaskMaterial(dotted.find("task", f"own.py:{task}"), 32)
+    material = TaskMaterial("task", dotted.load("task", f"own.py:{task}"), 32)
     loss = material.given(seed).loss
     model = material.build(seed)
     optimizer = torch.optim.AdamW(
@@ -215,11 +222,19 @@ def test_tasks_that_are_unusual_and_right_pass_the_check(task):
     check(trained=asked_of(f"own.py:{task}").trained.model_dump(mode="json"), optimizers={})
 
 
+def test_weights_that_the_task_gave_its_model_are_kept_where_the_model_could_draw_others():
+    final = of_role(asked := asked_of("own.py:trained", "optimizers=adamw"), done(asked), "final")
+    material = TaskMaterial("task", dotted.load("task", "own.py:trained"), 32)
+    inputs, targets = next(material.batches(0, "validation"))
+    expected = nn.functional.cross_entropy((inputs @ torch.full((4, 2), 3.0)), targets).item()
+    assert [member["validation_loss"][0] for member in final["members"]] == pytest.approx([expected] * 3)
+
+
 def test_each_run_is_evaluated_on_the_validation_data_of_its_own_seed():
     asked = asked_of("own.py:split", "optimizers=adamw")
     found = done(asked)
     final = of_role(asked, found, "final")
-    material = TaskMaterial(dotted.find("task", "own.py:split"), 32)
+    material = TaskMaterial("task", dotted.load("task", "own.py:split"), 32)
     for member in final["members"]:
         model, batches = material.build(member["seed"]), list(material.batches(member["seed"], "validation"))
         with torch.no_grad():
@@ -238,7 +253,7 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
     said = capsys.readouterr().out
     assert "Muon against AdamW" in said or "Muon ends" in said or "Muon and AdamW" in said
     assert "torch.optim.AdamW(model.parameters()" in said or "MuonAdamW(model" in said
-    command = "muonlab compare compare_digits.py:task trials=4 seeds=3 steps=6 evaluations=2"
+    command = "muonlab compare compare_digits.py:task horizons=1 extensions=0 trials=4 seeds=3 steps=6 evaluations=2"
     assert store.read(Path("first")).newest.command("compare") == command
     alone = done(ask(words[1:])[1], Path("alone"))
     for name in alone:
@@ -249,7 +264,7 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
 
     # -- the same from Python, under other labels: every job is done ------------------------------------------------
     optimizers = {"AdamW": torch.optim.AdamW, "Muon": muonlab.MuonAdamW}
-    tiny = {"trials": 4, "seeds": 3, "steps": 6, "evaluations": 2}
+    tiny = {"horizons": 1, "extensions": 0, "trials": 4, "seeds": 3, "steps": 6, "evaluations": 2}
     again = muonlab.compare("compare_digits.py:task", optimizers, out="first", **tiny)
     assert "finished" not in capsys.readouterr().err
     assert again.verdict.answer == found.verdict.answer
@@ -459,12 +474,81 @@ def test_an_interval_without_0_that_holm_does_not_decide_is_not_said_to_contain_
         return 0.5 + 0.1 * noise([seed, arm == "muon"], 1) - {"muon": 0.125}.get(arm, 0)
 
     found = invented(asked, loss)
-    all_found = find(asked, steps(asked, found), found)
+    (all_found,) = find(asked, steps(asked, found), found)
     muon = next(each for each in Switch(all_found, all_found.arm("adamw")).candidates if each.arm.label == "muon")
     assert muon.effect is not None
     assert muon.effect.estimate.upper is not None
     assert (muon.effect.estimate.upper < 0, muon.outcome) == (True, "undecided")
     assert "among 4 candidates, Holm’s p is" in muon.why
+
+
+# -- beyond an edge, and other horizons ------------------------------------------------------------
+
+
+def beyond(arm, point, seed):
+    """Muon's best rate lies at .5, a decade beyond the edge of its range; AdamW's within it."""
+    best = {"muon": -0.3, "adamw": -2}[arm]
+    return 0.5 + 0.1 * abs(np.log10(point["lr"]) - best) + noise([seed, arm == "muon"], 1e-3)
+
+
+def test_a_best_rate_near_an_edge_gives_every_arm_as_many_trials_beyond():
+    asked = asked_of("own.py:task", "extensions=1", *SMALL)
+    found = invented(asked, beyond)
+    (all_found,) = find(asked, steps(asked, found), found)
+    trials = all_found.runs.trials
+    assert {label: len(own.points) for label, own in trials.items()} == {"muon": 12, "adamw": 12}
+    assert all(0.1 <= point["lr"] <= 1 for own in trials.values() for point in own.points[8:])
+    assert trials["muon"].winner is not None
+    assert trials["muon"].winner >= 8
+    assert trials["adamw"].winner < 8
+    assert "edge" not in Switch(all_found, all_found.arm("adamw")).candidates[0].why
+    inside = invented(asked, lambda arm, point, seed: beyond("adamw", point, seed))
+    assert not any(step.name.endswith("part 2") for step in (each.job for each in steps(asked, inside)))
+
+
+def test_a_loser_whose_best_rate_lies_near_an_edge_is_not_said_to_be_worse():
+    verdict = judged(asked_of("own.py:task", *SMALL), beyond)
+    assert "because the best learning rate of Muon lies near the edge of its range" in verdict.sentence
+    assert "Muon: Search further (extensions=1), or give another range, muon.lr=LOW..HIGH." in verdict.more
+
+
+def test_each_horizon_has_a_training_and_a_sentence_of_its_own():
+    asked = asked_of("own.py:task", "horizons=0.5,1", *SMALL)
+    assert [(part.name, part.training.budget) for part in asked.parts] == [
+        ("own:task", 6),
+        ("own:task, 3 steps", 3),
+    ]
+    found = invented(asked, lambda arm, point, seed: 0.9 + noise([seed, arm == "muon"], 1e-3))
+    budgets = [step.config.training.budget for step in steps(asked, found)]
+    assert budgets == [6] * 8 + [3] * 8
+    assert len(outline(asked)) == len(found) == 16
+    verdict = judged(asked, lambda arm, point, seed: 0.9 + noise([seed, arm == "muon"], 1e-3))
+    assert any(words.startswith("With 3 steps: Muon and AdamW differ by less than 1 %") for words in verdict.more)
+
+
+def test_the_present_setting_of_the_baseline_is_its_first_trial_and_has_final_runs():
+    asked = asked_of("own.py:task", "present.lr=0.3", "present.weight_decay=0", *SMALL)
+    found = invented(asked, lambda arm, point, seed: 0.5 + 0.01 * point["lr"] + noise([seed, arm == "muon"], 1e-3))
+    now = {"lr": 0.3, "beta1": 0.9, "weight_decay": 0.0, "beta2": 0.999}
+    assert asked.searches["adamw"].points[0] == now
+    assert asked.searches["muon"].points[0]["lr"] == 1e-3
+    present = [step.config for step in steps(asked, found) if step.role == "present"]
+    assert [(each.optimizer.name, each.points, each.is_final) for each in present] == [("adamw", (now,), True)] * 2
+    assert [seed for each in present for seed in each.seeds] == list(range(8))
+    (all_found,) = find(asked, steps(asked, found), found)
+    assert all_found.runs.present[0] == pytest.approx(0.503, abs=0.004)
+    with pytest.raises(
+        UsageError, match=r"present.gamma is no setting .* expected present.lr, present.beta1, present.w"
+    ):
+        asked_of("own.py:task", "present.gamma=1")
+    with pytest.raises(UsageError, match=r"present.lr=fast is not valid; expected a number"):
+        asked_of("own.py:task", "present.lr=fast")
+
+
+def test_a_study_that_is_asked_for_more_trials_keeps_those_that_are_done():
+    few, more = asked_of("own.py:task", "trials=16"), asked_of("own.py:task", "trials=40")
+    names = {step.job.id for step in steps(few, {})}
+    assert names < {step.job.id for step in steps(more, {})}
 
 
 def test_losses_that_never_vary_are_undecided_for_that_reason():
@@ -490,7 +574,7 @@ def test_a_final_run_whose_last_training_loss_alone_is_not_finite_has_diverged()
         if (step.role, step.arm) == ("final", "muon"):
             member = found[step.job.id]["members"][0]
             member |= {"diverged_at": 6, "train_loss": [2.0, 1.0, None]}
-    all_found = find(asked, steps(asked, found), found)
+    (all_found,) = find(asked, steps(asked, found), found)
     assert Switch(all_found, all_found.arm("adamw")).lost("muon") == (2, 8)
 
 
@@ -516,7 +600,7 @@ def test_two_copies_of_one_optimizer_are_told_apart_in_few_of_many_studies():
             return 0.5 + 0.1 * (np.log10(point["lr"]) + 2) ** 2 + 0.02 * own.normal()
 
         found = invented(asked, loss)
-        all_found = find(asked, steps(asked, found), found)
+        (all_found,) = find(asked, steps(asked, found), found)
         (candidate,) = Switch(all_found, all_found.arm("adamw")).candidates
         called += candidate.outcome in ("better", "worse")
     assert called <= 8

@@ -1,20 +1,19 @@
 """From the results of a comparison to its findings. No torch, and nothing of the user's."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from muonlab.jobs.job import JobRecord
-from muonlab.report.findings import Column, Element, Findings, Kind, Text, Verdict
+from muonlab.report.findings import Column, Element, Findings, Kind, Text
 from muonlab.stats.effects import difference
-from muonlab.stats.tuned import Tuned
-from muonlab.studies.compare import switch
-from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, Task
-from muonlab.studies.compare.jobs import FINALISTS, FRESH, POLICY, by_point, by_rate, finalists, mean, steps, winner
+from muonlab.studies.compare import programs, suite_report, switch
+from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, NetAndData
+from muonlab.studies.compare.jobs import POLICY, by_rate, steps, tried
 from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
 from muonlab.studies.compare.switch import Switch
+from muonlab.studies.compare.trials import FINALISTS, FRESH, Trials, last_loss
 from muonlab.study import folder as folders
 from muonlab.study.controls import ERROR, Control, at_chance, checks
 from muonlab.study.folder import Results
@@ -31,29 +30,6 @@ Member = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Trials:
-    """How an arm was tuned by trials.
-
-    Attributes:
-        space: of its settings.
-        losses: of each trial, by seed; infinite where a run diverged.
-        again: trial -> losses with fresh seeds, of the best few; empty where they have not run yet.
-        winner: the trial with final runs; None where it is not known yet, or where all diverged.
-    """
-
-    space: Space
-    losses: Sequence[Sequence[float]]
-    again: Mapping[int, Sequence[float]]
-    winner: int | None
-
-    def tuned(self, finals: Mapping[int, float]) -> Tuned | None:
-        """Return the tuning with the losses of its final runs; None where there are none."""
-        if self.winner is None or not finals:
-            return None
-        return Tuned([mean(own) for own in self.losses], self.space.order, self.again, self.winner, finals)
-
-
-@dataclass(frozen=True)
 class Runs:
     """What the results hold.
 
@@ -63,6 +39,7 @@ class Runs:
         points: label -> settings of its final runs, as far as they were tuned.
         searches: by label, by learning rate.
         trials: by label, where arms are tuned by trials and theirs are done.
+        present: losses of the baseline as the user has it now, by seed; infinite where a run diverged.
         shuffled: runs of the control.
         sizes: of the data and the net, such as num_test; empty where no final run is done.
     """
@@ -72,8 +49,16 @@ class Runs:
     points: Mapping[str, Mapping[str, float]]
     searches: Mapping[str, Searched]
     trials: Mapping[str, Trials]
+    present: Mapping[int, float]
     shuffled: tuple[Member, ...]
     sizes: Mapping[str, Any]
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of each arm: those that were asked, and those beyond an edge."""
+        tried = [len(own.points) for own in self.trials.values()]
+        asked = [own.trials for own in self.asked.searches.values() if isinstance(own, Space)]
+        return max(tried or asked)
 
     def ended(self, label: str) -> dict[int, Member]:
         """Return the final runs of an arm that have not diverged, by seed."""
@@ -81,14 +66,11 @@ class Runs:
 
     def losses(self, label: str) -> dict[int, float]:
         """Return the final validation losses of an arm by seed, infinite where a run diverged."""
-        return {
-            seed: math.inf if run["diverged_at"] is not None else run["validation_loss"][-1]
-            for seed, run in self.finals[label].items()
-        }
+        return {seed: last_loss(run) for seed, run in self.finals[label].items()}
 
 
-def gather(asked: CompareStudy, known: Sequence[Step], results: Results) -> Runs:
-    """Return what the results of the known jobs hold."""
+def gather(asked: CompareStudy, known: Sequence[Step], results: Results, trials: Mapping[str, Trials]) -> Runs:
+    """Return what the results of the jobs of a part hold, with the trials of its arms."""
     done = [(step, results[step.job.id]) for step in known if step.job.id in results]
 
     def of(role: str, label: str) -> list[dict[str, Any]]:
@@ -106,11 +88,8 @@ def gather(asked: CompareStudy, known: Sequence[Step], results: Results) -> Runs
         {label: dict(sorted(own.items())) for label, own in finals.items()},
         {label: own[0]["points"][0] for label in labels if (own := of("final", label))},
         {label: _searched(of("search", label)) for label in labels},
-        {
-            label: _trials(own, tried[0], of("again", label))
-            for label, own in asked.searches.items()
-            if isinstance(own, Space) and (tried := of("search", label))
-        },
+        trials,
+        {m["seed"]: last_loss(m) for result in of("present", asked.baseline or "") for m in result["members"]},
         tuple(member for step, result in done if step.role == "control" for member in result["members"]),
         {key: value for key, value in ended[0].items() if key not in skipped} if ended else {},
     )
@@ -119,14 +98,6 @@ def gather(asked: CompareStudy, known: Sequence[Step], results: Results) -> Runs
 def _searched(found: Sequence[Mapping[str, Any]]) -> Searched:
     losses = by_rate(found)
     return Searched(mean_scores(losses), losses, POLICY)
-
-
-def _trials(space: Space, tried: Mapping[str, Any], again: Sequence[Mapping[str, Any]]) -> Trials:
-    losses = by_point(tried)
-    few = finalists(losses)
-    fresh = by_point(again[0]) if again else []
-    best = winner(fresh) if fresh else None
-    return Trials(space, losses, dict(zip(few, fresh, strict=False)), None if best is None else few[best])
 
 
 # -- quantities ------------------------------------------------------------------------------------
@@ -147,7 +118,7 @@ def _steps(asked: CompareStudy, run: Member) -> float | None:
     if asked.target is None:
         return None
     both = zip(asked.training.steps, run["validation_loss"], strict=True)
-    return next((step for step, loss in both if loss <= asked.target), asked.training.budget)
+    return next((step for step, loss in both if loss is not None and loss <= asked.target), asked.training.budget)
 
 
 def _at_end(key: str, kind: Kind, expects: Side) -> Quantity:
@@ -198,15 +169,21 @@ def controls(runs: Runs) -> list[Control]:
 
 def find(
     asked: CompareStudy, known: Sequence[Step], results: Results, records: Sequence[JobRecord] = ()
-) -> Found[Runs]:
-    """Return all that follows from the results of a study."""
-    runs = gather(asked, known, results)
-    found = tuple(controls(runs))
-    return Found(runs, asked.arms, (asked,), asked.seeds, RULE, found, tuple(records), len(known))
+) -> tuple[Found[Runs], ...]:
+    """Return all that follows from the results of a study, for each of its parts: the whole budget comes first."""
+    return tuple(_of_part(part, known, results, records) for part in asked.parts)
 
 
-def read(folder: Path) -> Found[Runs]:
-    """Return all that is known of the study in a folder.
+def _of_part(part: CompareStudy, known: Sequence[Step], results: Results, records: Sequence[JobRecord]) -> Found[Runs]:
+    steps = [step for step in known if step.case is part]
+    runs = gather(part, steps, results, tried(part, results, steps[0].config.results_version))
+    ids = {step.job.id for step in steps}
+    own = tuple(record for record in records if record.id in ids)
+    return Found(runs, part.arms, (part,), part.seeds, RULE, tuple(controls(runs)), own, len(ids))
+
+
+def read(folder: Path) -> tuple[Found[Runs], ...]:
+    """Return all that is known of each part of the study in a folder.
 
     Raises:
         StudyError: there is no comparison in the folder.
@@ -216,10 +193,15 @@ def read(folder: Path) -> Found[Runs]:
 
 def analyse(folder: Path) -> Findings:
     """Return what a study found, whatever part of it is done; as `read`."""
-    found = read(Path(folder))
-    judged = _judge(found)
+    founds = read(Path(folder))
+    if founds[0].runs.asked.suite:
+        asked = folders.read(CompareStudy, steps, folder, RESULTS_VERSION)[0]
+        return suite_report.analyse(founds, asked, RESULTS_VERSION)
+    found, *others = founds
+    judged, shorter = _judge(found), [own for own in map(_judge, others) if isinstance(own, Switch)]
     title = f"{several(arm.name for arm in found.arms)}, {found.runs.asked.name}"
-    said, sections = _verdict(found, judged), _sections(found, judged)
+    said = switch.verdict(judged, shorter) if isinstance(judged, Switch) else verdict(found, judged)
+    sections = _sections(found, judged, shorter)
     return findings(title, found.runs.asked.question, said, found, _notices(found), sections, RESULTS_VERSION)
 
 
@@ -233,24 +215,29 @@ def _judge(found: Found[Runs]) -> list[Judged] | Switch:
     ]
 
 
-def _sections(found: Found[Runs], judged: list[Judged] | Switch) -> Sequence[tuple[str, Sequence[Element]]]:
+def _sections(
+    found: Found[Runs], judged: list[Judged] | Switch, shorter: Sequence[Switch]
+) -> Sequence[tuple[str, Sequence[Element]]]:
     asked = found.runs.asked
     place = Column("case", "Net and data")
     note = "The best is chosen by validation loss at the end of training; test examples have no part in it."
     loss = "Validation loss at the end of training"
     tuned = tuning(found.arms, {asked.name: found.runs.searches}, place, loss, note)
     # A task has no job for a control, so none is missing; its runs make one where there are seeds enough.
-    held = () if isinstance(asked.trained, Task) and not found.controls else checks(found.controls, CONTROL_NOTE)
+    is_due = isinstance(asked.trained, NetAndData)
+    held = checks(found.controls, CONTROL_NOTE) if found.controls or is_due else ()
     rest = (("Controls", held), ("Settings and jobs", settings(found)))
     words, budget = "What the words mean", asked.training.budget
     if isinstance(judged, Switch):
         values = {"budget": budget, "finalists": FINALISTS, "fresh": FRESH, "margin": asked.margin}
         return (
             ("Answer", switch.answer(judged)),
+            ("With less training", switch.shorter(shorter)),
             ("Learning curves", curves(found)),
+            ("Runs that ended early", programs.failures(found)),
             ("Tuning", (*map(switch.along_rates, tuned[:1]), *switch.trials(judged))),
             *rest,
-            (words, (definitions(switch.OWN, values=values),)),
+            (words, (definitions(switch.OWN, values=values | programs.words(asked)),)),
         )
     return (
         ("Claims", claims(found, judged)),
@@ -260,10 +247,6 @@ def _sections(found: Found[Runs], judged: list[Judged] | Switch) -> Sequence[tup
         *rest,
         (words, (definitions(OWN, ORDER, {"budget": budget}),)),
     )
-
-
-def _verdict(found: Found[Runs], judged: list[Judged] | Switch) -> Verdict:
-    return switch.verdict(judged) if isinstance(judged, Switch) else verdict(found, judged)
 
 
 def _notices(found: Found[Runs]) -> list[Text]:

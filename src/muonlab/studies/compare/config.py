@@ -1,13 +1,15 @@
 """The schema of a comparison of optimizers: what is asked, and the jobs that follow from it. Plain frozen data."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from muonlab.studies.compare.command import Command
 from muonlab.study.dotted import Dotted
 from muonlab.study.fields import Count, Frozen, Share
-from muonlab.study.optimizers import Searched
+from muonlab.study.optimizers import Passed, Searched
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.space import Space
 from muonlab.study.study import Arm, arms_of
@@ -17,6 +19,7 @@ RESULTS_VERSION = 2
 
 STUDY = "compare"
 MAX_SEEDS = 1000
+Horizon = Annotated[float, Field(gt=0, le=1)]
 Key = Literal["validation_loss", "train_loss", "validation_accuracy", "test_accuracy", "steps"]
 
 
@@ -28,7 +31,9 @@ class Training(BaseModel):
     budget: Count = Field(default=300, description="steps")
     evaluations: Annotated[int, Field(ge=1, le=1000)] = Field(default=20, description="evaluations after the first")
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.05, description="share of the budget")
-    schedule: Literal["constant", "linear", "cosine"] = Field(default="linear", description="of the learning rate")
+    schedule: Literal["constant", "linear", "cosine", "stable"] = Field(
+        default="linear", description="of the learning rate; stable: constant, and down in the last fifth"
+    )
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -68,7 +73,46 @@ class NetAndData(BaseModel):
         return f"{self.net.attribute} on {self.data.attribute}"
 
 
-Trained = Task | NetAndData
+class BuiltIn(BaseModel):
+    """What is trained: a task that muonlab has.
+
+    Attributes:
+        builtin: a name of `muonlab.studies.compare.builtin`.
+        data: a user's file or folder with its digest; or what is embedded.
+    """
+
+    model_config = Frozen
+    builtin: str
+    data: Dotted
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.builtin} on {Path(self.data.name).stem if self.data.sha256 else self.data.name}"
+
+
+Trained = Task | NetAndData | BuiltIn | Command
+
+
+class Workload(BaseModel):
+    """One of the trainings of a suite."""
+
+    model_config = Frozen
+    trained: Trained
+    training: Training
+
+    @property
+    def name(self) -> str:
+        """For people, and unique in a suite."""
+        return self.trained.name
+
+
+class Suite(BaseModel):
+    """What is trained: several trainings, each with a budget of its own."""
+
+    model_config = Frozen
+    name: str
+    workloads: Annotated[tuple[Workload, ...], Field(min_length=1)]
 
 
 class Train(BaseModel):
@@ -85,11 +129,14 @@ class Train(BaseModel):
     study: Literal["compare"] = "compare"
     trained: Trained
     training: Training
-    optimizer: Searched
+    optimizer: Searched | Passed
     points: Annotated[tuple[dict[str, float], ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     is_final: bool = False
     is_shuffled: bool = False
+
+
+HALF_AND_FULL = (0.5, 1.0)  # rankings of optimizers change with the length of training
 
 
 class Claimed(BaseModel):
@@ -111,26 +158,56 @@ class CompareStudy(BaseModel):
         optimizers: by label; the first is compared with each of the others. searches: by label, all of
             them grids of learning rates that may go on beyond an edge, or all spaces of trials.
         baseline: label of the arm that the others would replace; None where there is none.
+        present: setting -> value that the user has now, of the baseline: its trial 0, which has final runs, too.
         margin: share of the baseline's final loss below which a difference does not matter.
         target: validation loss whose first step is compared; None compares none.
+        horizons: shares of the budget, each a training with a schedule of its own; the last, 1, is the answer.
         seeds: number of final runs of each arm; search_seeds that of each rate of a search.
+        extensions: how many times a search may go on beyond an edge.
+        part: of a part with less than the whole budget: that budget, for people.
+        suite: of a part: the suite that it is of.
     """
 
     model_config = Frozen
     preset: str
     settings: dict[str, list[str]]
     question: str
-    trained: Trained
+    trained: Trained | Suite
     training: Training
-    optimizers: dict[str, Searched] = Field(min_length=1)
+    optimizers: dict[str, Searched | Passed] = Field(min_length=1)
     searches: dict[str, Search | Space]
     claims: tuple[Claimed, ...] = Field(min_length=1)
     baseline: str | None = None
+    present: dict[str, float] = Field(default_factory=dict)
     margin: Share = 0.01
     target: float | None = None
+    horizons: Annotated[tuple[Horizon, ...], Field(min_length=1)] = (1.0,)
     seeds: int = Field(ge=1, le=MAX_SEEDS)
     search_seeds: int = Field(ge=1, le=MAX_SEEDS)
     extensions: int = Field(default=3, ge=0, le=MAX_EXTENSIONS)
+    part: str = ""
+    suite: str = ""
+
+    @cached_property
+    def parts(self) -> tuple["CompareStudy", ...]:
+        """The comparisons that it consists of, each of one training with one budget; the whole budget comes first."""
+        if isinstance(self.trained, Suite):
+            suite, workloads = self.trained.name, self.trained.workloads
+        else:
+            suite, workloads = "", (Workload(trained=self.trained, training=self.training),)
+        shares = sorted(self.horizons, reverse=True)
+        return tuple(self._part(workload, share, suite) for share in shares for workload in workloads)
+
+    def _part(self, workload: Workload, share: float, suite: str) -> "CompareStudy":
+        budget = max(1, round(share * workload.training.budget))
+        own = {
+            "trained": workload.trained,
+            "training": workload.training.model_copy(update={"budget": budget}),
+            "horizons": (1.0,),
+            "part": f"{budget:,} steps" if share < 1 else "",
+            "suite": suite,
+        }
+        return self.model_copy(update=own)
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -139,5 +216,5 @@ class CompareStudy(BaseModel):
 
     @property
     def name(self) -> str:
-        """Of the one case: the net and its data."""
-        return self.trained.name
+        """Of the one case: what is trained, and for how long where that is not the whole budget."""
+        return f"{self.trained.name}, {self.part}" if self.part else self.trained.name

@@ -2,91 +2,154 @@
 
 import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from muonlab.studies.compare.config import RESULTS_VERSION, STUDY, CompareStudy, NetAndData, Train
+from muonlab.studies.compare.command import Command
+from muonlab.studies.compare.config import RESULTS_VERSION, STUDY, CompareStudy, NetAndData, Suite, Train
+from muonlab.studies.compare.trials import FINALISTS, FRESH, FRESH_FROM, Trials, by_point
 from muonlab.study import folder, search
 from muonlab.study.folder import Results, make_job
 from muonlab.study.optimizers import Custom
-from muonlab.study.search import SEARCH_FROM, Policy, Score, mean_scores
+from muonlab.study.search import SEARCH_FROM, Edge, Policy, Score, mean_scores
 from muonlab.study.space import Point, Space
 from muonlab.study.study import Arm, Step
 
 TARGET = "muonlab.studies.compare.work.job:run"
 TRIAL = "muonlab.studies.compare.work.job:check"
 POLICY = Policy()
-BLOCK = 5  # seeds of a job; more seeds are further jobs, so that those that are done stay
-# After the trials the best few run again with fresh seeds: the best of many trials is the best by luck, too.
-FINALISTS, FRESH, FRESH_FROM = 3, 3, 2000
-ORDER = ("search", "again", "final", "control")
+# Trials and seeds of a job: where more are asked for, those that are done stay. A program has a job for each run.
+CHUNK, BLOCK = 16, 5
+ORDER = ("search", "again", "final", "present", "control")
 STEP_SECONDS = 2e-3  # about, of a member; a user's net may take any time
 
 
 def trials(asked: CompareStudy) -> list[tuple[str, dict[str, Any]]]:
     """Return target and arguments of what finds beforehand that net, data, loss and optimizers do not fit."""
     own = {a.label: a.optimizer.model_dump(mode="json") for a in asked.arms if isinstance(a.optimizer, Custom)}
-    batch = asked.training.batch
-    return [(TRIAL, {"trained": asked.trained.model_dump(mode="json"), "optimizers": own, "batch": batch})]
+    found: list[tuple[str, dict[str, Any]]] = []
+    for part in asked.parts:
+        trained, batch = part.trained.model_dump(mode="json"), part.training.batch
+        found.append((TRIAL, {"trained": trained, "optimizers": own, "batch": batch}))
+    return [each for number, each in enumerate(found) if each not in found[:number]]
 
 
 def steps(asked: CompareStudy, results: Results, version: int = RESULTS_VERSION) -> list[Step]:
     """Return every job that is done or can be done, in the order in which they are to be run."""
-    found = [step for arm in asked.arms for step in _Arm(asked, arm, results, version).steps()]
-    return sorted(found, key=lambda step: ORDER.index(step.role))
+    found = [step for part in asked.parts for step in _Part(part, results, version).steps()]
+    # The answer for the whole budget comes before that for a part of it.
+    return sorted(found, key=lambda step: (bool(step.case.part), ORDER.index(step.role)))
 
 
 begin = partial(folder.begin, STUDY)
 jobs_of = partial(folder.jobs_of, steps)
 
 
-class _Arm:
-    """The jobs of one arm."""
+def tried(part: CompareStudy, results: Results, version: int = RESULTS_VERSION) -> dict[str, Trials]:
+    """Return the trials of each arm whose first are done, by label."""
+    own = _Part(part, results, version)
+    list(own.steps())
+    return own.trials
 
-    def __init__(self, asked: CompareStudy, arm: Arm, results: Results, version: int):
-        self._asked, self._arm, self._results, self._version = asked, arm, results, version
+
+class _Part:
+    """The jobs of a study of one training; `trials` has what is known of each arm, once `steps` has run."""
+
+    def __init__(self, asked: CompareStudy, results: Results, version: int):
+        assert not isinstance(asked.trained, Suite)
+        self._asked, self._trained, self._results, self._version = asked, asked.trained, results, version
+        self._is_program = isinstance(asked.trained, Command)
+        self.trials: dict[str, Trials] = {}
 
     def steps(self) -> Iterator[Step]:
-        own = self._asked.searches[self._arm.label]
-        point = yield from self._tried(own) if isinstance(own, Space) else self._searched(own)
-        if point is None:
-            return
-        yield from self._finals(point)
-        if self._arm is self._asked.arms[0] and isinstance(self._asked.trained, NetAndData):
-            yield self._step("control", (point,), range(BLOCK))
+        searches = self._asked.searches
+        spaces = {label: own for label, own in searches.items() if isinstance(own, Space)}
+        is_known = yield from self._all_tried(spaces)
+        for arm in self._asked.arms:
+            own = searches[arm.label]
+            if isinstance(own, Space):
+                point = self.trials[arm.label].point if is_known else None
+            else:
+                point = yield from self._searched(arm, own)
+            if point is None:
+                continue
+            yield from self._finals(arm, point)
+            if isinstance(own, Space) and arm.label == self._asked.baseline and self._asked.present:
+                yield from self._finals(arm, own.defaults, "present")
+            if arm is self._asked.arms[0] and isinstance(self._trained, NetAndData):
+                yield self._step(arm, "control", (point,), range(BLOCK))
 
-    def _searched(self, grid: search.Search) -> Generator[Step, None, Point | None]:
+    # -- a grid of learning rates ------------------------------------------------------------------
+
+    def _searched(self, arm: Arm, grid: search.Search) -> Generator[Step, None, Point | None]:
         """Yield the search over a grid of learning rates, and return the best once it is known."""
-        tried, known = search.run(grid, POLICY, self._rates, lambda step: self._read(step, scores))
-        yield from tried
+
+        def step(rates: tuple[float, ...], extension: int) -> Step:
+            return self._step(arm, "search", [{"lr": rate} for rate in rates], self._search_seeds, extension=extension)
+
+        def read(step: Step) -> dict[float, Score] | None:
+            result = self._results.get(step.job.id)
+            return None if result is None else scores(result)
+
+        done, known = search.run(grid, POLICY, step, read)
+        yield from done
         rate = None if known is None else search.best(known, POLICY)
         return None if rate is None else {"lr": rate}
 
-    def _rates(self, rates: tuple[float, ...], extension: int) -> Step:
-        return self._step("search", [{"lr": rate} for rate in rates], self._search_seeds, extension=extension)
+    # -- trials ------------------------------------------------------------------------------------
 
-    def _tried(self, space: Space) -> Generator[Step, None, Point | None]:
-        """Yield the trials and the second runs of the best few, and return the winner once it is known."""
-        step = self._step("search", space.points, self._search_seeds)
-        yield step
-        losses = self._read(step, by_point)
-        if losses is None or not (few := finalists(losses)):
-            return None
-        step = self._step("again", [space.points[trial] for trial in few], range(FRESH_FROM, FRESH_FROM + FRESH))
-        yield step
-        again = self._read(step, by_point)
-        if again is None:
-            return None
-        best = winner(again)
-        return None if best is None else space.points[few[best]]
+    def _all_tried(self, spaces: dict[str, Space]) -> Generator[Step, None, bool]:
+        """Yield the trials of the arms that have a space, and return whether their winners are known.
 
-    def _finals(self, point: Point) -> Iterator[Step]:
-        start, asked = 0, self._asked.seeds
+        While a winner lies near an edge of its learning rates, every arm has as many further trials beyond an edge of
+        its own: that near which its winner lies, or that of the arm that asks for it.
+        """
+        chunks = {label: self._chunks(space.points) for label, space in spaces.items()}
+        for extension in range(self._asked.extensions + 1):
+            for arm in self._asked.arms:
+                if arm.label in spaces:
+                    yield from self._tried(arm, spaces[arm.label], chunks[arm.label])
+            if not all(label in self.trials and self.trials[label].is_known for label in spaces):
+                return False
+            edges: dict[str, Edge] = {label: side for label, own in self.trials.items() if (side := own.edge)}
+            if not edges or extension == self._asked.extensions:
+                break
+            for label, space in list(spaces.items()):
+                side = edges.get(label, next(iter(edges.values())))
+                chunks[label] += self._chunks(space.beyond(side, max(2, space.trials // 2)))
+                spaces[label] = space.wider(side)
+        return True
+
+    def _tried(self, arm: Arm, space: Space, chunks: Sequence[Sequence[Point]]) -> Iterator[Step]:
+        """Yield the trials of an arm and the second runs of the best few, and keep what is known of them."""
+        seeds = self._search_seeds
+        tried = [
+            step for number, chunk in enumerate(chunks) for step in self._each(arm, "search", chunk, seeds, number)
+        ]
+        if self._is_program and tried[0].job.id not in self._results:
+            tried = tried[:1]  # a command that fails at once is to fail once
+        yield from tried
+        losses = self._read(tried, len(seeds))
+        if losses is None:
+            self.trials.pop(arm.label, None)
+            return
+        found = Trials(space, tuple(point for chunk in chunks for point in chunk), losses)
+        few = found.finalists
+        if few:
+            again = self._each(arm, "again", [found.points[trial] for trial in few], _fresh())
+            yield from again
+            fresh = self._read(again, FRESH)
+            found = found if fresh is None else replace(found, again=dict(zip(few, fresh, strict=True)))
+        self.trials[arm.label] = found
+
+    def _finals(self, arm: Arm, point: Point, role: str = "final") -> Iterator[Step]:
+        start, asked, most = 0, self._asked.seeds, 1 if self._is_program else BLOCK
         while start < asked:
             # A block that is done is taken as it is, whatever number of seeds it was asked with.
-            blocks = [self._step("final", (point,), range(start, start + size)) for size in range(BLOCK, 0, -1)]
+            blocks = [self._step(arm, role, (point,), range(start, start + size)) for size in range(most, 0, -1)]
             done = next((step for step in blocks if step.job.id in self._results), None)
-            step = done or self._step("final", (point,), range(start, min(start + BLOCK, asked)))
+            step = done or self._step(arm, role, (point,), range(start, min(start + most, asked)))
             yield step
             start += len(step.config.seeds)
 
@@ -94,66 +157,103 @@ class _Arm:
     def _search_seeds(self) -> range:
         return range(SEARCH_FROM, SEARCH_FROM + self._asked.search_seeds)
 
-    def _read(self, step: Step, reader: Any) -> Any:
-        result = self._results.get(step.job.id)
-        return None if result is None else reader(result)
+    def _chunks(self, points: Sequence[Point]) -> list[Sequence[Point]]:
+        size = 1 if self._is_program else CHUNK
+        return [points[start : start + size] for start in range(0, len(points), size)]
 
-    def _step(self, role: str, points: Sequence[Point], seeds: Sequence[int], *, extension: int = 0) -> Step:
-        asked, arm = self._asked, self._arm
+    def _each(self, arm: Arm, role: str, points: Sequence[Point], seeds: Sequence[int], number: int = 0) -> list[Step]:
+        """Return the jobs of points and seeds: of a program one for each run, so that every worker has one."""
+        if not self._is_program:
+            return [self._step(arm, role, points, seeds, number)]
+        return [self._step(arm, role, (point,), (seed,), number) for point in points for seed in seeds]
+
+    def _read(self, tried: Sequence[Step], num_seeds: int) -> list[list[float]] | None:
+        """Return the losses of all points, by seed; None where a job is not done."""
+        done = [self._results[step.job.id] for step in tried if step.job.id in self._results]
+        if len(done) < len(tried):
+            return None
+        found = [losses for result in done for losses in by_point(result)]
+        if not self._is_program:
+            return found
+        runs = [loss for losses in found for loss in losses]  # a job of each, seeds of a point one after the other
+        return [runs[start : start + num_seeds] for start in range(0, len(runs), num_seeds)]
+
+    def _step(
+        self, arm: Arm, role: str, points: Sequence[Point], seeds: Sequence[int], number: int = 0, *, extension: int = 0
+    ) -> Step:
+        asked = self._asked
         config = Train(
             results_version=self._version,
-            trained=asked.trained,
+            trained=self._trained,
             training=asked.training,
             optimizer=arm.optimizer,
             points=tuple(map(dict, points)),
             seeds=tuple(seeds),
-            is_final=role in ("final", "control"),
+            is_final=role in ("final", "present", "control"),
             is_shuffled=role == "control",
         )
         cost = STEP_SECONDS * asked.training.budget * len(points) * len(seeds)
-        name = _name(arm, role, seeds) + (", rates beyond the edge" if extension else "")
+        name = _name(asked, arm, role, seeds, number) + (", rates beyond the edge" if extension else "")
         job = make_job(name, TARGET, config, cost, case=asked.name, arm=arm.label, role=role)
         return Step(job, config, role, asked, arm.label, extension=extension)
 
 
-def _name(arm: Arm, role: str, seeds: Sequence[int]) -> str:
+def _fresh() -> range:
+    return range(FRESH_FROM, FRESH_FROM + FRESH)
+
+
+def _name(asked: CompareStudy, arm: Arm, role: str, seeds: Sequence[int], number: int = 0) -> str:
+    own = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    search = f"search, part {number + 1}" if number else "search"
     words = {
-        "search": "search",
+        "search": f"trial {number}" if isinstance(asked.trained, Command) else search,
         "again": "the best trials again",
-        "final": f"seeds {seeds[0]} to {seeds[-1]}",
+        "final": own,
+        "present": f"as it is now, {own}",
         "control": "labels shuffled",
     }
-    return f"{arm.name}, {words[role]}"
+    where = f"{asked.trained.name}: " if asked.suite else ""
+    return f"{where}{arm.name}, {words[role]}" + (f", {asked.part}" if asked.part else "")
 
 
 def outline(asked: CompareStudy) -> list[tuple[str, float]]:
     """Return names and costs of the jobs from the beginning to the end, if no search has to go on."""
+    return [job for part in asked.parts for job in _outline(part)]
+
+
+def _outline(asked: CompareStudy) -> list[tuple[str, float]]:
     one = STEP_SECONDS * asked.training.budget
     found = []
     for arm in asked.arms:
         own = asked.searches[arm.label]
         number = own.trials if isinstance(own, Space) else len(own.rates)
-        found.append((_name(arm, "search", (0,)), one * number * asked.search_seeds))
+        if isinstance(asked.trained, Command):
+            found += [(name, one) for name in _outline_of_program(asked, arm, number)]
+            continue
+        for place, start in enumerate(range(0, number, CHUNK if isinstance(own, Space) else number)):
+            tried = min(CHUNK, number - start) if isinstance(own, Space) else number
+            found.append((_name(asked, arm, "search", (0,), place), one * tried * asked.search_seeds))
         if isinstance(own, Space):
-            found.append((_name(arm, "again", (0,)), one * min(FINALISTS, number) * FRESH))
+            found.append((_name(asked, arm, "again", (0,)), one * min(FINALISTS, number) * FRESH))
         for start in range(0, asked.seeds, BLOCK):
             seeds = tuple(range(start, min(start + BLOCK, asked.seeds)))
-            found.append((_name(arm, "final", seeds), one * len(seeds)))
+            roles = ("final", "present") if asked.present and arm.label == asked.baseline else ("final",)
+            found += [(_name(asked, arm, role, seeds), one * len(seeds)) for role in roles]
     if isinstance(asked.trained, NetAndData):
-        found.append((_name(asked.arms[0], "control", (0,)), one * BLOCK))
+        found.append((_name(asked, asked.arms[0], "control", (0,)), one * BLOCK))
     return found
 
 
+def _outline_of_program(asked: CompareStudy, arm: Arm, number: int) -> Iterator[str]:
+    """Yield the names of the runs of an arm."""
+    for trial in range(number):
+        yield from [_name(asked, arm, "search", (0,), trial)] * asked.search_seeds
+    yield from [_name(asked, arm, "again", (0,))] * (min(FINALISTS, number) * FRESH)
+    for role in ("final", "present") if asked.present and arm.label == asked.baseline else ("final",):
+        yield from (_name(asked, arm, role, (seed,)) for seed in range(asked.seeds))
+
+
 # -- what a result says of the points that it tried ------------------------------------------------
-
-
-def by_point(result: Mapping[str, Any]) -> list[list[float]]:
-    """Return the validation losses at the end of each point, by seed; infinite where a run diverged."""
-    found: dict[int, list[float]] = {}
-    for member in result["members"]:
-        last = math.inf if member["diverged_at"] is not None else member["validation_loss"][-1]
-        found.setdefault(member["point"], []).append(last)
-    return [found[point] for point in sorted(found)]
 
 
 def by_rate(results: Iterable[Mapping[str, Any]]) -> dict[float, list[float | None]]:
@@ -168,20 +268,3 @@ def by_rate(results: Iterable[Mapping[str, Any]]) -> dict[float, list[float | No
 def scores(result: Mapping[str, Any]) -> dict[float, Score]:
     """Return learning rate -> mean validation loss at the end of its runs; infinite where one diverged."""
     return mean_scores(by_rate([result]))
-
-
-def finalists(losses: Sequence[Sequence[float]]) -> list[int]:
-    """Return the trials of the smallest losses, at most `FINALISTS`; those that diverged are not among them."""
-    ranked = sorted((mean(own), trial) for trial, own in enumerate(losses))
-    return [trial for loss, trial in ranked[:FINALISTS] if loss < math.inf]
-
-
-def winner(again: Sequence[Sequence[float]]) -> int | None:
-    """Return the position of the smallest mean; None where a run of every one diverged."""
-    best = min(range(len(again)), key=lambda k: mean(again[k]))
-    return None if mean(again[best]) == math.inf else best
-
-
-def mean(losses: Sequence[float]) -> float:
-    """Return the mean of losses of one point."""
-    return sum(losses) / len(losses)

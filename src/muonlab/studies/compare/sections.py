@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muonlab.report.findings import Axis, Column, Element, Figure, Kind, Line, Lines, Table, Text, Value, Verdict
+from muonlab.studies.compare import programs
 from muonlab.study.judge import LABELS, Judged, together
 from muonlab.study.sections import (
     comparison_columns,
@@ -112,7 +113,7 @@ def _row(found: Found, arm: Arm) -> tuple[Value, ...]:
     finals, ended = found.runs.finals[arm.label], found.runs.ended(arm.label)
     rate = found.runs.points[arm.label]["lr"]
     means = (over_runs(at_end(run, key) for run in ended.values()) if ended else None for key in ENDS)
-    return arm.name, rate, *means, found.runs.sizes["chance"], len(finals) - len(ended), len(ended)
+    return arm.name, rate, *means, found.runs.sizes.get("chance"), len(finals) - len(ended), len(ended)
 
 
 def curves(found: Found) -> tuple[Element, ...]:
@@ -132,20 +133,21 @@ def curves(found: Found) -> tuple[Element, ...]:
 def _has(found: Found, arm: Arm, key: str) -> bool:
     """Return whether an arm has final runs, and all of them this curve: a task without classes has no accuracy."""
     ended = found.runs.ended(arm.label).values()
-    return bool(ended) and all(None not in run[key] for run in ended)
+    return bool(ended) and all(run[key][-1] is not None for run in ended)
 
 
 def _line(found: Found, arm: Arm, key: str) -> Line:
-    whole = [run[key] for run in found.runs.ended(arm.label).values()]
-    return line(arm.series, found.runs.asked.training.steps, list(zip(*whole, strict=True)))
+    """Return a curve from the first evaluation at which all runs have a value: a program may not begin at step 0."""
+    rows = list(zip(*(run[key] for run in found.runs.ended(arm.label).values()), strict=True))
+    known = [row for row in zip(found.runs.asked.training.steps, rows, strict=True) if None not in row[1]]
+    return line(arm.series, *zip(*known, strict=True))
 
 
 def settings(found: Found) -> tuple[Element, ...]:
     """Return the data, the settings, the jobs and the config in full."""
     asked, sizes = found.runs.asked, found.runs.sizes
     what: dict[str, Any] = {
-        **{name: dotted.source for name, dotted in asked.trained},
-        **asked.training.model_dump(),
+        **programs.settings(asked),
         **{key.replace("_", " "): sizes[key] for key in sizes if key.startswith("num_")},
         **({"trained one after the other": sizes["why_sequential"]} if sizes.get("why_sequential") else {}),
     }
@@ -178,7 +180,11 @@ def _on_claim(found: Found, judged: Judged) -> str:
 
 def _scope(found: Found) -> tuple[tuple[str, str], ...]:
     asked, sizes = found.runs.asked, found.runs.sizes
-    size = f" ({sizes['num_parameters']:,} parameters, {sizes['num_train']:,} examples)" if sizes else ""
+    size = (
+        f" ({sizes['num_parameters']:,} parameters, {sizes['num_train']:,} examples)"
+        if "num_parameters" in sizes
+        else ""
+    )
     searches = ", ".join(f"{arm.name} {found.runs.searches[arm.label].num_runs}" for arm in found.arms)
     return (
         ("net and data", f"{asked.name}{size}, {asked.training.budget} steps of {asked.training.batch}"),

@@ -26,8 +26,8 @@ from muonlab.stats.effects import Effect
 from muonlab.stats.p_values import holm
 from muonlab.stats.results import Estimate
 from muonlab.stats.tuned import Tuned, tuned_difference, variances
+from muonlab.studies.compare import programs
 from muonlab.studies.compare.config import MAX_SEEDS
-from muonlab.studies.compare.jobs import finalists
 from muonlab.study.controls import failed
 from muonlab.study.sections import over_runs
 from muonlab.study.space import FACTOR, Point, Space
@@ -45,8 +45,7 @@ scrambled Sobol sequence, each mapped to its own ranges; trial 0 is the optimize
 
 Winner: The best {finalists} trials run again with {fresh} fresh seeds. The best of those has the final runs.
 
-Difference: The candidate’s final loss minus the baseline’s, by seed: runs of one seed start from the same weights and
-take the same batches.
+Difference: The candidate’s final loss minus the baseline’s, by seed: {pairing}.
 
 Interval: 95%. That of a difference contains the luck of tuning: had the trials fallen elsewhere, another setting would
 have won. Its variance is that of the differences by seed plus that of the winner over resampled trials. It covers 92 to
@@ -61,7 +60,7 @@ Undecided: all else.
 Steps: First evaluation at which a run’s validation loss is at most the baseline’s final loss, as a share of {budget}
 steps.
 
-Diverged: A loss was not finite at some evaluation. A trial that diverged cannot win; a final run that diverged counts.
+Diverged: {diverged} A trial that diverged cannot win; a final run that diverged counts.
 """
 
 
@@ -92,10 +91,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Switch:
-    """All candidates against the baseline."""
+    """All candidates against the baseline.
+
+    Attributes:
+        found: what the study found.
+        baseline: the arm that the others would replace.
+        adjusted: p of each candidate, where it is adjusted over more than the candidates.
+    """
 
     found: Found
     baseline: Arm
+    adjusted: Mapping[str, float | None] | None = None
 
     @property
     def arms(self) -> list[Arm]:
@@ -111,10 +117,17 @@ class Switch:
     @cached_property
     def candidates(self) -> list[Candidate]:
         """Every candidate with its outcome."""
-        effects = {arm.label: self._effect(arm) for arm in self.arms}
-        p = {label: self._p(label, effect) for label, effect in effects.items()}
-        adjusted = holm(p)
-        return [self._candidate(arm, effects[arm.label], adjusted[arm.label]) for arm in self.arms]
+        adjusted = self.adjusted or holm(self.p_values)
+        return [self._candidate(arm, self._effects[arm.label], adjusted[arm.label]) for arm in self.arms]
+
+    @cached_property
+    def p_values(self) -> dict[str, float | None]:
+        """Of each candidate, not adjusted; None where it has too few runs."""
+        return {label: self._p(label, effect) for label, effect in self._effects.items()}
+
+    @cached_property
+    def _effects(self) -> dict[str, Effect | None]:
+        return {arm.label: self._effect(arm) for arm in self.arms}
 
     def _tuned(self, label: str) -> Tuned | None:
         """Return the tuning and final losses of an arm; None where it has none yet."""
@@ -128,7 +141,13 @@ class Switch:
     def has_no_winner(self, label: str) -> bool:
         """Return whether the tuning of an arm is done, and every setting diverged in it."""
         tried = self.found.runs.trials.get(label)
-        return tried is not None and tried.winner is None and (bool(tried.again) or not finalists(tried.losses))
+        return tried is not None and tried.winner is None and tried.is_known
+
+    def _may_gain(self, arm: Arm, difference: float, *, is_equal: bool = False) -> list[Arm]:
+        """Return who is not ahead and has its best learning rate near an edge: beyond it, it might overtake."""
+        behind = [arm, self.baseline] if is_equal or not difference else [arm if difference > 0 else self.baseline]
+        trials = self.found.runs.trials
+        return [each for each in behind if (own := trials.get(each.label)) and own.point and own.edge]
 
     def lost(self, label: str) -> tuple[int, int]:
         """Return the final runs of an arm that diverged, and all."""
@@ -177,7 +196,11 @@ class Switch:
         assert estimate.lower is not None
         assert estimate.upper is not None
         # A difference that is sure and too small to matter is no reason to switch.
-        if -self.margin < estimate.lower and estimate.upper < self.margin:
+        is_equal = -self.margin < estimate.lower and estimate.upper < self.margin
+        if (is_equal or p <= ALPHA) and (edges := self._may_gain(arm, estimate.value, is_equal=is_equal)):
+            names = several(each.name for each in edges)
+            return "undecided", f"the best learning rate of {names} lies near the edge of its range"
+        if is_equal:
             return "equal", ""
         if p <= ALPHA:
             return ("better" if estimate.value < 0 else "worse"), ""
@@ -193,7 +216,7 @@ class Switch:
         if not target or not own:
             return None, (0, len(own))
         level = fmean(target)
-        first = [_first_below(runs.asked.training.steps, run["validation_loss"], level) for run in own]
+        first = [first_below(runs.asked.training.steps, run["validation_loss"], level) for run in own]
         known = [step / runs.asked.training.budget for step in first if step is not None]
         return (over_runs(known) if len(known) == len(own) else None), (len(known), len(own))
 
@@ -206,6 +229,9 @@ class Switch:
             return f"Give a lower range of learning rates, {lost[0].label}.lr=LOW..HIGH."
         if min(effect.n) < MIN_RUNS:
             return f"Run at least {MIN_RUNS} seeds (seeds={MIN_RUNS})."
+        if edges := self._may_gain(arm, effect.estimate.value or 0.0):
+            further = self.found.runs.asked.extensions + 1
+            return f"Search further (extensions={further}), or give another range, {edges[0].label}.lr=LOW..HIGH."
         ours, theirs = self._tuned(arm.label), self._tuned(self.baseline.label)
         if effect.estimate.value is None or effect.estimate.lower is None or not ours or not theirs:
             return ""
@@ -231,7 +257,7 @@ class Switch:
         return float(scipy.stats.norm.isf(ALPHA / 2 / len(self.arms)) / scipy.stats.norm.isf(ALPHA / 2))
 
 
-def _first_below(steps: Sequence[int], losses: Sequence[float | None], level: float) -> int | None:
+def first_below(steps: Sequence[int], losses: Sequence[float | None], level: float) -> int | None:
     """Return the step of the first evaluation at which a loss was at most a level; None where there is none."""
     both = zip(steps, losses, strict=True)
     return next((step for step, loss in both if loss is not None and loss <= level), None)
@@ -240,13 +266,14 @@ def _first_below(steps: Sequence[int], losses: Sequence[float | None], level: fl
 # -- in words --------------------------------------------------------------------------------------
 
 
-def verdict(switch: Switch) -> Verdict:
-    """Return the answer on all candidates: a sentence on the best of them, then one on each other."""
+def verdict(switch: Switch, shorter: Sequence[Switch] = ()) -> Verdict:
+    """Return the answer on all candidates: a sentence on the best of them, then on each other, and on less training."""
     ranked = sorted(switch.candidates, key=_rank)
     outcomes = {each.outcome for each in ranked}
     answer: Answer = "yes" if "better" in outcomes else "inconclusive" if "undecided" in outcomes else "no"
     sentences = [sentence(switch, each) for each in ranked] or [f"{switch.baseline.name} alone: nothing to compare."]
     more = [*sentences[1:], *(f"{each.arm.name}: {each.settles}" for each in ranked if each.settles)]
+    more += [f"With {_steps(each)}: {sentence(each, one)}" for each in shorter for one in each.candidates if one.effect]
     if call := best_call(switch, ranked):
         more.append(call)
     interval = ranked[0].effect.estimate if ranked and ranked[0].effect else None
@@ -264,8 +291,7 @@ def _rank(candidate: Candidate) -> tuple[int, float]:
 def sentence(switch: Switch, candidate: Candidate) -> str:
     """Return the outcome of one candidate with its numbers."""
     name, other, runs = candidate.arm.name, switch.baseline.name, switch.found.runs
-    budget = f"{runs.asked.training.budget:,} steps"
-    effect = candidate.effect
+    budget, effect = _steps(switch), candidate.effect
     if effect is None or effect.estimate.value is None:
         words = {"better": "diverges less often than", "worse": "diverges more often than"}
         if candidate.outcome == "undecided":
@@ -275,7 +301,7 @@ def sentence(switch: Switch, candidate: Candidate) -> str:
         ]
         return f"{name} {words[candidate.outcome]} {other}: {counts[0]} against {counts[1]} final runs."
     means = [as_text(fmean(runs.losses(label).values())) for label in (candidate.arm.label, switch.baseline.label)]
-    trials = runs.asked.searches[candidate.arm.label].trials
+    trials = runs.num_trials
     numbers = (
         f"a validation loss of {means[0]} against {means[1]}, difference {as_text(effect.estimate)} "
         f"(n = {effect.n[0]} + {effect.n[1]} seeds, {trials} trials each, {budget})"
@@ -290,6 +316,10 @@ def sentence(switch: Switch, candidate: Candidate) -> str:
     return f"{head}.{_pace(switch, candidate)}"
 
 
+def _steps(switch: Switch) -> str:
+    return f"{switch.found.runs.asked.training.budget:,} steps"
+
+
 def _pace(switch: Switch, candidate: Candidate) -> str:
     count, number = candidate.reached
     if candidate.steps is not None:
@@ -299,14 +329,12 @@ def _pace(switch: Switch, candidate: Candidate) -> str:
 
 def _scope(switch: Switch) -> tuple[tuple[str, str], ...]:
     runs = switch.found.runs
-    asked, sizes = runs.asked, runs.sizes
-    size = f" ({sizes['num_parameters']:,} parameters)" if sizes else ""
-    training = asked.training
+    asked = runs.asked
     tried = "; ".join(f"{arm.name}: {', '.join(asked.searches[arm.label].ranges)}" for arm in switch.found.arms)
     return (
-        ("trained", f"{asked.name}{size}, {training.budget:,} steps, {training.schedule} schedule"),
+        ("trained", programs.scope(switch.found)),
         ("runs", f"{asked.seeds} seeds each, the same for all"),
-        ("tuning", f"{asked.searches[switch.baseline.label].trials} trials each. {tried}"),
+        ("tuning", f"{runs.num_trials} trials each. {tried}"),
     )
 
 
@@ -314,9 +342,9 @@ def _cautions(switch: Switch) -> list[str]:
     found, runs = switch.found, switch.found.runs
     said = missing_jobs(found.records, found.expected)
     edges = [
-        f"{arm.name} ({edge}, {runs.points[arm.label]['lr']:g})"
+        f"{arm.name} ({own.edge}, {own.point['lr']:g})"
         for arm in found.arms
-        if arm.label in runs.points and (edge := runs.asked.searches[arm.label].edge(runs.points[arm.label]))
+        if (own := runs.trials.get(arm.label)) and own.point and own.edge
     ]
     if edges:
         said.append(
@@ -338,7 +366,7 @@ def best_call(switch: Switch, ranked: Sequence[Candidate]) -> str:
     arm = better[0] if better else switch.baseline
     point = switch.found.runs.points.get(arm.label)
     words = f"To use {arm.name}" if better else f"{arm.name} at its best setting"
-    return f"{words}: {call_of(arm, point)}" if point else ""
+    return f"{words}: {programs.call(switch.found, arm, point) or call_of(arm, point)}" if point else ""
 
 
 def call_of(arm: Arm, point: Point) -> str:
@@ -352,7 +380,8 @@ def call_of(arm: Arm, point: Point) -> str:
     if optimizer.name == "custom":
         words = {**point, **optimizer.arguments}
         return f"{optimizer.call.attribute}(model.parameters(), {_keywords(words)})"
-    own = {**optimizer.model_dump(exclude={"name"}), **point}
+    own = {**dict(optimizer), **point}
+    own.pop("name")
     factor = own.pop(FACTOR, 1.0)
     if optimizer.name == "sgd":
         return f"torch.optim.SGD(model.parameters(), {_keywords(own)})"
@@ -367,6 +396,9 @@ def call_of(arm: Arm, point: Point) -> str:
         "momentum": own["momentum"],
         "betas": betas,
         "adjust_lr_fn": "match_rms_adamw",
+        **({} if own["nesterov"] else {"nesterov": False}),
+        **({"ns_steps": own["steps"]} if own.get("steps") else {}),
+        **({"variant": own["variant"]} if own.get("variant") else {}),
     }
     return f"muonlab.MuonAdamW(model, {_keywords(words)})"
 
@@ -398,10 +430,16 @@ def answer(switch: Switch) -> tuple[Element, ...]:
     )
     if not any(switch.found.runs.trials.values()):
         return (Text("No trials are done yet."),)
-    return (*((figure,) if rows else ()), _table(switch))
+    return (*((figure,) if rows else ()), table(switch))
 
 
-def _table(switch: Switch) -> Table:
+def shorter(switches: Sequence[Switch]) -> tuple[Element, ...]:
+    """Return a row for each optimizer, for each shorter budget."""
+    return tuple(table(switch, f"-{switch.found.runs.asked.training.budget}") for switch in switches)
+
+
+def table(switch: Switch, key: str = "") -> Table:
+    """Return a row for each optimizer; the key tells tables of one report apart."""
     columns = (
         Column("optimizer", "Optimizer"),
         Column("setting", "Best setting"),
@@ -424,7 +462,8 @@ def _table(switch: Switch) -> Table:
         if arm.label in switch.found.runs.trials
     )
     note = "Means over final runs that did not diverge, with 95% intervals over seeds."
-    return Table("optimizers-compared", "Every optimizer at its best setting", columns, rows, note)
+    title = f"Every optimizer at its best setting, {_steps(switch)}"
+    return Table(f"optimizers-compared{key}", title, columns, rows, note)
 
 
 def _row(switch: Switch, arm: Arm, candidate: Candidate | None) -> Iterator[Any]:
@@ -487,7 +526,7 @@ def trials(switch: Switch) -> tuple[Element, ...]:
         )
         for arm in switch.found.arms
         if (own := runs.trials.get(arm.label))
-        for number, point in enumerate(own.space.points)
+        for number, point in enumerate(own.points)
     )
     note = "Validation loss at the end of training; “–”: a run diverged. Trial 0 is the optimizer’s default."
     return (Table("trials", "Every trial", columns, rows, note, folded=True),) if rows else ()

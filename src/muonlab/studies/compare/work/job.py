@@ -9,7 +9,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from muonlab.studies.compare.config import Task, Train, Trained
+from muonlab.studies.compare.command import Command
+from muonlab.studies.compare.config import BuiltIn, NetAndData, Task, Train, Trained
+from muonlab.studies.compare.work import builtin, program
+from muonlab.studies.compare.work.command import Program
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.optimizers import Custom
@@ -28,7 +31,13 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
         ValueError: a net, data or settings that do not fit; the message says what to do.
     """
     job = Train.model_validate(config)
-    return finish(folder, lambda context: _train(job, _material(job.trained, job.training.batch), context), **where)
+    return finish(folder, lambda context: _work(job, context), **where)
+
+
+def _work(job: Train, context: Context) -> dict[str, Any]:
+    if isinstance(job.trained, Command):
+        return program.train(job, Program(job.trained), context)
+    return _train(job, _material(job.trained, job.training.batch), context)
 
 
 def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], batch: int = 32) -> None:
@@ -39,7 +48,11 @@ def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], 
         optimizers: label -> `muonlab.study.optimizers.Custom`, as JSON, of each of a user's own.
         batch: examples per step.
     """
-    material = _material(TypeAdapter(Trained).validate_python(trained), batch)
+    found = TypeAdapter(Trained).validate_python(trained)
+    if isinstance(found, Command):
+        Program(found).check()
+        return
+    material = _material(found, batch)
     if isinstance(material, TaskMaterial):
         material.check()
     for label, own in optimizers.items():
@@ -47,7 +60,12 @@ def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], 
 
 
 def _material(trained: Trained, batch: int) -> Material | TaskMaterial:
-    return TaskMaterial(trained.task, batch) if isinstance(trained, Task) else load(trained)
+    if isinstance(trained, BuiltIn):
+        return TaskMaterial(f"task={trained.builtin}", builtin.task(trained), batch)
+    if isinstance(trained, Task):
+        return TaskMaterial(f"task={trained.task.name}", trained.task.load("task"), batch)
+    assert isinstance(trained, NetAndData)
+    return load(trained)
 
 
 def check_custom(own: Custom, material: Material | TaskMaterial, label: str) -> None:
