@@ -15,6 +15,8 @@ import random
 import statistics
 import sys
 import time
+from collections.abc import Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +29,7 @@ from muonlab.studies.compare.config import CompareStudy, Task, Train
 from muonlab.studies.compare.jobs import steps
 from muonlab.studies.compare.work.reading import EVALUATED
 from muonlab.studies.compare.work.task import TaskMaterial
+from muonlab.study.space import Point
 from muonlab.train.population import Population
 from muonlab.train.schedule import pace
 
@@ -107,10 +110,10 @@ class Plain:
 class Search:
     """The first so many trials of a search, as a job trains them."""
 
-    def __init__(self, material: TaskMaterial, job: Train, count: int, *, compile: bool):
-        self.count, self._step = count, 0
+    def __init__(self, material: TaskMaterial, job: Train, points: Sequence[Point], *, compile: bool):
+        self.count, self._step = len(points), 0
         self._members, self._draw, self._reader = material.members(
-            job.optimizer, job.points[:count], [job.seeds[0]] * count, job, "cpu"
+            job.optimizer, points, [job.seeds[0]] * len(points), job, "cpu"
         )
         self.how = "one after the other"
         inputs, targets = self._draw(0)
@@ -160,7 +163,8 @@ def measure(task: str, optimizer: str, options: argparse.Namespace) -> list[dict
     torch.manual_seed(0)
     found: dict[str, Variant] = {"plain": Plain(_material(asked), optimizer)}
     for count in options.members:
-        found[f"S={count}"] = Search(_material(asked), job, count, compile=task in options.compile)
+        own = list(islice(cycle(job.points), count))  # trials come in jobs of some each
+        found[f"S={count}"] = Search(_material(asked), job, own, compile=task in options.compile)
     rows = []
     for threads in options.threads:
         say(f"{task}, {optimizer}, {threads} threads")

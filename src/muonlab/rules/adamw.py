@@ -117,7 +117,8 @@ def update_(
 
 def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:
     """Return whether `update_each_` can walk through these tensors."""
-    return {p.device.type for p in ps} <= FUSED_DEVICES and _are_plain([list(ps), list(grads)], is_on_cpu=True)
+    is_one_dtype = all(p.dtype == grad.dtype for p, grad in zip(ps, grads, strict=True))
+    return is_one_dtype and {p.device.type for p in ps} <= FUSED_DEVICES and _are_plain([list(ps)], is_on_cpu=True)
 
 
 def update_each_(
@@ -136,10 +137,13 @@ def update_each_(
     own = {**DEFAULTS, **hyper}
     by_member = {name: value.tolist() if isinstance(value, Tensor) else repeat(value) for name, value in own.items()}
     moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
-    stacks = [zip(*map(Tensor.unbind, column), strict=True) for column in (ps, grads, *moments)]
-    for *columns, values in zip(*stacks, zip(*by_member.values(), strict=False), strict=True):
+    # A gradient of a stack may come with its axes in another order in memory.
+    columns = (ps, map(Tensor.contiguous, grads), *moments)
+    stacks = [zip(*map(Tensor.unbind, column), strict=True) for column in columns]
+    for *of_member, values in zip(*stacks, zip(*by_member.values(), strict=False), strict=True):
         each: Any = dict(zip(by_member, values, strict=True))
-        torch._fused_adamw_(*columns, [], steps, **each, amsgrad=False, maximize=False)
+        kernel: Any = torch._fused_adamw_
+        kernel(*of_member, [], steps, **each, amsgrad=False, maximize=False)
 
 
 def _are_plain(columns: list[list[Tensor]], is_on_cpu: bool) -> bool:
