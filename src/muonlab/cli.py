@@ -92,15 +92,16 @@ def _execution(given: Mapping[str, list[str]]) -> tuple[str, str, int]:
     return ",".join(given.get("device", ["cpu"])).lower(), compile, workers
 
 
-def _forecast(package: Any, asked: Any, folder: Path, workers: int) -> int:
-    """Print what a run would do, and return the exit status."""
+def _forecast(package: Any, asked: Any, folder: Path, workers: int, *, in_runs: bool = False) -> int:
+    """Print what a run would do, in seconds or in runs of a program, and return the exit status."""
     from muonlab.jobs import local, store
     from muonlab.report import terminal
 
     store.check(folder, package.STUDY)
     local.try_out(package, asked, folder)
     left, num_done = local.left(package, asked, folder)
-    terminal.print_outline(left, workers, folder, num_done)
+    show = terminal.print_runs if in_runs else terminal.print_outline
+    show(left, workers, folder, num_done)
     return 0
 
 
@@ -209,6 +210,7 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
         Print the jobs, what each optimizer would be tried with and the estimated time, and run nothing.
     """
     from muonlab.studies.compare.ask import ask, default_folder, first_command
+    from muonlab.studies.compare.resolution import foreseen
 
     study, asked, beside = ask(words)
     folder = Path(",".join(beside.get("out", [str(DEFAULT_ROOT / default_folder(asked))])))
@@ -217,9 +219,11 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
     if dry_run:
         for arm in asked.arms:
             print(f"{arm.name}: {asked.searches[arm.label].words}")
-        if first := first_command(asked, folder, device):
+        print(foreseen(asked))
+        first = first_command(asked, folder, device)
+        if first:
             print(f"First run: {first}")
-        return _forecast(study, asked, folder, workers)
+        return _forecast(study, asked, folder, workers, in_runs=bool(first))
     return _run(study, asked, folder, workers, device, compile)
 
 

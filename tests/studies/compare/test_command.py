@@ -4,18 +4,21 @@ import json
 import math
 import random
 import re
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from muonlab.jobs import store
-from muonlab.report.findings import Table
+from muonlab.report.findings import Record, Table
 from muonlab.studies.compare.analysis import analyse, find
 from muonlab.studies.compare.ask import ask, default_folder, first_command
 from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.jobs import begin, steps
-from muonlab.studies.compare.switch import Switch, verdict
+from muonlab.studies.compare.sentences import verdict
+from muonlab.studies.compare.switch import Switch
 from muonlab.studies.compare.work import log
 from muonlab.studies.compare.work.job import check, run
 from muonlab.study.settings import UsageError
@@ -66,6 +69,7 @@ elif kind == "stdout":
     for step, loss, rate in rows:
         print(json.dumps({"eval.loss": loss}))
 """
+EXAMPLE = Path(__file__).parents[3] / "examples" / "compare_command" / "train.py"
 WORDS = "{optimizer} {lr} {weight_decay} {seed} {steps} {run}"
 STEPS = 60
 
@@ -202,6 +206,9 @@ def test_a_failed_run_of_a_program_that_has_worked_counts_as_a_miss_and_the_repo
     space = space_of(asked)
     assert len(rows) == sum(point["lr"] > 0.01 for point in space.points)
     assert {row[0] for row in rows} == {"AdamW"}
+    (asked_again,) = [each.title for each in elements if isinstance(each, Record) and "Config in full" in each.title]
+    words = shlex.split(asked_again.removeprefix("Config in full: muonlab compare "))
+    assert ask(words)[1] == asked  # the command in the report asks for the same
     assert rows[0][-1] == "the program ended with exit status 3. Its last lines:\nhello from adamw\nout of luck"
 
 
@@ -355,3 +362,15 @@ def test_what_a_log_says_of_steps():
     assert log.last_step(Path("log"), command) == 77
     assert log.last_step(Path("nothing"), command) is None
     assert math.isnan(curve([{"step": 1, "loss": math.nan}])[0][1])
+
+
+def test_the_example_learns_and_logs_what_its_command_reads(tmp_path):
+    text = EXAMPLE.read_text()
+    words = shlex.split(" ".join(text[text.rindex("muonlab compare") : text.index("It knows")].split()))[2:]
+    shutil.copy(EXAMPLE, "train.py")
+    asked = ask([word.replace("python ", f"{sys.executable} ") for word in [*words[:-2], "steps=41"]])[1]
+    job = first(asked, arm="muon")
+    (member,) = run(config=job.config, folder=f"study/{job.id}")["members"]
+    assert member["validation_loss"][0] is None  # nothing is logged before step 20
+    assert member["validation_loss"][-1] < member["validation_loss"][10] < math.log(10)
+    assert 0 < member["validation_accuracy"][-1] < 1

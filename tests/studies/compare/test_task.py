@@ -16,6 +16,7 @@ from muonlab.studies.compare import analyse
 from muonlab.studies.compare.analysis import find
 from muonlab.studies.compare.ask import ask, default_folder
 from muonlab.studies.compare.jobs import outline, steps
+from muonlab.studies.compare.sentences import on_present
 from muonlab.studies.compare.switch import Switch
 from muonlab.studies.compare.trials import FINALISTS, FRESH, FRESH_FROM, by_point
 from muonlab.studies.compare.work.job import check, run
@@ -173,7 +174,7 @@ def test_a_task_is_tuned_and_its_winner_runs_with_seeds_of_its_own(task):
 
 def plain_loop(point, seed, task="task"):
     """The training that a user would write, with what `muonlab compare` draws for a seed."""
-    material = TaskMaterial("task", dotted.load("task", f"own.py:{task}"), 32)
+    material = TaskMaterial(dotted.find("task", f"own.py:{task}"), 32)
     loss = material.given(seed).loss
     model = material.build(seed)
     optimizer = torch.optim.AdamW(
@@ -224,7 +225,7 @@ def test_tasks_that_are_unusual_and_right_pass_the_check(task):
 
 def test_weights_that_the_task_gave_its_model_are_kept_where_the_model_could_draw_others():
     final = of_role(asked := asked_of("own.py:trained", "optimizers=adamw"), done(asked), "final")
-    material = TaskMaterial("task", dotted.load("task", "own.py:trained"), 32)
+    material = TaskMaterial(dotted.find("task", "own.py:trained"), 32)
     inputs, targets = next(material.batches(0, "validation"))
     expected = nn.functional.cross_entropy((inputs @ torch.full((4, 2), 3.0)), targets).item()
     assert [member["validation_loss"][0] for member in final["members"]] == pytest.approx([expected] * 3)
@@ -234,7 +235,7 @@ def test_each_run_is_evaluated_on_the_validation_data_of_its_own_seed():
     asked = asked_of("own.py:split", "optimizers=adamw")
     found = done(asked)
     final = of_role(asked, found, "final")
-    material = TaskMaterial("task", dotted.load("task", "own.py:split"), 32)
+    material = TaskMaterial(dotted.find("task", "own.py:split"), 32)
     for member in final["members"]:
         model, batches = material.build(member["seed"]), list(material.batches(member["seed"], "validation"))
         with torch.no_grad():
@@ -259,7 +260,7 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
     for name in alone:
         assert Path("alone", name, "result.json").read_bytes() == Path("first", name, "result.json").read_bytes()
     found = analyse(Path("first"))
-    titles = ["Answer", "Learning curves", "Tuning", "Settings and jobs"]  # three seeds make no control
+    titles = ["In detail", "Learning curves", "Tuning", "Settings and jobs"]  # three seeds make no control
     assert [section.title for section in found.sections][:4] == titles
 
     # -- the same from Python, under other labels: every job is done ------------------------------------------------
@@ -537,6 +538,13 @@ def test_the_present_setting_of_the_baseline_is_its_first_trial_and_has_final_ru
     assert [seed for each in present for seed in each.seeds] == list(range(8))
     (all_found,) = find(asked, steps(asked, found), found)
     assert all_found.runs.present[0] == pytest.approx(0.503, abs=0.004)
+    switch = Switch(all_found, all_found.arm("adamw"))
+    both = [all_found.runs.losses("muon"), all_found.runs.present]
+    (gain,) = {switch.from_present("muon").estimate.value}
+    assert gain == pytest.approx(np.mean([both[0][seed] - both[1][seed] for seed in range(8)]))
+    (words,) = on_present(switch)
+    assert words.startswith("AdamW as you have it now (lr 0.3, weight_decay 0) ends at 0.50")
+    assert "Minus that, at its best setting: Muon " in words
     with pytest.raises(
         UsageError, match=r"present.gamma is no setting .* expected present.lr, present.beta1, present.w"
     ):
@@ -611,3 +619,16 @@ def test_what_would_settle_an_inconclusive_comparison_is_said():
         asked_of("own.py:task", "trials=8", "seeds=4"), lambda arm, point, seed: 0.5 + noise([seed, arm == "muon"], 0.2)
     )
     assert any("seeds would settle it (seeds=" in words or "try more trials" in words for words in wide.more)
+
+
+def test_an_optimizer_that_diverges_at_times_has_final_runs_that_count_how_often():
+    def loss(arm, point, seed):
+        return None if arm == "muon" and seed < FRESH_FROM + FRESH and seed % 3 else 0.5 + noise([seed, 1], 0.01)
+
+    asked = asked_of("own.py:task", *SMALL)
+    found = invented(asked, lambda arm, point, seed: loss(arm, point, seed) if seed != SEARCH_FROM else 0.5)
+    (all_found,) = find(asked, steps(asked, found), found)
+    switch = Switch(all_found, all_found.arm("adamw"))
+    assert not switch.has_no_winner("muon")
+    assert switch.lost("muon") == (5, 8)
+    assert switch.candidates[0].outcome == "worse"

@@ -18,7 +18,6 @@ from muonlab.studies.compare.config import HALF_AND_FULL, CompareStudy
 from muonlab.studies.compare.jobs import steps
 from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, PRESENT, TRAINING, OwnStudy, compare_optimizers, keys_of
 from muonlab.studies.compare.programs import call
-from muonlab.studies.compare.switch import call_of
 from muonlab.study import dotted, optimizers
 from muonlab.study.settings import Settings, UsageError, as_texts, parse
 from muonlab.study.study import NAMES
@@ -239,7 +238,7 @@ def compare(
 
     found = read(folder)[0]
     tuned = [(arm, point) for arm in found.arms if (point := found.runs.points.get(arm.label))]
-    best = {arm.label: call(found, arm, point) or call_of(arm, point) for arm, point in tuned}
+    best = {arm.label: call(found, arm, point) for arm, point in tuned}
     findings = analyse(folder)
     return Compared(findings.verdict, best, page.write(findings, folder))
 

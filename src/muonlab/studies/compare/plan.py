@@ -112,7 +112,6 @@ def compare_optimizers(
         data: a function without arguments that returns (train, validation, test), each (inputs, labels); or digits, a
             folder, .zip or .npz of images.
         loss: softmax (by default), stablemax, sparsemax, or a function of logits (B, C) and labels (B,) to losses (B,).
-        task: in place of net, data and loss, a function of a seed that returns (model, train, validation, loss).
         command: in place of them, a program: fields of `muonlab.studies.compare.command.Command`. Optimizers are then
             words that the program knows.
         task: in place of net, data and loss, a function of a seed that returns (model, train, validation, loss); or a

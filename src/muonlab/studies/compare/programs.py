@@ -7,6 +7,7 @@ from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Column, Element, Table, as_text
 from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.config import CompareStudy
+from muonlab.study.constructor import constructor
 from muonlab.study.space import Point
 from muonlab.study.study import Arm, Found
 
@@ -80,7 +81,9 @@ def _setting(record: JobRecord, run: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def call(found: Found, arm: Arm, point: Point) -> str:
-    """Return the command of a program for an optimizer at a point; empty where no program is trained."""
+    """Return what to paste to use an optimizer at a point: the command of a program, or a constructor call."""
     asked = found.runs.asked
     trained = asked.trained
-    return trained.call(arm.optimizer, point, asked.training.budget) if isinstance(trained, Command) else ""
+    if isinstance(trained, Command):
+        return trained.call(arm.optimizer, point, asked.training.budget)
+    return str(constructor(arm.optimizer, point))

@@ -5,13 +5,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from muonlab.jobs.job import JobRecord
-from muonlab.report.findings import Axis, Column, Element, Figure, Findings, Line, Lines, Panel, Table, Text, Value
+from muonlab.report.findings import (
+    Axis,
+    Column,
+    Element,
+    Figure,
+    Findings,
+    Forest,
+    ForestRow,
+    Line,
+    Lines,
+    Panel,
+    Table,
+    Text,
+    Value,
+)
 from muonlab.stats.profile import LARGEST, Profile
-from muonlab.studies.compare import switch
+from muonlab.studies.compare import answer as answers
 from muonlab.studies.compare.config import CompareStudy
 from muonlab.studies.compare.sections import curves, settings
 from muonlab.studies.compare.suite import Suite, of, verdict
-from muonlab.studies.compare.switch import Candidate, Switch
+from muonlab.studies.compare.switch import Candidate, Outcome, Switch
 from muonlab.study.sections import every_job, findings, in_full, optimizer_settings, over_runs
 from muonlab.study.space import Space
 from muonlab.study.study import Arm, Found
@@ -22,8 +36,16 @@ FACTORS = (1.0, 1.1, 1.25, 1.5, 2.0)  # at which the table shows a profile
 OWN = """
 Workload: A training with steps and batch of its own. All optimizers are tuned on each by as many trials.
 
-Outcome: Of the final validation loss on one workload, compared with {baseline}’s. p is Holm’s over all comparisons with
-the whole budget, of all optimizers and workloads. Better, worse, equal and undecided are as for one workload.
+Ratio: Final validation loss of an optimizer divided by {baseline}’s, geometric mean over the workloads, each counting
+the same. Its 95% interval contains the luck of tuning, and is about these workloads with other seeds and other trials,
+not about further workloads. p is Holm’s over the optimizers. The answer follows from it: equal where the whole interval
+lies within {margin:.1%} of 1; better or worse where p is at most {alpha:g}; else inconclusive, and wherever the one
+behind has its best learning rate near the edge of what was tried.
+
+Outcome: Of the final validation loss on one workload, compared with {baseline}’s; p is Holm’s over all optimizers and
+workloads of a budget. Equal: the whole 95% interval of the difference, which contains the luck of tuning, lies within
+{margin:.1%} of {baseline}’s loss. Better and worse: not equal, and p is at most {alpha:g}. Undecided: all else, and
+wherever the one behind has its best learning rate near the edge of what was tried.
 
 Target: On each workload the median of {baseline}’s final validation losses, with its whole budget. So {baseline}
 reaches it itself in half of its runs or more.
@@ -55,22 +77,51 @@ def analyse(founds: Sequence[Found], asked: CompareStudy, version: int) -> Findi
     """
     number = len([found for found in founds if not found.runs.asked.part])
     suites = [of(founds[start : start + number]) for start in range(0, len(founds), number)]
-    whole = suites[0]
+    whole, shares = suites[0], sorted((share for share in asked.horizons if share < 1), reverse=True)
     records = tuple(record for found in founds for record in found.records)
     controls = tuple(control for found in founds for control in found.controls)
     all_of = replace(founds[0], records=records, expected=sum(each.expected for each in founds), controls=controls)
-    put = {"baseline": whole.baseline.name, "largest": LARGEST}
+    put = {"baseline": whole.baseline.name, "largest": LARGEST, "margin": asked.margin}
     sections = (
-        ("Answer", answer(whole)),
+        ("Each workload against the baseline", answer(whole)),
         ("Time to target", profile(whole)),
-        ("With less training", tuple(_outcomes(each, f"-{k}") for k, each in enumerate(suites[1:], 1))),
-        ("Each workload", tuple(_each(whole))),
+        ("With less training", tuple(_outcomes(each, share) for each, share in zip(suites[1:], shares, strict=True))),
+        ("Curves and trials", tuple(_each(whole))),
         ("What this does not show", (Text(LIMITS),)),
         ("Settings and jobs", tuple(_settings(whole, asked, records))),
         ("What the words mean", (definitions(OWN, values=put),)),
     )
     title = f"Suite {founds[0].runs.asked.suite}: {len(whole.arms)} optimizers on {number} workloads"
-    return findings(title, asked.question, verdict(whole, all_of), all_of, (), sections, version)
+    found = findings(title, asked.question, verdict(whole, all_of), all_of, (), sections, version)
+    return replace(found, first=first_screen(whole))
+
+
+def first_screen(suite: Suite) -> tuple[Element, ...]:
+    """Return the figure of all ratios, and a row for each optimizer."""
+    known = [each for each in suite.standings if each.ratio.estimate.lower is not None]
+    if not known:
+        return (Text("No optimizer has final runs on every workload yet."),)
+    name = suite.baseline.name
+    rows = tuple(ForestRow(each.arm.name, each.ratio.estimate, "{} + {}".format(*each.ratio.n)) for each in known)
+    caption = (
+        f"Geometric mean over {len(suite.switches)} workloads, with 95% intervals that contain the luck of tuning."
+    )
+    panel = Forest("", rows, 1.0, "lower loss", f"{name} lower", "ratio")
+    title = f"Final validation loss divided by {name}’s"
+    figure = Figure("ratios", title, caption, Axis("ratio of final losses", log=True), Axis(""), (panel,))
+    columns = (
+        Column("optimizer", "Optimizer"),
+        Column("ratio", f"Loss / {name}’s", "ratio"),
+        Column("p_holm", "p, Holm", "p"),
+        Column("outcome", "Outcome"),
+        Column("score", "Score", "ratio"),
+    )
+    own = tuple(
+        (each.arm.name, each.ratio.estimate, each.p, each.outcome, each.profile.score if each.profile else None)
+        for each in suite.standings
+    )
+    note = "Score: mean share of workloads on which it is about the fastest to the target (see Time to target)."
+    return figure, Table("standings", "All workloads together", columns, own, note)
 
 
 def answer(suite: Suite) -> tuple[Element, ...]:
@@ -89,32 +140,41 @@ def _loss(one: Switch, arm: Arm) -> Value:
     return over_runs(losses) if losses else None
 
 
-def _outcomes(suite: Suite, key: str = "") -> Table:
+def _outcomes(suite: Suite, share: float = 1.0) -> Table:
     names = suite.names
-    counts = ("better", "worse", "equal", "undecided")
+    counts: tuple[Outcome, ...] = ("better", "worse", "equal", "undecided")
     columns = (
         Column("optimizer", "Optimizer"),
         *(Column(name, name) for name in names),
         *(Column(f"num_{each}", each.capitalize(), "count") for each in counts),
+        Column("num_interval_below", "Interval below 0", "count"),
+        Column("num_interval_above", "Interval above 0", "count"),
     )
     rows = tuple(
-        (each.arm.name, *map(_outcome, suite.switches, each.outcomes), *(each.count(word) for word in counts))
+        (
+            each.arm.name,
+            *map(_outcome, suite.switches, each.outcomes),
+            *(each.count(word) for word in counts),
+            *each.sides,
+        )
         for each in suite.standings
     )
     note = (
-        f"Compared with {suite.baseline.name}: the difference of final losses as a share of its loss, and the outcome."
+        f"The outcome, and the difference of final losses as a share of {suite.baseline.name}’s. The last two columns "
+        "count the workloads on which the 95% interval of the difference, each for itself, lies on one side of 0."
     )
-    budget = f", {suite.switches[0].found.runs.asked.part}" if key else ""
-    return Table(f"outcomes{key}", f"Against {suite.baseline.name}{budget}", columns, rows, note)
+    where = "" if share == 1 else f", {share:.0%} of the budget"
+    key = "outcomes" if share == 1 else f"outcomes-{share:g}"
+    return Table(key, f"Against {suite.baseline.name}{where}", columns, rows, note)
 
 
 def _outcome(one: Switch, own: Candidate) -> str:
     """Return the outcome with the difference as a share of the baseline's loss."""
-    value = own.effect.estimate.value if own.effect else None
-    level = one.margin / one.found.runs.asked.margin
-    return (
-        own.outcome if value is None or not level else f"{own.outcome}, {100 * value / level:+.1f}%".replace("-", "−")
-    )
+    value, level = own.effect.estimate.value if own.effect else None, one.margin / one.found.runs.asked.margin
+    if value is None or not level:
+        return own.outcome
+    percent = round(100 * value / level, 1) + 0.0  # no minus zero
+    return f"{own.outcome}, {percent:+.1f}%".replace("-", "−")
 
 
 def profile(suite: Suite) -> tuple[Element, ...]:
@@ -165,11 +225,11 @@ def _each(suite: Suite) -> Iterator[Element]:
     panels: list[Panel] = []
     for number, one in enumerate(suite.switches, 1):
         name = one.found.runs.asked.name
-        own = switch.table(one, f"-{number}")
+        own = answers.table(one, f"-{number}")
         yield replace(own, title=f"{name}: {own.title.lower()}", folded=True)
         figures = [each for each in curves(one.found) if isinstance(each, Figure)]
         panels += [each.panels[0] for each in figures if each.name == "validation-loss"]
-        for tried in switch.trials(one):
+        for tried in answers.trials(one):
             if isinstance(tried, Table):
                 yield replace(tried, name=f"trials-{number}", title=f"{name}: every trial")
     if panels:

@@ -1,6 +1,7 @@
 """The tasks that are built in: small nets that stack, on embedded data or on the user's own, without dropout."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -30,19 +31,34 @@ Parts = Sequence[Part]  # train, validation and, if there is one, test
 Given = tuple[Any, ...]  # (model, train, validation, loss[, test])
 
 
-def task(config: BuiltIn) -> Callable[[int], Given]:
-    """Return the function of a seed of a built-in task; its data are read once.
+@dataclass(frozen=True)
+class BuiltInTask:
+    """A built-in task as the function of a seed that a user would have written."""
 
-    Raises:
-        UsageError: the data have changed since the study was asked for.
-    """
-    name, data = config.builtin, config.data
-    own = data.name != KNOWN[name].embedded or data.sha256 is not None
-    if own and data.sha256 is None:
-        raise UsageError(f"task={name} was asked for on {data.name}, and here it is {KNOWN[name].embedded}")
-    if own and fingerprint(Path(data.name).expanduser()) != data.sha256:
-        raise UsageError(f"data={data.name} has changed since the study was asked for; give the same command again")
-    return partial(TASKS[name], data.name if own else None)
+    config: BuiltIn
+
+    @property
+    def name(self) -> str:
+        """As the user gave it."""
+        return self.config.builtin
+
+    def load(self, key: str) -> Callable[[int], Given]:
+        """Return the function; it reads the data once.
+
+        Args:
+            key: the setting, for messages.
+
+        Raises:
+            UsageError: the data have changed since the study was asked for.
+        """
+        data, embedded = self.config.data, KNOWN[self.name].embedded
+        if data.sha256 is None:
+            if data.name != embedded:
+                raise UsageError(f"{key}={self.name} was asked for on {data.name}, and here are {embedded}")
+            return partial(TASKS[self.name], None)
+        if fingerprint(Path(data.name).expanduser()) != data.sha256:
+            raise UsageError(f"data={data.name} has changed since the study was asked for; give the same command again")
+        return partial(TASKS[self.name], data.name)
 
 
 def _given(model: nn.Module, parts: Parts, loss: Callable[[Tensor, Tensor], Tensor]) -> Given:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from muonlab.jobs.files import StudyError, fingerprint, read_json
+from muonlab.jobs.files import fingerprint
 from muonlab.jobs.guard import Guarded
 from muonlab.studies.compare.command import RUN, RUN_FOLDER, Command, words_of
 from muonlab.studies.compare.config import Train
 from muonlab.studies.compare.work import log
 from muonlab.studies.compare.work.log import Logged
-from muonlab.studies.compare.work.program import Curves
+from muonlab.studies.compare.work.program import Curves, has_worked
 from muonlab.study.optimizers import Passed
 from muonlab.study.settings import UsageError
 from muonlab.train.jobs import Context
@@ -73,7 +73,7 @@ class Program:
         # A run that has logged its loss and crashes is a result; one that logs none may be of a wrong command.
         is_doubtful = not why or not losses
         why = why or _amiss(found, command, path.exists(), budget)
-        if why and is_doubtful and not _has_worked(job, context.folder):
+        if why and is_doubtful and not has_worked(job, context.folder):
             raise ValueError(f"{why}. {_last_lines(output)}\nThe command was {shlex.join(words)}, its output {output}")
         return _curves(found, job, why and f"{why}. {_last_lines(output)}")
 
@@ -133,21 +133,6 @@ def _amiss(found: Logged, command: Command, is_there: bool, budget: int) -> str:
 
 def _near_budget(step: int, budget: int) -> bool:
     return EARLY * budget <= step <= LATE * budget + 1
-
-
-def _has_worked(job: Train, folder: Path) -> bool:
-    """Return whether another run of this program, with this optimizer, has logged its loss."""
-    for file in folder.parent.glob("*/runs/*/run.json"):
-        try:
-            other = job
-            if file.parents[2] != folder:
-                other = Train.model_validate(read_json(file.parents[2] / "config.json")["config"])
-            is_alike = (other.trained, other.optimizer) == (job.trained, job.optimizer)
-            if is_alike and any(loss is not None for loss in read_json(file)["validation_loss"]):
-                return True
-        except (StudyError, OSError, ValueError, KeyError):
-            continue
-    return False
 
 
 def _last_lines(output: Path) -> str:

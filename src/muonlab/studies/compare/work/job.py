@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.studies.compare.command import Command
-from muonlab.studies.compare.config import BuiltIn, NetAndData, Task, Train, Trained
-from muonlab.studies.compare.work import builtin, program
+from muonlab.studies.compare.config import BuiltIn, Task, Train, Trained
+from muonlab.studies.compare.work import frameworks, program
+from muonlab.studies.compare.work.builtin import BuiltInTask
 from muonlab.studies.compare.work.command import Program
+from muonlab.studies.compare.work.frameworks import Framework
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.optimizers import Custom
@@ -35,9 +38,10 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
 
 
 def _work(job: Train, context: Context) -> dict[str, Any]:
-    if isinstance(job.trained, Command):
-        return program.train(job, Program(job.trained), context)
-    return _train(job, _material(job.trained, job.training.batch), context)
+    material = _material(job.trained, job.training.batch)
+    if isinstance(material, Program | Framework):
+        return program.train(job, material, context)
+    return _train(job, material, context)
 
 
 def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], batch: int = 32) -> None:
@@ -48,27 +52,27 @@ def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], 
         optimizers: label -> `muonlab.study.optimizers.Custom`, as JSON, of each of a user's own.
         batch: examples per step.
     """
-    found = TypeAdapter(Trained).validate_python(trained)
-    if isinstance(found, Command):
-        Program(found).check()
-        return
-    material = _material(found, batch)
-    if isinstance(material, TaskMaterial):
+    material = _material(TypeAdapter(Trained).validate_python(trained), batch)
+    if not isinstance(material, Material):
         material.check()
+    if isinstance(material, Program):
+        return
     for label, own in optimizers.items():
         check_custom(Custom.model_validate(own), material, label)
 
 
-def _material(trained: Trained, batch: int) -> Material | TaskMaterial:
+def _material(trained: Trained, batch: int) -> Material | TaskMaterial | Framework | Program:
+    if isinstance(trained, Command):
+        return Program(trained)
     if isinstance(trained, BuiltIn):
-        return TaskMaterial(f"task={trained.builtin}", builtin.task(trained), batch)
+        return TaskMaterial(BuiltInTask(trained), batch)
     if isinstance(trained, Task):
-        return TaskMaterial(f"task={trained.task.name}", trained.task.load("task"), batch)
-    assert isinstance(trained, NetAndData)
+        material = TaskMaterial(trained.task, batch)
+        return frameworks.of(material) or material
     return load(trained)
 
 
-def check_custom(own: Custom, material: Material | TaskMaterial, label: str) -> None:
+def check_custom(own: Custom, material: Material | TaskMaterial | Framework, label: str) -> None:
     """Raise ValueError where an optimizer of a user's own cannot train the net."""
     with torch.random.fork_rng():
         net = material.build()
@@ -118,6 +122,7 @@ def _train(job: Train, material: Material | TaskMaterial, context: Context) -> d
     return {
         **reader.sizes,
         "why_sequential": reader.reason,
+        **({"flops_per_step": count_flops(job, material, context.device)} if job.is_final else {}),
         "steps": metrics.steps,
         "points": list(job.points),
         "members": [
@@ -131,6 +136,19 @@ def _train(job: Train, material: Material | TaskMaterial, context: Context) -> d
             for member, (point, seed) in enumerate(who)
         ],
     }
+
+
+def count_flops(job: Train, material: Material | TaskMaterial, device: str) -> float:
+    """Return the FLOPs of the matrix products in one step of one member, the optimizer's own included.
+
+    As PyTorch counts them, whatever the net: products that are no calls of torch, such as of a kernel of one's own, are
+    not among them.
+    """
+    trained, draw, _ = material.members(job.optimizer, job.points[:1], job.seeds[:1], job, device)
+    batch = draw(0)
+    with FlopCounterMode(display=False) as counter:
+        trained.step(*batch, 0)
+    return float(counter.get_total_flops())
 
 
 def _plain(found: Tensor) -> list[list[float | None]]:

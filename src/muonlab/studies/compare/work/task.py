@@ -4,7 +4,7 @@ import copy
 import inspect
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from muonlab.data.sources import DataError
 from muonlab.studies.compare.config import Train
+from muonlab.studies.compare.work.builtin import BuiltInTask
 from muonlab.studies.compare.work.reading import EVALUATED, Batch, Loaders, Loss, Reader
-from muonlab.study.dotted import one_line
+from muonlab.study.dotted import Dotted, one_line
 from muonlab.study.settings import UsageError
 from muonlab.train import engine, optimizers
 from muonlab.train.engine import Engine
@@ -25,7 +26,8 @@ from muonlab.train.sequential import Sequential
 
 EXPECTED = (
     "(model, train, validation, loss), a dict or an object with these names and, if there is one, test: a "
-    "torch.nn.Module; loaders, datasets or pairs of tensors (inputs, targets); and a function of outputs and targets"
+    "torch.nn.Module; loaders, datasets or pairs of tensors (inputs, targets); and a function of outputs and targets; "
+    "or a LightningModule with its LightningDataModule; or a transformers Trainer"
 )
 COMPARED = {"train": 2, "validation": 1}  # batches of a part that two calls with one seed must have in common
 RAISED = (Exception, SystemExit)  # by a user's function: anything but Ctrl-C
@@ -70,13 +72,12 @@ class TaskMaterial:
     """A task, as jobs train it.
 
     Args:
-        where: its name, for messages.
-        function: of a seed.
+        task: the user's function, or a built-in task.
         batch: examples per step, where the task gives datasets or tensors rather than loaders.
     """
 
-    def __init__(self, where: str, function: Callable[[int], Any], batch: int):
-        self.where, self._function, self._batch = where, function, batch
+    def __init__(self, task: Dotted | BuiltInTask, batch: int):
+        self.where, self._function, self._batch = f"task={task.name}", task.load("task"), batch
         self._known: dict[int, Given] = {}
 
     def given(self, seed: int) -> Given:
@@ -89,16 +90,23 @@ class TaskMaterial:
             self._known[seed] = self.call(seed)
         return self._known[seed]
 
+    def keep(self, seed: int, found: Any) -> None:
+        """Take what the task has returned for a seed already; raise as `given`."""
+        self._known[seed] = self._read(found)
+
     def call(self, seed: int) -> Given:
         """Call the task, with torch's global generators seeded by the seed."""
+        return self._read(self.returned(seed))
+
+    def returned(self, seed: int) -> Any:
+        """Call the task as `call`, and return what it returns, whatever that is."""
         try:
             with forked(seed, "task"):
-                found = self._function(seed)
+                return self._function(seed)
         except (DataError, UsageError):  # of a built-in task: what is wrong with the user's data
             raise
         except RAISED as error:
             raise ValueError(f"{self.where} raised {one_line(error)} for seed {seed}; expected {EXPECTED}") from error
-        return self._read(found)
 
     def _read(self, found: Any) -> Given:
         names = ("model", "train", "validation", "loss")
@@ -249,7 +257,7 @@ class TaskMaterial:
 
     def check(self) -> None:
         """Raise ValueError where a job could not do its work: one forward and backward pass on the first batch."""
-        if self._takes_no_seed():
+        if self.takes_no_seed:
             raise ValueError(f"{self.where} takes no seed; expected a function task(seed) that returns {EXPECTED}")
         given = self.given(0)
         self._check_tensors(given.model)
@@ -321,7 +329,9 @@ class TaskMaterial:
                 if seen >= most:
                     break
 
-    def _takes_no_seed(self) -> bool:
+    @property
+    def takes_no_seed(self) -> bool:
+        """Whether the function cannot be called with a seed."""
         try:
             inspect.signature(self._function).bind(0)
         except TypeError:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# muonlab compare suite=pocket with ten public optimizers; stopped, the same command goes on.
-# Needs the extra "bench": pip install -c constraints.txt "muonlab[lab,bench]"
+# `muonlab compare suite=pocket` with ten public optimizers; stopped, the same command goes on.
+# It needs the extra bench: pip install -c constraints.txt -e ".[lab,bench]"
 exec muonlab compare suite=pocket trials=8 seeds=5 horizons=1 \
     optimizers=adamw,muon,normuon=muon,adamuon=muon,torchmuon=examples/torch_muon.py:torch_muon,adam=torch.optim:Adam,sgd,lion=pytorch_optimizer:Lion,soap=pytorch_optimizer:SOAP,prodigy=pytorch_optimizer:Prodigy \
     normuon.variant=normuon adamuon.variant=adamuon \
