@@ -68,7 +68,7 @@ class Variant(Protocol):
 
 def _material(asked: CompareStudy) -> TaskMaterial:
     assert isinstance(asked.trained, Task)
-    return TaskMaterial(asked.trained.task.name, asked.trained.task.load("task"), 32)
+    return TaskMaterial(asked.trained.task, 32)
 
 
 class Plain:

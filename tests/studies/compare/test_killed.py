@@ -30,8 +30,8 @@ def task(seed):
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 2))
     return model, torch.utils.data.DataLoader(Drops(), 16, shuffle=True), (X[48:], Y[48:]), nn.functional.cross_entropy
 """
-WORDS = ["own.py:task", "optimizers=adamw,muon", "trials=4", "seeds=2", "steps=8", "evaluations=4"]
-MOMENTS = (1, 4, 7, 12, 3)  # reports of all jobs together, after each of which the process is killed
+WORDS = ["own.py:task", "optimizers=muon", "trials=3", "seeds=2", "steps=8", "evaluations=4"]
+MOMENTS = (1, 4, 7, 12, 3)  # reports of all jobs together, after which the process is killed
 
 
 def do_jobs(words: list[str], out: str, events: Connection) -> None:
@@ -91,7 +91,7 @@ def test_killed_at_six_moments_the_same_command_ends_with_the_same_bytes(tmp_pat
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-    assert len(results(Path("killed"))) < 6, "nothing was left to kill"
+    num_done = len(results(Path("killed")))
 
     # -- the same command ends as one that was left alone -------------------------------------------------------------
     Path("whole").mkdir()
@@ -103,4 +103,4 @@ def test_killed_at_six_moments_the_same_command_ends_with_the_same_bytes(tmp_pat
     assert results(Path("killed")) == results(Path("whole"))
     table = Path("report", "trials.csv")
     assert (Path("killed") / table).read_bytes() == (Path("whole") / table).read_bytes()
-    assert len(results(Path("whole"))) == 6
+    assert num_done < len(results(Path("whole"))), "nothing was left to kill"

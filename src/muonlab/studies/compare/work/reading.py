@@ -27,7 +27,7 @@ class Loaders:
         self._streams: dict[int, tuple[int, Iterator[Batch]]] = {}  # seed -> next step, its batches from there
         self._last: tuple[int, dict[int, Batch]] | None = None  # the step that was drawn last, as it may be asked again
 
-    def __call__(self, step: int) -> Any:
+    def __call__(self, step: int) -> tuple[Any, Any]:
         """Return the inputs and targets of a step (`Batches`)."""
         if self._last is None or self._last[0] != step:
             self._last = step, {seed: self._of_seed(seed, step) for seed in dict.fromkeys(self._seeds)}
