@@ -100,8 +100,11 @@ def _forecast(package: Any, asked: Any, folder: Path, workers: int, *, in_runs: 
     store.check(folder, package.STUDY)
     local.try_out(package, asked, folder)
     left, num_done = local.left(package, asked, folder)
-    show = terminal.print_runs if in_runs else terminal.print_outline
-    show(left, workers, folder, num_done)
+    if in_runs:
+        terminal.print_runs(left, workers, folder, num_done)
+    else:
+        by = "a few steps of each optimizer, here and now" if getattr(package, "seconds", ()) else terminal.ELSEWHERE
+        terminal.print_outline(left, workers, folder, num_done, by)
     return 0
 
 
@@ -223,8 +226,23 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
         first = first_command(asked, folder, device)
         if first:
             print(f"First run: {first}")
+        else:
+            study = _measured(study, asked, folder, device)
         return _forecast(study, asked, folder, workers, in_runs=bool(first))
     return _run(study, asked, folder, workers, device, compile)
+
+
+def _measured(study: Any, asked: Any, folder: Path, device: str) -> Any:
+    """Return a comparison that knows how long a step takes, by a few steps of each optimizer."""
+    from dataclasses import replace
+
+    from muonlab.jobs import local
+    from muonlab.studies.compare.work.job import seconds_per_step
+
+    local.try_out(study, asked, folder)
+    whole = [part for part in asked.parts if not part.part]  # a step takes as long whatever the budget
+    seconds = len(asked.horizons) * tuple(seconds_per_step(part, device) for part in whole)
+    return replace(study, seconds=seconds) if all(seconds) else study
 
 
 def _write_report(folder: Path, package: Any = None) -> None:

@@ -12,8 +12,12 @@ from rich.table import Table
 from muonlab.jobs.job import JobRecord, StudyFile
 from muonlab.report.progress import count, duration
 
+ELSEWHERE = "what such jobs took elsewhere"
 
-def print_outline(left: Sequence[tuple[str, float]], workers: int, folder: Path, num_done: int) -> None:
+
+def print_outline(
+    left: Sequence[tuple[str, float]], workers: int, folder: Path, num_done: int, by: str = ELSEWHERE
+) -> None:
     """Print the jobs that are expected to run, their number and the time they take.
 
     Args:
@@ -21,6 +25,7 @@ def print_outline(left: Sequence[tuple[str, float]], workers: int, folder: Path,
         workers: how many run at once.
         folder: the study's folder.
         num_done: jobs that are done already.
+        by: what the costs are from.
     """
     if not left:
         print(f"every job is done already in {folder}; nothing would run")
@@ -32,9 +37,7 @@ def print_outline(left: Sequence[tuple[str, float]], workers: int, folder: Path,
     seconds = max(longest, total / min(workers, len(left)))
     _print(table)
     print(f"{count(len(left), 'job')}, into {folder}; {num_done} more done already")
-    print(
-        f"time: about {duration(seconds)} with {count(workers, 'worker')}, by what such jobs took elsewhere. Runs whose"
-    )
+    print(f"time: about {duration(seconds)} with {count(workers, 'worker')}, by {by}. Runs whose")
     print("      outcome is decided end sooner, and where later jobs follow from results there may be more of them")
 
 

@@ -206,6 +206,7 @@ def by_hand(name, net, point):
             weight_decay=point["weight_decay"],
             adamw_weight_decay=point["weight_decay"],
             adjust_lr_fn="match_rms_adamw",
+            method="quintic",
         )
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: [*HALF, 0.0][step])
 

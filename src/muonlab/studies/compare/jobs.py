@@ -23,6 +23,7 @@ POLICY = Policy()
 CHUNK, BLOCK = 16, 5
 ORDER = ("search", "again", "final", "present", "control")
 STEP_SECONDS = 2e-3  # about, of a member; a user's net may take any time
+JOB_SECONDS = 3.0  # about, of a worker's start
 
 
 def trials(asked: CompareStudy) -> list[tuple[str, dict[str, Any]]]:
@@ -216,13 +217,20 @@ def _name(asked: CompareStudy, arm: Arm, role: str, seeds: Sequence[int], number
     return f"{where}{arm.name}, {words[role]}" + (f", {asked.part}" if asked.part else "")
 
 
-def outline(asked: CompareStudy) -> list[tuple[str, float]]:
-    """Return names and costs of the jobs from the beginning to the end, if no search has to go on."""
-    return [job for part in asked.parts for job in _outline(part)]
+def outline(asked: CompareStudy, seconds: Sequence[float] = ()) -> list[tuple[str, float]]:
+    """Return names and costs of the jobs from the beginning to the end, if no search has to go on.
+
+    Args:
+        asked: the study.
+        seconds: of a step of one run of each part, where they were measured.
+    """
+    known = seconds or [STEP_SECONDS] * len(asked.parts)
+    found = [job for part, step in zip(asked.parts, known, strict=True) for job in _outline(part, step)]
+    return [(name, cost + (JOB_SECONDS if seconds else 0)) for name, cost in found]
 
 
-def _outline(asked: CompareStudy) -> list[tuple[str, float]]:
-    one = STEP_SECONDS * asked.training.budget
+def _outline(asked: CompareStudy, step_seconds: float) -> list[tuple[str, float]]:
+    one = step_seconds * asked.training.budget
     found = []
     for arm in asked.arms:
         own = asked.searches[arm.label]

@@ -37,15 +37,16 @@ class OwnStudy:
         asked: what the file asks.
         labels: of its arms -> built-in or dotted name.
         texts: the settings that it stands for, which a command may change.
+        seconds: of a step of one run of each part, where they were measured: for a forecast.
     """
 
     asked: CompareStudy
     labels: Mapping[str, str]
     texts: Settings = field(repr=False)
+    seconds: tuple[float, ...] = ()
     STUDY: str = STUDY
     begin = staticmethod(jobs.begin)
     jobs_of = staticmethod(jobs.jobs_of)
-    outline = staticmethod(jobs.outline)
     trials = staticmethod(jobs.trials)
     analyse = staticmethod(analyse)
 
@@ -55,6 +56,10 @@ class OwnStudy:
         own = (key for label, name in self.labels.items() for key in keys_of(label, name, _taken(self.asked.trained)))
         present = [key for key in self.texts if key.startswith(PRESENT)]
         return (*CHOICES, *TRAINING, *own, *present)
+
+    def outline(self, asked: CompareStudy, /) -> list[tuple[str, float]]:
+        """Return names and costs of all jobs, as `muonlab.studies.compare.jobs.outline`."""
+        return jobs.outline(asked, self.seconds)
 
     def plan(self, preset: str = "python", settings: Mapping[str, Any] | None = None) -> CompareStudy:
         """Return the study, changed by settings.

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.studies.compare.command import Command
-from muonlab.studies.compare.config import BuiltIn, Task, Train, Trained
+from muonlab.studies.compare.config import BuiltIn, CompareStudy, Task, Train, Trained
+from muonlab.studies.compare.jobs import steps
 from muonlab.studies.compare.work import frameworks, program
 from muonlab.studies.compare.work.builtin import BuiltInTask
 from muonlab.studies.compare.work.command import Program
@@ -19,11 +21,14 @@ from muonlab.studies.compare.work.frameworks import Framework
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.optimizers import Custom
+from muonlab.study.study import Arm
 from muonlab.train import loop, optimizers
 from muonlab.train.jobs import Context, finish
 from muonlab.train.metrics import Metrics
 from muonlab.train.schedule import pace
 
+SHARED = 4  # jobs of an arm that share a compiled program: search, again, final runs, another horizon
+TIMED_STEPS = 5  # that a forecast measures
 CURVES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
 
@@ -101,7 +106,7 @@ def _train(job: Train, material: Material | TaskMaterial, context: Context) -> d
         return [place for place in range(len(alive)) if is_finite[place]]
 
     training = job.training
-    flops = 6.0 * reader.sizes["num_parameters"] * training.batch  # of a dense net
+    flops = training.budget * len(who) * trained.flops(*draw(0))
     loop.train(
         trained,
         draw,
@@ -109,7 +114,7 @@ def _train(job: Train, material: Material | TaskMaterial, context: Context) -> d
         training.steps,
         context,
         pace=lambda step: pace(step, training.budget, warmup=training.warmup, kind=training.schedule),
-        compile=loop.pays(context, flops * training.budget * len(who)),
+        compile=reader.reason is None and loop.pays(context, flops, num_jobs=SHARED),
         metrics=metrics,
     )
 
@@ -149,6 +154,34 @@ def count_flops(job: Train, material: Material | TaskMaterial, device: str) -> f
     with FlopCounterMode(display=False) as counter:
         trained.step(inputs, targets, 0)
     return float(counter.get_total_flops())
+
+
+def seconds_per_step(part: CompareStudy, device: str) -> float:
+    """Return the seconds of a step of one run, by the clock, evaluations included; 0 for a program.
+
+    It is that of the arm whose step takes longest.
+    """
+    material = _material(part.trained, part.training.batch)  # pyright: ignore[reportArgumentType]
+    if not isinstance(material, Material | TaskMaterial):
+        return 0.0
+    torch.set_num_threads(1)  # as a worker has them
+    return max(_seconds(part, arm, material, device) for arm in part.arms)
+
+
+def _seconds(part: CompareStudy, arm: Arm, material: Material | TaskMaterial, device: str) -> float:
+    (job, *_) = (step.config for step in steps(part, {}) if step.arm == arm.label)
+    trained, draw, reader = material.members(job.optimizer, job.points, job.seeds[:1] * len(job.points), job, device)
+
+    def timed(work: Callable[[int], Any], times: int) -> float:
+        taken = []
+        for number in range(times):
+            started = time.perf_counter()
+            work(number)
+            taken.append(time.perf_counter() - started)
+        return min(taken) / len(job.points)
+
+    one = timed(lambda number: trained.step(*draw(number), number), TIMED_STEPS)  # pyright: ignore[reportCallIssue]
+    return one + timed(lambda number: reader.evaluate(trained, 0), 1) * len(job.training.steps) / job.training.budget
 
 
 def _plain(found: Tensor) -> list[list[float | None]]:
