@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from muonlab.nets.transformer import Transformer
+from muonlab.optim.forms import form
+from muonlab.optim.outputs import output_heads
 from muonlab.optim.patterns import hint, matches
-from muonlab.optim.routing import TAKES, Place, adamw_reason, kind_and_blocks, output_heads, places, roles
+from muonlab.optim.places import Place, places
+from muonlab.optim.routing import TAKES, adamw_reason, roles
 
 
 def test_every_parameter_of_the_transformer_has_its_role():
@@ -38,6 +41,11 @@ def test_roles_name_every_parameter_once():
     assert found["lm_head.bias"] == "vector"
     assert found["scale"] == "vector"
     assert all("vector" not in taken for taken in TAKES.values())
+
+
+def kind_and_blocks(place: Place) -> tuple[str, object]:
+    found = form(place)
+    return found.kind, found.blocks
 
 
 def place_of(net: nn.Module, name: str) -> Place:

@@ -100,7 +100,7 @@ class Muon(Shell):
             raise ValueError(
                 "params is a model, of which Muon is to have a part; expected parameters, or MuonAdamW(model)"
             )
-        given = {name: value for name, value in locals().items() if name in arguments.NAMES}
+        given = arguments.plain({name: value for name, value in locals().items() if name in arguments.NAMES})
         arguments.check({"rule": "muon", **given})
         self.process_group = process_group
         self._splits = Splitter(split)
