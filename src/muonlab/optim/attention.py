@@ -35,6 +35,9 @@ FUSED_PAIRS = frozenset(_words("kv to_kv Wkv c_attn"))
 # Layers whose order of rows differs from class to class.
 UNSAID = frozenset(_words("query_key_value wqkv linear_qkv fused_qkv attn_qkv"))
 
+# Of which some call their matrices key and value (RWKV).
+FEED_FORWARD = frozenset(_words("mlp ffn feed_forward"))
+
 # What modules and configs call their numbers of heads, and the rows of a head.
 NUM_HEADS = _words("num_attention_heads num_heads n_heads n_head nhead num_q_heads num_query_heads heads")
 NUM_KEYS = _words("num_key_value_heads num_kv_heads n_kv_heads n_kv_head")
@@ -177,6 +180,8 @@ def fused_rows(place: Place, rows: int, columns: int) -> Rows | None:
         module = _attention(place, prefix)
         if layer == own_layer and module is not None:
             return _checked(way, module, heads, rows)
+    if layer in FUSED and any(getattr(module, "head_first", False) is True for module in place.path[-2:-1]):  # timm
+        return _checked(_by_head, place.path[-2], heads, rows)
     if layer in FUSED:
         if heads is not None and heads.size and (heads.queries + 2 * heads.keys) * heads.size == rows:
             return _one_above_the_other(None, heads, rows)
@@ -269,7 +274,8 @@ class ByHead:
             self._found = True
             return fused.by_head
         names = {place.layer, place.tensor}
-        heads = counts(place) if names & (QUERIES | KEYS_OR_VALUES) else None
+        is_attention = names & (QUERIES | KEYS_OR_VALUES) and not set(place.parts) & FEED_FORWARD
+        heads = counts(place) if is_attention else None
         if heads is None:
             return None
         self._found = True

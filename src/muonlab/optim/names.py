@@ -12,12 +12,13 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# Modules that are, or end in, an output head, wherever they stand: their last matrix is the head.
+# Modules that are, or end in, an output head, wherever they stand: their last matrix is the head, unless it is square.
 HEADS = _words(
     """head lm_head mlm_head head_dist mc_head shared_head cls_head reg_head seg_head segmentation_head policy_head
-    value_head action_head output_head prediction_head pred_head qa_head q_head classification_head regression_head projection_head
-    classifier aux_classifier unembed unembedding logits to_logits cls_logits lm_logits cls_score bbox_pred bbox_reg
-    bbox_predictor class_labels_classifier qa_outputs embed_out"""
+    value_head action_head output_head prediction_head pred_head qa_head q_head classification_head regression_head
+    projection_head
+    classifier *_classifier unembed unembedding logits to_logits cls_logits lm_logits cls_score bbox_pred bbox_reg
+    bbox_predictor qa_outputs embed_out"""
 )
 # A list of heads: each of its members is one.
 HEAD_LISTS = _words("heads heads_dist lm_heads classifiers class_embed bbox_embed output_heads")
@@ -32,6 +33,8 @@ EMBEDDINGS = _words(
     """emb *_emb *embed *embeds *embedding* embed_* pos_embed* wte wpe W_E W_pos *_token *_tokens cls_token* latent
     latents rel_pos* relative_attention_bias *bias_table"""
 )
+# Layers that are called as tables are, and multiply.
+PROJECTIONS = _words("*proj* *mapping* *patch*")
 # Parameters of two and more axes that act element by element.
 ELEMENTWISE = _words(
     """*bias* b_? A_log* D alpha beta *gamma gain temperature scale *_scale layer_scale* weight_g time_decay time_first
@@ -58,7 +61,8 @@ def is_table(place: Place) -> bool:
         return is_called(place.tensor, EMBEDDINGS)
     # T5 and BART call the vocabulary of both halves so.
     is_shared = place.layer == "shared" and not any(part.isdigit() for part in place.parts)
-    return is_called(place.tensor, EMBEDDINGS) or is_called(place.layer, EMBEDDINGS) or is_shared
+    is_named = is_called(place.layer, EMBEDDINGS) and not is_called(place.layer, PROJECTIONS)
+    return is_called(place.tensor, EMBEDDINGS) or is_named or is_shared
 
 
 def is_transposed(place: Place) -> bool:

@@ -53,17 +53,23 @@ def _by_name(places: Sequence[Place]) -> set[Place]:
         # Layers that repeat are numbered: blocks.0, or layer1.
         depth = next((index for index, part in enumerate(parts) if part[-1:].isdigit()), len(parts))
         for index, part in enumerate(parts):
-            if part in HEADS:
+            if is_called(part, HEADS):
                 members = last.setdefault(tuple(parts[: index + 1]), [])
                 if members and members[-1].parts != parts:  # weight_norm has two tensors for one weight
                     members.clear()
                 members.append(place)
             elif part in HEAD_LISTS and index < depth and len(parts) <= index + 3:
                 found.add(place)
-        is_layer = place.tensor in ("weight", "weight_v") and depth == len(parts) and not set(parts) & set(HEADS)
+        is_layer = place.tensor in ("weight", "weight_v") and depth == len(parts)
+        is_layer &= not any(is_called(part, HEADS) for part in parts)
         if is_layer and ".".join(["", *parts[:-1]]).endswith(tuple(f".{leaf}" for leaf in HEAD_LEAVES)):
             found.add(place)
-    return found.union(*last.values())
+    for head, members in last.items():
+        # A square matrix within a head is the layer before one that is shared with an embedding (RoBERTa, ModernBERT).
+        is_before = len(members[0].parts) > len(head) + 1 and members[0].parameter.ndim == 2
+        if not (is_before and _inputs(members[0]) == _outputs(members[0])):
+            found.update(members)
+    return found
 
 
 # --- by shape
@@ -97,7 +103,9 @@ def _last(places: Sequence[Place]) -> set[Place]:
     The first one may take as many: what comes out is then what goes in, as in an autoencoder.
     """
     matrices = _matrices(places)
-    if len(matrices) < 2 or _is_tied(places):
+    # Names alone do not tell whether an embedding is shared with the head.
+    may_be_tied = any(not place.path and is_table(place) and not _is_of_positions(place) for place in places)
+    if len(matrices) < 2 or may_be_tied or _is_tied(places):
         return set()
     first, *between, last = matrices
     outputs = _outputs(last)

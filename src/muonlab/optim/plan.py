@@ -144,7 +144,8 @@ def _options(route: Route, overrides: Overrides) -> dict[str, Any]:
         return {}
     if not isinstance(found, Mapping):
         raise ValueError(
-            f"overrides has {found!r} for parameter {route.name}; expected a dict of options, such as {{'weight_decay': 0.0}}"
+            f"overrides has {found!r} for parameter {route.name}; expected a dict of options, such as "
+            "{'weight_decay': 0.0}"
         )
     for name in found:
         if name not in arguments.NAMES:

@@ -30,10 +30,12 @@ class Route:
         rule: "muon" or "adamw".
         reason: why, in a few words.
         kind: how Muon sees it: "matrix" is (rows, columns); "convolution" is (first axis, product of the others);
-            "experts" is (..., rows, columns); "cr" and "scr" are a matrix and experts stored as (in, out). None for AdamW.
-        blocks: what Muon orthogonalizes apart: groups of a convolution, gates of an LSTM or GRU, gate and up projection,
-            query, key and value of a fused projection, heads. A number of equal blocks of rows, 1 for the whole; the
-            rows of each; or (times, rows of each part) where parts alternate, as in heads with their own query and key.
+            "experts" is (..., rows, columns); "cr" and "scr" are a matrix and experts stored as (in, out). None for
+            AdamW.
+        blocks: what Muon orthogonalizes apart: groups of a convolution, gates of an LSTM or GRU, gate and up
+            projection, query, key and value of a fused projection, heads. A number of equal blocks of rows, 1 for the
+            whole; the rows of each; or (times, rows of each part) where parts alternate, as in heads that each have
+            their query and key.
         aliases: the other names of a tied parameter.
         said: what the blocks are, in a few words.
     """
@@ -97,21 +99,22 @@ def split_params(
 
     - embeddings: nn.Embedding, nn.EmbeddingBag and classes with Embedding in their name, whatever is tied to them,
       position tables, class and register tokens;
-    - output heads: those whose names say so (head, lm_head, classifier, ...: the last matrix of such a module; and outside
-      of repeated layers fc, output, decoder, proj_out, ...); linear layers outside of repeated layers with an output for
-      each row of an embedding, if they are not square and nothing else takes so many inputs; and if there is neither
-      of these, nor a matrix that is shared with an embedding, the last linear layer, if no other layer gives or takes
-      as many numbers;
+    - output heads: those whose names say so (head, lm_head, classifier, ...: the last matrix of such a module; and
+      outside of repeated layers fc, output, decoder, proj_out, ...); linear layers outside of repeated layers with an
+      output for each row of an embedding, if they are not square and nothing else takes so many inputs; and if there
+      is neither of these, nor a matrix that is shared with an embedding, the last linear layer, if no other layer
+      gives or takes as many numbers;
     - what acts element by element: norms, biases, scales, and all that has fewer than two axes;
     - depthwise convolutions, matrices with a side of 1 (for a stack, also a stack of one) and nn.Bilinear, whose weight
       may be read as several matrices.
 
     Some matrices are several, and Muon orthogonalizes these apart (`Route.blocks`): the groups of a convolution, the
-    gates of nn.LSTM and nn.GRU, gate and up projection (gate_up_proj), and query, key and value in one layer. Which rows
-    those are follows from the numbers of heads that the module or its config has, and for the classes of transformers
-    that interleave them from the class; else they are three equal blocks if a layer called qkv, Wqkv, c_attn, qkv_proj,
-    to_qkv, ... has three times as many rows as columns. Where the rows are not known they stay one matrix, and the
-    table says so. Conv1D of transformers (GPT-2) and experts that are stored as (in, out) are seen as (out, in).
+    gates of nn.LSTM and nn.GRU, gate and up projection (gate_up_proj), and query, key and value in one layer. Which
+    rows those are follows from the numbers of heads that the module or its config has, and for the classes of
+    transformers that interleave them from the class; else they are three equal blocks if a layer called qkv, Wqkv,
+    c_attn, qkv_proj, to_qkv, ... has three times as many rows as columns. Where the rows are not known they stay one
+    matrix, and the table says so. Conv1D of transformers (GPT-2) and experts that are stored as (in, out) are seen as
+    (out, in).
 
     Wrappers are seen through: DistributedDataParallel, torch.compile, FSDP, PEFT, parametrizations, pruning.
 
