@@ -1,14 +1,13 @@
 """Query, key and value: which rows they are in which layer, by what the models themselves compute; and head by head.
 
-The oracle of the rows is the model: the gradient of what reaches its attention as the query of a head, with respect to the
-weight, is not zero in the rows of that query and zero in all others.
+The oracle of the rows is the model: the gradient of what reaches its attention as the query of a head, with respect to
+the weight, is not zero in the rows of that query and zero in all others.
 """
 
 import pytest
 import torch
-from torch import nn
 
-from muonlab import MuonAdamW, split_params
+from muonlab import split_params
 from muonlab.optim.layout import layout
 from optim.training import draw
 
@@ -49,7 +48,7 @@ def made(name: str):
 def rows_of_heads(net, weight) -> list[tuple[int, ...]]:
     """Return the rows of a fused weight that each query, key and value of a head is made of.
 
-    Products of queries and keys (batch, heads, time, size) x (..., size, time) are seen where matmul and its like get them.
+    Products of queries and keys (batch, heads, time, size) are seen where matmul and its like get them.
     """
     seen: list[torch.Tensor] = []
     of_tensors = (torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.baddbmm)

@@ -110,6 +110,7 @@ def _last(places: Sequence[Place]) -> set[Place]:
     first, *between, last = matrices
     outputs = _outputs(last)
     others = {_outputs(first), *map(_outputs, between), *map(_inputs, between), _inputs(last)}
+    others |= {place.parameter.shape[-1] for place in places if is_table(place)}  # the width of the hidden states
     is_head = _is_linear(last) and not last.is_repeated and outputs > 1 and outputs not in others
     return {last} if is_head else set()
 
