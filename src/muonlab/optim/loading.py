@@ -69,6 +69,13 @@ def _aligned(saved: list[Group], groups: Sequence[Group]) -> list[Group]:
         return saved
     if own != set(found):
         _refuse([name for name in own if name not in found], [name for name in found if name not in own])
+    whence = [sorted({found[unwrapped(name)][0] for name in group.get("param_names", ())}) for group in groups]
+    filled = [positions for positions in whence if positions]
+    if any(len(positions) > 1 for positions in filled) or len(filled) != len({positions[0] for positions in filled}):
+        raise ValueError(
+            f"state_dict has in its groups {whence} what the optimizer has in {list(range(len(groups)))}; expected the "
+            "state of an optimizer with the same groups: the same rules, overrides and groups"
+        )
     return [_of_group(group, saved, found) for group in groups]
 
 
@@ -89,13 +96,7 @@ def _of_group(own: Group, saved: list[Group], found: dict[str, tuple[int, Any]])
     if not own["params"]:
         return next((group for group in saved if not group["params"]), {"params": []})
     places = [found[unwrapped(name)] for name in own["param_names"]]
-    positions = sorted({position for position, _ in places})
-    if len(positions) > 1:
-        raise ValueError(
-            f"state_dict has in groups {positions} what the optimizer has in one, with {own['param_names'][0]!r}; "
-            "expected the state of an optimizer with the same groups: the same rules, overrides and groups"
-        )
-    group = saved[positions[0]]
+    group = saved[places[0][0]]
     order = [group["params"].index(number) for _, number in places]
     of_each = {name: [group[name][index] for index in order] for name in OF_PARAMETERS if name in group}
     return {**group, **of_each}

@@ -131,6 +131,8 @@ def _is_linear(place: Place) -> bool:
     module, p = place.module, place.parameter
     if isinstance(module, CONVOLUTIONS):  # of one pixel
         return place.tensor in ("weight", "weight_v") and p.numel() == p.shape[0] * p.shape[1]
+    if any(part.startswith("lora_") for part in place.parts):  # an adapter of another layer
+        return False
     if p.ndim != 2 or place.tensor not in ("weight", "weight_v") or isinstance(module, RECURRENT):
         return False
     return module is None or isinstance(module, nn.Linear) or is_transposed(place) or "Linear" in type(module).__name__

@@ -19,7 +19,8 @@ class Plan:
     """Routes of a model, and the options of the group that each is in.
 
     Attributes:
-        later: routes of parameters that are not in the optimizer: they were frozen when it was made.
+        routes: of the parameters that are trained.
+        later: of those that are not in the optimizer: they were frozen when it was made.
     """
 
     def __init__(self, split: Split, overrides: Overrides = None, default: Rule | None = None):
@@ -117,8 +118,9 @@ class Plan:
         return [{**options, "rule": rule, **members(part, rule)} for rule, part in parts.items() if part]
 
     def forget(self, params: Iterable[Tensor]) -> None:
-        """Take parameters from `later`: they are in the optimizer now."""
+        """Take parameters from `later` to `routes`: they are in the optimizer now."""
         there = {id(p) for p in params}
+        self.routes += [route for route in self.later if id(route.parameter) in there]
         self.later = [route for route in self.later if id(route.parameter) not in there]
 
 
