@@ -89,7 +89,7 @@ def test_layers_that_change_their_order_keep_their_state():
 def test_a_state_of_other_names_is_refused_before_anything_is_changed():
     optimizer, saved = trained("abcd"), trained("abce")
     before = momenta(optimizer)
-    with pytest.raises(ValueError, match="lacks 'd' and has 'e', which it does not.*matched by name"):
+    with pytest.raises(ValueError, match=r"lacks 'd' and has 'e', which it does not.*matched by name"):
         optimizer.load_state_dict(saved.state_dict())
     assert momenta(optimizer) == before
     unnamed = Muon([p for _, p in pairs("wxyz")])  # without names on a side, by order

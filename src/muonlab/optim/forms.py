@@ -13,6 +13,7 @@ from muonlab.optim.places import Place
 GATED = frozenset(["gate_up_proj", "gate_up", "gate_and_up_proj", "up_gate_proj", "w13", "w12", "weights_in"])
 # The same by layers that are called so in certain classes alone: name, beginning of the class's name.
 GATED_IN = (("Wi", "ModernBert"), ("input_linear", "Granite"), ("input_linear", "JetMoe"))
+BY_HEAD = "by head"
 GATES = {nn.LSTM: 4, nn.LSTMCell: 4, nn.GRU: 3, nn.GRUCell: 3}
 
 
@@ -50,7 +51,7 @@ def form(place: Place, by_head: ByHead | None = None) -> Form:
     fused = fused_rows(place, rows, columns)
     by = by_head(place, rows, fused) if by_head is not None else None
     if by is not None:
-        return Form(kind, by, "by head")
+        return Form(kind, by, BY_HEAD)
     if fused is not None and fused.is_apart:
         return Form(kind, fused.by_part, fused.said)
     if is_fused(place):

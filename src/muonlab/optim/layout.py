@@ -16,7 +16,7 @@ from muonlab.optim.patterns import hint, matches
 # stack of matrices. A convolution is "rccc"; transformers' Conv1D, which is stored as (in, out), is "cr".
 Kind = str
 Split = int | Sequence[Any] | None
-Splits = Mapping[str, Split] | Callable[[str, Tensor], Split]
+Splits = Mapping[str, Split | str] | Callable[[str, Tensor], Split | str]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def layout(shape: Sequence[int], kind: Kind | None = None, split: Split = None) 
     split = plain(split)
     if 0 in shape:
         return Layout(0, 0, 0, (0,))
-    count, rows, columns = (prod(n for n, each in zip(shape, axes, strict=True) if each == which) for which in "src")
+    count, rows, columns = [prod([n for n, each in zip(shape, axes, strict=True) if each == which]) for which in "src"]
     times = split[0] if isinstance(split, tuple) and split and isinstance(split[-1], tuple) else 1
     num_batch_axes = len(axes) - len(axes.lstrip("s"))
     return Layout(count, rows, columns, _blocks(rows, split, shape), num_batch_axes, axes, times)
@@ -195,8 +195,8 @@ class Splitter:
         self._claimed: set[str] = set()
         self._names: list[str] = []
 
-    def __call__(self, name: str | None, parameter: Tensor) -> Split:
-        """Return the split of a parameter, or None."""
+    def __call__(self, name: str | None, parameter: Tensor) -> Split | str:
+        """Return the split of a parameter, or its axes, or both; or None."""
         if self._split is None:
             return None
         if name is None:
@@ -234,6 +234,10 @@ def with_layouts(group: dict[str, Any], splits: Splitter) -> dict[str, Any]:
         p = member[1] if isinstance(member, tuple) else member
         if isinstance(p, Tensor):  # torch refuses anything else
             own = splits(name, p)
+            if isinstance(own, str):  # a letter for each axis
+                kind, split, own = own, None, None
+            elif isinstance(own, Sequence) and len(own) == 2 and isinstance(own[0], str):
+                kind, own = own
             try:
                 split = plain(split if own is None else own)
                 found = layout(p.shape, kind, split)

@@ -1,6 +1,6 @@
 """A saved state of an optimizer: matched to the parameters by their names, checked, and brought back exactly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,7 @@ from muonlab.optim.sharding import is_dtensor, local_shard
 from muonlab.rules import muon
 
 Group = dict[str, Any]
-# What a group says of its parameters: that stays as constructed.
-OF_PARAMETERS = ("params", "param_names", "layouts")
+Says = Callable[[str, Tensor], bool]
 
 
 def names(state_dict: Mapping[str, Any]) -> list[str]:
@@ -23,8 +22,13 @@ def names(state_dict: Mapping[str, Any]) -> list[str]:
     return [name for group in state_dict["param_groups"] for name in group.get("param_names") or ()]
 
 
-def matched(state_dict: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
+def matched(state_dict: Mapping[str, Any], groups: Sequence[Group], says: Says) -> dict[str, Any]:
     """Return a state_dict in the order of these groups, checked.
+
+    Args:
+        state_dict: what was saved.
+        groups: of the optimizer that is to take it over.
+        says: whether the optimizer was told the layout of a parameter, by its name: it then keeps its own.
 
     Raises:
         ValueError: it belongs to other parameters, or says what the rules cannot do.
@@ -36,13 +40,14 @@ def matched(state_dict: Mapping[str, Any], groups: Sequence[Group]) -> dict[str,
             f"state_dict has groups of {sizes[0]} parameters, the optimizer of {sizes[1]}; "
             "expected the state of an optimizer of the same model"
         )
+    saved = [_with_layouts(group, own, says) for group, own in zip(saved, groups, strict=True)]
     for position, (group, own) in enumerate(zip(saved, groups, strict=True)):
         try:
             _check_group(group, own)
         except ValueError as error:
             raise ValueError(f"state_dict, group {position}: {error}") from None
         own_names = own.get("param_names") or [f"{index} of group {position}" for index in range(len(own["params"]))]
-        layouts = own.get("layouts", [None] * len(own["params"]))
+        layouts = group.get("layouts", [None] * len(own["params"]))
         for number, p, name, each in zip(group["params"], own["params"], own_names, layouts, strict=True):
             _check_shapes(state_dict["state"].get(number, {}), p, {**own, **group}, name, each)
     return {**state_dict, "param_groups": saved}
@@ -58,7 +63,7 @@ def _aligned(saved: list[Group], groups: Sequence[Group]) -> list[Group]:
         return saved
     # torch.distributed.checkpoint has parameters by name already, in this order, but names in that of the file.
     if any(isinstance(number, str) for group in saved for number in group["params"]):
-        return [{name: value for name, value in group.items() if name != "layouts"} for group in saved]
+        return saved
     found: dict[str, tuple[int, Any]] = {}
     for position, group in enumerate(saved):
         for name, number in zip(group["param_names"], group["params"], strict=True):
@@ -98,8 +103,27 @@ def _of_group(own: Group, saved: list[Group], found: dict[str, tuple[int, Any]])
     places = [found[unwrapped(name)] for name in own["param_names"]]
     group = saved[places[0][0]]
     order = [group["params"].index(number) for _, number in places]
-    of_each = {name: [group[name][index] for index in order] for name in OF_PARAMETERS if name in group}
+    kept = [name for name in ("params", "param_names", "layouts") if name in group]
+    of_each = {name: [group[name][k] for k in order] for name in kept}
     return {**group, **of_each}
+
+
+def _with_layouts(group: Group, own: Group, says: Says) -> Group:
+    """Return a group with the layouts of its file, so that a run goes on as it was, but for what is said here."""
+    if own["rule"] != "muon":
+        return group
+    if "layouts" not in group:
+        return {**group, "layouts": own["layouts"]}
+    count = len(own["params"])
+    theirs = group.get("param_names") or [None] * count
+    by_name = {unwrapped(name): each for name, each in zip(theirs, group["layouts"], strict=False) if name is not None}
+    layouts = []
+    for k, (name, p) in enumerate(zip(own.get("param_names") or [None] * count, own["params"], strict=True)):
+        if name is None or not by_name:
+            layouts.append(group["layouts"][k])
+        else:
+            layouts.append(own["layouts"][k] if says(name, p) else by_name.get(unwrapped(name), own["layouts"][k]))
+    return {**group, "layouts": layouts}
 
 
 def _check_group(group: Group, own: Group) -> None:
@@ -112,9 +136,8 @@ def _check_group(group: Group, own: Group) -> None:
         if group.get(name):
             raise ValueError(f"{name}={group[name]!r}, which is not there; expected {name}=False")
     arguments.check({**own, **group})
-    if own["rule"] == "muon":  # those of this optimizer stand; others may be of another split, but of these shapes
-        for p, each in zip(own["params"], group.get("layouts", ()), strict=False):
-            layout(p.shape, *each)
+    for p, each in zip(own["params"], group.get("layouts", ()), strict=False):
+        layout(p.shape, *each)
 
 
 def _check_shapes(state: dict[str, Any], p: Tensor, group: Group, name: str, its_layout: Any) -> None:
@@ -145,7 +168,7 @@ def restore(optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any], bef
     """Bring back what torch has cast, shared or dropped when it loaded a state_dict: dtypes, memory and arguments."""
     for saved, group, old in zip(state_dict["param_groups"], optimizer.param_groups, before, strict=True):
         for name, value in old.items():
-            if name in OF_PARAMETERS:
+            if name in ("params", "param_names"):
                 group[name] = value
             else:
                 group.setdefault(name, value)

@@ -137,6 +137,9 @@ class MuonAdamW(Shell):
             if (group := self._plan.add(self.param_groups, route)) is not None:
                 self.add_param_group(group)
 
+    def _says_layout(self, name: str, parameter: Tensor) -> bool:
+        return super()._says_layout(name, parameter) or self._plan.is_by_head(name)
+
     def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
         if group.get("rule") == "adamw":
             return {**self._adamw, **group}

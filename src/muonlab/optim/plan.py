@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from muonlab.optim import arguments
+from muonlab.optim.forms import BY_HEAD
 from muonlab.optim.patterns import hint, matches
 from muonlab.optim.places import unwrapped
 from muonlab.optim.split import Route, Rule, Split
@@ -116,6 +117,10 @@ class Plan:
             "adamw": [route for route in routes if route.rule == "adamw"],
         }
         return [{**options, "rule": rule, **members(part, rule)} for rule, part in parts.items() if part]
+
+    def is_by_head(self, name: str) -> bool:
+        """Return whether a parameter is orthogonalized by head, because `heads` says so."""
+        return any(route.name == name and route.said == BY_HEAD for route in self.routes)
 
     def forget(self, params: Iterable[Tensor]) -> None:
         """Take parameters from `later` to `routes`: they are in the optimizer now."""

@@ -84,6 +84,10 @@ class Shell(torch.optim.Optimizer):
         """Return a new group with its rule and what its rule has of its own; raise ValueError for a wrong one."""
         raise NotImplementedError
 
+    def _says_layout(self, name: str, parameter: Tensor) -> bool:
+        """Return whether this optimizer was told how a parameter is orthogonalized."""
+        return self._splits(name, parameter) is not None
+
     def _adopt(self, names: Iterable[str] = ()) -> None:
         """Add the parameters that were frozen so far and now require grad, or have these names."""
 
@@ -117,6 +121,9 @@ class Shell(torch.optim.Optimizer):
         for position, group in enumerate(self.param_groups):
             taken.append((group, self._items(group, position, number)))
             number += len(group["params"])
+        for group, items in taken:
+            if group.get("variant") is not None and group["rule"] == "muon":
+                _check_whole([item.parameter for item in items], group["variant"])
         for group, items, skipped in [(group, *self._finite(group, items)) for group, items in taken]:
             _count(group, skipped)
             for item in items:
@@ -195,8 +202,8 @@ class Shell(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state: hyper-parameters and all, in the dtypes in which it was saved.
 
-        Parameters are matched by their names where both sides have them, else by their order. Layouts (`split`) stay
-        those of this optimizer. A state_dict of torch.optim.Muon or torch.optim.AdamW will do as well: what it does not
+        Parameters are matched by their names where both sides have them, else by their order. What is orthogonalized
+        apart is as it was saved, but where `split` or `heads` of this optimizer say otherwise. A state_dict of torch.optim.Muon or torch.optim.AdamW will do as well: what it does not
         say stays as it is. Hooks see it first, as of torch.optim.Optimizer: what they return is checked and loaded.
 
         Raises:
@@ -208,7 +215,7 @@ class Shell(torch.optim.Optimizer):
 
         def check(_: Any, given: dict[str, Any]) -> dict[str, Any]:  # after the hooks of the user's
             self._adopt(loading.names(given))
-            found.update(loading.matched(given, self.param_groups))
+            found.update(loading.matched(given, self.param_groups, self._says_layout))
             before.extend(dict(group) for group in self.param_groups)
             return found
 

@@ -148,11 +148,12 @@ def split_params(
         Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/: hidden matrices to Muon, convolutions flattened.
     """
     held = places(model_or_named) if isinstance(model_or_named, nn.Module) else _from_pairs(model_or_named)
+    _check_flat(held)
     for place in held:
         if place.tensor == "_flat_param":
             raise ValueError(
-                f"parameter {place.name!r} is many parameters in one (FSDP with use_orig_params=False), in which no "
-                "matrix is seen; use fully_shard, or use_orig_params=True"
+                f"parameter {place.name!r} is many parameters in one (FullyShardedDataParallel), in which no matrix is "
+                "seen; shard the model with torch.distributed.fsdp.fully_shard"
             )
         if is_lazy(place.parameter):
             raise ValueError(
@@ -196,6 +197,16 @@ def split_params(
 
 
 # --- what is given
+
+
+def _check_flat(held: Iterable[Place]) -> None:
+    """Raise ValueError where FSDP1 holds a parameter: with use_orig_params=True as flat pieces under its own name."""
+    for place in held:
+        if any(type(module).__name__ == "FullyShardedDataParallel" for module in place.path):
+            raise ValueError(
+                f"parameter {place.name!r} is in FullyShardedDataParallel, whose parameters are flat pieces in which "
+                "no matrix is seen; shard the model with torch.distributed.fsdp.fully_shard"
+            )
 
 
 def _from_pairs(named: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> list[Place]:
