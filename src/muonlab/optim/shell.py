@@ -203,8 +203,9 @@ class Shell(torch.optim.Optimizer):
         """Take over a state: hyper-parameters and all, in the dtypes in which it was saved.
 
         Parameters are matched by their names where both sides have them, else by their order. What is orthogonalized
-        apart is as it was saved, but where `split` or `heads` of this optimizer say otherwise. A state_dict of torch.optim.Muon or torch.optim.AdamW will do as well: what it does not
-        say stays as it is. Hooks see it first, as of torch.optim.Optimizer: what they return is checked and loaded.
+        apart is as it was saved, but where `split` or `heads` of this optimizer say otherwise. A state_dict of
+        torch.optim.Muon or torch.optim.AdamW will do as well: what it does not say stays as it is. Hooks see it first,
+        as of torch.optim.Optimizer: what they return is checked and loaded.
 
         Raises:
             ValueError: it belongs to other parameters, or says what this optimizer cannot do. Nothing has been changed
