@@ -209,7 +209,7 @@ def test_a_model_may_be_given_in_several_ways():
 
 def test_a_half_without_parameters_has_no_group():
     for net, rule in [(nn.Linear(4, 3, bias=False), "muon"), (nn.LayerNorm(4), "adamw")]:
-        optimizer = MuonAdamW(net)
+        optimizer = MuonAdamW(net, rules={})
         assert [group["rule"] for group in optimizer.param_groups] == [rule]
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=5)
         train(optimizer, list(net.parameters()))

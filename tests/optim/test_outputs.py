@@ -164,6 +164,23 @@ def test_a_warning_shows_the_rule_to_give_where_no_head_is_found():
     assert caught[0].filename == __file__
 
 
+def test_a_model_of_which_muon_gets_nothing_is_told_so():
+    heads = nn.ModuleDict({"head": nn.Linear(8, 4), "lm_head": nn.Linear(8, 5)})
+    with pytest.warns(
+        UserWarning, match=r"no parameter goes to Muon: of its matrices, 'head\.weight', 'lm_head\.weight', each"
+    ):
+        MuonAdamW(heads)
+    with pytest.warns(
+        UserWarning, match=r"no parameter goes to Muon, as none has two axes; if that is meant, give rules=\{\}"
+    ):
+        MuonAdamW(nn.LayerNorm(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        body = nn.ModuleDict({"body": nn.Linear(8, 8).requires_grad_(False), "head": nn.Linear(8, 4)})
+        for net, rules in [(heads, {}), (nn.LayerNorm(4), {}), (heads, {"head.weight": "muon"}), (body, None)]:
+            MuonAdamW(net, rules=rules)
+
+
 # --- wrappers
 
 

@@ -211,6 +211,8 @@ def test_groups_of_trainer_say_what_to_do():
         ("adamw", 0.125, 0.1),
         ("adamw", 0.125, 0.0),
     ]
+    with_rules = [{"rule": "muon", "params": [net.attention.in_proj_weight, net.gru.weight_hh_l0]}]
+    assert MuonAdamW(with_rules, model=net).param_groups[0]["layouts"] == [("matrix", 3), ("matrix", 3)]
     optimizer = MuonAdamW([{"params": [draw(4, 3)]}, {"params": [draw(3)], "rule": "adamw"}], rule="muon")
     assert [rule for rule, *_ in [(group["rule"],) for group in optimizer.param_groups]] == ["muon", "adamw"]
     with pytest.raises(ValueError, match="rule='sgd' for groups without one; expected 'muon', 'adamw' or None"):

@@ -162,8 +162,8 @@ def plain(split: Split) -> int | tuple[Any, ...] | None:
         return tuple(index(rows) for rows in split)
     except TypeError:
         raise ValueError(
-            f"split={split!r}: expected a number of equal blocks of rows, the rows of each block, or (times, rows of "
-            "each part) for parts that alternate"
+            f"split={split!r}: expected a number of equal blocks of rows, the rows of each block, (times, rows of "
+            "each part) for parts that alternate, or a letter for each axis, such as 'scr'"
         ) from None
 
 
@@ -234,7 +234,7 @@ def with_layouts(group: dict[str, Any], splits: Splitter) -> dict[str, Any]:
         p = member[1] if isinstance(member, tuple) else member
         if isinstance(p, Tensor):  # torch refuses anything else
             own = splits(name, p)
-            if isinstance(own, str):  # a letter for each axis
+            if isinstance(own, str) and set(own) <= set("src"):  # a letter for each axis
                 kind, split, own = own, None, None
             elif isinstance(own, Sequence) and len(own) == 2 and isinstance(own[0], str):
                 kind, own = own

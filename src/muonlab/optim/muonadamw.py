@@ -53,7 +53,8 @@ class MuonAdamW(Shell):
         ValueError: an argument out of range, parameters without names, or what `split_params` and Muon raise.
 
     Warns:
-        UserWarning: no output head was recognized, and one of Muon's matrices may be it. Any `rules`, {} too, end it.
+        UserWarning: no output head was recognized, and one of Muon's matrices may be it; or Muon has nothing at all.
+            Any `rules`, {} too, end it.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))

@@ -96,12 +96,15 @@ class Plan:
         rule = group.get("rule")
         if held and all(isinstance(each, Route) for each in held):
             return self._by_rule(group, held) if rule is None else [{**group, **members(held, rule)}]
-        if rule is not None:
-            return [{**group, "params": held}]
         known = {id(route.parameter): route for route in (*self.routes, *self.later)}
-        routes = [known.get(id(each[1] if isinstance(each, tuple) else each)) for each in held]
-        if held and all(routes):
-            return self._by_rule(group, [route for route in routes if route is not None])
+        found = [known.get(id(each[1] if isinstance(each, tuple) else each)) for each in held]
+        routes = [route for route in found if route is not None]
+        is_known = bool(held) and len(routes) == len(held)
+        if rule is not None:
+            seen = {"layouts": members(routes, "muon")["layouts"]} if is_known and rule == "muon" else {}
+            return [{**seen, **group, "params": held}]
+        if is_known:
+            return self._by_rule(group, routes)
         if self._default is not None:
             return [{**group, "params": held, "rule": self._default}]
         raise ValueError(

@@ -58,13 +58,13 @@ class Split:
         routes: one for each parameter that is trained, in the model's order.
         frozen: names and parameters that do not require grad, and that no rule takes.
         later: where those go once they require grad.
-        suspects: names of matrices of Muon, the last of which may be an output head that was not recognized.
+        hint: the rule to give where a matrix may be an output head that was not recognized, or Muon has nothing.
     """
 
     routes: tuple[Route, ...]
     frozen: tuple[tuple[str, Tensor], ...] = field(default=(), repr=False)
     later: tuple[Route, ...] = field(default=(), repr=False)
-    suspects: tuple[str, ...] = field(default=(), repr=False)
+    hint: str = field(default="", repr=False)
 
     def named(self, rule: Rule) -> list[Route]:
         """Return the routes of "muon" or of "adamw"."""
@@ -73,16 +73,6 @@ class Split:
 
     def __str__(self) -> str:
         return table(self.routes, self.frozen, self.hint)
-
-    @property
-    def hint(self) -> str:
-        """The rule to give if no output head was recognized and a matrix of Muon may be one; else empty."""
-        if not self.suspects:
-            return ""
-        return (
-            f"no output head was recognized; if {self.suspects[-1]!r} is one, give "
-            f"rules={{{self.suspects[-1]!r}: 'adamw'}}, and if there is none, rules={{}}"
-        )
 
 
 def split_params(
@@ -186,13 +176,35 @@ def split_params(
         and (defaults or id(group[0].parameter) in ruled)
     ]
     by_head.check_all_claimed()
-    of_muon = {route.name for route in routes if route.rule == "muon"}
-    doubtful = [place.name for place in suspects(held, outputs) if place.name in of_muon]
     return Split(
         tuple(routes),
         tuple((group[0].name, group[0].parameter) for group in frozen),
         tuple(later),
-        tuple(doubtful) if rules is None else (),
+        _hint(routes, later, suspects(held, outputs)) if rules is None else "",
+    )
+
+
+def _hint(routes: Sequence[Route], later: Sequence[Route], doubtful: Sequence[Place]) -> str:
+    """Return what a user should know who has given no rules; empty if there is nothing."""
+    of_muon = {route.name for route in (*routes, *later) if route.rule == "muon"}
+    matrices = [route for route in routes if route.parameter.ndim > 1]
+    if not of_muon and matrices:
+        reasons = sorted({route.reason for route in matrices})
+        return (
+            f"no parameter goes to Muon: of its matrices, {some([route.name for route in matrices], 3)}, each is "
+            f"{' or '.join(reasons)}; if one is for Muon, give rules={{{matrices[-1].name!r}: 'muon'}}, and if none "
+            "is, rules={} or torch.optim.AdamW"
+        )
+    if not of_muon:
+        return (
+            "no parameter goes to Muon, as none has two axes; if that is meant, give rules={}, or use torch.optim.AdamW"
+        )
+    names = [place.name for place in doubtful if place.name in {route.name for route in routes} & of_muon]
+    if not names:
+        return ""
+    return (
+        f"no output head was recognized; if {names[-1]!r} is one, give rules={{{names[-1]!r}: 'adamw'}}, "
+        "and if there is none, rules={}"
     )
 
 
@@ -216,7 +228,8 @@ def _from_pairs(named: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> l
             case (str(name), Tensor() as parameter):
                 if name in found:
                     raise ValueError(
-                        f"the name {name!r} occurs twice; expected every parameter once, by a name of its own"
+                        f"the name {name!r} occurs twice; expected every parameter once, by a name of its own: of "
+                        "several models give nn.ModuleList([...]), or names with prefixes"
                     )
                 found[name] = Place(name, parameter)
             case _:
