@@ -46,7 +46,7 @@ bare:
 bench: $(VENV)/.dev
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/engine.py --save records/engine/engine.json | tee records/engine/engine.txt
 	$(BIN)/python benchmarks/agreement.py | tee records/engine/agreement.txt
-	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python benchmarks/engine_table.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/heights.py --save records/engine/heights.json
 	$(BIN)/python benchmarks/rounding.py --save records/engine/rounding.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/inspection.py --save records/inspection/gpt2-small.json

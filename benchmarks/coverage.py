@@ -5,6 +5,9 @@
 Each simulated study tunes two optimizers on loss landscapes over the unit cube, as `muonlab compare` does: trials at
 points of a scrambled Sobol sequence with one seed each, the best three again with three fresh seeds, final runs of the
 winner. The true difference is that of the losses which the procedure reaches on average, over `TRUTH` repetitions.
+
+With --pooled, each study is of the five landscapes of `SUITE`, on which both optimizers are tuned, and the true ratio
+of their losses is 1 or .8 on each.
 """
 
 import argparse
@@ -20,7 +23,7 @@ import numpy as np
 from scipy import stats
 from scipy.stats import qmc
 
-from muonlab.stats.tuned import Tuned, tuned_difference
+from muonlab.stats.tuned import Tuned, pooled_ratio, tuned_difference
 
 FINALISTS, FRESH = 3, 3
 TRUTH = 5000
@@ -113,6 +116,57 @@ def coverage(number, studies, landscapes, **scenario) -> dict:
     }
 
 
+SUITE = (("bowl", 2), ("cliff", 4), ("valley", 2), ("bowl", 4), ("valley", 4))
+FLOOR = 1.0  # added to every landscape, so that losses are above 0
+
+
+def coverage_of_pooled(number, studies, *, ratio, **scenario) -> dict:
+    """Return how often intervals of a ratio over the suite contain the true one, and how often it is not called 1."""
+    hits, called, widths = [], [], []
+    for study in range(studies):
+        rng = np.random.default_rng([number, study])
+        pairs = []
+        for landscape, dimensions in SUITE:
+            common = rng.normal(size=1 + FRESH + scenario["seeds"])
+            both = [
+                tune(rng, common, landscape, dimensions=dimensions, shift=FLOOR, **scenario) for _optimizer in range(2)
+            ]
+            if None not in both:
+                pairs.append((_times(both[0], ratio), both[1]))
+        effect = pooled_ratio(pairs)
+        found = effect.estimate
+        hits.append(found.lower <= ratio <= found.upper)
+        called.append(effect.p <= 0.05)
+        widths.append(found.upper / found.lower)
+    return {
+        "ratio": ratio,
+        **scenario,
+        "studies": len(hits),
+        "coverage": float(np.mean(hits)),
+        "called": float(np.mean(called)),
+        "median_width": float(np.median(widths)),
+    }
+
+
+def _times(tuned: Tuned, ratio: float) -> Tuned:
+    again = {trial: [ratio * loss for loss in runs] for trial, runs in tuned.again.items()}
+    final = {seed: ratio * loss for seed, loss in tuned.final.items()}
+    return Tuned([ratio * loss for loss in tuned.search], tuned.order, again, tuned.winner, final)
+
+
+def pooled(studies: int, save: Path | None) -> None:
+    """Print the coverage of ratios over the suite, and save it."""
+    keys = "trials", "seeds", "noise", "ratio"
+    table = []
+    for values in product((8, 16), (3, 5, 10), (0.003, 0.03, 0.1), (1.0, 0.8)):
+        scenario = dict(zip(keys, values, strict=True))
+        key = json.dumps(scenario, sort_keys=True)
+        table.append(coverage_of_pooled(zlib.crc32(key.encode()), studies, **scenario))
+        print(json.dumps(table[-1]), flush=True)
+        if save:
+            save.write_text(json.dumps({"asked": studies, "table": table}, indent=1) + "\n")
+
+
 def _key(pair, scenario) -> str:
     return json.dumps([list(pair), scenario], sort_keys=True)
 
@@ -121,7 +175,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=1000, help="simulated studies per scenario")
     parser.add_argument("--save", type=Path, help="a JSON file, written as scenarios end; those in it are kept")
+    parser.add_argument("--pooled", action="store_true", help="the ratio over several trainings")
     options = parser.parse_args()
+    if options.pooled:
+        pooled(options.studies, options.save)
+        return
     keys = "trials", "dimensions", "seeds", "noise"
     scenarios = [
         (pair, dict(zip(keys, values, strict=True)))

@@ -12,6 +12,7 @@ import time
 import pytest
 
 import growing_study
+from muonlab import __version__
 from muonlab.cli import main
 
 TINY = ("run", "grokking", "preset=tiny", "seeds=2", "budget=60")
@@ -223,6 +224,7 @@ def test_a_pipe_that_closes_early_is_no_error(study):
 SQUARES = """
 import sys
 import growing_study
+from muonlab import __version__
 from muonlab.cli import main
 sys.modules["muonlab.studies.features"] = growing_study
 main(sys.argv[1:])
@@ -336,3 +338,14 @@ def test_a_study_that_this_version_does_not_know_is_said(tmp_path, muonlab):
         "holds the study 'sleep'; this version of muonlab reports grokking, features, components, compare and inspect"
         in errors
     )
+
+
+def test_the_module_is_the_command_and_completion_can_be_installed(tmp_path):
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "muonlab"]
+    version = subprocess.run([*command, "--version"], env=environment, capture_output=True, text=True, check=True)
+    assert version.stdout.strip() == __version__
+    done = subprocess.run([*command, "--install-completion", "--shell", "bash"], env=environment, capture_output=True)
+    assert done.returncode == 0
+    (script,) = tmp_path.rglob("completions/muonlab")
+    assert "inspect" in script.read_text()

@@ -137,7 +137,7 @@ def test_the_readme_has_code_of_both_kinds():
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
 PYTHON = [
     pytest.param(code, printed, id=f"{name}:{number}")
-    for name in ("README.md", "docs/optimizer.md", "docs/engine.md", "docs/theory.md", "docs/inspect.md")
+    for name in ("README.md", *(f"docs/{page}.md" for page in ("optimizer", "engine", "theory", "inspect", "studies")))
     for number, (code, printed) in enumerate(BLOCK.findall((ROOT / name).read_text()))
 ]
 
@@ -214,7 +214,7 @@ def test_every_key_of_the_result_of_an_inspection_stands_in_their_page(tmp_path)
 
 
 def test_the_engines_table_is_that_of_its_record():
-    command = [sys.executable, "benchmarks/readme.py", "--check"]
+    command = [sys.executable, "benchmarks/engine_table.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -42,7 +42,8 @@ def numbers(pattern, text):
     return tuple(map(float, (found,) if isinstance(found, str) else found))
 
 
-ELSEWHERE = {"own_study.py", "compare_digits.py"}  # in tests/studies/compare
+# In tests/studies/compare.
+ELSEWHERE = {"own_study.py", "compare_digits.py", "compare_lightning.py", "compare_trainer.py", "torch_muon.py"}
 
 
 def test_every_example_is_run_here():

@@ -29,6 +29,7 @@ ROOMS = {
 # What a worker of a study does, with torch.
 ROOMS["studies/work"] = ROOMS["studies"] | ROOMS["train"] | {"train", "losses", "measure"}
 ROOMS["cli"] = set(ROOMS)
+ROOMS["__main__"] = {"cli"}
 PACKAGES = {
     "rules": {"torch"},
     "optim": {"torch"},
@@ -45,6 +46,7 @@ PACKAGES = {
     "studies/work": {"torch", "safetensors", "numpy", "pydantic"},
     "report": {"rich", "numpy", "matplotlib", "jinja2", "markupsafe", "PIL"},
     "cli": {"cyclopts", "torch"},
+    "__main__": set(),
 }
 # What a room may ask for by tasks.sources.package, which says what to install where it is missing.
 OPTIONAL = {"data": {"numpy", "PIL", "sklearn", "tokenizers"}, "studies/work": {"transformers"}}

@@ -28,6 +28,7 @@ app = App(
     help="A laboratory that measures what an optimizer does to a network.",
     help_format="markdown",
 )
+app.register_install_completion_command()  # muonlab --install-completion
 
 
 @app.command
@@ -91,15 +92,16 @@ def _execution(given: Mapping[str, list[str]]) -> tuple[str, str, int]:
     return ",".join(given.get("device", ["cpu"])).lower(), compile, workers
 
 
-def _forecast(package: Any, asked: Any, folder: Path, workers: int) -> int:
-    """Print what a run would do, and return the exit status."""
+def _forecast(package: Any, asked: Any, folder: Path, workers: int, *, in_runs: bool = False) -> int:
+    """Print what a run would do, in seconds or in runs of a program, and return the exit status."""
     from muonlab.jobs import local, store
     from muonlab.report import terminal
 
     store.check(folder, package.STUDY)
     local.try_out(package, asked, folder)
     left, num_done = local.left(package, asked, folder)
-    terminal.print_outline(left, workers, folder, num_done)
+    show = terminal.print_runs if in_runs else terminal.print_outline
+    show(left, workers, folder, num_done)
     return 0
 
 
@@ -196,16 +198,19 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
 
         muonlab compare net=my_nets:resnet data=images.zip adamw.lr=1e-4..1e-2
 
+        muonlab compare command="python train.py --opt {optimizer} --lr {lr} --seed {seed} --n {steps}" metric=val_loss
+
     Parameters
     ----------
     words
-        A function task(seed) that returns (model, train, validation, loss), or net= and data=; and key=value:
+        A function task(seed) that returns (model, train, validation, loss), net= and data=, or command=; and key=value:
         optimizers (default adamw,muon; the first is the baseline), trials, seeds, steps, out (default
         runs/compare-FILE-TASK), device, workers. All keys: docs/compare.md.
     dry_run
         Print the jobs, what each optimizer would be tried with and the estimated time, and run nothing.
     """
-    from muonlab.studies.compare.ask import ask, default_folder
+    from muonlab.studies.compare.ask import ask, default_folder, first_command
+    from muonlab.studies.compare.resolution import foreseen
 
     study, asked, beside = ask(words)
     folder = Path(",".join(beside.get("out", [str(DEFAULT_ROOT / default_folder(asked))])))
@@ -214,7 +219,11 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
     if dry_run:
         for arm in asked.arms:
             print(f"{arm.name}: {asked.searches[arm.label].words}")
-        return _forecast(study, asked, folder, workers)
+        print(foreseen(asked))
+        first = first_command(asked, folder, device)
+        if first:
+            print(f"First run: {first}")
+        return _forecast(study, asked, folder, workers, in_runs=bool(first))
     return _run(study, asked, folder, workers, device, compile)
 
 

@@ -22,6 +22,8 @@ from muonlab.report.findings import (
     Survival,
     SurvivalLine,
     Table,
+    Trace,
+    Traces,
 )
 from muonlab.stats.results import Estimate
 
@@ -91,6 +93,14 @@ PRINTED = Group(MUON, "Muon there", (), (), (40, 79, 106))
             [
                 ["panel", "x", "y", "n", "value", "lower", "upper", "side"],
                 ["depth 0", "2", "0.1", "6", "0.5", "0.4", "0.6", "higher"],
+            ],
+        ),
+        (
+            Traces("", (Trace(MUON, 3, (0, 0.5), (2.0, None)),), Axis("seconds")),
+            [
+                ["panel", "series", "seed", "x", "y"],
+                ["", "Muon, tuned", "3", "0", "2.0"],
+                ["", "Muon, tuned", "3", "0.5", ""],
             ],
         ),
         (

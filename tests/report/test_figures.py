@@ -19,6 +19,8 @@ from muonlab.report.findings import (
     Series,
     Survival,
     SurvivalLine,
+    Trace,
+    Traces,
 )
 from muonlab.report.svg import STAND_INS
 from muonlab.stats.results import Estimate
@@ -66,12 +68,21 @@ NO_POINTS = Lines("add", (line((1, 2), (None, None)),), (("chance", 0.1),))
 CELL = GridCell(Estimate(0.5, 0.4, 0.6), "higher", "6")
 GRID = Grid("depth 0", ("2", "8"), ("0.1", "0.3"), ((CELL, None), (CELL, CELL)), "AdamW higher", "Muon higher")
 NO_LINES = Lines("add", (), ())
+TRACES = Traces(
+    "",
+    tuple(
+        Trace(series, k, (1, 2, 3), (2.0 + k, None if k else 1.5, 1.0 + k)) for series in (MUON, ADAMW) for k in (0, 1)
+    ),
+    Axis("seconds"),
+    (1.2,),
+)
+NO_TRACES = Traces("", (Trace(MUON, 0, (1.0,), (None,)),), Axis("seconds"))
 
 
 PANELS = (SURVIVAL, CENSORED, CURVES, EMPTY_RUN, DISTRIBUTION, NOBODY, AT_ZERO, NO_RUNS, FOREST, LINES, NO_POINTS)
 
 
-@pytest.mark.parametrize("panel", [*PANELS, NO_LINES, GRID])
+@pytest.mark.parametrize("panel", [*PANELS, NO_LINES, GRID, TRACES, NO_TRACES])
 @pytest.mark.parametrize("axis", [STEPS, LOG, Axis("x"), Axis("x", log=True)])
 def test_every_panel_draws_on_every_axis(panel, axis):
     (drawing,) = draw(Figure("f", "Figure", "", axis, Axis("y", (0.0, 1.0)), (panel,)))
@@ -142,3 +153,13 @@ def test_a_name_too_long_for_half_a_key_has_a_line_of_its_own():
         return float(ElementTree.fromstring(drawing.svg).get("viewBox").split()[3])
 
     assert height("Muon without orthogonalization") == height("Muon") + 14
+
+
+def test_every_run_has_a_line_and_every_series_one_name_at_its_end_apart_from_the_others():
+    (drawing,) = draw(Figure("f", "Figure", "", STEPS, Axis("loss", log=True), (TRACES,)))
+    words = texts(drawing)
+    assert [words.count(name) for name in ("AdamW", "Muon $lr$=0.001", "seconds")] == [1, 1, 1]
+    root = ElementTree.fromstring(drawing.svg)
+    names = [each for each in root.iter("{http://www.w3.org/2000/svg}text") if "".join(each.itertext()) in words[-2:]]
+    heights = [float(each.get("y") or each.get("transform").split()[-1].rstrip(")")) for each in names]
+    assert abs(heights[0] - heights[1]) >= 8, "both end at the same height, where their names would overlap"

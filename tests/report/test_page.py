@@ -3,6 +3,7 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -174,6 +175,13 @@ SEVERITY = Figure("severity", "By severity", "", Axis("severity"), Axis("accurac
 def test_lines_are_on_the_page_with_their_data_and_drawing_beside_it(tmp_path):
     text = write(with_elements(SEVERITY), tmp_path).read_text()
     assert "Muon n=5" in text
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"severity.csv", "severity.svg"}
+
+
+def test_what_is_next_to_the_verdict_comes_before_all_sections_and_is_written_like_them(tmp_path):
+    shown = replace(with_elements(Text("in a section")), first=(SEVERITY,))
+    text = write(shown, tmp_path).read_text()
+    assert text.index('class="sentence"') < text.index("Muon n=5") < text.index("<nav") < text.index("in a section")
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"severity.csv", "severity.svg"}
 
 

@@ -6,10 +6,13 @@ import pytest
 from scipy import stats
 
 from muonlab.jobs.job import JobRecord
-from muonlab.report.findings import Series
+from muonlab.report.findings import Column, Figure, Lines, Series
 from muonlab.stats.results import Estimate
 from muonlab.studies.components import plan
+from muonlab.study.search import Policy, Searched, mean_scores
 from muonlab.study.sections import MOST_FAILURES, every_job, in_full, line, missing, over_runs
+from muonlab.study.study import Arm
+from muonlab.study.tuning import tuning
 
 
 def record(number, status, reason=None, environment=None):
@@ -70,3 +73,13 @@ def test_a_line_has_gaps_where_no_run_is():
     found = line(Series("A", "muon"), [1, 2, 3], [[1.0, 3.0], [], [2.0]])
     assert (found.series, found.n, found.y) == (Series("A", "muon"), 2, (2.0, None, 2.0))
     assert found.lower[1:] == (None, None)
+
+
+def test_a_loss_that_hides_all_others_is_a_gap_in_the_figure_of_a_search():
+    losses = {0.1: [1.0], 0.2: [2.0], 0.4: [1e304]}
+    own = Searched(mean_scores(losses), losses, Policy())
+    figure, _ = tuning([Arm("a", Series("A", "other"))], {"net": {"a": own}}, Column("case", "Case"), "Loss", "")
+    assert isinstance(figure, Figure)
+    (panel,) = figure.panels
+    assert isinstance(panel, Lines)
+    assert panel.lines[0].y == (1.0, 2.0, None)

@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import nn
 
+import muonlab
 from muonlab.losses import softmax
 from muonlab.nets.gpt import GPT
 from muonlab.nets.mlp import MLP
 from muonlab.nets.resnet import ResNet
 from muonlab.nets.vit import ViT
 from muonlab.rules import adamw, muon, sgd
+from muonlab.study.optimizers import Muon
 from muonlab.train import engine, optimizers
 from muonlab.train.optimizers import treatments
 from muonlab.train.population import Population
@@ -161,3 +163,60 @@ def test_an_optimizer_that_moves_its_parameters_trains_one_member_after_the_othe
 def test_what_does_not_fit_is_refused_in_one_message(call, message):
     with pytest.raises(ValueError, match=message):
         optimizers.check(call, {}, net(), "own")
+
+
+def by_name(named_parameters, lr, factor=3.0):
+    """Share the parameters out by name, as a user would who wants AdamW for the head."""
+    named = list(named_parameters)
+    head = [p for name, p in named if name.startswith("2.")]
+    others = [p for name, p in named if not name.startswith("2.")]
+    return [torch.optim.SGD(others, lr=lr), torch.optim.SGD(head, lr=factor * lr)]
+
+
+def test_a_function_of_named_parameters_may_share_them_out_to_several_optimizers():
+    optimizers.check(by_name, {}, net(), "own")
+    found, reason = trained(by_name)
+    assert reason is None
+    same, _ = trained(lambda params, lr: torch.optim.SGD(params, lr=lr))
+    ratio = {}
+    for name, p in same.parameters.items():
+        start = torch.stack([dict(engine.drawn(net, seed, torch.float32).named_parameters())[name] for seed in (0, 1)])
+        ratio[name] = (found.parameters[name] - start).norm() / (p - start).norm()
+    assert ratio["2.weight"] > 2
+    assert ratio["0.weight"] < 2
+
+
+@pytest.mark.parametrize("variant", ["normuon", "adamuon"])
+@pytest.mark.parametrize("rates", [(0.01, 0.01), (0.01, 0.03)], ids=["one rate", "a rate each"])
+def test_a_variant_of_muon_trains_members_as_its_torch_shell_trains_them_alone(variant, rates):
+    def build():
+        return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    own = {"momentum": 0.9, "weight_decay": 0.1}
+    treated = optimizers.of_config(build(), Muon(variant=variant, **own), [{"lr": rate} for rate in rates])
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(16, 3, generator=generator), torch.randint(0, 2, (16,), generator=generator)
+    members = Population(build, softmax, treated, (0, 1))
+    batch = inputs.expand(2, -1, -1), labels.expand(2, -1)
+    alone = []
+    for seed, rate in enumerate(rates):
+        model = engine.drawn(build, seed, torch.float32)
+        hidden = [p for p in model.parameters() if p.ndim == 2]
+        others = [p for p in model.parameters() if p.ndim < 2]
+        alone.append(
+            (
+                model,
+                muonlab.Muon(hidden, lr=rate, variant=variant, method="quintic", adjust_lr_fn="match_rms_adamw", **own),
+            )
+        )
+        alone[-1] += (torch.optim.AdamW(others, lr=rate, weight_decay=0.1, betas=(0.9, 0.98)),)
+    for step in range(4):
+        members.step(*batch, step)
+        for model, *both in alone:
+            model.zero_grad()
+            softmax(model(inputs), labels).mean().backward()
+            for each in both:
+                each.step()
+    for member, (model, *_) in enumerate(alone):
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(members.parameters[name][member], p, rtol=1e-4, atol=1e-5)

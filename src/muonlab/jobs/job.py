@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,9 @@ class Request(BaseModel):
         verb = [study] if self.preset == "none" else ["run", study, f"preset={self.preset}"]
         if self.preset.endswith(".py"):  # a study of a user's own, which starts from its file
             verb = ["run", self.preset]
-        settings = [f"{key}={','.join(values)}" for key, values in self.settings.items() if key != "models"]
+        texts = {key: ",".join(values) for key, values in self.settings.items() if key != "models"}
+        # A text with spaces, such as the command of a program, is one word.
+        settings = [f"{key}={shlex.quote(text) if ' ' in text else text}" for key, text in texts.items()]
         return " ".join(["muonlab", *verb, *self.settings.get("models", ()), *settings])
 
 

@@ -14,6 +14,7 @@ from muonlab.report.findings import (
     Panel,
     Survival,
     Table,
+    Traces,
     Value,
 )
 from muonlab.stats.results import Estimate
@@ -50,6 +51,7 @@ _HEADERS: dict[type, list[str]] = {
     Distribution: ["panel", "group", "what", "value"],
     Forest: ["panel", "row", "n", "value", "lower", "upper"],
     Lines: ["panel", "series", "n", "x", "y", "lower", "upper"],
+    Traces: ["panel", "series", "seed", "x", "y"],
     Grid: ["panel", "x", "y", "n", "value", "lower", "upper", "side"],
 }
 
@@ -72,6 +74,9 @@ def _rows(panel: Panel) -> Iterator[Row]:
         for line in panel.lines:
             for x, *heights in zip(line.x, line.y, line.lower, line.upper, strict=True):
                 yield panel.title, line.series.label, line.n, x, *heights
+    elif isinstance(panel, Traces):
+        for trace in panel.traces:
+            yield from ((panel.title, trace.series.label, trace.seed, *at) for at in zip(trace.x, trace.y, strict=True))
     elif isinstance(panel, Grid):
         for y, row in zip(panel.y, panel.cells, strict=True):
             for x, cell in zip(panel.x, row, strict=True):

@@ -1,7 +1,7 @@
 """Draws the panels of a figure, each as an SVG of its own, so that a narrow page can put them below each other."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from muonlab.report.findings import (
     Lines,
     Panel,
     Survival,
+    Traces,
     superscript,
 )
 from muonlab.report.panels import (
@@ -31,8 +32,10 @@ from muonlab.report.panels import (
     draw_key,
     draw_lines,
     draw_survival,
+    draw_traces,
     key_columns,
     key_labels,
+    name_traces,
     strongest,
 )
 from muonlab.report.svg import colour, themed
@@ -40,6 +43,7 @@ from muonlab.report.svg import colour, themed
 POINTS = 72.0  # a unit of the drawings; sizes below are in points
 
 _NARROWEST = 300.0  # of a map, so that the names of both sides fit next to each other
+_MOST_FOR_NAMES = 90.0  # points to the right of a panel whose lines are named at their ends
 _WIDE = 300.0  # from this ratio of its ends on, a log axis has ticks at powers of ten only
 
 _STYLE: dict[Any, Any] = {
@@ -88,7 +92,25 @@ def draw(figure: Figure) -> list[Drawing]:
 def _canvas(figure: Figure, panel: Panel) -> Canvas:
     if isinstance(panel, Grid):
         return _map(figure, panel)
+    if isinstance(panel, Traces):
+        return _traces(figure, panel)
     return _wide(figure, panel) if isinstance(panel, Distribution | Forest) else _small(figure, panel)
+
+
+def _traces(figure: Figure, panel: Traces) -> Canvas:
+    """A panel as wide as a small one, with room at its right for the names of the series."""
+    longest = max((len(trace.series.label) for trace in panel.traces), default=0)
+    right = min(8 + 5.2 * longest, _MOST_FOR_NAMES)
+    canvas, axes = _axes(width=260, height=172, left=46, right=right, top=6, bottom=33)
+    # The names stand where the lines end, so the limits are set before.
+    heights = [y for trace in panel.traces for y in trace.y if y is not None] + list(panel.marks)
+    limits = figure.y.limits or ((min(heights), max(heights)) if heights and min(heights) < max(heights) else None)
+    y = replace(figure.y, limits=limits)
+    draw_traces(axes, panel, y)
+    _set(axes, "x", panel.x)
+    _set(axes, "y", y)
+    name_traces(axes, panel)
+    return canvas
 
 
 def _map(figure: Figure, panel: Grid) -> Canvas:

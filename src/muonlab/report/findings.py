@@ -163,6 +163,26 @@ class Lines:
 
 
 @dataclass(frozen=True)
+class Trace:
+    """One number of one run, such as its loss against seconds; None is a gap."""
+
+    series: Series
+    seed: int
+    x: tuple[float, ...]  # ascending
+    y: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Traces:
+    """A panel with a thin line for every run, the series named at their ends; `marks` are heights of other lines."""
+
+    title: str
+    traces: tuple[Trace, ...]
+    x: Axis  # of its own: panels of one figure may have the same heights against different axes
+    marks: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class GridCell:
     """One estimate of a map; `side` is "higher" or "lower" where it is told from no effect, else "undecided"."""
 
@@ -184,12 +204,12 @@ class Grid:
     kind: Kind = "ratio"
 
 
-Panel = Survival | Curves | Distribution | Forest | Lines | Grid
+Panel = Survival | Curves | Distribution | Forest | Lines | Traces | Grid
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels that share their axes. The view draws them and writes what it drew as `<name>.csv`."""
+    """Panels that share their axes but for an x of their own. The view draws them, and writes them as `<name>.csv`."""
 
     name: str
     title: str
@@ -264,13 +284,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report says. `notices` come first: what is missing, what failed."""
+    """All that a report says. `notices` come first: what is missing, what failed; `first` is next to the verdict."""
 
     title: str
     question: str
     verdict: Verdict
     notices: tuple[Text, ...]
     sections: tuple[Section, ...]
+    first: tuple[Element, ...] = ()
 
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

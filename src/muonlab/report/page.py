@@ -58,8 +58,10 @@ def write(findings: Findings, folder: Path) -> Path:
     Raises:
         StudyError: a file cannot be written.
     """
+    first = [_show(element) for element in findings.first]
     shown = [[_show(element) for element in section.elements] for section in findings.sections]
-    files = _files([element for section in shown for element in section])
+    every = [*first, *(element for section in shown for element in section)]
+    files = _files(every)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -68,10 +70,11 @@ def write(findings: Findings, folder: Path) -> Path:
         "png_uri": lambda content: _link("image/png", content),
         "markup": Markup,
     }
-    drawn = "".join(drawing.svg for section in shown for item in section for drawing in item.drawings)
+    drawn = "".join(drawing.svg for item in every for drawing in item.drawings)
     style = palette(drawn) + "\n" + (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     page = environment.get_template("report.html").render(
         findings=findings,
+        first=first,
         sections=list(zip(findings.sections, shown, strict=True)),
         style=Markup(style),
     )

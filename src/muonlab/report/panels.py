@@ -25,6 +25,7 @@ from muonlab.report.findings import (
     Lines,
     Series,
     Survival,
+    Traces,
     as_text,
 )
 from muonlab.report.svg import colour
@@ -84,6 +85,38 @@ def _draw_line(axes: Axes, line: Line, opacity: float) -> None:
     is_known = np.pad(np.isfinite(lower) & np.isfinite(upper), 1)
     for i in np.flatnonzero(is_known[1:-1] & ~is_known[:-2] & ~is_known[2:]):  # alone, where a band has no width
         axes.plot([line.x[i]] * 2, [lower[i], upper[i]], color=own, linewidth=1.2)
+
+
+_APART = 0.085  # of the height of the axes, between the names at the ends of lines
+
+
+def draw_traces(axes: Axes, panel: Traces, axis: Axis) -> None:
+    """Draw a thin line for every run, with a point at its end."""
+    axes.set_yscale("log" if axis.log else "linear")
+    for trace in panel.traces:
+        y = np.array(trace.y, dtype=float)  # None becomes nan
+        axes.plot(trace.x, y, color=colour(trace.series.role), linestyle=dashes(trace.series), linewidth=1, alpha=0.7)
+        known = [(x, height) for x, height in zip(trace.x, trace.y, strict=True) if height is not None]
+        if known:
+            axes.plot(*known[-1], "o", color=colour(trace.series.role), markersize=2.6, markeredgewidth=0)
+    for height in panel.marks:
+        axes.axhline(height, color=colour("muted"), linewidth=0.7, linestyle=(0, (3, 3)))
+
+
+def name_traces(axes: Axes, panel: Traces) -> None:
+    """Name the series at the ends of their lines; the limits of the axes are set by now."""
+    ends: dict[Series, list[float]] = {}
+    for trace in panel.traces:
+        if known := [height for height in trace.y if height is not None]:
+            ends.setdefault(trace.series, []).append(known[-1])
+    to_share = axes.transAxes.inverted().transform
+    at = {series: to_share(axes.transData.transform((1, float(np.mean(own)))))[1] for series, own in ends.items()}
+    place = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center", "fontsize": 9}
+    lowest = -math.inf
+    for series in sorted(at, key=lambda each: at[each]):
+        lowest = max(at[series], lowest + _APART)
+        text_colour = colour("muted" if series.role == "none" else series.role)
+        axes.annotate(series.label, (1, lowest), (4, 0), ha="left", color=text_colour, annotation_clip=False, **place)
 
 
 def _is_clearer_at_right(axes: Axes, panel: Lines, height: float) -> bool:

@@ -1,5 +1,6 @@
 """Tables on the terminal: what a run would do, the studies in a folder, the jobs of a study."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,17 @@ def print_outline(left: Sequence[tuple[str, float]], workers: int, folder: Path,
         f"time: about {duration(seconds)} with {count(workers, 'worker')}, by what such jobs took elsewhere. Runs whose"
     )
     print("      outcome is decided end sooner, and where later jobs follow from results there may be more of them")
+
+
+def print_runs(left: Sequence[tuple[str, float]], workers: int, folder: Path, num_done: int) -> None:
+    """Print how many runs of a program are expected, which may take any time; arguments as of `print_outline`."""
+    if not left:
+        print(f"every run is done already in {folder}; nothing would run")
+        return
+    busy = min(workers, len(left))
+    times = math.ceil(sum(cost for _, cost in left) / max(cost for _, cost in left) / busy - 1e-6)
+    print(f"{count(len(left), 'run')}, {busy} at once, into {folder}; {num_done} more done already")
+    print(f"time: about {times} times that of one whole run; where a best rate lies on an edge, there are more")
 
 
 def print_taps(rows: Sequence[tuple[str, str, tuple[int, ...], bool]]) -> None:

@@ -9,6 +9,7 @@ too narrow: in simulations it covered between 2 and 95 % (records/coverage).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import scipy
@@ -79,15 +80,75 @@ def tuned_difference(first: Tuned, second: Tuned, level: float = 0.95, seed: int
         value = float((ours - theirs)[0]) if len(ours) else None
         return unknown(value, "one seed: no interval" if len(ours) else "no seeds in common")
     value = float((ours - theirs).mean())
-    of_seeds, of_tuning = variances(first, second, seed)
-    variance = of_seeds + of_tuning
-    if variance == 0:
+    error, degrees = standard_error(first, second, seed)
+    if error == 0:
         return unknown(value, "no difference varies: no interval")
-    degrees = variance**2 / (of_seeds**2 / (len(ours) - 1) + of_tuning**2 / TUNING_DEGREES)
-    error = math.sqrt(variance)
     margin = float(scipy.stats.t.ppf(upper, degrees)) * error
     p = float(2 * scipy.stats.t.sf(abs(value) / error, degrees))
     return Effect(Estimate(value, value - margin, value + margin, level, sum(n)), p, n)
+
+
+def pooled_ratio(pairs: Sequence[tuple[Tuned, Tuned]], level: float = 0.95, seed: int = 0) -> Effect:
+    """Estimate the geometric mean, over several trainings, of the first optimizer's final loss over the second's.
+
+    Each training counts the same. The interval is about these trainings, with other seeds and other trials; it says
+    nothing about further ones. On the logarithms it is the mean of differences as of `tuned_difference`, with
+    Satterthwaite's degrees of freedom: several trainings say more about the luck of tuning than one does.
+
+    Args:
+        pairs: of each training, the first optimizer and the second; their losses are above 0.
+        level: of confidence.
+        seed: of the bootstrap.
+
+    Returns:
+        The ratio, with the p of a ratio of 1; without a value, with a reason, where a final run diverged, and without
+        an interval for fewer than two seeds in common.
+
+    Raises:
+        ValueError: level is not in (0, 1).
+    """
+    upper = upper_probability(level)
+    n = sum(len(first.final) for first, _ in pairs), sum(len(second.final) for _, second in pairs)
+
+    def unknown(reason: str, value: float | None = None) -> Effect:
+        return Effect(Estimate(value, None, None, level, sum(n), reason), None, n)
+
+    logs = [(_on_logs(first), _on_logs(second)) for first, second in pairs]
+    both = [_in_pairs(*pair) for pair in logs]
+    if not both or not all(len(ours) for ours, _ in both):
+        return unknown("a training has no final runs yet")
+    if not all(np.isfinite(each).all() for pair in both for each in pair):
+        return unknown("a final run diverged: a mean would hide it")
+    value = math.exp(fmean(float((ours - theirs).mean()) for ours, theirs in both))
+    if min(len(ours) for ours, _ in both) < 2:
+        return unknown("one seed: no interval", value)
+    errors = [standard_error(*pair, seed) for pair in logs]
+    total = sum(error**2 for error, _ in errors)
+    if total == 0:
+        return unknown("no difference varies: no interval", value)
+    degrees = total**2 / sum(error**4 / own for error, own in errors)
+    error = math.sqrt(total) / len(errors)
+    margin = float(scipy.stats.t.ppf(upper, degrees)) * error
+    p = float(2 * scipy.stats.t.sf(abs(math.log(value)) / error, degrees))
+    return Effect(Estimate(value, value * math.exp(-margin), value * math.exp(margin), level, sum(n)), p, n)
+
+
+def _on_logs(tuned: Tuned) -> Tuned:
+    def log(loss: float) -> float:
+        return math.log(loss) if loss > 0 else -math.inf
+
+    again = {trial: [*map(log, own)] for trial, own in tuned.again.items()}
+    final = {seed: log(loss) for seed, loss in tuned.final.items()}
+    return Tuned([*map(log, tuned.search)], tuned.order, again, tuned.winner, final)
+
+
+def standard_error(first: Tuned, second: Tuned, seed: int = 0) -> tuple[float, float]:
+    """Return the standard error of the difference, and its degrees of freedom (Satterthwaite 1946)."""
+    of_seeds, of_tuning = variances(first, second, seed)
+    variance, seeds = of_seeds + of_tuning, len(_in_pairs(first, second)[0])
+    if variance == 0:
+        return 0.0, float(seeds - 1)
+    return math.sqrt(variance), variance**2 / (of_seeds**2 / (seeds - 1) + of_tuning**2 / TUNING_DEGREES)
 
 
 def variances(first: Tuned, second: Tuned, seed: int = 0) -> tuple[float, float]:
@@ -112,7 +173,7 @@ def tuning_variance(tuned: Tuned, seed: int = 0, resamples: int = RESAMPLES) -> 
         resamples: draws of the trials.
     """
     search = np.array(tuned.search, dtype=float)  # (T,)
-    expected, noise = _expected(tuned, search)
+    expected, spread = _expected(tuned)
     chosen = _winners(tuned, search, resamples, seed)  # (resamples,)
     chosen = chosen[np.isfinite(expected[chosen])]  # a draw of trials that all diverged has no winner
     if len(chosen) < 2:
@@ -120,27 +181,47 @@ def tuning_variance(tuned: Tuned, seed: int = 0, resamples: int = RESAMPLES) -> 
     # What the bootstrap sees of a trial is its expected loss plus the noise of the runs behind it, which is not luck of
     # tuning; the final runs have it already.
     share = np.bincount(chosen, minlength=len(search)) / len(chosen)
-    return max(0.0, float(expected[chosen].var()) - float((share * noise).sum() - (share**2 * noise).sum()))
+    return max(0.0, float(expected[chosen].var()) - float((share * spread).sum() - (share**2 * spread).sum()))
 
 
-def _expected(tuned: Tuned, search: Array) -> tuple[Array, Array]:
+def expected_losses(tuned: Tuned) -> list[float]:
+    """Return the best estimate of each trial's expected loss, (T,): from fresh seeds where it has run with some."""
+    return _expected(tuned)[0].tolist()
+
+
+def _expected(tuned: Tuned) -> tuple[Array, Array]:
     """Return the best estimate of each trial's expected loss (T,), and the variance of its noise (T,)."""
+    search = np.array(tuned.search, dtype=float)
     again = {trial: np.array(runs, dtype=float) for trial, runs in tuned.again.items()}
     known = {trial: runs for trial, runs in again.items() if np.isfinite(runs).all()}
     # The best of a search are best by luck, too: fresh seeds show by how much, on average.
     shift = np.mean([runs.mean() - search[trial] for trial, runs in known.items()]) if known else 0.0
-    expected, runs_behind = search + shift, np.ones(len(search))
+    expected: Array = search + float(shift)
+    runs_behind = np.ones(len(search))
     for trial, runs in again.items():
         expected[trial], runs_behind[trial] = runs.mean(), len(runs)
     final = np.array(list(tuned.final.values()))
     expected[tuned.winner], runs_behind[tuned.winner] = final.mean(), len(final)
-    if len(known) < 2 or (num_seeds := min(map(len, known.values()))) < 2:
-        return expected, np.zeros(len(search))
-    # Residuals of trial + seed: a seed's own shift is common to all trials, and changes no choice.
-    table = np.stack([runs[:num_seeds] for runs in known.values()])  # (trials, k)
+    return expected, (noise(tuned.again) or 0.0) ** 2 / runs_behind
+
+
+def noise(again: Mapping[int, Sequence[float]]) -> float | None:
+    """Return the standard deviation of one run's loss that neither its trial nor its seed explains.
+
+    A seed's own shift is common to all trials, and changes no choice among them.
+
+    Args:
+        again: as of `Tuned`.
+
+    Returns:
+        None with fewer than two trials, or seeds, without a run that diverged.
+    """
+    known = [np.array(runs, dtype=float) for runs in again.values() if np.isfinite(runs).all()]
+    if len(known) < 2 or (num_seeds := min(map(len, known))) < 2:
+        return None
+    table = np.stack([runs[:num_seeds] for runs in known])  # (trials, k)
     rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
-    residual = (rest**2).sum() / ((len(known) - 1) * (num_seeds - 1))
-    return expected, residual / runs_behind
+    return math.sqrt((rest**2).sum() / ((len(known) - 1) * (num_seeds - 1)))
 
 
 def _winners(tuned: Tuned, search: Array, resamples: int, seed: int) -> NDArray[np.intp]:

@@ -31,6 +31,9 @@ Beta2 = Annotated[Decay, Field(description="decay of AdamW's mean of squared gra
 Eps = Annotated[Rate, Field(description="added to the root of AdamW's second mean")]
 Iterations = Annotated[int, Field(ge=1, le=1000)]
 Steps = Annotated[Iterations | None, Field(description="iterations of the orthogonalisation; 5 by default")]
+Variant = Annotated[
+    Literal["normuon", "adamuon"] | None, Field(description="NorMuon (arXiv 2510.05491) or AdaMuon (arXiv 2507.11005)")
+]
 Takes = Literal["hidden", "hidden+head", "hidden+embedding", "matrices"]
 
 # -- one learning rate, searched -------------------------------------------------------------------
@@ -62,12 +65,13 @@ class Muon(Growing):
     both and the search has one dimension for every optimizer; components scales them by nothing.
     """
 
-    added = frozenset({"nesterov", "steps"})
+    added = frozenset({"nesterov", "steps", "variant"})
     name: Literal["muon"] = "muon"
     momentum: Momentum = 0.95
     nesterov: Nesterov = True
     weight_decay: WeightDecay = 0.05
     steps: Steps = None
+    variant: Variant = None
     beta1: Beta1 = 0.9
     beta2: Beta2 = 0.98
     eps: Eps = 1e-8
@@ -85,6 +89,22 @@ class Custom(BaseModel):
     name: Literal["custom"] = "custom"
     call: Dotted
     arguments: dict[str, Any] = {}
+
+
+class Passed(BaseModel):
+    """An optimizer that a program knows by a word; its settings are the program's own business.
+
+    Attributes:
+        word: what the program is told.
+        settings: placeholder of its command -> text, of those that are held.
+        sources: files that its command names -> digest, so that a changed program is another job.
+    """
+
+    model_config = Frozen
+    name: Literal["passed"] = "passed"
+    word: str
+    settings: dict[str, str] = {}
+    sources: dict[str, str] = {}
 
 
 Searched = Annotated[SGD | AdamW | Muon | Custom, Field(discriminator="name")]
@@ -179,6 +199,9 @@ def shown(optimizer: BaseModel) -> dict[str, Any]:
     """Return what a report shows of an optimizer: its settings, and what makes it where that is a user's own."""
     if isinstance(optimizer, Custom):
         return {"made_by": optimizer.call.source, **optimizer.arguments}
+    if isinstance(optimizer, Passed):
+        files = ", ".join(f"{path}, source {digest[:12]}" for path, digest in optimizer.sources.items())
+        return {"called": optimizer.word, "files": files or None, **optimizer.settings}
     return optimizer.model_dump(mode="json", exclude={"name"})
 
 
@@ -189,7 +212,9 @@ RATES = ("rates", "lr")  # the learning rates of an arm, by either name
 LIKE = "a class or function of torch's protocol, called with the parameters and lr=, such as torch.optim:RAdam"
 
 
-def labelled(values: Sequence[str], known: Mapping[str, Any], taken: Sequence[str] = ()) -> dict[str, str]:
+def labelled(
+    values: Sequence[str], known: Mapping[str, Any], taken: Sequence[str] = (), *, any_word: bool = False
+) -> dict[str, str]:
     """Return label -> built-in name or dotted name of the values of a setting.
 
     An optimizer without a label has its own name for one: `muon` is labelled muon, `lion_pytorch:Lion` Lion.
@@ -198,6 +223,7 @@ def labelled(values: Sequence[str], known: Mapping[str, Any], taken: Sequence[st
         values: of the setting `optimizers`.
         known: the built-in optimizers.
         taken: words that settings of something else begin with.
+        any_word: whether a name may be any word, which a program of the user's knows.
 
     Raises:
         UsageError: an unknown optimizer, a label that is given twice or means something else.
@@ -206,7 +232,7 @@ def labelled(values: Sequence[str], known: Mapping[str, Any], taken: Sequence[st
     for value in values:
         label, name = label_of(value), _name(value)
         is_own = dotted.is_dotted(name)
-        if not is_own:
+        if not is_own and not any_word:
             check_name("optimizer", name, known, f"or one of your own, {dotted.FORM}")
         is_other = label in known and label != name and label in map(_name, values)
         if not LABEL.fullmatch(label) or label in taken or is_other:

@@ -5,7 +5,7 @@ ranges, so that none has luckier points. Trial 0 is the optimizer at its default
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -109,15 +109,23 @@ class Space(BaseModel):
         return "low" if position < 0.1 else "high" if position > 0.9 else None
 
 
-def given(chosen: Chosen, label: str, name: str, trials: int) -> tuple[Space, Chosen]:
+def given(
+    chosen: Chosen, label: str, name: str, trials: int, taken: Sequence[str] | None = None
+) -> tuple[Space, Chosen]:
     """Return the space of a labelled optimizer, and the settings that are left for its config.
 
     Settings `LABEL.field=LOW..HIGH` are ranges; one number holds the field where it is.
 
+    Args:
+        chosen: the settings that a user gives.
+        label, name: of the optimizer.
+        trials: number of them.
+        taken: settings that a program takes from the command line, for an optimizer that it knows by its name.
+
     Raises:
         UsageError: a range that is none, or a learning rate without a default or a range.
     """
-    ranges, defaults = _usual(chosen, label, name)
+    ranges, defaults = _usual(chosen, label, name) if taken is None else _of_program(name, taken)
     rest = dict(chosen.merged)
     for key in [key for key in rest if key.startswith(f"{label}.")]:
         setting, (text, *others) = key.removeprefix(f"{label}."), rest[key]
@@ -125,7 +133,8 @@ def given(chosen: Chosen, label: str, name: str, trials: int) -> tuple[Space, Ch
             if others:
                 raise chosen.wrong(key, f"one range, {key}=LOW..HIGH, or one value")
             ranges[setting] = _range(chosen, key, text)
-            _check_ends(chosen, key, name, setting, ranges[setting])
+            if taken is None:
+                _check_ends(chosen, key, name, setting, ranges[setting])
             middle = math.sqrt(ranges[setting].low * ranges[setting].high)
             own = defaults.get(setting, middle)
             defaults[setting] = own if ranges[setting].low <= own <= ranges[setting].high else float(f"{middle:.2g}")
@@ -136,8 +145,9 @@ def given(chosen: Chosen, label: str, name: str, trials: int) -> tuple[Space, Ch
             if others:
                 raise chosen.wrong(key, f"one range, {key}=LOW..HIGH, or one value")
             del rest[key]
-        elif setting in ranges:  # held: the config of the optimizer has it
-            del ranges[setting], defaults[setting]
+        elif setting in ranges or taken is not None:  # held: the config of the optimizer has it
+            ranges.pop(setting, None)
+            defaults.pop(setting, None)
     if "lr" not in defaults:
         raise UsageError(f"{label}={name} has no learning rate to start from; give {label}.lr=1e-4..1e-2")
     if not ranges:
@@ -154,6 +164,13 @@ def _usual(chosen: Chosen, label: str, name: str) -> tuple[dict[str, Range], dic
         return dict(ranges), dict(defaults)
     function = dotted.load("optimizers", name)
     return of_custom({key: dotted.default(function, key) for key in dotted.arguments(function, skip=1)})
+
+
+def _of_program(name: str, taken: Sequence[str]) -> tuple[dict[str, Range], dict[str, float]]:
+    """Return the usual space of a word, as far as a program takes its settings."""
+    ranges, defaults = SPACES.get(name, ({}, {}))
+    own = {key: each for key, each in ranges.items() if key in taken}
+    return own, {key: value for key, value in defaults.items() if key in taken}
 
 
 def _range(chosen: Chosen, key: str, text: str) -> Range:

@@ -52,9 +52,10 @@ def arms_of(optimizers: Mapping[str, Any]) -> tuple[Arm, ...]:
     """Return an arm for each label and optimizer. Arms of one optimizer share its colour and differ in style."""
     found: list[Arm] = []
     for label, optimizer in optimizers.items():
-        role = optimizer.name if optimizer.name in NAMES else "other"
+        own = getattr(optimizer, "word", optimizer.name)
+        role = own if own in NAMES else "other"
         style = sum(arm.series.role == role for arm in found)
-        name = NAMES.get(label, label) if label == optimizer.name else label
+        name = NAMES.get(label, label) if label == own else label
         found.append(Arm(label, Series(name, role, style), optimizer))
     return tuple(found)
 

@@ -1,6 +1,5 @@
 """The searches for learning rates in a report: a figure and a table."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from muonlab.report.findings import Axis, Column, Element, Figure, Line, Lines, Table
@@ -8,6 +7,7 @@ from muonlab.study.search import Searched
 from muonlab.study.sections import line
 from muonlab.study.study import Arm
 
+LARGEST = 1e100  # loss that a figure shows: one beyond has diverged in all but name, and its axis would hide the others
 LOG_FROM = 10  # an axis of losses is logarithmic where the largest is this many times the smallest
 
 
@@ -55,7 +55,7 @@ def _curve(arm: Arm, search: Searched) -> Line:
 def _finite(search: Searched, rate: float) -> list[float]:
     """Return the losses of a rate by seed; none where a run diverged."""
     _, loss = search.scores[rate]
-    return [each for each in search.losses[rate] if each is not None] if math.isfinite(loss) else []
+    return [each for each in search.losses[rate] if each is not None] if loss < LARGEST else []
 
 
 def _table(arms: Sequence[Arm], places: Mapping[str, Mapping[str, Searched]], place: Column, note: str) -> Table:

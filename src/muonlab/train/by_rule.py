@@ -35,6 +35,11 @@ class Treatment:
         """
         return p.flatten(num_leading + 1) if self.flatten and p.ndim > num_leading + 2 else p
 
+    def initial(self, p: Tensor) -> in_place.State:
+        """Return the state of a stack (S, ...) before the first step; a variant of a rule keeps more."""
+        kept = {"variant": variant} if (variant := self.hyper.get("variant")) else {}
+        return self.rule.init(self.seen(p, 1), **kept)
+
     def paced(self, pace: float) -> Mapping[str, Any]:
         """Return the hyper-parameters with the learning rate times the pace."""
         assert 0 <= pace < math.inf, pace
@@ -54,9 +59,7 @@ class ByRule:
 
     def __init__(self, stacks: Mapping[str, Tensor], treatments: Mapping[str, Treatment]):
         self.treatments = dict(treatments)
-        self.states: dict[str, in_place.State] = {
-            name: treatments[name].rule.init(treatments[name].seen(p, 1)) for name, p in stacks.items()
-        }
+        self.states: dict[str, in_place.State] = {name: treatments[name].initial(p) for name, p in stacks.items()}
         self._workspace = Workspace()
 
     def step_stacked(

@@ -16,7 +16,8 @@ def drawn(net: Net, seed: int, dtype: torch.dtype) -> nn.Module:
     """Return a net with the weights of that seed, on the CPU: the module itself, reset, or what a function builds.
 
     A net with `reset_parameters(generator)` draws from the member's own generator, others from torch's global one,
-    which is lent to the member and restored.
+    which is lent to the member and restored. What a function of the seed builds keeps its weights, which may be those
+    of a trained model.
 
     Args:
         net: a module that has `reset_parameters(generator)` or consists of torch's own modules; or a function that
@@ -37,9 +38,12 @@ def drawn(net: Net, seed: int, dtype: torch.dtype) -> nn.Module:
                     if hasattr(each, "reset_parameters"):
                         each.reset_parameters()  # pyright: ignore[reportCallIssue]
             return module
+    elif takes(net, "seed"):
+        with forked(seed, "init"):
+            return net(seed).to(device="cpu", dtype=dtype)
     else:
         with forked(seed, "init"):
-            module = net(seed) if takes(net, "seed") else net()
+            module = net()
     module.to(device="cpu", dtype=dtype)
     if _takes_generator(module):
         module.reset_parameters(generator(seed, "init"))  # pyright: ignore[reportCallIssue]

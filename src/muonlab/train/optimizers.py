@@ -1,5 +1,6 @@
 """Optimizers of members: rules by name with their hyper-parameters, and any class or function of torch's protocol."""
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ def treatments(
     }
 
 
-OF_MUON = ("momentum", "nesterov", "steps")
+OF_MUON = ("momentum", "nesterov", "steps", "variant")
 AUXILIARY = "adamw_factor"  # learning rate of AdamW for what Muon does not take, divided by Muon's
 
 
@@ -111,8 +112,20 @@ def factories(
     return [_factory(make, {"lr": rate, **(hyper or {})}) for rate in rates]
 
 
+NAMED = "named_parameters"  # a first argument of this name is given pairs of name and parameter
+
+
 def _factory(make: Callable[..., Optimizer], keywords: Mapping[str, Any]) -> OptimizerFactory:
+    if _first_argument(make) == NAMED:
+        return lambda named: make(named, **keywords)
     return lambda named: make([p for _, p in named], **keywords)
+
+
+def _first_argument(make: Callable[..., Any]) -> str | None:
+    try:
+        return next(iter(inspect.signature(make).parameters), None)
+    except (TypeError, ValueError):  # builtins without a signature
+        return None
 
 
 def check(call: Call, arguments: Mapping[str, Any], net: nn.Module, name: str) -> None:
@@ -120,27 +133,28 @@ def check(call: Call, arguments: Mapping[str, Any], net: nn.Module, name: str) -
 
     The arguments of the call are further to the parameters and the learning rate.
     """
+    parameters = {key: p for key, p in net.named_parameters() if p.requires_grad}
+    make = _factory(call, {"lr": TRIAL_RATE, **arguments})
     try:
-        made = call(list(net.parameters()), lr=TRIAL_RATE, **arguments)
+        made: Any = make(list(net.named_parameters()))
     except Exception as error:  # a user's function may raise anything
         line = next(iter(str(error).splitlines()), "")
         raise ValueError(
             f"{name} cannot be made for this net ({type(error).__name__}: {line}); expected a class or function of "
             "torch's protocol that takes every parameter of the net and lr="
         ) from error
-    if not is_optimizer(made):
+    if not all(map(is_optimizer, made if isinstance(made, list | tuple) and made else [made])):
         raise ValueError(
             f"{name} is not an optimizer: it made a {type(made).__name__}; expected torch's protocol, with step(), "
             "zero_grad(), param_groups, state, state_dict() and load_state_dict()"
         )
-    parameters = {key: p for key, p in net.named_parameters() if p.requires_grad}
     try:
         instances = Instances([parameters], lambda named: made, seeds=(0,))
         for step in range(TRIAL_STEPS):
             _step(instances, parameters, step)
         # What a killed run goes on with: the same parameters, and an optimizer that has taken its state back.
         copies = {key: nn.Parameter(p.detach().clone()) for key, p in parameters.items()}
-        again = Instances([copies], lambda named: call([p for _, p in named], lr=TRIAL_RATE, **arguments), seeds=(0,))
+        again = Instances([copies], make, seeds=(0,))
         again.load(instances.tensors())
         _step(instances, parameters, TRIAL_STEPS)
         _step(again, copies, TRIAL_STEPS)

@@ -16,6 +16,7 @@ from muonlab.studies.compare import analyse
 from muonlab.studies.compare.analysis import find
 from muonlab.studies.compare.ask import ask, default_folder
 from muonlab.studies.compare.jobs import outline, steps
+from muonlab.studies.compare.sentences import on_present
 from muonlab.studies.compare.switch import Switch
 from muonlab.studies.compare.trials import FINALISTS, FRESH, FRESH_FROM, by_point
 from muonlab.studies.compare.work.job import check, run
@@ -70,6 +71,12 @@ def nan_validation(seed): return net(), PARTS[0], (X * float("nan"), Y), nn.func
 def other_test(seed): return net(), *PARTS, nn.functional.cross_entropy, (X[:, :3], Y)
 def no_test(seed): return net(), *PARTS, nn.functional.cross_entropy, []
 def sizes(seed): return net(), [(X[: 8 + seed], Y[: 8 + seed])], PARTS[1], nn.functional.cross_entropy
+class Trained(nn.Linear):
+    def reset_parameters(self, generator=None): self.weight.data.zero_(); self.bias.data.zero_()
+def trained(seed):
+    model = Trained(4, 2)
+    model.weight.data.fill_(3.0)
+    return model, *PARTS, nn.functional.cross_entropy
 def split(seed):
     parts = [X[seed % 4 :: 4], Y[seed % 4 :: 4]]
     return net(), PARTS[0], [[part[: 8 + seed % 2] for part in parts], parts], nn.functional.cross_entropy
@@ -150,6 +157,14 @@ def test_every_member_of_the_search_is_the_run_that_a_plain_loop_gives():
         assert member["validation_loss"][-1] == pytest.approx(expected, rel=1e-4)
 
 
+def test_weights_that_the_task_gave_its_model_are_kept_where_the_model_could_draw_others():
+    final = of_role(asked := asked_of("own.py:trained", "optimizers=adamw"), done(asked), "final")
+    material = TaskMaterial(dotted.find("task", "own.py:trained"), 32)
+    inputs, targets = next(material.batches(0, "validation"))
+    expected = nn.functional.cross_entropy((inputs @ torch.full((4, 2), 3.0)), targets).item()
+    assert [member["validation_loss"][0] for member in final["members"]] == pytest.approx([expected] * 3)
+
+
 def test_each_run_is_evaluated_on_the_validation_data_of_its_own_seed():
     asked = asked_of("own.py:split", "optimizers=adamw")
     found = done(asked)
@@ -179,7 +194,7 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
     for name in alone:
         assert Path("alone", name, "result.json").read_bytes() == Path("first", name, "result.json").read_bytes()
     found = analyse(Path("first"))
-    titles = ["Answer", "Learning curves", "Tuning", "Settings and jobs"]  # three seeds make no control
+    titles = ["In detail", "Learning curves", "Tuning", "Settings and jobs"]  # three seeds make no control
     assert [section.title for section in found.sections][:4] == titles
 
     # -- the same from Python, under other labels: every job is done ------------------------------------------------
@@ -444,11 +459,18 @@ def test_the_present_setting_of_the_baseline_is_its_first_trial_and_has_final_ru
     assert [seed for each in present for seed in each.seeds] == list(range(8))
     (all_found,) = find(asked, steps(asked, found), found)
     assert all_found.runs.present[0] == pytest.approx(0.503, abs=0.004)
+    switch = Switch(all_found, all_found.arm("adamw"))
+    both = [all_found.runs.losses("muon"), all_found.runs.present]
+    (gain,) = {switch.from_present("muon").estimate.value}
+    assert gain == pytest.approx(np.mean([both[0][seed] - both[1][seed] for seed in range(8)]))
+    (words,) = on_present(switch)
+    assert words.startswith("AdamW as you have it now (lr 0.3, weight_decay 0) ends at 0.50")
+    assert "Minus that, at its best setting: Muon " in words
     with pytest.raises(
         UsageError, match=r"present.gamma is no setting .* expected present.lr, present.beta1, present.w"
     ):
         asked_of("own.py:task", "present.gamma=1")
-    with pytest.raises(UsageError, match="present.lr=fast is not valid; expected a number"):
+    with pytest.raises(UsageError, match=r"present.lr=fast is not valid; expected a number"):
         asked_of("own.py:task", "present.lr=fast")
 
 
@@ -518,3 +540,16 @@ def test_what_would_settle_an_inconclusive_comparison_is_said():
         asked_of("own.py:task", "trials=8", "seeds=4"), lambda arm, point, seed: 0.5 + noise([seed, arm == "muon"], 0.2)
     )
     assert any("seeds would settle it (seeds=" in words or "try more trials" in words for words in wide.more)
+
+
+def test_an_optimizer_that_diverges_at_times_has_final_runs_that_count_how_often():
+    def loss(arm, point, seed):
+        return None if arm == "muon" and seed < FRESH_FROM + FRESH and seed % 3 else 0.5 + noise([seed, 1], 0.01)
+
+    asked = asked_of("own.py:task", *SMALL)
+    found = invented(asked, lambda arm, point, seed: loss(arm, point, seed) if seed != SEARCH_FROM else 0.5)
+    (all_found,) = find(asked, steps(asked, found), found)
+    switch = Switch(all_found, all_found.arm("adamw"))
+    assert not switch.has_no_winner("muon")
+    assert switch.lost("muon") == (5, 8)
+    assert switch.candidates[0].outcome == "worse"

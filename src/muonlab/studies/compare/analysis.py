@@ -1,15 +1,17 @@
 """From the results of a comparison to its findings. No torch, and nothing of the user's."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from muonlab.jobs import store
 from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Column, Element, Findings, Kind, Text
 from muonlab.stats.effects import difference
-from muonlab.studies.compare import switch
-from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, Task
+from muonlab.stats.power import POWER
+from muonlab.studies.compare import answer, programs, sentences, suite_report
+from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, NetAndData
 from muonlab.studies.compare.jobs import POLICY, by_rate, steps, tried
 from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
 from muonlab.studies.compare.switch import Switch
@@ -26,6 +28,8 @@ from muonlab.study.tuning import tuning
 from muonlab.study.words import definitions, several
 
 RULE = Rule(test="welch")
+FLOPS = "flops_per_step"
+NUMBERS = ("seeds", "search_seeds", "trials")  # of runs, which may be raised after a look at the report
 Member = Mapping[str, Any]
 
 
@@ -42,6 +46,8 @@ class Runs:
         present: losses of the baseline as the user has it now, by seed; infinite where a run diverged.
         shuffled: runs of the control.
         sizes: of the data and the net, such as num_test; empty where no final run is done.
+        flops: label -> FLOPs of matrix products of one step of one run, where they were counted.
+        looks: requests for this comparison, with whatever numbers of seeds and trials, that its folder has had.
     """
 
     asked: CompareStudy
@@ -52,6 +58,8 @@ class Runs:
     present: Mapping[int, float]
     shuffled: tuple[Member, ...]
     sizes: Mapping[str, Any]
+    flops: Mapping[str, float]
+    looks: int = 1
 
     @property
     def num_trials(self) -> int:
@@ -82,7 +90,7 @@ def gather(asked: CompareStudy, known: Sequence[Step], results: Results, trials:
         for label in labels
     }
     ended = [result for step, result in done if step.role == "final"]
-    skipped = ("members", "steps", "points")
+    skipped = ("members", "steps", "points", FLOPS)
     return Runs(
         asked,
         {label: dict(sorted(own.items())) for label, own in finals.items()},
@@ -92,6 +100,7 @@ def gather(asked: CompareStudy, known: Sequence[Step], results: Results, trials:
         {m["seed"]: last_loss(m) for result in of("present", asked.baseline or "") for m in result["members"]},
         tuple(member for step, result in done if step.role == "control" for member in result["members"]),
         {key: value for key, value in ended[0].items() if key not in skipped} if ended else {},
+        {label: own[0][FLOPS] for label in labels if (own := of("final", label)) and own[0].get(FLOPS)},
     )
 
 
@@ -118,7 +127,7 @@ def _steps(asked: CompareStudy, run: Member) -> float | None:
     if asked.target is None:
         return None
     both = zip(asked.training.steps, run["validation_loss"], strict=True)
-    return next((step for step, loss in both if loss <= asked.target), asked.training.budget)
+    return next((step for step, loss in both if loss is not None and loss <= asked.target), asked.training.budget)
 
 
 def _at_end(key: str, kind: Kind, expects: Side) -> Quantity:
@@ -188,17 +197,36 @@ def read(folder: Path) -> tuple[Found[Runs], ...]:
     Raises:
         StudyError: there is no comparison in the folder.
     """
-    return find(*folders.read(CompareStudy, steps, folder, RESULTS_VERSION))
+    found = find(*folders.read(CompareStudy, steps, folder, RESULTS_VERSION))
+    number = looks(request.config for request in store.read(folder).requests)
+    return tuple(replace(each, runs=replace(each.runs, looks=number)) for each in found)
+
+
+def looks(configs: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many of the requests differ from the last one in nothing but numbers of seeds and trials."""
+
+    def plain(config: Any) -> Any:
+        if isinstance(config, Mapping):
+            return {key: plain(value) for key, value in config.items() if key not in NUMBERS}
+        return config
+
+    *earlier, newest = map(plain, configs)
+    return 1 + earlier.count(newest)
 
 
 def analyse(folder: Path) -> Findings:
     """Return what a study found, whatever part of it is done; as `read`."""
-    found, *others = read(Path(folder))
+    founds = read(Path(folder))
+    if founds[0].runs.asked.suite:
+        asked = folders.read(CompareStudy, steps, folder, RESULTS_VERSION)[0]
+        return suite_report.analyse(founds, asked, RESULTS_VERSION)
+    found, *others = founds
     judged, shorter = _judge(found), [own for own in map(_judge, others) if isinstance(own, Switch)]
     title = f"{several(arm.name for arm in found.arms)}, {found.runs.asked.name}"
-    said = switch.verdict(judged, shorter) if isinstance(judged, Switch) else verdict(found, judged)
+    said = sentences.verdict(judged, shorter) if isinstance(judged, Switch) else verdict(found, judged)
     sections = _sections(found, judged, shorter)
-    return findings(title, found.runs.asked.question, said, found, _notices(found), sections, RESULTS_VERSION)
+    whole = findings(title, found.runs.asked.question, said, found, _notices(found), sections, RESULTS_VERSION)
+    return replace(whole, first=answer.first_screen(judged)) if isinstance(judged, Switch) else whole
 
 
 def _judge(found: Found[Runs]) -> list[Judged] | Switch:
@@ -220,18 +248,20 @@ def _sections(
     loss = "Validation loss at the end of training"
     tuned = tuning(found.arms, {asked.name: found.runs.searches}, place, loss, note)
     # A task has no job for a control, so none is missing; its runs make one where there are seeds enough.
-    held = () if isinstance(asked.trained, Task) and not found.controls else checks(found.controls, CONTROL_NOTE)
+    is_due = isinstance(asked.trained, NetAndData)
+    held = checks(found.controls, CONTROL_NOTE) if found.controls or is_due else ()
     rest = (("Controls", held), ("Settings and jobs", settings(found)))
     words, budget = "What the words mean", asked.training.budget
     if isinstance(judged, Switch):
-        values = {"budget": budget, "finalists": FINALISTS, "fresh": FRESH, "margin": asked.margin}
+        values = {"budget": budget, "finalists": FINALISTS, "fresh": FRESH, "margin": asked.margin, "power": POWER}
         return (
-            ("Answer", switch.answer(judged)),
-            ("With less training", switch.shorter(shorter)),
+            ("In detail", answer.details(judged)),
+            ("With less training", answer.shorter(shorter)),
             ("Learning curves", curves(found)),
-            ("Tuning", (*map(switch.along_rates, tuned[:1]), *switch.trials(judged))),
+            ("Runs that ended early", programs.failures(found)),
+            ("Tuning", answer.tuning_of(judged, tuned)),
             *rest,
-            (words, (definitions(switch.OWN, values=values),)),
+            (words, (definitions(sentences.OWN, values=values | programs.words(asked)),)),
         )
     return (
         ("Claims", claims(found, judged)),

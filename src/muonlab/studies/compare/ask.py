@@ -1,5 +1,7 @@
 """Comparisons of optimizers on a user's own training, from the words of a command and from Python."""
 
+import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -10,15 +12,18 @@ from typing import Any
 from muonlab.jobs import local
 from muonlab.report.findings import Verdict
 from muonlab.studies.compare.analysis import analyse, read
+from muonlab.studies.compare.command import FIELDS as PROGRAM
+from muonlab.studies.compare.command import RUN_FOLDER, Command, settings_of, words_of
 from muonlab.studies.compare.config import HALF_AND_FULL, CompareStudy
-from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, PRESENT, TRAINING, OwnStudy, compare_optimizers
-from muonlab.studies.compare.switch import call_of
+from muonlab.studies.compare.jobs import steps
+from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, PRESENT, TRAINING, OwnStudy, compare_optimizers, keys_of
+from muonlab.studies.compare.programs import call
 from muonlab.study import dotted, optimizers
 from muonlab.study.settings import Settings, UsageError, as_texts, parse
-from muonlab.study.space import FACTOR
 from muonlab.study.study import NAMES
 
-WHAT = ("task", "net", "data", "loss")
+WHAT = ("task", "net", "data", "loss", "suite", "command")
+VERBATIM = ("command", "log", "pattern")  # texts in which a comma parts nothing
 EXECUTION = ("out", "device", "workers", "compile")
 STEPS = "steps"  # what the verb calls the budget
 DEFAULT = ["adamw", "muon"]  # the first is the baseline
@@ -30,7 +35,7 @@ def ask(words: Sequence[str]) -> tuple[OwnStudy, CompareStudy, Settings]:
     """Return the study of the words, what it asks, and the settings of how it runs.
 
     Args:
-        words: a task `package.module:function` or `path/file.py:function`, and settings `key=value`.
+        words: a task `package.module:function` or `path/file.py:function`, or command=, and settings `key=value`.
 
     Raises:
         UsageError: a word that cannot be; the message says what to do.
@@ -38,9 +43,13 @@ def ask(words: Sequence[str]) -> tuple[OwnStudy, CompareStudy, Settings]:
     tasks = [word for word in words if "=" not in word]
     settings = [word for word in words if "=" in word]
     chosen = [word.partition("=")[2].split(",") for word in settings if word.startswith("optimizers=")]
-    labels = optimizers.labelled(chosen[0] if chosen else DEFAULT, OPTIMIZERS, taken=(*WHAT, *CHOICES, *TRAINING))
-    present = [key for key in (word.partition("=")[0] for word in settings) if key.startswith(PRESENT)]
-    given = parse(settings, (*_known(labels), *EXECUTION, *present))
+    labels = optimizers.labelled(
+        chosen[0] if chosen else DEFAULT,
+        OPTIMIZERS,
+        taken=(*WHAT, *CHOICES, *TRAINING),
+        any_word=any(word.startswith("command=") for word in settings),
+    )
+    given = _given(settings, labels)
     if len(tasks) > 1 or (tasks and "task" in given):
         raise UsageError(f"{len(tasks) + ('task' in given)} tasks are given; expected one, such as my_project.py:task")
     if tasks:
@@ -58,10 +67,27 @@ def ask(words: Sequence[str]) -> tuple[OwnStudy, CompareStudy, Settings]:
     return study, asked, beside
 
 
-def _known(labels: Mapping[str, str]) -> tuple[str, ...]:
-    own = [key for label, name in labels.items() for key in optimizers.keys(label, name, OPTIMIZERS)]
-    own += [f"{label}.{FACTOR}" for label, name in labels.items() if name == "muon"]
-    return (*WHAT, "optimizers", "baseline", STEPS, *CHOICES, *TRAINING, *own)
+def _given(words: Sequence[str], labels: Mapping[str, str]) -> Settings:
+    """Return key -> values of the words; texts are left out of the parsing, but may stand once, too."""
+    pairs = [word.partition("=") for word in words]
+    texts = {key: text for key, _, text in pairs if key in VERBATIM}
+    if empty := [key for key, text in texts.items() if not text.strip()]:
+        raise UsageError(f"{empty[0]}= has an empty value; expected {empty[0]}=VALUE")
+    taken = settings_of(texts["command"]) if "command" in texts else None
+    known = [key for label, name in labels.items() for key in keys_of(label, name, taken)]
+    known += [key for key, _, _ in pairs if key.startswith(PRESENT)]
+    for key, _, _ in pairs:
+        label, _, setting = key.partition(".")
+        if taken is not None and label in labels and setting and key not in known:
+            raise UsageError(
+                f"{key} has no effect: the command has no {{{setting}}}; put it where the program takes it, or leave "
+                f"{key} out"
+            )
+    short = [f"{key}=text" if key in VERBATIM else f"{key}{equals}{text}" for key, equals, text in pairs]
+    given = parse(short, (*WHAT, *PROGRAM, "optimizers", "baseline", STEPS, *CHOICES, *TRAINING, *known, *EXECUTION))
+    if "command" not in given and (own := [key for key in PROGRAM if key in given]):
+        raise UsageError(f"{own[0]}= has no effect without command=; give the program, or leave {own[0]} out")
+    return given | {key: [text] for key, text in texts.items()}
 
 
 def _words(settings: Sequence[str]) -> Settings:
@@ -96,7 +122,8 @@ def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
         arms=arms,
         claims=[LOSS],
         baseline=baseline,
-        **{key: one[key] for key in WHAT if key in one},
+        **{key: one[key] for key in WHAT if key in one and key != "command"},
+        command={key: one[key] for key in PROGRAM if key in one} or None,
         **{
             "trials": TRIALS,
             "seeds": SEEDS,
@@ -110,7 +137,20 @@ def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
 
 def default_folder(asked: CompareStudy) -> str:
     """Return the name of the study's folder where none is given."""
-    return f"compare-{asked.name.replace(' on ', '-').replace(':', '-')}"
+    name = Path(asked.name).stem if isinstance(asked.trained, Command) else asked.name
+    return "compare-" + re.sub(r"[^\w.-]+", "-", name.replace(" on ", "-"))
+
+
+def first_command(asked: CompareStudy, folder: Path, device: str) -> str:
+    """Return the first command of a comparison of a program as it would be run; empty where no program is trained."""
+    if not isinstance(asked.trained, Command):
+        return ""
+    first = steps(asked, {})[0]
+    point, seed = first.config.points[0], first.config.seeds[0]
+    place = folder / first.job.id / "runs" / f"0-{seed}" / RUN_FOLDER
+    return shlex.join(
+        words_of(asked.trained, first.config.optimizer, point, seed, first.config.training, place, device)
+    )
 
 
 # -- from Python -----------------------------------------------------------------------------------
@@ -140,7 +180,7 @@ class Compared:
 
 
 def compare(
-    task: Callable[[int], Any] | str,
+    task: Callable[[int], Any] | str | None = None,
     optimizers: Mapping[str, Any] | None = None,
     *,
     baseline: str | None = None,
@@ -156,7 +196,7 @@ def compare(
 
     Args:
         task: a function of a seed, at the top of a file, that returns (model, train, validation, loss) and, if there is
-            one, test; or its name, "package.module:function".
+            one, test; or its name, "package.module:function". None with command= or net= and data= among the settings.
         optimizers: label -> "adamw", "muon", "sgd", or a class or function of torch's protocol; by default AdamW and
             Muon. The first is the baseline.
         baseline: label of the optimizer that the others would replace.
@@ -180,7 +220,8 @@ def compare(
     for key, value in settings.items():
         inner = value.items() if isinstance(value, Mapping) else None
         given |= {key: value} if inner is None else {f"{key}.{name}": each for name, each in inner}
-    given["task"] = task if isinstance(task, str) else dotted.name_of("task", task)
+    if task is not None:
+        given["task"] = task if isinstance(task, str) else dotted.name_of("task", task)
     words = [f"{key}={','.join(as_texts(key, value))}" for key, value in given.items()]
     study, asked, _ = ask([f"optimizers={','.join(f'{label}={name}' for label, name in labels.items())}", *words])
     folder = Path(out if out is not None else Path("runs") / default_folder(asked))
@@ -196,7 +237,8 @@ def compare(
     from muonlab.report import page
 
     found = read(folder)[0]
-    best = {arm.label: call_of(arm, point) for arm in found.arms if (point := found.runs.points.get(arm.label))}
+    tuned = [(arm, point) for arm in found.arms if (point := found.runs.points.get(arm.label))]
+    best = {arm.label: call(found, arm, point) for arm, point in tuned}
     findings = analyse(folder)
     return Compared(findings.verdict, best, page.write(findings, folder))
 

@@ -1,13 +1,15 @@
 """The schema of a comparison of optimizers: what is asked, and the jobs that follow from it. Plain frozen data."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from muonlab.studies.compare.command import Command
 from muonlab.study.dotted import Dotted
 from muonlab.study.fields import Count, Frozen, Share
-from muonlab.study.optimizers import Searched
+from muonlab.study.optimizers import Passed, Searched
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.space import Space
 from muonlab.study.study import Arm, arms_of
@@ -71,7 +73,25 @@ class NetAndData(BaseModel):
         return f"{self.net.attribute} on {self.data.attribute}"
 
 
-Trained = Task | NetAndData
+class BuiltIn(BaseModel):
+    """What is trained: a task that muonlab has.
+
+    Attributes:
+        builtin: a name of `muonlab.studies.compare.builtin`.
+        data: a user's file or folder with its digest; or what is embedded.
+    """
+
+    model_config = Frozen
+    builtin: str
+    data: Dotted
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.builtin} on {Path(self.data.name).stem if self.data.sha256 else self.data.name}"
+
+
+Trained = Task | NetAndData | BuiltIn | Command
 
 
 class Workload(BaseModel):
@@ -109,7 +129,7 @@ class Train(BaseModel):
     study: Literal["compare"] = "compare"
     trained: Trained
     training: Training
-    optimizer: Searched
+    optimizer: Searched | Passed
     points: Annotated[tuple[dict[str, float], ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     is_final: bool = False
@@ -154,7 +174,7 @@ class CompareStudy(BaseModel):
     question: str
     trained: Trained | Suite
     training: Training
-    optimizers: dict[str, Searched] = Field(min_length=1)
+    optimizers: dict[str, Searched | Passed] = Field(min_length=1)
     searches: dict[str, Search | Space]
     claims: tuple[Claimed, ...] = Field(min_length=1)
     baseline: str | None = None

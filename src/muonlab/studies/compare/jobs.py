@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.config import RESULTS_VERSION, STUDY, CompareStudy, NetAndData, Suite, Train
 from muonlab.studies.compare.trials import FINALISTS, FRESH, FRESH_FROM, Trials, by_point
 from muonlab.study import folder, search
@@ -18,7 +19,7 @@ from muonlab.study.study import Arm, Step
 TARGET = "muonlab.studies.compare.work.job:run"
 TRIAL = "muonlab.studies.compare.work.job:check"
 POLICY = Policy()
-# Trials and seeds of a job: where more are asked for, those that are done stay.
+# Trials and seeds of a job: where more are asked for, those that are done stay. A program has a job for each run.
 CHUNK, BLOCK = 16, 5
 ORDER = ("search", "again", "final", "present", "control")
 STEP_SECONDS = 2e-3  # about, of a member; a user's net may take any time
@@ -58,6 +59,7 @@ class _Part:
     def __init__(self, asked: CompareStudy, results: Results, version: int):
         assert not isinstance(asked.trained, Suite)
         self._asked, self._trained, self._results, self._version = asked, asked.trained, results, version
+        self._is_program = isinstance(asked.trained, Command)
         self.trials: dict[str, Trials] = {}
 
     def steps(self) -> Iterator[Step]:
@@ -103,7 +105,7 @@ class _Part:
         While a winner lies near an edge of its learning rates, every arm has as many further trials beyond an edge of
         its own: that near which its winner lies, or that of the arm that asks for it.
         """
-        chunks = {label: _chunks(space.points) for label, space in spaces.items()}
+        chunks = {label: self._chunks(space.points) for label, space in spaces.items()}
         for extension in range(self._asked.extensions + 1):
             for arm in self._asked.arms:
                 if arm.label in spaces:
@@ -115,34 +117,39 @@ class _Part:
                 break
             for label, space in list(spaces.items()):
                 side = edges.get(label, next(iter(edges.values())))
-                chunks[label] += _chunks(space.beyond(side, max(2, space.trials // 2)))
+                chunks[label] += self._chunks(space.beyond(side, max(2, space.trials // 2)))
                 spaces[label] = space.wider(side)
         return True
 
     def _tried(self, arm: Arm, space: Space, chunks: Sequence[Sequence[Point]]) -> Iterator[Step]:
         """Yield the trials of an arm and the second runs of the best few, and keep what is known of them."""
-        tried = [self._step(arm, "search", chunk, self._search_seeds, number) for number, chunk in enumerate(chunks)]
+        seeds = self._search_seeds
+        tried = [
+            step for number, chunk in enumerate(chunks) for step in self._each(arm, "search", chunk, seeds, number)
+        ]
+        if self._is_program and tried[0].job.id not in self._results:
+            tried = tried[:1]  # a command that fails at once is to fail once
         yield from tried
-        losses = self._read(tried)
+        losses = self._read(tried, len(seeds))
         if losses is None:
             self.trials.pop(arm.label, None)
             return
         found = Trials(space, tuple(point for chunk in chunks for point in chunk), losses)
         few = found.finalists
         if few:
-            again = self._step(arm, "again", [found.points[trial] for trial in few], _fresh())
-            yield again
-            fresh = self._read([again])
+            again = self._each(arm, "again", [found.points[trial] for trial in few], _fresh())
+            yield from again
+            fresh = self._read(again, FRESH)
             found = found if fresh is None else replace(found, again=dict(zip(few, fresh, strict=True)))
         self.trials[arm.label] = found
 
     def _finals(self, arm: Arm, point: Point, role: str = "final") -> Iterator[Step]:
-        start, asked = 0, self._asked.seeds
+        start, asked, most = 0, self._asked.seeds, 1 if self._is_program else BLOCK
         while start < asked:
             # A block that is done is taken as it is, whatever number of seeds it was asked with.
-            blocks = [self._step(arm, role, (point,), range(start, start + size)) for size in range(BLOCK, 0, -1)]
+            blocks = [self._step(arm, role, (point,), range(start, start + size)) for size in range(most, 0, -1)]
             done = next((step for step in blocks if step.job.id in self._results), None)
-            step = done or self._step(arm, role, (point,), range(start, min(start + BLOCK, asked)))
+            step = done or self._step(arm, role, (point,), range(start, min(start + most, asked)))
             yield step
             start += len(step.config.seeds)
 
@@ -150,10 +157,26 @@ class _Part:
     def _search_seeds(self) -> range:
         return range(SEARCH_FROM, SEARCH_FROM + self._asked.search_seeds)
 
-    def _read(self, tried: Sequence[Step]) -> list[list[float]] | None:
+    def _chunks(self, points: Sequence[Point]) -> list[Sequence[Point]]:
+        size = 1 if self._is_program else CHUNK
+        return [points[start : start + size] for start in range(0, len(points), size)]
+
+    def _each(self, arm: Arm, role: str, points: Sequence[Point], seeds: Sequence[int], number: int = 0) -> list[Step]:
+        """Return the jobs of points and seeds: of a program one for each run, so that every worker has one."""
+        if not self._is_program:
+            return [self._step(arm, role, points, seeds, number)]
+        return [self._step(arm, role, (point,), (seed,), number) for point in points for seed in seeds]
+
+    def _read(self, tried: Sequence[Step], num_seeds: int) -> list[list[float]] | None:
         """Return the losses of all points, by seed; None where a job is not done."""
         done = [self._results[step.job.id] for step in tried if step.job.id in self._results]
-        return [losses for result in done for losses in by_point(result)] if len(done) == len(tried) else None
+        if len(done) < len(tried):
+            return None
+        found = [losses for result in done for losses in by_point(result)]
+        if not self._is_program:
+            return found
+        runs = [loss for losses in found for loss in losses]  # a job of each, seeds of a point one after the other
+        return [runs[start : start + num_seeds] for start in range(0, len(runs), num_seeds)]
 
     def _step(
         self, arm: Arm, role: str, points: Sequence[Point], seeds: Sequence[int], number: int = 0, *, extension: int = 0
@@ -175,20 +198,18 @@ class _Part:
         return Step(job, config, role, asked, arm.label, extension=extension)
 
 
-def _chunks(points: Sequence[Point]) -> list[Sequence[Point]]:
-    return [points[start : start + CHUNK] for start in range(0, len(points), CHUNK)]
-
-
 def _fresh() -> range:
     return range(FRESH_FROM, FRESH_FROM + FRESH)
 
 
 def _name(asked: CompareStudy, arm: Arm, role: str, seeds: Sequence[int], number: int = 0) -> str:
+    own = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    search = f"search, part {number + 1}" if number else "search"
     words = {
-        "search": f"search, part {number + 1}" if number else "search",
+        "search": f"trial {number}" if isinstance(asked.trained, Command) else search,
         "again": "the best trials again",
-        "final": f"seeds {seeds[0]} to {seeds[-1]}",
-        "present": f"as it is now, seeds {seeds[0]} to {seeds[-1]}",
+        "final": own,
+        "present": f"as it is now, {own}",
         "control": "labels shuffled",
     }
     where = f"{asked.trained.name}: " if asked.suite else ""
@@ -206,6 +227,9 @@ def _outline(asked: CompareStudy) -> list[tuple[str, float]]:
     for arm in asked.arms:
         own = asked.searches[arm.label]
         number = own.trials if isinstance(own, Space) else len(own.rates)
+        if isinstance(asked.trained, Command):
+            found += [(name, one) for name in _outline_of_program(asked, arm, number)]
+            continue
         for place, start in enumerate(range(0, number, CHUNK if isinstance(own, Space) else number)):
             tried = min(CHUNK, number - start) if isinstance(own, Space) else number
             found.append((_name(asked, arm, "search", (0,), place), one * tried * asked.search_seeds))
@@ -218,6 +242,15 @@ def _outline(asked: CompareStudy) -> list[tuple[str, float]]:
     if isinstance(asked.trained, NetAndData):
         found.append((_name(asked, asked.arms[0], "control", (0,)), one * BLOCK))
     return found
+
+
+def _outline_of_program(asked: CompareStudy, arm: Arm, number: int) -> Iterator[str]:
+    """Yield the names of the runs of an arm."""
+    for trial in range(number):
+        yield from [_name(asked, arm, "search", (0,), trial)] * asked.search_seeds
+    yield from [_name(asked, arm, "again", (0,))] * (min(FINALISTS, number) * FRESH)
+    for role in ("final", "present") if asked.present and arm.label == asked.baseline else ("final",):
+        yield from (_name(asked, arm, role, (seed,)) for seed in range(asked.seeds))
 
 
 # -- what a result says of the points that it tried ------------------------------------------------

@@ -1,17 +1,20 @@
 """A comparison as a user writes it, in Python, with the settings that a command may change."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, get_args
 
-from muonlab.jobs.files import fingerprint
+from muonlab.studies.compare import command as programs
 from muonlab.studies.compare import jobs
+from muonlab.studies.compare import trained as what
 from muonlab.studies.compare.analysis import analyse
-from muonlab.studies.compare.config import MAX_SEEDS, STUDY, Claimed, CompareStudy, Key, NetAndData, Task, Training
-from muonlab.study import dotted, optimizers, space
-from muonlab.study.dotted import Dotted
+from muonlab.studies.compare.builtin import TASKS
+from muonlab.studies.compare.command import Command
+from muonlab.studies.compare.config import MAX_SEEDS, STUDY, Claimed, CompareStudy, Key, Training
+from muonlab.studies.compare.trained import Named
+from muonlab.study import optimizers, space
 from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
+from muonlab.study.optimizers import Passed
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.settings import Chosen, Settings, UsageError, as_texts, check_keys, check_name, fields, make
 from muonlab.study.space import FACTOR, Space
@@ -19,16 +22,9 @@ from muonlab.study.space import FACTOR, Space
 CHOICES = ("seeds", "search_seeds", "trials", "extensions", "target", "margin", "horizons")
 TRAINING = fields(Training)
 PRESENT = "present."  # before a setting that the baseline has now
-LOSSES = ("softmax", "stablemax", "sparsemax")  # of muonlab.losses, which asks for torch
-# What is expected of each, in words.
-NET = "a function that makes a torch.nn.Module, called with shape= (of one input) and classes=, or those that it takes"
-DATA = "a function without arguments that returns train, validation and test, each (inputs, labels)"
-TASK = "a function of a seed that returns (model, train, validation, loss)"
-LOSS = f"{', '.join(LOSSES)}, or a function of logits (B, C) and labels (B,) that returns a loss per example (B,)"
 ARM = f"LABEL: (optimizer, {{'lr': [1e-3, 1e-2]}}), the optimizer {', '.join(OPTIMIZERS)}, or a class or function"
 CLAIM = f"(letter, title, words, quantities), with one or more quantities of {', '.join(get_args(Key))}"
 
-Named = str | Callable[..., Any]
 # Label -> optimizer, and its arguments: "lr" has the learning rates to try.
 Arms = Mapping[str, tuple[Named, Mapping[str, Any]]]
 
@@ -56,10 +52,9 @@ class OwnStudy:
     @property
     def KEYS(self) -> tuple[str, ...]:  # noqa: N802
         """The settings that a command may change."""
-        own = (key for label, name in self.labels.items() for key in optimizers.keys(label, name, OPTIMIZERS))
-        factors = [f"{label}.{FACTOR}" for label, name in self.labels.items() if name == "muon"]
+        own = (key for label, name in self.labels.items() for key in keys_of(label, name, _taken(self.asked.trained)))
         present = [key for key in self.texts if key.startswith(PRESENT)]
-        return (*CHOICES, *TRAINING, *own, *factors, *present)
+        return (*CHOICES, *TRAINING, *own, *present)
 
     def plan(self, preset: str = "python", settings: Mapping[str, Any] | None = None) -> CompareStudy:
         """Return the study, changed by settings.
@@ -73,7 +68,8 @@ class OwnStudy:
         """
         given = {key: as_texts(key, value) for key, value in (settings or {}).items()}
         check_keys(given, self.KEYS)
-        arms = _arms(Chosen(preset, given, self.texts | given), self.labels, self.asked.baseline)
+        trained, baseline = self.asked.trained, self.asked.baseline
+        arms = _arms(Chosen(preset, given, self.texts | given), self.labels, trained, baseline)
         return make(CompareStudy, {**self.asked.model_dump(), **arms, "preset": preset, "settings": given})
 
 
@@ -86,6 +82,8 @@ def compare_optimizers(
     data: Named | None = None,
     loss: Named | None = None,
     task: Named | None = None,
+    command: Mapping[str, Any] | None = None,
+    suite: str | Sequence[str] | None = None,
     baseline: str | None = None,
     trials: int | None = None,
     target: float | None = None,
@@ -114,7 +112,12 @@ def compare_optimizers(
         data: a function without arguments that returns (train, validation, test), each (inputs, labels); or digits, a
             folder, .zip or .npz of images.
         loss: softmax (by default), stablemax, sparsemax, or a function of logits (B, C) and labels (B,) to losses (B,).
-        task: in place of net, data and loss, a function of a seed that returns (model, train, validation, loss).
+        command: in place of them, a program: fields of `muonlab.studies.compare.command.Command`. Optimizers are then
+            words that the program knows.
+        task: in place of net, data and loss, a function of a seed that returns (model, train, validation, loss); or a
+            built-in task, cnn, vit, gpt, mlp or modular, where data is a file or folder of the user's own, if any.
+        suite: in place of all of these, pocket, or names of built-in tasks; each has steps and batch of its own where
+            they are not given.
         baseline: label of the arm that the others would replace; the verdict is then on each of them against it.
         trials: number of points of a scrambled Sobol sequence that each arm is tried at; None searches a grid.
         target: validation loss whose first step is the quantity steps.
@@ -131,11 +134,13 @@ def compare_optimizers(
         UsageError: a name that is not there, a value that is not allowed; before anything runs.
     """
     check_keys({key: [""] for key in training}, TRAINING)
-    labels, own = _labels(arms)
+    labels, own = _labels(arms, any_word=command is not None)
     if baseline is not None and baseline not in labels:
         raise UsageError(f"baseline={baseline} is none of the optimizers; expected one of {', '.join(labels)}")
     if search_seeds is None:
         search_seeds = 2 if trials is None else 1
+    if isinstance(task, str) and task in TASKS:
+        training = {**TASKS[task].training, **training}
     given = {
         "seeds": seeds,
         "search_seeds": search_seeds,
@@ -148,33 +153,29 @@ def compare_optimizers(
     given |= {key: value for key, value in (("target", target), ("trials", trials)) if value is not None}
     given |= {f"{PRESENT}{key}": value for key, value in (present or {}).items()}
     texts = {key: as_texts(key, value) for key, value in given.items()}
+    chosen = Chosen("python", {}, texts)
+    whats = {"task": task, "net": net, "data": data, "loss": loss}
+    if command is not None:
+        trained = what.program(command, whats, labels, [key.partition(".")[2] for key in own], training)
+    elif suite is not None:
+        trained = what.suite(suite, whats, chosen.build(Training), training)
+    else:
+        trained = what.one(**whats)
     held = {
         "preset": "python",
         "settings": {},
         "question": question,
-        "trained": _trained(task, net, data, loss),
+        "trained": trained,
         "baseline": baseline,
         "claims": _claims(claims),
     }
-    asked = make(CompareStudy, held | _arms(Chosen("python", {}, texts), labels, baseline))
+    asked = make(CompareStudy, held | _arms(chosen, labels, trained, baseline))
     if target is None and any("steps" in claim.quantities for claim in asked.claims):
         raise UsageError("a claim is about steps, and there is no target; give target=LOSS, a validation loss")
     return OwnStudy(asked, labels, texts)
 
 
-def _trained(task: Named | None, net: Named | None, data: Named | None, loss: Named | None) -> Task | NetAndData:
-    if task is not None:
-        if given := [key for key, value in (("net", net), ("data", data), ("loss", loss)) if value is not None]:
-            raise UsageError(f"task= returns net, data and loss; leave out {' and '.join(given)}")
-        return Task(task=_dotted("task", task, TASK))
-    if net is None or data is None:
-        raise UsageError("nothing to train; give task=, a function of a seed, or net= and data=")
-    return NetAndData(
-        net=_dotted("net", net, NET), data=_data(data), loss=_dotted("loss", loss or "softmax", LOSS, LOSSES)
-    )
-
-
-def _labels(arms: Arms) -> tuple[dict[str, str], dict[str, Any]]:
+def _labels(arms: Arms, *, any_word: bool = False) -> tuple[dict[str, str], dict[str, Any]]:
     """Return label -> name of the optimizer, and the settings LABEL.argument."""
     if not isinstance(arms, Mapping) or not arms:
         raise UsageError(f"arms={arms!r} is not valid; expected a dict of {ARM}")
@@ -182,9 +183,10 @@ def _labels(arms: Arms) -> tuple[dict[str, str], dict[str, Any]]:
     for label, arm in arms.items():
         if not (isinstance(arm, tuple | list) and len(arm) == 2 and isinstance(arm[1], Mapping)):
             raise UsageError(f"arms has {label!r}: {arm!r}; expected {ARM}")
-        labels[label] = _name("arms", arm[0], ARM, tuple(OPTIMIZERS))
+        labels[label] = str(arm[0]) if any_word else what.name_of("arms", arm[0], ARM, tuple(OPTIMIZERS))
         settings |= {f"{label}.{key}": value for key, value in arm[1].items()}
-    return optimizers.labelled([f"{label}={name}" for label, name in labels.items()], OPTIMIZERS), settings
+    words = [f"{label}={name}" for label, name in labels.items()]
+    return optimizers.labelled(words, OPTIMIZERS, any_word=any_word), settings
 
 
 def _claims(claims: Iterable[Any]) -> list[Claimed]:
@@ -202,15 +204,26 @@ def _claims(claims: Iterable[Any]) -> list[Claimed]:
     return found
 
 
-def _arms(chosen: Chosen, labels: Mapping[str, str], baseline: str | None) -> dict[str, Any]:
+def keys_of(label: str, name: str, taken: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the settings of a labelled optimizer; of one that a program knows, those that the program takes."""
+    if taken is not None:
+        return tuple(f"{label}.{key}" for key in taken)
+    factor = (f"{label}.{FACTOR}",) if name == "muon" else ()
+    return (*optimizers.keys(label, name, OPTIMIZERS), *factor)
+
+
+def _taken(trained: Any) -> Sequence[str] | None:
+    return trained.settings if isinstance(trained, Command) else None
+
+
+def _arms(chosen: Chosen, labels: Mapping[str, str], trained: Any, baseline: str | None) -> dict[str, Any]:
     """Return the fields of a comparison that settings may change."""
-    known = {label: optimizers.keys(label, name, OPTIMIZERS) for label, name in labels.items()}
     for label, name in labels.items():
         own = {key: [""] for key in chosen.merged if key.startswith(f"{label}.")}
-        check_keys(own, (*known[label], *((f"{label}.{FACTOR}",) if name == "muon" else ())))
+        check_keys(own, keys_of(label, name, _taken(trained)))
     extensions = chosen.whole("extensions", at_least=0, at_most=MAX_EXTENSIONS)
     trials = chosen.whole("trials", at_least=2, at_most=1024) if "trials" in chosen.merged else None
-    built = {label: _arm(chosen, label, name, trials, extensions) for label, name in labels.items()}
+    built = {label: _arm(chosen, label, name, trials, extensions, trained) for label, name in labels.items()}
     optimizers.check_differ(built)
     searches = {label: searched for label, (_, searched) in built.items()}
     present = {key.removeprefix(PRESENT): _number(chosen, key) for key in chosen.merged if key.startswith(PRESENT)}
@@ -254,8 +267,12 @@ def _horizons(chosen: Chosen) -> list[float]:
     return found
 
 
-def _arm(chosen: Chosen, label: str, name: str, trials: int | None, extensions: int) -> tuple[Any, Search | Space]:
+def _arm(
+    chosen: Chosen, label: str, name: str, trials: int | None, extensions: int, trained: Any
+) -> tuple[Any, Search | Space]:
     """Return the config of an optimizer, and how it is tuned."""
+    if isinstance(trained, Command):
+        return _passed(chosen, label, name, trials or 0, trained)
     if trials is None:
         rates = optimizers.rates(chosen, label, name)
         return optimizers.build(chosen, label, name, OPTIMIZERS), Search(rates=rates, extensions=extensions)
@@ -263,24 +280,16 @@ def _arm(chosen: Chosen, label: str, name: str, trials: int | None, extensions: 
     return optimizers.build(rest, label, name, OPTIMIZERS), searched
 
 
-def _name(key: str, value: Named, like: str, builtin: Sequence[str] = ()) -> str:
-    if callable(value):
-        return dotted.name_of(key, value)
-    if not isinstance(value, str) or (value not in builtin and not dotted.is_dotted(value)):
-        raise UsageError(f"{key}={value} is not valid; expected {like}. By name: {dotted.FORM}")
-    return value
-
-
-def _dotted(key: str, value: Named, like: str, builtin: Sequence[str] = ()) -> Dotted:
-    name = _name(key, value, like, builtin)
-    return Dotted(name=name) if name in builtin else dotted.find(key, name, like)
-
-
-def _data(value: Named | Path) -> Dotted:
-    if callable(value) or dotted.is_dotted(str(value)):
-        return _dotted("data", value if callable(value) else str(value), DATA)
-    name = str(value)
-    path = Path(name).expanduser()
-    if name != "digits" and not path.exists():
-        raise UsageError(f"data={name}: there is no such file or folder; expected digits, a path, or {DATA}")
-    return Dotted(name=name, sha256=None if name == "digits" else fingerprint(path))
+def _passed(chosen: Chosen, label: str, word: str, trials: int, program: Command) -> tuple[Passed, Space]:
+    """Return an optimizer that a program knows by a word, and its space."""
+    if not trials:
+        raise UsageError("a program is tuned by trials; give trials=16")
+    searched, rest = space.given(chosen, label, word, trials, program.settings)
+    held = {key: rest.one(f"{label}.{key}") for key in program.settings if f"{label}.{key}" in rest.merged}
+    for key in program.settings:
+        if key != FACTOR and key not in (*searched.defaults, *held):
+            raise UsageError(
+                f"{label}={word} has no usual {key}, and the command takes {{{key}}}; give one value, "
+                f"{label}.{key}=VALUE, or a range, {label}.{key}=LOW..HIGH"
+            )
+    return Passed(word=word, settings=held, sources=programs.sources(program, word)), searched

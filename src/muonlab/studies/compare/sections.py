@@ -1,9 +1,12 @@
 """Sections of the report of a comparison, and its verdict."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from muonlab.report.findings import Axis, Column, Element, Figure, Kind, Line, Lines, Table, Text, Value, Verdict
+from muonlab.stats.results import Estimate
+from muonlab.studies.compare import programs
 from muonlab.study.judge import LABELS, Judged, together
 from muonlab.study.sections import (
     comparison_columns,
@@ -11,7 +14,7 @@ from muonlab.study.sections import (
     every_job,
     forest,
     in_full,
-    line,
+    line_of,
     optimizer_settings,
     over_runs,
 )
@@ -111,8 +114,13 @@ def results(found: Found) -> tuple[Element, ...]:
 def _row(found: Found, arm: Arm) -> tuple[Value, ...]:
     finals, ended = found.runs.finals[arm.label], found.runs.ended(arm.label)
     rate = found.runs.points[arm.label]["lr"]
-    means = (over_runs(at_end(run, key) for run in ended.values()) if ended else None for key in ENDS)
-    return arm.name, rate, *means, found.runs.sizes["chance"], len(finals) - len(ended), len(ended)
+    means = (
+        (as_share if kind == "accuracy" else lambda each: each)(over_runs(at_end(run, key) for run in ended.values()))
+        if ended
+        else None
+        for key, kind in ENDS.items()
+    )
+    return arm.name, rate, *means, found.runs.sizes.get("chance"), len(finals) - len(ended), len(ended)
 
 
 def curves(found: Found) -> tuple[Element, ...]:
@@ -129,23 +137,36 @@ def curves(found: Found) -> tuple[Element, ...]:
     return tuple(figures)
 
 
+def as_share(estimate: Estimate | None) -> Estimate | None:
+    """Return an estimate of an accuracy with bounds within 0 and 1, which Student's t does not know of."""
+    if estimate is None:
+        return None
+    lower, upper = (None if each is None else min(1.0, max(0.0, each)) for each in (estimate.lower, estimate.upper))
+    return replace(estimate, lower=lower, upper=upper)
+
+
 def _has(found: Found, arm: Arm, key: str) -> bool:
     """Return whether an arm has final runs, and all of them this curve: a task without classes has no accuracy."""
     ended = found.runs.ended(arm.label).values()
-    return bool(ended) and all(None not in run[key] for run in ended)
+    return bool(ended) and all(run[key][-1] is not None for run in ended)
 
 
 def _line(found: Found, arm: Arm, key: str) -> Line:
-    whole = [run[key] for run in found.runs.ended(arm.label).values()]
-    return line(arm.series, found.runs.asked.training.steps, list(zip(*whole, strict=True)))
+    """Return a curve from the first evaluation at which all runs have a value: a program may not begin at step 0."""
+    rows = list(zip(*(run[key] for run in found.runs.ended(arm.label).values()), strict=True))
+    known = [(step, row) for step, row in zip(found.runs.asked.training.steps, rows, strict=True) if None not in row]
+    points = [over_runs(row) for _, row in known]
+    if ENDS[key] == "accuracy":
+        points = [each for each in map(as_share, points) if each is not None]
+    return line_of(arm.series, len(known[0][1]), [step for step, _ in known], points)
 
 
 def settings(found: Found) -> tuple[Element, ...]:
     """Return the data, the settings, the jobs and the config in full."""
     asked, sizes = found.runs.asked, found.runs.sizes
     what: dict[str, Any] = {
-        **{name: dotted.source for name, dotted in asked.trained},
-        **asked.training.model_dump(),
+        **programs.settings(asked),
+        **{key: sizes[key] for key in ("batch",) if key in sizes},  # where the task sets it
         **{key.replace("_", " "): sizes[key] for key in sizes if key.startswith("num_")},
         **({"trained one after the other": sizes["why_sequential"]} if sizes.get("why_sequential") else {}),
     }
@@ -178,7 +199,11 @@ def _on_claim(found: Found, judged: Judged) -> str:
 
 def _scope(found: Found) -> tuple[tuple[str, str], ...]:
     asked, sizes = found.runs.asked, found.runs.sizes
-    size = f" ({sizes['num_parameters']:,} parameters, {sizes['num_train']:,} examples)" if sizes else ""
+    size = (
+        f" ({sizes['num_parameters']:,} parameters, {sizes['num_train']:,} examples)"
+        if "num_parameters" in sizes
+        else ""
+    )
     searches = ", ".join(f"{arm.name} {found.runs.searches[arm.label].num_runs}" for arm in found.arms)
     return (
         ("net and data", f"{asked.name}{size}, {asked.training.budget} steps of {asked.training.batch}"),

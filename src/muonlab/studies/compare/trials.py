@@ -37,9 +37,13 @@ class Trials:
 
     @property
     def winner(self) -> int | None:
-        """The trial of the smallest mean with fresh seeds; None where it is not known yet, or where all diverged."""
-        best = min(self.again, key=lambda trial: mean(self.again[trial]), default=None)
-        return None if best is None or mean(self.again[best]) == math.inf else best
+        """The trial that diverged least with fresh seeds, and of those the one of the smallest mean.
+
+        None where it is not known yet, or where every run diverged: one that diverges at times has final runs, which
+        count how often.
+        """
+        best = min(self.again, key=lambda trial: _rank(self.again[trial]), default=None)
+        return None if best is None or all(map(math.isinf, self.again[best])) else best
 
     @property
     def is_known(self) -> bool:
@@ -89,6 +93,11 @@ def by_point(result: Mapping[str, Any]) -> list[list[float]]:
 def last_loss(member: Mapping[str, Any]) -> float:
     """Return the validation loss at the end of a run; infinite where it diverged."""
     return math.inf if member["diverged_at"] is not None else member["validation_loss"][-1]
+
+
+def _rank(losses: Sequence[float]) -> tuple[int, float]:
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return len(losses) - len(finite), mean(finite) if finite else math.inf
 
 
 def mean(losses: Sequence[float]) -> float:

@@ -8,8 +8,14 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from muonlab.studies.compare.config import Task, Train, Trained
+from muonlab.studies.compare.command import Command
+from muonlab.studies.compare.config import BuiltIn, Task, Train, Trained
+from muonlab.studies.compare.work import frameworks, program
+from muonlab.studies.compare.work.builtin import BuiltInTask
+from muonlab.studies.compare.work.command import Program
+from muonlab.studies.compare.work.frameworks import Framework
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study.optimizers import Custom
@@ -32,7 +38,10 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
 
 
 def _work(job: Train, context: Context) -> dict[str, Any]:
-    return _train(job, _material(job.trained, job.training.batch), context)
+    material = _material(job.trained, job.training.batch)
+    if isinstance(material, Program | Framework):
+        return program.train(job, material, context)
+    return _train(job, material, context)
 
 
 def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], batch: int = 32) -> None:
@@ -44,17 +53,26 @@ def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], 
         batch: examples per step.
     """
     material = _material(TypeAdapter(Trained).validate_python(trained), batch)
-    if isinstance(material, TaskMaterial):
+    if not isinstance(material, Material):
         material.check()
+    if isinstance(material, Program):
+        return
     for label, own in optimizers.items():
         check_custom(Custom.model_validate(own), material, label)
 
 
-def _material(trained: Trained, batch: int) -> Material | TaskMaterial:
-    return TaskMaterial(trained.task, batch) if isinstance(trained, Task) else load(trained)
+def _material(trained: Trained, batch: int) -> Material | TaskMaterial | Framework | Program:
+    if isinstance(trained, Command):
+        return Program(trained)
+    if isinstance(trained, BuiltIn):
+        return TaskMaterial(BuiltInTask(trained), batch)
+    if isinstance(trained, Task):
+        material = TaskMaterial(trained.task, batch)
+        return frameworks.of(material) or material
+    return load(trained)
 
 
-def check_custom(own: Custom, material: Material | TaskMaterial, label: str) -> None:
+def check_custom(own: Custom, material: Material | TaskMaterial | Framework, label: str) -> None:
     """Raise ValueError where an optimizer of a user's own cannot train the net."""
     with torch.random.fork_rng():
         net = material.build()
@@ -104,6 +122,7 @@ def _train(job: Train, material: Material | TaskMaterial, context: Context) -> d
     return {
         **reader.sizes,
         "why_sequential": reader.reason,
+        **({"flops_per_step": count_flops(job, material, context.device)} if job.is_final else {}),
         "steps": metrics.steps,
         "points": list(job.points),
         "members": [
@@ -117,6 +136,19 @@ def _train(job: Train, material: Material | TaskMaterial, context: Context) -> d
             for member, (point, seed) in enumerate(who)
         ],
     }
+
+
+def count_flops(job: Train, material: Material | TaskMaterial, device: str) -> float:
+    """Return the FLOPs of the matrix products in one step of one member, the optimizer's own included.
+
+    As PyTorch counts them, whatever the net: products that are no calls of torch, such as of a kernel of one's own, are
+    not among them.
+    """
+    trained, draw, _ = material.members(job.optimizer, job.points[:1], job.seeds[:1], job, device)
+    batch = draw(0)
+    with FlopCounterMode(display=False) as counter:
+        trained.step(*batch, 0)
+    return float(counter.get_total_flops())
 
 
 def _plain(found: Tensor) -> list[list[float | None]]:

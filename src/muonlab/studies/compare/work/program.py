@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from muonlab.jobs.files import read_json, write_json
+from muonlab.jobs.files import StudyError, read_json, write_json
 from muonlab.studies.compare.config import Train
 from muonlab.train.jobs import Context
 
@@ -40,7 +40,7 @@ class Program(Protocol):
 
     @property
     def sizes(self) -> Mapping[str, Any]:
-        """What is known of net and data, such as num_parameters; may be empty."""
+        """What is known of net and data, such as num_parameters, and why_sequential; may be empty."""
         ...
 
     def check(self) -> None:
@@ -81,9 +81,24 @@ def train(job: Train, program: Program, context: Context) -> dict[str, Any]:
         found.append({"point": point, "seed": seed, **read_json(place / "run.json")})
         report(budget)
     return {
-        **program.sizes,
         "why_sequential": None,
+        **program.sizes,
         "steps": found[0]["steps"],
         "points": list(job.points),
         "members": found,
     }
+
+
+def has_worked(job: Train, folder: Path) -> bool:
+    """Return whether another run of this program, with this optimizer, has measured its loss."""
+    for file in folder.parent.glob("*/runs/*/run.json"):
+        try:
+            other = job
+            if file.parents[2] != folder:
+                other = Train.model_validate(read_json(file.parents[2] / "config.json")["config"])
+            is_alike = (other.trained, other.optimizer) == (job.trained, job.optimizer)
+            if is_alike and any(loss is not None for loss in read_json(file)["validation_loss"]):
+                return True
+        except (StudyError, OSError, ValueError, KeyError):
+            continue
+    return False

@@ -12,15 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from muonlab.data.sources import DataError
 from muonlab.studies.compare.config import Train
+from muonlab.studies.compare.work.builtin import BuiltInTask
 from muonlab.study.dotted import Dotted, one_line
+from muonlab.study.settings import UsageError
 from muonlab.train import engine, optimizers
 from muonlab.train.engine import Engine
 from muonlab.train.seeds import forked
 
 EXPECTED = (
     "(model, train, validation, loss), a dict or an object with these names and, if there is one, test: a "
-    "torch.nn.Module; loaders, datasets or pairs of tensors (inputs, targets); and a function of outputs and targets"
+    "torch.nn.Module; loaders, datasets or pairs of tensors (inputs, targets); and a function of outputs and targets; "
+    "or a LightningModule with its LightningDataModule; or a transformers Trainer"
 )
 EVALUATED = 2048  # examples of a part, at most, per evaluation; the test set is read whole, in the end
 
@@ -49,11 +53,11 @@ class TaskMaterial:
     """A task, as jobs train it.
 
     Args:
-        task: the user's function.
+        task: the user's function, or a built-in task.
         batch: examples per step, where the task gives datasets or tensors rather than loaders.
     """
 
-    def __init__(self, task: Dotted, batch: int):
+    def __init__(self, task: Dotted | BuiltInTask, batch: int):
         self.where, self._function, self._batch = f"task={task.name}", task.load("task"), batch
         self._known: dict[int, Given] = {}
 
@@ -67,14 +71,23 @@ class TaskMaterial:
             self._known[seed] = self.call(seed)
         return self._known[seed]
 
+    def keep(self, seed: int, found: Any) -> None:
+        """Take what the task has returned for a seed already; raise as `given`."""
+        self._known[seed] = self._read(found)
+
     def call(self, seed: int) -> Given:
         """Call the task, with torch's global generators seeded by the seed."""
+        return self._read(self.returned(seed))
+
+    def returned(self, seed: int) -> Any:
+        """Call the task as `call`, and return what it returns, whatever that is."""
         try:
             with forked(seed, "task"):
-                found = self._function(seed)
+                return self._function(seed)
+        except (DataError, UsageError):  # of a built-in task: what is wrong with the user's data
+            raise
         except Exception as error:  # a user's function may raise anything
             raise ValueError(f"{self.where} raised {one_line(error)} for seed {seed}; expected {EXPECTED}") from error
-        return self._read(found)
 
     def _read(self, found: Any) -> Given:
         names = ("model", "train", "validation", "loss")
@@ -175,7 +188,7 @@ class TaskMaterial:
 
     def check(self) -> None:
         """Raise ValueError where a job could not do its work: one forward and backward pass on the first batch."""
-        if self._takes_no_seed():
+        if self.takes_no_seed:
             raise ValueError(f"{self.where} takes no seed; expected a function task(seed) that returns {EXPECTED}")
         given = self.given(0)
         inputs, targets = next(self.batches(0, "train"))
@@ -242,7 +255,9 @@ class TaskMaterial:
                 "seed 1; expected batches of one size for all seeds, such as by drop_last=True and one padded length"
             )
 
-    def _takes_no_seed(self) -> bool:
+    @property
+    def takes_no_seed(self) -> bool:
+        """Whether the function cannot be called with a seed."""
         try:
             inspect.signature(self._function).bind(0)
         except TypeError:

@@ -1,4 +1,4 @@
-"""Puts the table of records/engine into README.md, between its two marks; --check says whether it is there already."""
+"""Put the table of records/engine into docs/performance.md, between its two marks; --check says whether it is there."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "records" / "engine" / "engine.json"
-BEGIN, END = "<!-- benchmarks/readme.py writes this -->\n", "<!-- until here -->\n"
+BEGIN, END = "<!-- benchmarks/engine_table.py writes this -->\n", "<!-- until here -->\n"
 OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon"}
 
 
@@ -51,11 +51,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the table is an old one")
     options = parser.parse_args()
-    page = ROOT / "README.md"
+    page = ROOT / "docs" / "performance.md"
     old = page.read_text()
     new = with_table(old, json.loads(RECORD.read_text()))
     if options.check:
-        sys.exit(old != new and "README.md has another table than records/engine; run python benchmarks/readme.py")
+        sys.exit(
+            old != new
+            and "docs/performance.md has another table than records/engine; run python benchmarks/engine_table.py"
+        )
     page.write_text(new)
 
 

@@ -1,0 +1,89 @@
+"""What a report says of what is trained, where that may be a program: its settings, times, failures and command."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from muonlab.jobs.job import JobRecord
+from muonlab.report.findings import Column, Element, Table, as_text
+from muonlab.studies.compare.command import Command
+from muonlab.studies.compare.config import CompareStudy
+from muonlab.study.constructor import constructor
+from muonlab.study.space import Point
+from muonlab.study.study import Arm, Found
+
+TASK = {
+    "pairing": "runs of one seed start from the same weights and take the same batches",
+    "diverged": "A loss was not finite at some evaluation.",
+}
+PROGRAM = {
+    "pairing": "runs of one seed get the same {seed}, and share what the program draws from it",
+    "diverged": "The last loss in the log was not finite, or the run ended too early: with an exit status other than "
+    "0, by a signal or timeout=, or without a loss near the end of its steps.",
+}
+
+
+def words(asked: CompareStudy) -> dict[str, str]:
+    """Return what the definitions of a report say of runs."""
+    return PROGRAM if isinstance(asked.trained, Command) else TASK
+
+
+def settings(asked: CompareStudy) -> dict[str, Any]:
+    """Return what is trained, and the settings of training that have an effect on it."""
+    trained, training = asked.trained, asked.training.model_dump()
+    if not isinstance(trained, Command):
+        return {**{name: getattr(value, "source", value) for name, value in trained}, **training}
+    warmup = {"warmup"} if "warmup_steps" in trained.placeholders else set()
+    taken = {"budget", "evaluations", *trained.placeholders} | warmup
+    return {**trained.shown, **{key: value for key, value in training.items() if key in taken}}
+
+
+def scope(found: Found) -> str:
+    """Return what is trained, for how long, and of a program the seconds of a run."""
+    asked, sizes = found.runs.asked, found.runs.sizes
+    if isinstance(asked.trained, Command):
+        times = [f"{arm.name} {as_text(each)}" for arm in found.arms if (each := _seconds(found, arm)) is not None]
+        return f"{asked.name}, {asked.training.budget:,} steps" + (
+            f"; seconds per run: {', '.join(times)}" if times else ""
+        )
+    size = f" ({sizes['num_parameters']:,} parameters)" if "num_parameters" in sizes else ""
+    return f"{asked.name}{size}, {asked.training.budget:,} steps, {asked.training.schedule} schedule"
+
+
+def _seconds(found: Found, arm: Arm) -> float | None:
+    """Return the mean seconds of a run of an arm, by the clocks of its jobs; None where there are none."""
+    own = [(record.seconds, record.result) for record in found.records if record.arm == arm.label]
+    known = [(seconds, len(result["members"])) for seconds, result in own if seconds is not None and result]
+    return sum(seconds for seconds, _ in known) / sum(number for _, number in known) if known else None
+
+
+def failures(found: Found) -> tuple[Element, ...]:
+    """Return the runs of a program that ended too early, and why; none where there are none."""
+    rows = tuple(
+        (found.name(record.arm), record.role, *_setting(record, run), run["diverged_at"], run["failure"])
+        for record in found.records
+        for run in (record.result or {}).get("members", ())
+        if run.get("failure")
+    )
+    columns = (
+        Column("optimizer", "Optimizer"),
+        Column("role", "Job"),
+        Column("setting", "Setting"),
+        Column("seed", "Seed", "exact"),
+        Column("step", "Last step", "count"),
+        Column("why", "Why"),
+    )
+    return (Table("failures", "Runs that ended early", columns, rows, "Each counts as diverged."),) if rows else ()
+
+
+def _setting(record: JobRecord, run: Mapping[str, Any]) -> tuple[str, int]:
+    point = (record.result or {})["points"][run["point"]]
+    return ", ".join(f"{key} {value:g}" for key, value in point.items()), run["seed"]
+
+
+def call(found: Found, arm: Arm, point: Point) -> str:
+    """Return what to paste to use an optimizer at a point: the command of a program, or a constructor call."""
+    asked = found.runs.asked
+    trained = asked.trained
+    if isinstance(trained, Command):
+        return trained.call(arm.optimizer, point, asked.training.budget)
+    return str(constructor(arm.optimizer, point))

@@ -1,0 +1,64 @@
+"""The constructor call of an optimizer at a point of its space: one mapping for what is printed and what is made."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from muonlab.study.space import FACTOR, Point
+
+
+@dataclass(frozen=True)
+class Constructor:
+    """A call that makes a torch.optim.Optimizer of a model.
+
+    Attributes:
+        name: of what is called, as a user writes it.
+        takes_model: whether it takes the model itself rather than its parameters.
+        keywords: of the call.
+    """
+
+    name: str
+    takes_model: bool
+    keywords: dict[str, Any]
+
+    def __str__(self) -> str:
+        first = sorted(self.keywords, key=lambda key: key != "lr")
+        given = ", ".join(f"{key}={self.keywords[key]!r}" for key in first)
+        return f"{self.name}({'model' if self.takes_model else 'model.parameters()'}, {given})"
+
+
+def constructor(optimizer: Any, point: Point) -> Constructor:
+    """Return the call that makes an optimizer.
+
+    Args:
+        optimizer: a config of `muonlab.study.optimizers` with one learning rate, or of an optimizer of a user's own.
+        point: the settings that were tuned.
+    """
+    if optimizer.name == "custom":
+        return Constructor(optimizer.call.attribute, False, {**point, **optimizer.arguments})
+    own = {**dict(optimizer), **point}  # with the fields that a dump leaves out
+    own.pop("name")
+    factor = own.pop(FACTOR, 1.0)
+    if optimizer.name == "sgd":
+        return Constructor("torch.optim.SGD", False, own)
+    betas = (own.pop("beta1"), own.pop("beta2"))
+    if optimizer.name == "adamw":
+        return Constructor("torch.optim.AdamW", False, {**own, "betas": betas})
+    keywords = {
+        "lr": own["lr"],
+        "adamw_lr": float(f"{own['lr'] * factor:.3g}"),
+        "weight_decay": own["weight_decay"],
+        "adamw_weight_decay": own["weight_decay"],
+        "momentum": own["momentum"],
+        "betas": betas,
+        "adjust_lr_fn": "match_rms_adamw",
+    }
+    # What has MuonAdamW's own default is left out: the call is there to be pasted.
+    further = {
+        "nesterov": (own["nesterov"], True),
+        "ns_steps": (own["steps"], None),
+        "adamw_eps": (own["eps"], 1e-8),
+        "variant": (own["variant"], None),
+    }
+    return Constructor(
+        "muonlab.MuonAdamW", True, keywords | {key: value for key, (value, usual) in further.items() if value != usual}
+    )
