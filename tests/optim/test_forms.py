@@ -240,6 +240,20 @@ def test_heads_that_do_not_divide_the_rows_or_match_nothing_are_refused():
             MuonAdamW(given, heads="auto")
 
 
+def test_a_config_that_refuses_to_answer_is_not_asked_again():
+    class Config:
+        num_attention_heads = 4
+
+        @property
+        def head_dim(self):
+            raise RuntimeError("it differs between layers")
+
+    net = Attention("q_proj", 16)
+    net.config = Config()
+    assert split_params(net, heads="auto").routes[0].blocks == 4
+    assert split_params(net).routes[0].blocks == 1
+
+
 def test_the_nearest_module_that_has_heads_says_how_many():
     class Config:
         num_attention_heads, num_key_value_heads = 4, 2

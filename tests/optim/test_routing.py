@@ -97,6 +97,7 @@ def test_heads_are_known_by_their_names():
         (["cls.predictions.decoder.weight", "cls.seq_relationship.weight"], ["cls.predictions.transform.dense.weight"]),
         (["proj_out.weight"], ["model.decoder.layers.0.fc2.weight", "decoder.weight_ih_l0"]),  # Whisper; an LSTM
         (["final_layer.linear.weight"], ["final_layer.adaLN_modulation.1.weight"]),  # DiT
+        ([], ["layers.0.mlp.router.classifier.weight"]),  # Switch Transformers
         (["head.weight"], ["head_norm.weight", "overhead.weight", "head.pos_embed"]),
     ]:
         found = output_heads(named(*others, *heads))

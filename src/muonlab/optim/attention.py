@@ -95,8 +95,15 @@ def counts(place: Place) -> Counts | None:
 
 
 def _number(sources: Sequence[Any], names: Sequence[str]) -> int | None:
-    found = (getattr(source, name, None) for source in sources for name in names)
+    found = (_asked(source, name) for source in sources for name in names)
     return next((each for each in found if isinstance(each, int) and not isinstance(each, bool) and each > 0), None)
+
+
+def _asked(source: Any, name: str) -> Any:
+    try:
+        return getattr(source, name, None)
+    except Exception:  # a config may refuse to say for the whole model what differs between its layers (Gemma 4)
+        return None
 
 
 # --- layers whose rows their classes order in ways of their own: class of transformers -> rows

@@ -50,6 +50,8 @@ def _by_name(places: Sequence[Place]) -> set[Place]:
         if place.parameter.ndim < 2 or is_embedding or is_called(place.tensor, (*EMBEDDINGS, *ELEMENTWISE)):
             continue
         parts = place.parts
+        if any(part.startswith("router") for part in parts):  # whose classifier chooses experts
+            continue
         # Layers that repeat are numbered: blocks.0, or layer1.
         depth = next((index for index, part in enumerate(parts) if part[-1:].isdigit()), len(parts))
         for index, part in enumerate(parts):
