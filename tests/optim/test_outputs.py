@@ -140,6 +140,13 @@ def test_without_tokens_the_last_layer_is_the_head_if_its_outputs_can_be_the_net
     assert "last.weight" not in to_adamw(tied)
 
 
+def test_each_member_of_a_list_called_head_is_one():
+    net = nn.ModuleDict({"body": nn.Linear(8, 8), "head": nn.ModuleList([nn.Linear(8, 4), nn.Linear(8, 5)])})
+    assert to_adamw(net) == {"head.0.weight", "head.1.weight"}
+    net["head"] = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
+    assert to_adamw(net) == {"head.1.weight"}
+
+
 def test_a_warning_shows_the_rule_to_give_where_no_head_is_found():
     net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 8))
     with pytest.warns(UserWarning, match=r"no output head was recognized; if '2\.weight' is one.*'2\.weight': 'adamw'"):

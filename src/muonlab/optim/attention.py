@@ -280,7 +280,8 @@ class ByHead:
         if fused is not None:
             self._found = True
             return fused.by_head
-        names = {place.layer, place.tensor}
+        # A parameter that is called query itself is something else, but for those of nn.MultiheadAttention.
+        names = {place.layer if place.tensor in ("weight", "weight_v") else place.tensor}
         is_attention = names & (QUERIES | KEYS_OR_VALUES) and not set(place.parts) & FEED_FORWARD
         heads = counts(place) if is_attention else None
         if heads is None:

@@ -14,10 +14,9 @@ def _words(text: str) -> tuple[str, ...]:
 
 # Modules that are, or end in, an output head, wherever they stand: their last matrix is the head, unless it is square.
 HEADS = _words(
-    """head lm_head mlm_head head_dist mc_head shared_head cls_head reg_head seg_head segmentation_head policy_head
-    value_head action_head output_head prediction_head pred_head qa_head q_head classification_head regression_head
-    projection_head
-    classifier *_classifier unembed unembedding logits to_logits cls_logits lm_logits cls_score bbox_pred bbox_reg
+    """head aux_head lm_head mlm_head head_dist mc_head shared_head cls_head reg_head seg_head segmentation_head
+    policy_head value_head action_head output_head prediction_head pred_head qa_head q_head classification_head
+    regression_head projection_head classifier *_classifier unembed unembedding logits to_logits cls_logits lm_logits cls_score bbox_pred bbox_reg
     bbox_predictor qa_outputs embed_out"""
 )
 # A list of heads: each of its members is one.

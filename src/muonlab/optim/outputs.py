@@ -56,7 +56,8 @@ def _by_name(places: Sequence[Place]) -> set[Place]:
         depth = next((index for index, part in enumerate(parts) if part[-1:].isdigit()), len(parts))
         for index, part in enumerate(parts):
             if is_called(part, HEADS):
-                members = last.setdefault(tuple(parts[: index + 1]), [])
+                end = index + (2 if _is_list(place, part) else 1)
+                members = last.setdefault(tuple(parts[:end]), [])
                 if members and members[-1].parts != parts:  # weight_norm has two tensors for one weight
                     members.clear()
                 members.append(place)
@@ -72,6 +73,12 @@ def _by_name(places: Sequence[Place]) -> set[Place]:
         if not (is_before and _inputs(members[0]) == _outputs(members[0])):
             found.update(members)
     return found
+
+
+def _is_list(place: Place, called: str) -> bool:
+    """Return whether what is called so on the way to a parameter is a list of modules, each a head (CrossViT)."""
+    way = zip(place.name.split("."), place.path[1:], strict=False)
+    return any(part == called and isinstance(module, nn.ModuleList) for part, module in way)
 
 
 # --- by shape
