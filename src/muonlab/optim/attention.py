@@ -281,7 +281,7 @@ class ByHead:
             self._found = True
             return fused.by_head
         # A parameter that is called query itself is something else, but for those of nn.MultiheadAttention.
-        names = {place.layer if place.tensor in ("weight", "weight_v") else place.tensor}
+        names = {place.layer} if place.tensor in ("weight", "weight_v") else {place.tensor} - {"query", "key", "value"}
         is_attention = names & (QUERIES | KEYS_OR_VALUES) and not set(place.parts) & FEED_FORWARD
         heads = counts(place) if is_attention else None
         if heads is None:
