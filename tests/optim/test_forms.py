@@ -241,10 +241,10 @@ def test_heads_that_do_not_divide_the_rows_or_match_nothing_are_refused():
 
 
 def test_a_parameter_that_is_called_query_is_no_layer_of_heads():
-    net = nn.ModuleDict({"attn": Attention("q_proj", 16, num_heads=4)})
+    net = nn.ModuleDict({"attn": Attention("q_proj", 16, num_heads=4), "out": nn.Linear(16, WIDTH)})
     net["attn"].query = nn.Parameter(draw(3, WIDTH))
     found = {route.name: route.blocks for route in split_params(net, heads="auto").named("muon")}
-    assert found == {"attn.query": 1, "attn.q_proj.weight": 4}
+    assert found == {"attn.query": 1, "attn.q_proj.weight": 4, "out.weight": 1}
 
 
 def test_a_config_that_refuses_to_answer_is_not_asked_again():
