@@ -1,7 +1,9 @@
 """Groups: overrides, parameters that are unfrozen or added later, groups without a rule."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -218,6 +220,18 @@ def test_groups_of_trainer_say_what_to_do():
     with pytest.raises(ValueError, match="rule='sgd' for groups without one; expected 'muon', 'adamw' or None"):
         MuonAdamW([{"params": [draw(4, 3)]}], rule="sgd")
     assert hf_factory(overrides={"vector": {"weight_decay": 0.0}})(net).param_groups[-1]["weight_decay"] == 0.0
+
+
+def test_parameters_that_are_replaced_do_not_stay_in_memory():
+    """As Accelerate puts sharded parameters into the groups of an optimizer that is there."""
+    net = nn.Linear(6, 6)
+    optimizer = MuonAdamW(net)
+    seen = weakref.ref(net.weight)
+    del net
+    for group in optimizer.param_groups:
+        group["params"] = [nn.Parameter(torch.zeros_like(p)) for p in group["params"]]
+    gc.collect()
+    assert seen() is None
 
 
 def test_a_copy_knows_what_is_frozen():

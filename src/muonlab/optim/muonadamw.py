@@ -124,9 +124,9 @@ class MuonAdamW(Shell):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, or two where it has no rule and parameters of the model that go to both, or nothing."""
-        before = len(self.param_groups)
+        before, present = len(self.param_groups), {id(p) for group in self.param_groups for p in group["params"]}
         try:
-            for group in self._plan.routed(dict(param_group)):
+            for group in self._plan.routed(dict(param_group), present):
                 super().add_param_group(group)
         except BaseException:
             del self.param_groups[before:]

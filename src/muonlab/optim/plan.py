@@ -19,15 +19,20 @@ Overrides = Mapping[str, Options] | Callable[[Route], Options | None] | None
 class Plan:
     """Routes of a model, and the options of the group that each is in.
 
+    Of parameters that are in the optimizer it keeps the names alone: others may put sharded ones in their place, and
+    the whole ones would stay in memory.
+
     Attributes:
-        routes: of the parameters that are trained.
-        later: of those that are not in the optimizer: they were frozen when it was made.
+        routes: of parameters that require grad and are not in the optimizer (yet).
+        later: of parameters that were frozen when it was made, and are not in the optimizer.
     """
 
     def __init__(self, split: Split, overrides: Overrides = None, default: Rule | None = None):
         self.routes, self.later = list(split.routes), list(split.later)
         self._default = default
         self._options = {route.name: _options(route, overrides) for route in (*self.routes, *self.later)}
+        self._rules = {route.name: route.rule for route in (*self.routes, *self.later)}
+        self._by_head = {route.name for route in (*self.routes, *self.later) if route.said == BY_HEAD}
         if isinstance(overrides, Mapping):
             for pattern in overrides:
                 if not any(_is_meant(pattern, route) for route in (*self.routes, *self.later)):
@@ -68,26 +73,27 @@ class Plan:
     def add(self, groups: list[dict[str, Any]], route: Route) -> dict[str, Any] | None:
         """Add a parameter to the group of others with its rule and options; where there is none, return one for it."""
         options = self._options[route.name]
-        alike = {
-            id(each.parameter)
-            for each in (*self.routes, *self.later)
-            if (each.rule, self._options[each.name]) == (route.rule, options)
-        }
+        alike = {name for name, rule in self._rules.items() if (rule, self._options[name]) == (route.rule, options)}
         for group in groups:
-            if group["rule"] != route.rule or not (alike & set(map(id, group["params"])) or not group["params"]):
+            is_its = not group["params"] or alike & set(group.get("param_names", ()))
+            if group["rule"] != route.rule or not is_its:
                 continue
             for name, values in members([route], route.rule).items():
                 group.setdefault(name, []).extend(values)
             return None
         return {"rule": route.rule, **options, **members([route], route.rule)}
 
-    def routed(self, group: dict[str, Any]) -> list[dict[str, Any]]:
+    def routed(self, group: dict[str, Any], present: set[int]) -> list[dict[str, Any]]:
         """Return the groups that a group becomes: one, or two where it says no rule and has parameters of both.
 
         Its parameters may be routes. Without a rule they go where those of the model go, or else to the default rule.
 
+        Args:
+            group: as of torch.optim.Optimizer.
+            present: ids of the parameters that are in the optimizer.
+
         Raises:
-            ValueError: a group without a rule has parameters that are not known.
+            ValueError: a group without a rule has parameters that are not known, or are in the optimizer.
         """
         given = group.get("params")
         if given is None or isinstance(given, set):  # torch says what is wrong with it
@@ -101,8 +107,12 @@ class Plan:
         routes = [route for route in found if route is not None]
         is_known = bool(held) and len(routes) == len(held)
         if rule is not None:
-            seen = {"layouts": members(routes, "muon")["layouts"]} if is_known and rule == "muon" else {}
-            return [{**seen, **group, "params": held}]
+            seen = members(routes, rule) if is_known else {"params": held}
+            return [{**group, **seen}]
+        if any(id(each[1] if isinstance(each, tuple) else each) in present for each in held):
+            raise ValueError(
+                "some parameters appear in more than one parameter group: they are in the optimizer already"
+            )
         if is_known:
             return self._by_rule(group, routes)
         if self._default is not None:
@@ -123,12 +133,12 @@ class Plan:
 
     def is_by_head(self, name: str) -> bool:
         """Return whether a parameter is orthogonalized by head, because `heads` says so."""
-        return any(route.name == name and route.said == BY_HEAD for route in self.routes)
+        return name in self._by_head
 
     def forget(self, params: Iterable[Tensor]) -> None:
-        """Take parameters from `later` to `routes`: they are in the optimizer now."""
+        """Forget parameters that are in the optimizer now."""
         there = {id(p) for p in params}
-        self.routes += [route for route in self.later if id(route.parameter) in there]
+        self.routes = [route for route in self.routes if id(route.parameter) not in there]
         self.later = [route for route in self.later if id(route.parameter) not in there]
 
 
