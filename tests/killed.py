@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["muonlab.studies.grokking.work.cell", "torch._dynamo"])
+FORKS.set_forkserver_preload(
+    ["muonlab.studies.grokking.work.cell", "muonlab.studies.compare.work.job", "torch._dynamo"]
+)
 
 
 def train(config: str, folder: str, events: Connection) -> None:

@@ -15,8 +15,10 @@ from golden.reading import Rows, analyse, inspect_id, plan_ids
 
 HERE = Path(__file__).parent
 RECORDS = HERE.parents[1] / "records"
-RECORDED = {  # name of the expectations -> study.json
-    str(path.parent.relative_to(RECORDS)).replace("/", "-"): path for path in sorted(RECORDS.glob("**/study.json"))
+RECORDED = {  # name of the expectations -> study.json, of records that hold their jobs
+    str(path.parent.relative_to(RECORDS)).replace("/", "-"): path
+    for path in sorted(RECORDS.glob("**/study.json"))
+    if next(path.parent.glob("*/config.json"), None)
 }
 RUNS = tuple(sorted(path.name.split(".")[0] for path in (HERE / "runs").glob("*.tar.gz")))  # of the tiny presets
 # Columns whose texts are ids, names of what is compared, or answers. Those of other columns are prose.

@@ -1,5 +1,7 @@
 """What shares a treatment is updated together, and what is dropped, saved and restored is the members' own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -78,3 +80,40 @@ def test_a_pace_multiplies_all_learning_rates_in_its_step_alone(lr):
         expected.step_stacked(ps, gradients, step)
         optimizer.step_stacked(paced, gradients, step, pace)
     assert all(torch.equal(paced[name], p) for name, p in ps.items())
+
+
+def test_members_that_differ_in_every_setting_step_in_place_as_each_would_alone():
+    """By kernels in place, to rounding, over a pace and a member that leaves; the oracle is the pure rule by member."""
+
+    def several(*values):
+        return torch.tensor(values, dtype=torch.float64)
+
+    by_muon = {"lr": several(0.01, 0.02, 0.04), "momentum": several(0.8, 0.9, 0.95), "weight_decay": 0.1}
+    by_adamw = {
+        "lr": several(0.1, 0.01, 0.001),
+        "beta1": several(0.8, 0.9, 0.95),
+        "beta2": 0.98,
+        "weight_decay": several(0.0, 1.0, 0.1),
+    }
+    matrix = Treatment(muon, {**by_muon, "adjust_lr_fn": "match_rms_adamw"}, flatten=True, in_place=True)
+    rest = Treatment(adamw, by_adamw, in_place=True)
+    ps = stacks()
+    own = {name: rest if name in ("b", "c") else matrix for name in ps}
+    assert muon.takes_each(matrix.hyper, [], []), "the step in place is not taken"
+    optimizer, plain = (
+        ByRule(ps, own),
+        ByRule(stacks(), {name: replace(each, in_place=False) for name, each in own.items()}),
+    )
+    others = stacks()
+    for step, pace in enumerate((0.5, 1.0, 0.25)):
+        if step == 2:
+            for each in (optimizer, plain):
+                each.keep([0, 2])
+            ps, others = ({name: p[[0, 2]] for name, p in each.items()} for each in (ps, others))
+        gradients = {name: p.cos().transpose(1, -1).contiguous().transpose(1, -1) for name, p in ps.items()}
+        optimizer.step_stacked(ps, gradients, step, pace)
+        plain.step_stacked(others, {name: p.cos() for name, p in others.items()}, step, pace)
+    for name, p in ps.items():
+        torch.testing.assert_close(p, others[name], rtol=1e-9, atol=1e-12)
+    for name, tensor in plain.tensors().items():
+        torch.testing.assert_close(optimizer.tensors()[name], tensor, rtol=1e-9, atol=1e-12)

@@ -27,13 +27,15 @@ def main() -> None:
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a job prints is not an event: it goes to standard error
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
-    threading.Thread(target=_receive, args=(jobs,), daemon=True).start()
+    # A process that a job forks, such as a loader's, closes sys.stdin, and would wait for ever for its reader.
+    inbox, sys.stdin = sys.stdin, open(os.devnull)  # noqa: SIM115
+    threading.Thread(target=_receive, args=(inbox, jobs), daemon=True).start()
     while True:
         _work(jobs.get(), events)
 
 
-def _receive(jobs: queue.Queue[dict[str, Any]]) -> None:
-    for line in sys.stdin:
+def _receive(inbox: TextIO, jobs: queue.Queue[dict[str, Any]]) -> None:
+    for line in inbox:
         jobs.put(json.loads(line))
     os._exit(0)
 

@@ -1,8 +1,9 @@
 """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), as torch.optim.AdamW defines it."""
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.optim.adamw import adamw
 from muonlab.rules.operands import Workspace, operand
 
 FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps"}
+DEFAULTS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01}
 
 
 def init(p: Tensor) -> dict[str, Tensor]:
@@ -111,6 +113,37 @@ def update_(
         for tensor, copy in zip(columns[index], used[index], strict=True) if used is not columns else ():
             if copy is not tensor:
                 tensor.copy_(copy)
+
+
+def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:
+    """Return whether `update_each_` can walk through these tensors."""
+    is_one_dtype = all(p.dtype == grad.dtype for p, grad in zip(ps, grads, strict=True))
+    return is_one_dtype and {p.device.type for p in ps} <= FUSED_DEVICES and _are_plain([list(ps)], is_on_cpu=True)
+
+
+def update_each_(
+    grads: Sequence[Tensor],
+    states: Sequence[dict[str, Tensor]],
+    ps: Sequence[Tensor],
+    workspace: Workspace | None = None,
+    **hyper: float | Tensor,
+) -> None:
+    """Make the step of `update` on stacks (S, ...) in place, by a call of torch's fused kernel for each member.
+
+    The hyper-parameters are numbers, or tensors (S,), as of `update`; all else is as of `update_`.
+    """
+    steps = [state["step"] for state in states]
+    torch._foreach_add_(steps, 1)
+    own = {**DEFAULTS, **hyper}
+    by_member = {name: value.tolist() if isinstance(value, Tensor) else repeat(value) for name, value in own.items()}
+    moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
+    # A gradient of a stack may come with its axes in another order in memory.
+    columns = (ps, map(Tensor.contiguous, grads), *moments)
+    stacks = [zip(*map(Tensor.unbind, column), strict=True) for column in columns]
+    for *of_member, values in zip(*stacks, zip(*by_member.values(), strict=False), strict=True):
+        each: Any = dict(zip(by_member, values, strict=True))
+        kernel: Any = torch._fused_adamw_
+        kernel(*of_member, [], steps, **each, amsgrad=False, maximize=False)
 
 
 def _are_plain(columns: list[list[Tensor]], is_on_cpu: bool) -> bool:

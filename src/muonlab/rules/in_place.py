@@ -18,6 +18,8 @@ def update(
     ps: Sequence[Tensor],
     hyper: Mapping[str, Any],
     workspace: Workspace,
+    *,
+    each: bool = False,
 ) -> None:
     """Make the step of a rule: by its `update_` if it has one that takes these hyper-parameters, else one by one.
 
@@ -30,8 +32,13 @@ def update(
         ps: parameters, changed in place.
         hyper: numbers, or float64 tensors (S,) by member for parameters of shape (S, ...).
         workspace: where temporary tensors come from.
+        each: where hyper-parameters differ by member, too, step in place: by the rule's `update_each_(grads, states,
+            ps, workspace, **hyper)`, if its `takes_each(hyper, grads, ps)` says so. It changes results by rounding.
     """
     is_by_member = any(isinstance(value, Tensor) for value in hyper.values())
+    if is_by_member and each and hasattr(rule, "update_each_") and rule.takes_each(hyper, grads, ps):
+        rule.update_each_(grads, states, ps, workspace, **hyper)
+        return
     if hasattr(rule, "update_") and not is_by_member and (not hasattr(rule, "takes") or rule.takes(hyper)):
         rule.update_(grads, states, ps, workspace, **hyper)
         return

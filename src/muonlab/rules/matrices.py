@@ -1,7 +1,7 @@
 """Matrices of many parameters in one step: in batches for orthogonalization, and in tiles for a CPU's cache."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -27,6 +27,7 @@ class Matrices:
     momentum: Tensor
     second_moment: Tensor | None = None
     finite: Tensor | None = None  # whether the step is made: a boolean on the device
+    hyper: Mapping[str, Tensor] | None = None  # of each matrix, (k, 1, 1), where they differ
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -37,7 +38,8 @@ class Matrices:
         """Return some of the matrices, as views."""
         p, grad, momentum = (tensor[start:stop] for tensor in (self.p, self.grad, self.momentum))
         v = None if self.second_moment is None else self.second_moment[start:stop]
-        return Matrices(p, grad, momentum, v, self.finite)
+        hyper = None if self.hyper is None else {name: each[start:stop] for name, each in self.hyper.items()}
+        return Matrices(p, grad, momentum, v, self.finite, hyper)
 
 
 def as_stack(tensor: Tensor) -> Tensor:

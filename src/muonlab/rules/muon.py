@@ -20,6 +20,7 @@ ADJUSTMENTS: dict[str, Callable[[int, int], float]] = {
     "none": lambda rows, columns: 1.0,
 }
 VARIANTS = ("normuon", "adamuon")
+BY_MEMBER = ("lr", "momentum", "weight_decay")  # what may differ from member to member in `update_each_`
 
 
 def adjustment(rows: int, columns: int, adjust_lr_fn: AdjustLR = "original") -> float:
@@ -197,6 +198,58 @@ def update_(
             _apply_by_tiles(members, updates, factors, float(lr), float(weight_decay), workspace)
         else:
             apply_([piece.p for piece in members], updates, factors, **last, finite=flags)
+
+
+def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:
+    """Return whether `update_each_` has these hyper-parameters."""
+    known = {*BY_MEMBER, "nesterov", "method", "steps", "adjust_lr_fn", "variant"}
+    return hyper.keys() <= known and hyper.get("variant") is None
+
+
+def update_each_(
+    grads: Sequence[Tensor],
+    states: Sequence[dict[str, Tensor]],
+    ps: Sequence[Tensor],
+    workspace: Workspace,
+    *,
+    lr: float | Tensor,
+    momentum: float | Tensor = 0.95,
+    weight_decay: float | Tensor = 0.01,
+    nesterov: bool = True,
+    method: str = "quintic",
+    steps: int | None = None,
+    adjust_lr_fn: AdjustLR = "original",
+    variant: None = None,
+) -> None:
+    """Make the step of `update` on stacks (S, rows, columns) in place; learning rates and others may differ, (S,).
+
+    All but lr, momentum and weight_decay are numbers. It is as of `update_`.
+    """
+    given = dict(zip(BY_MEMBER, (lr, momentum, weight_decay), strict=True))
+    rates, kept, decay = (
+        torch.as_tensor(each, dtype=torch.float64, device=ps[0].device).expand(len(ps[0]))[:, None, None]
+        for each in given.values()
+    )
+    hyper = {"rate": rates, "kept": kept, "new": 1 - kept, "shrink": 1 - rates * decay}
+    pieces = [
+        Matrices(p, grad, state["momentum"], hyper={name: each.to(p.dtype) for name, each in hyper.items()})
+        for grad, state, p in zip(grads, states, ps, strict=True)
+        if p.numel()
+    ]
+    for batch in batches(pieces, mixes=method not in ("quintic", "exact")):
+        members = list(chain.from_iterable(batch))
+        directions, slots = memory(batch, members[0].p.dtype, workspace)
+        for piece, slot in zip(members, slots, strict=True):
+            assert piece.hyper is not None
+            piece.momentum.lerp_(piece.grad, piece.hyper["new"])
+            slot.copy_(piece.grad if nesterov else piece.momentum)
+            if nesterov:
+                slot.lerp_(piece.momentum, piece.hyper["kept"])
+        updates = split(orthogonalize_(directions, method, steps=steps, workspace=workspace), batch)
+        for piece, update in zip(members, updates, strict=True):
+            assert piece.hyper is not None
+            factor = adjustment(*piece.shape, adjust_lr_fn)
+            piece.p.mul_(piece.hyper["shrink"]).addcmul_(update, piece.hyper["rate"], value=-factor)
 
 
 def average_(

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from muonlab.rules import in_place
+from muonlab.rules.in_place import State
 from muonlab.rules.operands import Workspace
 
 
@@ -22,11 +23,14 @@ class Treatment:
         flatten: see a parameter as the matrix of its first axis by all the others, as Jordan et al. 2024 do with the
             kernel (outputs, inputs, height, width) of a convolution. Its state has that shape too. Matrices and
             vectors stay as they are.
+        in_place: step in place where hyper-parameters differ by member, and where members train one after the other,
+            too. It is faster and changes rounding, so studies whose results were recorded without leave it.
     """
 
     rule: Any
     hyper: Mapping[str, Any] = field(default_factory=dict)
     flatten: bool = False
+    in_place: bool = False
 
     def seen(self, p: Tensor, num_leading: int) -> Tensor:
         """Return a parameter or gradient as the rule sees it: a view where the strides allow one, else a copy.
@@ -35,10 +39,10 @@ class Treatment:
         """
         return p.flatten(num_leading + 1) if self.flatten and p.ndim > num_leading + 2 else p
 
-    def initial(self, p: Tensor) -> in_place.State:
-        """Return the state of a stack (S, ...) before the first step; a variant of a rule keeps more."""
+    def initial(self, p: Tensor, num_leading: int = 1) -> State:
+        """Return the state of a parameter before the first step; a variant of a rule keeps more. As of `seen`."""
         kept = {"variant": variant} if (variant := self.hyper.get("variant")) else {}
-        return self.rule.init(self.seen(p, 1), **kept)
+        return self.rule.init(self.seen(p, num_leading), **kept)
 
     def paced(self, pace: float) -> Mapping[str, Any]:
         """Return the hyper-parameters with the learning rate times the pace."""
@@ -59,7 +63,7 @@ class ByRule:
 
     def __init__(self, stacks: Mapping[str, Tensor], treatments: Mapping[str, Treatment]):
         self.treatments = dict(treatments)
-        self.states: dict[str, in_place.State] = {name: treatments[name].initial(p) for name, p in stacks.items()}
+        self.states: dict[str, State] = {name: treatments[name].initial(p) for name, p in stacks.items()}
         self._workspace = Workspace()
 
     def step_stacked(
@@ -79,6 +83,7 @@ class ByRule:
                 ps,
                 treatment.paced(pace),
                 self._workspace,
+                each=treatment.in_place,
             )
             for name, p in zip(group, ps, strict=True):
                 if p.data_ptr() != stacks[name].data_ptr():  # a stack whose strides allow no view of the matrices

@@ -59,11 +59,15 @@ class Gradients:
         num_members = len(batch[0])
         stacks = 1
         if batch[0].device.type == "cpu":
-            with FlopCounterMode(display=False) as counter:
-                self._of_stack({name: p[:1] for name, p in parameters.items()}, *(each[:1] for each in batch))
-            tallest = math.ceil(STACK_FLOPS / max(1, counter.get_total_flops()))
+            tallest = math.ceil(STACK_FLOPS / max(1, self.flops(parameters, *batch)))
             stacks = math.ceil(num_members / tallest)
         self.height = math.ceil(num_members / stacks)
+
+    def flops(self, parameters: Parameters, *batch: Tensor) -> float:
+        """Return the FLOPs of the gradient of the first member, matrix products and convolutions alone."""
+        with FlopCounterMode(display=False) as counter:
+            self._eager({name: p[:1] for name, p in parameters.items()}, *(each[:1] for each in batch))
+        return counter.get_total_flops()
 
     def compile(self, parameters: Parameters, *batch: Tensor) -> bool:
         """Compile the gradient of one member, with which all go on, one after the other; return whether that was done.

@@ -3,9 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Protocol
-
-from torch import Tensor
+from typing import Any, Protocol
 
 from muonlab.train import checkpoint
 from muonlab.train.engine import Engine
@@ -20,7 +18,7 @@ REPORT_STEPS = 50  # between two reports, where evaluations are further apart
 # FLOPs decide, not a clock (docs/design/same-bytes.md).
 COMPILED_FROM = 1e13
 
-Batch = tuple[Tensor, Tensor]  # inputs (S, B, ...) and labels (S, B, ...)
+Batch = tuple[Any, Any]  # inputs (S, B, ...) and labels (S, B, ...), or lists of S tensors whose sizes differ
 # From the step and the members that train to the positions, among these, of those that go on.
 Evaluate = Callable[[int, list[int]], Sequence[int]]
 

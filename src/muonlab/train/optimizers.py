@@ -25,6 +25,7 @@ def treatments(
     takes: str = "hidden",
     stems: Collection[str] = (),
     flatten: bool = False,
+    in_place: bool = False,
 ) -> dict[str, Treatment]:
     """Return parameter name -> rule and hyper-parameters.
 
@@ -36,11 +37,13 @@ def treatments(
         takes: the matrices that Muon takes, one of `muonlab.optim.routing.TAKES`.
         stems: names of modules that read the input, which are not hidden (Jordan et al. 2024).
         flatten: as of `Treatment`, of Muon.
+        in_place: as of `Treatment`.
     """
     if name != "muon":
-        one = Treatment(RULES[name], hyper)
+        one = Treatment(RULES[name], hyper, in_place=in_place)
         return {parameter: one for parameter, _ in net.named_parameters()}
-    by_muon, by_adamw = Treatment(muon, hyper, flatten=flatten), Treatment(adamw, others or {})
+    by_muon = Treatment(muon, hyper, flatten=flatten, in_place=in_place)
+    by_adamw = Treatment(adamw, others or {}, in_place=in_place)
     return {
         parameter: by_muon if role in TAKES[takes] and parameter.split(".")[0] not in stems else by_adamw
         for parameter, role in roles(net).items()
@@ -52,7 +55,12 @@ AUXILIARY = "adamw_factor"  # learning rate of AdamW for what Muon does not take
 
 
 def of_config(
-    net: nn.Module, optimizer: Any, points: Sequence[Mapping[str, float]], *, stems: Collection[str] = ()
+    net: nn.Module,
+    optimizer: Any,
+    points: Sequence[Mapping[str, float]],
+    *,
+    stems: Collection[str] = (),
+    in_place: bool = False,
 ) -> dict[str, Treatment] | list[OptimizerFactory]:
     """Return the optimizer of members that differ in some of its settings, as the engines take it.
 
@@ -64,6 +72,7 @@ def of_config(
         optimizer: a config of `muonlab.study.optimizers`: of a rule, or of an optimizer of a user's own.
         points: settings of each member, such as {"lr": 0.1}.
         stems: as of `treatments`.
+        in_place: as of `Treatment`.
     """
     if optimizer.name == "custom":
         make = optimizer.call.load("optimizers")
@@ -76,7 +85,7 @@ def of_config(
         others["lr"] = others["lr"] * factor
         hyper = {key: value for key, value in fields.items() if key in ("lr", "weight_decay", *OF_MUON)}
         hyper |= {"adjust_lr_fn": "match_rms_adamw"}
-    return treatments(net, optimizer.name, hyper, others=others, stems=stems, flatten=True)
+    return treatments(net, optimizer.name, hyper, others=others, stems=stems, flatten=True, in_place=in_place)
 
 
 def _by_member(points: Sequence[Mapping[str, float]]) -> dict[str, float | Tensor]:

@@ -1,10 +1,12 @@
 """Many members trained as one program: parameters stacked along a first axis S, one forward and backward for all."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
+from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.nets.dropout import mix
 from muonlab.train.by_rule import ByRule, Treatment
@@ -14,6 +16,12 @@ from muonlab.train.modules import Net, drawn, takes_key
 from muonlab.train.seeds import fold_in
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, C), labels (B,) -> (B,)
+
+ByMember = Tensor | Sequence[Tensor]  # (S, ...), or S tensors whose sizes may differ
+
+# FLOPs of a forward pass over a stack in `measure`. Its rows are the user's, so its activations are those of a large
+# batch: a GPT of width 32 took 1.6 times as long in passes of 4e9 (256 rows of 48 tokens, one core, n = 1).
+PASS_FLOPS = 5e8
 
 EVALUATION_ROWS = 256  # rows in one forward pass of an evaluation: small enough for the cache
 
@@ -75,37 +83,56 @@ class Population:
             return loss(logits, labels), logits.argmax(dim=-1) == labels
 
         self.gradients = Gradients(mean_loss, height or len(seeds))
+        self._flops: dict[torch.Size, int] = {}  # of a member's forward pass in `measure`, by the shape of its inputs
         self._judge = vmap(judge, in_dims=(0, None, 0))
 
     def __len__(self) -> int:
         """Return S, the number of members."""
         return len(self._keys)
 
-    def step(self, inputs: Tensor, labels: Tensor, step: int, pace: float = 1.0) -> None:
+    def step(self, inputs: ByMember, labels: ByMember, step: int, pace: float = 1.0) -> None:
         """Update every member on its own batch.
 
         Args:
-            inputs: (S, B, ...).
+            inputs: (S, B, ...); or S tensors (B, ...) whose sizes may differ, as do labels.
             labels: (S, B).
             step: number of steps before this one; with a member's seed it decides the dropout noise.
             pace: factor of all learning rates in this step (`schedule.pace`).
         """
-        gradients = self.gradients(self.parameters, *self._batch(inputs, labels, step))
+        if isinstance(inputs, Tensor) and isinstance(labels, Tensor):
+            gradients = self.gradients(self.parameters, *self._batch(inputs, labels, step))
+        else:  # batches of several sizes
+            found = [
+                self.gradients({name: p[k : k + 1] for name, p in self.parameters.items()}, *self._batch(x, y, step, k))
+                for k, (x, y) in enumerate(zip(inputs, labels, strict=True))
+            ]
+            gradients = {name: torch.cat([each[name] for each in found]) for name in self.parameters}
         self.optimizer.step_stacked(self.parameters, gradients, step, pace)
 
-    def compile(self, inputs: Tensor, labels: Tensor) -> bool:
+    def compile(self, inputs: ByMember, labels: ByMember) -> bool:
         """Compile the gradient (`Gradients.compile`), and return whether that was done; arguments as of `step`."""
-        return self.gradients.compile(self.parameters, *self._batch(inputs, labels, 0))
+        return self.gradients.compile(self.parameters, *self._batch(self._alike(inputs), self._alike(labels), 0))
 
-    def choose_height(self, inputs: Tensor, labels: Tensor) -> int:
+    def choose_height(self, inputs: ByMember, labels: ByMember) -> int:
         """Take the height that suits the work (`Gradients.choose_height`), and return it; arguments as of `step`."""
-        self.gradients.choose_height(self.parameters, *self._batch(inputs, labels, 0))
+        self.gradients.choose_height(self.parameters, *self._batch(self._alike(inputs), self._alike(labels), 0))
         return self.gradients.height
 
-    def _batch(self, inputs: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the loss of a step takes: inputs, labels and dropout keys (S,)."""
+    def flops(self, inputs: ByMember, labels: ByMember) -> float:
+        """Return the FLOPs of the gradient of one member; arguments as of `step`."""
+        return self.gradients.flops(self.parameters, *self._batch(self._alike(inputs), self._alike(labels), 0))
+
+    def _alike(self, batch: ByMember) -> Tensor:
+        """Return a batch as a stack, of the first member's where sizes differ."""
+        return batch if isinstance(batch, Tensor) else torch.stack([batch[0]] * len(self))
+
+    def _batch(
+        self, inputs: Tensor, labels: Tensor, step: int, member: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the loss of a step takes: inputs, labels and dropout keys (S,); of one member (1, ...)."""
         self.net.train()
-        return inputs, labels, mix(self._keys ^ mix(torch.tensor(step, device=self._keys.device)))
+        keys = mix(self._keys ^ mix(torch.tensor(step, device=self._keys.device)))
+        return (inputs, labels, keys) if member is None else (inputs[None], labels[None], keys[member : member + 1])
 
     @torch.no_grad()
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,21 +152,46 @@ class Population:
 
     @torch.no_grad()
     def measure(
-        self, function: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor, *, by_member: bool = False
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        inputs: ByMember,
+        targets: ByMember,
+        *,
+        by_member: bool = False,
     ) -> Tensor:
         """Return a function of outputs and targets for every member, in eval mode, (S, ...).
 
         Args:
             function: of the outputs on all inputs, and the targets.
-            inputs: (B, ...), shared by the members; with `by_member` (S, B, ...).
-            targets: (B, ...), shared by the members; with `by_member` (S, B, ...).
+            inputs: (B, ...), shared by the members; with `by_member` (S, B, ...), or S tensors as of `step`.
+            targets: as inputs.
             by_member: whether each member has inputs and targets of its own.
         """
         self.net.eval()
         axis = 0 if by_member else None
-        return vmap(lambda own, x, y: function(functional_call(self.net, own, (x,)), y), in_dims=(0, axis, axis))(
-            self.parameters, inputs, targets
-        )
+        judge = vmap(lambda own, x, y: function(functional_call(self.net, own, (x,)), y), in_dims=(0, axis, axis))
+        if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
+            alone = ({name: p[k : k + 1] for name, p in self.parameters.items()} for k in range(len(self)))
+            pairs = zip(alone, inputs, targets, strict=True)
+            return torch.cat([judge(own, x[None], y[None]) for own, x, y in pairs])
+        found, height = [], self._height(judge, inputs, targets, by_member=by_member)
+        for at in [slice(start, start + height) for start in range(0, len(self), height)]:
+            batch = (inputs[at], targets[at]) if by_member else (inputs, targets)
+            found.append(judge({name: p[at] for name, p in self.parameters.items()}, *batch))
+        return torch.cat(found)
+
+    def _height(self, judge: Callable[..., Tensor], inputs: Tensor, targets: Tensor, *, by_member: bool) -> int:
+        """Return the members in one forward pass: all on a GPU, on a CPU what has about `PASS_FLOPS`."""
+        if inputs.device.type != "cpu" or len(self) == 1:
+            return len(self)
+        shape = inputs.shape[1:] if by_member else inputs.shape
+        if shape not in self._flops:
+            one = (inputs[:1], targets[:1]) if by_member else (inputs, targets)
+            with FlopCounterMode(display=False) as counter:
+                judge({name: p[:1] for name, p in self.parameters.items()}, *one)
+            self._flops[shape] = max(1, counter.get_total_flops())
+        stacks = math.ceil(len(self) * self._flops[shape] / PASS_FLOPS)
+        return math.ceil(len(self) / stacks)
 
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""

@@ -25,14 +25,20 @@ def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
 def forked(seed: int, purpose: str, index: int = 0, device: str | torch.device = "cpu") -> Iterator[None]:
     """Lend the global generators of the CPU and of the device to a member's stream, and restore them afterwards."""
     device = torch.device(device)
-    on_cuda = device.type == "cuda"
-    # torch.manual_seed would seed the generators of all devices, of which fork_rng gives back these alone.
-    with torch.random.fork_rng(devices=[device] if on_cuda else []):
-        torch.default_generator.manual_seed(fold_in(seed, purpose, index))
-        if on_cuda:
+    on_cuda, own = device.type == "cuda", fold_in(seed, purpose, index)
+    before = torch.default_generator.get_state()  # as fork_rng does, in less than half of its time
+    try:
+        # torch.manual_seed would seed the generators of all devices, of which this gives back these alone.
+        torch.default_generator.manual_seed(own)
+        if not on_cuda:
+            yield
+            return
+        with torch.random.fork_rng(devices=[device]):
             with torch.cuda.device(device):
-                torch.cuda.manual_seed(fold_in(seed, purpose, index))
-        yield
+                torch.cuda.manual_seed(own)
+            yield
+    finally:
+        torch.default_generator.set_state(before)
 
 
 def streams(trained: Any, seeds: Sequence[int]) -> tuple[int, ...]:

@@ -8,15 +8,18 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from muonlab.nets.dropout import mix
+from muonlab.rules import in_place
+from muonlab.rules.operands import Workspace
 from muonlab.train.by_rule import Treatment
 from muonlab.train.instances import Instances, Named, OptimizerFactory
 from muonlab.train.modules import Net, drawn, takes_key
-from muonlab.train.population import EVALUATION_ROWS, Loss
+from muonlab.train.population import EVALUATION_ROWS, ByMember, Loss
 from muonlab.train.seeds import fold_in, forked
 
 
@@ -28,7 +31,7 @@ class Sequential:
 
     Args:
         net: as of `Population`, as are all others.
-        loss: see above.
+        loss: see above; or one for each member.
         optimizer: see above.
         seeds: see above.
         dtype: see above.
@@ -44,7 +47,7 @@ class Sequential:
     def __init__(
         self,
         net: Net,
-        loss: Loss,
+        loss: Loss | Sequence[Loss],
         optimizer: Mapping[str, Treatment] | OptimizerFactory | Sequence[OptimizerFactory],
         seeds: Sequence[int],
         *,
@@ -54,7 +57,9 @@ class Sequential:
         # What a function built is new already, and a copy would lose hooks on its parameters.
         own = [copy.deepcopy(net) if isinstance(net, nn.Module) else net for _ in seeds]
         self._nets = [drawn(each, seed, dtype).to(device) for each, seed in zip(own, seeds, strict=True)]
-        self._loss, self._device, self._seeds = loss, torch.device(device), list(seeds)
+        self._has_key = bool(self._nets) and takes_key(self._nets[0])
+        self._losses = [loss] * len(seeds) if callable(loss) else list(loss)
+        self._device, self._seeds = torch.device(device), list(seeds)
         if isinstance(optimizer, Mapping):
             optimizer = [_by_rule(optimizer, member) for member in range(len(seeds))]
         trained = [{name: p for name, p in each.named_parameters() if p.requires_grad} for each in self._nets]
@@ -74,53 +79,65 @@ class Sequential:
         """Copies of the members' buffers by name, (S, ...)."""
         return _stacked([dict(net.named_buffers()) for net in self._nets])
 
-    def step(self, inputs: Tensor, labels: Tensor, step: int, pace: float = 1.0) -> None:
+    def step(self, inputs: ByMember, labels: ByMember, step: int, pace: float = 1.0) -> None:
         """Update every member on its own batch; as of `Population`."""
         for member, (net, seed) in enumerate(zip(self._nets, self._seeds, strict=True)):
             net.train()
             net.zero_grad()
             with forked(seed, "forward", step, self._device):
-                loss = self._loss(net(inputs[member], **self._key(net, seed, step)), labels[member]).mean()
+                loss = self._losses[member](net(inputs[member], **self._key(net, seed, step)), labels[member]).mean()
                 loss.backward()
             self.instances.step(member, step, pace)
 
-    def compile(self, inputs: Tensor, labels: Tensor) -> bool:
+    def compile(self, inputs: ByMember, labels: ByMember) -> bool:
         """Return False, with a warning: these nets are what torch.func cannot trace."""
         warnings.warn("members that train one after the other are not compiled", stacklevel=2)
         return False
 
-    def choose_height(self, inputs: Tensor, labels: Tensor) -> int:
+    def choose_height(self, inputs: ByMember, labels: ByMember) -> int:
         """Return 1, the members that are computed at once."""
         return 1
+
+    def flops(self, inputs: ByMember, labels: ByMember) -> float:
+        """Return 0: FLOPs decide how members train together, and these do not."""
+        return 0.0
 
     @torch.no_grad()
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return loss and correctness of every member on every row, in eval mode; as of `Population`."""
         losses, hits = [], []
-        for net, seed, own in zip(self._nets, self._seeds, labels, strict=True):
+        for net, loss, seed, own in zip(self._nets, self._losses, self._seeds, labels, strict=True):
             net.eval()
             with forked(seed, "evaluation", device=self._device):
                 logits = torch.cat([net(rows) for rows in inputs.split(EVALUATION_ROWS)])
-            losses.append(self._loss(logits, own))
+            losses.append(loss(logits, own))
             hits.append(logits.argmax(dim=-1) == own)
         return torch.stack(losses), torch.stack(hits)
 
     @torch.no_grad()
     def measure(
-        self, function: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor, *, by_member: bool = False
+        self,
+        function: Callable[[Tensor, Tensor], Tensor] | Sequence[Callable[[Tensor, Tensor], Tensor]],
+        inputs: ByMember,
+        targets: ByMember,
+        *,
+        by_member: bool = False,
     ) -> Tensor:
-        """Return a function of outputs and targets for every member, in eval mode, (S, ...); as of `Population`."""
-        found = []
+        """Return a function of outputs and targets, or one for each member, in eval mode; as of `Population`."""
+        functions = [function] * len(self) if callable(function) else function
+        both: tuple[Any, Any] = (inputs, targets)
+        found: list[Tensor] = []
         for member, (net, seed) in enumerate(zip(self._nets, self._seeds, strict=True)):
             net.eval()
-            own = (inputs[member], targets[member]) if by_member else (inputs, targets)
+            own = tuple(each[member] for each in both) if by_member else both
             with forked(seed, "evaluation", device=self._device):
-                found.append(function(net(own[0]), own[1]))
+                found.append(functions[member](net(own[0]), own[1]))
         return torch.stack(found)
 
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""
         self._nets = [self._nets[member] for member in members]
+        self._losses = [self._losses[member] for member in members]
         self._seeds = [self._seeds[member] for member in members]
         self.instances.keep(members)
 
@@ -147,7 +164,7 @@ class Sequential:
 
     def _key(self, net: nn.Module, seed: int, step: int) -> dict[str, Tensor]:
         """Return the dropout key that this member has in a population, if its net takes one."""
-        if not takes_key(net):
+        if not self._has_key:
             return {}
         own = torch.tensor(fold_in(seed, "dropout") % 2**32, device=self._device)
         return {"key": mix(own ^ mix(torch.tensor(step, device=self._device)))}
@@ -158,23 +175,30 @@ class _ByRule(torch.optim.Optimizer):
 
     def __init__(self, named: Named, treatments: Mapping[str, Treatment], member: int):
         super().__init__(named, {"lr": 1.0})  # the pace, once `Instances` has multiplied it
-        self._treated: list[tuple[nn.Parameter, Treatment]] = []
+        groups: dict[int, tuple[Treatment, list[nn.Parameter]]] = {}
         for name, p in named:
             treatment = treatments[name]
             hyper = {key: _of_member(value, member) for key, value in treatment.hyper.items()}
-            self.state[p] = treatment.rule.init(treatment.seen(p.detach(), 0))
-            self._treated.append((p, replace(treatment, hyper=hyper)))
+            self.state[p] = treatment.initial(p.detach(), 0)
+            groups.setdefault(id(treatment), (replace(treatment, hyper=hyper), []))[1].append(p)
+        self._groups, self._workspace = list(groups.values()), Workspace()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Update every parameter; one that has no part in the loss has a gradient of zeros, as in a population."""
         pace = self.param_groups[0]["lr"]
-        for p, treatment in self._treated:
-            gradient = treatment.seen(torch.zeros_like(p) if p.grad is None else p.grad, 0)
-            updated, self.state[p] = treatment.rule.update(
-                gradient, self.state[p], treatment.seen(p.detach(), 0), **treatment.paced(pace)
-            )
-            p.copy_(updated.view(p.shape))
+        for treatment, ps in self._groups:
+            gradients = [treatment.seen(torch.zeros_like(p) if p.grad is None else p.grad, 0) for p in ps]
+            seen, states = [treatment.seen(p.detach(), 0) for p in ps], [self.state[p] for p in ps]
+            hyper = treatment.paced(pace)
+            if treatment.in_place:
+                in_place.update(treatment.rule, gradients, states, seen, hyper, self._workspace)
+            else:
+                for k, p in enumerate(ps):
+                    seen[k], self.state[p] = treatment.rule.update(gradients[k], states[k], seen[k], **hyper)
+            for p, updated in zip(ps, seen, strict=True):
+                if updated.data_ptr() != p.data_ptr():
+                    p.copy_(updated.view(p.shape))
 
 
 def _by_rule(treatments: Mapping[str, Treatment], member: int) -> OptimizerFactory:

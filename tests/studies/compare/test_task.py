@@ -70,7 +70,6 @@ def other_labels(seed): return net(), PARTS[0], (X, Y + 5), nn.functional.cross_
 def nan_validation(seed): return net(), PARTS[0], (X * float("nan"), Y), nn.functional.cross_entropy
 def other_test(seed): return net(), *PARTS, nn.functional.cross_entropy, (X[:, :3], Y)
 def no_test(seed): return net(), *PARTS, nn.functional.cross_entropy, []
-def sizes(seed): return net(), [(X[: 8 + seed], Y[: 8 + seed])], PARTS[1], nn.functional.cross_entropy
 class Trained(nn.Linear):
     def reset_parameters(self, generator=None): self.weight.data.zero_(); self.bias.data.zero_()
 def trained(seed):
@@ -80,6 +79,47 @@ def trained(seed):
 def split(seed):
     parts = [X[seed % 4 :: 4], Y[seed % 4 :: 4]]
     return net(), PARTS[0], [[part[: 8 + seed % 2] for part in parts], parts], nn.functional.cross_entropy
+LATE = Y.clone()
+LATE[40] = 7
+HOLE = X.clone()
+HOLE[40] = float("nan")
+HALVES = [(X[:32], Y[:32]), (X[32:], LATE[32:])]
+ce = nn.functional.cross_entropy
+def late_labels(seed): return net(), PARTS[0], HALVES, ce
+def late_train_labels(seed): return net(), HALVES, PARTS[1], ce
+def late_nan(seed): return net(), PARTS[0], [(X[:32], Y[:32]), (HOLE[32:], Y[32:])], ce
+def late_train_nan(seed): return net(), [(X[:32], Y[:32]), (HOLE[32:], Y[32:])], PARTS[1], ce
+def drawn(size):
+    import os
+    return torch.tensor(list(os.urandom(size))) % 2
+def unseeded_inputs(seed): return net(), [PARTS[0], (drawn(64).float().view(16, 4), Y[:16])], PARTS[1], ce
+def unseeded_targets(seed): return net(), [PARTS[0], (X, drawn(64))], PARTS[1], ce
+def unseeded_validation(seed): return net(), PARTS[0], (X, drawn(64)), ce
+def column(seed): return nn.Linear(4, 1), (X, X[:, 0]), (X, X[:, 0]), nn.functional.mse_loss
+def own_column(seed): return nn.Linear(4, 1), (X, X[:, 0]), (X, X[:, 0]), lambda out, y: ((out - y) ** 2).mean()
+def squeezed(seed): return nn.Linear(4, 1), (X, X[:, 0]), (X, X[:, 0]), lambda out, y: ((out[:, 0] - y) ** 2).mean()
+def exits(seed): raise SystemExit("no data")
+class Exits:
+    def __iter__(self):
+        yield PARTS[0]
+        raise SystemExit("no data")
+def exits_late(seed): return net(), Exits(), PARTS[1], ce
+def half(seed): return net().bfloat16(), *PARTS, ce
+def meta(seed): return net().to("meta"), *PARTS, ce
+def whole(seed): return net(), (X.long(), Y), PARTS[1], ce
+def targets(seed): return net(), [(X, {"y": Y})], PARTS[1], ce
+class Dict(nn.Linear):
+    def forward(self, x): return {"logits": super().forward(x)}
+def outputs(seed): return Dict(4, 2), *PARTS, ce
+def padded(seed):
+    sizes = [8 + (seed + k) % 3 for k in range(4)]
+    return net(), [(X[k : k + size], Y[k : k + size]) for k, size in enumerate(sizes)], PARTS[1], ce
+def weighted(seed):
+    weight = torch.tensor([1.0, 2.0 + seed])
+    return net(), *PARTS, lambda out, y: ce(out, y, weight)
+def several(seed):
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*PARTS[0]), 16, shuffle=True, num_workers=1)
+    return net(), loader, PARTS[1], ce
 def unseeded(seed):
     import numpy as np
     model = net()
@@ -132,9 +172,10 @@ def test_a_task_is_tuned_and_its_winner_runs_with_seeds_of_its_own(task):
     assert len(outline(asked)) == len(found)
 
 
-def plain_loop(point, seed):
+def plain_loop(point, seed, task="task"):
     """The training that a user would write, with what `muonlab compare` draws for a seed."""
-    material = TaskMaterial(dotted.find("task", "own.py:task"), 32)
+    material = TaskMaterial(dotted.find("task", f"own.py:{task}"), 32)
+    loss = material.given(seed).loss
     model = material.build(seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=point["lr"], betas=(point["beta1"], point["beta2"]), weight_decay=point["weight_decay"]
@@ -143,10 +184,10 @@ def plain_loop(point, seed):
     for _ in range(6):
         inputs, targets = next(batches)
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(inputs), targets).backward()
+        loss(model(inputs), targets).backward()
         optimizer.step()
     inputs, targets = next(material.batches(seed, "validation"))
-    return nn.functional.cross_entropy(model(inputs), targets).item()
+    return loss(model(inputs), targets).item()
 
 
 def test_every_member_of_the_search_is_the_run_that_a_plain_loop_gives():
@@ -155,6 +196,31 @@ def test_every_member_of_the_search_is_the_run_that_a_plain_loop_gives():
     for member in search["members"]:
         expected = plain_loop(search["points"][member["point"]], member["seed"])
         assert member["validation_loss"][-1] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("task", "is_stacked"), [("padded", True), ("weighted", False)])
+def test_runs_of_several_seeds_have_the_batches_and_the_loss_of_their_own(task, is_stacked):
+    """Batches of other sizes stay in a stack; losses that depend on the seed do not."""
+    asked = asked_of(f"own.py:{task}", "optimizers=adamw", "schedule=constant", "warmup=0")
+    final = of_role(asked, done(asked), "final")
+    for member in final["members"]:
+        expected = plain_loop(final["points"][member["point"]], member["seed"], task)
+        assert member["validation_loss"][-1] == pytest.approx(expected, rel=1e-4)
+    assert (final["why_sequential"] is None) == is_stacked
+
+
+def test_what_is_wrong_with_a_late_batch_is_a_message_or_a_run_that_diverged():
+    nan, labels = (
+        steps(asked_of(f"own.py:late_train_{it}", "optimizers=adamw"), {})[0].job for it in ("nan", "labels")
+    )
+    assert {member["diverged_at"] for member in run(config=nan.config, folder="nan")["members"]} == {3}
+    with pytest.raises(ValueError, match=r"own.py:late_train_labels: the loss raised \w+: .* for outputs"):
+        run(config=labels.config, folder="labels")
+
+
+@pytest.mark.parametrize("task", ["padded", "weighted", "squeezed", "several"])
+def test_tasks_that_are_unusual_and_right_pass_the_check(task):
+    check(trained=asked_of(f"own.py:{task}").trained.model_dump(mode="json"), optimizers={})
 
 
 def test_weights_that_the_task_gave_its_model_are_kept_where_the_model_could_draw_others():
@@ -223,17 +289,30 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
         ("labels", r"the loss raised IndexError: Target \d is out of bounds"),
         ("dicts", r"train yields a dict; expected batches \(inputs, targets\), both tensors"),
         ("numbers", "returned a int as train; expected a loader, a dataset"),
-        ("wide", r"the model does not read inputs \(32, 4\): RuntimeError"),
+        ("wide", r"the model does not read inputs \(32, 4\) of float32: RuntimeError"),
         ("stream", r"a dataset without length as train; expected batches of it, such as DataLoader\(train, 32\)"),
         ("once", "a generator as train, which yields its batches once; expected a loader"),
         ("nested", r"train yields a tuple \(tuple, Tensor\); expected batches \(inputs, targets\), both tensors"),
         ("double", "the model has float64 parameters; expected float32"),
-        ("other_labels", r"do not read a batch of validation, inputs \(64, 4\) and targets \(64,\): IndexError"),
-        ("nan_validation", "the loss of the first batch of validation is nan; check the data for NaN"),
-        ("other_test", r"do not read a batch of test, inputs \(64, 3\)"),
+        ("other_labels", r"raised IndexError.* and targets \(64,\) of int64 of batch 1 of validation"),
+        ("late_labels", r"raised IndexError: Target 7 .* of batch 2 of validation"),
+        ("nan_validation", "the loss of batch 1 of validation is nan; check the data for NaN"),
+        ("late_nan", "the loss of batch 2 of validation is nan; check the data for NaN"),
+        ("other_test", r"the model does not read inputs \(64, 3\) of float32 of batch 1 of test"),
         ("no_test", "test is empty; expected at least one batch"),
-        ("sizes", r"has inputs \(8, 4\) for seed 0 and \(9, 4\) for seed 1; expected batches of one size"),
         ("unseeded", "two calls with seed 0 return models with other weights"),
+        ("unseeded_inputs", "two calls with seed 0 return other inputs in the first 2 batches of train"),
+        ("unseeded_targets", "two calls with seed 0 return other targets in the first 2 batches of train"),
+        ("unseeded_validation", "two calls with seed 0 return other targets in the first batch of validation"),
+        ("column", r"broadcasts outputs \(32, 1\) of float32 and targets \(32,\) of float32 to a value for each pair"),
+        ("own_column", r"broadcasts outputs \(32, 1\) .* such as by outputs.squeeze\(-1\)"),
+        ("exits", "raised SystemExit: no data for seed 0; expected"),
+        ("exits_late", "train raised SystemExit: no data in batch 2 of epoch 1 for seed 0"),
+        ("half", r"the model has bfloat16 parameters; expected float32, such as model.float\(\)"),
+        ("meta", "the model is on the device meta, without weights"),
+        ("whole", r"does not read inputs \(32, 4\) of int64: .*; where it expects numbers, give inputs.float\(\)"),
+        ("targets", r"train yields a tuple \(Tensor, dict\); expected batches \(inputs, targets\)"),
+        ("outputs", "the model returned a dict; expected a tensor, such as the logits"),
     ],
 )
 def test_what_a_task_may_get_wrong_is_named_before_anything_runs(task, message):

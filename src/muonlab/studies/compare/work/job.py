@@ -145,9 +145,9 @@ def count_flops(job: Train, material: Material | TaskMaterial, device: str) -> f
     not among them.
     """
     trained, draw, _ = material.members(job.optimizer, job.points[:1], job.seeds[:1], job, device)
-    batch = draw(0)
+    inputs, targets = draw(0)
     with FlopCounterMode(display=False) as counter:
-        trained.step(*batch, 0)
+        trained.step(inputs, targets, 0)
     return float(counter.get_total_flops())
 
 

@@ -3,33 +3,39 @@
 import copy
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 from muonlab.data.sources import DataError
 from muonlab.studies.compare.config import Train
 from muonlab.studies.compare.work.builtin import BuiltInTask
+from muonlab.studies.compare.work.reading import EVALUATED, Batch, Loaders, Loss, Reader
 from muonlab.study.dotted import Dotted, one_line
 from muonlab.study.settings import UsageError
 from muonlab.train import engine, optimizers
 from muonlab.train.engine import Engine
 from muonlab.train.seeds import forked
+from muonlab.train.sequential import Sequential
 
 EXPECTED = (
     "(model, train, validation, loss), a dict or an object with these names and, if there is one, test: a "
     "torch.nn.Module; loaders, datasets or pairs of tensors (inputs, targets); and a function of outputs and targets; "
     "or a LightningModule with its LightningDataModule; or a transformers Trainer"
 )
-EVALUATED = 2048  # examples of a part, at most, per evaluation; the test set is read whole, in the end
+COMPARED = {"train": 2, "validation": 1}  # batches of a part that two calls with one seed must have in common
+RAISED = (Exception, SystemExit)  # by a user's function: anything but Ctrl-C
 
-Batch = tuple[Tensor, Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]
+OWN_LOSSES = (
+    "The loss differs between seeds, and a stack has one for all members. So its members train one after the other, "
+    "which makes small nets many times slower."
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,19 @@ class Given:
     validation: Any
     loss: Loss
     test: Any = None
+
+
+class _Pairs(TorchDispatchMode):
+    """Sees whether an operation takes (B, 1) with (B,) floats to (B, B), which is hardly ever meant."""
+
+    found = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        shapes = [each.shape for each in args if isinstance(each, Tensor) and each.is_floating_point()]
+        if len(shapes) == 2 and isinstance(result, Tensor) and result.ndim == 2 and len(result) > 1:
+            self.found |= {*shapes} == {(len(result),), (len(result), 1)}
+        return result
 
 
 class TaskMaterial:
@@ -86,7 +105,7 @@ class TaskMaterial:
                 return self._function(seed)
         except (DataError, UsageError):  # of a built-in task: what is wrong with the user's data
             raise
-        except Exception as error:  # a user's function may raise anything
+        except RAISED as error:
             raise ValueError(f"{self.where} raised {one_line(error)} for seed {seed}; expected {EXPECTED}") from error
 
     def _read(self, found: Any) -> Given:
@@ -148,22 +167,65 @@ class TaskMaterial:
 
     def build(self, seed: int = 0) -> nn.Module:
         """Return a net with the initial weights of a seed."""
-        return copy.deepcopy(self.given(seed).model)
-
-    @cached_property
-    def loss(self) -> Loss:
-        """Of outputs and targets."""
-        return self.given(0).loss
+        return copy.deepcopy(self.given(seed).model).to("cpu")
 
     def members(
         self, optimizer: Any, points: Sequence[Mapping[str, float]], seeds: Sequence[int], job: Train, device: str
     ) -> tuple[Engine, "Loaders", "Reader"]:
         """Return the members of a job, their batches, and what evaluates them."""
-        treated = optimizers.of_config(self.build(seeds[0]), optimizer, points)
-        inputs, targets = next(self.batches(seeds[0], "train"))
-        members, reason = engine.build(self.build, self.loss, treated, seeds, inputs, targets, device=device)
-        draw = Loaders(self, seeds, device)
-        return members, draw, Reader(self, draw, seeds[0], device, reason)
+        model, first = self.build(seeds[0]), next(self.batches(seeds[0], "train"))
+        treated = optimizers.of_config(model, optimizer, points, in_place=True)
+        draw, losses = Loaders(self, seeds, device), [self._guarded(self.given(seed).loss) for seed in seeds]
+        if self._is_one_loss(model, first, seeds):
+            members, reason = engine.build(self.build, losses[0], treated, seeds, *first, device=device)
+            losses = losses[:1] * len(seeds)
+        else:
+            members, reason = Sequential(self.build, losses, treated, seeds, device=device), OWN_LOSSES
+        return members, draw, Reader(self, draw, losses, device, reason)
+
+    def _is_one_loss(self, model: nn.Module, first: Batch, seeds: Sequence[int]) -> bool:
+        """Return whether the losses of all seeds are one function, by their value on a batch."""
+        if len(set(seeds)) == 1:
+            return True
+        with torch.no_grad(), forked(seeds[0], "trial"):
+            outputs = model(first[0])
+        values = [self._loss(self.given(seed).loss, outputs, first[1]) for seed in dict.fromkeys(seeds)]
+        return all(torch.equal(value, values[0]) for value in values)
+
+    def _guarded(self, loss: Loss) -> Loss:
+        """Return a loss whose errors, such as of a label out of range in a late batch, are messages for users."""
+
+        def guarded(outputs: Tensor, targets: Tensor) -> Tensor:
+            try:
+                return loss(outputs, targets)
+            except torch.OutOfMemoryError:
+                raise
+            except RAISED as error:
+                shapes = f"outputs {_kind(outputs)} and targets {_kind(targets)}"
+                raise ValueError(f"{self.where}: the loss raised {one_line(error)} for {shapes}") from error
+
+        return guarded
+
+    def _loss(self, loss: Loss, outputs: Tensor, targets: Tensor, part: str = "") -> Tensor:
+        """Return the loss, with one stream of random numbers."""
+        shapes = f"outputs {_kind(outputs)} and targets {_kind(targets)}{part}"
+        try:
+            with forked(0, "trial"), warnings.catch_warnings(), _Pairs() as pairs:
+                warnings.filterwarnings("error", "Using a target size")
+                value: Any = loss(outputs, targets)
+        except RAISED as error:
+            if "Using a target size" in str(error):
+                raise self._broadcasts(shapes) from error
+            raise ValueError(f"{self.where}: the loss raised {one_line(error)} for {shapes}") from error
+        if pairs.found:
+            raise self._broadcasts(shapes)
+        return value
+
+    def _broadcasts(self, shapes: str) -> ValueError:
+        return ValueError(
+            f"{self.where}: the loss broadcasts {shapes} to a value for each pair of examples; expected one shape, "
+            "such as by outputs.squeeze(-1), or targets.unsqueeze(-1)"
+        )
 
     def batches(self, seed: int, part: str, epoch: int = 0) -> Iterator[Batch]:
         """Yield the batches of a part for a seed in an epoch, whatever else draws random numbers meanwhile.
@@ -172,12 +234,19 @@ class TaskMaterial:
             ValueError: a batch is no pair of tensors, or there is none.
         """
         loader, where = getattr(self.given(seed), part), f"{self.where}: {part}"
-        with forked(seed, f"{part} order", epoch):
-            iterator = iter(loader)
+        try:
+            with forked(seed, f"{part} order", epoch):
+                iterator = iter(loader)
+        except RAISED as error:
+            raise ValueError(f"{where} raised {one_line(error)} for seed {seed}") from error
         for number in itertools.count():
             # Augmentations draw, too: each batch has a stream of its own, so that a restart finds the same one.
-            with forked(seed, f"{part} batch {epoch}", number):
-                found = next(iterator, None)
+            try:
+                with forked(seed, f"{part} batch {epoch}", number):
+                    found = next(iterator, None)
+            except RAISED as error:
+                batch = f"batch {number + 1} of epoch {epoch + 1}"
+                raise ValueError(f"{where} raised {one_line(error)} in {batch} for seed {seed}") from error
             if found is None:
                 if number == 0 and epoch:
                     raise ValueError(f"{where} yields its batches once; expected a loader, or a list of batches")
@@ -191,19 +260,11 @@ class TaskMaterial:
         if self.takes_no_seed:
             raise ValueError(f"{self.where} takes no seed; expected a function task(seed) that returns {EXPECTED}")
         given = self.given(0)
+        self._check_tensors(given.model)
         inputs, targets = next(self.batches(0, "train"))
         next(self.batches(0, "validation"))
         model = self.build(0)
-        try:
-            with forked(0, "trial"):
-                outputs = model(inputs)
-        except Exception as error:
-            shape = tuple(inputs.shape)
-            raise ValueError(f"{self.where}: the model does not read inputs {shape}: {one_line(error)}") from error
-        try:
-            loss: Any = given.loss(outputs, targets)
-        except Exception as error:
-            raise ValueError(f"{self.where}: the loss raised {one_line(error)}") from error
+        loss: Any = self._loss(given.loss, self._outputs(model, inputs), targets)
         if not isinstance(loss, Tensor) or loss.shape not in ((), targets.shape[:1]):
             got = tuple(loss.shape) if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
             raise ValueError(
@@ -216,44 +277,57 @@ class TaskMaterial:
             raise ValueError(
                 f"{self.where}: the loss of the first batch is {loss.mean().item()}; check the data for NaN"
             )
-        if inputs.is_floating_point() and (other := {p.dtype for p in model.parameters()} - {torch.float32}):
-            raise ValueError(
-                f"{self.where}: the model has {_dtype(min(other, key=str))} parameters; expected float32, and inputs "
-                "to match"
-            )
         self._check_evaluation(model)
-        self._check_repeats(given, inputs)
-        self._check_sizes((inputs, targets))
+        self._check_repeats(given)
 
+    def _check_tensors(self, model: nn.Module) -> None:
+        """Raise ValueError where the model's parameters are not float32 numbers in memory."""
+        parameters = list(model.parameters())
+        if not parameters:
+            raise ValueError(f"{self.where}: the model has no parameters; expected some to train")
+        if other := {p.dtype for p in parameters} - {torch.float32}:
+            raise ValueError(
+                f"{self.where}: the model has {_dtype(min(other, key=str))} parameters; expected float32, such as "
+                "model.float(), and inputs to match"
+            )
+        if any(p.is_meta for p in parameters):
+            raise ValueError(
+                f"{self.where}: the model is on the device meta, without weights; expected one made on the CPU"
+            )
+
+    def _outputs(self, model: nn.Module, inputs: Tensor, part: str = "") -> Tensor:
+        """Return what the model makes of a batch."""
+        try:
+            with forked(0, "trial"):
+                outputs: Any = model(inputs)
+        except RAISED as error:
+            hint = "" if inputs.dtype == torch.float32 else "; where it expects numbers, give inputs.float()"
+            raise ValueError(
+                f"{self.where}: the model does not read inputs {_kind(inputs)}{part}: {one_line(error)}{hint}"
+            ) from error
+        if not isinstance(outputs, Tensor):
+            raise ValueError(
+                f"{self.where}: the model returned a {type(outputs).__name__}; expected a tensor, such as the logits: "
+                "wrap the model in a module that returns them"
+            )
+        return outputs
+
+    @torch.no_grad()
     def _check_evaluation(self, model: nn.Module) -> None:
-        """Raise ValueError where the model or the loss do not read the validation or the test data."""
-        judge = _judge(self.loss)
+        """Raise ValueError where the model or the loss do not read the validation data, or a batch of the test data."""
         model.eval()
-        for part in ("validation", "test"):
+        for part, most in (("validation", EVALUATED), ("test", 1)):
             if getattr(self.given(0), part) is None:
                 continue
-            inputs, targets = next(self.batches(0, part))
-            try:
-                with torch.no_grad(), forked(0, "trial"):
-                    value = judge(model(inputs), targets)[0]
-            except Exception as error:
-                shapes = f"inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}"
-                raise ValueError(
-                    f"{self.where}: model and loss do not read a batch of {part}, {shapes}: {one_line(error)}"
-                ) from error
-            if not torch.isfinite(value):
-                raise ValueError(
-                    f"{self.where}: the loss of the first batch of {part} is {value.item()}; check the data for NaN"
-                )
-
-    def _check_sizes(self, first: Batch) -> None:
-        """Raise ValueError where the first batches of two seeds differ in shape: runs of several seeds share steps."""
-        sizes = [[tuple(each.shape) for each in pair] for pair in (first, next(self.batches(1, "train")))]
-        if sizes[0] != sizes[1]:
-            raise ValueError(
-                f"{self.where}: the first training batch has inputs {sizes[0][0]} for seed 0 and {sizes[1][0]} for "
-                "seed 1; expected batches of one size for all seeds, such as by drop_last=True and one padded length"
-            )
+            seen = 0
+            for number, (inputs, targets) in enumerate(self.batches(0, part), 1):
+                which = f" of batch {number} of {part}"
+                value = self._loss(self.given(0).loss, self._outputs(model, inputs, which), targets, which).mean()
+                if not torch.isfinite(value):
+                    raise ValueError(f"{self.where}: the loss{which} is {value.item()}; check the data for NaN")
+                seen += len(targets)
+                if seen >= most:
+                    break
 
     @property
     def takes_no_seed(self) -> bool:
@@ -266,188 +340,44 @@ class TaskMaterial:
             return False
         return False
 
-    def _check_repeats(self, given: Given, inputs: Tensor) -> None:
-        """Raise ValueError where a second call differs: runs of one seed would not start from the same weights."""
+    def _check_repeats(self, given: Given) -> None:
+        """Raise ValueError where a second call differs: runs of one seed would not be paired."""
         again = self.call(0)
         pairs = zip(given.model.state_dict().values(), again.model.state_dict().values(), strict=False)
         if not all(torch.equal(a, b) for a, b in pairs):
-            raise ValueError(
-                f"{self.where}: two calls with seed 0 return models with other weights, so optimizers could not be "
-                "compared from the same start; draw random numbers from torch, or from generators seeded with the seed"
-            )
+            raise self._differs("models with other weights")
+        before = {part: self._few(part) for part in COMPARED}
         self._known[0] = again
-        if not torch.equal(next(self.batches(0, "train"))[0], inputs):
-            raise ValueError(
-                f"{self.where}: two calls with seed 0 return other training batches; draw random numbers from torch, "
-                "or from generators seeded with the seed"
-            )
+        for part, number in COMPARED.items():
+            for (x, y), (x_again, y_again) in zip(before[part], self._few(part), strict=False):
+                for what, one, other in (("inputs", x, x_again), ("targets", y, y_again)):
+                    if one.shape != other.shape or not bool(((one == other) | (one != one)).all()):
+                        first = f"first {number} batches" if number > 1 else "first batch"
+                        raise self._differs(f"other {what} in the {first} of {part}")
 
+    def _few(self, part: str) -> list[Batch]:
+        return list(itertools.islice(self.batches(0, part), COMPARED[part]))
 
-class Loaders:
-    """The batches of every member in a step: members of one seed share their loader's, epoch after epoch."""
-
-    def __init__(self, material: TaskMaterial, seeds: Sequence[int], device: str):
-        self._material, self._seeds, self._device = material, list(seeds), device
-        self._streams: dict[int, tuple[int, Iterator[Batch]]] = {}  # seed -> next step, its batches from there
-        self._last: tuple[int, dict[int, Batch]] | None = None  # the step that was drawn last, as it may be asked again
-
-    def __call__(self, step: int) -> Batch:
-        """Return the inputs (S, B, ...) and targets (S, B, ...) of a step."""
-        if self._last is None or self._last[0] != step:
-            self._last = step, {seed: self._of_seed(seed, step) for seed in dict.fromkeys(self._seeds)}
-        own = [self._last[1][seed] for seed in self._seeds]
-        if len(sizes := {tuple(tuple(each.shape) for each in pair) for pair in own}) > 1:
-            (one, _), (other, _), *_ = sorted(sizes)
-            raise ValueError(
-                f"{self._material.where}: in step {step + 1} the training batches of two seeds have inputs {one} and "
-                f"{other}; expected batches of one size for all seeds, such as by drop_last=True and one padded length"
-            )
-        return _stacked(own, self._device)
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seed of each member that is left."""
-        return self._seeds
-
-    def _of_seed(self, seed: int, step: int) -> Batch:
-        at, stream = self._streams.get(seed, (0, self._endless(seed)))
-        if at > step:
-            at, stream = 0, self._endless(seed)
-        *_, found = itertools.islice(stream, step - at + 1)  # a restart reads on to where it stopped
-        self._streams[seed] = step + 1, stream
-        return found
-
-    def _endless(self, seed: int) -> Iterator[Batch]:
-        for epoch in itertools.count():
-            yield from self._material.batches(seed, "train", epoch)
-
-    def keep(self, members: Sequence[int]) -> None:
-        """Drop all members but those, given by their positions."""
-        self._seeds = [self._seeds[member] for member in members]
-
-
-class Reader:
-    """What evaluates members, and why they train one after the other where they do.
-
-    Args:
-        material: the task.
-        draw: the members' batches.
-        seed: whose validation and test data all members are evaluated on, unless those of their seeds differ.
-        device: where the members live.
-        reason: why they train one after the other.
-    """
-
-    def __init__(self, material: TaskMaterial, draw: Loaders, seed: int, device: str, reason: str | None):
-        self._material, self._draw, self._seed, self._device, self.reason = material, draw, seed, device, reason
-        self._judge, self._shared = _judge(material.loss), dict[str, bool]()
-        given = material.given(seed)
-        parts = {name: getattr(given, name) for name in ("train", "validation", "test")}
-        self.sizes: dict[str, Any] = {
-            "chance": None,
-            **{f"num_{name}": number for name, part in parts.items() if (number := _number(part)) is not None},
-            "num_parameters": sum(p.numel() for p in given.model.parameters()),
-        }
-        try:
-            self._per_epoch = max(1, len(given.train))
-        except TypeError:  # a loader without an end
-            self._per_epoch = None
-
-    def evaluate(self, members: Engine, step: int) -> Tensor:
-        """Return loss and accuracy on the batch of a step and on validation data, (S, 4)."""
-        own = members.measure(self._judge, *self._draw(step), by_member=True).double()
-        return torch.cat([own, self._mean(members, "validation", EVALUATED)], dim=1)
-
-    def test(self, members: Engine) -> Tensor:
-        """Return loss and accuracy on the test data, (S, 2); NaN where the task has none."""
-        if self._material.given(self._seed).test is None:
-            return torch.full((len(members), 2), torch.nan)
-        return self._mean(members, "test", None)
-
-    def epoch(self, step: int) -> float:
-        """Return the passes through the training data in that many steps; 0 where its loader has no end."""
-        return step / self._per_epoch if self._per_epoch else 0.0
-
-    def _is_shared(self, part: str) -> bool:
-        """Return whether the data of a part are the same for all seeds, by their first batches."""
-        if part not in self._shared:
-            first, *others = (next(self._material.batches(seed, part)) for seed in dict.fromkeys(self._draw.seeds))
-            self._shared[part] = all(
-                mine.shape == own.shape and bool(((mine == own) | (mine != mine)).all())
-                for pair in others
-                for mine, own in zip(first, pair, strict=True)
-            )
-        return self._shared[part]
-
-    def _mean(self, members: Engine, part: str, most: int | None) -> Tensor:
-        """Return mean loss and accuracy over batches up to `most` examples, (S, 2) float64."""
-        if not self._is_shared(part):
-            return self._mean_by_seed(members, part, most)
-        total, number = torch.zeros(len(members), 2, dtype=torch.float64, device=self._device), 0
-        for inputs, targets in self._material.batches(self._seed, part):
-            found = members.measure(self._judge, inputs.to(self._device), targets.to(self._device))  # (S, 2)
-            total += found.double() * len(targets)
-            number += len(targets)
-            if most is not None and number >= most:
-                break
-        return total / number
-
-    def _mean_by_seed(self, members: Engine, part: str, most: int | None) -> Tensor:
-        """Return the same where a task splits its data by seed: no member is evaluated on what it was trained on."""
-        seeds = torch.tensor(self._draw.seeds, device=self._device)
-        total = torch.zeros(len(members), 2, dtype=torch.float64, device=self._device)
-        number = dict.fromkeys(self._draw.seeds, 0)
-        streams = {seed: self._material.batches(seed, part) for seed in number}
-        while streams:
-            found = {seed: pair for seed, stream in streams.items() if (pair := next(stream, None)) is not None}
-            streams = {seed: streams[seed] for seed in found}
-            sizes = {tuple(each.shape for each in pair) for pair in found.values()}
-            if len(sizes) == 1 and len(found) == len(number):
-                own = _stacked([found[seed] for seed in self._draw.seeds], self._device)
-                total += members.measure(self._judge, *own, by_member=True).double() * own[1].shape[1]
-            else:
-                for seed, pair in found.items():
-                    of_all = members.measure(self._judge, *(each.to(self._device) for each in pair))
-                    total += torch.where((seeds == seed)[:, None], of_all.double() * len(pair[1]), 0.0)
-            for seed, (_, targets) in found.items():
-                number[seed] += len(targets)
-                if most is not None and number[seed] >= most:
-                    del streams[seed]
-        return total / torch.tensor([number[seed] for seed in self._draw.seeds], device=self._device)[:, None]
+    def _differs(self, what: str) -> ValueError:
+        return ValueError(
+            f"{self.where}: two calls with seed 0 return {what}, so optimizers could not be compared from the same "
+            "start; draw random numbers from torch, or from generators seeded with the seed"
+        )
 
 
 def _pair(found: Any, where: str) -> Batch:
     if isinstance(found, tuple | list) and len(found) == 2 and all(isinstance(each, Tensor) for each in found):
-        return found[0], found[1]
+        return found[0].to("cpu"), found[1].to("cpu")
     shape = f"a {type(found).__name__}"
     if isinstance(found, tuple | list):
         shape += f" ({', '.join(type(each).__name__ for each in found[:4])}{', ...' if len(found) > 4 else ''})"
     raise ValueError(f"{where} yields {shape}; expected batches (inputs, targets), both tensors")
 
 
-def _stacked(pairs: Sequence[Batch], device: str) -> Batch:
-    inputs, targets = (torch.stack([pair[k] for pair in pairs]).to(device) for k in (0, 1))
-    return inputs, targets
+def _kind(tensor: Tensor) -> str:
+    """For people: shape and dtype."""
+    return f"{tuple(tensor.shape)} of {_dtype(tensor.dtype)}" if isinstance(tensor, Tensor) else str(type(tensor))
 
 
 def _dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _judge(loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a function of outputs and targets to mean loss and accuracy, (2,)."""
-
-    def judge(outputs: Tensor, targets: Tensor) -> Tensor:
-        value = loss(outputs, targets).mean()
-        is_classes = not targets.is_floating_point() and outputs.shape[:-1] == targets.shape
-        hits = (outputs.argmax(-1) == targets).to(value.dtype) if is_classes else torch.full_like(value, torch.nan)
-        return torch.stack([value, hits.mean()])
-
-    return judge
-
-
-def _number(part: Any) -> int | None:
-    """Return the examples of a part, or None where it does not say."""
-    try:
-        return len(part.dataset)
-    except (AttributeError, TypeError):
-        return None
