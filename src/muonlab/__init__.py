@@ -6,17 +6,19 @@ if TYPE_CHECKING:
     from muonlab.optim.muon import Muon
     from muonlab.optim.muonadamw import MuonAdamW, hf_factory
     from muonlab.optim.split import split_params
+    from muonlab.rules.polar import orthogonalize
     from muonlab.studies.checkpoints import inspect
     from muonlab.studies.compare.ask import compare
 
 __version__ = "0.2.0.dev0"
-__all__ = ["Muon", "MuonAdamW", "compare", "hf_factory", "inspect", "split_params"]
+__all__ = ["Muon", "MuonAdamW", "compare", "hf_factory", "inspect", "orthogonalize", "split_params"]
 
 _HOMES = {
     "Muon": "optim.muon",
     "MuonAdamW": "optim.muonadamw",
     "hf_factory": "optim.muonadamw",
     "split_params": "optim.split",
+    "orthogonalize": "rules.polar",
     "inspect": "studies.checkpoints",
     "compare": "studies.compare.ask",
 }

@@ -19,7 +19,6 @@ SHARED = [
     {"lr": [0.1]},
     {"lr": torch.tensor(-0.1)},
     {"lr": torch.tensor(math.nan)},
-    {"lr": torch.tensor([0.1])},
     {"lr": torch.tensor([0.1, 0.2])},
     {"lr": torch.tensor(0.1j)},
     {"weight_decay": torch.tensor(-0.1)},

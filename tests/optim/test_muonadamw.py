@@ -202,16 +202,16 @@ def test_a_model_may_be_given_in_several_ways():
         net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         optimizer = MuonAdamW(given(net), lr=0.5, adamw_lr=0.25)
         assert [(group["rule"], group["lr"], group["param_names"]) for group in optimizer.param_groups] == [
-            ("muon", 0.5, ["0.weight", "2.weight"]),
-            ("adamw", 0.25, ["0.bias", "2.bias"]),
+            ("muon", 0.5, ["0.weight"]),
+            ("adamw", 0.25, ["0.bias", "2.weight", "2.bias"]),
         ]
 
 
-def test_one_half_may_be_empty():
-    for net in [nn.Linear(4, 3, bias=False), nn.LayerNorm(4)]:
-        optimizer = MuonAdamW(net)
-        assert [len(group["params"]) for group in optimizer.param_groups] in ([1, 0], [0, 2])
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, [0.1, 0.1], total_steps=5)
+def test_a_half_without_parameters_has_no_group():
+    for net, rule in [(nn.Linear(4, 3, bias=False), "muon"), (nn.LayerNorm(4), "adamw")]:
+        optimizer = MuonAdamW(net, rules={})
+        assert [group["rule"] for group in optimizer.param_groups] == [rule]
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=5)
         train(optimizer, list(net.parameters()))
         scheduler.step()
         optimizer.load_state_dict(optimizer.state_dict())

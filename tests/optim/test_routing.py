@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from muonlab.nets.transformer import Transformer
+from muonlab.optim.forms import form
+from muonlab.optim.outputs import output_heads
 from muonlab.optim.patterns import hint, matches
-from muonlab.optim.routing import TAKES, Place, adamw_reason, kind_and_blocks, output_heads, places, roles
+from muonlab.optim.places import Place, places
+from muonlab.optim.routing import TAKES, adamw_reason, roles
 
 
 def test_every_parameter_of_the_transformer_has_its_role():
@@ -38,6 +41,11 @@ def test_roles_name_every_parameter_once():
     assert found["lm_head.bias"] == "vector"
     assert found["scale"] == "vector"
     assert all("vector" not in taken for taken in TAKES.values())
+
+
+def kind_and_blocks(place: Place) -> tuple[str, object]:
+    found = form(place)
+    return found.kind, found.blocks
 
 
 def place_of(net: nn.Module, name: str) -> Place:
@@ -89,6 +97,7 @@ def test_heads_are_known_by_their_names():
         (["cls.predictions.decoder.weight", "cls.seq_relationship.weight"], ["cls.predictions.transform.dense.weight"]),
         (["proj_out.weight"], ["model.decoder.layers.0.fc2.weight", "decoder.weight_ih_l0"]),  # Whisper; an LSTM
         (["final_layer.linear.weight"], ["final_layer.adaLN_modulation.1.weight"]),  # DiT
+        ([], ["layers.0.mlp.router.classifier.weight"]),  # Switch Transformers
         (["head.weight"], ["head_norm.weight", "overhead.weight", "head.pos_embed"]),
     ]:
         found = output_heads(named(*others, *heads))

@@ -247,21 +247,21 @@ def test_the_table_shows_what_goes_where():
     net = GPT()
     net.transformer["wpe"].requires_grad_(False)
     assert str(split_params(net)).splitlines() == [
-        "parameter                              shape  rule    why                     elements",
-        "transformer.wte.weight                 11x8   adamw   embedding, tied               88",
-        "transformer.h.*.ln_*.weight x4         8      adamw   vector                        32",
-        "transformer.h.*.ln_*.bias x4           8      adamw   vector                        32",
-        "transformer.h.*.attn.c_attn.weight x2  24x8   muon    matrix, 3 blocks             384",
-        "transformer.h.*.attn.c_attn.bias x2    24     adamw   vector                        48",
-        "transformer.h.*.attn.c_proj.weight x2  8x8    muon    matrix                       128",
-        "transformer.h.*.attn.c_proj.bias x2    8      adamw   vector                        16",
-        "transformer.h.*.mlp.c_fc.weight x2     32x8   muon    matrix                       512",
-        "transformer.h.*.mlp.c_fc.bias x2       32     adamw   vector                        64",
-        "transformer.h.*.mlp.c_proj.weight x2   8x32   muon    matrix                       512",
-        "transformer.h.*.mlp.c_proj.bias x2     8      adamw   vector                        16",
-        "transformer.ln_f.weight                8      adamw   vector                         8",
-        "transformer.ln_f.bias                  8      adamw   vector                         8",
-        "transformer.wpe.weight                 6x8    frozen  requires_grad is False        48",
+        "parameter                              shape  rule    why                                  elements",
+        "transformer.wte.weight                 11x8   adamw   embedding, tied                            88",
+        "transformer.h.*.ln_*.weight x4         8      adamw   vector                                     32",
+        "transformer.h.*.ln_*.bias x4           8      adamw   vector                                     32",
+        "transformer.h.*.attn.c_attn.weight x2  24x8   muon    matrix, 3 blocks: query, key, value       384",
+        "transformer.h.*.attn.c_attn.bias x2    24     adamw   vector                                     48",
+        "transformer.h.*.attn.c_proj.weight x2  8x8    muon    matrix                                    128",
+        "transformer.h.*.attn.c_proj.bias x2    8      adamw   vector                                     16",
+        "transformer.h.*.mlp.c_fc.weight x2     32x8   muon    matrix                                    512",
+        "transformer.h.*.mlp.c_fc.bias x2       32     adamw   vector                                     64",
+        "transformer.h.*.mlp.c_proj.weight x2   8x32   muon    matrix                                    512",
+        "transformer.h.*.mlp.c_proj.bias x2     8      adamw   vector                                     16",
+        "transformer.ln_f.weight                8      adamw   vector                                      8",
+        "transformer.ln_f.bias                  8      adamw   vector                                      8",
+        "transformer.wpe.weight                 6x8    frozen  requires_grad is False                     48",
         "",
         "muon     8 parameters  1,536 elements   81.0%",
         "adamw   19 parameters    312 elements   16.5%",
@@ -281,9 +281,13 @@ def test_the_table_keeps_numbers_that_are_shared_and_shapes_of_muon_apart():
 
 
 def test_a_net_without_a_known_head_gets_a_hint_until_there_are_rules():
-    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    assert "no output head was recognized" in str(split_params(net))
-    assert "no output head" not in str(split_params(net, {"1.weight": "adamw"}))
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
+    assert str(split_params(net)).endswith(
+        "no output head was recognized; if '1.weight' is one, give rules={'1.weight': 'adamw'}, "
+        "and if there is none, rules={}"
+    )
+    for rules in ({"1.weight": "adamw"}, {}):
+        assert "no output head" not in str(split_params(net, rules))
     assert "no output head" not in str(split_params(ConvNet()))
 
 

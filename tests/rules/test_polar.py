@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import muonlab
 from matrices import draw, frame, with_spectrum
 from muonlab.rules import polar
 from muonlab.rules.iterations import bounded
@@ -349,3 +350,8 @@ def test_what_holds_no_matrices_of_numbers_is_refused():
     for dtype in (torch.int64, torch.uint8, torch.bool):
         with pytest.raises(ValueError, match=f"matrices of {dtype} have no polar factor; expected floating point"):
             orthogonalize(torch.ones(3, 3, dtype=dtype))
+
+
+def test_it_is_there_under_the_packages_name():
+    assert muonlab.orthogonalize is orthogonalize
+    assert "orthogonalize" in dir(muonlab)

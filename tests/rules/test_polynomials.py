@@ -1,10 +1,15 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from matrices import with_spectrum
 from muonlab.rules import polynomials
+from muonlab.rules.polar import orthogonalize
 from muonlab.rules.polynomials import ERROR, JORDAN, SAFETY, cubic, evaluate, polar_express
 
 QUINTIC, CUBIC = polynomials._minimax_quintic, polynomials._minimax_cubic
@@ -145,3 +150,18 @@ def test_jordan_maps_the_unit_interval_into_itself_and_a_fifth(x, repeats):
     assume(abs(x) > 1e-3)
     value = compose([JORDAN] * (repeats + 1), abs(x))
     assert 0 < value < 1.21
+
+
+@pytest.mark.parametrize("method", ["polar_express", "gram", "cubic", "aol"])
+def test_many_steps_converge(method):
+    spectrum = torch.logspace(0, -2, 24, dtype=torch.float64)
+    G, expected = with_spectrum(spectrum, 40)
+    # The polar factor of aol is that of the scaled matrix.
+    errors = [
+        (torch.linalg.svdvals(orthogonalize(G, method, steps=steps)) - 1).abs().max() for steps in (5, 8, 12, 16, 32)
+    ]
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(errors))
+    assert errors[1] < 0.01
+    assert errors[-1] < 1e-6  # cubics: what the safety factor leaves
+    if method != "aol":
+        torch.testing.assert_close(orthogonalize(G, method, steps=16), expected, rtol=0, atol=1e-6)

@@ -1,6 +1,6 @@
 """What a group of parameters may say, checked before anything is changed."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,6 +72,26 @@ ADAMW: dict[str, Check] = {
 }
 # What a group may have; the rest is let through.
 NAMES = {*SHARED, *MUON, *ADAMW, "method", "ns_steps", "ns_coefficients"}
+
+
+def plain(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a group with Python's own numbers and tuples for those of NumPy and of config libraries.
+
+    A tensor of one number loses its axes and shares its memory: what is written to it is read here.
+    """
+    lists = ("betas", "ns_coefficients")
+    return {name: _plain(value, name in lists) if name in NAMES else value for name, value in group.items()}
+
+
+def _plain(value: Any, is_list: bool) -> Any:
+    if isinstance(value, Tensor):
+        return value.reshape(()) if value.ndim and value.numel() == 1 else value
+    if type(value).__module__ == "numpy" and hasattr(value, "item") and getattr(value, "size", 0) == 1:
+        return value.item()
+    is_listed = isinstance(value, Sequence) or type(value).__module__ == "numpy"
+    if is_list and is_listed and not isinstance(value, str):
+        return tuple(_plain(each, False) for each in value)
+    return value
 
 
 def check(group: Mapping[str, Any], prefixed: Collection[str] = ()) -> None:

@@ -48,8 +48,10 @@ class Muon(Shell):
             (arXiv 2507.11005). Both keep O's Frobenius norm; their papers use adjust_lr_fn="match_rms_adamw".
         beta2: decay of the second moment of a variant, in [0, 1).
         split: rows that are orthogonalized apart, as query, key and value of one fused matrix or heads are: pattern
-            (`muonlab.optim.patterns.matches`) -> number of equal blocks, or the rows of each; or a function of name
-            and parameter that returns these or None. Needs named parameters.
+            (`muonlab.optim.patterns.matches`) -> number of equal blocks, the rows of each, or (times, rows of each
+            part) where parts alternate; or a function of name and parameter that returns these or None. A letter
+            for each axis says which are rows, columns and a stack of matrices, as "scr" for experts as (E, in, out),
+            alone or as ("scr", 2). Needs named parameters.
         rounding: how bfloat16 parameters keep small updates: "stochastic" rounding, with noise of its own; a
             "remainder" of 16 bits for each entry; or "nearest", which loses them.
         state_dtype: dtype of the momentum; by default the parameter's, float32 for bfloat16 and float16 parameters.
@@ -100,7 +102,7 @@ class Muon(Shell):
             raise ValueError(
                 "params is a model, of which Muon is to have a part; expected parameters, or MuonAdamW(model)"
             )
-        given = {name: value for name, value in locals().items() if name in arguments.NAMES}
+        given = arguments.plain({name: value for name, value in locals().items() if name in arguments.NAMES})
         arguments.check({"rule": "muon", **given})
         self.process_group = process_group
         self._splits = Splitter(split)

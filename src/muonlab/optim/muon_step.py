@@ -1,6 +1,7 @@
 """The Muon half of a step: parameters as matrices for `rules.muon.update_`, on one rank or over several."""
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from muonlab.rules.operands import Workspace
 
 # Of a stack of matrices: the parameter, its gradient, its state, and whether the step is made.
 Row = tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]
+# Stacks that are copies, and the tensor to which they go back.
+Copy = tuple[Layout, list[Tensor], Tensor]
 
 
 def update(group: dict[str, Any], items: list[Item], process_group: Any, workspace: Workspace) -> None:
@@ -39,8 +42,7 @@ def _begin(group: dict[str, Any], item: Item, each: Layout) -> None:
     if "momentum_buffer" not in state:
         state["momentum_buffer"] = item.zeros(group["state_dtype"])
     if group["variant"] is not None and "second_moment" not in state:
-        matrices = item.work.reshape(each.count, each.rows, each.columns)
-        state["second_moment"] = muon.second_moment(matrices, group["variant"])
+        state["second_moment"] = muon.second_moment(each.matrices(item.work), group["variant"]).contiguous()
     if item.parameter.dtype == torch.bfloat16 and group["rounding"] == "stochastic":
         if "step" not in state:
             device = item.work.device if group["capturable"] else "cpu"
@@ -65,24 +67,33 @@ def _alone(
 ) -> None:
     """Make the step of parameters of which this rank has the whole, and computes the whole."""
     rows: list[Row] = []
-    copies: list[tuple[Tensor, Tensor]] = []
+    copies: list[Copy] = []
     for (item, each), momentum in zip(members, momenta, strict=True):
-        p, b = _in_order(item.work), _in_order(momentum)
-        copies += [(item.work, p), (momentum, b)]
-        columns = [each.stacks(p), each.stacks(item.grad.to(p.dtype)), each.stacks(b)]
+        columns = [_open(each, item.work, copies), each.stacks(item.grad.to(item.work.dtype))]
+        columns.append(_open(each, momentum, copies))
         if group["variant"] is not None:
-            columns.append(each.stacks(item.state["second_moment"]))
+            columns.append(_open_second_moment(each, item.state["second_moment"], copies))
         for p, grad, *state in zip(*columns, strict=True):
             rows.append((p, grad, dict(zip(("momentum", "second_moment"), state, strict=False)), item.finite))
     _step(rows, workspace, **_hyper(group))
-    for tensor, copy in copies:
-        if copy is not tensor:
-            tensor.copy_(copy)
+    for each, stacks, tensor in copies:
+        each.put_back(stacks, tensor)
 
 
-def _in_order(tensor: Tensor) -> Tensor:
-    """Return a tensor of which stacks of matrices are views: itself, or a copy where its memory has another order."""
-    return tensor if tensor.ndim == 2 or tensor.is_contiguous() else tensor.contiguous()
+def _open(each: Layout, tensor: Tensor, copies: list[Copy]) -> list[Tensor]:
+    """Return the stacks of a tensor, and add them to `copies` where they are not views of it."""
+    stacks = each.stacks(tensor)
+    if not each.is_view(tensor):
+        copies.append((each, stacks, tensor))
+    return stacks
+
+
+def _open_second_moment(each: Layout, v: Tensor, copies: list[Copy]) -> list[Tensor]:
+    """Do as `_open`, for a tensor (count, rows, ...): as much of it as the layout has matrices."""
+    stacks = each.parts(v)
+    if each.times > 1:
+        copies.append((replace(each, axes="src"), stacks, v))
+    return stacks
 
 
 def _step(rows: list[Row], workspace: Workspace, **hyper: Any) -> None:
@@ -122,11 +133,14 @@ def _exchanged(
     def compute(tensors: list[Tensor], indices: list[int]) -> list[Tensor]:
         results = [tensor.new_zeros(tensor.shape) for tensor in tensors]
         rows: list[Row] = []
+        copies: list[Copy] = []
         for tensor, result, index in zip(tensors, results, indices, strict=True):
             each = layout(tensor.shape, *group["layouts"][items[index].index])  # maybe of some experts only
-            for p, grad in zip(each.stacks(result), each.stacks(tensor), strict=True):
+            for p, grad in zip(_open(each, result, copies), each.stacks(tensor), strict=True):
                 rows.append((p, grad, {"momentum": torch.zeros_like(p)}, None))
         _step(rows, workspace, **hyper | plain)
+        for each, stacks, result in copies:
+            each.put_back(stacks, result)
         return results
 
     updates = exchange(
@@ -138,9 +152,13 @@ def _exchanged(
         process_group=process_group,
     )
     if variant is not None:  # of whole matrices
+        copies: list[Copy] = []
         for (item, each), update in zip(members, updates, strict=True):
-            for O, v in zip(each.stacks(update), each.stacks(item.state["second_moment"]), strict=True):
+            second_moment = _open_second_moment(each, item.state["second_moment"], copies)
+            for O, v in zip(_open(each, update, copies), second_moment, strict=True):
                 scaled = muon.rescale_(O, v, group["beta2"], item.finite)
                 O.copy_(scaled * muon.adjustment(O.shape[1], O.shape[2], adjust))
+        for each, stacks, tensor in copies:
+            each.put_back(stacks, tensor)
     options = {name: hyper[name] for name in ("lr", "weight_decay", "cautious")}
     muon.apply_([item.work for item in items], updates, [1.0] * len(items), **options, finite=finite)

@@ -1,5 +1,6 @@
 """MuonAdamW: one optimizer for a whole model, Muon for its hidden matrices and AdamW for all else."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -7,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from muonlab.optim import arguments, muon_step
+from muonlab.optim.attention import Heads
 from muonlab.optim.layout import Splits, Splitter
+from muonlab.optim.plan import Overrides, Plan
 from muonlab.optim.sharding import is_dtensor
 from muonlab.optim.shell import Item, Shell
-from muonlab.optim.split import Route, Rules, Split, split_params
+from muonlab.optim.split import Rule, Rules, Split, split_params
 from muonlab.rules import adamw
 from muonlab.rules.muon import AdjustLR
 from muonlab.rules.operands import Workspace
@@ -20,11 +23,13 @@ class MuonAdamW(Shell):
     """Muon for the hidden matrices of a model and AdamW for all else, as one optimizer under one scheduler.
 
     There is a group for each: `param_groups[0]` has rule "muon" and `lr`, `param_groups[1]` has rule "adamw" and
-    `adamw_lr` as its lr, and a scheduler multiplies both. What goes where: `print(split_params(model))`.
+    `adamw_lr` as its lr, and a scheduler multiplies both. What goes where: `print(split_params(model))`. A model's
+    parameters that are frozen join their group once they require grad, or are given to `add_param_group`, with or
+    without a rule.
 
     Args:
-        params: a model; its named parameters; what `split_params` returned; or groups, dicts with "params" and "rule",
-            "muon" or "adamw", and whatever else is to differ from the arguments.
+        params: a model; its named parameters; what `split_params` returned; or groups, dicts with "params" (which may
+            be routes of `split_params`) and "rule", "muon" or "adamw", and whatever differs from the arguments.
         lr: step size of Muon, a number or a tensor of one.
         adamw_lr: step size of AdamW; by default 3e-4.
         weight_decay: decoupled decay of Muon's parameters.
@@ -34,12 +39,22 @@ class MuonAdamW(Shell):
         adamw_eps: added to AdamW's denominator.
         rules: what overrides where a parameter goes by default: pattern -> "muon" or "adamw" (`split_params`).
         split: as of Muon; it overrides what is known of a module, such as the three parts of nn.MultiheadAttention.
+        heads: "auto" orthogonalizes query, key and value head by head, or pattern -> number of heads (`split_params`).
+        overrides: what differs for some parameters of a model, in groups of their own: pattern, or a reason that
+            `split_params` shows, -> options, as in {"vector": {"weight_decay": 0.0}}; or a function from a route to
+            options or None.
+        model: of which groups without a rule have parameters; they then go where those of the model go.
+        rule: of groups that have none, and whose parameters are not those of `model`.
         nesterov, ns_coefficients, eps, ns_steps, adjust_lr_fn, method, ns_dtype, cautious, nonfinite, variant, beta2,
             rounding, state_dtype, process_group, capturable: as of `Muon`. nonfinite, rounding, state_dtype and
             capturable hold for both halves.
 
     Raises:
         ValueError: an argument out of range, parameters without names, or what `split_params` and Muon raise.
+
+    Warns:
+        UserWarning: no output head was recognized, and one of Muon's matrices may be it; or Muon has nothing at all.
+            Any `rules`, {} too, end it.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -51,7 +66,8 @@ class MuonAdamW(Shell):
         As of Muon; AdamW: Loshchilov & Hutter 2019, arXiv 1711.05101, by torch.optim's own code.
     """
 
-    _own = ("_splits", "_adamw")
+    _own = ("_splits", "_adamw", "_plan")
+    _plan: Plan
 
     def __init__(
         self,
@@ -66,6 +82,10 @@ class MuonAdamW(Shell):
         adamw_eps: float = 1e-8,
         rules: Rules | None = None,
         split: Splits | None = None,
+        heads: Heads = None,
+        overrides: Overrides = None,
+        model: nn.Module | None = None,
+        rule: Rule | None = None,
         nesterov: bool = True,
         ns_coefficients: tuple[float, float, float] | None = None,
         eps: float = 1e-7,
@@ -82,14 +102,44 @@ class MuonAdamW(Shell):
         process_group: Any = None,
         capturable: bool = False,
     ):
-        given = {name: value for name, value in locals().items() if name in arguments.NAMES}
+        given = arguments.plain({name: value for name, value in locals().items() if name in arguments.NAMES})
         self.process_group = process_group
         self._splits = Splitter(split)
-        self._adamw = {"lr": adamw_lr, "weight_decay": adamw_weight_decay, "eps": adamw_eps}
+        self._adamw = arguments.plain({"lr": adamw_lr, "weight_decay": adamw_weight_decay, "eps": adamw_eps})
         arguments.check({"rule": "muon", **given})
         arguments.check({"rule": "adamw", **given, **self._adamw}, prefixed=self._adamw)
-        super().__init__(_groups(params, rules), given)
+        if rule not in (None, "muon", "adamw"):
+            raise ValueError(f"rule={rule!r} for groups without one; expected 'muon', 'adamw' or None")
+        groups = _groups_given(params)
+        found = _split(params if groups is None else model, rules, heads)
+        if groups is not None:
+            _check_alone(
+                rules=rules if model is None else None, heads=heads if model is None else None, overrides=overrides
+            )
+        elif found.hint:
+            warnings.warn(f"MuonAdamW: {found.hint}", stacklevel=2)
+        self._plan = Plan(found, overrides, rule)
+        super().__init__(self._plan.groups() if groups is None else groups, given)
         self._splits.check_all_claimed()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, or two where it has no rule and parameters of the model that go to both, or nothing."""
+        before, present = len(self.param_groups), {id(p) for group in self.param_groups for p in group["params"]}
+        try:
+            for group in self._plan.routed(dict(param_group), present):
+                super().add_param_group(group)
+        except BaseException:
+            del self.param_groups[before:]
+            raise
+        self._plan.forget(p for group in self.param_groups[before:] for p in group["params"])
+
+    def _adopt(self, names: Iterable[str] = ()) -> None:
+        for route in self._plan.ready(names) if self._plan.later else ():
+            if (group := self._plan.add(self.param_groups, route)) is not None:
+                self.add_param_group(group)
+
+    def _says_layout(self, name: str, parameter: Tensor) -> bool:
+        return super()._says_layout(name, parameter) or self._plan.is_by_head(name)
 
     def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
         if group.get("rule") == "adamw":
@@ -156,26 +206,33 @@ def hf_factory(**arguments: Any) -> Callable[..., MuonAdamW]:
     return lambda model, **passed: MuonAdamW(model, **{**arguments, **passed})
 
 
-def _groups(params: Any, rules: Rules | None) -> list[dict[str, Any]]:
-    """Return the groups of what MuonAdamW was given."""
-    if not isinstance(params, nn.Module | Split):
+def _groups_given(params: Any) -> list[dict[str, Any]] | None:
+    """Return groups, if that is what MuonAdamW was given."""
+    if isinstance(params, nn.Module | Split | Mapping) or not isinstance(params, list | tuple):
+        return None
+    return list(params) if params and all(isinstance(each, dict) for each in params) else None
+
+
+def _split(params: Any, rules: Rules | None, heads: Heads) -> Split:
+    """Return where the parameters go of a model, or whatever else has names; nothing for None."""
+    if params is None:
+        return Split(())
+    if isinstance(params, Split):
+        _check_alone("what split_params returned; give them to split_params", rules=rules, heads=heads)
+        return params
+    if not isinstance(params, nn.Module):
         params = list(params.items() if isinstance(params, Mapping) else params)
-        if params and all(isinstance(each, dict) for each in params):
-            if rules is not None:
-                raise ValueError("rules with groups, which have rules already; give the model or its named parameters")
-            return params
         if any(isinstance(each, Tensor) for each in params):
             raise ValueError(
                 "MuonAdamW got parameters without names, so embeddings and heads cannot be told from hidden matrices; "
                 "expected the model, model.named_parameters(), or groups with a rule"
             )
-    if isinstance(params, Split) and rules is not None:
-        raise ValueError("rules with what split_params returned; give the rules to split_params")
-    split = params if isinstance(params, Split) else split_params(params, rules)
-    muon, adamw = split.named("muon"), split.named("adamw")
-    layouts = [(route.kind, route.blocks if route.blocks > 1 else None) for route in muon]
-    return [{"rule": "muon", "layouts": layouts, **_named(muon)}, {"rule": "adamw", **_named(adamw)}]
+    return split_params(params, rules, heads=heads)
 
 
-def _named(routes: list[Route]) -> dict[str, list[Any]]:
-    return {"params": [route.parameter for route in routes], "param_names": [route.name for route in routes]}
+def _check_alone(
+    what: str = "groups, which say all that; give the model or its named parameters", **given: Any
+) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name} with {what}")

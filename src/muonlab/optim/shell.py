@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.optim import arguments
-from muonlab.optim.layout import Splitter, layout, with_layouts
+from muonlab.optim import arguments, loading
+from muonlab.optim.layout import Splitter, with_layouts
 from muonlab.optim.rounding import is_narrow, narrow, widen
 from muonlab.optim.sharding import agree, is_dtensor, local_shard
 from muonlab.rules.operands import Workspace
@@ -61,6 +61,10 @@ class Shell(torch.optim.Optimizer):
     _workspace: Workspace | None = None  # made by the first step; not part of the state
     _own: tuple[str, ...] = ("_splits",)  # what an added group needs, and copies and pickles have to hold
 
+    def __init__(self, params: Any, defaults: dict[str, Any]):
+        super().__init__(params, defaults)
+        self._hook_state_dict()
+
     @property
     def num_skipped(self) -> int:
         """Updates left out since the start because a gradient was not finite (nonfinite="skip"), one a parameter."""
@@ -68,7 +72,7 @@ class Shell(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group as torch.optim.Optimizer does, once its arguments and its parameters' shapes are found right."""
-        group = {**self.defaults, **self._complete(dict(param_group)), "num_skipped": 0}
+        group = {**self.defaults, **self._complete(arguments.plain(param_group)), "num_skipped": 0}
         if group["rule"] == "muon":
             group = with_layouts(group, self._splits)
         arguments.check(group)
@@ -79,6 +83,18 @@ class Shell(torch.optim.Optimizer):
     def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
         """Return a new group with its rule and what its rule has of its own; raise ValueError for a wrong one."""
         raise NotImplementedError
+
+    def _says_layout(self, name: str, parameter: Tensor) -> bool:
+        """Return whether this optimizer was told how a parameter is orthogonalized."""
+        return self._splits(name, parameter) is not None
+
+    def _adopt(self, names: Iterable[str] = ()) -> None:
+        """Add the parameters that were frozen so far and now require grad, or have these names."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients, also of parameters that have been unfrozen."""
+        self._adopt()
+        super().zero_grad(set_to_none)
 
     def _update(self, group: dict[str, Any], items: list[Item], workspace: Workspace) -> None:
         """Make the step of a group's parameters: from their `grad` and `state`, change `work` in place."""
@@ -100,10 +116,14 @@ class Shell(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._adopt()
         taken, number = [], 0
         for position, group in enumerate(self.param_groups):
             taken.append((group, self._items(group, position, number)))
             number += len(group["params"])
+        for group, items in taken:
+            if group.get("variant") is not None and group["rule"] == "muon":
+                _check_whole([item.parameter for item in items], group["variant"])
         for group, items, skipped in [(group, *self._finite(group, items)) for group, items in taken]:
             _count(group, skipped)
             for item in items:
@@ -170,74 +190,57 @@ class Shell(torch.optim.Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {name: getattr(self, name) for name in self._own}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` takes: as of torch.optim.Optimizer, but for an adjust_lr_fn that is a function.
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._hook_state_dict()
 
-        That stays the constructor's: a file that is read with weights_only=True can hold no function.
-        """
-        state_dict = super().state_dict()
-        for group in state_dict["param_groups"]:
-            if callable(group.get("adjust_lr_fn")):
-                del group["adjust_lr_fn"]
-        return state_dict
+    def _hook_state_dict(self) -> None:
+        """See to it that a state_dict can be read with weights_only=True, before hooks of the user's see it."""
+        if not any(isinstance(hook, _DropFunctions) for hook in self._optimizer_state_dict_post_hooks.values()):
+            self.register_state_dict_post_hook(_DropFunctions(), prepend=True)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state: hyper-parameters and all, in the dtypes in which it was saved.
 
-        A state_dict of torch.optim.Muon or torch.optim.AdamW will do as well: what it does not say stays as it is.
+        Parameters are matched by their names where both sides have them, else by their order. What is orthogonalized
+        apart is as it was saved, but where `split` or `heads` of this optimizer say otherwise. A state_dict of
+        torch.optim.Muon or torch.optim.AdamW will do as well: what it does not say stays as it is. Hooks see it first,
+        as of torch.optim.Optimizer: what they return is checked and loaded.
 
         Raises:
             ValueError: it belongs to other parameters, or says what this optimizer cannot do. Nothing has been changed
                 then.
         """
-        self._check_state(state_dict)
-        before = [dict(group) for group in self.param_groups]
-        super().load_state_dict(state_dict)
-        for group, old in zip(self.param_groups, before, strict=True):
-            for name, value in old.items():
-                group.setdefault(name, value)
-        # torch casts the state to the dtype of its parameter, which would cut float32 momentum to bfloat16; and what it
-        # need not cast it shares with the state_dict, and so with the optimizer that this is of.
-        for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
-            for number, p in zip(saved["params"], group["params"], strict=True):
-                for name, value in state_dict["state"].get(number, {}).items():
-                    loaded = self.state[p][name]
-                    if isinstance(value, Tensor):
-                        # The fused kernel of AdamW counts its steps on the device.
-                        device = p.device if name == "step" and group["rule"] == "adamw" else loaded.device
-                        if loaded is value or (loaded.dtype, loaded.device) != (value.dtype, device):
-                            self.state[p][name] = value.detach().clone().to(device)
+        found: dict[str, Any] = {}
+        before: list[dict[str, Any]] = []
 
-    def _check_state(self, state_dict: dict[str, Any]) -> None:
-        groups = state_dict["param_groups"]
-        sizes = [[len(group["params"]) for group in these] for these in (groups, self.param_groups)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(
-                f"state_dict has groups of {sizes[0]} parameters, the optimizer of {sizes[1]}; "
-                "expected the state of an optimizer of the same model"
-            )
-        for position, (group, old) in enumerate(zip(groups, self.param_groups, strict=True)):
-            try:
-                self._check_group(group, old)
-            except ValueError as error:
-                raise ValueError(f"state_dict, group {position}: {error}") from None
-            for index, (number, p) in enumerate(zip(group["params"], old["params"], strict=True)):
-                _check_shapes(state_dict["state"].get(number, {}), p, old["rule"], f"{index} of group {position}")
+        def check(_: Any, given: dict[str, Any]) -> dict[str, Any]:  # after the hooks of the user's
+            self._adopt(loading.names(given))
+            found.update(loading.matched(given, self.param_groups, self._says_layout))
+            before.extend(dict(group) for group in self.param_groups)
+            return found
 
-    def _check_group(self, group: dict[str, Any], old: dict[str, Any]) -> None:
-        if group.get("rule", old["rule"]) != old["rule"]:
-            raise ValueError(
-                f"rule={group['rule']!r} for parameters that here have rule {old['rule']!r}; expected the state of an "
-                "optimizer whose parameters go to the same rules"
-            )
-        for name in ("maximize", "amsgrad"):  # of torch.optim.AdamW
-            if group.get(name):
-                raise ValueError(f"{name}={group[name]!r}, which is not there; expected {name}=False")
-        merged = {**old, **group}
-        arguments.check(merged)
-        for p, each in zip(old["params"], merged.get("layouts", [(None, None)] * len(old["params"])), strict=True):
-            if old["rule"] == "muon":
-                layout(p.shape, *each)
+        def restore(_: Any) -> None:  # before those
+            loading.restore(self, found, before)
+
+        handles = [
+            self.register_load_state_dict_pre_hook(check),
+            self.register_load_state_dict_post_hook(restore, prepend=True),
+        ]
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class _DropFunctions:
+    """A hook that takes an adjust_lr_fn that is a function out of a state_dict; it stays the constructor's."""
+
+    def __call__(self, _: Any, state_dict: dict[str, Any]) -> None:
+        for group in state_dict["param_groups"]:
+            if callable(group.get("adjust_lr_fn")):
+                del group["adjust_lr_fn"]
 
 
 def _check_whole(params: Iterable[Any], variant: str) -> None:
@@ -248,24 +251,6 @@ def _check_whole(params: Iterable[Any], variant: str) -> None:
             raise ValueError(
                 f"variant={variant!r} with a sharded parameter, of shape {tuple(p.shape)}; expected variant=None: its "
                 "second moment is of whole matrices, which no rank keeps"
-            )
-
-
-def _check_shapes(state: dict[str, Any], p: Tensor, rule: str, name: str) -> None:
-    """Raise ValueError where the state of a parameter is that of another, or of another rule."""
-    expected = "momentum_buffer" if rule == "muon" else "exp_avg"
-    if state and expected not in state:
-        raise ValueError(
-            f"state_dict has {sorted(state)} for parameter {name}, which has rule {rule!r}, and no {expected}"
-        )
-    for each in ("momentum_buffer", "exp_avg", "exp_avg_sq", "remainder"):
-        if each not in state:
-            continue
-        shape = p.shape if is_dtensor(state[each]) == is_dtensor(p) else local_shard(p, p).shape
-        if state[each].shape != shape:
-            raise ValueError(
-                f"state_dict has a {each} of shape {tuple(state[each].shape)} for parameter {name}, whose shape is "
-                f"{tuple(shape)} on this rank; expected the state of an optimizer of the same model"
             )
 
 
