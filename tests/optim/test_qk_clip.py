@@ -20,8 +20,9 @@ WIDTH, SIZE = 16, 4
 class Attention(nn.Module):
     """Plain or fused attention, without rotary embeddings, from inputs (batch, time, WIDTH)."""
 
-    def __init__(self, heads: int = 4, keys: int = 4, is_fused: bool = False, is_causal: bool = False):
+    def __init__(self, heads=4, keys=4, is_fused=False, is_causal=False, dropout=0.0):
         super().__init__()
+        self.dropout = dropout
         self.num_heads, self.num_key_value_heads, self.is_fused, self.is_causal = heads, keys, is_fused, is_causal
         self.q_proj = nn.Linear(WIDTH, heads * SIZE)
         self.k_proj, self.v_proj = nn.Linear(WIDTH, keys * SIZE), nn.Linear(WIDTH, keys * SIZE)
@@ -39,7 +40,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.is_fused:
-            mixed = F.scaled_dot_product_attention(*self.heads(x), is_causal=self.is_causal)
+            mixed = F.scaled_dot_product_attention(*self.heads(x), is_causal=self.is_causal, dropout_p=self.dropout)
         else:
             mixed = self.logits(x).softmax(-1) @ self.heads(x)[2]
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
@@ -87,11 +88,13 @@ def test_two_heads_by_hand():
     assert largest(net, x).tolist() == pytest.approx([8.0, 2.0])
 
 
-@pytest.mark.parametrize("is_fused", [False, True])
+@pytest.mark.parametrize(
+    "way", [{}, {"is_fused": True}, {"is_fused": True, "dropout": 0.2}], ids=["plain", "fused", "without kernel"]
+)
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("keys", [4, 2, 1])
-def test_logits_are_at_most_tau_and_other_heads_as_they_were(is_fused, is_causal, keys):
-    net, x = made(keys=keys, is_fused=is_fused, is_causal=is_causal)
+def test_logits_are_at_most_tau_and_other_heads_as_they_were(way, is_causal, keys):
+    net, x = made(keys=keys, is_causal=is_causal, **way)
     before = largest(net, x)
     tau = float(before.sort().values[1:3].mean())  # two of the four heads are above
     values, optimizer = copy.deepcopy(net.v_proj.state_dict()), still(net)

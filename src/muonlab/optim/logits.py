@@ -78,7 +78,7 @@ class _Probabilities(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         name = func.__name__.split(".")[0]
-        if name == "_softmax":
+        if name in ("_softmax", "_safe_softmax"):  # the latter of scaled_dot_product_attention without a fused kernel
             found = of_softmax(args[0], args[1], self._watch.heads)
         elif name.startswith("_scaled_dot_product"):
             names = [argument.name for argument in func._schema.arguments]

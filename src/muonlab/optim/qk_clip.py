@@ -94,7 +94,8 @@ class QKClip:
                 raise ValueError(
                     f"qk_clip saw no logits of the attention {attention.name or 'of the model'}, with "
                     f"{attention.queries} heads; expected softmax or scaled_dot_product_attention in its forward pass, "
-                    "on (..., heads, queries, keys): give transformers attn_implementation='sdpa' or 'eager', or leave qk_clip out"
+                    "on (..., heads, queries, keys): give transformers attn_implementation='sdpa' or 'eager', or leave "
+                    "qk_clip out"
                 )
 
     @torch.no_grad()
