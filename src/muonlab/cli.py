@@ -241,7 +241,7 @@ def _measured(study: Any, asked: Any, folder: Path, device: str) -> Any:
 
     local.try_out(study, asked, folder)
     whole = [part for part in asked.parts if not part.part]  # a step takes as long whatever the budget
-    seconds = len(asked.horizons) * tuple(seconds_per_step(part, device) for part in whole)
+    seconds = len(asked.shares) * tuple(seconds_per_step(part, device) for part in whole)
     return replace(study, seconds=seconds) if all(seconds) else study
 
 
