@@ -7,13 +7,14 @@ import pytest
 
 from invented import invented, judged, reported
 from muonlab.report import page
-from muonlab.report.findings import Text
+from muonlab.report.findings import Table, Text
 from muonlab.studies.compare import suite
 from muonlab.studies.compare.analysis import find, looks
 from muonlab.studies.compare.ask import ask
 from muonlab.studies.compare.jobs import steps, tried
 from muonlab.studies.compare.suite_report import answer
 from muonlab.study.settings import UsageError
+from muonlab.study.space import Space
 
 OWN = """
 from torch import nn
@@ -61,8 +62,9 @@ def test_more_trials_keep_those_that_are_done_whatever_their_number_was():
     searches = [step for step in steps(more, found) if step.role == "search" and step.arm == "adamw"]
     assert [len(step.config.points) for step in searches] == [6, 16, 16, 2]
     assert searches[0].job.id in found
-    points = [dict(point) for step in searches for point in step.config.points]
-    assert points == [*more.searches["adamw"].points]
+    space = more.searches["adamw"]
+    assert isinstance(space, Space)
+    assert [dict(point) for step in searches for point in step.config.points] == [*space.points]
 
 
 @pytest.mark.parametrize(
@@ -124,3 +126,15 @@ def test_a_suite_says_where_an_optimizer_diverges_and_what_the_present_setting_g
         "mlp on friedman: AdamW as you have it now",
         "cnn on digits: AdamW as you have it now",
     ]
+
+
+def test_a_program_has_a_present_setting_of_its_own_and_its_loss_is_said_to_be_minus_its_metric():
+    command = "command=python train.py {optimizer} --lr {lr} --m {momentum} --seed {seed} --steps {steps}"
+    asked = ask([command, "metric=-accuracy", "adamw.momentum=0.5..0.9", "present.momentum=0.6", "horizons=1"])[1]
+    found = reported(asked, lambda *own: better(*own) - 2)
+    assert "ends below AdamW: a validation loss (minus accuracy) of −1." in found.verdict.sentence
+    tables = [element for section in found.sections for element in section.elements if isinstance(element, Table)]
+    (trials,) = [table for table in tables if table.name == "trials"]
+    assert "of AdamW the setting that you have now" in trials.note
+    texts = [element.text for section in found.sections for element in section.elements if isinstance(element, Text)]
+    assert any("with the setting that you have now and" in text for text in texts)

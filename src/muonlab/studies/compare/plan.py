@@ -234,7 +234,8 @@ def _arms(chosen: Chosen, labels: Mapping[str, str], trained: Any, baseline: str
     searches = {label: searched for label, (_, searched) in built.items()}
     present = {key.removeprefix(PRESENT): _number(chosen, key) for key in chosen.merged if key.startswith(PRESENT)}
     if present:
-        searches[baseline or ""] = _from_present(searches.get(baseline or ""), present, labels.get(baseline or "", ""))
+        name = "" if isinstance(trained, Command) else labels.get(baseline or "", "")
+        searches[baseline or ""] = _from_present(searches.get(baseline or ""), present, name)
     return {
         "training": chosen.build(Training),
         "optimizers": {label: optimizer for label, (optimizer, _) in built.items()},
@@ -250,7 +251,13 @@ def _arms(chosen: Chosen, labels: Mapping[str, str], trained: Any, baseline: str
 
 
 def _from_present(searched: Search | Space | None, present: Mapping[str, float], name: str) -> Space:
-    """Return the space of the baseline, an optimizer of this name, with the user's present setting as its trial 0."""
+    """Return the space of the baseline with the user's present setting as its trial 0.
+
+    Args:
+        searched: how the baseline is tuned.
+        present: the setting.
+        name: of the baseline, where it is built in; a program may take any number.
+    """
     if not isinstance(searched, Space):
         raise UsageError(f"{PRESENT}SETTING is the baseline's trial 0; give baseline= and trials=, too")
     if unknown := [key for key in present if key not in searched.defaults]:

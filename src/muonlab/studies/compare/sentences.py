@@ -113,8 +113,8 @@ def sentence(switch: Switch, candidate: Candidate) -> str:
     means = [as_text(fmean(runs.losses(label).values())) for label in (candidate.arm.label, switch.baseline.label)]
     trials = runs.num_trials
     numbers = (
-        f"a validation loss of {means[0]} against {means[1]}, difference {as_text(effect.estimate)} "
-        f"(n = {effect.n[0]} + {effect.n[1]} seeds, {trials} trials each, {budget})"
+        f"a validation loss{programs.sign(runs.asked)} of {means[0]} against {means[1]}, difference "
+        f"{as_text(effect.estimate)} (n = {effect.n[0]} + {effect.n[1]} seeds, {trials} trials each, {budget})"
     )
     margin = f"{runs.asked.margin:.3g}".rstrip("0") if runs.asked.margin < 0.001 else f"{100 * runs.asked.margin:g} %"
     head = {
@@ -138,7 +138,7 @@ def _pace(switch: Switch, candidate: Candidate) -> str:
         return ""
     what = f"{switch.baseline.name}’s final loss"
     if not found.reached:
-        return f" None of its {found.total} runs reaches {what}."
+        return f" None of its runs reaches {what}."
     shares = [f"{as_text(found.steps, 'ratio')} of the steps"]
     for unit, each in _others(found.seconds, found.flops):
         about = "about " if unit == "seconds" else ""
