@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from invented import invented, judged, reported
+from muonlab import cli
+from muonlab.jobs import local
 from muonlab.report import page
 from muonlab.report.findings import Table, Text
 from muonlab.studies.compare import suite
@@ -13,6 +15,7 @@ from muonlab.studies.compare.analysis import find, looks
 from muonlab.studies.compare.ask import ask
 from muonlab.studies.compare.jobs import steps, tried
 from muonlab.studies.compare.suite_report import answer
+from muonlab.studies.compare.work import job
 from muonlab.study.settings import UsageError
 from muonlab.study.space import Space
 
@@ -138,3 +141,11 @@ def test_a_program_has_a_present_setting_of_its_own_and_its_loss_is_said_to_be_m
     assert "of AdamW the setting that you have now" in trials.note
     texts = [element.text for section in found.sections for element in section.elements if isinstance(element, Text)]
     assert any("with the setting that you have now and" in text for text in texts)
+
+
+def test_a_forecast_counts_as_many_evaluations_for_half_of_the_budget(monkeypatch):
+    monkeypatch.setattr(local, "try_out", lambda *own: None)
+    monkeypatch.setattr(job, "seconds_of", lambda part, device: (1.0, 10.0))
+    study, asked, _ = ask(["own.py:task"])
+    whole, half = cli._measured(study, asked, Path("out"), "cpu").seconds
+    assert (300 * whole, 150 * half) == pytest.approx((300 + 21 * 10, 150 + 21 * 10))
