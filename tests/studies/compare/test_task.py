@@ -254,6 +254,9 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
     said = capsys.readouterr().out
     assert "Muon against AdamW" in said or "Muon ends" in said or "Muon and AdamW" in said
     assert "torch.optim.AdamW(model.parameters()" in said or "MuonAdamW(model" in said
+    exec(Path("first", "report", "best.py").read_text(), made := {})
+    optimizers = [made[label](nn.Linear(2, 2)) for label in ("adamw", "muon")]
+    assert [type(each) for each in optimizers] == [torch.optim.AdamW, muonlab.MuonAdamW]
     command = "muonlab compare compare_digits.py:task horizons=1 extensions=0 trials=4 seeds=3 steps=6 evaluations=2"
     assert store.read(Path("first")).newest.command("compare") == command
     alone = done(ask(words[1:])[1], Path("alone"))

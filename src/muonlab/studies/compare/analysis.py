@@ -11,6 +11,8 @@ from muonlab.report.findings import Column, Element, Findings, Kind, Text
 from muonlab.stats.effects import difference
 from muonlab.stats.power import POWER
 from muonlab.studies.compare import answer, programs, sentences, suite_report
+from muonlab.studies.compare.best import best
+from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, NetAndData
 from muonlab.studies.compare.jobs import POLICY, by_rate, steps, tried
 from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
@@ -228,7 +230,11 @@ def analyse(folder: Path) -> Findings:
     said = sentences.verdict(judged, shorter) if isinstance(judged, Switch) else verdict(found, judged)
     sections = _sections(found, judged, shorter)
     whole = findings(title, found.runs.asked.question, said, found, _notices(found), sections, RESULTS_VERSION)
-    return replace(whole, first=answer.first_screen(judged)) if isinstance(judged, Switch) else whole
+    if not isinstance(judged, Switch):
+        return whole
+    is_code = found.runs.points and not isinstance(found.runs.asked.trained, Command)
+    files = (("best.py", best(found.arms, found.runs.points, title)),) if is_code else ()
+    return replace(whole, first=answer.first_screen(judged), files=files)
 
 
 def _judge(found: Found[Runs]) -> list[Judged] | Switch:
