@@ -182,11 +182,18 @@ class Switch:
         """Return what would narrow the interval to the size of the difference, or of the margin."""
         if effect is None:
             lost = [each for each in (arm, self.baseline) if self.has_no_winner(each.label)]
+            if not lost and any(record.status == "failed" for record in self.found.records):
+                return "Jobs failed: mend what `muonlab show` says of them; then the same command goes on."
             if not lost:
                 return "Finish the study: the same command goes on."
             return f"Give a lower range of learning rates, {lost[0].label}.lr=LOW..HIGH."
         if min(effect.n) < MIN_RUNS:
             return f"Run at least {MIN_RUNS} seeds (seeds={MIN_RUNS})."
+        if short := [each.label for each in (arm, self.baseline) if self.lost(each.label)[0]]:
+            return (
+                f"Give a lower range of learning rates, {short[0]}.lr=LOW..HIGH, or more seeds, such as "
+                f"seeds={2 * effect.n[0]}."
+            )
         if edges := self.may_gain(arm, effect.estimate.value or 0.0):
             further = self.found.runs.asked.extensions + 1
             return f"Search further (extensions={further}), or give another range, {edges[0].label}.lr=LOW..HIGH."
@@ -200,8 +207,8 @@ class Switch:
         variance = (of_seeds + of_tuning) * (wanted / half) ** 2
         if of_tuning > of_seeds:
             own = self.found.runs.asked.searches[arm.label]
-            return f"Most of the width is luck of tuning: try more trials, such as trials={2 * own.trials}."
-        seeds, said = effect.n[0], "Most of the width is spread between seeds:"
+            return f"Most of the interval’s width is luck of tuning: try more trials, such as trials={2 * own.trials}."
+        seeds, said = effect.n[0], "Most of the interval’s width is spread between seeds:"
         if variance <= of_tuning:
             return f"{said} try more, such as seeds={2 * seeds}, and more trials, since luck of tuning stays."
         more = max(seeds + 1, math.ceil(seeds * of_seeds / (variance - of_tuning)))
