@@ -142,7 +142,10 @@ def given(
             del rest[key]
         elif setting in ("lr", FACTOR):
             ranges.pop(setting, None)
-            defaults[setting] = chosen.numbers(key)[0]
+            try:
+                defaults[setting] = chosen.numbers(key)[0]
+            except UsageError:
+                raise chosen.wrong(key, f"a range, such as {key}=1e-4..1e-2, or one number above 0") from None
             if others:
                 raise chosen.wrong(key, f"one range, {key}=LOW..HIGH, or one value")
             del rest[key]

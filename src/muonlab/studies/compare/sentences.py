@@ -65,9 +65,13 @@ def verdict(switch: Switch, shorter: Sequence[Switch] = ()) -> Verdict:
     sentences = [sentence(switch, each) for each in ranked]
     if sentences and (widths := on_regions(switch)):
         sentences[0] = f"{sentences[0]} {widths}"
+    first = ranked[0].settles if len(ranked) == 1 else ""  # on the first screen, next to why nothing is decided
+    if first:
+        sentences[0] = f"{sentences[0]} {first}"
     sentences = sentences or [f"{switch.baseline.name} alone: nothing to compare."]
     # What to do comes first, then the other candidates and less training.
-    more = [*(f"{each.arm.name}: {each.settles}" for each in ranked if each.settles), *calls(switch, ranked)]
+    settles = [f"{each.arm.name}: {each.settles}" for each in ranked if each.settles and not first]
+    more = [*settles, *calls(switch, ranked)]
     more += [*sentences[1:], *on_present(switch)]
     more += [f"With {_steps(each)}: {sentence(each, one)}" for each in shorter for one in each.candidates if one.effect]
     interval = ranked[0].effect.estimate if ranked and ranked[0].effect else None

@@ -186,6 +186,8 @@ class Switch:
         """Return what would narrow the interval to the size of the difference, or of the margin."""
         if effect is None:
             lost = [each for each in (arm, self.baseline) if self.has_no_winner(each.label)]
+            if not lost and any(record.status == "failed" for record in self.found.records):
+                return "Jobs failed: mend what `muonlab show` says of them; then the same command goes on."
             if not lost:
                 return "Finish the study: the same command goes on."
             return f"Give a lower range of learning rates, {lost[0].label}.lr=LOW..HIGH."
@@ -207,8 +209,8 @@ class Switch:
         variance = (of_seeds + of_tuning) * (wanted / half) ** 2
         if of_tuning > of_seeds:
             own = self.found.runs.asked.searches[arm.label]
-            return f"Most of the width is luck of tuning: try more trials, such as trials={2 * own.trials}."
-        seeds, said = effect.n[0], "Most of the width is spread between seeds:"
+            return f"Most of the interval’s width is luck of tuning: try more trials, such as trials={2 * own.trials}."
+        seeds, said = effect.n[0], "Most of the interval’s width is spread between seeds:"
         if variance <= of_tuning:
             return f"{said} try more, such as seeds={2 * seeds}, and more trials, since luck of tuning stays."
         more = max(seeds + 1, math.ceil(seeds * of_seeds / (variance - of_tuning)))
