@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from invented import invented, judged, reported
 from muonlab import cli
@@ -13,6 +14,7 @@ from muonlab.report.findings import Table, Text
 from muonlab.studies.compare import suite
 from muonlab.studies.compare.analysis import find, looks
 from muonlab.studies.compare.ask import ask
+from muonlab.studies.compare.best import best
 from muonlab.studies.compare.jobs import steps, tried
 from muonlab.studies.compare.suite_report import answer
 from muonlab.studies.compare.work import job
@@ -149,3 +151,15 @@ def test_a_forecast_counts_as_many_evaluations_for_half_of_the_budget(monkeypatc
     study, asked, _ = ask(["own.py:task"])
     whole, half = cli._measured(study, asked, Path("out"), "cpu").seconds
     assert (300 * whole, 150 * half) == pytest.approx((300 + 21 * 10, 150 + 21 * 10))
+
+
+def test_the_code_of_an_optimizer_whose_label_is_its_own_name_makes_it(monkeypatch):
+    """Labels are often the names of classes; a function Own(model) must not call itself, nor torch hide torch."""
+    Path("mine.py").write_text("import torch\nclass Own(torch.optim.SGD):\n    pass\n")
+    monkeypatch.syspath_prepend(".")
+    asked = asked_of("optimizers=torch=adamw,Own=mine.py:Own,mine=muon", "Own.lr=1e-3..1", "horizons=1")
+    known = invented(asked, better)
+    found = find(asked, steps(asked, known), known)[0]
+    exec(best(found.arms, found.runs.points, 'a """title"""\\'), made := {})
+    model = torch.nn.Linear(4, 2)
+    assert [type(made[label](model)).__name__ for label in ("torch", "Own", "mine")] == ["AdamW", "Own", "MuonAdamW"]
