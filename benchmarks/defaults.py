@@ -98,7 +98,7 @@ def measured(folder):
             for member in result["members"]:
                 loss = member["validation_loss"][-1] if member["diverged_at"] is None else None
                 rate = RATES[member["point"]]
-                found[workload][recipe].setdefault(str(rate), []).append(loss)
+                found[workload][recipe].setdefault(rate, []).append(loss)
     return found
 
 
@@ -112,7 +112,7 @@ class Losses:
 
     def __init__(self, found):
         self._found = {
-            (recipe, float(rate)): [math.inf if loss is None else loss for loss in losses]
+            (recipe, rate): [math.inf if loss is None else loss for loss in losses]
             for recipe, own in found.items()
             for rate, losses in own.items()
         }
@@ -162,6 +162,15 @@ ROWS = {
 }
 
 
+IN_DETAIL = ("keep AdamW's best rate", "lr .02, adamw_lr 3e-4: the default", "lr .02, adamw_lr AdamW's best")
+PAIRS = {
+    **{
+        f"keep / AdamW, both at {words(rate)}": (partial(fixed, "keep", rate), partial(fixed, "adamw", rate))
+        for rate in RATES
+    },
+    "keep / lr .02, both with AdamW's best rate": (partial(by_best, "keep"), partial(by_best, "original")),
+    "lr .02, adamw_lr 3e-3 / the default": (partial(fixed, "original", 3e-3), partial(fixed, "original", ADAMW_LR)),
+}
 TUNED_ADAMW = partial(tuned, "adamw")
 
 
@@ -175,14 +184,24 @@ def logs(found, row, against=TUNED_ADAMW):
     return ratios
 
 
-def over_all(ratios) -> Estimate | float:
-    """Return the geometric mean over workloads, with its interval over seeds; infinite where a run has diverged."""
-    by_seed = [fmean(each) for each in zip(*ratios.values(), strict=True)]
-    if not all(map(math.isfinite, by_seed)):
-        return math.inf
-    found = mean(by_seed)
+def geometric(logs_of_ratios) -> Estimate:
+    """Return a geometric mean with Student's interval; without a value where a run has diverged."""
+    if not all(map(math.isfinite, logs_of_ratios)):
+        return Estimate(None, None, None, n=len(logs_of_ratios), reason="a run has diverged")
+    found = mean(logs_of_ratios)
     value, lower, upper = (None if each is None else math.exp(each) for each in (found.value, found.lower, found.upper))
     return Estimate(value, lower, upper, found.level, found.n, found.reason)
+
+
+def over_seeds(ratios) -> str:
+    """Return the geometric mean over workloads, with its interval for other seeds of the same workloads."""
+    return as_text(geometric([fmean(each) for each in zip(*ratios.values(), strict=True)]))
+
+
+def over_workloads(ratios) -> str:
+    """Return the interval of the same mean for other workloads, as if these had been drawn at random."""
+    found = geometric([fmean(own) for own in ratios.values()])
+    return "–" if found.lower is None or found.upper is None else f"[{found.lower:.2f}, {found.upper:.2f}]"
 
 
 def table(found) -> str:
@@ -193,23 +212,23 @@ def table(found) -> str:
         lines.append(f"| {recipe} | " + " | ".join(words(Losses(found[name]).best(recipe)) for name in names) + " |")
     tuned_losses = [fmean(Losses(found[name]).judged(*tuned("adamw", Losses(found[name])))) for name in names]
     lines.append("| loss of tuned AdamW | " + " | ".join(f"{loss:.3f}" for loss in tuned_losses) + " |")
-    lines += ["", "| final loss / tuned AdamW's | geometric mean | worst | above 1 | " + " | ".join(names) + " |"]
-    lines.append("|---" * (len(names) + 4) + "|")
+    head = "| final loss / tuned AdamW's | geometric mean, over seeds | over workloads | worst | above 1 | "
+    lines += ["", head + " | ".join(names) + " |", "|---" * (len(names) + 5) + "|"]
     for name, row in ROWS.items():
         ratios = logs(found, row)
         each = [math.exp(fmean(own)) for own in ratios.values()]
-        pooled = over_all(ratios)
-        mid = as_text(pooled) if isinstance(pooled, Estimate) else "diverges"
-        above = sum(regret > 1 for regret in each)
-        lines.append(f"| {name} | {mid} | {max(each):.2f} | {above} | " + " | ".join(f"{x:.2f}" for x in each) + " |")
-    lines += ["", "| keep / AdamW at the same rate | geometric mean | " + " | ".join(names) + " |"]
-    lines.append("|---" * (len(names) + 2) + "|")
-    for rate in RATES:
-        ratios = logs(found, partial(fixed, "keep", rate), partial(fixed, "adamw", rate))
-        pooled = over_all(ratios)
-        mid = as_text(pooled) if isinstance(pooled, Estimate) else "diverges"
-        cells = " | ".join(f"{math.exp(fmean(own)):.2f}" for own in ratios.values())
-        lines.append(f"| {words(rate)} | {mid} | {cells} |")
+        cells = [over_seeds(ratios), over_workloads(ratios), f"{max(each):.2f}", str(sum(one > 1 for one in each))]
+        lines.append(f"| {name} | " + " | ".join([*cells, *(f"{one:.2f}" for one in each)]) + " |")
+    lines += ["", "| final loss / tuned AdamW's | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for name in IN_DETAIL:
+        cells = [as_text(geometric(own)) for own in logs(found, ROWS[name]).values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", "| one recipe / another | geometric mean, over seeds | over workloads | " + " | ".join(names) + " |"]
+    lines.append("|---" * (len(names) + 3) + "|")
+    for name, (first, second) in PAIRS.items():
+        ratios = logs(found, first, second)
+        each = [f"{math.exp(fmean(own)):.2f}" for own in ratios.values()]
+        lines.append(f"| {name} | " + " | ".join([over_seeds(ratios), over_workloads(ratios), *each]) + " |")
     return "\n".join(lines)
 
 
