@@ -192,6 +192,11 @@ def test_a_verb_or_flag_that_is_not_there_has_status_2(words, muonlab):
     assert "Traceback" not in output + errors
 
 
+def test_a_setting_given_as_a_flag_is_told_to_have_no_dashes(muonlab):
+    status, _, errors = muonlab("compare", "task=modular", "--trials=4")
+    assert (status, "settings have no dashes; write trials=4" in errors) == (2, True)
+
+
 def test_a_folder_that_cannot_be_used_has_status_1(tmp_path, muonlab):
     (tmp_path / "file").write_text("")
     assert muonlab(*TINY, f"out={tmp_path / 'file'}")[0] == 1

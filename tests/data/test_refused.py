@@ -343,6 +343,7 @@ def test_lines_without_labels():
 
 @pytest.mark.parametrize("call", [language, examples])
 def test_files_that_are_not_texts(tmp_path, call):
+    (tmp_path / "another_folder").mkdir()  # which is no text to suggest
     (tmp_path / "empty.txt").write_bytes(b"")
     (tmp_path / "blank.txt").write_bytes(b" \n\n")
     (tmp_path / "a.zip").write_bytes(b"PK")

@@ -11,6 +11,7 @@ def test_a_study_without_flaws_has_no_caution():
 def test_what_weakens_an_answer():
     failed = JobRecord("1", "job", {}, Path("x"), "failed", "torn", None, {})
     assert missing_jobs([failed], 3) == ["3 of 3 jobs known so far are not done, 1 of them failed: numbers may change."]
+    assert missing_jobs([failed], 1)[0].startswith("1 of 1 jobs known so far is not done")
     assert on_edges(["Muon (low)", "SGD (high)"])[0].endswith("may lie beyond: Muon (low); SGD (high).")
     assert uncontrolled(["cnn", "vit"])[0].startswith("No control is measured yet of cnn, vit:")
 

@@ -109,7 +109,7 @@ def language(source: str | Path = LANGUAGE[0], *, encoding: str | None = None, l
 def _decoded(source: str | Path, encoding: str | None, others: tuple[str, ...]) -> Decoded:
     path = existing(source, others)
     if path.is_dir():
-        inside = sorted(item.name for item in path.iterdir())[:3]
+        inside = sorted(item.name for item in path.iterdir() if item.is_file())[:3]
         such = f", such as {', '.join(inside)} in it" if inside else ""
         raise DataError(f"{source} is a folder; expected a file of text{such}")
     if path.suffix.lower() in BINARY:

@@ -95,10 +95,11 @@ class Space(BaseModel):
 
     def wider(self, side: Edge) -> "Space":
         """Return the space with the learning rates of `beyond` in its range."""
-        if (each := self.ranges.get("lr")) is None:
-            return self
-        ends = {"low": each.low / BEYOND} if side == "low" else {"high": each.high * BEYOND}
-        ranges = {**self.ranges, "lr": each.model_copy(update=ends)}
+        ranges = dict(self.ranges)
+        if each := ranges.get("lr"):
+            ends = {"low": each.low / BEYOND} if side == "low" else {"high": each.high * BEYOND}
+            ranges["lr"] = each.model_copy(update=ends)
+        # A held learning rate has no edge; with the next seed further points are new ones there, too.
         return Space(ranges=ranges, defaults=self.defaults, trials=self.trials, seed=self.seed + 1)
 
     def edge(self, point: Point) -> Edge | None:
@@ -141,7 +142,10 @@ def given(
             del rest[key]
         elif setting in ("lr", FACTOR):
             ranges.pop(setting, None)
-            defaults[setting] = chosen.numbers(key)[0]
+            try:
+                defaults[setting] = chosen.numbers(key)[0]
+            except UsageError:
+                raise chosen.wrong(key, f"a range, such as {key}=1e-4..1e-2, or one number above 0") from None
             if others:
                 raise chosen.wrong(key, f"one range, {key}=LOW..HIGH, or one value")
             del rest[key]

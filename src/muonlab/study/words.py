@@ -24,9 +24,9 @@ def missing_jobs(records: Sequence[JobRecord], expected: int) -> list[str]:
     if done == expected:
         return []
     failed = sum(record.status == "failed" for record in records)
-    return [
-        f"{expected - done} of {expected} jobs known so far are not done, {failed} of them failed: numbers may change."
-    ]
+    left = expected - done
+    are = "is" if left == 1 else "are"
+    return [f"{left} of {expected} jobs known so far {are} not done, {failed} of them failed: numbers may change."]
 
 
 def on_edges(places: Iterable[str]) -> list[str]:

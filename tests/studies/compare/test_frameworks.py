@@ -353,7 +353,7 @@ MESSAGES = {
     "manual": "Module has automatic_optimization=False",
     "several": "configure_optimizers of Module returns 2 optimizers; expected one",
     "shared": "two calls return one and the same model",
-    "unseeded": "two calls with seed 0 return models with other weights",
+    "unseeded": "two calls with seed 0 return models with different weights",
     "shuffled": r"two calls with seed 0 have training losses [\d.]+ and [\d.]+ on their first batch",
     "loaders": "returned a DataLoader next to its LightningModule; expected",
     "unknown": "returned a dict with metrics; expected",

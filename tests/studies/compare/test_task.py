@@ -1,7 +1,7 @@
 """`muonlab compare` on a task of a user's own: what it trains, what it decides, and what a task may get wrong."""
 
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 import muonlab
+from invented import invented, judged
 from muonlab.cli import main
 from muonlab.jobs import store
+from muonlab.jobs.job import JobRecord
 from muonlab.studies.compare import analyse
 from muonlab.studies.compare.analysis import find
 from muonlab.studies.compare.ask import ask, default_folder
@@ -50,6 +52,8 @@ def augmented(seed): return net(), Drops(), PARTS[1], nn.functional.cross_entrop
 
 def three(seed): return net(), *PARTS
 def no_net(seed): return 3, *PARTS, nn.functional.cross_entropy
+def nothing(seed): net()
+def loss_class(seed): return net(), *PARTS, nn.CrossEntropyLoss
 def no_seed(): return task(0)
 def empty(seed): return net(), (X[:0], Y[:0]), PARTS[1], nn.functional.cross_entropy
 def fails(seed): raise OSError("no disk")
@@ -283,6 +287,8 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
     [
         ("three", "returned 3 values; expected"),
         ("no_net", "returned a int as model; expected a torch.nn.Module"),
+        ("nothing", "returned None; expected"),
+        ("loss_class", r"returned the class CrossEntropyLoss as loss; expected an object of it, CrossEntropyLoss\(\)"),
         ("no_seed", r"takes no seed; expected a function task\(seed\)"),
         ("empty", "train is empty; expected at least one example"),
         ("fails", "raised OSError: no disk for seed 0; expected"),
@@ -291,7 +297,7 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
         ("vector", r"the loss returned \(32, 2\); expected a scalar or one number per example, \(32,\)"),
         ("labels", r"the loss raised IndexError: Target \d is out of bounds"),
         ("dicts", r"train yields a dict; expected batches \(inputs, targets\), both tensors"),
-        ("numbers", "returned a int as train; expected a loader, a dataset"),
+        ("numbers", "returned an object of int as train; expected a loader, a dataset"),
         ("wide", r"the model does not read inputs \(32, 4\) of float32: RuntimeError"),
         ("stream", r"a dataset without length as train; expected batches of it, such as DataLoader\(train, 32\)"),
         ("once", "a generator as train, which yields its batches once; expected a loader"),
@@ -303,7 +309,7 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
         ("late_nan", "the loss of batch 2 of validation is nan; check the data for NaN"),
         ("other_test", r"the model does not read inputs \(64, 3\) of float32 of batch 1 of test"),
         ("no_test", "test is empty; expected at least one batch"),
-        ("unseeded", "two calls with seed 0 return models with other weights"),
+        ("unseeded", "two calls with seed 0 return models with different weights"),
         ("unseeded_inputs", "two calls with seed 0 return other inputs in the first 2 batches of train"),
         ("unseeded_targets", "two calls with seed 0 return other targets in the first 2 batches of train"),
         ("unseeded_validation", "two calls with seed 0 return other targets in the first batch of validation"),
@@ -328,6 +334,8 @@ def test_what_a_task_may_get_wrong_is_named_before_anything_runs(task, message):
     ("words", "message"),
     [
         ([], "nothing to train; give a task"),
+        (["task=own.py"], "task=own.py names no function; expected one of that file, such as own.py:task"),
+        (["own.py:task", "muon.lr=0.001-0.1"], "expected a range, such as muon.lr=1e-4..1e-2, or one number above 0"),
         (["own.py:missing"], "there is no 'missing' in own.py"),
         (["own.py:task", "own.py:normed"], "2 tasks are given; expected one"),
         (["own.py:task", "trials=1"], "trials=1 is not valid; expected one whole number from 2"),
@@ -381,47 +389,6 @@ def test_tasks_of_one_name_in_two_files_have_folders_of_their_own():
 # -- what is decided ---------------------------------------------------------------------------------
 
 
-def invented(asked, loss):
-    """Results of all jobs without any training: loss(label, point, seed) at the end, None where it diverged."""
-    found = {}
-    while todo := [step for step in steps(asked, found) if step.job.id not in found]:
-        for step in todo:
-            members = []
-            for k, point in enumerate(step.config.points):
-                for seed in step.config.seeds:
-                    last = loss(step.arm, point, seed)
-                    curve = [2.0, 1.0 if last is None else (1 + last) / 2, last]
-                    members.append(
-                        {
-                            "point": k,
-                            "seed": seed,
-                            "diverged_at": 6 if last is None else None,
-                            **dict.fromkeys(("validation_loss", "train_loss"), curve),
-                            **dict.fromkeys(("validation_accuracy", "train_accuracy"), [None] * 3),
-                            "test_loss": None,
-                            "test_accuracy": None,
-                        }
-                    )
-            found[step.job.id] = {
-                "chance": None,
-                "num_parameters": 9,
-                "why_sequential": None,
-                "steps": [0, 3, 6],
-                "points": list(step.config.points),
-                "members": members,
-            }
-    return found
-
-
-def judged(asked, loss):
-    store.create(Path("out"), "compare", asked.preset, asked.settings, asked.model_dump(mode="json"))
-    for name, result in invented(asked, loss).items():
-        Path("out", name).mkdir()
-        Path("out", name, "config.json").write_text("{}")
-        Path("out", name, "result.json").write_text(json.dumps(result))
-    return analyse(Path("out")).verdict
-
-
 def noise(seed, scale):
     return scale * np.random.default_rng(seed).normal()
 
@@ -460,6 +427,25 @@ def test_the_verdict_is_right_where_the_answer_is_known(loss, answer, words):
 
 
 SMALL = ["trials=8", "seeds=8"]
+
+
+def test_where_final_runs_diverge_lower_rates_or_more_seeds_are_advised_whatever_the_edge():
+    def loss(arm, point, seed):
+        return None if arm == "muon" and seed == 1 else beyond(arm, point, seed)
+
+    verdict = judged(asked_of("own.py:task", *SMALL), loss)
+    assert "because 1 of 8 Muon runs diverged." in verdict.sentence
+    assert verdict.sentence.endswith("learning rates, muon.lr=LOW..HIGH, or more seeds, such as seeds=16.")
+
+
+def test_where_a_job_failed_the_advice_is_to_mend_it_first():
+    asked = asked_of("own.py:task", *SMALL)
+    known = steps(asked, invented(asked, lambda arm, point, seed: 0.5))
+    (found,) = find(asked, known, {})
+    assert "Finish the study" in Switch(found, found.arm("adamw")).candidates[0].settles
+    failed = JobRecord("1", "AdamW, search", {}, Path("x"), "failed", "no disk", None, {})
+    found = replace(found, records=(failed,))
+    assert Switch(found, found.arm("adamw")).candidates[0].settles.startswith("Jobs failed: mend what `muonlab show`")
 
 
 def test_a_difference_that_is_sure_and_too_small_to_matter_is_no_reason_to_switch():
@@ -513,7 +499,7 @@ def test_a_best_rate_near_an_edge_gives_every_arm_as_many_trials_beyond():
 def test_a_loser_whose_best_rate_lies_near_an_edge_is_not_said_to_be_worse():
     verdict = judged(asked_of("own.py:task", *SMALL), beyond)
     assert "because the best learning rate of Muon lies near the edge of its range" in verdict.sentence
-    assert "Muon: Search further (extensions=1), or give another range, muon.lr=LOW..HIGH." in verdict.more
+    assert verdict.sentence.endswith(" Search further (extensions=1), or give another range, muon.lr=LOW..HIGH.")
 
 
 def test_each_horizon_has_a_training_and_a_sentence_of_its_own():
@@ -574,8 +560,8 @@ def test_an_arm_that_diverges_before_its_final_runs_is_said_to_and_the_study_is_
     )
     assert "because Muon diverged before any final run" in verdict.sentence
     assert any(f"Muon diverged {where}" in words for words in verdict.cautions)
-    assert not any("Finish the study" in words for words in verdict.more)
-    assert "Muon: Give a lower range of learning rates, muon.lr=LOW..HIGH." in verdict.more
+    assert "Finish the study" not in verdict.sentence
+    assert verdict.sentence.endswith(" Give a lower range of learning rates, muon.lr=LOW..HIGH.")
 
 
 def test_a_final_run_whose_last_training_loss_alone_is_not_finite_has_diverged():
@@ -621,7 +607,7 @@ def test_what_would_settle_an_inconclusive_comparison_is_said():
     wide = judged(
         asked_of("own.py:task", "trials=8", "seeds=4"), lambda arm, point, seed: 0.5 + noise([seed, arm == "muon"], 0.2)
     )
-    assert any("seeds would settle it (seeds=" in words or "try more trials" in words for words in wide.more)
+    assert "seeds would settle it (seeds=" in wide.sentence or "try more trials" in wide.sentence
 
 
 def test_an_optimizer_that_diverges_at_times_has_final_runs_that_count_how_often():

@@ -205,15 +205,17 @@ def read(folder: Path) -> tuple[Found[Runs], ...]:
 
 
 def looks(configs: Iterable[Mapping[str, Any]]) -> int:
-    """Return how many of the requests differ from the last one in nothing but numbers of seeds and trials."""
+    """Return how many of the requests are the last one, with whatever numbers of seeds and trials; each pair once."""
 
     def plain(config: Any) -> Any:
         if isinstance(config, Mapping):
             return {key: plain(value) for key, value in config.items() if key not in NUMBERS}
         return config
 
-    *earlier, newest = map(plain, configs)
-    return 1 + earlier.count(newest)
+    *earlier, newest = configs
+    # One that was written with other words and asks the same, such as trials=16 for the default, is no other look.
+    different = [each for place, each in enumerate(earlier) if each != newest and each not in earlier[:place]]
+    return 1 + sum(plain(each) == plain(newest) for each in different)
 
 
 def analyse(folder: Path) -> Findings:

@@ -2,7 +2,7 @@
 
 import keyword
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from muonlab.study.constructor import constructor
 from muonlab.study.dotted import is_file
@@ -12,13 +12,15 @@ from muonlab.study.study import Arm
 
 def best(arms: tuple[Arm, ...], points: Mapping[str, Point], title: str) -> str:
     """Return a module with a function for each optimizer, from a model to the optimizer at its best setting."""
-    known = [(arm, points[arm.label]) for arm in arms if arm.label in points]
-    imports = sorted({each for arm, _ in known for each in _imports(arm)})
-    functions = [
-        f"def {_function(arm.label)}(model):\n    return {constructor(arm.optimizer, point)}" for arm, point in known
-    ]
-    head = f'"""The best setting of each optimizer, as muonlab compare found it: {title}."""'
-    return "\n".join([head, "", *imports, ""]) + "\n\n" + "\n\n\n".join(functions) + "\n"
+    about = title.replace("\\", "/").replace('"', "'")
+    head = f'"""The best setting of each optimizer, as muonlab compare found it: {about}."""'
+    return "\n\n\n".join([head, *(_code(arm, points[arm.label]) for arm in arms if arm.label in points)]) + "\n"
+
+
+def _code(arm: Arm, point: Point) -> str:
+    # The import is within: a label is often the name of the optimizer itself, or of another's module.
+    call = constructor(arm.optimizer, point)
+    return f"def {_function(arm.label)}(model):\n    {_import(arm)}\n\n    return {call}"
 
 
 def _function(label: str) -> str:
@@ -26,11 +28,9 @@ def _function(label: str) -> str:
     return f"_{name}" if name[:1].isdigit() or keyword.iskeyword(name) else name
 
 
-def _imports(arm: Arm) -> Iterator[str]:
-    if arm.optimizer.name == "custom":
-        place, _, attribute = arm.optimizer.call.name.rpartition(":")
-        # A file that is no package has to be on the path.
-        where = arm.optimizer.call.place if is_file(place) else place
-        yield f"from {where} import {attribute}"
-    else:
-        yield {"muon": "import muonlab"}.get(arm.optimizer.name, "import torch")
+def _import(arm: Arm) -> str:
+    if arm.optimizer.name != "custom":
+        return {"muon": "import muonlab"}.get(arm.optimizer.name, "import torch")
+    place, _, attribute = arm.optimizer.call.name.rpartition(":")
+    # A file that is no package has to be on the path.
+    return f"from {arm.optimizer.call.place if is_file(place) else place} import {attribute}"

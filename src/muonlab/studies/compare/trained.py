@@ -30,6 +30,8 @@ def one(task: Named | None, net: Named | None, data: Named | None, loss: Named |
         UsageError: what is given is not there, or does not go together.
     """
     if isinstance(task, str) and not dotted.is_dotted(task):
+        if task.endswith(".py"):
+            raise UsageError(f"task={task} names no function; expected one of that file, such as {task}:task")
         check_name("task", task, TASKS, f"or one of your own, {dotted.FORM}")
         if given := [key for key, value in (("net", net), ("loss", loss)) if value is not None]:
             raise UsageError(f"task={task} has net and loss of its own; leave out {' and '.join(given)}")

@@ -121,7 +121,7 @@ def _amiss(found: Logged, command: Command, is_there: bool, budget: int) -> str:
         there = f"holds {', '.join(found.names[:20])}" if found.names else "holds no such lines"
         there = there if is_there else "is not there"
         like = f"lines that pattern={command.pattern} matches" if command.pattern else "JSON lines or CSV"
-        return f"{key} is not in {where}, which {there}; expected {like} with {key}"
+        return f"{key} is not in {where}, which {there}; expected {like} with {key}, or metric= a name that is there"
     if not _near_budget(losses[-1][0], budget):
         return (
             f"the last {key} is of step {losses[-1][0]}, of steps={budget}; expected the steps of the log to be those "
@@ -139,7 +139,7 @@ def _last_lines(output: Path) -> str:
     with output.open("rb") as file:
         file.seek(max(0, output.stat().st_size - 8192))
         lines = file.read().decode(errors="replace").splitlines()[-LAST:]
-    return "\n".join(["Its last lines:", *(line[:300] for line in lines)]) if lines else "It wrote nothing."
+    return "\n".join(["Its last lines:", *(line[:300] for line in lines)]) if lines else "It printed nothing."
 
 
 def _curves(found: Logged, job: Train, failure: str) -> Curves:

@@ -87,7 +87,7 @@ class Framework:
         pairs = zip(loop.module.state_dict().values(), again.module.state_dict().values(), strict=False)
         if not all(torch.equal(a, b) for a, b in pairs):
             raise Refused(
-                f"{where}: two calls with seed 0 return models with other weights, so optimizers could not be "
+                f"{where}: two calls with seed 0 return models with different weights, so optimizers could not be "
                 "compared from the same start; draw random numbers from torch, numpy or random, which are seeded "
                 "before each call, or from generators seeded with the seed"
             )

@@ -120,7 +120,9 @@ class TaskMaterial:
             kind = (
                 f"{len(found)} values"
                 if isinstance(found, tuple | list)
-                else f"a {type(found).__name__} without {', '.join(missing)}"
+                else "None"
+                if found is None
+                else f"an object of {type(found).__name__} without {', '.join(missing)}"
             )
             raise ValueError(f"{self.where} returned {kind}; expected {EXPECTED}")
         if not isinstance(fields["model"], nn.Module):
@@ -129,6 +131,9 @@ class TaskMaterial:
         if not callable(fields["loss"]):
             kind = type(fields["loss"]).__name__
             raise ValueError(f"{self.where} returned a {kind} as loss; expected a function of outputs and targets")
+        if isinstance(fields["loss"], type):  # such as nn.CrossEntropyLoss, which would take outputs for an option
+            kind = fields["loss"].__name__
+            raise ValueError(f"{self.where} returned the class {kind} as loss; expected an object of it, {kind}()")
         parts = {
             name: self._loader(name, fields[name], is_train=name == "train")
             for name in ("train", "validation", "test")
@@ -159,7 +164,8 @@ class TaskMaterial:
         if not hasattr(part, "__iter__") or isinstance(part, Tensor):
             kind = type(part).__name__
             raise ValueError(
-                f"{self.where} returned a {kind} as {name}; expected a loader, a dataset, or (inputs, targets)"
+                f"{self.where} returned an object of {kind} as {name}; expected a loader, a dataset, or (inputs, "
+                "targets)"
             )
         return part
 
@@ -345,7 +351,7 @@ class TaskMaterial:
         again = self.call(0)
         pairs = zip(given.model.state_dict().values(), again.model.state_dict().values(), strict=False)
         if not all(torch.equal(a, b) for a, b in pairs):
-            raise self._differs("models with other weights")
+            raise self._differs("models with different weights")
         before = {part: self._few(part) for part in COMPARED}
         self._known[0] = again
         for part, number in COMPARED.items():
