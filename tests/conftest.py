@@ -5,11 +5,16 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
 from muonlab.studies.grokking.config import CellConfig, NetConfig, ProtocolConfig, TaskConfig
 from muonlab.study.optimizers import RatedAdamW, RatedMuon, RatedSGD
+
+# No test is about time: the first example may wait for an import, or for another test.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 OPTIMIZERS = {"muon": RatedMuon, "adamw": RatedAdamW, "sgd": RatedSGD}
 

@@ -237,11 +237,15 @@ def _measured(study: Any, asked: Any, folder: Path, device: str) -> Any:
     from dataclasses import replace
 
     from muonlab.jobs import local
-    from muonlab.studies.compare.work.job import seconds_per_step
+    from muonlab.studies.compare.work.job import seconds_of
 
     local.try_out(study, asked, folder)
-    whole = [part for part in asked.parts if not part.part]  # a step takes as long whatever the budget
-    seconds = len(asked.horizons) * tuple(seconds_per_step(part, device) for part in whole)
+    whole = [seconds_of(part, device) for part in asked.parts if not part.part]
+    # A step takes as long whatever the budget, but a shorter one has as many evaluations.
+    seconds = tuple(
+        step + evaluation * len(part.training.steps) / part.training.budget
+        for part, (step, evaluation) in zip(asked.parts, len(asked.shares) * whole, strict=True)
+    )
     return replace(study, seconds=seconds) if all(seconds) else study
 
 

@@ -6,7 +6,9 @@ from optim.ranks import check_cases
 
 def test_over_ranks(tmp_path):
     # One test and not one per case: starting the ranks is what takes the time.
-    assert check_cases(tmp_path, "optim.distributed_exchange", "optim.distributed_muon") > 30
+    assert (
+        check_cases(tmp_path, "optim.distributed_exchange", "optim.distributed_muon", "optim.distributed_qk_clip") > 30
+    )
 
 
 def test_shards_are_cut_as_torch_chunk_cuts():

@@ -138,4 +138,6 @@ def test_no_ratio_comes_with_a_reason():
     fine = Tuned([1.0, 1.1], [0, 1], {0: [1.0], 1: [1.0]}, 0, {0: 1.0, 1: 1.1})
     lost = Tuned([1.0, 1.1], [0, 1], {0: [1.0], 1: [1.0]}, 0, {0: 1.0, 1: math.inf})
     assert pooled_ratio([(fine, fine), (fine, lost)]).estimate.reason == "a final run diverged: a mean would hide it"
+    zero = Tuned([1.0, 1.1], [0, 1], {0: [1.0], 1: [1.0]}, 0, {0: 1.0, 1: 0.0})
+    assert pooled_ratio([(fine, zero)]).estimate.reason == "a final loss is 0 or below, which has no ratio"
     assert pooled_ratio([]).estimate.reason == "a training has no final runs yet"

@@ -22,12 +22,9 @@ QUERIES = frozenset(
         q_attn q_b_proj wq_b q_up_proj q_proj_weight"""
     )
 )
-KEYS_OR_VALUES = frozenset(
-    _words(
-        """key k k_proj wk Wk to_k k_lin linear_k key_proj key_layer k_proj_weight
-        value v v_proj wv Wv to_v v_lin linear_v value_proj value_layer v_proj_weight"""
-    )
-)
+KEYS = frozenset(_words("key k k_proj wk Wk to_k k_lin linear_k key_proj key_layer k_proj_weight"))
+VALUES = frozenset(_words("value v v_proj wv Wv to_v v_lin linear_v value_proj value_layer v_proj_weight"))
+KEYS_OR_VALUES = KEYS | VALUES
 # Query, key and value in one layer, one above the other.
 FUSED = frozenset(_words("qkv Wqkv c_attn qkv_proj to_qkv in_proj_weight qkv_linear W_pack"))
 # Keys and values in one layer, one above the other.
@@ -62,6 +59,7 @@ class Rows:
     units: tuple[int, ...]
     said: str  # what the parts are
     is_apart: bool = True  # whether the parts are orthogonalized apart, also where heads are not
+    letters: str = "qkv"  # a letter for each part where they are queries, keys and values of an attention
 
     @property
     def total(self) -> int:
@@ -141,12 +139,14 @@ def _of_bigcode(attention: Any, heads: Counts, rows: int) -> Rows:
 def _of_codegen(attention: Any, heads: Counts, rows: int) -> Rows:
     """Return four shards, as of its training on TPUs, each with queries, values and keys."""
     part = rows // 12
-    return Rows(4, (part,) * 3, (rows // (3 * heads.queries),) * 3, "query, value and key in each of 4 shards")
+    return Rows(
+        4, (part,) * 3, (rows // (3 * heads.queries),) * 3, "query, value and key in each of 4 shards", letters="qvk"
+    )
 
 
 def _of_latent(attention: Any, heads: Counts, rows: int) -> Rows:
     parts = attention.qk_nope_head_dim, attention.v_head_dim
-    return Rows(heads.queries, parts, parts, "key and value in each head", is_apart=False)
+    return Rows(heads.queries, parts, parts, "key and value in each head", is_apart=False, letters="")
 
 
 def _of_delta(attention: Any, heads: Counts, rows: int) -> Rows:
@@ -154,12 +154,16 @@ def _of_delta(attention: Any, heads: Counts, rows: int) -> Rows:
     several = attention.num_v_heads // attention.num_k_heads
     key, value = attention.head_k_dim, attention.head_v_dim
     parts = (key, key, several * value, several * value)
-    return Rows(attention.num_k_heads, parts, (key, key, value, value), "query, key, value and gate in each group")
+    return Rows(
+        attention.num_k_heads, parts, (key, key, value, value), "query, key, value and gate in each group", letters=""
+    )
 
 
 def _of_delta_in_order(attention: Any, heads: Counts, rows: int) -> Rows:
     parts = (attention.key_dim, attention.key_dim, attention.value_dim)
-    return Rows(1, parts, (attention.head_k_dim, attention.head_k_dim, attention.head_v_dim), "query, key, value")
+    return Rows(
+        1, parts, (attention.head_k_dim, attention.head_k_dim, attention.head_v_dim), "query, key, value", letters=""
+    )
 
 
 # Beginning of the class's name, layer.
@@ -199,8 +203,17 @@ def fused_rows(place: Place, rows: int, columns: int) -> Rows | None:
             return _one_above_the_other(None, heads, rows)
     if layer in FUSED_PAIRS and heads is not None:
         is_pair = rows in (2 * heads.keys * (heads.size or 0), 2 * columns)
-        return Rows(1, (rows // 2,) * 2, (_unit(rows // 2, heads, "keys"),) * 2, "key, value") if is_pair else None
+        units = (_unit(rows // 2, heads, "keys"),) * 2
+        return Rows(1, (rows // 2,) * 2, units, "key, value", letters="kv") if is_pair else None
     return None
+
+
+def called(place: Place) -> set[str]:
+    """Return what a weight is called that may be the query, key or value of an attention."""
+    if set(place.parts) & FEED_FORWARD:
+        return set()
+    # A parameter that is called query itself is something else, but for those of nn.MultiheadAttention.
+    return {place.layer} if place.tensor in ("weight", "weight_v") else {place.tensor} - {"query", "key", "value"}
 
 
 def is_fused(place: Place) -> bool:
@@ -280,10 +293,8 @@ class ByHead:
         if fused is not None:
             self._found = True
             return fused.by_head
-        # A parameter that is called query itself is something else, but for those of nn.MultiheadAttention.
-        names = {place.layer} if place.tensor in ("weight", "weight_v") else {place.tensor} - {"query", "key", "value"}
-        is_attention = names & (QUERIES | KEYS_OR_VALUES) and not set(place.parts) & FEED_FORWARD
-        heads = counts(place) if is_attention else None
+        names = called(place) & (QUERIES | KEYS_OR_VALUES)
+        heads = counts(place) if names else None
         if heads is None:
             return None
         self._found = True

@@ -11,6 +11,7 @@ from muonlab.optim import arguments, muon_step
 from muonlab.optim.attention import Heads
 from muonlab.optim.layout import Splits, Splitter
 from muonlab.optim.plan import Overrides, Plan
+from muonlab.optim.qk_clip import QKClip
 from muonlab.optim.sharding import is_dtensor
 from muonlab.optim.shell import Item, Shell
 from muonlab.optim.split import Rule, Rules, Split, split_params
@@ -45,6 +46,7 @@ class MuonAdamW(Shell):
             options or None.
         model: of which groups without a rule have parameters; they then go where those of the model go.
         rule: of groups that have none, and whose parameters are not those of `model`.
+        qk_clip: the largest attention logit that a head may have (MuonClip; `QKClip`); None: no clip. Needs the model.
         nesterov, ns_coefficients, eps, ns_steps, adjust_lr_fn, method, ns_dtype, cautious, nonfinite, variant, beta2,
             rounding, state_dtype, process_group, capturable: as of `Muon`. nonfinite, rounding, state_dtype and
             capturable hold for both halves.
@@ -68,6 +70,7 @@ class MuonAdamW(Shell):
 
     _own = ("_splits", "_adamw", "_plan")
     _plan: Plan
+    qk_clip: QKClip | None = None  # not in copies and pickles, as hooks are not
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class MuonAdamW(Shell):
         overrides: Overrides = None,
         model: nn.Module | None = None,
         rule: Rule | None = None,
+        qk_clip: float | None = None,
         nesterov: bool = True,
         ns_coefficients: tuple[float, float, float] | None = None,
         eps: float = 1e-7,
@@ -110,6 +114,13 @@ class MuonAdamW(Shell):
         arguments.check({"rule": "adamw", **given, **self._adamw}, prefixed=self._adamw)
         if rule not in (None, "muon", "adamw"):
             raise ValueError(f"rule={rule!r} for groups without one; expected 'muon', 'adamw' or None")
+        whole = params if isinstance(params, nn.Module) else model
+        if qk_clip is not None and (whole is None or capturable):
+            raise ValueError(
+                f"qk_clip={qk_clip!r} with capturable=True, whose graphs have no hooks; expected one of them"
+                if capturable
+                else f"qk_clip={qk_clip!r} without a model, whose attentions it watches; give the model, or model=model"
+            )
         groups = _groups_given(params)
         found = _split(params if groups is None else model, rules, heads)
         if groups is not None:
@@ -121,6 +132,8 @@ class MuonAdamW(Shell):
         self._plan = Plan(found, overrides, rule)
         super().__init__(self._plan.groups() if groups is None else groups, given)
         self._splits.check_all_claimed()
+        if qk_clip is not None and whole is not None:
+            self.qk_clip = QKClip(whole, self, qk_clip, process_group=process_group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, or two where it has no rule and parameters of the model that go to both, or nothing."""

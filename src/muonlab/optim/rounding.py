@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 Rounding = Literal["stochastic", "remainder", "nearest"]
+TILE = 2**18  # entries that are rounded at a time: bits and noise are a few times their memory
 ROUNDINGS: tuple[Rounding, ...] = ("stochastic", "remainder", "nearest")
 
 
@@ -53,9 +54,19 @@ def narrow(wide: Tensor, p: Tensor, rounding: Rounding, key: int | Tensor) -> Te
     if p.dtype != torch.bfloat16 or rounding == "nearest":
         p.copy_(wide)
         return None
+    if p.numel() <= TILE or not (p.is_contiguous() and wide.is_contiguous()):
+        return _narrow(wide, p, rounding, key, 0)
+    tiles = zip(wide.view(-1).split(TILE), p.view(-1).split(TILE), strict=True)
+    parts = [_narrow(*tile, rounding, key, index * TILE) for index, tile in enumerate(tiles)]
+    remainders = [part for part in parts if part is not None]
+    return torch.cat(remainders).view(p.shape) if remainders else None
+
+
+def _narrow(wide: Tensor, p: Tensor, rounding: Rounding, key: int | Tensor, first: int) -> Tensor | None:
+    """Round a tile that begins at a position of its parameter."""
     bits = wide.contiguous().view(torch.int32)
     if rounding == "stochastic":
-        up = (bits + noise(p.numel(), key, p.device).view(p.shape)) & -65536
+        up = (bits + noise(p.numel(), key, p.device, first).view(p.shape)) & -65536
         p.copy_(torch.where(wide.isfinite(), up.view(torch.float32), wide))
         return None
     nearest = (bits + 0x8000) & -65536  # half up, so that the difference fits 16 bits
@@ -63,9 +74,9 @@ def narrow(wide: Tensor, p: Tensor, rounding: Rounding, key: int | Tensor) -> Te
     return (bits - nearest).to(torch.int16)
 
 
-def noise(num: int, key: int | Tensor, device: torch.device) -> Tensor:
+def noise(num: int, key: int | Tensor, device: torch.device, first: int = 0) -> Tensor:
     """Return uniform integers in [0, 2^16), int32: a hash of the position and the key (lowbias32, C. Wellons 2018)."""
-    x = torch.arange(num, dtype=torch.int32, device=device) ^ _mixed(key, device)
+    x = torch.arange(first, first + num, dtype=torch.int32, device=device) ^ _mixed(key, device)
     x = (x ^ ((x >> 16) & 0xFFFF)) * 0x7FEB352D
     x = (x ^ ((x >> 15) & 0x1FFFF)) * -0x7B935975  # 0x846CA68B as a signed number
     return (x >> 16) & 0xFFFF

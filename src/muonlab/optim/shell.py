@@ -1,6 +1,6 @@
 """What Muon and MuonAdamW share: nothing is changed before all is checked, and the state comes back exactly."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,10 @@ from muonlab.optim.layout import Splitter, with_layouts
 from muonlab.optim.rounding import is_narrow, narrow, widen
 from muonlab.optim.sharding import agree, is_dtensor, local_shard
 from muonlab.rules.operands import Workspace
+
+# Of float32 copies of narrow parameters and gradients that are made at a time; a larger parameter is one batch.
+BATCH_BYTES = 2**24
+KEPT_BYTES = 2**26  # of temporary tensors that are kept from step to step
 
 
 @dataclass
@@ -126,14 +130,51 @@ class Shell(torch.optim.Optimizer):
                 _check_whole([item.parameter for item in items], group["variant"])
         for group, items, skipped in [(group, *self._finite(group, items)) for group, items in taken]:
             _count(group, skipped)
-            for item in items:
-                item.state = self.state[item.parameter]
-                item.work = widen(local_shard(item.parameter, item.parameter), item.remainder)
-            if items:
-                self._workspace = self._workspace or Workspace()
-                self._update(group, items, self._workspace)
-                self._write(group, items)
+            self._workspace = self._workspace or Workspace()
+            for batch in self._batches(group, items):
+                for item in batch:
+                    item.state = self.state[item.parameter]
+                    item.work = widen(local_shard(item.parameter, item.parameter), item.remainder)
+                self._update(group, batch, self._workspace)
+                self._write(group, batch)
+                for item in batch:
+                    del item.work  # of narrow parameters a copy
+        if not torch.compiler.is_compiling() and not any(group["capturable"] for group in self.param_groups):
+            self._shrink_workspace(KEPT_BYTES)  # a captured graph writes where it has written before
         return loss
+
+    def free_workspace(self) -> None:
+        """Free what is kept from step to step for temporary tensors, up to 64 MiB; the next step takes it again."""
+        self._shrink_workspace(0)
+
+    def _shrink_workspace(self, num_bytes: int) -> None:
+        if self._workspace is not None:
+            self._workspace.shrink(num_bytes)
+
+    def _batches(self, group: dict[str, Any], items: list[Item]) -> Iterator[list[Item]]:
+        """Yield the items of a group that are stepped together: all, or as many as have room in float32 copies.
+
+        Where ranks share the work, or the host may not look, all of a group: they exchange and decide for it as one.
+        """
+        if group["capturable"] or self.process_group is not None or any(is_dtensor(item.parameter) for item in items):
+            yield from [items] if items else []
+            return
+        batch: list[Item] = []
+        room = 0
+        for item in items:
+            copies = 2 if is_narrow(item.parameter) else 0  # it and its gradient
+            if group["state_dtype"] not in (None, item.parameter.dtype):
+                copies += 1 if group["rule"] == "muon" else 2  # momentum, or both moments
+            size = 4 * copies * item.parameter.numel()
+            if batch and room < size:
+                yield batch
+                batch = []
+            if not batch:
+                room = BATCH_BYTES if item.parameter.device.type == "cpu" else 16 * BATCH_BYTES  # a GPU is kept busy
+            room -= size
+            batch.append(item)
+        if batch:
+            yield batch
 
     def _items(self, group: dict[str, Any], position: int, number: int) -> list[Item]:
         names = group.get("param_names") or [f"{index} of group {position}" for index in range(len(group["params"]))]

@@ -284,7 +284,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report says. `notices` come first: what is missing, what failed; `first` is next to the verdict."""
+    """All that a report says. `notices` come first: what is missing, what failed; `first` is next to the verdict.
+
+    `files` are names and texts of further files next to the page, such as code to paste.
+    """
 
     title: str
     question: str
@@ -292,6 +295,7 @@ class Findings:
     notices: tuple[Text, ...]
     sections: tuple[Section, ...]
     first: tuple[Element, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
 
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -46,11 +46,14 @@ class _Shown:
     enlargement: int = 1
 
 
+WRITTEN = (".csv", ".svg", ".png", ".py")
+
+
 def write(findings: Findings, folder: Path) -> Path:
     """Write <folder>/report.html, and its data (.csv), figures (.svg) and pictures (.png) into <folder>/report/.
 
     The page needs no network and no other file. What an earlier report left in <folder>/report/ under other names,
-    .csv, .svg and .png, is removed, so that old figures do not pass for new ones.
+    .csv, .svg, .png and .py, is removed, so that old figures do not pass for new ones.
 
     Returns:
         The path of the page.
@@ -61,7 +64,7 @@ def write(findings: Findings, folder: Path) -> Path:
     first = [_show(element) for element in findings.first]
     shown = [[_show(element) for element in section.elements] for section in findings.sections]
     every = [*first, *(element for section in shown for element in section)]
-    files = _files(every)
+    files = _files(every) | {name: text.encode() for name, text in findings.files}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -83,8 +86,8 @@ def write(findings: Findings, folder: Path) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_bytes(place / name, content)
-        for path in (*place.glob("*.csv"), *place.glob("*.svg"), *place.glob("*.png")):
-            if path.name not in files:
+        for path in place.glob("*.*"):
+            if path.suffix in WRITTEN and path.name not in files:
                 path.unlink()
         write_text(folder / "report.html", page)  # last, for its age tells whether the report is current
     except OSError as error:

@@ -34,5 +34,18 @@ class Workspace:
         key = (name, dtype or like.dtype, like.device)
         size = prod(shape)
         if key not in self._kept or self._kept[key].numel() < size:
+            self._kept.pop(key, None)  # before there is another
             self._kept[key] = torch.empty(size, dtype=key[1], device=key[2])
         return self._kept[key][:size].view(*shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that are kept."""
+        return sum(each.nbytes for each in self._kept.values())
+
+    def shrink(self, num_bytes: int) -> None:
+        """Give up the largest tensors until no more than so many bytes are kept."""
+        for key in sorted(self._kept, key=lambda key: self._kept[key].nbytes, reverse=True):
+            if self.num_bytes <= num_bytes:
+                break
+            del self._kept[key]

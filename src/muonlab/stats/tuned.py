@@ -101,8 +101,8 @@ def pooled_ratio(pairs: Sequence[tuple[Tuned, Tuned]], level: float = 0.95, seed
         seed: of the bootstrap.
 
     Returns:
-        The ratio, with the p of a ratio of 1; without a value, with a reason, where a final run diverged, and without
-        an interval for fewer than two seeds in common.
+        The ratio, with the p of a ratio of 1; without a value, with a reason, where a final run diverged or a final
+        loss is not above 0, and without an interval for fewer than two seeds in common.
 
     Raises:
         ValueError: level is not in (0, 1).
@@ -117,6 +117,8 @@ def pooled_ratio(pairs: Sequence[tuple[Tuned, Tuned]], level: float = 0.95, seed
     both = [_in_pairs(*pair) for pair in logs]
     if not both or not all(len(ours) for ours, _ in both):
         return unknown("a training has no final runs yet")
+    if any(loss <= 0 for pair in pairs for each in pair for loss in each.final.values()):
+        return unknown("a final loss is 0 or below, which has no ratio")
     if not all(np.isfinite(each).all() for pair in both for each in pair):
         return unknown("a final run diverged: a mean would hide it")
     value = math.exp(fmean(float((ours - theirs).mean()) for ours, theirs in both))

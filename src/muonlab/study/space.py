@@ -95,10 +95,11 @@ class Space(BaseModel):
 
     def wider(self, side: Edge) -> "Space":
         """Return the space with the learning rates of `beyond` in its range."""
-        if (each := self.ranges.get("lr")) is None:
-            return self
-        ends = {"low": each.low / BEYOND} if side == "low" else {"high": each.high * BEYOND}
-        ranges = {**self.ranges, "lr": each.model_copy(update=ends)}
+        ranges = dict(self.ranges)
+        if each := ranges.get("lr"):
+            ends = {"low": each.low / BEYOND} if side == "low" else {"high": each.high * BEYOND}
+            ranges["lr"] = each.model_copy(update=ends)
+        # A held learning rate has no edge; with the next seed further points are new ones there, too.
         return Space(ranges=ranges, defaults=self.defaults, trials=self.trials, seed=self.seed + 1)
 
     def edge(self, point: Point) -> Edge | None:

@@ -1,6 +1,5 @@
 """`muonlab compare` on a task of a user's own: what it trains, what it decides, and what a task may get wrong."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 import muonlab
+from invented import invented, judged
 from muonlab.cli import main
 from muonlab.jobs import store
 from muonlab.jobs.job import JobRecord
@@ -258,6 +258,9 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
     said = capsys.readouterr().out
     assert "Muon against AdamW" in said or "Muon ends" in said or "Muon and AdamW" in said
     assert "torch.optim.AdamW(model.parameters()" in said or "MuonAdamW(model" in said
+    exec(Path("first", "report", "best.py").read_text(), made := {})
+    optimizers = [made[label](nn.Linear(2, 2)) for label in ("adamw", "muon")]
+    assert [type(each) for each in optimizers] == [torch.optim.AdamW, muonlab.MuonAdamW]
     command = "muonlab compare compare_digits.py:task horizons=1 extensions=0 trials=4 seeds=3 steps=6 evaluations=2"
     assert store.read(Path("first")).newest.command("compare") == command
     alone = done(ask(words[1:])[1], Path("alone"))
@@ -384,47 +387,6 @@ def test_tasks_of_one_name_in_two_files_have_folders_of_their_own():
 
 
 # -- what is decided ---------------------------------------------------------------------------------
-
-
-def invented(asked, loss):
-    """Results of all jobs without any training: loss(label, point, seed) at the end, None where it diverged."""
-    found = {}
-    while todo := [step for step in steps(asked, found) if step.job.id not in found]:
-        for step in todo:
-            members = []
-            for k, point in enumerate(step.config.points):
-                for seed in step.config.seeds:
-                    last = loss(step.arm, point, seed)
-                    curve = [2.0, 1.0 if last is None else (1 + last) / 2, last]
-                    members.append(
-                        {
-                            "point": k,
-                            "seed": seed,
-                            "diverged_at": 6 if last is None else None,
-                            **dict.fromkeys(("validation_loss", "train_loss"), curve),
-                            **dict.fromkeys(("validation_accuracy", "train_accuracy"), [None] * 3),
-                            "test_loss": None,
-                            "test_accuracy": None,
-                        }
-                    )
-            found[step.job.id] = {
-                "chance": None,
-                "num_parameters": 9,
-                "why_sequential": None,
-                "steps": [0, 3, 6],
-                "points": list(step.config.points),
-                "members": members,
-            }
-    return found
-
-
-def judged(asked, loss):
-    store.create(Path("out"), "compare", asked.preset, asked.settings, asked.model_dump(mode="json"))
-    for name, result in invented(asked, loss).items():
-        Path("out", name).mkdir()
-        Path("out", name, "config.json").write_text("{}")
-        Path("out", name, "result.json").write_text(json.dumps(result))
-    return analyse(Path("out")).verdict
 
 
 def noise(seed, scale):

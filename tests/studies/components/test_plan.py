@@ -122,7 +122,13 @@ VALUES: dict[str, tuple[object, dict[str, object]]] = {
     "activation": ("gelu", {"depth": 1}),
     **{
         f"muon.{key}": (v, {})
-        for key, v in {"momentum": 0.5, "nesterov": "false", "steps": 3, "method": "exact"}.items()
+        for key, v in {
+            "momentum": 0.5,
+            "nesterov": "false",
+            "steps": 3,
+            "variant": "normuon",
+            "method": "exact",
+        }.items()
     },
     **{
         f"{name}.{key}": (value, {})

@@ -11,6 +11,8 @@ from muonlab.report.findings import Column, Element, Findings, Kind, Text
 from muonlab.stats.effects import difference
 from muonlab.stats.power import POWER
 from muonlab.studies.compare import answer, programs, sentences, suite_report
+from muonlab.studies.compare.best import best
+from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.config import RESULTS_VERSION, CompareStudy, NetAndData
 from muonlab.studies.compare.jobs import POLICY, by_rate, steps, tried
 from muonlab.studies.compare.sections import ORDER, OWN, at_end, claims, curves, results, settings, verdict
@@ -203,15 +205,17 @@ def read(folder: Path) -> tuple[Found[Runs], ...]:
 
 
 def looks(configs: Iterable[Mapping[str, Any]]) -> int:
-    """Return how many of the requests differ from the last one in nothing but numbers of seeds and trials."""
+    """Return how many of the requests are the last one, with whatever numbers of seeds and trials; each pair once."""
 
     def plain(config: Any) -> Any:
         if isinstance(config, Mapping):
             return {key: plain(value) for key, value in config.items() if key not in NUMBERS}
         return config
 
-    *earlier, newest = map(plain, configs)
-    return 1 + earlier.count(newest)
+    *earlier, newest = configs
+    # One that was written with other words and asks the same, such as trials=16 for the default, is no other look.
+    different = [each for place, each in enumerate(earlier) if each != newest and each not in earlier[:place]]
+    return 1 + sum(plain(each) == plain(newest) for each in different)
 
 
 def analyse(folder: Path) -> Findings:
@@ -226,7 +230,11 @@ def analyse(folder: Path) -> Findings:
     said = sentences.verdict(judged, shorter) if isinstance(judged, Switch) else verdict(found, judged)
     sections = _sections(found, judged, shorter)
     whole = findings(title, found.runs.asked.question, said, found, _notices(found), sections, RESULTS_VERSION)
-    return replace(whole, first=answer.first_screen(judged)) if isinstance(judged, Switch) else whole
+    if not isinstance(judged, Switch):
+        return whole
+    is_code = found.runs.points and not isinstance(found.runs.asked.trained, Command)
+    files = (("best.py", best(found.arms, found.runs.points, title)),) if is_code else ()
+    return replace(whole, first=answer.first_screen(judged), files=files)
 
 
 def _judge(found: Found[Runs]) -> list[Judged] | Switch:

@@ -289,7 +289,8 @@ def trials(switch: Switch) -> tuple[Element, ...]:
         if (own := runs.trials.get(arm.label))
         for number, point in enumerate(own.points)
     )
-    note = "Validation loss at the end of training; “–”: a run diverged. Trial 0 is the optimizer’s default."
+    now = f", of {switch.baseline.name} the setting that you have now" if runs.asked.present else ""
+    note = f"Validation loss at the end of training; “–”: a run diverged. Trial 0 is the optimizer’s default{now}."
     return (Table("trials", "Every trial", columns, rows, note, folded=True),) if rows else ()
 
 

@@ -191,15 +191,25 @@ class CompareStudy(BaseModel):
     @cached_property
     def parts(self) -> tuple["CompareStudy", ...]:
         """The comparisons that it consists of, each of one training with one budget; the whole budget comes first."""
+        suite = self.trained.name if isinstance(self.trained, Suite) else ""
+        return tuple(self._part(workload, share, suite) for share in self.shares for workload in self._workloads)
+
+    @cached_property
+    def shares(self) -> tuple[float, ...]:
+        """The horizons, the whole budget first; of those that round to the same steps, the largest."""
+        by_steps: dict[tuple[int, ...], float] = {}
+        for share in sorted(self.horizons, reverse=True):
+            by_steps.setdefault(tuple(_steps(workload, share) for workload in self._workloads), share)
+        return tuple(by_steps.values())
+
+    @property
+    def _workloads(self) -> tuple[Workload, ...]:
         if isinstance(self.trained, Suite):
-            suite, workloads = self.trained.name, self.trained.workloads
-        else:
-            suite, workloads = "", (Workload(trained=self.trained, training=self.training),)
-        shares = sorted(self.horizons, reverse=True)
-        return tuple(self._part(workload, share, suite) for share in shares for workload in workloads)
+            return self.trained.workloads
+        return (Workload(trained=self.trained, training=self.training),)
 
     def _part(self, workload: Workload, share: float, suite: str) -> "CompareStudy":
-        budget = max(1, round(share * workload.training.budget))
+        budget = _steps(workload, share)
         own = {
             "trained": workload.trained,
             "training": workload.training.model_copy(update={"budget": budget}),
@@ -218,3 +228,7 @@ class CompareStudy(BaseModel):
     def name(self) -> str:
         """Of the one case: what is trained, and for how long where that is not the whole budget."""
         return f"{self.trained.name}, {self.part}" if self.part else self.trained.name
+
+
+def _steps(workload: Workload, share: float) -> int:
+    return max(1, round(share * workload.training.budget))

@@ -106,11 +106,11 @@ class _Part:
         While a winner lies near an edge of its learning rates, every arm has as many further trials beyond an edge of
         its own: that near which its winner lies, or that of the arm that asks for it.
         """
-        chunks = {label: self._chunks(space.points) for label, space in spaces.items()}
+        rounds: dict[str, list[Sequence[Point]]] = {label: [space.points] for label, space in spaces.items()}
         for extension in range(self._asked.extensions + 1):
             for arm in self._asked.arms:
                 if arm.label in spaces:
-                    yield from self._tried(arm, spaces[arm.label], chunks[arm.label])
+                    yield from self._tried(arm, spaces[arm.label], rounds[arm.label])
             if not all(label in self.trials and self.trials[label].is_known for label in spaces):
                 return False
             edges: dict[str, Edge] = {label: side for label, own in self.trials.items() if (side := own.edge)}
@@ -118,13 +118,14 @@ class _Part:
                 break
             for label, space in list(spaces.items()):
                 side = edges.get(label, next(iter(edges.values())))
-                chunks[label] += self._chunks(space.beyond(side, max(2, space.trials // 2)))
+                rounds[label].append(space.beyond(side, max(2, space.trials // 2)))
                 spaces[label] = space.wider(side)
         return True
 
-    def _tried(self, arm: Arm, space: Space, chunks: Sequence[Sequence[Point]]) -> Iterator[Step]:
+    def _tried(self, arm: Arm, space: Space, rounds: Sequence[Sequence[Point]]) -> Iterator[Step]:
         """Yield the trials of an arm and the second runs of the best few, and keep what is known of them."""
         seeds = self._search_seeds
+        chunks = [chunk for points in rounds for chunk in self._chunks(arm, points)]
         tried = [
             step for number, chunk in enumerate(chunks) for step in self._each(arm, "search", chunk, seeds, number)
         ]
@@ -158,9 +159,17 @@ class _Part:
     def _search_seeds(self) -> range:
         return range(SEARCH_FROM, SEARCH_FROM + self._asked.search_seeds)
 
-    def _chunks(self, points: Sequence[Point]) -> list[Sequence[Point]]:
-        size = 1 if self._is_program else CHUNK
-        return [points[start : start + size] for start in range(0, len(points), size)]
+    def _chunks(self, arm: Arm, points: Sequence[Point]) -> Iterator[Sequence[Point]]:
+        """Yield the points of one job after the other; a chunk that is done stays, if more were asked for since."""
+        start, most = 0, 1 if self._is_program else CHUNK
+        while start < len(points):
+            chunks = [points[start : start + size] for size in range(min(most, len(points) - start), 0, -1)]
+            done = (each for each in chunks if self._is_done(arm, each)) if self._results else iter(())
+            yield (found := next(done, chunks[0]))
+            start += len(found)
+
+    def _is_done(self, arm: Arm, points: Sequence[Point]) -> bool:
+        return self._step(arm, "search", points, self._search_seeds).job.id in self._results
 
     def _each(self, arm: Arm, role: str, points: Sequence[Point], seeds: Sequence[int], number: int = 0) -> list[Step]:
         """Return the jobs of points and seeds: of a program one for each run, so that every worker has one."""

@@ -1,5 +1,6 @@
 """A comparison as a user writes it, in Python, with the settings that a command may change."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -233,7 +234,8 @@ def _arms(chosen: Chosen, labels: Mapping[str, str], trained: Any, baseline: str
     searches = {label: searched for label, (_, searched) in built.items()}
     present = {key.removeprefix(PRESENT): _number(chosen, key) for key in chosen.merged if key.startswith(PRESENT)}
     if present:
-        searches[baseline or ""] = _from_present(searches.get(baseline or ""), present)
+        name = "" if isinstance(trained, Command) else labels.get(baseline or "", "")
+        searches[baseline or ""] = _from_present(searches.get(baseline or ""), present, name)
     return {
         "training": chosen.build(Training),
         "optimizers": {label: optimizer for label, (optimizer, _) in built.items()},
@@ -248,13 +250,27 @@ def _arms(chosen: Chosen, labels: Mapping[str, str], trained: Any, baseline: str
     }
 
 
-def _from_present(searched: Search | Space | None, present: Mapping[str, float]) -> Space:
-    """Return the space of the baseline with the user's present setting as its trial 0."""
+def _from_present(searched: Search | Space | None, present: Mapping[str, float], name: str) -> Space:
+    """Return the space of the baseline with the user's present setting as its trial 0.
+
+    Args:
+        searched: how the baseline is tuned.
+        present: the setting.
+        name: of the baseline, where it is built in; a program may take any number.
+    """
     if not isinstance(searched, Space):
         raise UsageError(f"{PRESENT}SETTING is the baseline's trial 0; give baseline= and trials=, too")
     if unknown := [key for key in present if key not in searched.defaults]:
         known = ", ".join(f"{PRESENT}{key}" for key in searched.defaults)
         raise UsageError(f"{PRESENT}{unknown[0]} is no setting that the baseline is tried at; expected {known}")
+    for key, value in present.items():
+        is_rate = key in ("lr", FACTOR)
+        if not math.isfinite(value) or (is_rate and value <= 0):
+            expected = "a finite number" + (" above 0" if is_rate else "")
+            raise UsageError(f"{PRESENT}{key}={value:g} is not valid; expected {expected}")
+    if name in OPTIMIZERS:
+        own = {key: value for key, value in present.items() if key not in ("lr", FACTOR)}
+        make(OPTIMIZERS[name], own, PRESENT)
     return searched.model_copy(update={"defaults": {**searched.defaults, **present}})
 
 

@@ -37,6 +37,14 @@ def settings(asked: CompareStudy) -> dict[str, Any]:
     return {**trained.shown, **{key: value for key, value in training.items() if key in taken}}
 
 
+def sign(asked: CompareStudy) -> str:
+    """Return what the validation loss is where a larger metric is better; empty elsewhere."""
+    trained = asked.trained
+    if not isinstance(trained, Command) or not trained.larger_is_better:
+        return ""
+    return f" (minus {trained.metric.removeprefix('-')})"
+
+
 def scope(found: Found) -> str:
     """Return what is trained, for how long, and of a program the seconds of a run."""
     asked, sizes = found.runs.asked, found.runs.sizes

@@ -59,7 +59,8 @@ def on_trials(switch: Switch) -> list[str]:
     if not theirs or theirs[-1] is None:
         return []
     name, total, level = switch.baseline.name, len(theirs), theirs[-1]
-    alone = f"{as_text(theirs[0])} with its default alone and " if theirs[0] is not None else ""
+    first = "the setting that you have now" if switch.found.runs.asked.present else "its default alone"
+    alone = f"{as_text(theirs[0])} with {first} and " if theirs[0] is not None else ""
     said = [f"{name} is expected to end at {alone}{as_text(level)} with the best of {total} trials."]
     for arm in switch.arms:
         if not (ours := best_of(switch, arm)):

@@ -9,7 +9,7 @@ from muonlab.stats.results import Estimate
 from muonlab.studies.compare import programs
 from muonlab.studies.compare.resolution import on_regions
 from muonlab.studies.compare.switch import Candidate, Switch
-from muonlab.study.study import MIN_RUNS, Arm
+from muonlab.study.study import MIN_RUNS, Arm, Found
 from muonlab.study.words import missing_jobs, several
 
 LABELS: dict[Answer, str] = {"yes": "Yes", "no": "No", "mixed": "It depends", "inconclusive": "Inconclusive"}
@@ -60,7 +60,8 @@ def verdict(switch: Switch, shorter: Sequence[Switch] = ()) -> Verdict:
     """Return the answer on all candidates: a sentence on the best of them, then on each other, and on less training."""
     ranked = sorted(switch.candidates, key=_rank)
     outcomes = {each.outcome for each in ranked}
-    answer: Answer = "yes" if "better" in outcomes else "inconclusive" if "undecided" in outcomes else "no"
+    is_open = "undecided" in outcomes or not outcomes
+    answer: Answer = "yes" if "better" in outcomes else "inconclusive" if is_open else "no"
     sentences = [sentence(switch, each) for each in ranked]
     if sentences and (widths := on_regions(switch)):
         sentences[0] = f"{sentences[0]} {widths}"
@@ -116,8 +117,8 @@ def sentence(switch: Switch, candidate: Candidate) -> str:
     means = [as_text(fmean(runs.losses(label).values())) for label in (candidate.arm.label, switch.baseline.label)]
     trials = runs.num_trials
     numbers = (
-        f"a validation loss of {means[0]} against {means[1]}, difference {as_text(effect.estimate)} "
-        f"(n = {effect.n[0]} + {effect.n[1]} seeds, {trials} trials each, {budget})"
+        f"a validation loss{programs.sign(runs.asked)} of {means[0]} against {means[1]}, difference "
+        f"{as_text(effect.estimate)} (n = {effect.n[0]} + {effect.n[1]} seeds, {trials} trials each, {budget})"
     )
     margin = f"{runs.asked.margin:.3g}".rstrip("0") if runs.asked.margin < 0.001 else f"{100 * runs.asked.margin:g} %"
     head = {
@@ -130,7 +131,8 @@ def sentence(switch: Switch, candidate: Candidate) -> str:
 
 
 def _steps(switch: Switch) -> str:
-    return f"{switch.found.runs.asked.training.budget:,} steps"
+    budget = switch.found.runs.asked.training.budget
+    return f"{budget:,} steps" if budget > 1 else "1 step"
 
 
 def _pace(switch: Switch, candidate: Candidate) -> str:
@@ -140,16 +142,16 @@ def _pace(switch: Switch, candidate: Candidate) -> str:
         return ""
     what = f"{switch.baseline.name}’s final loss"
     if not found.reached:
-        return f" None of its {found.total} runs reaches {what}."
+        return f" None of its runs reaches {what}."
     shares = [f"{as_text(found.steps, 'ratio')} of the steps"]
     for unit, each in _others(found.seconds, found.flops):
         about = "about " if unit == "seconds" else ""
         shares.append(f"{about}{as_text(each.value, 'ratio')} {'times' if (each.value or 0) > 1 else 'of'} the {unit}")
     if found.reached == found.total:
         return f" It reaches {what} in {several(shares)}."
-    reach = "runs reaches" if found.reached == 1 else "runs reach"
+    reach = "reach" if found.reached > 1 else "reaches"
     return (
-        f" {found.reached} of its {found.total} {reach} {what}; with the others counted at the whole budget, that "
+        f" {found.reached} of its {found.total} runs {reach} {what}; with the others counted at the whole budget, that "
         f"takes {several(shares)}."
     )
 
@@ -188,19 +190,19 @@ def _cautions(switch: Switch) -> list[str]:
             again = runs.trials[arm.label].again
             where = "with fresh seeds at each of its best settings" if again else "in every trial"
             said.append(f"{arm.name} diverged {where}: its range of learning rates is too high, or the data have NaN.")
-    said += _on_looks(runs.looks)
+    said += on_looks(found)
     if runs.asked.seeds < MIN_RUNS:
         said.append(f"seeds={runs.asked.seeds}: with fewer than {MIN_RUNS} final runs each, nothing can be decided.")
     return said
 
 
-def _on_looks(looks: int) -> list[str]:
+def on_looks(found: Found) -> list[str]:
     """Return that a study whose seeds or trials were raised after a look calls a winner by luck more often."""
-    if looks < 2:
+    if found.runs.looks < 2:
         return []
     return [
-        f"Asked for {looks} times with other numbers of seeds or trials: raising them until a winner is found makes "
-        "false winners more frequent than 5%."
+        f"Asked for {found.runs.looks} times with other numbers of seeds or trials: raising them until a winner is "
+        "found makes false winners more frequent than 5%."
     ]
 
 

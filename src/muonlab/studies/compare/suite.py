@@ -15,7 +15,7 @@ from muonlab.stats.profile import Profile, profiles
 from muonlab.stats.results import Estimate
 from muonlab.stats.tuned import pooled_ratio
 from muonlab.studies.compare.pace import first_below
-from muonlab.studies.compare.sentences import LABELS
+from muonlab.studies.compare.sentences import LABELS, on_looks
 from muonlab.studies.compare.switch import Candidate, Outcome, Switch
 from muonlab.study.study import ALPHA, MIN_RUNS, Arm, Found
 from muonlab.study.words import missing_jobs, several
@@ -115,6 +115,11 @@ class Suite:
         return all(len(each.found.runs.finals[side]) >= MIN_RUNS for each in self.switches for side in sides)
 
     def _outcome(self, arm: Arm, ratio: Estimate, p: float | None) -> tuple[Outcome, str]:
+        both = [(each, one) for one in self.switches for each in (arm, self.baseline)]
+        if lost := [
+            f"{each.name} on {one.found.runs.asked.name}" for each, one in both if one.has_no_winner(each.label)
+        ]:
+            return "undecided", f"no setting of {several(lost)} has ended without diverging"
         if ratio.value is None or ratio.lower is None or ratio.upper is None:
             return "undecided", f"{ratio.reason}"
         if p is None:
@@ -181,7 +186,7 @@ def verdict(suite: Suite, found: Found) -> Verdict:
     )
     more = [*said[1:], *_settles(ranked)]
     label = _answer(ranked)
-    cautions = (*missing_jobs(found.records, found.expected), *_edges(suite))
+    cautions = (*missing_jobs(found.records, found.expected), *_diverged(suite), *_edges(suite), *on_looks(found))
     interval = ranked[0].ratio.estimate if ranked else None
     return Verdict(label, LABELS[label], said[0], interval, tuple(more), scope, cautions)
 
@@ -214,14 +219,28 @@ def _settles(ranked: Sequence[Standing]) -> Iterator[str]:
     """Yield what would settle the most of the undecided comparisons."""
     all_of = Counter(own.settles for each in ranked for own in each.outcomes if own.settles)
     for words, number in all_of.most_common(1):
-        yield f"Of {all_of.total()} undecided comparisons, this holds for {number}: {words[0].lower()}{words[1:]}"
+        total = all_of.total()
+        head = f"Of {total} undecided comparisons, this holds for {number}: " if total > 1 else ""
+        yield f"{head}{words[0].lower()}{words[1:]}" if head else words
+
+
+def _diverged(suite: Suite) -> Iterator[str]:
+    lost = [
+        f"{number} of {total} {arm.name} runs on {each.found.runs.asked.name}"
+        for each in suite.switches
+        for arm in suite.arms
+        for number, total in (each.lost(arm.label),)
+        if number
+    ]
+    if lost:
+        yield f"Final runs diverged: {', '.join(lost)}."
 
 
 def _edges(suite: Suite) -> Iterator[str]:
     found = [
         f"{each.found.runs.asked.name}: {', '.join(names)}"
         for each in suite.switches
-        if (names := [arm.name for arm in suite.arms if (own := each.found.runs.trials.get(arm.label)) and own.edge])
+        if (names := [arm.name for arm in suite.arms if each.is_near_edge(arm)])
     ]
     if found:
         yield f"Best learning rates near the edge of their range, a better one may lie beyond: {'; '.join(found)}."

@@ -24,6 +24,7 @@ from muonlab.stats.profile import LARGEST, Profile
 from muonlab.studies.compare import answer as answers
 from muonlab.studies.compare.config import CompareStudy
 from muonlab.studies.compare.sections import curves, settings
+from muonlab.studies.compare.sentences import on_present
 from muonlab.studies.compare.suite import Suite, of, verdict
 from muonlab.studies.compare.switch import Candidate, Outcome, Switch
 from muonlab.study.sections import every_job, findings, in_full, optimizer_settings, over_runs
@@ -77,7 +78,7 @@ def analyse(founds: Sequence[Found], asked: CompareStudy, version: int) -> Findi
     """
     number = len([found for found in founds if not found.runs.asked.part])
     suites = [of(founds[start : start + number]) for start in range(0, len(founds), number)]
-    whole, shares = suites[0], sorted((share for share in asked.horizons if share < 1), reverse=True)
+    whole, shares = suites[0], asked.shares[1:]
     records = tuple(record for found in founds for record in found.records)
     controls = tuple(control for found in founds for control in found.controls)
     all_of = replace(founds[0], records=records, expected=sum(each.expected for each in founds), controls=controls)
@@ -132,7 +133,8 @@ def answer(suite: Suite) -> tuple[Element, ...]:
         "Final validation loss of each optimizer at its best setting: mean over final runs that did not diverge, with "
         "95% intervals over seeds; test examples have no part in it."
     )
-    return _outcomes(suite), Table("losses", "Final validation loss", columns, rows, note)
+    now = (Text(f"{each.found.runs.asked.name}: {words}") for each in suite.switches for words in on_present(each))
+    return _outcomes(suite), Table("losses", "Final validation loss", columns, rows, note), *now
 
 
 def _loss(one: Switch, arm: Arm) -> Value:

@@ -117,8 +117,12 @@ class Switch:
     def may_gain(self, arm: Arm, difference: float, *, is_equal: bool = False) -> list[Arm]:
         """Return who is not ahead and has its best learning rate near an edge: beyond it, it might overtake."""
         behind = [arm, self.baseline] if is_equal or not difference else [arm if difference > 0 else self.baseline]
-        trials = self.found.runs.trials
-        return [each for each in behind if (own := trials.get(each.label)) and own.point and own.edge]
+        return [each for each in behind if self.is_near_edge(each)]
+
+    def is_near_edge(self, arm: Arm) -> bool:
+        """Return whether the best learning rate of an arm lies near the edge of what was tried."""
+        own = self.found.runs.trials.get(arm.label)
+        return own is not None and own.point is not None and own.edge is not None
 
     def lost(self, label: str) -> tuple[int, int]:
         """Return the final runs of an arm that diverged, and all."""
@@ -149,7 +153,7 @@ class Switch:
             lacking = [name for label, name in names.items() if not self.found.runs.finals[label]]
             return "undecided", f"{several(lacking)} {'has' if len(lacking) == 1 else 'have'} no final runs yet"
         if min(effect.n) < MIN_RUNS:
-            return "undecided", f"{min(effect.n)} final runs each are too few; at least {MIN_RUNS} are needed"
+            return "undecided", f"there are too few final runs, {min(effect.n)} each; at least {MIN_RUNS} are needed"
         if p is None:
             return "undecided", f"{effect.estimate.reason}"
         lost = {label: self.lost(label) for label in names}
@@ -189,11 +193,9 @@ class Switch:
             return f"Give a lower range of learning rates, {lost[0].label}.lr=LOW..HIGH."
         if min(effect.n) < MIN_RUNS:
             return f"Run at least {MIN_RUNS} seeds (seeds={MIN_RUNS})."
-        if short := [each.label for each in (arm, self.baseline) if self.lost(each.label)[0]]:
-            return (
-                f"Give a lower range of learning rates, {short[0]}.lr=LOW..HIGH, or more seeds, such as "
-                f"seeds={2 * effect.n[0]}."
-            )
+        if lost := [each for each in (arm, self.baseline) if self.lost(each.label)[0]]:
+            ranges = several(f"{each.label}.lr=LOW..HIGH" for each in lost)
+            return f"Give a lower range of learning rates, {ranges}, or more seeds, such as seeds={2 * effect.n[0]}."
         if edges := self.may_gain(arm, effect.estimate.value or 0.0):
             further = self.found.runs.asked.extensions + 1
             return f"Search further (extensions={further}), or give another range, {edges[0].label}.lr=LOW..HIGH."

@@ -91,7 +91,8 @@ def test_random_labels_stay_at_chance(make_cell, tmp_path, task):
     limit = chance_limit(result.chance, result.num_validation, num_looks=2 * result.num_evaluations)
     for member in result.members:
         assert member.first_crossing is None
-        assert member.best_validation_accuracy < limit < member.last_train_accuracy  # it learnt its rows by heart
+        assert member.best_validation_accuracy < limit
+    assert limit < max(member.last_train_accuracy for member in result.members)  # which learnt its rows by heart
 
 
 def test_a_member_that_diverges_is_a_result(make_cell, tmp_path):

@@ -156,19 +156,20 @@ def count_flops(job: Train, material: Material | TaskMaterial, device: str) -> f
     return float(counter.get_total_flops())
 
 
-def seconds_per_step(part: CompareStudy, device: str) -> float:
-    """Return the seconds of a step of one run, by the clock, evaluations included; 0 for a program.
+def seconds_of(part: CompareStudy, device: str) -> tuple[float, float]:
+    """Return the seconds of a step and of an evaluation of one run, by the clock; zeros for a program.
 
-    It is that of the arm whose step takes longest.
+    They are those of the arm that takes longest.
     """
     material = _material(part.trained, part.training.batch)  # pyright: ignore[reportArgumentType]
     if not isinstance(material, Material | TaskMaterial):
-        return 0.0
+        return 0.0, 0.0
     torch.set_num_threads(1)  # as a worker has them
-    return max(_seconds(part, arm, material, device) for arm in part.arms)
+    steps, evaluations = zip(*(_seconds(part, arm, material, device) for arm in part.arms), strict=True)
+    return max(steps), max(evaluations)
 
 
-def _seconds(part: CompareStudy, arm: Arm, material: Material | TaskMaterial, device: str) -> float:
+def _seconds(part: CompareStudy, arm: Arm, material: Material | TaskMaterial, device: str) -> tuple[float, float]:
     (job, *_) = (step.config for step in steps(part, {}) if step.arm == arm.label)
     trained, draw, reader = material.members(job.optimizer, job.points, job.seeds[:1] * len(job.points), job, device)
 
@@ -181,7 +182,7 @@ def _seconds(part: CompareStudy, arm: Arm, material: Material | TaskMaterial, de
         return min(taken) / len(job.points)
 
     one = timed(lambda number: trained.step(*draw(number), number), TIMED_STEPS)  # pyright: ignore[reportCallIssue]
-    return one + timed(lambda number: reader.evaluate(trained, 0), 1) * len(job.training.steps) / job.training.budget
+    return one, timed(lambda number: reader.evaluate(trained, 0), 1)
 
 
 def _plain(found: Tensor) -> list[list[float | None]]:
