@@ -162,8 +162,9 @@ class Shell(torch.optim.Optimizer):
         batch: list[Item] = []
         room = 0
         for item in items:
-            copies = 2 if is_narrow(item.parameter) else 0  # it and its gradient
-            if group["state_dtype"] not in (None, item.parameter.dtype):
+            is_widened = is_narrow(item.parameter)
+            copies = 2 if is_widened else 0  # it and its gradient
+            if group["state_dtype"] not in (None, torch.float32 if is_widened else item.parameter.dtype):
                 copies += 1 if group["rule"] == "muon" else 2  # momentum, or both moments
             size = 4 * copies * item.parameter.numel()
             if batch and room < size:
