@@ -460,9 +460,8 @@ def main(arguments: list[str] | None = None) -> None:
         with signals.caught():
             status = app(words, exit_on_error=False, result_action="return_value")
     except CycloptsError:  # it has printed what was wrong
-        if meant := [word[2:] for word in words if word[:2] == "--" and "=" in word]:
-            print(f"muonlab: settings have no dashes; write {' '.join(meant)}", file=sys.stderr)
-        sys.exit(2)
+        meant = " ".join(word[2:] for word in words if word[:2] == "--" and "=" in word)
+        _stop(f"settings have no dashes; write {meant}", 2) if meant else sys.exit(2)
     except StudyError as error:
         _stop(error, 1)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
