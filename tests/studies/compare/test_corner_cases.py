@@ -154,9 +154,9 @@ def test_a_forecast_counts_as_many_evaluations_for_half_of_the_budget(monkeypatc
 
 def test_the_code_of_an_optimizer_whose_label_is_its_own_name_makes_it(monkeypatch):
     """Labels are often the names of classes; a function Own(model) must not call itself, nor torch hide torch."""
-    Path("mine.py").write_text("import torch\nclass Own(torch.optim.SGD):\n    pass\n")
+    Path("ownest.py").write_text("import torch\nclass Own(torch.optim.SGD):\n    pass\n")
     monkeypatch.syspath_prepend(".")
-    asked = asked_of("optimizers=torch=adamw,Own=mine.py:Own,mine=muon", "Own.lr=1e-3..1", "horizons=1")
+    asked = asked_of("optimizers=torch=adamw,Own=ownest.py:Own,mine=muon", "Own.lr=1e-3..1", "horizons=1")
     known = invented(asked, better)
     found = find(asked, steps(asked, known), known)[0]
     exec(best(found.arms, found.runs.points, 'a """title"""\\'), made := {})
