@@ -52,7 +52,7 @@ def skeleton(workload):
 
 
 def muon_adamw(named_parameters, workload, **options):
-    """Return what MuonAdamW(model, ...) is for a member, of which the laboratory passes the parameters."""
+    """Return MuonAdamW(model, ...) for a member, from its named parameters."""
     model = copy.deepcopy(skeleton(workload))
     for name, parameter in named_parameters:
         module, _, own = name.rpartition(".")

@@ -199,9 +199,15 @@ def read(folder: Path) -> tuple[Found[Runs], ...]:
     Raises:
         StudyError: there is no comparison in the folder.
     """
-    found = find(*folders.read(CompareStudy, steps, folder, RESULTS_VERSION))
+    return _read(folder)[1]
+
+
+def _read(folder: Path) -> tuple[CompareStudy, tuple[Found[Runs], ...]]:
+    """Return what was asked, and all that is known of each part; as `read`."""
+    asked, known, results, records = folders.read(CompareStudy, steps, folder, RESULTS_VERSION)
+    found = find(asked, known, results, records)
     number = looks(request.config for request in store.read(folder).requests)
-    return tuple(replace(each, runs=replace(each.runs, looks=number)) for each in found)
+    return asked, tuple(replace(each, runs=replace(each.runs, looks=number)) for each in found)
 
 
 def looks(configs: Iterable[Mapping[str, Any]]) -> int:
@@ -220,9 +226,8 @@ def looks(configs: Iterable[Mapping[str, Any]]) -> int:
 
 def analyse(folder: Path) -> Findings:
     """Return what a study found, whatever part of it is done; as `read`."""
-    founds = read(Path(folder))
+    asked, founds = _read(Path(folder))
     if founds[0].runs.asked.suite:
-        asked = folders.read(CompareStudy, steps, folder, RESULTS_VERSION)[0]
         return suite_report.analyse(founds, asked, RESULTS_VERSION)
     found, *others = founds
     judged, shorter = _judge(found), [own for own in map(_judge, others) if isinstance(own, Switch)]

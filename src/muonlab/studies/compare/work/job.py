@@ -146,8 +146,8 @@ def _train(job: Train, material: Material | TaskMaterial, context: Context) -> d
 def count_flops(job: Train, material: Material | TaskMaterial, device: str) -> float:
     """Return the FLOPs of the matrix products in one step of one member, the optimizer's own included.
 
-    As PyTorch counts them, whatever the net: products that are no calls of torch, such as of a kernel of one's own, are
-    not among them.
+    As PyTorch counts them, whatever the net: products that do not go through torch, such as those of a kernel of one's
+    own, are not among them.
     """
     trained, draw, _ = material.members(job.optimizer, job.points[:1], job.seeds[:1], job, device)
     inputs, targets = draw(0)
@@ -165,8 +165,8 @@ def seconds_of(part: CompareStudy, device: str) -> tuple[float, float]:
     if not isinstance(material, Material | TaskMaterial):
         return 0.0, 0.0
     torch.set_num_threads(1)  # as a worker has them
-    steps, evaluations = zip(*(_seconds(part, arm, material, device) for arm in part.arms), strict=True)
-    return max(steps), max(evaluations)
+    of_steps, of_evaluations = zip(*(_seconds(part, arm, material, device) for arm in part.arms), strict=True)
+    return max(of_steps), max(of_evaluations)
 
 
 def _seconds(part: CompareStudy, arm: Arm, material: Material | TaskMaterial, device: str) -> tuple[float, float]:

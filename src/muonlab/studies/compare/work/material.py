@@ -12,6 +12,7 @@ from muonlab.data.dataset import SPLITS, Dataset, Examples, Tensors
 from muonlab.data.image_dataset import ImageDataset
 from muonlab.losses import LOSSES
 from muonlab.studies.compare.config import NetAndData, Train
+from muonlab.studies.compare.work.reading import EVALUATED
 from muonlab.study import dotted
 from muonlab.study.dotted import Dotted, one_line
 from muonlab.study.settings import UsageError
@@ -20,7 +21,6 @@ from muonlab.train.batches import Orders
 from muonlab.train.engine import Engine
 from muonlab.train.seeds import generator, streams
 
-EVALUATED = 2048  # examples of a part, at most, per evaluation; the test set is read whole, in the end
 VALIDATION, TEST = 0.15, 0.25  # shares that are held out of a source without parts of its own
 DATA = "train, validation and test, each a pair of inputs (N, ...) and class labels (N,)"
 
