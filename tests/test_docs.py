@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -135,11 +136,14 @@ def test_the_readme_has_code_of_both_kinds():
 
 # Every block of python, and the block of text that follows it at once, which is what it prints.
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
+RUN = ["README.md", *(f"docs/{page}.md" for page in ("optimizer", "engine", "theory", "inspect", "studies"))]
+RUN += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "frameworks").glob("*.md"))
 PYTHON = [
     pytest.param(code, printed, id=f"{name}:{number}")
-    for name in ("README.md", *(f"docs/{page}.md" for page in ("optimizer", "engine", "theory", "inspect", "studies")))
+    for name in RUN
     for number, (code, printed) in enumerate(BLOCK.findall((ROOT / name).read_text()))
 ]
+FRAMEWORK = re.compile(r"^(?:import|from) (accelerate|lightning|peft|timm|transformers)\b", re.MULTILINE)
 
 
 @pytest.fixture
@@ -156,6 +160,11 @@ def tinier(monkeypatch):
 @pytest.mark.parametrize(("code", "printed"), PYTHON)
 def test_python_of_the_pages_runs(code, printed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    frameworks = FRAMEWORK.findall(code)
+    if frameworks:
+        warnings.simplefilter("default")  # what other libraries warn of is not ours
+    for framework in frameworks:
+        pytest.importorskip(framework, exc_type=ImportError)
     exec(compile(code, "page", "exec"), {"__name__": "__main__"})
     assert not printed or capsys.readouterr().out == printed
 
