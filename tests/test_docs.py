@@ -228,6 +228,19 @@ def test_the_engines_table_is_that_of_its_record():
     assert done.returncode == 0, done.stderr
 
 
+def test_every_page_is_in_the_navigation_of_the_site():
+    """make docs builds it, and says the same."""
+    assert runpy.run_path(str(ROOT / "docs" / "build.py"))["astray"]() == []
+
+
+def test_a_link_that_leads_nowhere_stops_the_build_of_the_site():
+    linked = runpy.run_path(str(ROOT / "docs" / "build.py"))["linked"]
+    assert linked(Path("docs/compare.md"), "../records") == Path("records/README.md")
+    for target in ("nowhere.md", "../../elsewhere.md", "../src"):
+        with pytest.raises(SystemExit, match=r"docs/compare.md links to .*there is no"):
+            linked(Path("docs/compare.md"), target)
+
+
 def test_no_page_names_a_place_of_one_machine():
     for page in PAGES:
         assert not re.search(r"(^|[\s`(])/(home|root|work|Users|tmp)/", page)
