@@ -157,8 +157,13 @@ def serve() -> None:
     try:
         while server.poll() is None:
             time.sleep(2)
-            stage()
+            try:
+                stage()
+            except SystemExit as fault:  # a link that is still being written
+                print(fault)
     except KeyboardInterrupt:
+        pass
+    finally:
         server.terminate()
 
 
