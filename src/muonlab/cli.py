@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 DEFAULT_ROOT = Path("runs")
 STUDIES = ("grokking", "features", "components")  # those that `run` runs
 MOST_SENTENCES = 12  # of a verdict, on the terminal
-EXECUTION_KEYS = ("out", "device", "workers", "compile")
 
 app = App(
     name="muonlab",
@@ -62,6 +61,7 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
         Print the jobs, their number and the estimated time, and run nothing.
     """
     from muonlab.studies import find, of_file
+    from muonlab.study.described import EXECUTION_KEYS
     from muonlab.study.settings import check_name, parse
 
     is_file = study.endswith(".py")
