@@ -16,15 +16,18 @@ from torch import nn
 
 from inline import InlinePool
 from muonlab import inspect
-from muonlab.cli import EXECUTION_KEYS, app, main
+from muonlab.cli import app, main
 from muonlab.jobs import local, store
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import read_json
 from muonlab.studies import checkpoints as inspection
 from muonlab.studies import components, features, grokking
+from muonlab.studies.compare import ask
+from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, TRAINING, keys_of
 from muonlab.studies.components.work import job as component_job
 from muonlab.studies.features.work import job
 from muonlab.studies.grokking.result import QUANTITIES, CellResult, Crossing, MemberResult
+from muonlab.study.described import EXECUTION_KEYS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -62,6 +65,17 @@ def test_every_setting_of_a_study_is_printed_with_what_it_means(study, capsys):
     assert [each["key"] for each in printed if not (each["says"] and each["values"])] == []
     (seeds,) = [each for each in printed if each["key"] == "seeds"]
     assert seeds["presets"] == {name: ",".join(preset["seeds"]) for name, preset in study.PRESETS.items()}
+
+
+def test_every_setting_of_compare_is_printed_with_what_it_means(capsys):
+    command_line("settings", "compare", "--json")
+    printed = json.loads(capsys.readouterr().out)
+    taken = {*ask.WHAT, *ask.PROGRAM, "optimizers", "baseline", ask.STEPS, *CHOICES, *TRAINING, *EXECUTION_KEYS}
+    taken |= {key for name in OPTIMIZERS for key in keys_of(name, name, None)}
+    other_words = {"budget", *(f"{name}.rates" for name in OPTIMIZERS)}
+    assert taken - {each["key"] for each in printed} <= other_words
+    assert {each["key"] for each in printed} - taken == {"present.SETTING"}
+    assert [each["key"] for each in printed if not (each["says"] and each["values"])] == []
 
 
 def test_the_settings_of_a_study_in_a_file_are_printed_too(capsys):
