@@ -156,6 +156,7 @@ def fully_sharded():
         ({"method": "quintic", "nesterov": False, "cautious": True}, torch.float64),
         ({"split": {"up.weight": 3}, "adjust_lr_fn": "match_rms_adamw"}, torch.float64),
         ({"split": {"up.weight": [2, 4, 3], "experts": [5, 1]}, **varied}, torch.float64),
+        ({"equilibrate": "rowcol", "renormalize": "col_row", "decay": "independent", "lookahead": 0.5}, torch.float64),
     ):
         net = sharded(make_net(dtype))
         optimizer, _, count = check_training(net, lambda net, options=options: make(net, **options), dtype)
@@ -260,6 +261,8 @@ def data_parallel():
         (dist.group.WORLD, {}, torch.float32),
         (None, {}, torch.float64),
         *((dist.group.WORLD, {"variant": variant, **varied}, torch.float64) for variant in ("normuon", "adamuon")),
+        (dist.group.WORLD, {"variant": "normuon", "update_floor": 1.0, "decay": "l2", **varied}, torch.float64),
+        (dist.group.WORLD, {"hyperball": True, "lookahead": 0.5, **varied}, torch.float64),
     ):
         net = DistributedDataParallel(make_net(dtype))
 
@@ -414,6 +417,7 @@ def a_step_that_is_left_out_is_left_out_on_ranks_without_a_shard_too():
 def a_variant_of_sharded_parameters_is_refused_before_the_first_step():
     net = sharded(make_net())
     assert "variant='normuon' with a sharded parameter" in refusal(lambda: MuonAdamW(net, variant="normuon"))
+    assert "hyperball=True with a sharded parameter" in refusal(lambda: MuonAdamW(net, hyperball=True))
 
 
 @case
@@ -427,9 +431,15 @@ def the_state_of_whole_parameters_is_refused_by_sharded_ones():
 
 @case
 def making_the_state_changes_nothing():
-    for dtype, capturable in ((torch.float64, False), (torch.bfloat16, False), (torch.float32, True)):
+    captured = {"lr": torch.tensor(0.02), "nonfinite": "skip", "capturable": True}
+    around = {"decay": "independent", "lookahead": 0.5}
+    for dtype, options in (
+        (torch.float64, {}),
+        (torch.bfloat16, {}),
+        (torch.float32, captured),
+        (torch.float64, around),
+    ):
         net = sharded(make_net(dtype))
-        options = {"lr": torch.tensor(0.02), "nonfinite": "skip", "capturable": True} if capturable else {}
         optimizer = make(net, **options)
         before = [group["lr"] for group in optimizer.param_groups]
         state = get_optimizer_state_dict(net, optimizer)

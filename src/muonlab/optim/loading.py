@@ -14,6 +14,7 @@ from muonlab.optim.sharding import is_dtensor, local_shard
 from muonlab.rules import muon
 
 Group = dict[str, Any]
+OF_ENTRIES = ("momentum_buffer", "exp_avg", "exp_avg_sq", "remainder", "mean_change")  # shaped like the parameter
 Says = Callable[[str, Tensor], bool]
 
 
@@ -148,7 +149,7 @@ def _check_shapes(state: dict[str, Any], p: Tensor, group: Group, name: str, its
         raise ValueError(
             f"state_dict has {sorted(state)} for parameter {name}, which has rule {rule!r}, and no {expected}"
         )
-    shapes: dict[str, torch.Size] = dict.fromkeys(("momentum_buffer", "exp_avg", "exp_avg_sq", "remainder"), p.shape)
+    shapes: dict[str, torch.Size] = dict.fromkeys(OF_ENTRIES, p.shape)
     if rule == "muon" and group["variant"] is not None and not is_dtensor(p) and p.numel():
         seen = layout(p.shape, *its_layout)
         v = muon.second_moment(torch.empty(seen.count, seen.rows, seen.columns, device="meta"), group["variant"])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.optim import arguments, loading
+from muonlab.optim import arguments, around, loading
 from muonlab.optim.layout import Splitter, with_layouts
 from muonlab.optim.rounding import is_narrow, narrow, widen
 from muonlab.optim.sharding import agree, is_dtensor, local_shard
@@ -30,6 +30,7 @@ class Item:
     finite: Tensor = None  # pyright: ignore[reportAssignmentType]  # is the step made? on the device, with `capturable`
     state: dict[str, Any] = field(default_factory=dict)  # in the optimizer; empty at first
     work: Tensor = None  # pyright: ignore[reportAssignmentType]  # local shard, or a float32 copy; set by the step
+    last: Tensor | None = None  # of `around`: where the parameter was
 
     def local(self, name: str) -> Tensor:
         """Return the local shard of an entry of the state; what is done to it in place is done to the state."""
@@ -80,8 +81,9 @@ class Shell(torch.optim.Optimizer):
         if group["rule"] == "muon":
             group = with_layouts(group, self._splits)
         arguments.check(group)
-        if group["rule"] == "muon" and group["variant"] is not None:
-            _check_whole(group["params"], group["variant"])
+        if group["rule"] == "muon":
+            _check_whole(group, group["params"])
+            _check_not_zero(group)
         super().add_param_group(group)
 
     def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
@@ -126,8 +128,8 @@ class Shell(torch.optim.Optimizer):
             taken.append((group, self._items(group, position, number)))
             number += len(group["params"])
         for group, items in taken:
-            if group.get("variant") is not None and group["rule"] == "muon":
-                _check_whole([item.parameter for item in items], group["variant"])
+            if group["rule"] == "muon":
+                _check_whole(group, [item.parameter for item in items])
         for group, items, skipped in [(group, *self._finite(group, items)) for group, items in taken]:
             _count(group, skipped)
             self._workspace = self._workspace or Workspace()
@@ -135,7 +137,10 @@ class Shell(torch.optim.Optimizer):
                 for item in batch:
                     item.state = self.state[item.parameter]
                     item.work = widen(local_shard(item.parameter, item.parameter), item.remainder)
+                    around.before(group, item)
                 self._update(group, batch, self._workspace)
+                for item in batch:
+                    around.after(group, item)
                 self._write(group, batch)
                 for item in batch:
                     del item.work  # of narrow parameters a copy
@@ -285,14 +290,30 @@ class _DropFunctions:
                 del group["adjust_lr_fn"]
 
 
-def _check_whole(params: Iterable[Any], variant: str) -> None:
-    """Raise ValueError where a parameter is sharded: a second moment is of whole matrices."""
-    for member in params:
+def _check_whole(group: dict[str, Any], params: Iterable[Any]) -> None:
+    """Raise ValueError where a parameter is sharded and an argument is of whole matrices, which no rank keeps."""
+    off = {"variant": None, "update_floor": 0.0, "hyperball": False}
+    asked = next((name for name in off if group[name] != off[name]), None)
+    for member in params if asked else ():
         p = member[1] if isinstance(member, tuple) else member
         if is_dtensor(p):
+            what = {"variant": "second moment is", "update_floor": "norms are", "hyperball": "norms are"}[asked]
             raise ValueError(
-                f"variant={variant!r} with a sharded parameter, of shape {tuple(p.shape)}; expected variant=None: its "
-                "second moment is of whole matrices, which no rank keeps"
+                f"{asked}={group[asked]!r} with a sharded parameter, of shape {tuple(p.shape)}; expected "
+                f"{asked}={off[asked]!r}: its {what} of whole matrices, which no rank keeps"
+            )
+
+
+def _check_not_zero(group: dict[str, Any]) -> None:
+    """Raise ValueError where a parameter of zeros would be held at its norm."""
+    names = group.get("param_names") or [None] * len(group["params"])
+    for number, (name, member) in enumerate(zip(names, group["params"], strict=False)):
+        name, p = member if isinstance(member, tuple) else (name, member)
+        if group["hyperball"] and isinstance(p, Tensor) and p.device.type != "meta" and p.numel() and not p.any():
+            raise ValueError(
+                f"hyperball=True holds the norm of parameter {name or number}, which is zero, so it would never be "
+                "trained; expected a parameter that is not zero: initialize it otherwise, or leave it out, as with "
+                f"overrides={{{str(name or number)!r}: {{'hyperball': False}}}}"
             )
 
 
