@@ -201,6 +201,18 @@ def experts_sharded_within():
 
 
 @case
+def momentum_in_eight_bits():
+    """Blocks are of rows, so shards of rows have the same; the noise is the shards' own."""
+    net, expected = sharded(make_net(torch.float32)), make_net(torch.float32)
+    train(net, make(net, state_dtype="int8"), part=here())
+    train(expected, make(expected))
+    check_equal(net, expected, tolerance=0.02)
+    net = make_net(width=8)
+    fully_shard(net, mesh=line(), shard_placement_fn=lambda p: Shard(1) if p is net.experts else None)
+    assert "parameter experts, which is sharded by" in refusal(lambda: make(net, state_dtype="int8"))
+
+
+@case
 def missing_gradients():
     def drop(net, step):
         if step == 1:
@@ -450,15 +462,19 @@ def making_the_state_changes_nothing():
 
 
 @case
-def bfloat16_checkpoints_resume_exactly():
-    for rounding in ("stochastic", "remainder"):
-        net = sharded(make_net(torch.bfloat16))
-        optimizer = make(net, rounding=rounding)
+def narrow_checkpoints_resume_exactly():
+    for dtype, options in (
+        (torch.bfloat16, {"rounding": "stochastic"}),
+        (torch.bfloat16, {"rounding": "remainder"}),
+        (torch.float32, {"state_dtype": "int8"}),
+    ):
+        net = sharded(make_net(dtype))
+        optimizer = make(net, **options)
         train(net, optimizer, num_steps=2, part=here())
         with shared_folder() as folder:
             save(net, optimizer, folder)
             mesh = some(NUM_RANKS)
-            other, its = resume(folder, mesh.size(), lambda net, r=rounding: make(net, rounding=r), torch.bfloat16)
+            other, its = resume(folder, mesh.size(), lambda net, options=options: make(net, **options), dtype)
             for p, q in zip(net.parameters(), other.parameters(), strict=True):
                 for name, value in optimizer.state[p].items():
                     assert its.state[q][name].dtype == value.dtype, name
@@ -468,5 +484,6 @@ def bfloat16_checkpoints_resume_exactly():
                 train(each, one, first=2, num_steps=2, part=here())
             for p, q in zip(net.parameters(), other.parameters(), strict=True):
                 assert torch.equal(whole(p.detach()), whole(q.detach()))
+                is_eight_bit = "state_dtype" in options and "momentum_buffer" in optimizer.state[p]
                 name = "momentum_buffer" if "momentum_buffer" in optimizer.state[p] else "exp_avg"
-                assert optimizer.state[p][name].dtype == torch.float32
+                assert optimizer.state[p][name].dtype == (torch.int8 if is_eight_bit else torch.float32)

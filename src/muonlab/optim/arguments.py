@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from muonlab.optim.eight_bit import is_eight_bit
 from muonlab.optim.rounding import ROUNDINGS
 from muonlab.rules import polar
 from muonlab.rules.muon import ADJUSTMENTS, VARIANTS
@@ -53,7 +54,10 @@ SHARED: dict[str, Check] = {
     "decay": _one_of(*DECAYS),
     "lookahead": NUMBER,
     "lookahead_decay": SHARE,
-    "state_dtype": (lambda value: value is None or value in DTYPES, "a floating point or complex dtype, or None"),
+    "state_dtype": (
+        lambda value: value is None or value in DTYPES or is_eight_bit(value),
+        "a floating point or complex dtype, 'int8', or None",
+    ),
 }
 MUON: dict[str, Check] = {
     "momentum": SHARE,

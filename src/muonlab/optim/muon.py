@@ -68,6 +68,7 @@ class Muon(Shell):
         rounding: how bfloat16 parameters keep small updates: "stochastic" rounding, with noise of its own; a
             "remainder" of 16 bits for each entry; or "nearest", which loses them.
         state_dtype: dtype of the momentum; by default the parameter's, float32 for bfloat16 and float16 parameters.
+            "int8" keeps it in eight bits, with a scale for each block of 256 entries (arXiv 2110.02861).
         process_group: ranks over which plain parameters are replicated (DDP): each rank then orthogonalizes its
             share. Sharded parameters (DTensor, FSDP2) need none.
         capturable: never look at a value from the host, so that the step can be captured in a CUDA graph; give lr and
@@ -114,7 +115,7 @@ class Muon(Shell):
         lookahead_decay: float = AHEAD,
         split: Splits | None = None,
         rounding: str = "stochastic",
-        state_dtype: torch.dtype | None = None,
+        state_dtype: torch.dtype | str | None = None,
         process_group: Any = None,
         capturable: bool = False,
     ):

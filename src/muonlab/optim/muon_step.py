@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.optim import arguments
+from muonlab.optim import arguments, eight_bit
 from muonlab.optim.around import decoupled_decay
 from muonlab.optim.layout import Layout, layout
 from muonlab.optim.sharding import exchange, is_dtensor
@@ -16,6 +16,7 @@ from muonlab.rules import muon, parts
 from muonlab.rules.matrices import Matrices
 from muonlab.rules.operands import Workspace
 
+EIGHT_BIT_KEY = 2**31  # tells the noise of a momentum from that of its parameter
 # Of a stack of matrices: the parameter, its gradient, its state, and whether the step is made.
 Row = tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]
 # Stacks that are copies, and the tensor to which they go back.
@@ -28,24 +29,43 @@ def update(group: dict[str, Any], items: list[Item], process_group: Any, workspa
     for item, each in zip(items, layouts, strict=True):
         _begin(group, item, each)
     members = [(item, each) for item, each in zip(items, layouts, strict=True) if each.count]
-    momenta = [item.local("momentum_buffer") for item, _ in members]
-    wide = [momentum.to(item.work.dtype) for momentum, (item, _) in zip(momenta, members, strict=True)]
+    wide = [_wide_momentum(item) for item, _ in members]
     if process_group is not None or any(is_dtensor(item.parameter) for item in items):
         _exchanged(group, members, wide, process_group, workspace)
     else:
         _alone(group, members, wide, workspace)
-    for momentum, used in zip(momenta, wide, strict=True):
-        if used is not momentum:
-            momentum.copy_(used)
+    for momentum, (item, _) in zip(wide, members, strict=True):
+        _keep_momentum(item, momentum)
+
+
+def _wide_momentum(item: Item) -> Tensor:
+    """Return the momentum in the dtype of the step: as it is kept, or a copy."""
+    kept = item.local("momentum_buffer")
+    if kept.dtype == torch.int8:
+        return eight_bit.widen(kept, item.local("momentum_peaks"), item.work.dtype)
+    return kept.to(item.work.dtype)
+
+
+def _keep_momentum(item: Item, momentum: Tensor) -> None:
+    """Put a copy that `_wide_momentum` made back."""
+    kept = item.local("momentum_buffer")
+    if kept.dtype == torch.int8:
+        step = item.state["step"]
+        key = (step.long() if item.finite is not None else int(step)) * 0x10001 + item.number + EIGHT_BIT_KEY
+        eight_bit.narrow_(momentum, kept, item.local("momentum_peaks"), key, item.finite)
+    elif kept is not momentum:
+        kept.copy_(momentum)
 
 
 def _begin(group: dict[str, Any], item: Item, each: Layout) -> None:
-    state = item.state
-    if "momentum_buffer" not in state:
+    state, is_small = item.state, eight_bit.is_eight_bit(group["state_dtype"])
+    if "momentum_buffer" not in state and is_small:
+        state["momentum_buffer"], state["momentum_peaks"] = item.eight_bits()
+    elif "momentum_buffer" not in state:
         state["momentum_buffer"] = item.zeros(group["state_dtype"])
     if group["variant"] is not None and "second_moment" not in state:
         state["second_moment"] = muon.second_moment(each.matrices(item.work), group["variant"]).contiguous()
-    if item.parameter.dtype == torch.bfloat16 and group["rounding"] == "stochastic":
+    if is_small or (item.parameter.dtype == torch.bfloat16 and group["rounding"] == "stochastic"):
         if "step" not in state:
             device = item.work.device if group["capturable"] else "cpu"
             state["step"] = torch.zeros((), dtype=torch.float32, device=device)

@@ -112,7 +112,7 @@ class MuonAdamW(Shell):
         lookahead: float = 0.0,
         lookahead_decay: float = AHEAD,
         rounding: str = "stochastic",
-        state_dtype: torch.dtype | None = None,
+        state_dtype: torch.dtype | str | None = None,
         process_group: Any = None,
         capturable: bool = False,
     ):
