@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from muonlab.data.sources import DataError, package
@@ -20,6 +21,7 @@ def load(folder: Path) -> nn.Module:
             weights do not fit.
     """
     make, _ = _classes(folder)
+    _check_numbers(folder)
     try:
         net, found = make.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, weights_only=True, output_loading_info=True
@@ -37,6 +39,20 @@ def load(folder: Path) -> nn.Module:
             "head cannot be judged: save the whole"
         )
     return _settled(net)
+
+
+def _check_numbers(folder: Path) -> None:
+    """Raise DataError for weights of whole numbers of which config.json says no scale: they would be read as floats."""
+    if read_json(folder / "config.json").get("quantization_config"):
+        return
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as held:
+            for name in held.keys():  # noqa: SIM118
+                if name.endswith("weight") and held.get_slice(name).get_dtype()[0] in "IU":
+                    raise DataError(
+                        f"{file}: {name} is {held.get_slice(name).get_dtype()}; whole numbers without a scale are not "
+                        "weights: save the model dequantised"
+                    )
 
 
 def untrained(folder: Path) -> nn.Module:
