@@ -209,3 +209,16 @@ def test_whole_numbers_of_a_folder_are_not_weights(vit):
     save_file({**held, name: held[name].round().to(torch.int8)}, vit / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataError, match=r"is I8; whole numbers without a scale are not weights"):
         huggingface.load(vit)
+
+
+# Bug: "Could not import module", and no word of torchvision.
+def test_what_an_import_fails_for_is_named():
+    try:
+        try:
+            raise RuntimeError("operator torchvision::nms does not exist")
+        except RuntimeError as cause:
+            raise ModuleNotFoundError("Could not import module 'ViT'") from cause
+    except ModuleNotFoundError as error:
+        said = huggingface.why(error)
+    assert said.startswith("RuntimeError: operator torchvision::nms does not exist: the torchvision that is installed is")
+    assert "pip uninstall torchvision" in said

@@ -17,6 +17,7 @@ from muonlab.study.dotted import one_line
 
 TOGETHER_BYTES = 2**30  # of models that are in memory together
 SAME = 1e-5  # of the largest logit: what rounding may change
+MOST_OF_BYTES = 512  # token ids of a net that reads bytes: 256, some for special tokens, and filled up
 TRIED = 2  # examples by which shapes are seen
 
 # From net, inputs (B, ...) and which tokens are real, (B, T) or None, to what the net returns.
@@ -49,6 +50,7 @@ class Candidates:
     call: Call
     given: Material
     is_judged: bool = True  # whether its answers are measured: a net without a head has none
+    assumes_bytes: bool = False  # whether texts are read as bytes for want of a tokenizer
 
     @property
     def name(self) -> str:
@@ -80,7 +82,13 @@ def ready(candidates: Candidates, net: nn.Module, device: str) -> Subject:
     given = candidates.given
     examples = given.judged.test.inputs[:TRIED]
     net = net.to(device).eval()
-    answer = _answer(candidates, _table(net), device)
+    table = _table(net)
+    if candidates.assumes_bytes and table is not None and table > MOST_OF_BYTES:
+        raise DataError(
+            f"{candidates.name}: the net has {table} token ids and no tokenizer is given; give tokenizer=PATH, the "
+            "tokenizer.json that it was trained with, or tokenizer=bytes if it reads bytes all the same"
+        )
+    answer = _answer(candidates, table, device)
     try:
         with torch.no_grad():
             found = answer(net, examples)

@@ -10,7 +10,7 @@ from torch import nn
 
 from muonlab.data.sources import DataError
 from muonlab.jobs.files import fingerprint, read_json
-from muonlab.studies.checkpoints.config import Data, Group, Images, Inspect, StudyData
+from muonlab.studies.checkpoints.config import Data, Group, Images, Inspect, StudyData, Texts
 from muonlab.studies.checkpoints.plan import Described
 from muonlab.studies.checkpoints.work import checkpoints, huggingface, nets, taps
 from muonlab.studies.checkpoints.work.candidates import Candidates, Member, plain_call, ready
@@ -97,6 +97,8 @@ def candidates(job: Inspect, notes: list[str]) -> list[Candidates]:
         if isinstance(data, Images) and (number := _other_channels(data, made)):
             made = replace(made, given=read(data.model_copy(update={"channels": number})))
             notes.append(f"{group.name}: images have {number} channels, as its net takes them")
+        if isinstance(data, Texts) and data.tokenizer is None and tokenizer is None:
+            made = replace(made, assumes_bytes=True)
         groups.append(made)
     return groups
 
