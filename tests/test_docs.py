@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -149,11 +150,14 @@ def test_the_readme_has_code_of_both_kinds():
 
 # Every block of python, and the block of text that follows it at once, which is what it prints.
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
+RUN = ["README.md", *(f"docs/{page}.md" for page in ("optimizer", "engine", "theory", "inspect", "studies"))]
+RUN += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "frameworks").glob("*.md"))
 PYTHON = [
     pytest.param(code, printed, id=f"{name}:{number}")
-    for name in ("README.md", *(f"docs/{page}.md" for page in ("optimizer", "engine", "theory", "inspect", "studies")))
+    for name in RUN
     for number, (code, printed) in enumerate(BLOCK.findall((ROOT / name).read_text()))
 ]
+FRAMEWORK = re.compile(r"^(?:import|from) (accelerate|lightning|peft|timm|transformers)\b", re.MULTILINE)
 
 
 @pytest.fixture
@@ -170,6 +174,11 @@ def tinier(monkeypatch):
 @pytest.mark.parametrize(("code", "printed"), PYTHON)
 def test_python_of_the_pages_runs(code, printed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    frameworks = FRAMEWORK.findall(code)
+    if frameworks:
+        warnings.simplefilter("default")  # what other libraries warn of is not ours
+    for framework in frameworks:
+        pytest.importorskip(framework, exc_type=ImportError)
     exec(compile(code, "page", "exec"), {"__name__": "__main__"})
     assert not printed or capsys.readouterr().out == printed
 
@@ -231,6 +240,19 @@ def test_the_engines_table_is_that_of_its_record():
     command = [sys.executable, "benchmarks/engine_table.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    """make docs builds it, and says the same."""
+    assert runpy.run_path(str(ROOT / "docs" / "build.py"))["astray"]() == []
+
+
+def test_a_link_that_leads_nowhere_stops_the_build_of_the_site():
+    linked = runpy.run_path(str(ROOT / "docs" / "build.py"))["linked"]
+    assert linked(Path("docs/compare.md"), "../records") == Path("records/README.md")
+    for target in ("nowhere.md", "../../elsewhere.md", "../src"):
+        with pytest.raises(SystemExit, match=r"docs/compare.md links to .*there is no"):
+            linked(Path("docs/compare.md"), target)
 
 
 def test_no_page_names_a_place_of_one_machine():
