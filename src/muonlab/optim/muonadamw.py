@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from muonlab.optim import arguments, muon_step
+from muonlab.optim.around import decoupled_decay
 from muonlab.optim.attention import Heads
 from muonlab.optim.layout import Splits, Splitter
 from muonlab.optim.plan import Overrides, Plan
@@ -18,6 +19,7 @@ from muonlab.optim.split import Rule, Rules, Split, split_params
 from muonlab.rules import adamw
 from muonlab.rules.muon import AdjustLR
 from muonlab.rules.operands import Workspace
+from muonlab.rules.wrapped import AHEAD
 
 
 class MuonAdamW(Shell):
@@ -28,8 +30,8 @@ class MuonAdamW(Shell):
     parameters that are frozen join their group once they require grad, or are given to `add_param_group`, with or
     without a rule.
 
-    All arguments that are not described below are those of `Muon`; of them nonfinite, rounding, state_dtype and
-    capturable hold for both halves.
+    All arguments that are not described below are those of `Muon`; of them nonfinite, decay, lookahead,
+    lookahead_decay, rounding, state_dtype and capturable hold for both halves.
 
     Args:
         params: a model; its named parameters; what `split_params` returned; or groups, dicts with "params" (which may
@@ -101,8 +103,15 @@ class MuonAdamW(Shell):
         nonfinite: str = "raise",
         variant: str | None = None,
         beta2: float = 0.95,
+        equilibrate: str | None = None,
+        renormalize: str | None = None,
+        update_floor: float = 0.0,
+        hyperball: bool = False,
+        decay: str = "decoupled",
+        lookahead: float = 0.0,
+        lookahead_decay: float = AHEAD,
         rounding: str = "stochastic",
-        state_dtype: torch.dtype | None = None,
+        state_dtype: torch.dtype | str | None = None,
         process_group: Any = None,
         capturable: bool = False,
     ):
@@ -199,7 +208,8 @@ def _update_adamw(group: dict[str, Any], items: list[Item]) -> None:
         [item.grad for item in items],
         states,
         [item.work for item in items],
-        **{name: group[name] for name in ("lr", "weight_decay", "eps")},
+        **{name: group[name] for name in ("lr", "eps")},
+        weight_decay=decoupled_decay(group),
         beta1=beta1,
         beta2=beta2,
         found_inf=None if finite is None else (~finite).float(),
