@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The pin comes first and alone: with it, nothing later pulls another build of torch.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test docs docs-serve kernels kernels-avx2 kernels-baseline kernels-threads lint type bare bench bench-peers
+.PHONY: setup demo test docs docs-serve kernels kernels-avx2 kernels-baseline kernels-threads lint type bare bench
 setup: $(VENV)/.dev
 
 demo: $(VENV)/.lab
