@@ -1,11 +1,11 @@
-# make setup | demo | test | kernels | lint | type | bare | bench. Each makes .venv and installs what it needs.
+# make setup | demo | test | docs | docs-serve | kernels | lint | type | bare | bench. Each makes .venv and installs what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The pin comes first and alone: with it, nothing later pulls another build of torch.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test kernels kernels-avx2 kernels-baseline kernels-threads lint type bare bench
+.PHONY: setup demo test docs docs-serve kernels kernels-avx2 kernels-baseline kernels-threads lint type bare bench
 setup: $(VENV)/.dev
 
 demo: $(VENV)/.lab
@@ -13,6 +13,13 @@ demo: $(VENV)/.lab
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadgroup
+
+# The docs site, in build/site; a broken link or a bad docstring fails.
+docs: $(VENV)/.docs
+	$(BIN)/python docs/build.py
+
+docs-serve: $(VENV)/.docs
+	$(BIN)/python docs/build.py --serve
 
 # The tests that compare runs, with the kernels of other processors and with two threads (docs/design/same-bytes.md). Those
 # that compile are left out: a program's instructions are not torch's kernels.
@@ -64,6 +71,10 @@ $(VENV)/.lab: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
 	$(INSTALL) --editable '.[lab]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.lab
+	$(INSTALL) --editable '.[docs]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.lab

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = Path("runs")
 STUDIES = ("grokking", "features", "components")  # those that `run` runs
+DESCRIBED = (*STUDIES, "compare")  # those whose settings are listed
 MOST_SENTENCES = 12  # of a verdict, on the terminal
-EXECUTION_KEYS = ("out", "device", "workers", "compile")
 
 app = App(
     name="muonlab",
@@ -62,6 +62,7 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
         Print the jobs, their number and the estimated time, and run nothing.
     """
     from muonlab.studies import find, of_file
+    from muonlab.study.described import EXECUTION_KEYS
     from muonlab.study.settings import check_name, parse
 
     is_file = study.endswith(".py")
@@ -391,14 +392,14 @@ def settings(study: str, *, as_json: Annotated[bool, Parameter(name="--json", ne
     Parameters
     ----------
     study
-        grokking, features, components, or a file that defines a study of your own.
+        grokking, features, components, compare, or a file that defines a study of your own.
     as_json
         Print a JSON list with one object per setting: section, key, values, says, default, presets.
     """
     from muonlab.studies import settings_of
     from muonlab.study import described
 
-    found = settings_of(study, STUDIES)
+    found = settings_of(study, DESCRIBED)
     print(json.dumps(described.as_json(found), indent=1) if as_json else "\n".join(described.as_lines(found)))
     return 0
 
@@ -440,7 +441,7 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit status 0, 1 for a failure, 2 for a mistake in the command, 130 or 143 for a signal."""
     from muonlab.jobs import signals
-    from muonlab.jobs.files import StudyError, Unfit
+    from muonlab.jobs.files import StudyError, UnfitError
     from muonlab.jobs.store import explain
 
     words = sys.argv[1:] if arguments is None else arguments
@@ -451,7 +452,7 @@ def main(arguments: list[str] | None = None) -> None:
         meant = " ".join(word[2:] for word in words if word[:2] == "--" and "=" in word)
         _stop(f"settings have no dashes; write {meant}", 2) if meant else sys.exit(2)
     except StudyError as error:
-        _stop(error, 2 if isinstance(error, Unfit) else 1)
+        _stop(error, 2 if isinstance(error, UnfitError) else 1)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)

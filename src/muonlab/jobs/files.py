@@ -13,7 +13,7 @@ class StudyError(Exception):
     """Something a user can mend: the message names what is wrong, what was expected and what to do."""
 
 
-class Unfit(StudyError):
+class UnfitError(StudyError):
     """What is asked cannot be done, which was found before anything was written: a mistake in the command."""
 
 

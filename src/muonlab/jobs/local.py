@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from muonlab.jobs import store
-from muonlab.jobs.files import StudyError, Unfit, lock
+from muonlab.jobs.files import StudyError, UnfitError, lock
 from muonlab.jobs.job import Job
 from muonlab.jobs.pool import Event, Pool
 from muonlab.jobs.worker import import_string
@@ -91,7 +91,7 @@ def run(
 
 
 def try_out(study: Study, asked: Any, folder: Path) -> list[str]:
-    """Raise Unfit for what would fail every job, or a late one, unless nothing is left to do; return what to know."""
+    """Raise UnfitError for what would fail every job, or a late one, unless all is done; return what to know."""
     results = store.Results(folder)
     if all(job.id in results for job in study.jobs_of(asked, results)):
         return []
@@ -100,7 +100,7 @@ def try_out(study: Study, asked: Any, folder: Path) -> list[str]:
         try:
             notes += import_string(target)(**arguments) or ()
         except ValueError as error:
-            raise Unfit(str(error)) from error
+            raise UnfitError(str(error)) from error
     return list(dict.fromkeys(notes))
 
 

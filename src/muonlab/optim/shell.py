@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.optim import arguments, loading
+from muonlab.optim import arguments, around, fitting, loading
+from muonlab.optim.eight_bit import is_eight_bit, num_blocks
 from muonlab.optim.layout import Splitter, with_layouts
 from muonlab.optim.rounding import is_narrow, narrow, widen
 from muonlab.optim.sharding import agree, is_dtensor, local_shard
@@ -30,6 +31,7 @@ class Item:
     finite: Tensor = None  # pyright: ignore[reportAssignmentType]  # is the step made? on the device, with `capturable`
     state: dict[str, Any] = field(default_factory=dict)  # in the optimizer; empty at first
     work: Tensor = None  # pyright: ignore[reportAssignmentType]  # local shard, or a float32 copy; set by the step
+    last: Tensor | None = None  # of `around`: where the parameter was
 
     def local(self, name: str) -> Tensor:
         """Return the local shard of an entry of the state; what is done to it in place is done to the state."""
@@ -40,21 +42,34 @@ class Item:
         """The local shard of what rounding left of a bfloat16 parameter."""
         return self.local("remainder") if "remainder" in self.state else None
 
-    def like_parameter(self, local: Tensor) -> Tensor:
-        """Return a local shard laid out as the parameter, so that a distributed checkpoint keeps every rank's."""
+    def like_parameter(self, local: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Return a local shard laid out as the parameter, so that a distributed checkpoint keeps every rank's.
+
+        Of a tensor of another shape, (rows, columns), it is a shard along the first axis.
+        """
         p = self.parameter
         if not is_dtensor(p):
             return local
-        mesh, placements = p.device_mesh, p.placements
-        return type(p).from_local(local, mesh, placements, run_check=False, shape=p.shape, stride=p.stride())
+        whole, stride = (p.shape, p.stride()) if shape is None else (torch.Size(shape), (shape[1], 1))
+        return type(p).from_local(local, p.device_mesh, p.placements, run_check=False, shape=whole, stride=stride)
 
     def zeros(self, dtype: torch.dtype | None, like: Tensor | None = None) -> Tensor:
         """Return zeros for the state: like the parameter or another tensor, float32 where that is narrower."""
         like = self.parameter if like is None else like
         wide = torch.float32 if is_narrow(like) else like.dtype
+        if is_eight_bit(dtype):  # that is of momentum alone
+            dtype = None
         if dtype is not None and like.is_complex() != dtype.is_complex:
             dtype = None
         return torch.zeros_like(like, dtype=dtype or wide)
+
+    def eight_bits(self) -> tuple[Tensor, Tensor]:
+        """Return zeros in eight bits and the largest magnitudes of their blocks, laid out as the parameter."""
+        p = self.parameter
+        local = local_shard(p, p)
+        numbers = torch.zeros(local.shape, dtype=torch.int8, device=local.device)
+        peaks = torch.zeros(local.shape[0], num_blocks(p.shape), dtype=torch.float32, device=local.device)
+        return self.like_parameter(numbers), self.like_parameter(peaks, (p.shape[0], peaks.shape[1]))
 
 
 class Shell(torch.optim.Optimizer):
@@ -80,8 +95,8 @@ class Shell(torch.optim.Optimizer):
         if group["rule"] == "muon":
             group = with_layouts(group, self._splits)
         arguments.check(group)
-        if group["rule"] == "muon" and group["variant"] is not None:
-            _check_whole(group["params"], group["variant"])
+        if group["rule"] == "muon":
+            fitting.check(group, fitting.named(group), is_first=True)
         super().add_param_group(group)
 
     def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
@@ -126,8 +141,7 @@ class Shell(torch.optim.Optimizer):
             taken.append((group, self._items(group, position, number)))
             number += len(group["params"])
         for group, items in taken:
-            if group.get("variant") is not None and group["rule"] == "muon":
-                _check_whole([item.parameter for item in items], group["variant"])
+            fitting.check(group, ((item.name, item.parameter) for item in items))
         for group, items, skipped in [(group, *self._finite(group, items)) for group, items in taken]:
             _count(group, skipped)
             self._workspace = self._workspace or Workspace()
@@ -135,7 +149,10 @@ class Shell(torch.optim.Optimizer):
                 for item in batch:
                     item.state = self.state[item.parameter]
                     item.work = widen(local_shard(item.parameter, item.parameter), item.remainder)
+                    around.before(group, item)
                 self._update(group, batch, self._workspace)
+                for item in batch:
+                    around.after(group, item)
                 self._write(group, batch)
                 for item in batch:
                     del item.work  # of narrow parameters a copy
@@ -283,17 +300,6 @@ class _DropFunctions:
         for group in state_dict["param_groups"]:
             if callable(group.get("adjust_lr_fn")):
                 del group["adjust_lr_fn"]
-
-
-def _check_whole(params: Iterable[Any], variant: str) -> None:
-    """Raise ValueError where a parameter is sharded: a second moment is of whole matrices."""
-    for member in params:
-        p = member[1] if isinstance(member, tuple) else member
-        if is_dtensor(p):
-            raise ValueError(
-                f"variant={variant!r} with a sharded parameter, of shape {tuple(p.shape)}; expected variant=None: its "
-                "second moment is of whole matrices, which no rank keeps"
-            )
 
 
 def _count(group: dict[str, Any], skipped: int | Tensor) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from muonlab.rules import parts
 from muonlab.rules.matrices import Matrices, as_stack, batches, is_plain, memory, split, tiles
 from muonlab.rules.operands import Workspace, operand
 from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_
@@ -66,6 +67,10 @@ def update(
     variant: str | None = None,
     beta2: float | Tensor = 0.95,
     polar_dtype: torch.dtype | None = None,
+    equilibrate: str | None = None,
+    renormalize: str | None = None,
+    update_floor: float | Tensor = 0.0,
+    hyperball: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the parameter and the state after one step of Muon.
 
@@ -92,6 +97,11 @@ def update(
             2507.11005). Both then have O's Frobenius norm again.
         beta2: decay of the second moment of a variant, in [0, 1).
         polar_dtype: dtype of the products; p's own by default.
+        equilibrate: "row", "col" or "rowcol": what is orthogonalized has these normalized (`parts.equilibrate`).
+        renormalize: "row", "col", "col_row" or "row_col": O has these normalized (`parts.renormalize`).
+        update_floor: least norm of a step as a share of p's, over lr (`parts.raised`).
+        hyperball: hold the norm of p; lr is then the length of a step as a share of it, without decay and adjustment
+            (`parts.held`).
 
     References:
         Jordan et al. 2024; torch.optim.Muon, whose default scale ("original") is this one.
@@ -103,13 +113,20 @@ def update(
     state = {**state, "momentum": b}
     if variant == "adamuon":
         direction = direction.sgn()
+    direction = parts.equilibrate(direction, equilibrate)
     if is_orthogonal:
         direction = orthogonalize(direction, method, steps=steps, dtype=polar_dtype)
     else:
         direction = normalize(direction) * min(rows, columns) ** 0.5
+    direction = parts.renormalize(direction, renormalize)
     if variant is not None:
         direction, state["second_moment"] = rescale(direction, state["second_moment"], beta2)
-    step_size = lr * adjustment(rows, columns, adjust_lr_fn)
+    if hyperball:
+        return parts.held(p, direction, lr), state
+    factor = adjustment(rows, columns, adjust_lr_fn)
+    if isinstance(update_floor, Tensor) or update_floor > 0:
+        direction = parts.raised(direction, p, factor, update_floor)
+    step_size = lr * factor
     decay = lr * weight_decay
     if cautious:
         decay = decay * agree(direction, p).double()
@@ -149,6 +166,10 @@ def update_(
     variant: str | None = None,
     beta2: float = 0.95,
     polar_dtype: torch.dtype | None = None,
+    equilibrate: str | None = None,
+    renormalize: str | None = None,
+    update_floor: float = 0.0,
+    hyperball: bool = False,
     finite: Sequence[Tensor] | None = None,
 ) -> None:
     """Make the step of `update` on many parameters in place, orthogonalizing matrices in batches.
@@ -175,7 +196,8 @@ def update_(
         if p.numel()
     ]
     mixes = method not in ("quintic", "exact")  # by products that several shapes share, at scales that may differ
-    is_simple = mixes and not cautious and variant is None and polar_dtype != torch.float16
+    is_plainest = equilibrate is None and renormalize is None and update_floor == 0 and not hyperball
+    is_simple = mixes and is_plainest and not cautious and variant is None and polar_dtype != torch.float16
     polar = {"steps": steps, "coefficients": coefficients, "eps": eps, "dtype": polar_dtype, "workspace": workspace}
     last = {"lr": lr, "weight_decay": weight_decay, "cautious": cautious}
     for batch in batches(pieces, mixes=mixes):
@@ -189,12 +211,18 @@ def update_(
         else:
             seen = [piece.momentum for piece in members], [piece.grad for piece in members]
             average_(*seen, slots, momentum=momentum, nesterov=nesterov, variant=variant, finite=flags)
+        if equilibrate is not None:
+            for stack in directions:
+                stack.copy_(parts.equilibrate(stack, equilibrate))
         updates = split(orthogonalize_(directions, method, **polar, is_scaled=is_tiled), batch)
-        for index, piece in enumerate(members):
-            if piece.second_moment is not None:
-                updates[index] = rescale_(updates[index], piece.second_moment, beta2, piece.finite)
         factors = [adjustment(*piece.shape, adjust_lr_fn) for piece in members]
-        if is_tiled:
+        for index, piece in enumerate(members):
+            updates[index] = parts.renormalize(updates[index], renormalize)
+            updates[index] = finish_(updates[index], piece, factors[index], beta2=beta2, update_floor=update_floor)
+        if hyperball:
+            for piece, O in zip(members, updates, strict=True):
+                hold_(piece.p, O, lr, piece.finite)
+        elif is_tiled:
             _apply_by_tiles(members, updates, factors, float(lr), float(weight_decay), workspace)
         else:
             apply_([piece.p for piece in members], updates, factors, **last, finite=flags)
@@ -202,8 +230,8 @@ def update_(
 
 def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:
     """Return whether `update_each_` has these hyper-parameters."""
-    known = {*BY_MEMBER, "nesterov", "method", "steps", "adjust_lr_fn", "variant"}
-    return hyper.keys() <= known and hyper.get("variant") is None
+    known = {*BY_MEMBER, "nesterov", "method", "steps", "adjust_lr_fn", "variant", *parts.OFF}
+    return hyper.keys() <= known and hyper.get("variant") is None and parts.are_off(hyper)
 
 
 def update_each_(
@@ -219,11 +247,11 @@ def update_each_(
     method: str = "quintic",
     steps: int | None = None,
     adjust_lr_fn: AdjustLR = "original",
-    variant: None = None,
+    **off: Any,
 ) -> None:
     """Make the step of `update` on stacks (S, rows, columns) in place; learning rates and others may differ, (S,).
 
-    All but lr, momentum and weight_decay are numbers. It is as of `update_`.
+    All but lr, momentum and weight_decay are numbers. It is as of `update_`, without its variants and parts.
     """
     given = dict(zip(BY_MEMBER, (lr, momentum, weight_decay), strict=True))
     rates, kept, decay = (
@@ -358,6 +386,19 @@ def rescale_(O: Tensor, v: Tensor, beta2: float, finite: Tensor | None = None) -
     result, new = rescale(O, v, beta2)
     v.copy_(new if finite is None else torch.where(finite, new, v))
     return result
+
+
+def finish_(O: Tensor, piece: Matrices, factor: float, *, beta2: float, update_floor: float) -> Tensor:
+    """Return an update at its final scale but for lr and factor; a variant's second moment is changed in place."""
+    if piece.second_moment is not None:
+        O = rescale_(O, piece.second_moment, beta2, piece.finite)
+    return parts.raised(O, piece.p, factor, update_floor) if update_floor > 0 else O
+
+
+def hold_(p: Tensor, O: Tensor, lr: float | Tensor, finite: Tensor | None = None) -> None:
+    """Put into p what `parts.held` returns, where `finite` is not False."""
+    new = parts.held(p, O, lr)
+    p.copy_(new if finite is None else torch.where(finite, new, p))
 
 
 def agree(O: Tensor, p: Tensor) -> Tensor:

@@ -56,6 +56,5 @@ def settings_of(name: str, runnable: Sequence[str]) -> Any:
     """
     if name.endswith(".py"):
         return importlib.import_module(f"{PACKAGES['compare']}.settings").sections(of_file(name))
-    other = "or a file that defines a study, such as my_study.py; docs/compare.md has the settings of `muonlab compare`"
-    check_name("study", name, runnable, other)
+    check_name("study", name, runnable, "or a file that defines a study, such as my_study.py")
     return importlib.import_module(f"{PACKAGES[name]}.settings").sections()

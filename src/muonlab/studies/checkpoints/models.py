@@ -1,6 +1,6 @@
 """Inspections of models that you have, from Python and from the words of a command.
 
-Example:
+Examples:
     >>> found = inspect({"Muon": muon_net, "AdamW": adamw_net}, data="digits")  # doctest: +SKIP
     >>> print(found.verdict.sentence, found.report)  # doctest: +SKIP
 """
