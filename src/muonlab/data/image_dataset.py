@@ -8,7 +8,7 @@ from torch import Tensor
 
 from muonlab.data.dataset import DATA_SEED, Examples, Lazy, Sheet
 from muonlab.data.examples import split
-from muonlab.data.image_set import Images
+from muonlab.data.image_set import Images, squared
 from muonlab.data.sources import DataError
 from muonlab.measure.corrupt_images import CORRUPTIONS, contact_sheet, corrupt, image_seeds
 
@@ -27,7 +27,7 @@ class ImageDataset(Lazy):
     """Images of some classes.
 
     Args:
-        images: all of them.
+        images: all of them; of those that are not square the middle.
         validation: share that is held out to choose by.
         test_share: share that is held out to test, where the images have no test set.
         scaling: by which inputs are standardised, or the data set whose scaling to take; None takes mean and deviation
@@ -36,7 +36,7 @@ class ImageDataset(Lazy):
         is_exact: whether fewer than the limit are an error.
 
     Raises:
-        DataError: images that are not square. When a split is read: shares that leave a class without examples, or
+        DataError: when a split is read: shares that leave a class without examples, or
             fewer images than the limit.
     """
 
@@ -53,10 +53,7 @@ class ImageDataset(Lazy):
         limit: tuple[str, int] | None = None,
         is_exact: bool = True,
     ):
-        height, width = images.images.shape[-2:]
-        if height != width:
-            raise DataError(f"{images.source} has images of {height} x {width}; expected squares: give size=SIDE")
-        self.images, self.classes = images, images.classes
+        self.images, self.classes = squared(images), images.classes
         self._validation, self._test_share, self._scaling, self._limit = validation, test_share, scaling, limit
         self._is_exact = is_exact
 
