@@ -366,7 +366,7 @@ def test_choices_among_texts(tmp_path):
     refused(r"did you mean 'documentation'\? expected a path or one of documentation", language, "documentaton")
     refused("did you mean 'packages'", examples, "package")
     refused("limit=0 is too small", language, limit=0)
-    refused(r"text_column and label_column are for \.csv and \.tsv", examples, path, label_column="x")
+    refused(r"text_column and label_column are for tables and records", examples, path, label_column="x")
     refused("one class only, '1'", examples, one)
     refused(r"unknown class '2'; .*test has it, but .*a\.txt has 0, 1", examples, path, test=other)
     refused(r"per_class=3, but .* has only 2 examples of class '0'", examples, path, per_class=3)

@@ -161,6 +161,7 @@ def _texts(net: Net, data: TextData, exact: Collection[str]) -> Material:
     passages = text.examples(
         data.examples,
         test=data.examples_test,
+        **({"text_column": data.text_column, "label_column": data.label_column} if data.examples != "packages" else {}),
         per_class=data.per_class,
         test_per_class=data.test_per_class,
         seed=DATA_SEED,
