@@ -77,7 +77,7 @@ class Muon(Shell):
     Raises:
         ValueError: an argument out of range, a parameter that is no matrix, a split that does not fit.
 
-    Example:
+    Examples:
         >>> linear = torch.nn.Linear(4, 4, bias=False)
         >>> optimizer = Muon(linear.parameters(), lr=0.02, weight_decay=0.01)
         >>> linear(torch.ones(1, 4)).sum().backward()

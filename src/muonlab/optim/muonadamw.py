@@ -30,6 +30,9 @@ class MuonAdamW(Shell):
     parameters that are frozen join their group once they require grad, or are given to `add_param_group`, with or
     without a rule.
 
+    All arguments that are not described below are those of `Muon`; of them nonfinite, decay, lookahead,
+    lookahead_decay, rounding, state_dtype and capturable hold for both halves.
+
     Args:
         params: a model; its named parameters; what `split_params` returned; or groups, dicts with "params" (which may
             be routes of `split_params`) and "rule", "muon" or "adamw", and whatever differs from the arguments.
@@ -49,10 +52,6 @@ class MuonAdamW(Shell):
         model: of which groups without a rule have parameters; they then go where those of the model go.
         rule: of groups that have none, and whose parameters are not those of `model`.
         qk_clip: the largest attention logit that a head may have (MuonClip; `QKClip`); None: no clip. Needs the model.
-        nesterov, ns_coefficients, eps, ns_steps, adjust_lr_fn, method, ns_dtype, cautious, nonfinite, variant, beta2,
-            equilibrate, renormalize, update_floor, hyperball, decay, lookahead, lookahead_decay, rounding,
-            state_dtype, process_group, capturable: as of `Muon`. nonfinite, decay, lookahead, lookahead_decay,
-            rounding, state_dtype and capturable hold for both halves.
 
     Raises:
         ValueError: an argument out of range, parameters without names, or what `split_params` and Muon raise.
@@ -61,7 +60,7 @@ class MuonAdamW(Shell):
         UserWarning: no output head was recognized, and one of Muon's matrices may be it; or Muon has nothing at all.
             Any `rules`, {} too, end it.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> optimizer = MuonAdamW(model, lr=0.02, adamw_lr=3e-4)
         >>> [(group["rule"], group["lr"]) for group in optimizer.param_groups]
@@ -224,8 +223,9 @@ def hf_factory(**arguments: Any) -> Callable[..., MuonAdamW]:
     Args:
         arguments: of MuonAdamW; those that Trainer passes come before them.
 
-    Example:
-        Trainer(model, args, optimizer_cls_and_kwargs=(hf_factory, {"lr": 0.02, "adamw_lr": 3e-4}), ...)
+    Examples:
+        >>> factory = (hf_factory, {"lr": 0.02, "adamw_lr": 3e-3})
+        >>> Trainer(model, args, optimizer_cls_and_kwargs=factory, ...)
     """
     return lambda model, **passed: MuonAdamW(model, **{**arguments, **passed})
 

@@ -385,7 +385,7 @@ def value(key: str, text: str) -> Any:
     Raises:
         UsageError: a bracket without its other half.
 
-    Example:
+    Examples:
         >>> value("betas", "[0.9,0.99]"), value("amsgrad", "true"), value("eps", "1e-8")
         ([0.9, 0.99], True, 1e-08)
     """

@@ -129,7 +129,7 @@ def factories(
 
     It is made by a class such as torch.optim.RAdam, or a function, of parameters, lr and other keywords (hyper).
 
-    Example:
+    Examples:
         >>> build = factories(torch.optim.RAdam, (0.1, 0.2), {"weight_decay": 0.5})[1]
         >>> optimizer = build(list(nn.Linear(3, 2).named_parameters()))
         >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]
