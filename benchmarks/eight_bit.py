@@ -1,4 +1,4 @@
-"""Momentum in eight bits: bytes of state and of a step beside other optimizers, and losses of a small GPT beside float32.
+"""Momentum in eight bits: bytes beside other optimizers, and losses of a small GPT beside momentum in float32.
 
     python benchmarks/eight_bit.py --save records/int8/int8.json    # trains what is missing, prints the tables
     python benchmarks/eight_bit.py --read records/int8/int8.json    # prints them again
