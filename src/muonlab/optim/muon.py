@@ -114,5 +114,5 @@ class Muon(Shell):
             raise ValueError(f"rule={group['rule']!r} in a group of Muon; expected 'muon': MuonAdamW has both")
         return group
 
-    def _update(self, group: dict[str, Any], items: list[Item], workspace: Workspace) -> None:
-        muon_step.update(group, items, self.process_group, workspace)
+    def _update(self, group: dict[str, Any], items: list[Item], workspace: Workspace, finite: Tensor | None) -> None:
+        muon_step.update(group, items, self.process_group, workspace, finite)

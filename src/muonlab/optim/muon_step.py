@@ -12,16 +12,18 @@ from muonlab.optim.layout import Layout, layout
 from muonlab.optim.sharding import exchange, is_dtensor
 from muonlab.optim.shell import Item
 from muonlab.rules import muon
-from muonlab.rules.operands import Workspace
+from muonlab.rules.operands import Workspace, on_host
 
-# Of a stack of matrices: the parameter, its gradient, its state, and whether the step is made.
-Row = tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]
+# Of a stack of matrices: the parameter, its gradient and its state.
+Row = tuple[Tensor, Tensor, dict[str, Tensor]]
 # Stacks that are copies, and the tensor to which they go back.
 Copy = tuple[Layout, list[Tensor], Tensor]
 
 
-def update(group: dict[str, Any], items: list[Item], process_group: Any, workspace: Workspace) -> None:
-    """Make the step of Muon on the `work` of a group's items, those with a gradient, in place."""
+def update(
+    group: dict[str, Any], items: list[Item], process_group: Any, workspace: Workspace, finite: Tensor | None
+) -> None:
+    """Make the step of Muon on the `work` of a group's items, those with a gradient, in place, if `finite`."""
     layouts = [layout(item.parameter.shape, *group["layouts"][item.index]) for item in items]
     for item, each in zip(items, layouts, strict=True):
         _begin(group, item, each)
@@ -29,9 +31,9 @@ def update(group: dict[str, Any], items: list[Item], process_group: Any, workspa
     momenta = [item.local("momentum_buffer") for item, _ in members]
     wide = [momentum.to(item.work.dtype) for momentum, (item, _) in zip(momenta, members, strict=True)]
     if process_group is not None or any(is_dtensor(item.parameter) for item in items):
-        _exchanged(group, members, wide, process_group, workspace)
+        _exchanged(group, members, wide, process_group, workspace, finite)
     else:
-        _alone(group, members, wide, workspace)
+        _alone(group, members, wide, workspace, finite)
     for momentum, used in zip(momenta, wide, strict=True):
         if used is not momentum:
             momentum.copy_(used)
@@ -63,7 +65,11 @@ def _hyper(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _alone(
-    group: dict[str, Any], members: list[tuple[Item, Layout]], momenta: list[Tensor], workspace: Workspace
+    group: dict[str, Any],
+    members: list[tuple[Item, Layout]],
+    momenta: list[Tensor],
+    workspace: Workspace,
+    finite: Tensor | None,
 ) -> None:
     """Make the step of parameters of which this rank has the whole, and computes the whole."""
     rows: list[Row] = []
@@ -74,8 +80,8 @@ def _alone(
         if group["variant"] is not None:
             columns.append(_open_second_moment(each, item.state["second_moment"], copies))
         for p, grad, *state in zip(*columns, strict=True):
-            rows.append((p, grad, dict(zip(("momentum", "second_moment"), state, strict=False)), item.finite))
-    _step(rows, workspace, **_hyper(group))
+            rows.append((p, grad, dict(zip(("momentum", "second_moment"), state, strict=False))))
+    _step(rows, workspace, finite, **_hyper(group))
     for each, stacks, tensor in copies:
         each.put_back(stacks, tensor)
 
@@ -96,16 +102,15 @@ def _open_second_moment(each: Layout, v: Tensor, copies: list[Copy]) -> list[Ten
     return stacks
 
 
-def _step(rows: list[Row], workspace: Workspace, **hyper: Any) -> None:
+def _step(rows: list[Row], workspace: Workspace, finite: Tensor | None, **hyper: Any) -> None:
     """Step stacks of matrices by the rule, off the CPU with products in bfloat16 unless another dtype is asked for."""
     by_dtype: dict[torch.dtype | None, list[Row]] = defaultdict(list)
     for row in rows:
         p = row[0]
-        is_wide = p.device.type == "cpu" or p.is_complex() or p.dtype == torch.float64 or hyper["method"] == "exact"
+        is_wide = on_host(p.device) or p.is_complex() or p.dtype == torch.float64 or hyper["method"] == "exact"
         by_dtype[hyper["polar_dtype"] or (None if is_wide else torch.bfloat16)].append(row)
     for dtype, alike in by_dtype.items():
-        ps, grads, states, flags = map(list, zip(*alike, strict=True))
-        finite = None if flags[0] is None else flags
+        ps, grads, states = map(list, zip(*alike, strict=True))
         muon.update_(grads, states, ps, workspace, **{**hyper, "polar_dtype": dtype, "finite": finite})
 
 
@@ -115,15 +120,15 @@ def _exchanged(
     momenta: list[Tensor],
     process_group: Any,
     workspace: Workspace,
+    finite: Tensor | None,
 ) -> None:
     """Make the step where ranks share parameters: elementwise on shards, each polar factor by one rank."""
     hyper, items, layouts = _hyper(group), [item for item, _ in members], [each for _, each in members]
-    finite = [item.finite for item in items] if group["capturable"] else None
     variant, adjust = hyper["variant"], hyper["adjust_lr_fn"]
-    directions = [torch.empty_like(momentum) for momentum in momenta]
+    directions, memory = _directions(momenta, in_one_piece=finite is not None)
     options = {name: hyper[name] for name in ("momentum", "nesterov", "variant")}
     grads = [item.grad.to(item.work.dtype) for item in items]
-    muon.average_(momenta, grads, directions, **options, finite=finite)
+    muon.average_(momenta, grads, directions, **options, memory=memory, finite=finite)
 
     # Polar factors times their adjustments are a step of -1 from zero, without momentum. Of a variant they are plain:
     # its second moment is that of the factors.
@@ -137,8 +142,8 @@ def _exchanged(
         for tensor, result, index in zip(tensors, results, indices, strict=True):
             each = layout(tensor.shape, *group["layouts"][items[index].index])  # maybe of some experts only
             for p, grad in zip(_open(each, result, copies), each.stacks(tensor), strict=True):
-                rows.append((p, grad, {"momentum": torch.zeros_like(p)}, None))
-        _step(rows, workspace, **hyper | plain)
+                rows.append((p, grad, {"momentum": torch.zeros_like(p)}))
+        _step(rows, workspace, None, **hyper | plain)
         for each, stacks, result in copies:
             each.put_back(stacks, result)
         return results
@@ -156,9 +161,22 @@ def _exchanged(
         for (item, each), update in zip(members, updates, strict=True):
             second_moment = _open_second_moment(each, item.state["second_moment"], copies)
             for O, v in zip(_open(each, update, copies), second_moment, strict=True):
-                scaled = muon.rescale_(O, v, group["beta2"], item.finite)
+                scaled = muon.rescale_(O, v, group["beta2"], finite)
                 O.copy_(scaled * muon.adjustment(O.shape[1], O.shape[2], adjust))
         for each, stacks, tensor in copies:
             each.put_back(stacks, tensor)
     options = {name: hyper[name] for name in ("lr", "weight_decay", "cautious")}
     muon.apply_([item.work for item in items], updates, [1.0] * len(items), **options, finite=finite)
+
+
+def _directions(momenta: list[Tensor], in_one_piece: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Return memory for a direction for each momentum, and the tensors of which they are parts, if they are any's."""
+    if not in_one_piece:
+        return [torch.empty_like(momentum) for momentum in momenta], []
+    found, memory = list(momenta), []
+    for kind in muon.by_kind(momenta):
+        sizes = [momenta[index].numel() for index in kind]
+        memory.append(momenta[kind[0]].new_empty(sum(sizes)))
+        for index, part in zip(kind, memory[-1].split(sizes), strict=True):
+            found[index] = part.view(momenta[index].shape)
+    return found, memory

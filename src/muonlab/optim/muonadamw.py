@@ -163,23 +163,19 @@ class MuonAdamW(Shell):
         betas = group.setdefault("betas", (momentum, self.defaults["betas"][1]))
         return {**group, "cycled": betas}
 
-    def _update(self, group: dict[str, Any], items: list[Item], workspace: Workspace) -> None:
+    def _update(self, group: dict[str, Any], items: list[Item], workspace: Workspace, finite: Tensor | None) -> None:
         if group["rule"] == "muon":
             # OneCycleLR and CyclicLR turn betas[0] in every group; in Muon's it stands for the momentum.
             if group["betas"] != group["cycled"]:
                 group["momentum"], group["cycled"] = group["betas"][0], group["betas"]
-            muon_step.update(group, items, self.process_group, workspace)
+            muon_step.update(group, items, self.process_group, workspace, finite)
         else:
-            _update_adamw(group, items)
+            _update_adamw(group, items, finite)
 
 
 @torch.compiler.disable(reason="torch keeps its fused kernels out of graphs")
-def _update_adamw(group: dict[str, Any], items: list[Item]) -> None:
-    """Make the step of AdamW on the `work` of items, in place, on the state that torch.optim.AdamW has.
-
-    With `capturable`, where the host may not look, a gradient that is not finite leaves out the whole group's step.
-    """
-    finite = torch.stack([item.finite for item in items]).all() if group["capturable"] else None
+def _update_adamw(group: dict[str, Any], items: list[Item], finite: Tensor | None) -> None:
+    """Make the step of AdamW on the `work` of items, in place, on the state that torch.optim.AdamW has, if `finite`."""
     moments = "exp_avg", "exp_avg_sq"
     for item in items:
         for name in moments:
@@ -202,7 +198,7 @@ def _update_adamw(group: dict[str, Any], items: list[Item]) -> None:
         **{name: group[name] for name in ("lr", "weight_decay", "eps")},
         beta1=beta1,
         beta2=beta2,
-        found_inf=None if finite is None else (~finite).float(),
+        found_inf=None if finite is None else finite.logical_not().float(),
         capturable=group["capturable"] and all(item.work.device.type == "cuda" for item in items),
     )
 

@@ -11,7 +11,7 @@ from torch.optim.adamw import adamw
 
 from muonlab.rules.operands import Workspace, operand
 
-FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps"}
+FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps", "meta"}
 DEFAULTS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.rules.operands import Workspace
+from muonlab.rules.operands import Workspace, on_host
 from muonlab.rules.polar import chunk
 
 TILE = 2**16  # entries; three tiles in float32 are 0.8 MB, which a core's own cache holds
@@ -26,7 +26,6 @@ class Matrices:
     grad: Tensor
     momentum: Tensor
     second_moment: Tensor | None = None
-    finite: Tensor | None = None  # whether the step is made: a boolean on the device
     hyper: Mapping[str, Tensor] | None = None  # of each matrix, (k, 1, 1), where they differ
 
     @property
@@ -39,7 +38,7 @@ class Matrices:
         p, grad, momentum = (tensor[start:stop] for tensor in (self.p, self.grad, self.momentum))
         v = None if self.second_moment is None else self.second_moment[start:stop]
         hyper = None if self.hyper is None else {name: each[start:stop] for name, each in self.hyper.items()}
-        return Matrices(p, grad, momentum, v, self.finite, hyper)
+        return Matrices(p, grad, momentum, v, hyper)
 
 
 def as_stack(tensor: Tensor) -> Tensor:
@@ -54,7 +53,7 @@ def batches(pieces: Iterable[Matrices], mixes: bool) -> Iterator[list[list[Matri
     """
     together: dict[object, list[Matrices]] = defaultdict(list)
     for piece in pieces:
-        is_mixed = mixes and (piece.p.device.type != "cpu" or min(piece.shape) <= SIDE)
+        is_mixed = mixes and (not on_host(piece.p.device) or min(piece.shape) <= SIDE)
         together[min(piece.shape) if is_mixed else piece.shape, piece.p.dtype, piece.p.device].append(piece)
     for members in together.values():
         members.sort(key=lambda piece: piece.shape)  # as method="auto" goes by the longest of a batch
@@ -76,8 +75,8 @@ def batches(pieces: Iterable[Matrices], mixes: bool) -> Iterator[list[list[Matri
 
 def _size(piece: Matrices) -> int:
     """Return the share of a batch's ROOM that one matrix takes: what fits the cache of a CPU, or keeps a GPU busy."""
-    count = chunk(*piece.shape, piece.p.element_size(), piece.p.device.type)
-    if piece.p.device.type == "cpu":
+    count = chunk(*piece.shape, piece.p.element_size(), piece.p.device)
+    if on_host(piece.p.device):
         count = max(1, min(count, 4 * SIDE**2 // min(piece.shape) ** 2))
     return max(1, ROOM // count)
 
@@ -103,8 +102,7 @@ def is_plain(piece: Matrices) -> bool:
     tensors = (piece.p, piece.grad, piece.momentum)
     return (
         not torch.compiler.is_compiling()
-        and piece.finite is None
-        and piece.p.device.type == "cpu"
+        and on_host(piece.p.device)
         and not piece.p.is_complex()
         and piece.shape[0] * piece.shape[1] >= SMALL
         and all(tensor.is_contiguous() for tensor in tensors)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from muonlab.rules.matrices import Matrices, as_stack, batches, is_plain, memory, split, tiles
-from muonlab.rules.operands import Workspace, operand
-from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_
+from muonlab.rules.operands import Workspace, on_host, operand
+from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_, product_dtype
 from muonlab.rules.polynomials import Polynomial
 
 AdjustLR = str | Callable[[tuple[int, int]], float]
@@ -149,9 +149,11 @@ def update_(
     variant: str | None = None,
     beta2: float = 0.95,
     polar_dtype: torch.dtype | None = None,
-    finite: Sequence[Tensor] | None = None,
+    finite: Tensor | None = None,
 ) -> None:
     """Make the step of `update` on many parameters in place, orthogonalizing matrices in batches.
+
+    Off the CPU, and wherever there is a flag, a batch is a few calls and no value is read back.
 
     Args:
         grads: a gradient for each parameter, in its dtype.
@@ -160,7 +162,7 @@ def update_(
         workspace: where temporary tensors come from.
         lr: number or tensor without axes. This and the others as of `update`; is_orthogonal must be True.
         coefficients: of the quintic, as of `polar.orthogonalize`; so is eps.
-        finite: booleans on the device; where one is False, parameter and state stay as they are.
+        finite: one boolean without axes; where it is False, all parameters and states stay as they are.
     """
     assert is_orthogonal, "only update has the control"
     pieces = [
@@ -169,9 +171,8 @@ def update_(
             as_stack(grad),
             as_stack(state["momentum"]),
             None if variant is None else as_stack(state["second_moment"]),
-            None if finite is None else finite[index],
         )
-        for index, (grad, state, p) in enumerate(zip(grads, states, ps, strict=True))
+        for grad, state, p in zip(grads, states, ps, strict=True)
         if p.numel()
     ]
     mixes = method not in ("quintic", "exact")  # by products that several shapes share, at scales that may differ
@@ -180,24 +181,80 @@ def update_(
     last = {"lr": lr, "weight_decay": weight_decay, "cautious": cautious}
     for batch in batches(pieces, mixes=mixes):
         members = list(chain.from_iterable(batch))
+        if finite is not None or not on_host(members[0].p.device):
+            options = {"momentum": momentum, "nesterov": nesterov, "variant": variant, "beta2": beta2}
+            options |= {"method": method, "polar": polar, "adjust_lr_fn": adjust_lr_fn}
+            _step_in_few_calls(batch, workspace, finite=finite, **options, **last)
+            continue
         is_tiled = is_simple and all(is_plain(piece) for piece in members)
         dtype = polar_dtype if is_tiled else None
         directions, slots = memory(batch, dtype or members[0].p.dtype, workspace)
-        flags = None if finite is None else [piece.finite for piece in members if piece.finite is not None]
         if is_tiled:
             _average_by_tiles(members, slots, momentum, nesterov, workspace)
         else:
             seen = [piece.momentum for piece in members], [piece.grad for piece in members]
-            average_(*seen, slots, momentum=momentum, nesterov=nesterov, variant=variant, finite=flags)
+            average_(*seen, slots, momentum=momentum, nesterov=nesterov, variant=variant)
         updates = split(orthogonalize_(directions, method, **polar, is_scaled=is_tiled), batch)
         for index, piece in enumerate(members):
             if piece.second_moment is not None:
-                updates[index] = rescale_(updates[index], piece.second_moment, beta2, piece.finite)
+                updates[index] = rescale_(updates[index], piece.second_moment, beta2)
         factors = [adjustment(*piece.shape, adjust_lr_fn) for piece in members]
         if is_tiled:
             _apply_by_tiles(members, updates, factors, float(lr), float(weight_decay), workspace)
         else:
-            apply_([piece.p for piece in members], updates, factors, **last, finite=flags)
+            apply_([piece.p for piece in members], updates, factors, **last)
+
+
+def _step_in_few_calls(
+    batch: list[list[Matrices]],
+    workspace: Workspace,
+    *,
+    lr: float | Tensor,
+    weight_decay: float | Tensor,
+    momentum: float,
+    nesterov: bool,
+    method: str,
+    polar: Mapping[str, Any],
+    adjust_lr_fn: AdjustLR,
+    cautious: bool,
+    variant: str | None,
+    beta2: float,
+    finite: Tensor | None,
+) -> None:
+    """Make the step of a batch, whole stacks at a time."""
+    members = list(chain.from_iterable(batch))
+    ps, like = [piece.p for piece in members], members[0].p
+    finite = None if finite is None else finite.to(like.device)
+    stacks, slots = memory(batch, like.dtype, workspace)
+    average = {"momentum": momentum, "nesterov": nesterov, "variant": variant, "memory": stacks, "finite": finite}
+    average_([piece.momentum for piece in members], [piece.grad for piece in members], slots, **average)
+    dtype = product_dtype(like, method, polar["dtype"])
+    scaled = [_scaled(stack, dtype, workspace, f"X{index}") for index, stack in enumerate(stacks)]
+    found = orthogonalize_(scaled, method, **{**polar, "dtype": dtype}, is_scaled=True)
+    if variant is not None:
+        torch._foreach_copy_(stacks, found)
+        seconds = [piece.second_moment for piece in members if piece.second_moment is not None]
+        rescaled = [rescale_(O, v, beta2, finite) for O, v in zip(slots, seconds, strict=True)]
+        factors = [adjustment(*piece.shape, adjust_lr_fn) for piece in members]
+        given = {"lr": lr, "weight_decay": weight_decay, "cautious": cautious, "finite": finite}
+        apply_(ps, rescaled, factors, **given)
+        return
+    made = torch.ones((), device=like.device) if finite is None else finite
+    size = made.to(like.real.dtype) * lr
+    _decay(ps, split(found, batch), operand(size * weight_decay, like.real), cautious)
+    for stack, X, alike in zip(stacks, found, batch, strict=True):
+        factor = operand(size * -adjustment(*alike[0].shape, adjust_lr_fn), stack)
+        torch.mul(X, factor.view(1, 1, 1), out=stack)  # with axes it widens the product, else rounded as X is
+    torch._foreach_add_(ps, slots)
+
+
+def _scaled(stack: Tensor, dtype: torch.dtype, workspace: Workspace, name: str) -> Tensor:
+    """Return matrices over their largest entries, in the dtype of products and in memory of their own."""
+    X = workspace.take(name, stack.shape, stack, dtype)
+    if stack.is_complex():
+        return X.copy_(divide_by_largest_entry_(stack))
+    largest = torch.linalg.vector_norm(stack, float("inf"), dim=(-2, -1), keepdim=True)
+    return torch.div(stack, largest.clamp_min_(torch.finfo(stack.dtype).tiny), out=X)
 
 
 def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:
@@ -260,20 +317,34 @@ def average_(
     momentum: float,
     nesterov: bool,
     variant: str | None = None,
-    finite: list[Tensor] | None = None,
+    memory: Sequence[Tensor] = (),
+    finite: Tensor | None = None,
 ) -> None:
-    """Bring momenta up to date and put what is orthogonalized into `out`; tensors of any shape, a pass for all."""
-    if finite is not None:  # a momentum that meets itself stays as it is
-        grads = [torch.where(flag, g, b) for flag, g, b in zip(finite, grads, momenta, strict=True)]
-    torch._foreach_lerp_(momenta, grads, 1 - momentum)
-    _look_ahead(momenta, grads, out, momentum, nesterov)
+    """Bring momenta up to date and put what is orthogonalized into `out`; tensors of any shape, a pass for all.
+
+    With `memory`, the tensors of which `out` are the parts, momenta stay as they are where `finite` is False.
+    """
+    if finite is None:
+        torch._foreach_lerp_(momenta, grads, 1 - momentum)
+        _look_ahead(momenta, grads, out, momentum, nesterov)
+    else:
+        torch._foreach_copy_(out, grads)
+        is_left_out = finite.logical_not()
+        for tensor in memory:  # as no factor makes a number of NaN
+            tensor.masked_fill_(is_left_out, 0)
+        for kind in by_kind(momenta):
+            some, made = [momenta[index] for index in kind], finite.to(momenta[kind[0]].real.dtype)
+            torch._foreach_mul_(some, 1 - made * (1 - momentum))
+        torch._foreach_add_(momenta, out, alpha=1 - momentum)
+        _look_ahead(momenta, out, out, momentum, nesterov)
     if variant == "adamuon":
-        for direction in out:
+        for direction in memory or out:
             direction.sgn_()
 
 
 def _look_ahead(momenta: list[Tensor], grads: list[Tensor], out: list[Tensor], momentum: float, nesterov: bool) -> None:
-    torch._foreach_copy_(out, grads if nesterov else momenta)
+    if not nesterov or out is not grads:
+        torch._foreach_copy_(out, grads if nesterov else momenta)
     if nesterov:
         torch._foreach_lerp_(out, momenta, momentum)
 
@@ -286,28 +357,46 @@ def apply_(
     lr: float | Tensor,
     weight_decay: float | Tensor,
     cautious: bool = False,
-    finite: list[Tensor] | None = None,
+    finite: Tensor | None = None,
 ) -> None:
-    """Decay parameters and subtract lr * factor * update from each; tensors of any shape, a pass for all."""
-    decay = lr * weight_decay
-    # In the dtype of the parameters, or else lr and decay, which it multiplies, would be rounded to float32.
-    made = None if finite is None else [flag.to(p.real.dtype) for flag, p in zip(finite, ps, strict=True)]
+    """Decay parameters and subtract lr * factor * update from each; tensors of any shape, a pass for all.
+
+    Where `finite`, a boolean, is False they stay as they are.
+    """
+    for kind in [range(len(ps))] if finite is None else by_kind(ps):
+        chosen = [ps[index] for index in kind]
+        # In the dtype of the parameters, or else lr and decay, which it multiplies, would be rounded to float32.
+        made = 1.0 if finite is None else finite.to(chosen[0].real.dtype)
+        decay = made * lr * weight_decay
+        decay = decay if finite is None else operand(decay, chosen[0].real)
+        _decay(chosen, [updates[index] for index in kind], decay, cautious)
+        for factor in dict.fromkeys(factors[index] for index in kind):
+            alike = [index for index in kind if factors[index] == factor]
+            some, taken = [ps[index] for index in alike], [updates[index] for index in alike]
+            if finite is None and not isinstance(lr, Tensor):
+                torch._foreach_add_(some, taken, alpha=-lr * factor)
+            elif finite is None:
+                sizes = [torch.ones((), dtype=p.real.dtype, device=p.device) * lr * -factor for p in some]
+                torch._foreach_add_(some, torch._foreach_mul(taken, sizes))
+            else:
+                torch._foreach_add_(some, torch._foreach_mul(taken, operand(made * lr * -factor, some[0].real)))
+
+
+def _decay(ps: list[Tensor], updates: list[Tensor], decay: float | Tensor, cautious: bool) -> None:
+    """Shrink parameters by a share; the cautious way only where the update moves them towards zero."""
     if cautious:
-        for index, (p, O) in enumerate(zip(ps, updates, strict=True)):
-            is_decayed = agree(O, p) if finite is None else agree(O, p) & finite[index]
-            p.sub_(p * is_decayed * decay)
-    elif made is not None:
-        torch._foreach_mul_(ps, [1 - each * decay for each in made])
+        for p, O in zip(ps, updates, strict=True):
+            p.sub_(p * agree(O, p) * decay)
     elif isinstance(decay, Tensor) or decay != 0:
         torch._foreach_mul_(ps, 1 - decay)
-    for factor in dict.fromkeys(factors):
-        chosen = [index for index, each in enumerate(factors) if each == factor]
-        some, taken = [ps[index] for index in chosen], [updates[index] for index in chosen]
-        if made is None and not isinstance(lr, Tensor):
-            torch._foreach_add_(some, taken, alpha=-lr * factor)
-        else:
-            sizes = made or [torch.ones((), dtype=p.real.dtype, device=p.device) for p in ps]
-            torch._foreach_add_(some, torch._foreach_mul(taken, [sizes[index] * lr * -factor for index in chosen]))
+
+
+def by_kind(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Return the indices of tensors of one dtype and device, for each: what one foreach call can take."""
+    kinds: dict[object, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(index)
+    return list(kinds.values())
 
 
 def _average_by_tiles(
