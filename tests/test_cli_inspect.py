@@ -117,7 +117,7 @@ def test_a_dry_run_says_what_would_be_measured_and_writes_nothing(place):
         (["first.safetensors", FEW[1], "device=gpu"], ""),
         (["first.safetensors", *FEW[1:]], "first: first.safetensors holds weights alone; give net=package.module:fun"),
         (["first.safetensors", "net=some_nets:of_three", *FEW[1:]], "first.safetensors: "),
-        (["three.safetensors", "net=some_nets:of_three", *FEW[1:]], "three: the net has 3 outputs and the data 10 cl"),
+        (["three.safetensors", "net=some_nets:of_three", FEW[1]], "three: the net has 3 outputs and the data 10 cl"),
         (["first.safetensors", FEW[0], "data=words.txt"], "first: the net does not take token ids"),
     ],
 )

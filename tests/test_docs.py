@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,18 @@ from torch import nn
 
 from inline import InlinePool
 from muonlab import inspect
-from muonlab.cli import EXECUTION_KEYS, app, main
+from muonlab.cli import app, main
 from muonlab.jobs import local, store
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import read_json
 from muonlab.studies import checkpoints as inspection
 from muonlab.studies import components, features, grokking
+from muonlab.studies.compare import ask
+from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, TRAINING, keys_of
 from muonlab.studies.components.work import job as component_job
 from muonlab.studies.features.work import job
 from muonlab.studies.grokking.result import QUANTITIES, CellResult, Crossing, MemberResult
+from muonlab.study.described import EXECUTION_KEYS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -61,6 +65,17 @@ def test_every_setting_of_a_study_is_printed_with_what_it_means(study, capsys):
     assert [each["key"] for each in printed if not (each["says"] and each["values"])] == []
     (seeds,) = [each for each in printed if each["key"] == "seeds"]
     assert seeds["presets"] == {name: ",".join(preset["seeds"]) for name, preset in study.PRESETS.items()}
+
+
+def test_every_setting_of_compare_is_printed_with_what_it_means(capsys):
+    command_line("settings", "compare", "--json")
+    printed = json.loads(capsys.readouterr().out)
+    taken = {*ask.WHAT, *ask.PROGRAM, "optimizers", "baseline", ask.STEPS, *CHOICES, *TRAINING, *EXECUTION_KEYS}
+    taken |= {key for name in OPTIMIZERS for key in keys_of(name, name, None)}
+    other_words = {"budget", *(f"{name}.rates" for name in OPTIMIZERS)}
+    assert taken - {each["key"] for each in printed} <= other_words
+    assert {each["key"] for each in printed} - taken == {"present.SETTING"}
+    assert [each["key"] for each in printed if not (each["says"] and each["values"])] == []
 
 
 def test_the_settings_of_a_study_in_a_file_are_printed_too(capsys):
@@ -135,11 +150,14 @@ def test_the_readme_has_code_of_both_kinds():
 
 # Every block of python, and the block of text that follows it at once, which is what it prints.
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
+RUN = ["README.md", *(f"docs/{page}.md" for page in ("optimizer", "engine", "theory", "inspect", "studies"))]
+RUN += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "frameworks").glob("*.md"))
 PYTHON = [
     pytest.param(code, printed, id=f"{name}:{number}")
-    for name in ("README.md", *(f"docs/{page}.md" for page in ("optimizer", "engine", "theory", "inspect", "studies")))
+    for name in RUN
     for number, (code, printed) in enumerate(BLOCK.findall((ROOT / name).read_text()))
 ]
+FRAMEWORK = re.compile(r"^(?:import|from) (accelerate|lightning|peft|timm|transformers)\b", re.MULTILINE)
 
 
 @pytest.fixture
@@ -156,6 +174,11 @@ def tinier(monkeypatch):
 @pytest.mark.parametrize(("code", "printed"), PYTHON)
 def test_python_of_the_pages_runs(code, printed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    frameworks = FRAMEWORK.findall(code)
+    if frameworks:
+        warnings.simplefilter("default")  # what other libraries warn of is not ours
+    for framework in frameworks:
+        pytest.importorskip(framework, exc_type=ImportError)
     exec(compile(code, "page", "exec"), {"__name__": "__main__"})
     assert not printed or capsys.readouterr().out == printed
 
@@ -217,6 +240,19 @@ def test_the_engines_table_is_that_of_its_record():
     command = [sys.executable, "benchmarks/engine_table.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    """make docs builds it, and says the same."""
+    assert runpy.run_path(str(ROOT / "docs" / "build.py"))["astray"]() == []
+
+
+def test_a_link_that_leads_nowhere_stops_the_build_of_the_site():
+    linked = runpy.run_path(str(ROOT / "docs" / "build.py"))["linked"]
+    assert linked(Path("docs/compare.md"), "../records") == Path("records/README.md")
+    for target in ("nowhere.md", "../../elsewhere.md", "../src"):
+        with pytest.raises(SystemExit, match=r"docs/compare.md links to .*there is no"):
+            linked(Path("docs/compare.md"), target)
 
 
 def test_no_page_names_a_place_of_one_machine():

@@ -97,7 +97,7 @@ def test_hf_trainer_says_what_it_lacks():
     assert run_apart("hf_trainer.py").startswith(f"skipped: {missing}")
 
 
-def test_hf_trainer_takes_a_factory_and_an_optimizer():
+def test_hf_trainer_takes_a_factory_and_an_optimizer_and_resumes():
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     # What other libraries warn of is not ours.
@@ -105,3 +105,26 @@ def test_hf_trainer_takes_a_factory_and_an_optimizer():
     for way in ("factory", "optimizers="):
         first, last = numbers(rf"{way}: MuonAdamW, loss ([\d.]+) -> ([\d.]+)", printed)
         assert last < first - 0.5
+    assert numbers(r"resumed at step (\d+): largest difference of a weight (\S+)", printed) == (15, 0)
+
+
+FRAMEWORKS = [
+    ("accelerate_loop.py", "", ["accelerate"], 0.5),
+    ("lightning_module.py", "", ["lightning"], 0.5),
+    ("peft_lora.py", "--steps 20 --width 32 --depth 1", ["peft", "transformers", "accelerate"], 0.5),
+    ("timm_vit.py", "", ["timm", "sklearn"], 0.3),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "packages", "drop"), FRAMEWORKS)
+def test_each_framework_trains_and_resumes_with_the_same_losses(name, arguments, packages, drop):
+    for package in packages:
+        pytest.importorskip(package, exc_type=ImportError)
+    printed = run_apart(name, arguments, PYTHONWARNINGS="default")
+    first, last = numbers(r"loss ([\d.]+) -> ([\d.]+) in", printed)
+    assert last < first - drop
+    count, difference = numbers(r"resumed at \w+ \d+: (\d+) losses, largest difference (\S+)", printed)
+    assert count > 5
+    assert difference == 0
+    if name == "peft_lora.py":
+        assert numbers(r"merged: largest difference of a logit (\S+)", printed) < (1e-5,)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = Path("runs")
 STUDIES = ("grokking", "features", "components")  # those that `run` runs
+DESCRIBED = (*STUDIES, "compare")  # those whose settings are listed
 MOST_SENTENCES = 12  # of a verdict, on the terminal
-EXECUTION_KEYS = ("out", "device", "workers", "compile")
 
 app = App(
     name="muonlab",
@@ -62,6 +62,7 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
         Print the jobs, their number and the estimated time, and run nothing.
     """
     from muonlab.studies import find, of_file
+    from muonlab.study.described import EXECUTION_KEYS
     from muonlab.study.settings import check_name, parse
 
     is_file = study.endswith(".py")
@@ -390,7 +391,7 @@ def settings(study: str, *, as_json: Annotated[bool, Parameter(name="--json", ne
     Parameters
     ----------
     study
-        grokking, features, components, or a file that defines a study of your own.
+        grokking, features, components, compare, or a file that defines a study of your own.
     as_json
         Print a JSON list with one object per setting: section, key, values, says, default, presets.
     """
@@ -410,8 +411,7 @@ def _settings_of(study: str) -> Any:
 
     if study.endswith(".py"):
         return import_module(f"{PACKAGES['compare']}.settings").sections(of_file(study))
-    other = "or a file that defines a study, such as my_study.py; docs/compare.md has the settings of `muonlab compare`"
-    check_name("study", study, STUDIES, other)
+    check_name("study", study, DESCRIBED, "or a file that defines a study, such as my_study.py")
     return import_module(f"{PACKAGES[study]}.settings").sections()
 
 

@@ -250,5 +250,5 @@ def test_products_on_another_device_are_in_bfloat16_but_for_exact_ones(monkeypat
     p = torch.nn.Parameter(torch.empty(8, 8, device="meta"))
     group = Muon([p], method=method).param_groups[0]
     item = Item("p", p, 0, 0, torch.empty(8, 8, device="meta"), work=p.detach())
-    muon_step.update(group, [item], None, Workspace(), torch.empty((), dtype=torch.bool, device="meta"))
+    muon_step.update(group, [item], None, Workspace())
     assert seen == [dtype]

@@ -63,6 +63,22 @@ def join(train: Images, test: Images) -> Images:
     )
 
 
+LUMA = (19595, 38470, 7471)  # ITU-R 601 in parts of 2^16, as Pillow converts colours to grey
+
+
+def with_channels(images: Images, number: int | None) -> Images:
+    """Return the images with so many channels, 1 or 3: grey is repeated, and colours become grey by their luma."""
+    pixels = images.images
+    if number in (None, pixels.shape[1]):
+        return images
+    if number == 3:
+        return replace(images, images=pixels.expand(-1, 3, -1, -1))
+    weights = torch.tensor(LUMA, dtype=torch.int64 if pixels.dtype == torch.uint8 else torch.float64).view(1, 3, 1, 1)
+    total = (pixels * weights).sum(1, keepdim=True)
+    grey = (total + 2**15) >> 16 if pixels.dtype == torch.uint8 else total / 2**16
+    return replace(images, images=grey.to(pixels.dtype))
+
+
 Size = int | tuple[int, int]  # the side of a square, or (height, width)
 
 

@@ -64,7 +64,7 @@ def corrupt(images: Tensor, name: str, severity: int, *, seeds: Tensor | Sequenc
     Raises:
         ValueError: an unknown name, a severity out of range, or images or seeds other than described.
 
-    Example:
+    Examples:
         >>> images = torch.rand(2, 3, 32, 32)
         >>> corrupt(images, "fog", 3, seeds=image_seeds(0, [0, 1])).shape
         torch.Size([2, 3, 32, 32])

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.optim import arguments, loading
+from muonlab.optim import arguments, around, fitting, loading
+from muonlab.optim.eight_bit import is_eight_bit, num_blocks
 from muonlab.optim.finite import WHAT_TO_DO, Verdict, are_finite
 from muonlab.optim.layout import Splitter, with_layouts
 from muonlab.optim.rounding import is_narrow, narrow, widen
@@ -28,8 +29,10 @@ class Item:
     index: int  # in the group
     number: int  # in the optimizer: it tells the parameter's noise from that of others
     grad: Tensor  # local shard
+    finite: Tensor | None = None  # is the step made? One boolean for all, on the device; None where the host has looked
     state: dict[str, Any] = field(default_factory=dict)  # in the optimizer; empty at first
     work: Tensor = None  # pyright: ignore[reportAssignmentType]  # local shard, or a float32 copy; set by the step
+    last: Tensor | None = None  # of `around`: where the parameter was
 
     def local(self, name: str) -> Tensor:
         """Return the local shard of an entry of the state; what is done to it in place is done to the state."""
@@ -40,21 +43,40 @@ class Item:
         """The local shard of what rounding left of a bfloat16 parameter."""
         return self.local("remainder") if "remainder" in self.state else None
 
-    def like_parameter(self, local: Tensor) -> Tensor:
-        """Return a local shard laid out as the parameter, so that a distributed checkpoint keeps every rank's."""
+    def noise_key(self, group: dict[str, Any]) -> int | Tensor:
+        """Return what tells the noise of this step and parameter from that of others."""
+        step = self.state["step"]
+        is_read = not group["capturable"] and on_host(step.device)
+        return (int(step) if is_read else step.long()) * 0x10001 + self.number
+
+    def like_parameter(self, local: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Return a local shard laid out as the parameter, so that a distributed checkpoint keeps every rank's.
+
+        Of a tensor of another shape, (rows, columns), it is a shard along the first axis.
+        """
         p = self.parameter
         if not is_dtensor(p):
             return local
-        mesh, placements = p.device_mesh, p.placements
-        return type(p).from_local(local, mesh, placements, run_check=False, shape=p.shape, stride=p.stride())
+        whole, stride = (p.shape, p.stride()) if shape is None else (torch.Size(shape), (shape[1], 1))
+        return type(p).from_local(local, p.device_mesh, p.placements, run_check=False, shape=whole, stride=stride)
 
     def zeros(self, dtype: torch.dtype | None, like: Tensor | None = None) -> Tensor:
         """Return zeros for the state: like the parameter or another tensor, float32 where that is narrower."""
         like = self.parameter if like is None else like
         wide = torch.float32 if is_narrow(like) else like.dtype
+        if is_eight_bit(dtype):  # that is of momentum alone
+            dtype = None
         if dtype is not None and like.is_complex() != dtype.is_complex:
             dtype = None
         return torch.zeros_like(like, dtype=dtype or wide)
+
+    def eight_bits(self) -> tuple[Tensor, Tensor]:
+        """Return zeros in eight bits and the largest magnitudes of their blocks, laid out as the parameter."""
+        p = self.parameter
+        local = local_shard(p, p)
+        numbers = torch.zeros(local.shape, dtype=torch.int8, device=local.device)
+        peaks = torch.zeros(local.shape[0], num_blocks(p.shape), dtype=torch.float32, device=local.device)
+        return self.like_parameter(numbers), self.like_parameter(peaks, (p.shape[0], peaks.shape[1]))
 
 
 Taken = tuple[dict[str, Any], list[Item]]  # a group, and those of its parameters that have a gradient
@@ -87,8 +109,8 @@ class Shell(torch.optim.Optimizer):
         if group["rule"] == "muon":
             group = with_layouts(group, self._splits)
         arguments.check(group)
-        if group["rule"] == "muon" and group["variant"] is not None:
-            _check_whole(group["params"], group["variant"])
+        if group["rule"] == "muon":
+            fitting.check(group, fitting.named(group), is_first=True)
         super().add_param_group(group)
 
     def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
@@ -107,10 +129,10 @@ class Shell(torch.optim.Optimizer):
         self._adopt()
         super().zero_grad(set_to_none)
 
-    def _update(self, group: dict[str, Any], items: list[Item], workspace: Workspace, finite: Tensor | None) -> None:
+    def _update(self, group: dict[str, Any], items: list[Item], workspace: Workspace) -> None:
         """Make the step of a group's parameters: from their `grad` and `state`, change `work` in place.
 
-        Where `finite`, a boolean on the device, is False, nothing may change. None: the host has looked.
+        Where `finite` of the items is False, nothing may change.
         """
         raise NotImplementedError
 
@@ -127,6 +149,17 @@ class Shell(torch.optim.Optimizer):
             ValueError: a gradient is sparse, or not finite with nonfinite="raise". Nothing has been changed then. On a
                 GPU, for which the host does not wait, the step after one that was not finite, and left out, raises.
         """
+        if torch.compiler.is_compiling() and self._is_shared():
+            return a_step_that_ranks_share_is_not_compiled(self, closure)
+        return self._step(closure)
+
+    def _is_shared(self) -> bool:
+        """Return whether ranks exchange what they have in a step."""
+        return self.process_group is not None or any(
+            is_dtensor(p) for group in self.param_groups for p in group["params"]
+        )
+
+    def _step(self, closure: Callable[[], Any] | None) -> Any:
         verdict, self._verdict = self._verdict, None
         if verdict is not None:
             verdict.raise_if_found()
@@ -140,20 +173,18 @@ class Shell(torch.optim.Optimizer):
             taken.append((group, self._items(group, position, number)))
             number += len(group["params"])
         for group, items in taken:
-            if group.get("variant") is not None and group["rule"] == "muon":
-                _check_whole([item.parameter for item in items], group["variant"])
-        finite = None
-        if self._waits(taken):
-            taken = self._looked_at(taken)
-        else:
-            finite = self._all_finite(taken)
+            fitting.check(group, ((item.name, item.parameter) for item in items))
+        taken = self._looked_at(taken) if self._waits(taken) else self._flagged(taken)
         self._workspace = self._workspace or Workspace()
         for group, items in taken:
             for batch in self._batches(group, items):
                 for item in batch:
                     item.state = self.state[item.parameter]
                     item.work = widen(local_shard(item.parameter, item.parameter), item.remainder)
-                self._update(group, batch, self._workspace, finite)
+                    around.before(group, item)
+                self._update(group, batch, self._workspace)
+                for item in batch:
+                    around.after(group, item)
                 self._write(group, batch)
                 for item in batch:
                     del item.work  # of narrow parameters a copy
@@ -239,8 +270,8 @@ class Shell(torch.optim.Optimizer):
             _count(group, num_skipped)
         return [(group, kept) for group, kept, _ in found]
 
-    def _all_finite(self, taken: list[Taken]) -> Tensor:
-        """Return whether all gradients are finite, a boolean on the device; the next step will know which were not."""
+    def _flagged(self, taken: list[Taken]) -> list[Taken]:
+        """Return items that know on their device if all gradients are finite; the next step says which are not."""
         every = [item for _, items in taken for item in items]
         flags = self._flags(every, looks=False)
         for (group, items), part in zip(taken, flags.split([len(items) for _, items in taken]), strict=True):
@@ -249,7 +280,11 @@ class Shell(torch.optim.Optimizer):
         raising = [group["nonfinite"] == "raise" for group, items in taken for _ in items]
         if any(raising) and flags.device.type != "meta":  # which has no values
             self._verdict = Verdict(flags, [item.name for item in every], raising)
-        return flags.all()
+        by_device: dict[torch.device, Tensor] = {flags.device: flags.all()}
+        for item in every:
+            device = item.grad.device
+            item.finite = by_device.setdefault(device, by_device[flags.device].to(device))
+        return taken
 
     def _write(self, group: dict[str, Any], items: list[Item]) -> None:
         """Put the float32 copies of narrow parameters back."""
@@ -259,9 +294,7 @@ class Shell(torch.optim.Optimizer):
             local = local_shard(item.parameter, item.parameter)
             key: int | Tensor = 0
             if group["rounding"] == "stochastic" and local.dtype == torch.bfloat16:
-                step = item.state["step"]
-                is_read = not group["capturable"] and on_host(step.device)
-                key = (int(step) if is_read else step.long()) * 0x10001 + item.number
+                key = item.noise_key(group)
             remainder = narrow(item.work, local, group["rounding"], key)
             if remainder is None:  # one of before, under another rounding, is used up
                 item.state.pop("remainder", None)
@@ -317,6 +350,13 @@ class Shell(torch.optim.Optimizer):
                 handle.remove()
 
 
+@torch._disable_dynamo  # torch.compiler.disable would import the compiler here
+def a_step_that_ranks_share_is_not_compiled(optimizer: Shell, closure: Callable[[], Any] | None) -> Any:
+    """Make the step as it is; the name is for the message of torch.compile with fullgraph=True."""
+    with torch.no_grad():
+        return optimizer._step(closure)
+
+
 class _DropFunctions:
     """A hook that takes an adjust_lr_fn that is a function out of a state_dict; it stays the constructor's."""
 
@@ -324,17 +364,6 @@ class _DropFunctions:
         for group in state_dict["param_groups"]:
             if callable(group.get("adjust_lr_fn")):
                 del group["adjust_lr_fn"]
-
-
-def _check_whole(params: Iterable[Any], variant: str) -> None:
-    """Raise ValueError where a parameter is sharded: a second moment is of whole matrices."""
-    for member in params:
-        p = member[1] if isinstance(member, tuple) else member
-        if is_dtensor(p):
-            raise ValueError(
-                f"variant={variant!r} with a sharded parameter, of shape {tuple(p.shape)}; expected variant=None: its "
-                "second moment is of whole matrices, which no rank keeps"
-            )
 
 
 def _count(group: dict[str, Any], skipped: int | Tensor) -> None:

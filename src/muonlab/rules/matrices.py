@@ -26,6 +26,7 @@ class Matrices:
     grad: Tensor
     momentum: Tensor
     second_moment: Tensor | None = None
+    finite: Tensor | None = None  # whether the step is made: one boolean of all, on the device
     hyper: Mapping[str, Tensor] | None = None  # of each matrix, (k, 1, 1), where they differ
 
     @property
@@ -38,7 +39,7 @@ class Matrices:
         p, grad, momentum = (tensor[start:stop] for tensor in (self.p, self.grad, self.momentum))
         v = None if self.second_moment is None else self.second_moment[start:stop]
         hyper = None if self.hyper is None else {name: each[start:stop] for name, each in self.hyper.items()}
-        return Matrices(p, grad, momentum, v, hyper)
+        return Matrices(p, grad, momentum, v, self.finite, hyper)
 
 
 def as_stack(tensor: Tensor) -> Tensor:
@@ -97,12 +98,17 @@ def split(stacks: list[Tensor], batch: list[list[Matrices]]) -> list[Tensor]:
     return list(chain.from_iterable(parts))
 
 
+def in_few_calls(piece: Matrices) -> bool:
+    """Return whether calls cost more than passes over memory, or no value may be looked at."""
+    return piece.finite is not None or not on_host(piece.p.device)
+
+
 def is_plain(piece: Matrices) -> bool:
     """Return whether the elementwise part of a step can go tile by tile, and gains by it."""
     tensors = (piece.p, piece.grad, piece.momentum)
     return (
         not torch.compiler.is_compiling()
-        and on_host(piece.p.device)
+        and not in_few_calls(piece)
         and not piece.p.is_complex()
         and piece.shape[0] * piece.shape[1] >= SMALL
         and all(tensor.is_contiguous() for tensor in tensors)

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.rules.matrices import Matrices, as_stack, batches, is_plain, memory, split, tiles
-from muonlab.rules.operands import Workspace, on_host, operand
+from muonlab.rules import parts
+from muonlab.rules.matrices import Matrices, as_stack, batches, in_few_calls, is_plain, memory, split, tiles
+from muonlab.rules.operands import Workspace, operand
 from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_, product_dtype
 from muonlab.rules.polynomials import Polynomial
 
@@ -66,6 +67,10 @@ def update(
     variant: str | None = None,
     beta2: float | Tensor = 0.95,
     polar_dtype: torch.dtype | None = None,
+    equilibrate: str | None = None,
+    renormalize: str | None = None,
+    update_floor: float | Tensor = 0.0,
+    hyperball: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the parameter and the state after one step of Muon.
 
@@ -92,6 +97,11 @@ def update(
             2507.11005). Both then have O's Frobenius norm again.
         beta2: decay of the second moment of a variant, in [0, 1).
         polar_dtype: dtype of the products; p's own by default.
+        equilibrate: "row", "col" or "rowcol": what is orthogonalized has these normalized (`parts.equilibrate`).
+        renormalize: "row", "col", "col_row" or "row_col": O has these normalized (`parts.renormalize`).
+        update_floor: least norm of a step as a share of p's, over lr (`parts.raised`).
+        hyperball: hold the norm of p; lr is then the length of a step as a share of it, without decay and adjustment
+            (`parts.held`).
 
     References:
         Jordan et al. 2024; torch.optim.Muon, whose default scale ("original") is this one.
@@ -103,13 +113,20 @@ def update(
     state = {**state, "momentum": b}
     if variant == "adamuon":
         direction = direction.sgn()
+    direction = parts.equilibrate(direction, equilibrate)
     if is_orthogonal:
         direction = orthogonalize(direction, method, steps=steps, dtype=polar_dtype)
     else:
         direction = normalize(direction) * min(rows, columns) ** 0.5
+    direction = parts.renormalize(direction, renormalize)
     if variant is not None:
         direction, state["second_moment"] = rescale(direction, state["second_moment"], beta2)
-    step_size = lr * adjustment(rows, columns, adjust_lr_fn)
+    if hyperball:
+        return parts.held(p, direction, lr), state
+    factor = adjustment(rows, columns, adjust_lr_fn)
+    if isinstance(update_floor, Tensor) or update_floor > 0:
+        direction = parts.raised(direction, p, factor, update_floor)
+    step_size = lr * factor
     decay = lr * weight_decay
     if cautious:
         decay = decay * agree(direction, p).double()
@@ -149,6 +166,10 @@ def update_(
     variant: str | None = None,
     beta2: float = 0.95,
     polar_dtype: torch.dtype | None = None,
+    equilibrate: str | None = None,
+    renormalize: str | None = None,
+    update_floor: float = 0.0,
+    hyperball: bool = False,
     finite: Tensor | None = None,
 ) -> None:
     """Make the step of `update` on many parameters in place, orthogonalizing matrices in batches.
@@ -171,96 +192,94 @@ def update_(
             as_stack(grad),
             as_stack(state["momentum"]),
             None if variant is None else as_stack(state["second_moment"]),
+            None if finite is None else finite.to(p.device),
         )
         for grad, state, p in zip(grads, states, ps, strict=True)
         if p.numel()
     ]
     mixes = method not in ("quintic", "exact")  # by products that several shapes share, at scales that may differ
-    is_simple = mixes and not cautious and variant is None and polar_dtype != torch.float16
+    is_plainest = (
+        variant is None and equilibrate is None and renormalize is None and update_floor == 0 and not hyperball
+    )
+    is_simple = mixes and is_plainest and not cautious and polar_dtype != torch.float16
     polar = {"steps": steps, "coefficients": coefficients, "eps": eps, "dtype": polar_dtype, "workspace": workspace}
     last = {"lr": lr, "weight_decay": weight_decay, "cautious": cautious}
     for batch in batches(pieces, mixes=mixes):
         members = list(chain.from_iterable(batch))
-        if finite is not None or not on_host(members[0].p.device):
-            options = {"momentum": momentum, "nesterov": nesterov, "variant": variant, "beta2": beta2}
-            options |= {"method": method, "polar": polar, "adjust_lr_fn": adjust_lr_fn}
-            _step_in_few_calls(batch, workspace, finite=finite, **options, **last)
-            continue
+        like, flag, is_few = members[0].p, members[0].finite, in_few_calls(members[0])
         is_tiled = is_simple and all(is_plain(piece) for piece in members)
-        dtype = polar_dtype if is_tiled else None
-        directions, slots = memory(batch, dtype or members[0].p.dtype, workspace)
+        directions, slots = memory(batch, (polar_dtype if is_tiled else None) or like.dtype, workspace)
         if is_tiled:
             _average_by_tiles(members, slots, momentum, nesterov, workspace)
         else:
             seen = [piece.momentum for piece in members], [piece.grad for piece in members]
-            average_(*seen, slots, momentum=momentum, nesterov=nesterov, variant=variant)
-        updates = split(orthogonalize_(directions, method, **polar, is_scaled=is_tiled), batch)
-        for index, piece in enumerate(members):
-            if piece.second_moment is not None:
-                updates[index] = rescale_(updates[index], piece.second_moment, beta2)
+            options = {"momentum": momentum, "nesterov": nesterov, "variant": variant, "finite": flag}
+            average_(*seen, slots, **options, memory=directions if is_few else ())
+        if equilibrate is not None:
+            for stack in directions:
+                stack.copy_(parts.equilibrate(stack, equilibrate))
         factors = [adjustment(*piece.shape, adjust_lr_fn) for piece in members]
-        if is_tiled:
+        if is_few:
+            scaled = _scaled(directions, product_dtype(like, method, polar_dtype), workspace)
+            found = orthogonalize_(scaled, method, **{**polar, "dtype": scaled[0].dtype}, is_scaled=True)
+            if is_plainest:
+                _apply_in_few_calls(batch, found, directions, slots, adjust_lr_fn=adjust_lr_fn, **last)
+                continue
+            torch._foreach_copy_(directions, found)
+            updates = slots
+        else:
+            updates = split(orthogonalize_(directions, method, **polar, is_scaled=is_tiled), batch)
+        for index, piece in enumerate(members):
+            updates[index] = parts.renormalize(updates[index], renormalize)
+            updates[index] = finish_(updates[index], piece, factors[index], beta2=beta2, update_floor=update_floor)
+        if hyperball:
+            for piece, O in zip(members, updates, strict=True):
+                hold_(piece.p, O, lr, piece.finite)
+        elif is_tiled:
             _apply_by_tiles(members, updates, factors, float(lr), float(weight_decay), workspace)
         else:
-            apply_([piece.p for piece in members], updates, factors, **last)
+            apply_([piece.p for piece in members], updates, factors, **last, finite=flag)
 
 
-def _step_in_few_calls(
+def _apply_in_few_calls(
     batch: list[list[Matrices]],
-    workspace: Workspace,
+    found: list[Tensor],
+    stacks: list[Tensor],
+    slots: list[Tensor],
     *,
     lr: float | Tensor,
     weight_decay: float | Tensor,
-    momentum: float,
-    nesterov: bool,
-    method: str,
-    polar: Mapping[str, Any],
-    adjust_lr_fn: AdjustLR,
     cautious: bool,
-    variant: str | None,
-    beta2: float,
-    finite: Tensor | None,
+    adjust_lr_fn: AdjustLR,
 ) -> None:
-    """Make the step of a batch, whole stacks at a time."""
+    """Do as `apply_` does by polar factors, a stack for each shape; `stacks` are memory like them, of parameters."""
     members = list(chain.from_iterable(batch))
-    ps, like = [piece.p for piece in members], members[0].p
-    finite = None if finite is None else finite.to(like.device)
-    stacks, slots = memory(batch, like.dtype, workspace)
-    average = {"momentum": momentum, "nesterov": nesterov, "variant": variant, "memory": stacks, "finite": finite}
-    average_([piece.momentum for piece in members], [piece.grad for piece in members], slots, **average)
-    dtype = product_dtype(like, method, polar["dtype"])
-    scaled = [_scaled(stack, dtype, workspace, f"X{index}") for index, stack in enumerate(stacks)]
-    found = orthogonalize_(scaled, method, **{**polar, "dtype": dtype}, is_scaled=True)
-    if variant is not None:
-        torch._foreach_copy_(stacks, found)
-        seconds = [piece.second_moment for piece in members if piece.second_moment is not None]
-        rescaled = [rescale_(O, v, beta2, finite) for O, v in zip(slots, seconds, strict=True)]
-        factors = [adjustment(*piece.shape, adjust_lr_fn) for piece in members]
-        given = {"lr": lr, "weight_decay": weight_decay, "cautious": cautious, "finite": finite}
-        apply_(ps, rescaled, factors, **given)
-        return
-    made = torch.ones((), device=like.device) if finite is None else finite
-    size = made.to(like.real.dtype) * lr
-    _decay(ps, split(found, batch), operand(size * weight_decay, like.real), cautious)
+    ps, like, finite = [piece.p for piece in members], members[0].p.real, members[0].finite
+    made = torch.ones((), dtype=like.dtype, device=like.device) if finite is None else finite.to(like.dtype)
+    size = made * lr
+    _decay(ps, split(found, batch), operand(size * weight_decay, like), cautious)
     for stack, X, alike in zip(stacks, found, batch, strict=True):
         factor = operand(size * -adjustment(*alike[0].shape, adjust_lr_fn), stack)
         torch.mul(X, factor.view(1, 1, 1), out=stack)  # with axes it widens the product, else rounded as X is
     torch._foreach_add_(ps, slots)
 
 
-def _scaled(stack: Tensor, dtype: torch.dtype, workspace: Workspace, name: str) -> Tensor:
+def _scaled(stacks: list[Tensor], dtype: torch.dtype, workspace: Workspace) -> list[Tensor]:
     """Return matrices over their largest entries, in the dtype of products and in memory of their own."""
-    X = workspace.take(name, stack.shape, stack, dtype)
-    if stack.is_complex():
-        return X.copy_(divide_by_largest_entry_(stack))
-    largest = torch.linalg.vector_norm(stack, float("inf"), dim=(-2, -1), keepdim=True)
-    return torch.div(stack, largest.clamp_min_(torch.finfo(stack.dtype).tiny), out=X)
+    scaled = [workspace.take(f"X{index}", stack.shape, stack, dtype) for index, stack in enumerate(stacks)]
+    for stack, X in zip(stacks, scaled, strict=True):
+        if stack.is_complex():
+            X.copy_(divide_by_largest_entry_(stack))
+            continue
+        largest = torch.linalg.vector_norm(stack, float("inf"), dim=(-2, -1), keepdim=True)
+        torch.div(stack, largest.clamp_min_(torch.finfo(stack.dtype).tiny), out=X)
+    return scaled
 
 
 def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:
     """Return whether `update_each_` has these hyper-parameters."""
-    known = {*BY_MEMBER, "nesterov", "method", "steps", "adjust_lr_fn", "variant"}
-    return hyper.keys() <= known and hyper.get("variant") is None
+    known = {*BY_MEMBER, "nesterov", "method", "steps", "adjust_lr_fn", "variant", *parts.OFF}
+    return hyper.keys() <= known and hyper.get("variant") is None and parts.are_off(hyper)
 
 
 def update_each_(
@@ -276,11 +295,11 @@ def update_each_(
     method: str = "quintic",
     steps: int | None = None,
     adjust_lr_fn: AdjustLR = "original",
-    variant: None = None,
+    **off: Any,
 ) -> None:
     """Make the step of `update` on stacks (S, rows, columns) in place; learning rates and others may differ, (S,).
 
-    All but lr, momentum and weight_decay are numbers. It is as of `update_`.
+    All but lr, momentum and weight_decay are numbers. It is as of `update_`, without its variants and parts.
     """
     given = dict(zip(BY_MEMBER, (lr, momentum, weight_decay), strict=True))
     rates, kept, decay = (
@@ -447,6 +466,19 @@ def rescale_(O: Tensor, v: Tensor, beta2: float, finite: Tensor | None = None) -
     result, new = rescale(O, v, beta2)
     v.copy_(new if finite is None else torch.where(finite, new, v))
     return result
+
+
+def finish_(O: Tensor, piece: Matrices, factor: float, *, beta2: float, update_floor: float) -> Tensor:
+    """Return an update at its final scale but for lr and factor; a variant's second moment is changed in place."""
+    if piece.second_moment is not None:
+        O = rescale_(O, piece.second_moment, beta2, piece.finite)
+    return parts.raised(O, piece.p, factor, update_floor) if update_floor > 0 else O
+
+
+def hold_(p: Tensor, O: Tensor, lr: float | Tensor, finite: Tensor | None = None) -> None:
+    """Put into p what `parts.held` returns, where `finite` is not False."""
+    new = parts.held(p, O, lr)
+    p.copy_(new if finite is None else torch.where(finite, new, p))
 
 
 def agree(O: Tensor, p: Tensor) -> Tensor:

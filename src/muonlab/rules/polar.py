@@ -94,7 +94,7 @@ def orthogonalize(
     Raises:
         ValueError: G does not hold matrices of floating point numbers, or an argument that the method does not take.
 
-    Example:
+    Examples:
         >>> orthogonalize(torch.tensor([[3.0, 0.0], [0.0, -0.1]]), "exact")
         tensor([[ 1.,  0.],
                 [ 0., -1.]])

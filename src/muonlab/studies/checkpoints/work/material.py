@@ -7,6 +7,7 @@ import torch
 from muonlab.data import images, text
 from muonlab.data.dataset import DATA_SEED
 from muonlab.data.image_dataset import ImageDataset
+from muonlab.data.image_set import with_channels
 from muonlab.data.sources import DataError
 from muonlab.data.text_datasets import PassageDataset, TextDataset
 from muonlab.data.tokens import build
@@ -38,10 +39,12 @@ def _images(data: Images) -> Material:
         **data.model_dump(include={"test", "size", "classes", "per_class", "test_per_class"}),
         seed=DATA_SEED,
     )
+    wanted = data.channels or (3 if data.mean is not None and len(data.mean) == 3 else None)
+    chosen = with_channels(chosen, wanted)
     channels, side = chosen.images.shape[1:3]  # of (N, C, H, W)
     scaling, whose = None, "those of the images that probes are fitted on"
     if data.mean is not None and data.deviation is not None:
-        if len(data.mean) != channels:
+        if len(data.mean) not in (1, channels):
             raise DataError(f"mean has {len(data.mean)} numbers; expected one for each of {channels} channels")
         mean, deviation = (torch.tensor(levels).view(1, -1, 1, 1) for levels in (data.mean, data.deviation))
         scaling, whose = (mean, deviation), "as given"
@@ -51,6 +54,7 @@ def _images(data: Images) -> Material:
     notes, transfers = [str(own), f"standardised by mean {mean} and deviation {deviation}, {whose}"], {}
     if data.transfer_source is not None:
         others = images.load(data.transfer_source, size=data.size or int(side), seed=DATA_SEED)
+        others = with_channels(others, int(channels))
         transfers = {"classes": dataset(others, scaling=own)}
         notes.append(f"transferred to {transfers['classes']}")
     return Material(own, own, transfers, tuple(notes), classes=own.classes)
