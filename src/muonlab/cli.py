@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 DEFAULT_ROOT = Path("runs")
 STUDIES = ("grokking", "features", "components")  # those that `run` runs
 DESCRIBED = (*STUDIES, "compare")  # those whose settings are listed
-MOST_SENTENCES = 12  # of a verdict, on the terminal
 
 app = App(
     name="muonlab",
@@ -255,7 +254,7 @@ def _write_report(folder: Path, package: Any = None) -> None:
     from dataclasses import replace
 
     from muonlab.jobs import store
-    from muonlab.report import page
+    from muonlab.report import page, terminal
     from muonlab.report.findings import Text
     from muonlab.studies import find
 
@@ -265,13 +264,7 @@ def _write_report(folder: Path, package: Any = None) -> None:
     if not getattr(package, "POOLED", False):
         notices = [Text(words, "note") for words in _earlier(file, store.Results(folder))]
         findings = replace(findings, notices=(*findings.notices, *notices))
-    path = page.write(findings, folder)
-    verdict = findings.verdict
-    sentences = [*verdict.more, *verdict.cautions]
-    if len(sentences) > MOST_SENTENCES:
-        rest = len(sentences) - MOST_SENTENCES
-        sentences = [*sentences[:MOST_SENTENCES], f"... and {rest} more in the report."]
-    print("", verdict.sentence, *sentences, "", f"Report: {path}", sep="\n")
+    terminal.print_verdict(findings, page.write(findings, folder))
 
 
 def _earlier(file: "StudyFile", results: Mapping[str, Any]) -> Iterator[str]:
