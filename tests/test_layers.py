@@ -24,7 +24,7 @@ ROOMS = {
     "report": {"jobs", "stats"},
     "train": {"rules", "optim", "nets", "jobs"},
     "study": {"jobs", "stats", "report"},
-    "studies": {"data", "stats", "jobs", "report", "study"},
+    "studies": {"data", "stats", "jobs", "report", "study", "measure"},
 }
 # What a worker of a study does, with torch.
 ROOMS["studies/work"] = ROOMS["studies"] | ROOMS["train"] | {"train", "losses", "measure"}
