@@ -5,6 +5,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from muonlab.report.findings import Kind, Verdict, as_text
+from muonlab.studies.checkpoints.config import STANDARDISED, Images
 from muonlab.studies.checkpoints.readings import InspectionFound, Net
 from muonlab.study.controls import failed
 from muonlab.study.judge import LABELS, Judged, together
@@ -168,7 +169,7 @@ def cautions(found: InspectionFound) -> list[str]:
         return []
     if not found.rivals:
         return ["With one group there is no comparison: give a second one, as PATH or NAME=PATH,PATH,PATH."]
-    return [*_of_groups(found), *_of_nets(found), *_of_measures(found)]
+    return [*_of_groups(found), *_of_nets(found), *_of_data(found), *_of_measures(found)]
 
 
 def _of_groups(found: InspectionFound) -> Iterator[str]:
@@ -194,6 +195,16 @@ def _of_nets(found: InspectionFound) -> Iterator[str]:
         yield (
             "The nets differ in their layers, which do not correspond: margins and ranks are compared as means over "
             "the layers of each, and a rank cannot exceed the width of its layer."
+        )
+
+
+def _of_data(found: InspectionFound) -> Iterator[str]:
+    data = found.runs.asked.data
+    standardised = any(STANDARDISED in note for note in found.runs.result.get("notes", ()))
+    if isinstance(data, Images) and data.mean is None and standardised:
+        yield (
+            "Images were standardised by their own mean and deviation, as none were given: where the nets were trained "
+            "with others, give mean= and deviation=."
         )
 
 
