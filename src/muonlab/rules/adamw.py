@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from muonlab.rules.operands import Workspace, operand
+from muonlab.rules.operands import Workspace, by_kind, on_host, operand
 
 FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps", "meta"}
 DEFAULTS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01}
@@ -87,6 +87,11 @@ def update_(
         given = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
         _update_in_a_graph(grads, states, ps, given, found_inf)
         return
+    if isinstance(weight_decay, Tensor) and not on_host(weight_decay.device):  # which torch's kernel would read back
+        shrunk = lr * weight_decay * (1.0 if found_inf is None else 1 - found_inf)
+        for kind in by_kind(ps):
+            torch._foreach_mul_([ps[index] for index in kind], operand(1 - shrunk, ps[kind[0]].real))
+        weight_decay = 0.0
     columns = [list(ps), list(grads), [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]]
     devices = {device.type for device in set(map(attrgetter("device"), ps))}  # the type of each takes 2 microseconds
     used, seen = columns, columns
