@@ -142,9 +142,9 @@ def _update_in_a_graph(
 
 
 def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:
-    """Return whether `update_each_` can walk through these tensors."""
+    """Return whether `update_each_` can walk through these tensors: on a CPU, as it makes a call for each member."""
     is_one_dtype = all(p.dtype == grad.dtype for p, grad in zip(ps, grads, strict=True))
-    return is_one_dtype and {p.device.type for p in ps} <= FUSED_DEVICES and _are_plain([list(ps)], is_on_cpu=True)
+    return is_one_dtype and all(on_host(p.device) for p in ps) and _are_plain([list(ps)], is_on_cpu=True)
 
 
 def update_each_(

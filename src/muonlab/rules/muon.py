@@ -303,7 +303,9 @@ def update_each_(
     """
     given = dict(zip(BY_MEMBER, (lr, momentum, weight_decay), strict=True))
     rates, kept, decay = (
-        torch.as_tensor(each, dtype=torch.float64, device=ps[0].device).expand(len(ps[0]))[:, None, None]
+        (each.double() if isinstance(each, Tensor) else torch.full((), each, dtype=torch.float64, device=ps[0].device))
+        .expand(len(ps[0]))
+        .view(-1, 1, 1)
         for each in given.values()
     )
     hyper = {"rate": rates, "kept": kept, "new": 1 - kept, "shrink": 1 - rates * decay}
