@@ -16,7 +16,7 @@ from muonlab.optim.sharding import exchange, is_dtensor
 from muonlab.optim.shell import Item
 from muonlab.rules import muon, parts
 from muonlab.rules.matrices import Matrices
-from muonlab.rules.operands import Workspace, on_host
+from muonlab.rules.operands import Workspace, by_kind, on_host
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -191,7 +191,7 @@ def _directions(momenta: list[Tensor], in_one_piece: bool) -> tuple[list[Tensor]
     if not in_one_piece:
         return [torch.empty_like(momentum) for momentum in momenta], []
     found, memory = list(momenta), []
-    for kind in muon.by_kind(momenta):
+    for kind in by_kind(momenta):
         sizes = [momenta[index].numel() for index in kind]
         memory.append(momenta[kind[0]].new_empty(sum(sizes)))
         for index, part in zip(kind, memory[-1].split(sizes), strict=True):
