@@ -41,8 +41,8 @@ def command_line(*words: str) -> None:
     assert stopped.value.code == 0
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -150,7 +150,7 @@ def test_the_readme_has_code_of_both_kinds():
 
 # Every block of python, and the block of text that follows it at once, which is what it prints.
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
-RUN = ["README.md", *(f"docs/{page}.md" for page in ("optimizer", "engine", "theory", "inspect", "studies"))]
+RUN = ["README.md", *(f"docs/{page}.md" for page in ("optimizer", "engine", "theory", "inspect", "studies", "export"))]
 RUN += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "frameworks").glob("*.md"))
 PYTHON = [
     pytest.param(code, printed, id=f"{name}:{number}")
@@ -177,18 +177,27 @@ def test_python_of_the_pages_runs(code, printed, tmp_path, monkeypatch, capsys):
     frameworks = FRAMEWORK.findall(code)
     if frameworks:
         warnings.simplefilter("default")  # what other libraries warn of is not ours
+    if "runs/demo" in code:
+        shutil.copytree(ROOT / "records" / "first-light" / "study", tmp_path / "runs" / "demo")
     for framework in frameworks:
         pytest.importorskip(framework, exc_type=ImportError)
     exec(compile(code, "page", "exec"), {"__name__": "__main__"})
     assert not printed or capsys.readouterr().out == printed
 
 
-SHELL = [line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")]
+WITH_COMMANDS = [README, *((ROOT / "docs" / f"{page}.md").read_text() for page in ("export",))]
+SHELL = [
+    line
+    for page in WITH_COMMANDS
+    for block in blocks("sh", page)
+    for line in block.splitlines()
+    if line and not line.startswith("#")
+]
 
 
 @pytest.mark.parametrize("line", SHELL)
 @pytest.mark.usefixtures("tinier")
-def test_shell_of_the_readme_runs(line, tmp_path, monkeypatch):
+def test_shell_of_the_pages_runs(line, tmp_path, monkeypatch):
     """A make target is only looked up (.ci/run makes test and demo); a study that takes minutes is run dry."""
     words = shlex.split(line, comments=True)
     if words[0] == "make":
@@ -207,6 +216,9 @@ def test_shell_of_the_readme_runs(line, tmp_path, monkeypatch):
     else:
         shutil.copytree(ROOT / "records" / "first-light", tmp_path / "runs")  # a report is written next to it
         words = [word.replace("runs/demo", "runs/study") for word in words]
+    for package in ("pyarrow", "tensorboard"):
+        if {"pyarrow": "parquet"}.get(package, package) in line:
+            pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     command_line(*words[1:])
 

@@ -13,6 +13,7 @@ except ImportError:  # the package alone, without its laboratory
     sys.exit("muonlab: the command line needs the laboratory's packages; install them with: pip install 'muonlab[lab]'")
 
 from muonlab import __version__
+from muonlab.export.verb import export
 
 if TYPE_CHECKING:
     from muonlab.jobs.job import StudyFile
@@ -29,6 +30,7 @@ app = App(
     help_format="markdown",
 )
 app.register_install_completion_command()  # muonlab --install-completion
+app.command(export)
 
 
 @app.command
@@ -363,20 +365,14 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
     folder
         The study's folder.
     """
-    from muonlab.jobs import catalogue, store
-    from muonlab.jobs.files import StudyError
-    from muonlab.studies import PACKAGES
+    from muonlab.jobs import catalogue
+    from muonlab.studies import package_of
 
-    study = store.read(folder).study
-    if study not in PACKAGES:
-        *names, last = PACKAGES
-        raise StudyError(
-            f"{folder} holds the study {study!r}; this version of muonlab reports {', '.join(names)} and {last}"
-        )
+    package = package_of(folder)
     if catalogue.report_is_current(folder):
         print(f"Report: {folder / 'report.html'}")
     else:
-        _write_report(folder)
+        _write_report(folder, package)
     return 0
 
 
