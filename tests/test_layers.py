@@ -52,6 +52,7 @@ PACKAGES = {
 }
 # What a room may ask for by a function `package`, which says what to install where it is missing.
 OPTIONAL = {
+    "study": {"yaml"},
     "data": {"numpy", "PIL", "sklearn", "tokenizers"},
     "studies/work": {"transformers"},
     "export": {"pyarrow", "torch", "wandb", "trackio"},  # torch.utils.tensorboard

@@ -49,12 +49,15 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
 
         muonlab run my_study.py seeds=10
 
+        muonlab run study.toml
+
         muonlab run grokking preset=laptop tasks=add,mul optimizers=muon,adamw,sgd muon.lr=0.01,0.02 seeds=20 --dry-run
 
     Parameters
     ----------
     study
-        What to run: grokking, features, components, or a file that defines a study of your own (docs/own-study.md).
+        What to run: grokking, features, components, a file that defines a study of your own (docs/own-study.md), or
+        a .toml or .yaml file that holds the name and the settings of any study (docs/studies.md).
     settings
         key=value, with commas for several values. preset=tiny, laptop, paper (for features also real, for components
         full in its place) is where the rest starts from; out=DIR is the study's folder (default runs/STUDY), device=cpu
@@ -64,9 +67,19 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
         Print the jobs, their number and the estimated time, and run nothing.
     """
     from muonlab.studies import find, of_file
+    from muonlab.study import from_file
     from muonlab.study.described import EXECUTION_KEYS
     from muonlab.study.settings import check_name, parse
 
+    if study.endswith(from_file.ENDINGS):
+        given = from_file.read(Path(study))
+        with given.located():
+            words = given.with_words(settings)
+            return (
+                compare(*words, dry_run=dry_run)
+                if given.study == "compare"
+                else run(given.study, *words, dry_run=dry_run)
+            )
     is_file = study.endswith(".py")
     if not is_file:
         check_name("study", study, STUDIES, "or a file that defines a study, such as my_study.py")
