@@ -24,7 +24,7 @@ ROOMS = {
     "report": {"jobs", "stats"},
     "train": {"rules", "optim", "nets", "jobs"},
     "study": {"jobs", "stats", "report"},
-    "studies": {"data", "stats", "jobs", "report", "study"},
+    "studies": {"data", "stats", "jobs", "report", "study", "measure"},
 }
 ROOMS["export"] = {"jobs", "report", "study", "studies"}
 # What a worker of a study does, with torch.
@@ -53,7 +53,7 @@ PACKAGES = {
 # What a room may ask for by a function `package`, which says what to install where it is missing.
 OPTIONAL = {
     "study": {"yaml"},
-    "data": {"numpy", "PIL", "sklearn", "tokenizers"},
+    "data": {"numpy", "PIL", "pyarrow", "sklearn", "tokenizers"},
     "studies/work": {"transformers"},
     "export": {"pyarrow", "torch", "wandb", "trackio"},  # torch.utils.tensorboard
 }

@@ -30,11 +30,24 @@ def check(group: dict[str, Any], params: Iterable[Named], *, is_first: bool = Fa
     if group["rule"] != "muon":
         return
     params = list(params)
+    if is_first:
+        _check_names(params)
     _check_whole(group, params)
     if is_eight_bit(group["state_dtype"]):
         _check_eight_bits(params)
     if group["hyperball"] and is_first:
         _check_not_zero(params)
+
+
+def _check_names(params: list[Named]) -> None:
+    seen = set()
+    for name, _ in params:
+        if name in seen:
+            raise ValueError(
+                f"the name {name!r} occurs twice in a group of Muon; expected every parameter once, by a name of its "
+                "own: of several models give names with prefixes, or MuonAdamW(nn.ModuleList([...]))"
+            )
+        seen.add(name)
 
 
 OF_WHOLE: dict[str, tuple[Any, str]] = {  # argument -> what it is when it is off, and what of matrices it needs

@@ -220,5 +220,7 @@ def test_what_an_import_fails_for_is_named():
             raise ModuleNotFoundError("Could not import module 'ViT'") from cause
     except ModuleNotFoundError as error:
         said = huggingface.why(error)
-    assert said.startswith("RuntimeError: operator torchvision::nms does not exist: the torchvision that is installed is")
+    assert said.startswith(
+        "RuntimeError: operator torchvision::nms does not exist: the torchvision that is installed is"
+    )
     assert "pip uninstall torchvision" in said
