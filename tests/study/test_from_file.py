@@ -78,12 +78,13 @@ def test_a_file_is_run_as_the_words_are(tmp_path, capsys):
 def test_a_comparison_in_a_file(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("study.yaml").write_text(
-        'study: compare\ncommand: "train.py --lr {lr} --seed {seed} --n {steps} --out a,b"\nmetric: loss\nlog: "{run}/out.jsonl"\nadamw: {lr: 1e-4..1e-2}\n'
+        'study: compare\ncommand: "train.py --lr {lr} --seed {seed} --n {steps} --out {run} --tags a,b"\nmetric: loss\n'
+        'log: "{run}/out.jsonl"\nadamw: {lr: 1e-4..1e-2}\n'
         "optimizers: [adamw]\ntrials: 2\nseeds: 3\n"
     )
     status, said = command_line(capsys, "run", "study.yaml", "--dry-run")
     words = [
-        "command=train.py --lr {lr} --seed {seed} --n {steps} --out a,b",
+        "command=train.py --lr {lr} --seed {seed} --n {steps} --out {run} --tags a,b",
         "metric=loss",
         "log={run}/out.jsonl",
         "adamw.lr=1e-4..1e-2",
