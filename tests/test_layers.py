@@ -49,7 +49,7 @@ PACKAGES = {
     "__main__": set(),
 }
 # What a room may ask for by tasks.sources.package, which says what to install where it is missing.
-OPTIONAL = {"data": {"numpy", "PIL", "sklearn", "tokenizers"}, "studies/work": {"transformers"}}
+OPTIONAL = {"data": {"numpy", "PIL", "pyarrow", "sklearn", "tokenizers"}, "studies/work": {"transformers"}}
 
 
 def imports(path: Path) -> set[str]:

@@ -12,6 +12,7 @@ import scipy
 from muonlab.stats.effects import Effect
 from muonlab.stats.p_values import holm
 from muonlab.stats.tuned import Tuned, tuned_difference, variances
+from muonlab.studies.compare import programs
 from muonlab.studies.compare.config import MAX_SEEDS
 from muonlab.studies.compare.pace import Pace, pace
 from muonlab.study.controls import failed
@@ -125,6 +126,11 @@ class Switch:
         own = self.found.runs.trials.get(arm.label)
         return own is not None and own.point is not None and own.edge is not None
 
+    @property
+    def lost_word(self) -> str:
+        """What a run did that has no final loss."""
+        return programs.words(self.found.runs.asked)["lost"]
+
     def lost(self, label: str) -> tuple[int, int]:
         """Return the final runs of an arm that diverged, and all."""
         losses = self.found.runs.losses(label).values()
@@ -150,7 +156,7 @@ class Switch:
             return "undecided", f"a control failed ({several(dict.fromkeys(control.name for control in broken))})"
         if effect is None:
             if lost := [name for label, name in names.items() if self.has_no_winner(label)]:
-                return "undecided", f"{several(lost)} diverged before any final run"
+                return "undecided", f"{several(lost)} {self.lost_word} before any final run"
             lacking = [name for label, name in names.items() if not self.found.runs.finals[label]]
             return "undecided", f"{several(lacking)} {'has' if len(lacking) == 1 else 'have'} no final runs yet"
         if min(effect.n) < MIN_RUNS:
@@ -163,7 +169,7 @@ class Switch:
                 f"{number} of {total} {names[label]} runs" for label, (number, total) in lost.items() if number
             )
             if p > ALPHA:
-                return "undecided", f"{words} diverged"
+                return "undecided", f"{words} {self.lost_word}"
             shares = [lost[label][0] / lost[label][1] for label in names]
             return ("worse" if shares[0] > shares[1] else "better"), ""
         estimate = effect.estimate

@@ -108,7 +108,7 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> G
     Raises:
         UsageError: an unknown name, a value that its field does not allow, a setting without effect on any cell.
 
-    Example:
+    Examples:
         >>> plan("tiny", {"muon.lr": [0.01, 0.02], "seeds": 10}).cells[0].optimizer.lr
         0.01
     """
