@@ -14,6 +14,10 @@ class StudyError(Exception):
     """Something a user can mend: the message names what is wrong, what was expected and what to do."""
 
 
+class UnfitError(StudyError):
+    """What is asked cannot be done, which was found before anything was written: a mistake in the command."""
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, in UTF-8, as `write_bytes` does."""
     write_bytes(path, text.encode())
