@@ -69,7 +69,8 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     if not is_file:
         check_name("study", study, STUDIES, "or a file that defines a study, such as my_study.py")
     package = of_file(study) if is_file else find(study)
-    given = parse(settings, (*(() if is_file else ("preset",)), *EXECUTION_KEYS, *package.KEYS))
+    known = (*(() if is_file else ("preset",)), *EXECUTION_KEYS, *package.KEYS)
+    given = parse(settings, known, getattr(package, "PRESETS", None))
     preset = study if is_file else ",".join(given.pop("preset", ["laptop"]))
     folder = Path(",".join(given.pop("out", [str(DEFAULT_ROOT / Path(study).stem)])))
     device, compile, workers = _execution({key: given.pop(key) for key in EXECUTION_KEYS if key in given})
@@ -404,6 +405,14 @@ def settings(study: str, *, as_json: Annotated[bool, Parameter(name="--json", ne
     return 0
 
 
+def _print_keys(study: str) -> None:
+    """Print the settings of a study by name alone, below the help of `run`."""
+    from muonlab.studies import settings_of
+    from muonlab.study import described
+
+    print("\n".join(described.as_keys(settings_of(study, DESCRIBED), study)))
+
+
 @app.command
 def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> int:
     """Say what this machine has, and what method="auto" of the optimizer means on it.
@@ -448,6 +457,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with signals.caught():
             status = app(words, exit_on_error=False, result_action="return_value")
+            if words[:1] == ["run"] and {"--help", "-h"} & {*words} and not words[1].startswith("-"):
+                _print_keys(words[1])
     except CycloptsError:  # it has printed what was wrong
         meant = " ".join(word[2:] for word in words if word[:2] == "--" and "=" in word)
         _stop(f"settings have no dashes; write {meant}", 2) if meant else sys.exit(2)

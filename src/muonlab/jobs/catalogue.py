@@ -1,10 +1,12 @@
 """The studies in a folder, for those who list and report them."""
 
+import contextlib
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from muonlab.jobs import store
-from muonlab.jobs.files import StudyError
+from muonlab.jobs.files import StudyError, read_json
 
 
 def list_studies(folder: Path) -> list[dict[str, Any]]:
@@ -26,7 +28,7 @@ def _summary(folder: Path) -> dict[str, Any]:
     try:
         held, statuses = store.read(folder), [record.status for record in store.records(folder)]
     except StudyError as error:
-        nothing = {"study": None, "preset": None, "requests": 0, "cells": {}}
+        nothing = {"study": None, "preset": None, "requests": 0, "cells": {}, "verdict": None, "changed": None}
         return {"folder": str(folder), **nothing, "reason": str(error)}
     return {
         "folder": str(folder),
@@ -34,8 +36,26 @@ def _summary(folder: Path) -> dict[str, Any]:
         "preset": held.preset,
         "requests": len(held.requests),
         "cells": {status: statuses.count(status) for status in sorted(set(statuses))},  # jobs, once called cells
+        "verdict": _verdict(folder),
+        "changed": _changed(folder),
         "reason": None,
     }
+
+
+def _verdict(folder: Path) -> str | None:
+    """Return the verdict of the report in a word or two; None where there is none, or results have come since."""
+    if not report_is_current(folder):
+        return None
+    with contextlib.suppress(OSError, StudyError, KeyError, TypeError):
+        return str(read_json(folder / "report" / "verdict.json")["label"])
+    return None
+
+
+def _changed(folder: Path) -> str:
+    """Return the day of the newest result, or of the request where there is none, as 2026-12-01."""
+    sources = [folder / "study.json", *folder.glob("*/result.json")]
+    newest = max(source.stat().st_mtime for source in sources)
+    return datetime.fromtimestamp(newest).date().isoformat()
 
 
 def report_is_current(folder: Path) -> bool:
