@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from muonlab.jobs import store
+from muonlab.jobs import archive, store
 from muonlab.jobs.files import StudyError, read_json
 
 
@@ -53,7 +53,7 @@ def _verdict(folder: Path) -> str | None:
 
 def _changed(folder: Path) -> str:
     """Return the day of the newest result, or of the request where there is none, as 2026-12-01."""
-    sources = [folder / "study.json", *folder.glob("*/result.json")]
+    sources = [folder / "study.json", *folder.glob(archive.NAME), *folder.glob("*/result.json")]
     newest = max(source.stat().st_mtime for source in sources)
     return datetime.fromtimestamp(newest).date().isoformat()
 
@@ -64,5 +64,10 @@ def report_is_current(folder: Path) -> bool:
     store.read(folder)
     if not report.exists():
         return False
-    sources = [folder / "study.json", *folder.glob("*/result.json"), *folder.glob("*/failed.json")]
+    sources = [
+        folder / "study.json",
+        *folder.glob(archive.NAME),
+        *folder.glob("*/result.json"),
+        *folder.glob("*/failed.json"),
+    ]
     return all(source.stat().st_mtime <= report.stat().st_mtime for source in sources)

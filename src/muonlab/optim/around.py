@@ -25,8 +25,7 @@ def before(group: dict[str, Any], item: Item) -> None:
         state = item.state
         if "mean_change" not in state:
             state["mean_change"] = item.zeros(group["state_dtype"])
-            device = item.work.device if group["capturable"] else "cpu"
-            state["reach"] = torch.zeros((), dtype=item.work.real.dtype, device=device)
+            state["reach"] = torch.zeros((), dtype=item.work.real.dtype, device=item.work.device)
         item.last = item.work - state["reach"] * item.local("mean_change").to(item.work.dtype)
     if group["decay"] == "l2":
         item.grad = item.grad.to(item.work.dtype) + group["weight_decay"] * item.work

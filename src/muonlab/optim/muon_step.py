@@ -1,24 +1,29 @@
 """The Muon half of a step: parameters as matrices for `rules.muon.update_`, on one rank or over several."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from muonlab.optim import arguments, eight_bit
+from muonlab.optim import arguments, eight_bit, norms
 from muonlab.optim.around import decoupled_decay
 from muonlab.optim.layout import Layout, layout
 from muonlab.optim.sharding import exchange, is_dtensor
 from muonlab.optim.shell import Item
 from muonlab.rules import muon, parts
 from muonlab.rules.matrices import Matrices
-from muonlab.rules.operands import Workspace
+from muonlab.rules.operands import Workspace, by_kind, on_host
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 EIGHT_BIT_KEY = 2**31  # tells the noise of a momentum from that of its parameter
-# Of a stack of matrices: the parameter, its gradient, its state, and whether the step is made.
-Row = tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]
+# Of a stack of matrices: the parameter, its gradient and its state.
+Row = tuple[Tensor, Tensor, dict[str, Tensor]]
 # Stacks that are copies, and the tensor to which they go back.
 Copy = tuple[Layout, list[Tensor], Tensor]
 
@@ -35,7 +40,7 @@ def update(group: dict[str, Any], items: list[Item], process_group: Any, workspa
     else:
         _alone(group, members, wide, workspace)
     for momentum, (item, _) in zip(wide, members, strict=True):
-        _keep_momentum(item, momentum)
+        _keep_momentum(group, item, momentum)
 
 
 def _wide_momentum(item: Item) -> Tensor:
@@ -46,12 +51,11 @@ def _wide_momentum(item: Item) -> Tensor:
     return kept.to(item.work.dtype)
 
 
-def _keep_momentum(item: Item, momentum: Tensor) -> None:
+def _keep_momentum(group: dict[str, Any], item: Item, momentum: Tensor) -> None:
     """Put a copy that `_wide_momentum` made back."""
     kept = item.local("momentum_buffer")
     if kept.dtype == torch.int8:
-        step = item.state["step"]
-        key = (step.long() if item.finite is not None else int(step)) * 0x10001 + item.number + EIGHT_BIT_KEY
+        key = item.noise_key(group) + EIGHT_BIT_KEY
         eight_bit.narrow_(momentum, kept, item.local("momentum_peaks"), key, item.finite)
     elif kept is not momentum:
         kept.copy_(momentum)
@@ -97,8 +101,8 @@ def _alone(
         if group["variant"] is not None:
             columns.append(_open_second_moment(each, item.state["second_moment"], copies))
         for p, grad, *state in zip(*columns, strict=True):
-            rows.append((p, grad, dict(zip(("momentum", "second_moment"), state, strict=False)), item.finite))
-    _step(rows, workspace, **_hyper(group))
+            rows.append((p, grad, dict(zip(("momentum", "second_moment"), state, strict=False))))
+    _step(rows, workspace, members[0][0].finite if members else None, **_hyper(group))
     for each, stacks, tensor in copies:
         each.put_back(stacks, tensor)
 
@@ -119,16 +123,15 @@ def _open_second_moment(each: Layout, v: Tensor, copies: list[Copy]) -> list[Ten
     return stacks
 
 
-def _step(rows: list[Row], workspace: Workspace, **hyper: Any) -> None:
+def _step(rows: list[Row], workspace: Workspace, finite: Tensor | None, **hyper: Any) -> None:
     """Step stacks of matrices by the rule, off the CPU with products in bfloat16 unless another dtype is asked for."""
     by_dtype: dict[torch.dtype | None, list[Row]] = defaultdict(list)
     for row in rows:
         p = row[0]
-        is_wide = p.device.type == "cpu" or p.is_complex() or p.dtype == torch.float64 or hyper["method"] == "exact"
+        is_wide = on_host(p.device) or p.is_complex() or p.dtype == torch.float64 or hyper["method"] == "exact"
         by_dtype[hyper["polar_dtype"] or (None if is_wide else torch.bfloat16)].append(row)
     for dtype, alike in by_dtype.items():
-        ps, grads, states, flags = map(list, zip(*alike, strict=True))
-        finite = None if flags[0] is None else flags
+        ps, grads, states = map(list, zip(*alike, strict=True))
         muon.update_(grads, states, ps, workspace, **{**hyper, "polar_dtype": dtype, "finite": finite})
 
 
@@ -141,13 +144,13 @@ def _exchanged(
 ) -> None:
     """Make the step where ranks share parameters: elementwise on shards, each polar factor by one rank."""
     hyper, items, layouts = _hyper(group), [item for item, _ in members], [each for _, each in members]
-    finite = [item.finite for item in items] if group["capturable"] else None
+    finite = items[0].finite if items else None
     variant, adjust, floor = hyper["variant"], hyper["adjust_lr_fn"], hyper["update_floor"]
-    is_of_whole = variant is not None or floor > 0 or hyper["hyperball"]  # then no parameter is sharded
-    directions = [torch.empty_like(momentum) for momentum in momenta]
+    is_of_whole = variant is not None or floor > 0 or hyper["hyperball"]
+    directions, memory = _directions(momenta, in_one_piece=finite is not None)
     options = {name: hyper[name] for name in ("momentum", "nesterov", "variant")}
     grads = [item.grad.to(item.work.dtype) for item in items]
-    muon.average_(momenta, grads, directions, **options, finite=finite)
+    muon.average_(momenta, grads, directions, **options, memory=memory, finite=finite)
 
     # Polar factors times their adjustments are a step of -1 from zero, without momentum. What needs whole matrices
     # comes after it and sees plain factors.
@@ -161,8 +164,8 @@ def _exchanged(
         for tensor, result, index in zip(tensors, results, indices, strict=True):
             each = layout(tensor.shape, *group["layouts"][items[index].index])  # maybe of some experts only
             for p, grad in zip(_open(each, result, copies), each.stacks(tensor), strict=True):
-                rows.append((p, grad, {"momentum": torch.zeros_like(p)}, None))
-        _step(rows, workspace, **hyper | plain)
+                rows.append((p, grad, {"momentum": torch.zeros_like(p)}))
+        _step(rows, workspace, None, **hyper | plain)
         for each, stacks, result in copies:
             each.put_back(stacks, result)
         return results
@@ -183,10 +186,26 @@ def _exchanged(
     muon.apply_([item.work for item in items], updates, [1.0] * len(items), **options, finite=finite)
 
 
+def _directions(momenta: list[Tensor], in_one_piece: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Return memory for a direction for each momentum, and the tensors of which they are parts, if they are any's."""
+    if not in_one_piece:
+        return [torch.empty_like(momentum) for momentum in momenta], []
+    found, memory = list(momenta), []
+    for kind in by_kind(momenta):
+        sizes = [momenta[index].numel() for index in kind]
+        memory.append(momenta[kind[0]].new_empty(sum(sizes)))
+        for index, part in zip(kind, memory[-1].split(sizes), strict=True):
+            found[index] = part.view(momenta[index].shape)
+    return found, memory
+
+
 def _finish(group: dict[str, Any], members: list[tuple[Item, Layout]], updates: list[Tensor]) -> None:
     """Bring plain polar factors to their final scale but for lr, by what is of whole matrices."""
     copies: list[Copy] = []
     for (item, each), update in zip(members, updates, strict=True):
+        if is_dtensor(parameter := item.parameter):
+            _finish_shard(group, item, parameter, each, update)
+            continue
         ps, Os = _open(each, item.work, copies), _open(each, update, copies)
         seconds = [None] * len(ps)
         if group["variant"] is not None:
@@ -200,3 +219,16 @@ def _finish(group: dict[str, Any], members: list[tuple[Item, Layout]], updates: 
                 muon.hold_(p, O, group["lr"], item.finite)
     for each, stacks, tensor in copies:
         each.put_back(stacks, tensor)
+
+
+def _finish_shard(group: dict[str, Any], item: Item, parameter: DTensor, each: Layout, O: Tensor) -> None:
+    """Do as `_finish` for the shard of one parameter, whose ranks add up the squares of its norms."""
+    p, ids = item.work, norms.numbers(parameter, each)
+    norm = norms.of_shards(parameter, each, ids)
+    adjust = group["adjust_lr_fn"] or "original"
+    factors = norms.of_each([muon.adjustment(rows, columns, adjust) for _, rows, columns in each.shapes], each, ids, p)
+    if group["update_floor"] > 0:
+        O.copy_(parts.raised(O, p, factors, group["update_floor"], norm))
+    O.mul_(factors)
+    if group["hyperball"]:
+        muon.hold_(p, O, group["lr"], item.finite, norm)

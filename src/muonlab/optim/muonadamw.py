@@ -182,13 +182,9 @@ class MuonAdamW(Shell):
             _update_adamw(group, items)
 
 
-@torch.compiler.disable(reason="torch keeps its fused kernels out of graphs")
 def _update_adamw(group: dict[str, Any], items: list[Item]) -> None:
-    """Make the step of AdamW on the `work` of items, in place, on the state that torch.optim.AdamW has.
-
-    With `capturable`, where the host may not look, a gradient that is not finite leaves out the whole group's step.
-    """
-    finite = torch.stack([item.finite for item in items]).all() if group["capturable"] else None
+    """Make the step of AdamW on the `work` of items, in place, on the state that torch.optim.AdamW has."""
+    finite = items[0].finite
     moments = "exp_avg", "exp_avg_sq"
     for item in items:
         for name in moments:
@@ -212,7 +208,7 @@ def _update_adamw(group: dict[str, Any], items: list[Item]) -> None:
         weight_decay=decoupled_decay(group),
         beta1=beta1,
         beta2=beta2,
-        found_inf=None if finite is None else (~finite).float(),
+        found_inf=None if finite is None else finite.logical_not().float(),
         capturable=group["capturable"] and all(item.work.device.type == "cuda" for item in items),
     )
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from muonlab.rules import parts
-from muonlab.rules.matrices import Matrices, as_stack, batches, is_plain, memory, split, tiles
-from muonlab.rules.operands import Workspace, operand
-from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_
+from muonlab.rules.matrices import Matrices, as_stack, batches, in_few_calls, is_plain, memory, split, tiles
+from muonlab.rules.operands import Workspace, by_kind, operand
+from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_, product_dtype
 from muonlab.rules.polynomials import Polynomial
 
 AdjustLR = str | Callable[[tuple[int, int]], float]
@@ -170,9 +170,11 @@ def update_(
     renormalize: str | None = None,
     update_floor: float = 0.0,
     hyperball: bool = False,
-    finite: Sequence[Tensor] | None = None,
+    finite: Tensor | None = None,
 ) -> None:
     """Make the step of `update` on many parameters in place, orthogonalizing matrices in batches.
+
+    Off the CPU, and wherever there is a flag, a batch is a few calls and no value is read back.
 
     Args:
         grads: a gradient for each parameter, in its dtype.
@@ -181,7 +183,7 @@ def update_(
         workspace: where temporary tensors come from.
         lr: number or tensor without axes. This and the others as of `update`; is_orthogonal must be True.
         coefficients: of the quintic, as of `polar.orthogonalize`; so is eps.
-        finite: booleans on the device; where one is False, parameter and state stay as they are.
+        finite: one boolean without axes; where it is False, all parameters and states stay as they are.
     """
     assert is_orthogonal, "only update has the control"
     pieces = [
@@ -190,32 +192,43 @@ def update_(
             as_stack(grad),
             as_stack(state["momentum"]),
             None if variant is None else as_stack(state["second_moment"]),
-            None if finite is None else finite[index],
+            None if finite is None else finite.to(p.device),
         )
-        for index, (grad, state, p) in enumerate(zip(grads, states, ps, strict=True))
+        for grad, state, p in zip(grads, states, ps, strict=True)
         if p.numel()
     ]
     mixes = method not in ("quintic", "exact")  # by products that several shapes share, at scales that may differ
-    is_plainest = equilibrate is None and renormalize is None and update_floor == 0 and not hyperball
-    is_simple = mixes and is_plainest and not cautious and variant is None and polar_dtype != torch.float16
+    is_plainest = (
+        variant is None and equilibrate is None and renormalize is None and update_floor == 0 and not hyperball
+    )
+    is_simple = mixes and is_plainest and not cautious and polar_dtype != torch.float16
     polar = {"steps": steps, "coefficients": coefficients, "eps": eps, "dtype": polar_dtype, "workspace": workspace}
     last = {"lr": lr, "weight_decay": weight_decay, "cautious": cautious}
     for batch in batches(pieces, mixes=mixes):
         members = list(chain.from_iterable(batch))
+        like, flag, is_few = members[0].p, members[0].finite, in_few_calls(members[0])
         is_tiled = is_simple and all(is_plain(piece) for piece in members)
-        dtype = polar_dtype if is_tiled else None
-        directions, slots = memory(batch, dtype or members[0].p.dtype, workspace)
-        flags = None if finite is None else [piece.finite for piece in members if piece.finite is not None]
+        directions, slots = memory(batch, (polar_dtype if is_tiled else None) or like.dtype, workspace)
         if is_tiled:
             _average_by_tiles(members, slots, momentum, nesterov, workspace)
         else:
             seen = [piece.momentum for piece in members], [piece.grad for piece in members]
-            average_(*seen, slots, momentum=momentum, nesterov=nesterov, variant=variant, finite=flags)
+            options = {"momentum": momentum, "nesterov": nesterov, "variant": variant, "finite": flag}
+            average_(*seen, slots, **options, memory=directions if is_few else ())
         if equilibrate is not None:
             for stack in directions:
                 stack.copy_(parts.equilibrate(stack, equilibrate))
-        updates = split(orthogonalize_(directions, method, **polar, is_scaled=is_tiled), batch)
         factors = [adjustment(*piece.shape, adjust_lr_fn) for piece in members]
+        if is_few:
+            scaled = _scaled(directions, product_dtype(like, method, polar_dtype), workspace)
+            found = orthogonalize_(scaled, method, **{**polar, "dtype": scaled[0].dtype}, is_scaled=True)
+            if is_plainest:
+                _apply_in_few_calls(batch, found, directions, slots, adjust_lr_fn=adjust_lr_fn, **last)
+                continue
+            torch._foreach_copy_(directions, found)
+            updates = slots
+        else:
+            updates = split(orthogonalize_(directions, method, **polar, is_scaled=is_tiled), batch)
         for index, piece in enumerate(members):
             updates[index] = parts.renormalize(updates[index], renormalize)
             updates[index] = finish_(updates[index], piece, factors[index], beta2=beta2, update_floor=update_floor)
@@ -225,7 +238,42 @@ def update_(
         elif is_tiled:
             _apply_by_tiles(members, updates, factors, float(lr), float(weight_decay), workspace)
         else:
-            apply_([piece.p for piece in members], updates, factors, **last, finite=flags)
+            apply_([piece.p for piece in members], updates, factors, **last, finite=flag)
+
+
+def _apply_in_few_calls(
+    batch: list[list[Matrices]],
+    found: list[Tensor],
+    stacks: list[Tensor],
+    slots: list[Tensor],
+    *,
+    lr: float | Tensor,
+    weight_decay: float | Tensor,
+    cautious: bool,
+    adjust_lr_fn: AdjustLR,
+) -> None:
+    """Do as `apply_` does by polar factors, a stack for each shape; `stacks` are memory like them, of parameters."""
+    members = list(chain.from_iterable(batch))
+    ps, like, finite = [piece.p for piece in members], members[0].p.real, members[0].finite
+    made = torch.ones((), dtype=like.dtype, device=like.device) if finite is None else finite.to(like.dtype)
+    size = made * lr
+    _decay(ps, split(found, batch), operand(size * weight_decay, like), cautious)
+    for stack, X, alike in zip(stacks, found, batch, strict=True):
+        factor = operand(size * -adjustment(*alike[0].shape, adjust_lr_fn), stack)
+        torch.mul(X, factor.view(1, 1, 1), out=stack)  # with axes it widens the product, else rounded as X is
+    torch._foreach_add_(ps, slots)
+
+
+def _scaled(stacks: list[Tensor], dtype: torch.dtype, workspace: Workspace) -> list[Tensor]:
+    """Return matrices over their largest entries, in the dtype of products and in memory of their own."""
+    scaled = [workspace.take(f"X{index}", stack.shape, stack, dtype) for index, stack in enumerate(stacks)]
+    for stack, X in zip(stacks, scaled, strict=True):
+        if stack.is_complex():
+            X.copy_(divide_by_largest_entry_(stack))
+            continue
+        largest = torch.linalg.vector_norm(stack, float("inf"), dim=(-2, -1), keepdim=True)
+        torch.div(stack, largest.clamp_min_(torch.finfo(stack.dtype).tiny), out=X)
+    return scaled
 
 
 def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:
@@ -255,7 +303,9 @@ def update_each_(
     """
     given = dict(zip(BY_MEMBER, (lr, momentum, weight_decay), strict=True))
     rates, kept, decay = (
-        torch.as_tensor(each, dtype=torch.float64, device=ps[0].device).expand(len(ps[0]))[:, None, None]
+        (each.double() if isinstance(each, Tensor) else torch.full((), each, dtype=torch.float64, device=ps[0].device))
+        .expand(len(ps[0]))
+        .view(-1, 1, 1)
         for each in given.values()
     )
     hyper = {"rate": rates, "kept": kept, "new": 1 - kept, "shrink": 1 - rates * decay}
@@ -288,20 +338,34 @@ def average_(
     momentum: float,
     nesterov: bool,
     variant: str | None = None,
-    finite: list[Tensor] | None = None,
+    memory: Sequence[Tensor] = (),
+    finite: Tensor | None = None,
 ) -> None:
-    """Bring momenta up to date and put what is orthogonalized into `out`; tensors of any shape, a pass for all."""
-    if finite is not None:  # a momentum that meets itself stays as it is
-        grads = [torch.where(flag, g, b) for flag, g, b in zip(finite, grads, momenta, strict=True)]
-    torch._foreach_lerp_(momenta, grads, 1 - momentum)
-    _look_ahead(momenta, grads, out, momentum, nesterov)
+    """Bring momenta up to date and put what is orthogonalized into `out`; tensors of any shape, a pass for all.
+
+    With `memory`, the tensors of which `out` are the parts, momenta stay as they are where `finite` is False.
+    """
+    if finite is None:
+        torch._foreach_lerp_(momenta, grads, 1 - momentum)
+        _look_ahead(momenta, grads, out, momentum, nesterov)
+    else:
+        torch._foreach_copy_(out, grads)
+        is_left_out = finite.logical_not()
+        for tensor in memory:  # as no factor makes a number of NaN
+            tensor.masked_fill_(is_left_out, 0)
+        for kind in by_kind(momenta):
+            some, made = [momenta[index] for index in kind], finite.to(momenta[kind[0]].real.dtype)
+            torch._foreach_mul_(some, 1 - made * (1 - momentum))
+        torch._foreach_add_(momenta, out, alpha=1 - momentum)
+        _look_ahead(momenta, out, out, momentum, nesterov)
     if variant == "adamuon":
-        for direction in out:
+        for direction in memory or out:
             direction.sgn_()
 
 
 def _look_ahead(momenta: list[Tensor], grads: list[Tensor], out: list[Tensor], momentum: float, nesterov: bool) -> None:
-    torch._foreach_copy_(out, grads if nesterov else momenta)
+    if not nesterov or out is not grads:
+        torch._foreach_copy_(out, grads if nesterov else momenta)
     if nesterov:
         torch._foreach_lerp_(out, momenta, momentum)
 
@@ -314,28 +378,38 @@ def apply_(
     lr: float | Tensor,
     weight_decay: float | Tensor,
     cautious: bool = False,
-    finite: list[Tensor] | None = None,
+    finite: Tensor | None = None,
 ) -> None:
-    """Decay parameters and subtract lr * factor * update from each; tensors of any shape, a pass for all."""
-    decay = lr * weight_decay
-    # In the dtype of the parameters, or else lr and decay, which it multiplies, would be rounded to float32.
-    made = None if finite is None else [flag.to(p.real.dtype) for flag, p in zip(finite, ps, strict=True)]
+    """Decay parameters and subtract lr * factor * update from each; tensors of any shape, a pass for all.
+
+    Where `finite`, a boolean, is False they stay as they are.
+    """
+    for kind in [range(len(ps))] if finite is None else by_kind(ps):
+        chosen = [ps[index] for index in kind]
+        # In the dtype of the parameters, or else lr and decay, which it multiplies, would be rounded to float32.
+        made = 1.0 if finite is None else finite.to(chosen[0].real.dtype)
+        decay = made * lr * weight_decay
+        decay = decay if finite is None else operand(decay, chosen[0].real)
+        _decay(chosen, [updates[index] for index in kind], decay, cautious)
+        for factor in dict.fromkeys(factors[index] for index in kind):
+            alike = [index for index in kind if factors[index] == factor]
+            some, taken = [ps[index] for index in alike], [updates[index] for index in alike]
+            if finite is None and not isinstance(lr, Tensor):
+                torch._foreach_add_(some, taken, alpha=-lr * factor)
+            elif finite is None:
+                sizes = [torch.ones((), dtype=p.real.dtype, device=p.device) * lr * -factor for p in some]
+                torch._foreach_add_(some, torch._foreach_mul(taken, sizes))
+            else:
+                torch._foreach_add_(some, torch._foreach_mul(taken, operand(made * lr * -factor, some[0].real)))
+
+
+def _decay(ps: list[Tensor], updates: list[Tensor], decay: float | Tensor, cautious: bool) -> None:
+    """Shrink parameters by a share; the cautious way only where the update moves them towards zero."""
     if cautious:
-        for index, (p, O) in enumerate(zip(ps, updates, strict=True)):
-            is_decayed = agree(O, p) if finite is None else agree(O, p) & finite[index]
-            p.sub_(p * is_decayed * decay)
-    elif made is not None:
-        torch._foreach_mul_(ps, [1 - each * decay for each in made])
+        for p, O in zip(ps, updates, strict=True):
+            p.sub_(p * agree(O, p) * decay)
     elif isinstance(decay, Tensor) or decay != 0:
         torch._foreach_mul_(ps, 1 - decay)
-    for factor in dict.fromkeys(factors):
-        chosen = [index for index, each in enumerate(factors) if each == factor]
-        some, taken = [ps[index] for index in chosen], [updates[index] for index in chosen]
-        if made is None and not isinstance(lr, Tensor):
-            torch._foreach_add_(some, taken, alpha=-lr * factor)
-        else:
-            sizes = made or [torch.ones((), dtype=p.real.dtype, device=p.device) for p in ps]
-            torch._foreach_add_(some, torch._foreach_mul(taken, [sizes[index] * lr * -factor for index in chosen]))
 
 
 def _average_by_tiles(
@@ -395,9 +469,11 @@ def finish_(O: Tensor, piece: Matrices, factor: float, *, beta2: float, update_f
     return parts.raised(O, piece.p, factor, update_floor) if update_floor > 0 else O
 
 
-def hold_(p: Tensor, O: Tensor, lr: float | Tensor, finite: Tensor | None = None) -> None:
+def hold_(
+    p: Tensor, O: Tensor, lr: float | Tensor, finite: Tensor | None = None, norm: parts.Norm = parts.matrix_norm
+) -> None:
     """Put into p what `parts.held` returns, where `finite` is not False."""
-    new = parts.held(p, O, lr)
+    new = parts.held(p, O, lr, norm)
     p.copy_(new if finite is None else torch.where(finite, new, p))
 
 
