@@ -1,12 +1,16 @@
 """The studies in a folder, for those who list and report them."""
 
 import contextlib
+import html
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from muonlab.jobs import archive, store
-from muonlab.jobs.files import StudyError, read_json
+from muonlab.jobs.files import StudyError
+
+HEAD = 2000  # characters of a report, in which its title is, which says the verdict
 
 
 def list_studies(folder: Path) -> list[dict[str, Any]]:
@@ -46,8 +50,9 @@ def _verdict(folder: Path) -> str | None:
     """Return the verdict of the report in a word or two; None where there is none, or results have come since."""
     if not report_is_current(folder):
         return None
-    with contextlib.suppress(OSError, StudyError, KeyError, TypeError):
-        return str(read_json(folder / "report" / "verdict.json")["label"])
+    with contextlib.suppress(OSError), (folder / "report.html").open(encoding="utf-8", errors="replace") as page:
+        found = re.search("<title>[^<]*?: ([^<]*)</title>", page.read(HEAD))
+        return html.unescape(found[1]) if found else None
     return None
 
 

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from muonlab.jobs.files import StudyError, write_bytes, write_json, write_text
+from muonlab.jobs.files import StudyError, write_bytes, write_text
 from muonlab.jobs.store import explain
 from muonlab.report.data import answers_csv, figure_csv, table_csv
 from muonlab.report.figures import Drawing, draw, remarks
@@ -109,7 +109,6 @@ def write(findings: Findings, folder: Path) -> Path:
         for path in place.glob("*.*"):
             if path.suffix in WRITTEN and path.name not in files:
                 path.unlink()
-        write_json(place / "verdict.json", {"label": findings.verdict.label, "sentence": findings.verdict.sentence})
         write_text(folder / "report.html", page)  # last, for its age tells whether the report is current
     except OSError as error:
         raise StudyError(explain(error, folder)) from error
