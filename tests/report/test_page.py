@@ -105,7 +105,11 @@ def test_ids_are_unique(page):
 
 def test_the_verdict_and_its_scope_are_on_the_page(folder):
     text = (folder / "report.html").read_text()
-    for part in ("Does Muon make a Transformer grok sooner than AdamW?", "Inconclusive", "neither optimizer was tuned here"):
+    for part in (
+        "Does Muon make a Transformer grok sooner than AdamW?",
+        "Inconclusive",
+        "neither optimizer was tuned here",
+    ):
         assert part in text
 
 
