@@ -230,7 +230,7 @@ def heavyball(name: str, mode: str | None, about: str) -> Contender:
     )
 
 
-# --- steps that are compiled or captured -------------------------------------------------------------------------------
+# --- steps that are compiled or captured ------------------------------------------------------------------------------
 
 WRAPPED = (
     replace(TORCH, name="torch_compiled", about="torch.compile(step)", is_compiled=True, wrap=compiled),
