@@ -1,4 +1,4 @@
-"""Momentum in eight bits: bytes of state and of a step beside other optimizers, and losses of a small GPT beside float32.
+"""Momentum in eight bits: bytes beside other optimizers, and losses of a small GPT beside momentum in float32.
 
     python benchmarks/eight_bit.py --save records/int8/int8.json    # trains what is missing, prints the tables
     python benchmarks/eight_bit.py --read records/int8/int8.json    # prints them again
@@ -28,7 +28,7 @@ from muonlab.study.dotted import find
 SEEDS = range(5)
 RATES = {"lr": defaults.LR, "adamw_lr": 1e-2}
 KINDS = {"float32": None, "int8": "int8"}
-SHAPES = {"24 of 512 x 512": [(512, 512)] * 24, "16 of 1024 x 4096": [(1024, 4096)] * 4}
+SHAPES = {"24 of 512 x 512": [(512, 512)] * 24, "4 of 1024 x 4096": [(1024, 4096)] * 4}
 
 
 # -- bytes -------------------------------------------------------------------------------------------------------------
@@ -138,7 +138,8 @@ if __name__ == "__main__":
         measured = json.loads(asked.read.read_text())
     else:
         torch.manual_seed(0)
-        measured = {"machine": machine(), "memory": memory(), "losses": losses(asked.jobs)}
+        torch.set_num_threads(1)
+        measured = {"machine": machine("cpu", 1), "memory": memory(), "losses": losses(asked.jobs)}
         if asked.save is not None:
             asked.save.parent.mkdir(parents=True, exist_ok=True)
             asked.save.write_text(json.dumps(measured, indent=1) + "\n")

@@ -1,13 +1,16 @@
 """The examples run with tiny settings, and what they print is what they show."""
 
+import json
 import os
 import re
 import runpy
 import subprocess
 import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
+import matplotlib
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -128,3 +131,22 @@ def test_each_framework_trains_and_resumes_with_the_same_losses(name, arguments,
     assert difference == 0
     if name == "peft_lora.py":
         assert numbers(r"merged: largest difference of a logit (\S+)", printed) < (1e-5,)
+
+
+def test_the_notebook_prints_what_it_shows(monkeypatch, capsys):
+    monkeypatch.chdir(EXAMPLES)
+    matplotlib.use("Agg")
+    cells = json.loads((EXAMPLES / "read_comparison.ipynb").read_text())["cells"]
+    scope = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")  # plt.show()
+        for cell in cells:
+            if cell["cell_type"] != "code":
+                continue
+            exec(compile("".join(cell["source"]), "notebook", "exec"), scope)
+            shown = [line for output in cell["outputs"] for line in output.get("text", [])]
+            assert capsys.readouterr().out == "".join(shown)
+    runs, trials = (scope["plt"].figure(number).axes[0] for number in scope["plt"].get_fignums())
+    scope["plt"].close("all")
+    assert len(runs.lines) == 12  # five seeds of each optimizer, and two means
+    assert [len(points.get_offsets()) for points in trials.collections] == [16, 16]

@@ -13,6 +13,7 @@ except ImportError:  # the package alone, without its laboratory
     sys.exit("muonlab: the command line needs the laboratory's packages; install them with: pip install 'muonlab[lab]'")
 
 from muonlab import __version__
+from muonlab.export.verb import export
 
 if TYPE_CHECKING:
     from muonlab.jobs.job import StudyFile
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 DEFAULT_ROOT = Path("runs")
 STUDIES = ("grokking", "features", "components")  # those that `run` runs
 DESCRIBED = (*STUDIES, "compare")  # those whose settings are listed
-MOST_SENTENCES = 12  # of a verdict, on the terminal
 
 app = App(
     name="muonlab",
@@ -29,6 +29,7 @@ app = App(
     help_format="markdown",
 )
 app.register_install_completion_command()  # muonlab --install-completion
+app.command(export)
 
 
 @app.command
@@ -47,12 +48,15 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
 
         muonlab run my_study.py seeds=10
 
+        muonlab run study.toml
+
         muonlab run grokking preset=laptop tasks=add,mul optimizers=muon,adamw,sgd muon.lr=0.01,0.02 seeds=20 --dry-run
 
     Parameters
     ----------
     study
-        What to run: grokking, features, components, or a file that defines a study of your own (docs/own-study.md).
+        What to run: grokking, features, components, a file that defines a study of your own (docs/own-study.md), or
+        a .toml or .yaml file that holds the name and the settings of any study (docs/studies.md).
     settings
         key=value, with commas for several values. preset=tiny, laptop, paper (for features also real, for components
         full in its place) is where the rest starts from; out=DIR is the study's folder (default runs/STUDY), device=cpu
@@ -62,9 +66,19 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
         Print the jobs, their number and the estimated time, and run nothing.
     """
     from muonlab.studies import find, of_file
+    from muonlab.study import from_file
     from muonlab.study.described import EXECUTION_KEYS
     from muonlab.study.settings import check_name, parse
 
+    if study.endswith(from_file.ENDINGS):
+        given = from_file.read(Path(study))
+        with given.located():
+            words = given.with_words(settings)
+            return (
+                compare(*words, dry_run=dry_run)
+                if given.study == "compare"
+                else run(given.study, *words, dry_run=dry_run)
+            )
     is_file = study.endswith(".py")
     if not is_file:
         check_name("study", study, STUDIES, "or a file that defines a study, such as my_study.py")
@@ -99,7 +113,8 @@ def _forecast(package: Any, asked: Any, folder: Path, workers: int, *, in_runs: 
     from muonlab.report import terminal
 
     store.check(folder, package.STUDY)
-    local.try_out(package, asked, folder)
+    for note in local.try_out(package, asked, folder):
+        print(f"note: {note}", file=sys.stderr)
     left, num_done = local.left(package, asked, folder)
     if in_runs:
         terminal.print_runs(left, workers, folder, num_done)
@@ -254,7 +269,7 @@ def _write_report(folder: Path, package: Any = None) -> None:
     from dataclasses import replace
 
     from muonlab.jobs import store
-    from muonlab.report import page
+    from muonlab.report import page, terminal
     from muonlab.report.findings import Text
     from muonlab.studies import find
 
@@ -264,13 +279,7 @@ def _write_report(folder: Path, package: Any = None) -> None:
     if not getattr(package, "POOLED", False):
         notices = [Text(words, "note") for words in _earlier(file, store.Results(folder))]
         findings = replace(findings, notices=(*findings.notices, *notices))
-    path = page.write(findings, folder)
-    verdict = findings.verdict
-    sentences = [*verdict.more, *verdict.cautions]
-    if len(sentences) > MOST_SENTENCES:
-        rest = len(sentences) - MOST_SENTENCES
-        sentences = [*sentences[:MOST_SENTENCES], f"... and {rest} more in the report."]
-    print("", verdict.sentence, *sentences, "", f"Report: {path}", sep="\n")
+    terminal.print_verdict(findings, page.write(findings, folder))
 
 
 def _earlier(file: "StudyFile", results: Mapping[str, Any]) -> Iterator[str]:
@@ -363,20 +372,14 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
     folder
         The study's folder.
     """
-    from muonlab.jobs import catalogue, store
-    from muonlab.jobs.files import StudyError
-    from muonlab.studies import PACKAGES
+    from muonlab.jobs import catalogue
+    from muonlab.studies import package_of
 
-    study = store.read(folder).study
-    if study not in PACKAGES:
-        *names, last = PACKAGES
-        raise StudyError(
-            f"{folder} holds the study {study!r}; this version of muonlab reports {', '.join(names)} and {last}"
-        )
+    package = package_of(folder)
     if catalogue.report_is_current(folder):
         print(f"Report: {folder / 'report.html'}")
     else:
-        _write_report(folder)
+        _write_report(folder, package)
     return 0
 
 
@@ -395,24 +398,12 @@ def settings(study: str, *, as_json: Annotated[bool, Parameter(name="--json", ne
     as_json
         Print a JSON list with one object per setting: section, key, values, says, default, presets.
     """
+    from muonlab.studies import settings_of
     from muonlab.study import described
 
-    found = _settings_of(study)
+    found = settings_of(study, DESCRIBED)
     print(json.dumps(described.as_json(found), indent=1) if as_json else "\n".join(described.as_lines(found)))
     return 0
-
-
-def _settings_of(study: str) -> Any:
-    """Return the settings of a study by heading."""
-    from importlib import import_module
-
-    from muonlab.studies import PACKAGES, of_file
-    from muonlab.study.settings import check_name
-
-    if study.endswith(".py"):
-        return import_module(f"{PACKAGES['compare']}.settings").sections(of_file(study))
-    check_name("study", study, DESCRIBED, "or a file that defines a study, such as my_study.py")
-    return import_module(f"{PACKAGES[study]}.settings").sections()
 
 
 @app.command
@@ -452,7 +443,7 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit status 0, 1 for a failure, 2 for a mistake in the command, 130 or 143 for a signal."""
     from muonlab.jobs import signals
-    from muonlab.jobs.files import StudyError
+    from muonlab.jobs.files import StudyError, UnfitError
     from muonlab.jobs.store import explain
 
     words = sys.argv[1:] if arguments is None else arguments
@@ -463,7 +454,7 @@ def main(arguments: list[str] | None = None) -> None:
         meant = " ".join(word[2:] for word in words if word[:2] == "--" and "=" in word)
         _stop(f"settings have no dashes; write {meant}", 2) if meant else sys.exit(2)
     except StudyError as error:
-        _stop(error, 1)
+        _stop(error, 2 if isinstance(error, UnfitError) else 1)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)

@@ -168,6 +168,7 @@ class Shell(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._adopt()
+        self._check_gradients()
         taken, number = [], 0
         for position, group in enumerate(self.param_groups):
             taken.append((group, self._items(group, position, number)))
@@ -226,10 +227,33 @@ class Shell(torch.optim.Optimizer):
         if batch:
             yield batch
 
+    def _check_gradients(self) -> None:
+        """Raise ValueError where some ranks have a gradient and others have none, as these would not join the exchange.
+
+        Steps that are captured, where the host may not look, take it for granted.
+        """
+        shared = [
+            (name, p)
+            for position, group in enumerate(self.param_groups)
+            for name, p in zip(_names(group, position), group["params"], strict=True)
+            if not group["capturable"] and (self.process_group is not None or is_dtensor(p))
+        ]
+        if not shared:
+            return
+        params = [p for _, p in shared]
+        here = torch.tensor([p.grad is not None for p in params])
+        all_have, all_lack = agree(torch.cat([here, ~here]), params * 2, self.process_group).chunk(2)
+        for (name, p), is_agreed in zip(shared, (all_have | all_lack).tolist(), strict=True):
+            if not is_agreed:
+                raise ValueError(
+                    f"parameter {name} has a gradient on some ranks and none on others (here it has "
+                    f"{'none' if p.grad is None else 'one'}), and nothing has been changed; expected the same on all "
+                    "ranks that share it: zeros where it was not used, p.grad = torch.zeros_like(p), or None everywhere"
+                )
+
     def _items(self, group: dict[str, Any], position: int, number: int) -> list[Item]:
-        names = group.get("param_names") or [f"{index} of group {position}" for index in range(len(group["params"]))]
         items = []
-        for index, (name, p) in enumerate(zip(names, group["params"], strict=True)):
+        for index, (name, p) in enumerate(zip(_names(group, position), group["params"], strict=True)):
             if p.grad is None:
                 continue
             if p.grad.layout != torch.strided:
@@ -364,6 +388,11 @@ class _DropFunctions:
         for group in state_dict["param_groups"]:
             if callable(group.get("adjust_lr_fn")):
                 del group["adjust_lr_fn"]
+
+
+def _names(group: dict[str, Any], position: int) -> list[str]:
+    """Return what messages call the parameters of a group."""
+    return group.get("param_names") or [f"{index} of group {position}" for index in range(len(group["params"]))]
 
 
 def _count(group: dict[str, Any], skipped: int | Tensor) -> None:

@@ -469,9 +469,11 @@ def finish_(O: Tensor, piece: Matrices, factor: float, *, beta2: float, update_f
     return parts.raised(O, piece.p, factor, update_floor) if update_floor > 0 else O
 
 
-def hold_(p: Tensor, O: Tensor, lr: float | Tensor, finite: Tensor | None = None) -> None:
+def hold_(
+    p: Tensor, O: Tensor, lr: float | Tensor, finite: Tensor | None = None, norm: parts.Norm = parts.matrix_norm
+) -> None:
     """Put into p what `parts.held` returns, where `finite` is not False."""
-    new = parts.held(p, O, lr)
+    new = parts.held(p, O, lr, norm)
     p.copy_(new if finite is None else torch.where(finite, new, p))
 
 

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000  # arrangements at most
+# Random ones are drawn in two stages: where among the first FEW at least a tenth are as extreme, p is far from small
+# enough to matter, and the rest would only give it a further digit.
+FEW, MANY = 1_000, 0.1
 _KEPT = 60  # runs of a block up to which its arrangements are kept for the next test
 
 Array = NDArray[np.float64]
@@ -21,57 +24,57 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Arranged:
-    """A sum over blocks as it was observed, (g,), and under the arrangements, (A, g): every one, or random ones."""
+    """A sum over blocks as it was observed, (g,), with its p.
+
+    Attributes:
+        number: of arrangements that p rests on.
+    """
 
     observed: Array
-    others: Array
+    p: float
+    number: int
     is_exact: bool
 
     @property
     def words(self) -> str:
         """Which arrangements they are."""
-        return f"{'exact' if self.is_exact else 'Monte Carlo'}, {len(self.others)} arrangements"
-
-    def p(self, size: Callable[[Array], Array]) -> float:
-        """Return the share of arrangements whose statistic is at least as large as the observed one.
-
-        Of random ones it is (1 + count) / (1 + number), which is never 0 (Phipson & Smyth 2010).
-
-        Args:
-            size: (..., g) sums -> (...,) the statistic.
-        """
-        observed, others = float(size(self.observed)), size(self.others)
-        # Equal statistics differ in their last digits when their terms were added in another order.
-        count = int(np.sum(others >= observed - 1e-9 * max(abs(observed), 1.0)))
-        return count / len(others) if self.is_exact else (1 + count) / (1 + len(others))
+        return f"{'exact' if self.is_exact else 'Monte Carlo'}, {self.number} arrangements"
 
 
 def arrange(
     blocks: Sequence[tuple[Array, int]],
     contribute: Callable[[int, Array], Array],
+    size: Callable[[Array], Array],
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Arranged:
-    """Return a sum over blocks, as observed and under arrangements of the labels.
+    """Return a sum over blocks, as observed, and the share of arrangements whose statistic is at least as large.
+
+    Of random ones p is (1 + count) / (1 + number), which is never 0 (Phipson & Smyth 2010).
 
     Args:
         blocks: of each, numbers of every run (n, f), the first group's first, and the size of the first group.
         contribute: (place of a block, (A, f) sums over the first group) -> (A, g) what the block adds.
-        resamples: up to so many arrangements all are taken, else so many random ones.
+        size: (..., g) sums over all blocks -> (...,) the statistic.
+        resamples: up to so many arrangements all are taken, else so many random ones at most.
         seed: of the random ones.
     """
-    observed = sum(contribute(i, x[:size].sum(0)[None])[0] for i, (x, size) in enumerate(blocks))
-    is_exact = prod(comb(len(x), size) for x, size in blocks) <= resamples
-    others: Array | None = None
-    for i, (x, size) in enumerate(blocks):
-        chosen = _every(len(x), size) if is_exact else _drawn(len(x), size, resamples, seed, i)
-        own = contribute(i, chosen @ x)
-        if others is None:
-            others = own
-        else:
-            others = (others[:, None] + own).reshape(-1, own.shape[1]) if is_exact else others + own
-    assert others is not None, "there is at least one block"
-    return Arranged(np.asarray(observed), others, is_exact)
+    observed = np.sum([contribute(i, x[:own].sum(0)[None])[0] for i, (x, own) in enumerate(blocks)], axis=0)
+    least = float(size(observed))
+    # Equal statistics differ in their last digits when their terms were added in another order.
+    least -= 1e-9 * max(abs(least), 1.0)
+    if prod(comb(len(x), own) for x, own in blocks) <= resamples:
+        total = np.zeros((1, len(observed)))
+        for i, (x, own) in enumerate(blocks):
+            total = (total[:, None] + contribute(i, _every(len(x), own) @ x)).reshape(-1, len(observed))
+        return Arranged(observed, float(np.mean(size(total) >= least)), len(total), True)
+    count = start = 0
+    for end in (min(FEW, resamples), resamples):
+        if end > start and count < MANY * FEW:
+            chosen = (_drawn(len(x), own, resamples, seed, i)[start:end] for i, (x, own) in enumerate(blocks))
+            total = sum(contribute(i, own @ x) for i, (own, (x, _)) in enumerate(zip(chosen, blocks, strict=True)))
+            count, start = count + int(np.sum(size(np.asarray(total)) >= least)), end
+    return Arranged(observed, (1 + count) / (1 + start), start, False)
 
 
 def smallest_p(sizes: Sequence[tuple[int, int]], resamples: int = RESAMPLES) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
-from muonlab.stats.arrangements import RESAMPLES, arrange
+from muonlab.stats.arrangements import RESAMPLES, arrange, smallest_p
 from muonlab.stats.results import Estimate, TestResult, upper_probability
 from muonlab.stats.survival import durations, log_rank_scores
 
@@ -97,9 +97,10 @@ def _permute(name: str, parts: Parts, scores: Sequence[tuple[Array, int]], resam
         return TestResult(name, None, None, n, reason=reason)
     if all(np.ptp(own) <= 1e-12 for own, _ in scores):
         return TestResult(name, None, None, n, reason="all values are equal within every block")
-    found = arrange([(own[:, None], size) for own, size in scores], lambda _, sums: sums, resamples, seed)
-    p = found.p(lambda sums: np.abs(sums[..., 0]))
-    return TestResult(f"{name} ({found.words})", float(found.observed[0]), p, n)
+    blocks = [(own[:, None], size) for own, size in scores]
+    found = arrange(blocks, lambda _, sums: sums, lambda sums: np.abs(sums[..., 0]), resamples, seed)
+    smallest = smallest_p([(len(first), len(second)) for first, second in parts], resamples)
+    return TestResult(f"{name} ({found.words})", float(found.observed[0]), found.p, n, smallest_p=smallest)
 
 
 # -- ratio of restricted means ---------------------------------------------------------------------
@@ -149,16 +150,8 @@ def blocked_ratio(
         ValueError: shapes differ, a time is negative or not finite, a horizon is not positive and finite, or level is
             not in (0, 1).
     """
-    upper = upper_probability(level)
-    fit = _fit(times, crossed, is_first, blocks, horizon, after)
-    if fit.value is None:
-        return Estimate(None, None, None, level, fit.n, fit.reason)
-    value, reason = float(np.exp(fit.value)), fit.reason or fit.withdrawn
-    if reason:
-        return Estimate(value, None, None, level, fit.n, f"{reason}: no interval")
-    margin = float(scipy.stats.t.ppf(upper, fit.degrees)) * fit.error
-    bounds = np.exp([fit.centre - margin, fit.centre + margin])
-    return Estimate(value, float(bounds[0]), float(bounds[1]), level, fit.n, fit.remark)
+    upper_probability(level)  # a wrong level is refused whether or not there is an interval
+    return log_ratio(times, crossed, is_first, blocks, horizon, after=after).estimate(level)
 
 
 def ratio_test(
@@ -189,29 +182,7 @@ def ratio_test(
     Raises:
         ValueError: as `blocked_ratio`.
     """
-    fit = _fit(times, crossed, is_first, blocks, horizon, after)
-    name, n = "permutation of the studentized log ratio", fit.sizes
-    if fit.value is None or fit.reason:
-        return TestResult(name, None, None, n, reason=fit.reason)
-    statistic = fit.centre / fit.error
-    of_t = float(2 * scipy.stats.t.sf(abs(statistic), fit.degrees))
-    found = arrange(*_studentized(fit.groups), resamples, seed)
-    p = max(found.p(_size), of_t)
-    return TestResult(f"{name} ({found.words})", statistic, p, n, fit.degrees)
-
-
-def standard_error(
-    times: ArrayLike,
-    crossed: ArrayLike,
-    is_first: ArrayLike,
-    blocks: ArrayLike,
-    horizon: ArrayLike,
-    *,
-    after: ArrayLike | None = None,
-) -> tuple[float, float] | None:
-    """Return the standard error of the log ratio of `blocked_ratio` and its degrees of freedom; None without one."""
-    fit = _fit(times, crossed, is_first, blocks, horizon, after)
-    return None if fit.value is None or fit.reason else (fit.error, fit.degrees)
+    return log_ratio(times, crossed, is_first, blocks, horizon, after=after).test(resamples=resamples, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,29 +213,67 @@ class _Group:
 
 
 @dataclass(frozen=True, eq=False)
-class _Fit:
-    """The log ratio with its error; `reason` why it has none, `withdrawn` why the interval is not to be trusted."""
+class LogRatio:
+    """The log ratio of `blocked_ratio` with its error.
+
+    Attributes:
+        n: runs in all.
+        value: None where there is no ratio.
+        centre: the same without the bias of the logarithm of a mean.
+        error, degrees: standard error, and its degrees of freedom.
+        reason: why there is no value, or no error.
+        withdrawn: why there is no interval although there is an error.
+        remark: what the error is of, where that is not the spread of the runs.
+    """
 
     groups: list[tuple[_Group, _Group]]
     n: int
-    sizes: tuple[int, int]
     value: float | None = None
-    centre: float = 0.0  # the same without the bias of the logarithm of a mean
+    centre: float = 0.0
     error: float = 0.0
     degrees: float = 1.0
     reason: str | None = None
     withdrawn: str | None = None
     remark: str | None = None
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Runs of the first and of the second group in each block."""
+        return [(len(first.times), len(second.times)) for first, second in self.groups]
 
-def _fit(
+    def estimate(self, level: float = 0.95) -> Estimate:
+        """Return the ratio with its interval, as `blocked_ratio` does."""
+        if self.value is None:
+            return Estimate(None, None, None, level, self.n, self.reason)
+        value, reason = float(np.exp(self.value)), self.reason or self.withdrawn
+        if reason:
+            return Estimate(value, None, None, level, self.n, f"{reason}: no interval")
+        margin = float(scipy.special.stdtrit(self.degrees, upper_probability(level))) * self.error
+        bounds = np.exp([self.centre - margin, self.centre + margin])
+        return Estimate(value, float(bounds[0]), float(bounds[1]), level, self.n, self.remark)
+
+    def test(self, *, resamples: int = RESAMPLES, seed: int = 0) -> TestResult:
+        """Return the test of a ratio of 1, as `ratio_test` does."""
+        name, n = "permutation of the studentized log ratio", tuple(map(sum, zip(*self.sizes, strict=True)))
+        if self.value is None or self.reason:
+            return TestResult(name, None, None, (n[0], n[1]) if n else (0, 0), reason=self.reason)
+        statistic = self.centre / self.error
+        of_t = float(2 * scipy.special.stdtr(self.degrees, -abs(statistic)))
+        found = arrange(*_studentized(self.groups), _size, resamples, seed)
+        p, smallest = max(found.p, of_t), smallest_p(self.sizes, resamples)
+        return TestResult(f"{name} ({found.words})", statistic, p, (n[0], n[1]), self.degrees, smallest_p=smallest)
+
+
+def log_ratio(
     times: ArrayLike,
     crossed: ArrayLike,
     is_first: ArrayLike,
     blocks: ArrayLike,
     horizon: ArrayLike,
-    after: ArrayLike | None,
-) -> _Fit:
+    *,
+    after: ArrayLike | None = None,
+) -> LogRatio:
+    """Return what `blocked_ratio` and `ratio_test` rest on; their arguments and errors are those here."""
     times, crossed = durations(times, crossed)
     horizons = np.broadcast_to(np.asarray(horizon, dtype=np.float64), (len(times),))
     if not np.all(np.isfinite(horizons) & (horizons > 0)):
@@ -274,7 +283,7 @@ def _fit(
     restricted = np.where(inside, times - widths / 2, horizons)
     split = [_split(each, is_first, blocks) for each in (restricted, widths)]
     groups = [(_Group(a, v), _Group(b, w)) for (a, b), (v, w) in zip(*split, strict=True)]
-    plain = _Fit(groups, len(times), (sum(len(a) for a, _ in split[0]), sum(len(b) for _, b in split[0])))
+    plain = LogRatio(groups, len(times))
     reason = _missing_group(split[0])
     if reason is None and not crossed.any():
         reason = "no run crossed"
@@ -288,7 +297,7 @@ def _fit(
     return _with_error(replace(plain, value=value), inside)
 
 
-def _with_error(fit: _Fit, crossed: NDArray[np.bool_]) -> _Fit:
+def _with_error(fit: LogRatio, crossed: NDArray[np.bool_]) -> LogRatio:
     firsts, seconds = ([pair[side].log_mean() for pair in fit.groups] for side in (0, 1))
     centre = float(np.mean([a[0] - b[0] for a, b in zip(firsts, seconds, strict=True)]))
     _, of_runs, of_cadence = (np.array(each) for each in zip(*firsts, *seconds, strict=True))

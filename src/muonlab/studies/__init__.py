@@ -1,11 +1,15 @@
 """Studies: what each asks, which jobs answer it, and what their results mean. A package each, found by its name."""
 
 import importlib
+from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from muonlab.jobs import store
+from muonlab.jobs.files import StudyError
 from muonlab.study import dotted
-from muonlab.study.settings import UsageError
+from muonlab.study.settings import UsageError, check_name
 
 PACKAGES = {
     "grokking": "muonlab.studies.grokking",
@@ -25,6 +29,21 @@ def find(name: str) -> ModuleType:
     return importlib.import_module(PACKAGES[name])
 
 
+def package_of(folder: Path) -> ModuleType:
+    """Return the package of the study in a folder.
+
+    Raises:
+        StudyError: there is no study in the folder, or one that this version does not know.
+    """
+    study = store.read(folder).study
+    if study not in PACKAGES:
+        *names, last = PACKAGES
+        raise StudyError(
+            f"{folder} holds the study {study!r}; this version of muonlab reports {', '.join(names)} and {last}"
+        )
+    return find(study)
+
+
 PROTOCOL = ("STUDY", "KEYS", "plan", "begin", "jobs_of", "outline", "trials", "analyse")
 
 
@@ -41,3 +60,19 @@ def of_file(path: str) -> Any:
             "muonlab.studies.compare.compare_optimizers(...) returns"
         )
     return found
+
+
+def settings_of(name: str, runnable: Sequence[str]) -> Any:
+    """Return the settings of a study by heading (`muonlab.study.described.Sections`).
+
+    Args:
+        name: of a study, or the path of a file that defines one.
+        runnable: names that may be given.
+
+    Raises:
+        UsageError: there is no such study.
+    """
+    if name.endswith(".py"):
+        return importlib.import_module(f"{PACKAGES['compare']}.settings").sections(of_file(name))
+    check_name("study", name, runnable, "or a file that defines a study, such as my_study.py")
+    return importlib.import_module(f"{PACKAGES[name]}.settings").sections()

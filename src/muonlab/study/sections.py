@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from muonlab.jobs.job import JobRecord, Request, results_version
@@ -23,30 +24,38 @@ from muonlab.report.findings import (
     Verdict,
 )
 from muonlab.stats.effects import mean
+from muonlab.stats.proportions import as_share
 from muonlab.stats.results import Estimate
 from muonlab.study import controls
 from muonlab.study.optimizers import shown
 from muonlab.study.study import Arm, Comparison, Found
+from muonlab.study.words import missing_jobs
 
 MOST_FAILURES = 5  # that are named one by one
 
 # -- means over runs -------------------------------------------------------------------------------
 
 
-def over_runs(values: Iterable[float]) -> Estimate:
-    """Return the mean with Student's interval; without one, with a reason, where there can be none."""
-    return mean(list(values))
+def over_runs(values: Iterable[float], kind: Kind = "number") -> Estimate:
+    """Return the mean with an interval over runs; without one, with a reason, where there can be none.
+
+    It is Student's, or of accuracies one within their range (`as_share`).
+    """
+    found = mean(list(values))
+    return as_share(found) if kind == "accuracy" else found
 
 
-def line(series: Series, x: Sequence[float], values: Sequence[Sequence[float]]) -> Line:
+def line(series: Series, x: Sequence[float], values: Sequence[Sequence[float]], kind: Kind = "number") -> Line:
     """Return the means over runs as a line; a point without runs is a gap.
 
     Args:
         series: whose it is.
         x: where the points are.
         values: at every point, one per run.
+        kind: of number.
     """
-    return line_of(series, max((len(each) for each in values), default=0), x, [over_runs(each) for each in values])
+    n = max((len(each) for each in values), default=0)
+    return line_of(series, n, x, [over_runs(each, kind) for each in values])
 
 
 def line_of(series: Series, n: int, x: Sequence[float], points: Sequence[Estimate]) -> Line:
@@ -113,7 +122,10 @@ def forest(found: Found, title: str, rows: Sequence[tuple[str, Comparison]], emp
         rows: label and comparison.
         emphasis: label of the row that stands out.
     """
-    shown = tuple(ForestRow(label, pair.estimate, pair.n, bool(emphasis) and label == emphasis) for label, pair in rows)
+    shown = tuple(
+        ForestRow(label, pair.estimate, pair.n, bool(emphasis) and label == emphasis, pair.side != "undecided")
+        for label, pair in rows
+    )
     rivals = {pair.rival for _, pair in rows}
     other = found.name(rivals.pop()) if len(rivals) == 1 else "rival"
     return Forest(title, shown, 0.0, f"{other} higher", f"{found.first.name} higher", rows[0][1].kind)
@@ -242,6 +254,7 @@ def findings(
     notices: Iterable[Text],
     sections: Iterable[tuple[str, Sequence[Element]]],
     current: int,
+    first: Sequence[Element] = (),
 ) -> Findings:
     """Return a report: what failed and is missing comes first, and sections without elements are left out.
 
@@ -251,8 +264,12 @@ def findings(
         notices: of the study's own, after those on controls and jobs.
         sections: heading and elements.
         current: results version of the jobs that a run would compute now.
+        first: one figure and one small table, next to the verdict.
     """
+    again = missing_jobs(found.records, found.expected)  # what the notices say already
+    verdict = replace(verdict, cautions=tuple(each for each in verdict.cautions if each not in again))
     of_jobs = *version(found.records, current), *missing(found.records, found.expected)
-    first = (*controls.notices(found.controls), *of_jobs, *notices)
+    said = (*controls.notices(found.controls), *of_jobs, *notices)
     held = tuple(Section(heading, tuple(elements)) for heading, elements in sections)
-    return Findings(title, question, verdict, first, tuple(section for section in held if section.elements))
+    own = tuple(section for section in held if section.elements)
+    return Findings(title, question, verdict, said, own, tuple(first))

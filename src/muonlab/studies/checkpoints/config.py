@@ -14,6 +14,8 @@ from muonlab.study.fields import Count, Frozen, Growing, Share
 RESULTS_VERSION = 1  # raised by hand when a change of the code alters results
 ROLES = ("muon", "adamw", "sgd", "other", "ink")  # colours of the report, in the order in which groups get them
 
+STANDARDISED = "those of the images that probes are fitted on"  # whose mean and deviation, where none are given
+
 Measure = Literal["robustness", "margins", "rank", "transfer"]
 PoolName = Literal["last_token", "mean_tokens", "cls", "mean_pixels", "flatten"]  # of `muonlab.measure.features`
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -72,14 +74,14 @@ class Images(Growing):
         return self
 
 
-class Texts(BaseModel):
+class Texts(Growing):
     """A text whose next tokens are predicted, labelled texts whose hidden states are probed, or both.
 
     Without `source` the nets tell the classes of `examples` apart. Without `examples` there are no margins, and ranks
     are of the text's windows.
     """
 
-    model_config = Frozen
+    added = frozenset({"text_column", "label_column"})
     kind: Literal["text"] = "text"
     source: str | None = None  # what `muonlab.data.text.language` reads; its last tenth is the test part
     examples: str | None = None  # what `muonlab.data.text.examples` reads
@@ -88,6 +90,8 @@ class Texts(BaseModel):
     length: Annotated[int, Field(ge=2, le=8192)] = 64
     limit: Count | None = None
     per_class: Count | None = None
+    text_column: str | None = None  # of tables and records
+    label_column: str | None = None
     tokenizer: str | None = None  # None: that of the groups' folders, bytes where no group is a folder
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from muonlab.data.sources import is_datasets
 from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, fingerprint, read_json
 from muonlab.jobs.job import Job
@@ -238,9 +239,9 @@ def _check_differ(groups: Sequence[Group]) -> None:
 
 def is_images(source: str) -> bool:
     """Return whether a source is one of images, as `muonlab.data.images.load` takes it, and not a text."""
-    path = Path(source)
+    path = Path(source).expanduser()
     is_array = path.suffix.lower() in (".zip", ".npz", ".gz") or "idx" in path.name.lower()
-    return source == "digits" or path.expanduser().is_dir() or is_array
+    return source == "digits" or (path.is_dir() and not is_datasets(path)) or is_array
 
 
 def _data(chosen: Chosen, known: Known) -> Data:

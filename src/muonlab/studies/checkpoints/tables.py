@@ -1,20 +1,22 @@
 """Tables and figures of an inspection that the study of features does not have: claims, transfer, checkpoints."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from muonlab.report.findings import Axis, Column, Element, Figure, Table, Value
+from muonlab.report.findings import Column, Element, Table, Value
 from muonlab.stats.effects import mean
+from muonlab.stats.proportions import as_share, wilson
 from muonlab.stats.results import Estimate
 from muonlab.studies.checkpoints.config import StudyData
 from muonlab.studies.checkpoints.readings import DATA, GROUP, Inspected, InspectionFound, Net, compared
-from muonlab.studies.checkpoints.verdict import NUMBERS, over, single_rivals
+from muonlab.studies.checkpoints.verdict import NUMBERS, copies, over, side_of, single_rivals
 from muonlab.study.judge import Judged
+from muonlab.study.screen import answers, figure, single
 from muonlab.study.sections import (
     comparison_columns,
     comparison_values,
     config_in_full,
     environment,
-    forest,
     over_runs,
 )
 from muonlab.study.study import ALPHA
@@ -29,20 +31,25 @@ EXAMPLES = (
 )
 
 
-def claims(found: InspectionFound, judged: Sequence[Judged]) -> tuple[Element, ...]:
-    """Return every comparison, drawn and in a table; none where nothing is compared."""
-    shown = {f"({each.claim.letter}) {each.claim.quantities[0].short}": each.comparisons for each in judged}
-    shown = {title: pairs for title, pairs in shown.items() if pairs}
-    if not shown:
+def first_screen(found: InspectionFound, judged: Sequence[Judged]) -> tuple[Element, ...]:
+    """Return the differences of every claim, and a table of the answers; none where nothing is compared."""
+    known = [each for each in judged if each.comparisons]
+    if not known or set(copies(found)) == {arm.label for arm in found.rivals}:
         return ()
+    is_single, effects, states = bool(single_rivals(found)), single(found), {"Answer": known}
     first = found.first.name
-    panels = tuple(
-        forest(found, title, [(f"minus {found.name(pair.rival)}", pair) for pair in pairs])
-        for title, pairs in shown.items()
+    caption = (
+        f"{first} minus each other group, with 95% intervals over "
+        f"{'test examples' if is_single else 'checkpoints'}. Filled: decided. Hollow: undecided."
     )
-    how = EXAMPLES if single_rivals(found) else "Means over checkpoints (Welch); n of both."
-    caption = f"Difference, {first} minus each other group, with its 95% interval. {how}"
-    figure = Figure("claims", "Differences", caption, Axis(f"difference, {first} minus the other"), Axis(""), panels)
+    table = answers("Claims", states, effects, label=(lambda each: side_of(each).capitalize()) if is_single else None)
+    return replace(figure(found, "Differences", states, effects, caption), name="claims"), table
+
+
+def claims(found: InspectionFound, judged: Sequence[Judged]) -> tuple[Element, ...]:
+    """Return every comparison; none where nothing is compared."""
+    if not any(each.comparisons for each in judged):
+        return ()
     columns = (
         Column("claim", "Claim"),
         Column("rival", "Other"),
@@ -50,15 +57,19 @@ def claims(found: InspectionFound, judged: Sequence[Judged]) -> tuple[Element, .
         Column("over", "Interval over"),
     )
     rows = tuple(
-        (title, found.name(pair.rival), *comparison_values(pair)[:-1], over(pair).removeprefix("over "))
-        for title, pairs in shown.items()
-        for pair in pairs
+        (_title(each), found.name(pair.rival), *comparison_values(pair)[:-1], over(pair).removeprefix("over "))
+        for each in judged
+        for pair in each.comparisons
     )
     note = (
-        f"Holm’s p is adjusted over the comparisons of a claim; a side is named where it is at most {ALPHA:g}. "
-        "Intervals are 95%, each for itself."
+        f"Difference: {found.first.name} minus the other. Holm’s p is adjusted over the comparisons of a claim; a side "
+        f"is named where it is at most {ALPHA:g}. {EXAMPLES if single_rivals(found) else ''}"
     )
-    return figure, Table("comparisons", "Every comparison", columns, rows, note)
+    return (Table("comparisons", "Every comparison", columns, rows, note.strip()),)
+
+
+def _title(judged: Judged) -> str:
+    return f"({judged.claim.letter}) {judged.claim.quantities[0].short}"
 
 
 def transfer(found: InspectionFound) -> tuple[Element, ...]:
@@ -71,7 +82,7 @@ def transfer(found: InspectionFound) -> tuple[Element, ...]:
         if spread.of_examples and probed[0].get("by_example"):
             accuracy = _over_examples(probed[0]["accuracy"], probed[0]["by_example"])
         else:
-            accuracy = over_runs(each["accuracy"] for each in probed)
+            accuracy = over_runs((each["accuracy"] for each in probed), "accuracy")
         rows.append((name, accuracy, probed[0].get("chance"), len(probed)))
     if not rows:
         return ()
@@ -116,13 +127,12 @@ def _checkpoint(net: Net) -> tuple[Value, ...]:
 
 
 def _over_examples(accuracy: float | None, examples: list[float]) -> Estimate | None:
-    """Return an accuracy with the interval of the examples' hit rates, which ends where accuracies end."""
+    """Return an accuracy with the interval of the examples' hit rates: Wilson's of hits, else that of a share."""
     if accuracy is None:
         return None
-    found = mean(examples)
-    if found.lower is None or found.upper is None:
-        return Estimate(accuracy, None, None, reason=found.reason)
-    return Estimate(accuracy, max(found.lower, 0.0), min(found.upper, 1.0))
+    if examples and set(examples) <= {0, 1}:
+        return wilson(int(sum(examples)), len(examples))
+    return replace(as_share(mean(examples)), value=accuracy)
 
 
 def sources(found: InspectionFound) -> tuple[Element, ...]:

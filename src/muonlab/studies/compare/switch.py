@@ -16,6 +16,7 @@ from muonlab.studies.compare import programs
 from muonlab.studies.compare.config import MAX_SEEDS
 from muonlab.studies.compare.pace import Pace, pace
 from muonlab.study.controls import failed
+from muonlab.study.search import behind
 from muonlab.study.study import ALPHA, MIN_RUNS, Arm, Found
 from muonlab.study.words import several
 
@@ -117,8 +118,8 @@ class Switch:
 
     def may_gain(self, arm: Arm, difference: float, *, is_equal: bool = False) -> list[Arm]:
         """Return who is not ahead and has its best learning rate near an edge: beyond it, it might overtake."""
-        behind = [arm, self.baseline] if is_equal or not difference else [arm if difference > 0 else self.baseline]
-        return [each for each in behind if self.is_near_edge(each)]
+        both = behind(arm, self.baseline, difference, is_equal=is_equal)
+        return [each for each in both if self.is_near_edge(each)]
 
     def is_near_edge(self, arm: Arm) -> bool:
         """Return whether the best learning rate of an arm lies near the edge of what was tried."""

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 
-from muonlab.report.findings import Answer, Verdict, as_text
+from muonlab.report.findings import Verdict, as_text
 from muonlab.studies.features.claims import CLAIMS
 from muonlab.studies.features.config import ImageData
 from muonlab.studies.features.jobs import FINAL, UNTRAINED
 from muonlab.studies.features.readings import EQUAL, MATCHED, FamilyRuns, FeaturesFound
 from muonlab.study.compare import compare
-from muonlab.study.judge import LABELS, Judged, judge
+from muonlab.study.judge import LABELS, Judged, judge, together
 from muonlab.study.words import differences, missing_jobs, on_edges, uncontrolled
 
 Both = tuple[Judged, Judged]  # a claim at equal budget and at matched loss
@@ -27,13 +27,10 @@ def judge_all(found: FeaturesFound) -> list[Both]:
 
 def verdict(found: FeaturesFound, judged: Sequence[Both]) -> Verdict:
     """Return the verdict over all claims: a sentence on them together, then one on each."""
-    answers: list[Answer] = [equal.answer for equal, _ in judged]
-    is_one = len(set(answers)) == 1
-    answer: Answer = answers[0] if is_one else "mixed"
+    answer, label = together([equal for equal, _ in judged])
     parts = "; ".join(_headline(equal, at_loss) for equal, at_loss in judged)
     against = f"{found.first.name} against {found.names()}"
     sentence = f"{against}, at equal budget and each with its own tuned learning rate: {parts}."
-    label = LABELS[answer] if is_one else "Claim by claim"
     more = tuple(_on_claim(found, both) for both in judged)
     return Verdict(answer, label, sentence, None, more, scope(found), tuple(cautions(found, judged)))
 

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from muonlab.data.sources import DataError, existing, package
+from muonlab.data.sources import DataError, existing
 from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, fingerprint, read_json
 from muonlab.studies.checkpoints.plan import Described
@@ -237,8 +238,7 @@ def _content(place: Path) -> Any:
 
 
 def _arrays(place: Path) -> dict[str, Tensor]:
-    numpy = package("numpy", "numpy", "reading .npz files")
-    with place.open("rb") as file, numpy.load(file, allow_pickle=False) as archive:
+    with place.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         held = {name: archive[name] for name in archive.files}
     for name, array in held.items():
         if array.dtype.kind not in "fiub":

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from muonlab.data.sources import DataError, package
+from muonlab.data.sources import DataError
 
 MEND = "code in it is never run: save model.state_dict()"
 
@@ -55,9 +56,8 @@ class Array:
         kind, content = self._kind, self._content
         if not isinstance(kind, Kind) or not re.fullmatch("[fiub][1248]", kind.letter) or kind.order not in "<>|=":
             return None
-        numpy = package("numpy", "numpy", "reading arrays")
         raw = content.encode("latin1") if isinstance(content, str) else bytes(content)
-        numbers = numpy.frombuffer(raw, dtype=kind.order + kind.letter)
+        numbers = np.frombuffer(raw, dtype=kind.order + kind.letter)
         numbers = numbers.reshape(self._shape, order="F" if self._is_fortran else "C")
         return torch.from_numpy(numbers.astype(numbers.dtype.newbyteorder("=")))  # a copy of its own
 
