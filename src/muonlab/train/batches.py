@@ -91,13 +91,12 @@ class Batches:
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the inputs (S, B, ...) and labels (S, B, ...) of a step."""
-        if self._takes_all:
+        if not self._takes_all:
+            return self._at(self._orders(step))
+        if self._whole is None:
             every = torch.arange(self.num_examples, device=self._labels.device)
-            self._whole = self._whole or self._at(every.expand(self._num_members, -1))
-                torch.arange(self.num_examples, device=self._labels.device).expand(self._num_members, -1)
-            )
-            return self._whole
-        return self._at(self._orders(step))
+            self._whole = self._at(every.expand(self._num_members, -1))
+        return self._whole
 
     def _at(self, positions: Tensor) -> tuple[Tensor, Tensor]:  # (S, B)
         rows = positions if self.rows is None else self.rows.gather(1, positions)
