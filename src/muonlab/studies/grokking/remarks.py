@@ -67,11 +67,7 @@ def _bounds(pair: Pair) -> str:
     lower, upper = as_text(ratio.lower, "ratio"), as_text(ratio.upper, "ratio")
     if ratio.reason:
         return f"between {lower} and {upper} by the cadence alone, as all runs of one optimizer cross at one evaluation"
-    return f"{ratio.level:.0%} interval {lower} to {upper}{_for_choice(pair)}"
-
-
-def _for_choice(pair: Pair) -> str:
-    return f", for all {pair.num_choices} pairs of settings at once" if pair.num_choices > 1 else ""
+    return f"{ratio.level:.0%} interval {lower} to {upper}{pair.for_choice}"
 
 
 def _diverged(pair: Pair) -> str:

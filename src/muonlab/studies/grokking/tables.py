@@ -161,7 +161,8 @@ def blocks(pair: Pair, family: Sequence[Tested]) -> Table:
         f"{first} over {second}, or minus it: a ratio below 1, a negative shift and a negative delta say that {first} "
         "is sooner. The shift is Hodges and Lehmann’s, in steps, of the runs that crossed; Cliff’s delta takes all "
         "runs, those that never crossed tied at the end. The log-rank p is over permutations of the labels. Intervals "
-        f"stand each for itself and p, Holm, for all tests of this report, so that they may differ.{binds}"
+        f"are of 95%{pair.for_choice}, and stand each for itself; p, Holm, is for all tests of this report, so that "
+        f"they may differ.{binds}"
     )
     of_blocks = *columns("block: Block; ratio: Ratio of mean steps [ratio]"), *counted, *tested
     return Table(f"blocks-{pair.name}", f"{first} against {second}, block by block", of_blocks, tuple(rows), note)
