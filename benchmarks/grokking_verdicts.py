@@ -191,15 +191,18 @@ def evaluate(scenario, studies) -> dict:
     for number in range(studies):
         found = find(maker.draw(number))
         (pair,) = pairs_of(found.runs)
-        (answer, label, _), ratio = decide(found, pair), pair.ratio
+        ratio = pair.ratio
         if ratio.lower is not None:
             counts["shown"] += 1
             counts["covered"] += ratio.lower <= truth <= ratio.upper
             widths.append(np.log(ratio.upper / ratio.lower))
-        says = label in ("Sooner", "Later", "Depends on the task")
-        counts["right"] += truth < 1 and label == "Sooner"
-        counts["wrong"] += says and (truth == 1 or label != "Sooner")
-        counts["mixed"] += answer == "mixed"
+        if truth < 1:  # only the answer over all blocks is asked for
+            counts["right"] += pair.side == "sooner"
+            counts["wrong"] += pair.side == "later"
+            continue
+        answer = decide(found, pair)
+        counts["wrong"] += answer[1] in ("Sooner", "Later", "Depends on the task")
+        counts["mixed"] += answer[0] == "mixed"
         sides = [part.side for part in pair.by_task.values()] if len(pair.blocks) > 1 else []
         counts["called_a_task"] += any(side != "undecided" for side in sides)
     return scenario | {"studies": studies, **counts, "median_log_width": float(np.median(widths)) if widths else None}

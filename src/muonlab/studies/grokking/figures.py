@@ -42,8 +42,8 @@ def ratios(pair: Pair) -> Figure:
     )
     first, second = pair.names
     caption = (
-        f"Ratio of the mean steps to the first crossing, {first} over {second}, with its 95% interval{pair.for_choice}"
-        "; runs that did not cross count with the whole budget. A row over several blocks is their geometric mean. Each "
+        f"Ratio of mean steps to the first crossing, {first} over {second}, with its 95% interval{pair.for_choice}. "
+        "Runs that did not cross count with the whole budget. A row over several blocks is their geometric mean. Each "
         "interval stands for itself: of twenty, one misses by chance. Filled: decided, by p adjusted over tasks or "
         f"losses. n: runs of {first} + of {second}."
     )

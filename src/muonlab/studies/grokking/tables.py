@@ -129,6 +129,34 @@ def controls(runs: GrokkingRuns, judged: Sequence[Control]) -> Table:
     return Table("controls", "Controls on random labels", (*place, *of_control), rows, note)
 
 
+def spread(runs: GrokkingRuns) -> Table:
+    """Return where the spread of the times comes from: the variance between runs that differ in one source alone."""
+    of_spread = columns(
+        "task: Task; loss: Loss; optimizer: Optimizer; varies: What differs; n: n [count]; crossed: Crossed [count]; "
+        "deviation: Standard deviation of log steps [ratio]; share: Its variance, of that of all [percent]"
+    )
+    found: dict[tuple[str, str, str], dict[str, Condition]] = {}
+    for c in (*runs.held, *runs.sources):
+        own = found.setdefault((c.config.task.name, c.config.loss, c.arm), {})
+        own.setdefault(c.config.protocol.varies, c)
+    rows = []
+    for place, own in found.items():
+        for source in ("all", "init", "split", "order"):
+            if (c := own.get(source)) and len(own) > 1:
+                logs = {name: np.log(np.maximum(each.middles, 1.0)) for name, each in own.items()}
+                variance = {name: float(each.var(ddof=1)) for name, each in logs.items() if len(each) > 1}
+                mine, whole = variance.get(source), variance.get("all")
+                share = mine / whole if mine is not None and whole else None
+                deviation = None if mine is None else mine**0.5
+                rows.append((*place[:2], c.variant, source, len(c.members), len(c.crossed), deviation, share))
+    note = (
+        "Of the logarithm of the steps to the first crossing, the budget for runs that did not cross. All other "
+        "sources are those of seed 0. The shares of init (weights and dropout), split and order add up to 100% where "
+        "sources do not interact; with few runs each is known to a factor of two or so."
+    )
+    return Table("spread", "Where the spread between runs comes from", of_spread, tuple(rows), note)
+
+
 # -- comparisons -----------------------------------------------------------------------------------
 
 
