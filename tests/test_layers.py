@@ -30,7 +30,7 @@ ROOMS["export"] = {"jobs", "report", "study", "studies"}
 # What a worker of a study does, with torch.
 ROOMS["studies/work"] = ROOMS["studies"] | ROOMS["train"] | {"train", "losses", "measure"}
 ROOMS["cli"] = set(ROOMS)
-ROOMS["__main__"] = {"cli"}
+ROOMS["__main__"] = {"cli", "jobs"}
 PACKAGES = {
     "rules": {"torch"},
     "optim": {"torch"},

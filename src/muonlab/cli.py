@@ -27,6 +27,7 @@ app = App(
     version=__version__,
     help="A laboratory that measures what an optimizer does to a network.",
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # `main` says what was stopped, with the status of the signal
 )
 app.register_install_completion_command()  # muonlab --install-completion
 app.command(export)
