@@ -110,12 +110,12 @@ def load_timm() -> type:
     """Return timm's Muon, also where timm itself cannot be imported.
 
     `import timm` imports torchvision, and PyPI's torchvision for Linux is built for CUDA: beside a torch for the CPU
-    its import fails ("operator torchvision::nms does not exist"). timm/optim/muon.py needs torch alone, so it is
-    imported without running timm/__init__.py.
+    its import fails ("operator torchvision::nms does not exist"), or is not there. timm/optim/muon.py needs torch
+    alone, so it is imported without running timm/__init__.py.
     """
     try:
         from timm.optim import Muon
-    except RuntimeError:
+    except (RuntimeError, ImportError):
         empty = ("timm", "timm.optim")
         for name in empty:
             sys.modules[name] = importlib.util.module_from_spec(importlib.util.find_spec(name))

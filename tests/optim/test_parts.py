@@ -29,7 +29,7 @@ BATTERIES = [
 ]
 
 
-@pytest.mark.parametrize(("make", "options", "skip"), BATTERIES, ids=lambda each: str(getattr(each, "__name__", each)))
+@pytest.mark.parametrize(("make", "options", "skip"), BATTERIES)
 def test_the_battery_of_checks(make, options, skip):
     also = {"also": extra_checks(), "skip": skip} if skip is not None else {}
     check_optimizer(lambda params, **more: make(params, **options, **more), rtol=0.01, **also)

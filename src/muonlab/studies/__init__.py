@@ -2,9 +2,12 @@
 
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from muonlab.jobs import store
+from muonlab.jobs.files import StudyError
 from muonlab.study import dotted
 from muonlab.study.settings import UsageError, check_name
 
@@ -24,6 +27,21 @@ def find(name: str) -> ModuleType:
         KeyError: there is no study of that name.
     """
     return importlib.import_module(PACKAGES[name])
+
+
+def package_of(folder: Path) -> ModuleType:
+    """Return the package of the study in a folder.
+
+    Raises:
+        StudyError: there is no study in the folder, or one that this version does not know.
+    """
+    study = store.read(folder).study
+    if study not in PACKAGES:
+        *names, last = PACKAGES
+        raise StudyError(
+            f"{folder} holds the study {study!r}; this version of muonlab reports {', '.join(names)} and {last}"
+        )
+    return find(study)
 
 
 PROTOCOL = ("STUDY", "KEYS", "plan", "begin", "jobs_of", "outline", "trials", "analyse")

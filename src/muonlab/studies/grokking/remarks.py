@@ -123,11 +123,11 @@ def _per(level: Literal["task", "loss"], pair: Pair) -> str:
 
 
 def _why_undecided(part: Part) -> str:
-    """Return why a part is undecided whose interval lies on one side of 1; else nothing."""
-    if part.side != "undecided" or outside(part.pair.ratio) == "undecided" or part.adjusted_p is None:
-        return ""
+    """Return why a part is undecided whose interval lies on one side of 1, or whose ranks contradict it."""
     if part.pair.is_torn:
         return " (the ranks point the other way)"
+    if part.side != "undecided" or outside(part.pair.ratio) == "undecided" or part.adjusted_p is None:
+        return ""
     p = f"{as_text(part.adjusted_p, 'p')}{smallest(part.pair)}"
     return f" (its interval, for itself, excludes 1, but its adjusted p is {p})"
 
@@ -301,7 +301,7 @@ def _chosen_on_judged(pair: Pair) -> str:
     if pair.num_choices == 1:
         return ""
     return (
-        "The settings were chosen on the very runs that are judged. Interval and p allow for it, so that they are wider "
+        "The settings were chosen on the very runs that are judged. Interval and p allow for it, and are wider "
         "than they need be: search_seeds=3 chooses them on other runs."
     )
 

@@ -104,8 +104,8 @@ def costs(runs: GrokkingRuns) -> Table:
     note = (
         "Decoupled weight decay shrinks a weight by lr × decay per step. “Other parameters” are those that Muon leaves "
         "to AdamW, such as embeddings. The FLOPs of matrix products are those of one step of one run, the optimizer’s "
-        "own included, with the net at all positions; where tasks or sizes differ, the middle one is shown. Seconds are of "
-        "this machine, and hold its load and what it compiled."
+        "own included, with the net at all positions; where tasks or sizes differ, the middle one is shown. Seconds "
+        "are of this machine, and hold its load and what it compiled."
     )
     return Table("costs", "What each optimizer was given, and what a step costs", given, tuple(rows), note)
 
@@ -154,8 +154,8 @@ def blocks(pair: Pair, family: Sequence[Tested]) -> Table:
     binds = ""
     if smallest and max(smallest) * len(family) > ALPHA:
         binds = (
-            f" The smallest log-rank p that so many runs of a block can give is {as_text(max(smallest), 'p')}; adjusted "
-            f"over {len(family)} tests it exceeds {ALPHA:g}, so that no block by itself can be decided."
+            f" The smallest log-rank p that so many runs of a block can give is {as_text(max(smallest), 'p')}; "
+            f"adjusted over {len(family)} tests it exceeds {ALPHA:g}, so that no block by itself can be decided."
         )
     note = (
         f"{first} over {second}, or minus it: a ratio below 1, a negative shift and a negative delta say that {first} "
@@ -170,8 +170,8 @@ def blocks(pair: Pair, family: Sequence[Tested]) -> Table:
 def tests(family: Sequence[Tested]) -> Table:
     """Return every test with its p-value as it is and adjusted over all of them."""
     of_tests = columns(
-        "comparison: Comparison; over: Over; test: Test; p: p [p]; p_holm: p, Holm [p]; smallest_p: Smallest p possible [p]; "
-        "statistic: Statistic [number]; "
+        "comparison: Comparison; over: Over; test: Test; p: p [p]; p_holm: p, Holm [p]; "
+        "smallest_p: Smallest p possible [p]; statistic: Statistic [number]; "
         "degrees_of_freedom: df [number]; n_first: n, first [count]; n_second: n, second [count]; reason: Remark"
     )
     rows = tuple(
@@ -186,9 +186,10 @@ def tests(family: Sequence[Tested]) -> Table:
     known = sum(each.test.p is not None for each in family)
     note = (
         f"All two-sided. Holm’s adjustment is over the {known} tests of this table that gave a p-value. What is said "
-        "of a comparison rests on its first row, the test of the ratio, and its p there. The smallest p possible is that "
-        "of two groups entirely apart: so many runs cannot give a smaller one. Welch’s t on pooled epochs of the runs that "
-        "crossed is what arXiv 2504.16041 did; it drops the runs that never crossed and mixes tasks whose times differ."
+        "of a comparison rests on its first row, the test of the ratio, and its p there. The smallest p possible is "
+        "that of two groups entirely apart: so many runs cannot give a smaller one. Welch’s t on pooled epochs of the "
+        "runs that crossed is what arXiv 2504.16041 did; it drops the runs that never crossed and mixes tasks whose "
+        "times differ."
     )
     return Table("tests", "All tests of this report", of_tests, rows, note)
 
@@ -227,8 +228,8 @@ def choices(pair: Pair) -> Table:
             rows.append((name, variant, -blocks, float(np.exp(log)), is_chosen, on, edge))
     note = (
         "The setting with the smallest geometric mean, over the blocks, of the restricted mean steps to the first "
-        "crossing, as a share of the budget. On an edge: the best learning rate is the smallest or the largest of those "
-        "that were tried, so a better one may lie beyond."
+        "crossing, as a share of the budget. On an edge: the best learning rate is the smallest or the largest of "
+        "those that were tried, so a better one may lie beyond."
     )
     return Table(f"choices-{pair.name}", "Which settings were tried", of_choices, tuple(rows), note)
 

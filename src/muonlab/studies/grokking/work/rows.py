@@ -51,12 +51,12 @@ class Rows:
         self.labels = labels.contiguous().to(device)
         self.num_train, self.num_validation = self.train.shape[1], self.validation.shape[1]
         size = self.num_train if batch == "full" else int(batch)
-        self._orders = Orders(self.num_train, size, seeds, short=short_batch)
+        self._orders = Orders(self.num_train, size, seeds, short=short_batch, device=device)
         self.batch = self._orders.batch
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the batch of every member in a step: tokens (S, B, T) and labels (S, B)."""
-        rows = self.train.gather(1, self._orders(step).to(self.train.device))  # (S, B)
+        rows = self.train.gather(1, self._orders(step))  # (S, B)
         return self.inputs[rows], self.labels.gather(1, rows)
 
     def epoch(self, step: int) -> float:
