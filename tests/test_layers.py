@@ -27,6 +27,7 @@ ROOMS = {
     "studies": {"data", "stats", "jobs", "report", "study", "measure"},
 }
 ROOMS["export"] = {"jobs", "report", "study", "studies"}
+ROOMS["serve"] = {"jobs", "report", "study", "studies"}
 # What a worker of a study does, with torch.
 ROOMS["studies/work"] = ROOMS["studies"] | ROOMS["train"] | {"train", "losses", "measure"}
 ROOMS["cli"] = set(ROOMS)
@@ -47,6 +48,7 @@ PACKAGES = {
     "studies/work": {"torch", "safetensors", "numpy", "pydantic"},
     "report": {"rich", "numpy", "matplotlib", "jinja2", "markupsafe", "PIL"},
     "export": set(),
+    "serve": {"cyclopts", "starlette"},
     "cli": {"cyclopts", "torch"},
     "__main__": set(),
 }
@@ -56,6 +58,7 @@ OPTIONAL = {
     "data": {"numpy", "PIL", "pyarrow", "sklearn", "tokenizers"},
     "studies/work": {"transformers"},
     "export": {"pyarrow", "torch", "wandb", "trackio"},  # torch.utils.tensorboard
+    "serve": {"uvicorn"},
 }
 
 

@@ -14,6 +14,7 @@ except ImportError:  # the package alone, without its laboratory
 
 from muonlab import __version__
 from muonlab.export.verb import export
+from muonlab.serve.verb import serve
 
 if TYPE_CHECKING:
     from muonlab.jobs.job import StudyFile
@@ -30,10 +31,16 @@ app = App(
 )
 app.register_install_completion_command()  # muonlab --install-completion
 app.command(export)
+app.command(serve)
 
 
 @app.command
-def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative="")] = False) -> int:
+def run(
+    study: str,
+    *settings: str,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    is_opened: Annotated[bool, Parameter(name="--open", negative="")] = False,
+) -> int:
     """Run a study, go on with a half-done one, or add to a finished one; then write its report.
 
     What is finished is kept and what is half-done goes on from its checkpoint: to resume, give the same command again.
@@ -64,6 +71,8 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
         keys: `muonlab settings STUDY`, or docs/settings.md.
     dry_run
         Print the jobs, their number and the estimated time, and run nothing.
+    is_opened
+        Show the study in a browser while it runs (`muonlab serve`).
     """
     from muonlab.studies import find, of_file
     from muonlab.study import from_file
@@ -138,7 +147,7 @@ def _run(package: Any, asked: Any, folder: Path, workers: int, device: str, comp
     failed = set()
     try:
         events = local.run(package, asked, folder, workers=workers, device=device, compile=compile)
-        with ProgressView(left, workers, sys.stdout) as progress, closing(events):
+        with ProgressView(left, workers, sys.stdout, folder) as progress, closing(events):
             for event in events:
                 if event.kind == "failed":
                     failed.add(event.job)
