@@ -30,6 +30,7 @@ ROOMS["export"] = {"jobs", "report", "study", "studies"}
 ROOMS["serve"] = {"jobs", "report", "study", "studies"}
 # What a worker of a study does, with torch.
 ROOMS["studies/work"] = ROOMS["studies"] | ROOMS["train"] | {"train", "losses", "measure"}
+ROOMS["running"] = set(ROOMS)
 ROOMS["cli"] = set(ROOMS)
 ROOMS["__main__"] = {"cli"}
 PACKAGES = {
@@ -50,6 +51,7 @@ PACKAGES = {
     "export": set(),
     "serve": {"cyclopts", "starlette"},
     "cli": {"cyclopts", "torch"},
+    "running": {"torch"},
     "__main__": set(),
 }
 # What a room may ask for by a function `package`, which says what to install where it is missing.
@@ -59,6 +61,7 @@ OPTIONAL = {
     "studies/work": {"transformers"},
     "export": {"pyarrow", "torch", "wandb", "trackio"},  # torch.utils.tensorboard
     "serve": {"uvicorn"},
+    "jobs": {"ray", "submitit"},
 }
 
 
