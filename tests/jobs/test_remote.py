@@ -286,19 +286,17 @@ def test_ray_ends_with_the_same_bytes_though_a_node_is_killed_in_the_middle(stud
     for event in local.run(study, asked, folder, workers=2, launcher=start):
         kinds.append((event.kind, event.detail.get("reason", "")))
         if event.kind == "started" and event.detail["name"] == "square of 9":
-            _kill_the_node_at_work(folder / event.job, cluster)
+            _kill_the_node_at_work(folder / event.job)
     lost = [reason for kind, reason in kinds if kind == "retried"]
-    assert len(lost) == 1
+    assert len(lost) == 1, kinds
     assert lost[0].startswith("its worker died (")
     assert {path.read_bytes() for path in folder.glob("*/result.json")} == set(expected.values())
     assert not list(folder.glob("*/failed.json"))
 
 
-def _kill_the_node_at_work(place, cluster):
-    """Wait until the job sleeps, and kill the node whose worker does it."""
+def _kill_the_node_at_work(place):
+    """Wait until the job sleeps, and kill the raylet above it, which is a node of Ray."""
     while not (place / "pid").exists():
         time.sleep(0.05)
-    worker = psutil.Process(int((place / "pid").read_text()))
-    above = {each.pid for each in worker.parents()}
-    (node,) = [n for n in cluster.worker_nodes if any(p.process.pid in above for p in n.all_processes["raylet"])]
-    cluster.remove_node(node, allow_graceful=False)
+    above = psutil.Process(int((place / "pid").read_text())).parents()
+    next(process for process in above if process.name() == "raylet").kill()

@@ -4,10 +4,14 @@ import asyncio
 import hashlib
 import http.client
 import json
+import re
 import shutil
+import signal
 import socket
+import subprocess
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -182,3 +186,15 @@ def test_a_port_that_is_taken_a_folder_that_is_not_there_and_a_package_that_is_m
     with pytest.raises(SystemExit, match="1"):
         main(["serve", str(root)])
     assert "pip install 'muonlab[serve]'" in capsys.readouterr().err
+
+
+def test_the_verb_serves_until_ctrl_c(root):
+    pytest.importorskip("uvicorn")
+    command = [sys.executable, "-m", "muonlab", "serve", str(root), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        address = re.search(r"http://127.0.0.1:\d+/", server.stdout.readline())[0]
+        with urllib.request.urlopen(f"{address}files/mine/report.html") as answer:
+            assert answer.read() == b"<p>the report</p>"
+        server.send_signal(signal.SIGINT)
+        assert server.wait() == 0
+        assert "Traceback" not in server.stderr.read()
