@@ -32,7 +32,7 @@ ROOMS["serve"] = {"jobs", "report", "study", "studies"}
 ROOMS["studies/work"] = ROOMS["studies"] | ROOMS["train"] | {"train", "losses", "measure"}
 ROOMS["running"] = set(ROOMS)
 ROOMS["cli"] = set(ROOMS)
-ROOMS["__main__"] = {"cli"}
+ROOMS["__main__"] = {"cli", "jobs"}
 PACKAGES = {
     "rules": {"torch"},
     "optim": {"torch"},

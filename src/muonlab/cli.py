@@ -27,6 +27,7 @@ app = App(
     version=__version__,
     help="A laboratory that measures what an optimizer does to a network.",
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # `main` says what was stopped, with the status of the signal
 )
 app.register_install_completion_command()  # muonlab --install-completion
 app.command(export)
@@ -91,7 +92,8 @@ def run(
     if not is_file:
         check_name("study", study, STUDIES, "or a file that defines a study, such as my_study.py")
     package = of_file(study) if is_file else find(study)
-    given = parse(settings, (*(() if is_file else ("preset",)), *EXECUTION_KEYS, *package.KEYS))
+    known = (*(() if is_file else ("preset",)), *EXECUTION_KEYS, *package.KEYS)
+    given = parse(settings, known, getattr(package, "PRESETS", None))
     preset = study if is_file else ",".join(given.pop("preset", ["laptop"]))
     folder = Path(",".join(given.pop("out", [str(DEFAULT_ROOT / Path(study).stem)])))
     how = running.execution({key: given.pop(key) for key in EXECUTION_KEYS if key in given}, is_opened=is_opened)
@@ -368,6 +370,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with signals.caught():
             status = app(words, exit_on_error=False, result_action="return_value")
+            if words[:1] == ["run"] and {"--help", "-h"} & {*words} and not words[1].startswith("-"):
+                from muonlab.studies import keys_of
+
+                print(keys_of(words[1], DESCRIBED))
     except CycloptsError:  # it has printed what was wrong
         meant = " ".join(word[2:] for word in words if word[:2] == "--" and "=" in word)
         running.stop(f"settings have no dashes; write {meant}", 2) if meant else sys.exit(2)

@@ -20,6 +20,8 @@ LABELS: dict[Answer, str] = {
     "inconclusive": "Inconclusive",
 }
 
+AMONG_OTHERS = LABELS | {"no": "The opposite", "inconclusive": "Open"}  # of one claim among several
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -89,7 +91,7 @@ def whole(answers: Sequence[Answer]) -> Answer:
 def together(judged: Sequence[Judged]) -> tuple[Answer, str]:
     """Return the answer of a study to all of its claims, and what the answer is called.
 
-    Where the claims have different answers, it names them: "Yes: margins, rank. Inconclusive: transfer."
+    Where the claims have different answers, it names them: "Yes: margins, rank. Open: transfer."
     """
     titles: dict[Answer, list[str]] = {answer: [] for answer in LABELS}
     for each in judged:
@@ -97,8 +99,7 @@ def together(judged: Sequence[Judged]) -> tuple[Answer, str]:
     held = {answer: own for answer, own in titles.items() if own}
     if len(held) == 1:
         return judged[0].answer, LABELS[judged[0].answer]
-    words = LABELS | {"no": "The opposite"}
-    return "mixed", " ".join(f"{words[answer]}: {', '.join(own)}." for answer, own in held.items())
+    return "mixed", " ".join(f"{AMONG_OTHERS[answer]}: {', '.join(own)}." for answer, own in held.items())
 
 
 def why_inconclusive(found: Found, comparisons: Sequence[Comparison], num_asked: int) -> str:

@@ -239,7 +239,7 @@ def test_all_claims_one_way(size, answer, label):
 
 def test_claim_by_claim():
     said = verdict_of(planted=on("corrupted"))
-    assert (said.answer, said.label) == ("mixed", "Yes: robustness. Inconclusive: margins, transfer, rank.")
+    assert (said.answer, said.label) == ("mixed", "Yes: robustness. Open: margins, transfer, rank.")
     assert "(a) robustness: yes (at matched loss: yes); (b) margins: inconclusive (at" in said.sentence
     assert said.more[0].startswith("(a) Robustness, “accuracy on corrupted inputs is higher”: yes. Muon minus AdamW: ")
     assert "cnn on digits 0.100 [0.078, 0.122], gpt on sources 0.100 [0.078, 0.122] (n = 4 + 4)." in said.more[0]
