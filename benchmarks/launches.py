@@ -134,8 +134,8 @@ def text(report: dict) -> str:
             cells.append((name, *(f"{each['ms']:.2f}" for each in times), *shares))
         parts.append(aligned(head, cells))
     parts.append(
-        "Expected: each call at the peak or at full bandwidth, whichever is longer, or 4 us for each kernel if that is\n"
-        "longer. Of peak: the FLOPs of torch's quintic on the hidden matrices over that time."
+        "Expected: each call at the peak or at full bandwidth, whichever is longer, or 4 us for each kernel if that\n"
+        "is longer. Of peak: the FLOPs of torch's quintic on the hidden matrices over that time."
     )
     parts += [f"{gpu.name}: {gpu.about}" for gpu in GPUS]
     return "\n\n".join(parts)

@@ -83,7 +83,8 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     if not is_file:
         check_name("study", study, STUDIES, "or a file that defines a study, such as my_study.py")
     package = of_file(study) if is_file else find(study)
-    given = parse(settings, (*(() if is_file else ("preset",)), *EXECUTION_KEYS, *package.KEYS))
+    known = (*(() if is_file else ("preset",)), *EXECUTION_KEYS, *package.KEYS)
+    given = parse(settings, known, getattr(package, "PRESETS", None))
     preset = study if is_file else ",".join(given.pop("preset", ["laptop"]))
     folder = Path(",".join(given.pop("out", [str(DEFAULT_ROOT / Path(study).stem)])))
     device, compile, workers = _execution({key: given.pop(key) for key in EXECUTION_KEYS if key in given})
@@ -450,6 +451,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with signals.caught():
             status = app(words, exit_on_error=False, result_action="return_value")
+            if words[:1] == ["run"] and {"--help", "-h"} & {*words} and not words[1].startswith("-"):
+                from muonlab.studies import keys_of
+
+                print(keys_of(words[1], DESCRIBED))
     except CycloptsError:  # it has printed what was wrong
         meant = " ".join(word[2:] for word in words if word[:2] == "--" and "=" in word)
         _stop(f"settings have no dashes; write {meant}", 2) if meant else sys.exit(2)
