@@ -144,11 +144,11 @@ def _may_overtake(pair: Pair, *, is_equal: bool = False) -> list[str]:
     """Why nothing is decided while the best learning rate of the arm that is behind lies on an edge."""
     if pair.choices is None or pair.ratio.value is None:
         return []
-    both = list(zip(pair.names, pair.choices, strict=True))
+    first, second = zip(pair.names, pair.choices, strict=True)
     return [
         f"the best learning rate of {name}, {own.rate:g}, is the {'smallest' if own.edge == 'low' else 'largest'} that "
         f"was tried, and with one beyond it {name} might overtake"
-        for name, own in behind(*both, pair.ratio.value - 1, is_equal=is_equal)
+        for name, own in behind(first, second, pair.ratio.value - 1, is_equal=is_equal)
         if own.edge
     ]
 
