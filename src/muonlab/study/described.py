@@ -71,6 +71,8 @@ workers [a whole number] (one per core): worker processes, each with one torch t
 compile [auto, always or never] (auto): auto compiles the gradients of jobs with more than 10^13 FLOPs to do, which
     takes 12 to 30 s once (kept in ~/.cache/muonlab, or MUONLAB_CACHE) and halves the time of a step; numbers change
     by rounding
+launcher [local, ray, ray:HOST:PORT, slurm or slurm:KEY=VALUE,...] (local): where the workers are: processes of this
+    machine, tasks of a Ray cluster, jobs of Slurm (docs/cluster.md); results are the same
 """
 )
 EXECUTION_KEYS = ("out", *(each.key for each in EXECUTION))
