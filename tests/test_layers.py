@@ -14,6 +14,7 @@ ROOT = Path(muonlab.__file__).parent
 ROOMS = {
     "rules": set(),
     "optim": {"rules"},
+    "kernels": set(),
     "testing": set(),
     "nets": set(),
     "losses": set(),
@@ -34,6 +35,7 @@ ROOMS["__main__"] = {"cli"}
 PACKAGES = {
     "rules": {"torch"},
     "optim": {"torch"},
+    "kernels": {"torch", "triton"},
     "testing": {"torch"},
     "nets": {"torch"},
     "losses": {"torch"},
