@@ -8,7 +8,7 @@ from muonlab.jobs.worker import import_string
 class InlinePool:
     """`muonlab.jobs.pool.Pool` without processes."""
 
-    def __init__(self, folder, ready, num_workers, where):
+    def __init__(self, folder, ready, num_workers, where, start=None):
         self._folder, self._ready, self._where = folder, ready, where
 
     def events(self):

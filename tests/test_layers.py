@@ -28,10 +28,12 @@ ROOMS = {
     "studies": {"data", "stats", "jobs", "report", "study", "measure"},
 }
 ROOMS["export"] = {"jobs", "report", "study", "studies"}
+ROOMS["serve"] = {"jobs", "report", "study", "studies"}
 # What a worker of a study does, with torch.
 ROOMS["studies/work"] = ROOMS["studies"] | ROOMS["train"] | {"train", "losses", "measure"}
+ROOMS["running"] = set(ROOMS)
 ROOMS["cli"] = set(ROOMS)
-ROOMS["__main__"] = {"cli"}
+ROOMS["__main__"] = {"cli", "jobs"}
 PACKAGES = {
     "rules": {"torch"},
     "optim": {"torch"},
@@ -49,7 +51,9 @@ PACKAGES = {
     "studies/work": {"torch", "safetensors", "numpy", "pydantic"},
     "report": {"rich", "numpy", "matplotlib", "jinja2", "markupsafe", "PIL"},
     "export": set(),
+    "serve": {"cyclopts", "starlette"},
     "cli": {"cyclopts", "torch"},
+    "running": {"torch"},
     "__main__": set(),
 }
 # What a room may ask for by a function `package`, which says what to install where it is missing.
@@ -58,6 +62,8 @@ OPTIONAL = {
     "data": {"numpy", "PIL", "pyarrow", "sklearn", "tokenizers"},
     "studies/work": {"transformers"},
     "export": {"pyarrow", "torch", "wandb", "trackio"},  # torch.utils.tensorboard
+    "serve": {"uvicorn"},
+    "jobs": {"ray", "submitit"},
 }
 
 

@@ -1,5 +1,15 @@
-"""`python -m muonlab` is the command `muonlab`."""
+"""The command `muonlab`, and `python -m muonlab`: signals are heard while the command line is still being imported."""
 
-from muonlab.cli import main
+from muonlab.jobs.signals import at_once
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    at_once()
+    from muonlab import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,20 +3,20 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 try:
     from cyclopts import App, CycloptsError, Parameter
 except ImportError:  # the package alone, without its laboratory
     sys.exit("muonlab: the command line needs the laboratory's packages; install them with: pip install 'muonlab[lab]'")
 
-from muonlab import __version__
+from muonlab import __version__, running
 from muonlab.export.verb import export
+from muonlab.serve.verb import serve
 
 if TYPE_CHECKING:
-    from muonlab.jobs.job import StudyFile
+    pass
 
 DEFAULT_ROOT = Path("runs")
 STUDIES = ("grokking", "features", "components")  # those that `run` runs
@@ -27,13 +27,20 @@ app = App(
     version=__version__,
     help="A laboratory that measures what an optimizer does to a network.",
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # `main` says what was stopped, with the status of the signal
 )
 app.register_install_completion_command()  # muonlab --install-completion
 app.command(export)
+app.command(serve)
 
 
 @app.command
-def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative="")] = False) -> int:
+def run(
+    study: str,
+    *settings: str,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    is_opened: Annotated[bool, Parameter(name="--open", negative="")] = False,
+) -> int:
     """Run a study, go on with a half-done one, or add to a finished one; then write its report.
 
     What is finished is kept and what is half-done goes on from its checkpoint: to resume, give the same command again.
@@ -64,6 +71,8 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
         keys: `muonlab settings STUDY`, or docs/settings.md.
     dry_run
         Print the jobs, their number and the estimated time, and run nothing.
+    is_opened
+        Show the study in a browser while it runs (`muonlab serve`).
     """
     from muonlab.studies import find, of_file
     from muonlab.study import from_file
@@ -83,77 +92,17 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
     if not is_file:
         check_name("study", study, STUDIES, "or a file that defines a study, such as my_study.py")
     package = of_file(study) if is_file else find(study)
-    given = parse(settings, (*(() if is_file else ("preset",)), *EXECUTION_KEYS, *package.KEYS))
+    known = (*(() if is_file else ("preset",)), *EXECUTION_KEYS, *package.KEYS)
+    given = parse(settings, known, getattr(package, "PRESETS", None))
     preset = study if is_file else ",".join(given.pop("preset", ["laptop"]))
     folder = Path(",".join(given.pop("out", [str(DEFAULT_ROOT / Path(study).stem)])))
-    device, compile, workers = _execution({key: given.pop(key) for key in EXECUTION_KEYS if key in given})
+    how = running.execution({key: given.pop(key) for key in EXECUTION_KEYS if key in given}, is_opened=is_opened)
     asked = package.plan(preset, given)
     for note in getattr(asked, "notes", ()):
         print(f"note: {note}", file=sys.stderr)
-    _check_device(device)
     if dry_run:
-        return _forecast(package, asked, folder, workers)
-    return _run(package, asked, folder, workers, device, compile)
-
-
-def _execution(given: Mapping[str, list[str]]) -> tuple[str, str, int]:
-    """Return device, compile and workers of the settings of how a study runs."""
-    from muonlab.jobs.local import available_cores
-    from muonlab.study.settings import check_name, whole_number
-
-    compile = ",".join(given.get("compile", ["auto"]))
-    check_name("compile", compile, ("auto", "always", "never"))
-    workers = whole_number("workers", given.get("workers", [str(available_cores())]), at_least=1, at_most=1024)
-    return ",".join(given.get("device", ["cpu"])).lower(), compile, workers
-
-
-def _forecast(package: Any, asked: Any, folder: Path, workers: int, *, in_runs: bool = False) -> int:
-    """Print what a run would do, in seconds or in runs of a program, and return the exit status."""
-    from muonlab.jobs import local, store
-    from muonlab.report import terminal
-
-    store.check(folder, package.STUDY)
-    for note in local.try_out(package, asked, folder):
-        print(f"note: {note}", file=sys.stderr)
-    left, num_done = local.left(package, asked, folder)
-    if in_runs:
-        terminal.print_runs(left, workers, folder, num_done)
-    else:
-        by = "a few steps of each optimizer, here and now" if getattr(package, "seconds", ()) else terminal.ELSEWHERE
-        terminal.print_outline(left, workers, folder, num_done, by)
-    return 0
-
-
-def _run(package: Any, asked: Any, folder: Path, workers: int, device: str, compile: Any) -> int:
-    """Run what a request asks for, write the report and return the exit status."""
-    from contextlib import closing
-
-    from muonlab.jobs import local, signals, store
-    from muonlab.report.progress import ProgressView, count
-
-    store.check(folder, package.STUDY)
-    left, num_done = local.left(package, asked, folder)
-    expected = f"about {len(left)} to do" if left else "none to do"
-    print(f"{folder}: {count(num_done, 'job')} done already, {expected}", flush=True)
-    failed = set()
-    try:
-        events = local.run(package, asked, folder, workers=workers, device=device, compile=compile)
-        with ProgressView(left, workers, sys.stdout) as progress, closing(events):
-            for event in events:
-                if event.kind == "failed":
-                    failed.add(event.job)
-                progress.show(event.kind, event.job, event.detail)
-    except KeyboardInterrupt as stopped:
-        done = count(local.left(package, asked, folder)[1], "job")
-        _stop(f"stopped; done and kept: {done}. The same command goes on from here", signals.status_of(stopped))
-    if failed:
-        print(
-            f"muonlab: {count(len(failed), 'job')} failed; `muonlab show {folder}` says why, the same command tries "
-            f"{'it' if len(failed) == 1 else 'them'} again",
-            file=sys.stderr,
-        )
-    _write_report(folder, package)
-    return 1 if failed else 0
+        return running.forecast(package, asked, folder, how.num_workers)
+    return running.run(package, asked, folder, how)
 
 
 @app.command
@@ -183,14 +132,15 @@ def inspect(
     dry_run
         Print what would be measured, and measure nothing.
     """
+    from dataclasses import replace
+
     from muonlab.jobs import store
     from muonlab.report import terminal
     from muonlab.studies import checkpoints as package
 
-    asked, execution = package.ask(models, ("out", "device"))
+    asked, execution = package.ask(models, ("out", "device", "launcher"))
     folder = Path(",".join(execution.get("out", [str(package.OUT)])))
-    device = ",".join(execution.get("device", ["cpu"])).lower()
-    _check_device(device)
+    how = replace(running.execution(execution), workers=1)
     store.check(folder, "inspect")
     if taps:
         terminal.print_taps(package.taps(asked))
@@ -198,8 +148,8 @@ def inspect(
     package.check(asked, folder)
     if dry_run:
         print(package.summary(asked))
-        return _forecast(package, asked, folder, workers=1)
-    return _run(package, asked, folder, 1, device, "auto")
+        return running.forecast(package, asked, folder, workers=1)
+    return running.run(package, asked, folder, how)
 
 
 @app.command
@@ -233,19 +183,18 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
 
     study, asked, beside = ask(words)
     folder = Path(",".join(beside.get("out", [str(DEFAULT_ROOT / default_folder(asked))])))
-    device, compile, workers = _execution(beside)
-    _check_device(device)
+    how = running.execution(beside)
     if dry_run:
         for arm in asked.arms:
             print(f"{arm.name}: {asked.searches[arm.label].words}")
         print(foreseen(asked))
-        first = first_command(asked, folder, device)
+        first = first_command(asked, folder, how.device)
         if first:
             print(f"First run: {first}")
         else:
-            study = _measured(study, asked, folder, device)
-        return _forecast(study, asked, folder, workers, in_runs=bool(first))
-    return _run(study, asked, folder, workers, device, compile)
+            study = _measured(study, asked, folder, how.device)
+        return running.forecast(study, asked, folder, how.num_workers, in_runs=bool(first))
+    return running.run(study, asked, folder, how)
 
 
 def _measured(study: Any, asked: Any, folder: Path, device: str) -> Any:
@@ -263,35 +212,6 @@ def _measured(study: Any, asked: Any, folder: Path, device: str) -> Any:
         for part, (step, evaluation) in zip(asked.parts, len(asked.shares) * whole, strict=True)
     )
     return replace(study, seconds=seconds) if all(seconds) else study
-
-
-def _write_report(folder: Path, package: Any = None) -> None:
-    from dataclasses import replace
-
-    from muonlab.jobs import store
-    from muonlab.report import page, terminal
-    from muonlab.report.findings import Text
-    from muonlab.studies import find
-
-    file = store.read(folder)
-    package = package or find(file.study)
-    findings = package.analyse(folder)
-    if not getattr(package, "POOLED", False):
-        notices = [Text(words, "note") for words in _earlier(file, store.Results(folder))]
-        findings = replace(findings, notices=(*findings.notices, *notices))
-    terminal.print_verdict(findings, page.write(findings, folder))
-
-
-def _earlier(file: "StudyFile", results: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each earlier request that has jobs of its own: a report is that of the newest."""
-    for request in file.requests[:-1]:
-        own = set(request.jobs) - set(file.newest.jobs)
-        if own or not request.jobs:
-            done = sum(job in results for job in request.jobs)
-            yield (
-                f"Also in this folder, asked before: {request.command(file.study)} ({done} of {len(request.jobs)} jobs "
-                "done). The same command writes its report again and computes nothing twice."
-            )
 
 
 @app.command
@@ -379,7 +299,7 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
     if catalogue.report_is_current(folder):
         print(f"Report: {folder / 'report.html'}")
     else:
-        _write_report(folder, package)
+        running.write_report(folder, package)
     return 0
 
 
@@ -450,41 +370,28 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with signals.caught():
             status = app(words, exit_on_error=False, result_action="return_value")
+            if words[:1] == ["run"] and {"--help", "-h"} & {*words} and not words[1].startswith("-"):
+                from muonlab.studies import keys_of
+
+                print(keys_of(words[1], DESCRIBED))
     except CycloptsError:  # it has printed what was wrong
         meant = " ".join(word[2:] for word in words if word[:2] == "--" and "=" in word)
-        _stop(f"settings have no dashes; write {meant}", 2) if meant else sys.exit(2)
+        running.stop(f"settings have no dashes; write {meant}", 2) if meant else sys.exit(2)
     except StudyError as error:
-        _stop(error, 2 if isinstance(error, UnfitError) else 1)
+        running.stop(error, 2 if isinstance(error, UnfitError) else 1)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
     except OSError as error:
-        _stop(StudyError(explain(error, Path(error.filename or "."))), 1)
+        running.stop(StudyError(explain(error, Path(error.filename or "."))), 1)
     except KeyboardInterrupt as stopped:
-        _stop("stopped", signals.status_of(stopped))
+        running.stop("stopped", signals.status_of(stopped))
     except ValueError as error:
         if type(error).__name__ != "UsageError":
             raise
-        _stop(error, 2)
+        running.stop(error, 2)
     else:
         sys.exit(status if isinstance(status, int) else 0)
-
-
-def _stop(error: Exception | str, status: int) -> NoReturn:
-    print(f"muonlab: {error}", file=sys.stderr)
-    sys.exit(status)
-
-
-def _check_device(name: str) -> None:
-    if name == "cpu":
-        return
-    from muonlab.study.settings import UsageError
-    from muonlab.train.jobs import check_device
-
-    try:
-        check_device(name)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import synthetic_components
 from muonlab.export import tables
 from muonlab.jobs import store
-from muonlab.jobs.files import StudyError, read_json
+from muonlab.jobs.files import StudyError
 from muonlab.report.findings import Column, Findings, Section, Table, Verdict
 from muonlab.stats.results import Estimate
 
@@ -101,9 +102,14 @@ def test_columns_have_one_type_each_and_none_is_empty():
     assert tables.columns(rows) == {"a": [1.0, 0.5, None], "b": ["1", "x", None]}
 
 
+def results_in(record):
+    with zipfile.ZipFile(RECORDS / record / "jobs.zip") as held:
+        return [json.loads(held.read(name)) for name in held.namelist() if name.endswith("/result.json")]
+
+
 def test_grokking():
     found = tables.read(RECORDS / "first-light" / "study")
-    results = [read_json(path) for path in sorted((RECORDS / "first-light" / "study").glob("*/result.json"))]
+    results = results_in("first-light/study")
     crossings = {(row["job"], row["seed"]): row.get("first_crossing.step") for row in found["runs"]}
     members = [(result["cell"], member) for result in results for member in result["members"]]
     firsts = {(cell, member["seed"]): member["first_crossing"] for cell, member in members}
@@ -121,7 +127,7 @@ def test_recorded_studies_have_their_tables(record, names):
     found = tables.read(RECORDS / record)
     assert {name for name, rows in found.items() if rows} == {"runs", *names}
     ranks = [layer["raw.effective_rank"] for layer in found["layers"]]
-    read = [read_json(path) for path in sorted((RECORDS / record).glob("*/result.json"))]
+    read = results_in(record)
     models = [model for result in read for model in result.get("models", ())]
     assert sorted(ranks) == sorted(layer["raw"]["effective_rank"] for model in models for layer in model["layers"])
 

@@ -20,10 +20,10 @@ AHEAD = {"lookahead": 0.5, "lookahead_decay": 0.9}
 # Several at once, as they compose, and what they leave out of the battery: rows are not columns to them; a norm that is
 # held does not decay, and is not zero; a decay in the gradient does not grow with it.
 BATTERIES = [
-    (muon_alone, {"equilibrate": "row", "renormalize": "col_row", "update_floor": 1.0}, {"transpose"}),
-    (muon_alone, {"hyperball": True, "lr": 0.1, **AHEAD}, {"weight_decay", "transpose"}),
-    (muon_alone, {"decay": "independent"}, set()),
-    (muon_alone, {"decay": "l2"}, {"scale_invariance"}),
+    (muon_alone, {"equilibrate": "row", "renormalize": "col_row", "update_floor": 1.0}, ["transpose"]),
+    (muon_alone, {"hyperball": True, "lr": 0.1, **AHEAD}, ["weight_decay", "transpose"]),
+    (muon_alone, {"decay": "independent"}, []),
+    (muon_alone, {"decay": "l2"}, ["scale_invariance"]),
     (adamw_half, {"decay": "independent", "rule": "adamw", **AHEAD}, None),
     (adamw_half, {"decay": "l2", "rule": "adamw"}, None),
 ]

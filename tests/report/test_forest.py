@@ -74,6 +74,8 @@ def test_what_is_decided_is_filled_and_what_is_undecided_hollow():
     full, hollow = colour("ink"), colour("paper")
     assert [mark.get_markerfacecolor() for mark in found] == [full, hollow, full, hollow, full]
     assert [mark.get_marker() for mark in found] == ["o", "o", "o", "o", "D"]
+    (drawing,) = draw(figure(forest(*rows)))
+    assert "fill: var(--paper, #fdfcfa)" in drawing.svg
 
 
 @pytest.mark.parametrize(("low", "high"), [(-0.5, -0.4), (0.4, 0.5), (-0.001, 0.002), (0.0, 0.0)])

@@ -5,13 +5,16 @@ import os
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, UnfitError, lock
 from muonlab.jobs.job import Job
 from muonlab.jobs.pool import Event, Pool
 from muonlab.jobs.worker import import_string
+
+if TYPE_CHECKING:
+    from muonlab.jobs.remote import Launcher
 
 Compile = Literal["auto", "always", "never"]
 
@@ -54,6 +57,7 @@ def run(
     workers: int | None = None,
     device: str = "cpu",
     compile: Compile = "auto",
+    launcher: "Launcher | None" = None,
 ) -> Generator[Event]:
     """Run what a request asks for and is not done, and yield what happens. Closing the iterator stops the workers.
 
@@ -68,6 +72,8 @@ def run(
         workers: processes at most; as many as cores by default.
         device: torch device of every worker.
         compile: whether runs are compiled programs; "auto" where that pays.
+        launcher: what `muonlab.jobs.remote.launcher` returns, for workers on a cluster; processes of this machine by
+            default.
 
     Raises:
         StudyError: what is asked cannot be done, the folder cannot be used, another run writes to it, or its disk is
@@ -87,7 +93,9 @@ def run(
             return [job for job in jobs if job.id not in results]
 
         where = {"device": device, "compile": compile}
-        yield from Pool(folder, ready, workers or available_cores(), where).events()
+        start = None if launcher is None else launcher.start
+        workers = workers or (available_cores() if launcher is None else launcher.num_workers)
+        yield from Pool(folder, ready, workers, where, start).events()
 
 
 def try_out(study: Study, asked: Any, folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from muonlab.jobs import environment, store
 from muonlab.jobs.files import StudyError, write_json
@@ -44,7 +44,7 @@ class Event:
 class Worker:
     """One process, the job it works on, and the end of what it wrote to standard error."""
 
-    def __init__(self, inbox: "queue.Queue[tuple[Worker, dict | None]]"):
+    def __init__(self, inbox: "Inbox"):
         self.job: Job | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         self.process = subprocess.Popen(
@@ -66,6 +66,10 @@ class Worker:
             self.process.stdin.write(line)
             self.process.stdin.flush()
 
+    def death(self) -> str:
+        """Return how the process ended, which it never does by itself."""
+        return _how(self.process.wait())
+
     def last_words(self) -> str:
         """Return the end of standard error."""
         self._errors.seek(0)
@@ -79,12 +83,35 @@ class Worker:
             with contextlib.suppress(BrokenPipeError):
                 stream.close()  # type: ignore[union-attr]
 
-    def _listen(self, inbox: "queue.Queue[tuple[Worker, dict | None]]") -> None:
+    def _listen(self, inbox: "Inbox") -> None:
         assert self.process.stdout is not None
         with contextlib.suppress(ValueError):  # the stream is closed when the pool ends
             for line in self.process.stdout:
                 inbox.put((self, json.loads(line)))
         inbox.put((self, None))
+
+
+class Remote(Protocol):
+    """What stands for a worker elsewhere: see `muonlab.jobs.remote`."""
+
+    job: Job | None
+
+    def give(self, job: Job, arguments: dict[str, Any], /) -> None:
+        """Hand over a job; a message about its end comes into the inbox, or None where it was lost."""
+
+    def death(self) -> str:
+        """Return how it was lost."""
+        ...
+
+    def last_words(self) -> str:
+        """Return what it wrote last, if that is known."""
+        ...
+
+    def end(self) -> None:
+        """Take back what it was given."""
+
+
+Inbox = queue.Queue[tuple["Worker | Remote", dict | None]]
 
 
 class Pool:
@@ -96,16 +123,25 @@ class Pool:
             whenever a job has ended; those that it has named before are passed over.
         num_workers: processes at most; there are never more than jobs.
         where: arguments of every target in addition to config, folder, environment and report: device and compile.
+        start: starts a worker, which tells an inbox what happens; by default a process of this machine.
     """
 
-    def __init__(self, folder: Path, ready: Callable[[], Iterable[Job]], num_workers: int, where: dict[str, str]):
+    def __init__(
+        self,
+        folder: Path,
+        ready: Callable[[], Iterable[Job]],
+        num_workers: int,
+        where: dict[str, str],
+        start: Callable[["Inbox"], "Worker | Remote"] | None = None,
+    ):
         self._folder, self._ready, self._num_workers, self._where = folder, ready, num_workers, where
-        self._workers: list[Worker] = []
+        self._start = start or Worker
+        self._workers: list[Worker | Remote] = []
         self._waiting: deque[Job] = deque()
         self._num_open = 0
         self._attempts: dict[str, int] = {}
         self._environment = environment.record(threads=THREADS)
-        self._inbox: queue.Queue[tuple[Worker, dict | None]] = queue.Queue()
+        self._inbox: Inbox = queue.Queue()
 
     def events(self) -> Iterator[Event]:
         """Run the jobs until none is open, and yield what happens. Closing the iterator ends the workers.
@@ -159,21 +195,20 @@ class Pool:
             if worker is None:
                 if len(self._workers) == self._num_workers:
                     return
-                self._workers.append(worker := Worker(self._inbox))
+                self._workers.append(worker := self._start(self._inbox))
             job = self._waiting.popleft()
             self._attempts[job.id] += 1
             place = {"config": job.config, "folder": str(self._folder / job.id)}
             worker.give(job, {**place, **self._where, "environment": self._environment})
             yield Event("started", job.id, {"name": job.name, "cost": job.cost})
 
-    def _bury(self, worker: Worker) -> Iterator[Event]:
+    def _bury(self, worker: "Worker | Remote") -> Iterator[Event]:
         """Let go of a worker whose process has ended, which it never does by itself."""
         self._workers.remove(worker)
-        code = worker.process.wait()
-        words = worker.last_words()
+        how, words = worker.death(), worker.last_words()
         worker.end()
         if worker.job is not None:
-            yield from self._try_again(worker.job, f"its worker died ({_how(code)})", words)
+            yield from self._try_again(worker.job, f"its worker died ({how})", words)
 
     def _take(self, job: Job, message: dict) -> Iterator[Event]:
         """Take in that a job is done or has raised."""
@@ -184,6 +219,8 @@ class Pool:
             yield from self._ask()
             return
         self._stop_if_disk_is_full(message)
+        if message.get("stops"):
+            raise StudyError(f"{message['reason']}. What is done is kept: the same command goes on")
         yield from self._try_again(job, message["reason"], message["traceback"], is_final=message["is_final"])
 
     def _try_again(self, job: Job, reason: str, detail: str, *, is_final: bool = False) -> Iterator[Event]:

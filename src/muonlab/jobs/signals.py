@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: one asks a process to end in order, the next changes nothing."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ def caught() -> Iterator[None]:
 
     def stop(number: int, _: Any) -> None:
         for each in SIGNALS:  # a second one would cut off the ending of the workers
-            signal.signal(each, signal.SIG_IGN)
+            signal.signal(each, _nothing)
         raise KeyboardInterrupt(number)
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
@@ -27,6 +28,21 @@ def caught() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _nothing(number: int, _: Any) -> None:
+    """Do nothing. SIG_IGN would make Python complain of a signal that has come already."""
+
+
+def at_once() -> None:
+    """Until `caught`: end the process with one line and the status of the signal, while nothing has begun."""
+
+    def stop(number: int, _: Any) -> None:
+        os.write(2, b"muonlab: stopped\n")
+        os._exit(128 + number)
+
+    for number in SIGNALS:
+        signal.signal(number, stop)
 
 
 def status_of(stopped: KeyboardInterrupt) -> int:

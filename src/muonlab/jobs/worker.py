@@ -41,20 +41,30 @@ def _receive(inbox: TextIO, jobs: queue.Queue[dict[str, Any]]) -> None:
 
 
 def _work(job: dict[str, Any], events: TextIO) -> None:
-    def send(kind: str, **detail: Any) -> None:
-        print(json.dumps({"kind": kind, **detail}), file=events, flush=True)
+    def send(message: dict[str, Any]) -> None:
+        print(json.dumps(message), file=events, flush=True)
 
+    send(outcome(job, lambda detail: send({"kind": "progress", **detail})))
+
+
+def outcome(job: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Do a job and return the message about its end: finished, or raised and why.
+
+    Args:
+        job: target and arguments.
+        report: what the job tells its progress.
+    """
     try:
-        import_string(job["target"])(**job["arguments"], report=lambda detail: send("progress", **detail))
-        send("finished")
+        import_string(job["target"])(**job["arguments"], report=report)
     except Exception as error:
-        send(
-            "raised",
-            reason=f"{type(error).__name__}: {error}",
-            errno=getattr(error, "errno", None),
-            is_final=isinstance(error, ValueError),  # it would be raised again
-            traceback=traceback.format_exc(),
-        )
+        return {
+            "kind": "raised",
+            "reason": f"{type(error).__name__}: {error}",
+            "errno": getattr(error, "errno", None),
+            "is_final": isinstance(error, ValueError),  # it would be raised again
+            "traceback": traceback.format_exc(),
+        }
+    return {"kind": "finished"}
 
 
 if __name__ == "__main__":

@@ -27,12 +27,12 @@ def numbers(p: DTensor, each: Layout) -> Tensor:
     """Return for the local shard of a parameter which matrix an entry is in, with one entry along axes of columns."""
     from torch.distributed.tensor import Replicate, distribute_tensor
 
-    whole = torch.empty([1 if axis == "c" else size for axis, size in zip(each.axes, p.shape, strict=True)])
+    shape = [1 if axis == "c" else size for axis, size in zip(each.axes, p.shape, strict=True)]
+    whole = torch.empty(shape, dtype=torch.int64)
     narrow, first, stacks = replace(each, columns=1), 0, []
     for stack in narrow.stacks(whole):
         stacks.append(torch.arange(first, first + len(stack)).view(-1, 1, 1).expand_as(stack))
         first += len(stack)
-    whole = whole.long()
     narrow.put_back(stacks, whole)
     places = [
         Replicate() if (axis := sharded_axis(place)) is None or each.axes[axis] == "c" else place

@@ -5,20 +5,27 @@ that of the jobs that have ended, and of the running ones the part that they hav
 outline. The time left is that of handing what is left to the workers, at the pace of jobs of the same kind so far.
 """
 
+import contextlib
 import heapq
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from muonlab.jobs.files import StudyError, read_json, write_json
+
 SECONDS_BETWEEN_LINES = 15.0
 KNOWN_FROM = 0.05  # of the work: before it, the time that is left is not shown
 NEARLY = 0.99  # of the work, at most, until the end: an outline may be too short
 NEAR = 4 / 3  # an upper bound that is closer to the time left than that is not shown
+SAVED = ".progress.json"  # what a run says of itself in the folder of its study, for those who watch
+SECONDS_BETWEEN_SAVES = 2.0
+STALE = 20.0  # seconds: a run that has not said anything for so long has been killed
 UNKNOWN = "time left not known yet"
 PRIOR = 0.01  # of the work: as much at the mean pace counts with what is known of one kind (LOG.md, "Time left")
 
@@ -104,9 +111,11 @@ class ProgressView:
         outline: name and cost of all that is expected to be done, in any unit that the costs of the jobs have, too.
         workers: how many run at once, at most.
         stream: where to write.
+        folder: the study's, which is told the progress, too; None for nobody.
     """
 
-    def __init__(self, outline: Sequence[tuple[str, float]], workers: int, stream: TextIO):
+    def __init__(self, outline: Sequence[tuple[str, float]], workers: int, stream: TextIO, folder: Path | None = None):
+        self._saved_at, self._folder = -STALE, folder
         self._outline, self._workers = Counter(outline), workers  # of what has not started
         self._outline_cost = sum(cost for _, cost in outline)
         self._start = self._last_line = time.monotonic()
@@ -131,6 +140,8 @@ class ProgressView:
             if kind is None:
                 self._bar.update(self._task, completed=1.0, left="")
             self._bar.stop()
+        if self._folder:
+            (self._folder / SAVED).unlink(missing_ok=True)
         if kind is None and self._num_done:
             self._say(f"{count(self._num_done, 'job')} done in {duration(time.monotonic() - self._start)}")
 
@@ -172,7 +183,18 @@ class ProgressView:
         self._last_line = time.monotonic()
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def _save(self, now: float) -> None:
+        """Tell the folder how far it is; a full disk is the run's to say."""
+        if self._folder is None or now - self._saved_at < SECONDS_BETWEEN_SAVES:
+            return
+        self._saved_at = now
+        running = {id: round(job.part, 3) for id, job in self._running.items()}
+        told = {"share": self._share(), "left": self._left_as_text(), "done": self._num_done, "running": running}
+        with contextlib.suppress(OSError):
+            write_json(self._folder / SAVED, told)
+
     def _refresh(self, now: float) -> None:
+        self._save(now)
         if self._bar:
             done = f"{count(self._num_done, 'job')} done"
             left = self._left_as_text()
@@ -225,3 +247,13 @@ class ProgressView:
             return max(ends)
 
         return time_left(seconds("worked"), seconds("used"))
+
+
+def saved(folder: Path) -> dict[str, Any] | None:
+    """Return what a run says of itself now: share, left, done, and running (id -> part); None where none is at work."""
+    try:
+        if time.time() - (folder / SAVED).stat().st_mtime > STALE:
+            return None
+        return dict(read_json(folder / SAVED))
+    except (OSError, StudyError, ValueError, TypeError):
+        return None

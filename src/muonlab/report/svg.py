@@ -50,8 +50,8 @@ def colour(role: str) -> str:
     """Return the stand-in of a role; "#rrggbb" itself, which is a colour that a user gave; other roles share one."""
     if _HEX.fullmatch(role) and role not in STAND_INS.values():
         return role
-    known = role if role in ROLES else "other"
-    return ROLES[known][0] if _IS_PICTURE.get() else STAND_INS[known]
+    known = role if role in _COLOURS else "other"
+    return _COLOURS[known][0] if _IS_PICTURE.get() else STAND_INS[known]
 
 
 def palette(svg: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from muonlab.jobs import store
 from muonlab.jobs.files import StudyError
-from muonlab.study import dotted
+from muonlab.study import described, dotted
 from muonlab.study.settings import UsageError, check_name
 
 PACKAGES = {
@@ -76,3 +76,8 @@ def settings_of(name: str, runnable: Sequence[str]) -> Any:
         return importlib.import_module(f"{PACKAGES['compare']}.settings").sections(of_file(name))
     check_name("study", name, runnable, "or a file that defines a study, such as my_study.py")
     return importlib.import_module(f"{PACKAGES[name]}.settings").sections()
+
+
+def keys_of(name: str, runnable: Sequence[str]) -> str:
+    """Return the names of the settings of a study, by heading; arguments as of `settings_of`."""
+    return "\n".join(described.as_keys(settings_of(name, runnable), name))

@@ -71,6 +71,8 @@ workers [a whole number] (one per core): worker processes, each with one torch t
 compile [auto, always or never] (auto): auto compiles the gradients of jobs with more than 10^13 FLOPs to do, which
     takes 12 to 30 s once (kept in ~/.cache/muonlab, or MUONLAB_CACHE) and halves the time of a step; numbers change
     by rounding
+launcher [local, ray, ray:HOST:PORT, slurm or slurm:KEY=VALUE,...] (local): where the workers are: processes of this
+    machine, tasks of a Ray cluster, jobs of Slurm (docs/cluster.md); results are the same
 """
 )
 EXECUTION_KEYS = ("out", *(each.key for each in EXECUTION))
@@ -160,6 +162,14 @@ def as_lines(sections: Sections) -> Iterable[str]:
         yield f"\n{heading}\n"
         for each in settings:
             yield f"{each.key}  [{each.values}]  default: {each.defaults}\n    {each.says}"
+
+
+def as_keys(sections: Sections, study: str) -> Iterable[str]:
+    """Yield a line per heading with the names of its settings, and a last one that says where the rest is."""
+    yield f"Settings of {study}:"
+    for heading, settings in sections.items():
+        yield f"  {heading}: {', '.join(each.key for each in settings)}"
+    yield f"What each may be, and its default: muonlab settings {study}"
 
 
 def as_markdown(sections: Sections) -> str:

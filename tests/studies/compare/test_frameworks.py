@@ -296,12 +296,12 @@ def test_an_optimizer_that_is_several_is_refused(of_lightning):
 
 
 def test_the_call_of_a_muon_with_settings_of_its_own_names_them():
-    own = Muon(nesterov=False, steps=3, eps=1e-6, variant="normuon")
+    own = Muon(nesterov=False, steps=3, eps=1e-6, variant="normuon", hyperball=True, decay="l2")
     call = constructor(own, {"lr": 0.01, "adamw_factor": 2.0})
     optimizer = eval(str(call), {"muonlab": muonlab, "model": nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))})
     muon, adamw = optimizer.param_groups
     assert (muon["lr"], muon["nesterov"], muon["ns_steps"], adamw["lr"]) == (0.01, False, 3, 0.02)
-    assert (adamw["eps"], muon["variant"]) == (1e-6, "normuon")
+    assert (adamw["eps"], muon["variant"], muon["hyperball"], adamw["decay"]) == (1e-6, "normuon", True, "l2")
 
 
 # -- runs that end early ---------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -10,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import synthetic_study as synthetic
 from muonlab.jobs import store
 from muonlab.nets.transformer import Transformer
-from muonlab.report.findings import Text
+from muonlab.report.findings import Table, Text
 from muonlab.studies import grokking
 from muonlab.studies.grokking.analysis import analyse, find
 from muonlab.studies.grokking.cells import jobs_of, outline, plan
@@ -19,6 +20,8 @@ from muonlab.studies.grokking.conditions import read
 from muonlab.studies.grokking.costs import needed_share
 from muonlab.studies.grokking.thresholds import at_thresholds
 from muonlab.studies.grokking.verdict import judge
+from muonlab.studies.grokking.work import cell as work
+from muonlab.studies.grokking.work import material
 from muonlab.study.settings import UsageError
 
 
@@ -229,3 +232,40 @@ def test_the_share_of_needed_products_is_that_of_a_net_that_leaves_out_the_rest(
             built(torch.zeros(64, 4, dtype=torch.long))
         counts.append(counter.get_total_flops())
     assert needed_share(config) == pytest.approx(counts[0] / counts[1], rel=0.03)
+
+
+# -- where the spread comes from -------------------------------------------------------------------
+
+
+def test_only_what_varies_differs_between_seeds():
+    for source in ("all", "init", "split", "order"):
+        (config,) = plan(
+            "tiny", {"varies": [source], "optimizers": ["adamw"], "seeds": ["2"], "control_seeds": ["0"]}
+        ).cells
+        task = material.build_task(config)
+        rows = work.build_rows(config, task, (3, 4), "cpu")
+        weights = work.build_population(config, task, (3, 4), "cpu").parameters
+        order = rows._orders(0)
+        differs = {
+            "init": any((w[0] != w[1]).any() for w in weights.values()),
+            "split": bool((rows.train[0] != rows.train[1]).any()),
+            "order": bool((order[0] != order[1]).any()),
+        }
+        assert differs == {each: source in ("all", each) for each in differs}
+
+
+def test_runs_in_which_not_all_varies_tell_where_the_spread_comes_from_and_are_not_judged(tmp_path):
+    widths = {"all": 100, "init": 50, "split": 50, "order": 0}
+
+    def fate(config, seed):
+        return 300 + 300 * (config.optimizer.name == "adamw") + widths[config.protocol.varies] * (seed % 4)
+
+    cells = [own for source in widths for own in of("muon", "adamw", seeds=range(8), protocol__varies=source)]
+    findings = analyse(synthetic.write(tmp_path, cells, fate))
+    tables = {each.name: each for section in findings.sections for each in section.elements if isinstance(each, Table)}
+    assert "8 Muon and 8 AdamW runs" in findings.verdict.sentence
+    found = {(row[2], row[3]): row[-1] for row in tables["spread"].rows}
+    assert found["Muon", "all"] == 1
+    assert found["Muon", "order"] == 0
+    logs = {each: np.log([275 + widths[each] * (seed % 4) for seed in range(8)]) for each in widths}
+    assert found["Muon", "init"] == pytest.approx(logs["init"].var() / logs["all"].var())

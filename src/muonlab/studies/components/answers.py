@@ -81,15 +81,20 @@ def over_maps(found: ComponentsFound, judged: Sequence[Judged]) -> dict[Key, For
 
 def _mean(found: ComponentsFound, pairs: Sequence[Comparison]) -> Effect:
     """Return the mean difference over problems, in pairs of one seed."""
-    held = []
-    for pair in pairs:
-        arms = (found.first.label, pair.rival), (pair.rival, found.first.label)
-        own, other = (pair.quantity.values(found, pair.case, *both, pair.state) or {} for both in arms)
-        held.append({seed: (own[seed], other[seed]) for seed in own if seed in other})
-    most = max(map(len, held))
-    whole = [each for each in held if len(each) == most]
-    seeds = sorted(set.intersection(*map(set, whole)))
-    return paired(*([fmean(each[seed][side] for each in whole) for seed in seeds] for side in (0, 1)))
+    both = [(_values(found, pair, found.first.label), _values(found, pair, pair.rival)) for pair in pairs]
+    shared = [own.keys() & other.keys() for own, other in both]
+    most = max(map(len, shared))
+    whole = [values for values, seeds in zip(both, shared, strict=True) if len(seeds) == most]
+    seeds = sorted(set.intersection(*(set(own) & set(other) for own, other in whole)))
+    first, second = ([fmean(values[side][seed] for values in whole) for seed in seeds] for side in (0, 1))
+    return paired(first, second)
+
+
+def _values(found: ComponentsFound, pair: Comparison, arm: str) -> Mapping[int, float]:
+    other = pair.rival if arm == found.first.label else found.first.label
+    values = pair.quantity.values(found, pair.case, arm, other, pair.state)
+    assert isinstance(values, Mapping), "quantities of components are numbers by seed"
+    return values
 
 
 def _on_map(judged: Judged, name: str) -> list[Comparison]:

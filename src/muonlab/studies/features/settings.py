@@ -38,7 +38,8 @@ examples [packages, or paths] (yours): labelled texts to probe with and to trans
     piece of the standard library is from), label-first lines, .csv, .tsv; one, or one for each of text
 """
 IMAGES = """
-size: pixels of a side that images are resized to; by default as they are. ViT needs a multiple of vit.patch
+size: pixels of a side: the shorter side is resized to it and the middle kept; by default as they are, of images of
+    several sizes the smallest shorter side, at most 224. ViT needs a multiple of vit.patch
 classes: names of the classes to pretrain on; by default the first half
 transfer_classes: names of the classes to transfer to; by default the other half
 per_class: images of a class outside of the test set; by default all

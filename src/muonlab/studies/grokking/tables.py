@@ -129,6 +129,34 @@ def controls(runs: GrokkingRuns, judged: Sequence[Control]) -> Table:
     return Table("controls", "Controls on random labels", (*place, *of_control), rows, note)
 
 
+def spread(runs: GrokkingRuns) -> Table:
+    """Return where the spread of the times comes from: the variance between runs that differ in one source alone."""
+    of_spread = columns(
+        "task: Task; loss: Loss; optimizer: Optimizer; varies: What differs; n: n [count]; crossed: Crossed [count]; "
+        "deviation: Standard deviation of log steps [ratio]; share: Its variance, of that of all [percent]"
+    )
+    found: dict[tuple[str, str, str], dict[str, Condition]] = {}
+    for c in (*runs.held, *runs.sources):
+        own = found.setdefault((c.config.task.name, c.config.loss, c.arm), {})
+        own.setdefault(c.config.protocol.varies, c)
+    rows = []
+    for place, own in found.items():
+        for source in ("all", "init", "split", "order"):
+            if (c := own.get(source)) and len(own) > 1:
+                logs = {name: np.log(np.maximum(each.middles, 1.0)) for name, each in own.items()}
+                variance = {name: float(each.var(ddof=1)) for name, each in logs.items() if len(each) > 1}
+                mine, whole = variance.get(source), variance.get("all")
+                share = mine / whole if mine is not None and whole else None
+                deviation = None if mine is None else mine**0.5
+                rows.append((*place[:2], c.variant, source, len(c.members), len(c.crossed), deviation, share))
+    note = (
+        "Of the logarithm of the steps to the first crossing, the budget for runs that did not cross. All other "
+        "sources are those of seed 0. The shares of init (weights and dropout), split and order add up to 100% where "
+        "sources do not interact; with few runs each is known to a factor of two or so."
+    )
+    return Table("spread", "Where the spread between runs comes from", of_spread, tuple(rows), note)
+
+
 # -- comparisons -----------------------------------------------------------------------------------
 
 
@@ -161,7 +189,8 @@ def blocks(pair: Pair, family: Sequence[Tested]) -> Table:
         f"{first} over {second}, or minus it: a ratio below 1, a negative shift and a negative delta say that {first} "
         "is sooner. The shift is Hodges and Lehmann’s, in steps, of the runs that crossed; Cliff’s delta takes all "
         "runs, those that never crossed tied at the end. The log-rank p is over permutations of the labels. Intervals "
-        f"stand each for itself and p, Holm, for all tests of this report, so that they may differ.{binds}"
+        f"are of 95%{pair.for_choice}, and stand each for itself; p, Holm, is for all tests of this report, so that "
+        f"they may differ.{binds}"
     )
     of_blocks = *columns("block: Block; ratio: Ratio of mean steps [ratio]"), *counted, *tested
     return Table(f"blocks-{pair.name}", f"{first} against {second}, block by block", of_blocks, tuple(rows), note)
