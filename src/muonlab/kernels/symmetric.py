@@ -4,7 +4,7 @@ Most products of an iteration of Muon are symmetric: X X^T, A A and W A W. No st
 measures it beside torch's product, and it is to stand there where that pays. What can be checked without a GPU is:
 its numbers in Triton's interpreter, and the machine code for three generations of GPUs.
 """
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportIndexIssue=false
 
 from torch import Tensor
 
