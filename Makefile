@@ -1,11 +1,11 @@
-# make setup | demo | test | docs | docs-serve | kernels | lint | type | bare | bench. Each makes .venv and installs what it needs.
+# make setup | demo | test | docs | docs-serve | kernels | triton | lint | type | bare | bench | gpu. Each makes .venv and installs what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The pin comes first and alone: with it, nothing later pulls another build of torch.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test docs docs-serve kernels kernels-avx2 kernels-baseline kernels-threads lint type bare bench gpu
+.PHONY: setup demo test docs docs-serve kernels kernels-avx2 kernels-baseline kernels-threads lint type bare bench gpu triton
 setup: $(VENV)/.dev
 
 demo: $(VENV)/.lab
@@ -49,6 +49,14 @@ bare:
 	$(VENV)-bare/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(VENV)-bare/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt .
 	$(VENV)-bare/bin/python examples/plain_loop.py --steps 40 --width 32 --depth 1 --context 32 --batch 8
+
+# The Triton kernels without a GPU: their numbers in the interpreter, and what the compiler makes of them for GPUs.
+triton:
+	$(PYTHON) -m venv --clear $(VENV)-triton
+	$(VENV)-triton/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(VENV)-triton/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pytest numpy '.[cuda]'
+	TRITON_INTERPRET=1 $(VENV)-triton/bin/python -m pytest tests/kernels
+	$(VENV)-triton/bin/python -m pytest tests/kernels
 
 bench: $(VENV)/.dev $(VENV)-bench/.bench
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/engine.py --save records/engine/engine.json | tee records/engine/engine.txt

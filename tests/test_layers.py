@@ -14,6 +14,7 @@ ROOT = Path(muonlab.__file__).parent
 ROOMS = {
     "rules": set(),
     "optim": {"rules"},
+    "kernels": set(),
     "testing": set(),
     "nets": set(),
     "losses": set(),
@@ -36,6 +37,7 @@ ROOMS["__main__"] = {"cli", "jobs"}
 PACKAGES = {
     "rules": {"torch"},
     "optim": {"torch"},
+    "kernels": {"torch", "triton"},
     "testing": {"torch"},
     "nets": {"torch"},
     "losses": {"torch"},

@@ -29,7 +29,7 @@ def of_the_paper(optimizer, num_members):
     return (build(config, task, config.seeds, "meta") for build in (build_rows, build_population))
 
 
-@pytest.mark.parametrize("optimizer", [RatedMuon(), RatedAdamW()], ids=["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", [RatedMuon(polar_dtype="bfloat16"), RatedAdamW()], ids=["muon", "adamw"])
 def test_launches_do_not_depend_on_the_number_of_members(optimizer):
     found = []
     for num_members in (2, 16):

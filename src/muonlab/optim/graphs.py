@@ -94,7 +94,7 @@ class _Graphed:
             self._replay = self._capture(self._optimizer.step)
         pairs = [(old, new) for old, new in zip(self._grads, here, strict=True) if old is not new]
         if pairs:
-            torch._foreach_copy_(*map(list, zip(*pairs, strict=True)))
+            torch._foreach_copy_([old for old, _ in pairs], [new for _, new in pairs])
         self._replay()
 
 

@@ -259,7 +259,7 @@ def _apply_in_few_calls(
     size = made * lr
     _decay(ps, split(found, batch), operand(size * weight_decay, like), cautious)
     for stack, X, alike in zip(stacks, found, batch, strict=True):
-        factor = operand(size * -adjustment(*alike[0].shape, adjust_lr_fn), stack)
+        factor = (size * -adjustment(*alike[0].shape, adjust_lr_fn)).to(stack.dtype)
         torch.mul(X, factor.view(1, 1, 1), out=stack)  # with axes it widens the product, else rounded as X is
     torch._foreach_add_(ps, slots)
 
