@@ -91,7 +91,8 @@ def comparison_columns(found: Found, n: str = "n") -> tuple[Column, ...]:
 
 def comparison_values(pair: Comparison) -> tuple[Value, ...]:
     """Return the numbers of a comparison for a table."""
-    return *pair.means, pair.estimate, pair.effect.p, pair.adjusted_p, pair.side, pair.n
+    side = "set aside" if pair.aside else pair.side
+    return *pair.means, pair.estimate, pair.effect.p, pair.adjusted_p, side, pair.n
 
 
 def count_columns(found: Found) -> tuple[Column, ...]:
@@ -242,6 +243,7 @@ def findings(
     notices: Iterable[Text],
     sections: Iterable[tuple[str, Sequence[Element]]],
     current: int,
+    answers: Sequence[Element] = (),
 ) -> Findings:
     """Return a report: what failed and is missing comes first, and sections without elements are left out.
 
@@ -251,8 +253,10 @@ def findings(
         notices: of the study's own, after those on controls and jobs.
         sections: heading and elements.
         current: results version of the jobs that a run would compute now.
+        answers: what stands next to the verdict.
     """
     of_jobs = *version(found.records, current), *missing(found.records, found.expected)
     first = (*controls.notices(found.controls), *of_jobs, *notices)
     held = tuple(Section(heading, tuple(elements)) for heading, elements in sections)
-    return Findings(title, question, verdict, first, tuple(section for section in held if section.elements))
+    shown = tuple(section for section in held if section.elements)
+    return Findings(title, question, verdict, first, shown, tuple(answers))

@@ -108,11 +108,13 @@ class Rule:
             examples in place of runs, in pairs where both sides saw the same. Or (found, case, rival) -> one of them.
         min_runs: of each side, or pairs, below which nothing is decided.
         negligible: share of the larger mean below which a difference means nothing, however sure it is.
+        pools: whether a claim is answered by the mean over cases, with the comparisons as votes beneath it.
     """
 
     test: Test | Callable[[Any, Any, str], Test] = "welch"
     min_runs: int = MIN_RUNS
     negligible: float = 0.0
+    pools: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ class Comparison:
     test: Test
     rule: Rule
     adjusted_p: float | None = None  # by Holm, over those that are judged together; None where there are too few runs
+    aside: str = ""  # why it is out of the verdict, such as a rival that learnt nothing
 
     @property
     def estimate(self) -> Estimate:
@@ -196,6 +199,8 @@ class Found(Generic[Runs]):
     controls: tuple[Control, ...] = ()  # those that can be judged yet
     records: tuple[JobRecord, ...] = ()  # of the study's jobs
     expected: int = 0  # jobs that are known by now
+    # (name of a case, label of an arm) -> why its runs there are no fair side of a comparison
+    aside: Mapping[tuple[str, str], str] = field(default_factory=dict)
     # What `compare` has computed, by its arguments.
     compared: dict[Hashable, tuple[Comparison, ...]] = field(default_factory=dict, compare=False, repr=False)
 

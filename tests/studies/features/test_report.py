@@ -15,6 +15,7 @@ from muonlab.report.findings import Figure, Picture, Record, Table, Text
 from muonlab.report.page import png, write
 from muonlab.studies.features import layers, robustness, sections
 from muonlab.studies.features.analysis import analyse
+from muonlab.studies.features.beyond import beyond_clean
 from muonlab.studies.features.nets import Measured, is_sighted, with_zeros
 from muonlab.studies.features.sections import learning_curves, tuning
 from muonlab.studies.features.verdict import judge_all
@@ -134,7 +135,7 @@ def test_an_earlier_request_stays_unless_the_newest_asks_all_that_it_asked(tmp_p
     head, *claims = [each.text for each in earlier.elements if isinstance(each, Text)]
     assert head.startswith("muonlab run features preset=tiny families=gpt")
     assert "(a) robustness: yes" not in findings.verdict.sentence
-    assert "higher”: yes. Muon minus AdamW: gpt on sources 0.100 [" in claims[0]
+    assert "higher”: yes, here. Mean over 1 case" in claims[0]
     names = [element.name for element in elements(findings, Table)]
     assert names.count("claims") == names.count("claims-request-1") == len(set(names)) - len(names) + 1
 
@@ -274,7 +275,7 @@ def test_a_sheet_for_every_data_set():
 
 
 def test_nothing_done(nothing):
-    assert sections.transfer(nothing) == sections.states(nothing) == sections.beyond_clean(nothing) == ()
+    assert sections.transfer(nothing) == sections.states(nothing) == beyond_clean(nothing) == ()
     assert sections.sheets(nothing) == tuning(nothing) == learning_curves(nothing) == ()
 
 

@@ -2,13 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import scipy
-
-from muonlab.stats.effects import logit
 from muonlab.studies.features.config import RESULTS_VERSION, Transfer
 from muonlab.studies.features.jobs import FINAL, LINEAR, POLICY, UNTRAINED, matched, steps
 from muonlab.studies.features.nets import Measured, is_sighted, with_zeros
@@ -111,32 +107,6 @@ class FamilyRuns:
             return None
         member = next(member for member in final["members"] if member["seed"] == model.seed)
         return member["validation_loss"][final["steps"].index(model.step)]
-
-    @cached_property
-    def fit(self) -> tuple[float, float] | None:
-        """Slope and intercept of corrupted on clean accuracy in log-odds, over the evaluations of the rivals.
-
-        None where there are too few different points. Taori et al. 2020, arXiv 2007.00644.
-        """
-        rows = [row for arm, rows in self.path.items() if arm != self.arms[0] for row in rows if row["step"] > 0]
-        number = self.sizes["path_examples"]
-        clean = [logit(row["clean"], number) for row in rows]
-        if len(set(clean)) < 3:
-            return None
-        line: Any = scipy.stats.linregress(clean, [logit(row["corrupted"], number) for row in rows])
-        return float(line.slope), float(line.intercept)
-
-    def effective_robustness(self, arm: str) -> dict[int, float]:
-        """Return by seed how far corrupted accuracy at the end lies above what the fit expects, in log-odds."""
-        if self.fit is None:
-            return {}
-        slope, intercept = self.fit
-        number, last = self.sizes["path_examples"], self.plan.training.budget
-        return {
-            row["seed"]: logit(row["corrupted"], number) - (slope * logit(row["clean"], number) + intercept)
-            for row in self.path.get(arm, ())
-            if row["step"] == last
-        }
 
 
 @dataclass(frozen=True)

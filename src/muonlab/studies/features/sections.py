@@ -6,7 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from muonlab.report.findings import Axis, Column, Element, Figure, Line, Lines, Series, Table, Text, Value
-from muonlab.studies.features.claims import BEYOND_CLEAN, CLAIMS
+from muonlab.studies.features.answers import means
+from muonlab.studies.features.claims import CLAIMS
 from muonlab.studies.features.jobs import FINAL, LINEAR, NEW, UNTRAINED, matched
 from muonlab.studies.features.nets import Compared, Place
 from muonlab.studies.features.readings import EQUAL, MATCHED, FamilyRuns, FeaturesFound, Model
@@ -57,7 +58,7 @@ def claims(found: FeaturesFound, judged: Sequence[tuple[Judged, Judged]]) -> tup
     if not any(equal.comparisons for equal, _ in judged):
         return (Text("No case has measured runs of two arms yet."),)
     figures = [figure for both in judged for figure in _forests(found, both)]
-    return (*figures, _comparisons(found, judged), _other_counts(found))
+    return (means(found, judged), *figures, _comparisons(found, judged), _other_counts(found))
 
 
 def _forests(found: FeaturesFound, both: tuple[Judged, Judged]) -> list[Figure]:
@@ -68,7 +69,7 @@ def _forests(found: FeaturesFound, both: tuple[Judged, Judged]) -> list[Figure]:
         for judged, title in zip(both, ("at equal budget", "at matched clean validation loss"), strict=True):
             rows = [
                 (f"{pair.case.name}, {found.name(pair.rival)}", pair)
-                for pair in judged.comparisons
+                for pair in (*judged.comparisons, *judged.aside)
                 if pair.quantity is quantity
             ]
             if rows:
@@ -92,7 +93,7 @@ def _comparisons(found: FeaturesFound, judged: Sequence[tuple[Judged, Judged]]) 
         for both in judged
         for each in both
         for quantity in each.claim.quantities
-        for pair in each.comparisons
+        for pair in (*each.comparisons, *each.aside)
         if pair.quantity is quantity
     )
     note = (
@@ -123,44 +124,6 @@ def _head(found: FeaturesFound) -> tuple[Column, ...]:
 
 def _row(found: FeaturesFound, what: str, pair: Comparison) -> tuple[Value, ...]:
     return what, str(pair.state), pair.case.name, found.name(pair.rival), *comparison_values(pair)
-
-
-def beyond_clean(found: FeaturesFound) -> tuple[Element, ...]:
-    """Return what clean accuracy does not explain of robustness; none where that is not known."""
-    pairs = compare(found, (BEYOND_CLEAN,))
-    if not pairs:
-        return ()
-    rows = []
-    for pair in pairs:
-        family = found.runs.families[pair.case.name]
-        both = (over_runs(family.effective_robustness(each).values()) for each in (found.first.label, pair.rival))
-        p = pair.effect.p, pair.adjusted_p, pair.side
-        rows.append((family.name, found.name(pair.rival), *both, pair.estimate, *p, pair.n, _line(family)))
-    head = columns(
-        f"rival: Rival; first: {found.first.name} [ratio]; rival_value: Rival’s [ratio]; difference: Difference "
-        f"[ratio]; p: p [p]; p_holm: p, Holm [p]; side: {found.first.name} is; n: n; line: Rivals’ line"
-    )
-    severities = {case.measuring.path_severity for case in found.cases}
-    note = (
-        f"In log-odds, at severity {' and '.join(map(str, sorted(severities)))}; 95% intervals over seeds, which do "
-        "not include the uncertainty of the fit itself. The rivals’ own evaluations made the fit, so theirs are near 0 "
-        "by construction where they follow a line."
-    )
-    words = (
-        "Nets that are better on clean inputs are mostly better on corrupted ones too. Effective robustness is what is "
-        "left: how far corrupted accuracy at the end lies above what clean accuracy predicts, on the line through all "
-        f"evaluations of {found.names()} during training. Above 0, a net is more robust than its clean accuracy "
-        "explains."
-    )
-    table = Table("effective-robustness", "Effective robustness", (FAMILY, *head), tuple(rows), note)
-    return Text(words), table
-
-
-def _line(family: FamilyRuns) -> str:
-    if family.fit is None:
-        return ""
-    slope, intercept = family.fit
-    return f"{slope:.2f} x {'+' if intercept >= 0 else '−'} {abs(intercept):.2f}"
 
 
 # -- states ----------------------------------------------------------------------------------------
