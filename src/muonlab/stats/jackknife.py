@@ -52,6 +52,6 @@ def jackknife(
         return Effect(Estimate(value, None, None, level, sum(n), "no runs differ: no interval"), None, n)
     degrees = variance**2 / sum(part**2 / own for part, own in parts)
     error = math.sqrt(variance)
-    margin = float(scipy.stats.t.ppf(upper, degrees)) * error
-    p = float(2 * scipy.stats.t.sf(abs(value) / error, degrees))
+    margin = float(scipy.special.stdtrit(degrees, upper)) * error
+    p = float(2 * scipy.special.stdtr(degrees, -abs(value) / error))
     return Effect(Estimate(value, value - margin, value + margin, level, sum(n)), p, n)

@@ -80,8 +80,8 @@ def pooled_difference(cases: Sequence[Sequence[Runs]], level: float = 0.95) -> P
         if reason:
             return Effect(Estimate(value, None, None, level, sum(n), reason), None, n), None
         error = math.sqrt(variance)
-        margin = float(scipy.stats.t.ppf(upper, degrees)) * error
-        p = float(2 * scipy.stats.t.sf(abs(value) / error, degrees))
+        margin = float(scipy.special.stdtrit(degrees, upper)) * error
+        p = float(2 * scipy.special.stdtr(degrees, -abs(value) / error))
         found = Effect(Estimate(value, value - margin, value + margin, level, sum(n)), p, n)
         return found, (error, degrees)
 
