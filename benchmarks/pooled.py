@@ -102,7 +102,7 @@ def comparison(case, rival, value, p):
 
 
 def _holds(estimate, truth):
-    return estimate.lower is not None and estimate.lower <= truth <= estimate.upper
+    return bool(estimate.lower is not None and estimate.lower <= truth <= estimate.upper)
 
 
 def _is_wrong(answer, reach, here, beyond):

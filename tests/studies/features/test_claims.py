@@ -226,7 +226,7 @@ def test_each_claim_has_its_answer_its_mean_and_its_votes():
     said = verdict_of(planted=on("corrupted"))
     assert (said.answer, said.label) == ("mixed", "Yes, here: (a). Open: (b), (c), (d)")
     assert (
-        "(a) robustness: yes, here (at matched loss: yes, here); (b) margins: open, 0 higher, 0 lower, 2"
+        "(a) robustness: yes, here (at matched loss, read at checkpoints of unfinished schedules: yes, here); (b)"
         in said.sentence
     )
     first, second = said.more[:2]
@@ -274,7 +274,7 @@ def test_a_study_just_begun():
         (
             loss_of(lambda part, seed: 0.2 if part > 0.5 else 2 - part, falls),
             {},
-            "evaluations are steps apart; validation losses met: cnn on digits (Muon 0.200, AdamW 1).",
+            "in fact; validation losses met: cnn on digits (Muon 0.200, AdamW 1).",
         ),
         (
             loss_of(falls, lambda part, seed: 3 - part),
@@ -301,7 +301,7 @@ def test_what_weakens_an_answer_is_said(planted, others, words):
 def test_learning_rates_at_matched_loss_are_alike_where_they_are_constant_or_steps_are():
     ahead, alike = loss_of(falls, lambda part, seed: 3 - part), loss_of(falls, falls)
     for asked, planted in ((synthetic.study(schedule="constant", families=["cnn"]), ahead), (CNN, alike)):
-        assert not any("schedule" in each for each in verdict_of(asked, planted).cautions)
+        assert not any("parts of the learning rate's schedule" in each for each in verdict_of(asked, planted).cautions)
 
 
 def test_another_form_of_the_measure_that_answers_differently_is_named(monkeypatch):

@@ -135,8 +135,8 @@ def test_a_net_that_cannot_be_is_one_message(settings, message):
 # For every key, a value that is not its default in any preset; other numbers are 11.
 VALUES = written(
     """
-    families=vit optimizers=sgd,muon seeds=7 search_seeds=3 extensions=1 images=data/mnist text=documentation
-    transfer_text=sources examples=data/TREC.train.all schedule=cosine warmup=0.2 size=24 classes=1,2
+    families=vit optimizers=sgd,muon seeds=7 search_seeds=3 extensions=1 matched=checkpoints images=data/mnist
+    text=documentation transfer_text=sources examples=data/TREC.train.all schedule=cosine warmup=0.2 size=24 classes=1,2
     transfer_classes=3,4 validation=0.2 test_share=0.3 tokenizer=data/tokenizer.json depths=1,2 width=72 heads=4
     groups=2 patch=1 pooling=class positions=learned feed_forward=gelu bias=true tied=false norm=layer path_severity=5
     margin_severity=5 momentum=0.8 weight_decay=0.3 beta1=0.5 beta2=0.5 eps=1e-6 nesterov=true rates=0.02,0.07
@@ -163,6 +163,7 @@ def test_every_setting_changes_what_is_asked(key):
         ("laptop", {"optimizers": ["muon", "muon"]}, r"optimizers=muon,muon names muon twice"),
         ("laptop", {"patience": 3}, r"unknown setting 'patience'"),
         ("laptop", {"seeds": 0}, r"^seeds=0 is not valid; expected one whole number from 1 to 1000"),
+        ("laptop", {"matched": "steps"}, r"^matched=steps is not valid; expected schedules or checkpoints"),
         ("laptop", {"extensions": -1}, r"^extensions=-1 is not valid; expected one whole number from 0 to 20"),
         ("laptop", {"muon.rates": 0.1}, r"^muon.rates=0.1 is not valid; expected two numbers or more, all above 0"),
         ("laptop", {"muon.momentum": 1}, r"^muon.momentum=1 is not valid; expected less than 1"),

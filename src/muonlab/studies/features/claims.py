@@ -8,7 +8,7 @@ from muonlab.stats.proportions import chance_limit
 from muonlab.studies.features.jobs import UNTRAINED
 from muonlab.studies.features.nets import CLEAN, CORRUPTED
 from muonlab.studies.features.plan import FamilyPlan
-from muonlab.studies.features.readings import EQUAL, FamilyRuns, FeaturesFound, Model, compared_state
+from muonlab.studies.features.readings import EQUAL, FamilyRuns, FeaturesFound, Model
 from muonlab.study.controls import ERROR, Control, at_chance
 from muonlab.study.study import Claim, Quantity, Values
 
@@ -26,7 +26,8 @@ def _of_models(measure: Callable[[Model], float]) -> OfPair:
 
 
 def _probed(found: FeaturesFound, case: FamilyPlan, arm: str, rival: str, state: str) -> Values:
-    return found.runs.families[case.name].probed.get((arm, compared_state(rival, state))) or None
+    family = found.runs.families[case.name]
+    return family.probed.get((arm, family.state_of(arm, rival, state) or "")) or None
 
 
 def _fine_tuned(task: str) -> OfPair:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field
 
@@ -22,6 +22,7 @@ from muonlab.study.study import Arm, arms_of
 STUDY = "features"
 NETS: dict[str, type[BaseModel]] = {"cnn": config.CNNConfig, "vit": config.ViTConfig, "gpt": config.GPTConfig}
 MAX_SEEDS = 1000
+Matched = Literal["schedules", "checkpoints"]
 NET = "a function of classes, channels and image_size, or of vocabulary, that returns a torch.nn.Module"
 
 
@@ -48,7 +49,7 @@ class FamilyPlan(BaseModel):
 class FeatureStudy(Growing):
     """What a study of features asks."""
 
-    added = frozenset({"labels"})
+    added = frozenset({"labels", "matched"})
     preset: str  # where it came from, with the settings
     settings: dict[str, list[str]]
     families: tuple[FamilyPlan, ...] = Field(min_length=1)
@@ -57,6 +58,8 @@ class FeatureStudy(Growing):
     searches: dict[str, Search]  # by label of the arm
     seeds: int = Field(ge=1, le=MAX_SEEDS)  # final runs of each
     search_seeds: int = Field(ge=1, le=MAX_SEEDS)  # runs of each rate of a search
+    # How losses are matched: at the end of a shorter schedule, or at a checkpoint on the way to the common budget.
+    matched: Matched = "checkpoints"
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -69,7 +72,7 @@ class FeatureStudy(Growing):
 
 TRAINING_FIELDS = fields(Training, "patience")  # pretraining has one length for all
 PLACES = ("source", "transfer_source", "examples", "examples_test")  # of texts, settings of their own
-CHOICES = ("families", "net", "optimizers", "seeds", "search_seeds", "extensions")
+CHOICES = ("families", "net", "optimizers", "seeds", "search_seeds", "extensions", "matched")
 OWNERS = ("images", "text", "transfer", "measure", "net")
 KEYS = (
     *(*CHOICES, "images", "text", "transfer_text", "examples"),
@@ -125,7 +128,14 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> F
         searches={label: Search(rates=rates, extensions=extensions) for label, (_, rates) in arms.items()},
         seeds=chosen.whole("seeds", at_least=1, at_most=MAX_SEEDS),
         search_seeds=chosen.whole("search_seeds", at_least=1, at_most=MAX_SEEDS),
+        matched=_matched(chosen),
     )
+
+
+def _matched(chosen: Chosen) -> Any:
+    if chosen.one("matched") not in get_args(Matched):
+        raise chosen.wrong("matched", " or ".join(get_args(Matched)))
+    return chosen.one("matched")
 
 
 def _merged(chosen: Chosen) -> Chosen:

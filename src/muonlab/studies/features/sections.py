@@ -8,7 +8,8 @@ from typing import Any
 from muonlab.report.findings import Axis, Column, Element, Figure, Line, Lines, Series, Table, Text, Value
 from muonlab.studies.features.answers import means
 from muonlab.studies.features.claims import CLAIMS
-from muonlab.studies.features.jobs import FINAL, LINEAR, NEW, UNTRAINED, matched
+from muonlab.studies.features.jobs import FINAL, LINEAR, NEW, UNTRAINED
+from muonlab.studies.features.matched import matched_budgets
 from muonlab.studies.features.nets import Compared, Place
 from muonlab.studies.features.readings import EQUAL, MATCHED, FamilyRuns, FeaturesFound, Model
 from muonlab.studies.features.robustness import sheet_of
@@ -69,7 +70,7 @@ def _forests(found: FeaturesFound, both: tuple[Judged, Judged]) -> list[Figure]:
         for judged, title in zip(both, ("at equal budget", "at matched clean validation loss"), strict=True):
             rows = [
                 (f"{pair.case.name}, {found.name(pair.rival)}", pair)
-                for pair in (*judged.comparisons, *judged.aside)
+                for pair in compare(found, claim.quantities, judged.state)
                 if pair.quantity is quantity
             ]
             if rows:
@@ -93,7 +94,7 @@ def _comparisons(found: FeaturesFound, judged: Sequence[tuple[Judged, Judged]]) 
         for both in judged
         for each in both
         for quantity in each.claim.quantities
-        for pair in (*each.comparisons, *each.aside)
+        for pair in compare(found, each.claim.quantities, each.state)
         if pair.quantity is quantity
     )
     note = (
@@ -140,12 +141,21 @@ def states(found: FeaturesFound) -> tuple[Element, ...]:
         "[accuracy]; margin: Margin / norm [ratio]; rank: Effective rank [ratio]; n: n [count]"
     )
     note = (
-        "Means over seeds, with 95% intervals. Matched: each run at its first evaluation at or below the smallest "
-        "clean validation loss that every run of both optimizers reached. Evaluations are some steps apart, so a run "
-        "may meet a smaller loss than asked for; the loss that it met is shown, on up to 256 examples, or 96 windows "
-        "of text, of validation."
+        "Means over seeds, with 95% intervals. The loss that a run met is shown, on up to 256 examples, or 96 windows "
+        "of text, of validation. "
     )
-    return (Table("states", "At the end, and at matched loss", (FAMILY, *head), tuple(rows), note),)
+    if found.runs.asked.matched == "checkpoints":
+        note += (
+            "Matched: each run at its first evaluation at or below the smallest clean validation loss that every run "
+            "of both optimizers reached. Evaluations are some steps apart, so a run may meet a smaller loss than asked."
+        )
+        return (Table("states", "At the end, and at matched loss", (FAMILY, *head), tuple(rows), note),)
+    note += (
+        "Matched: the optimizer that ends lower trained again for fewer steps, until the mean of its last validation "
+        "losses was that of the other."
+    )
+    table = Table("states", "At the end, and at matched loss", (FAMILY, *head), tuple(rows), note)
+    return table, *matched_budgets(found)
 
 
 def _states(found: FeaturesFound, family: FamilyRuns) -> list[tuple[Value, ...]]:
@@ -153,7 +163,7 @@ def _states(found: FeaturesFound, family: FamilyRuns) -> list[tuple[Value, ...]]
     groups = [("end", arm, family.of(arm.label, FINAL)) for arm in found.arms]
     for rival in found.rivals:
         for arm, other in ((first, rival), (rival, first)):
-            groups.append((f"matched to {other.name}", arm, family.of(arm.label, matched(other.label))))
+            groups.append((f"matched to {other.name}", arm, family.compared(arm.label, other.label, MATCHED)))
     return [
         (family.name, words, arm.name, *_state(family, arm.label, models)) for words, arm, models in groups if models
     ]

@@ -26,6 +26,9 @@ muon.rates [numbers, two or more]: learning rates that a search begins with, for
     is another word for it
 adamw.rates [numbers, two or more]: likewise
 sgd.rates [numbers, two or more]: likewise
+matched [schedules, checkpoints]: where two optimizers are compared at one clean validation loss: with schedules the
+    one that ends lower trains again for fewer steps, until it ends where the other does; checkpoints reads both on the
+    way to the common budget, at no cost, but at other parts of their schedules
 extensions [a whole number, 0 to 20]: rates at most that a search adds one by one while the best lies on an edge
 """
 DATA = """

@@ -12,6 +12,7 @@ from muonlab.report.findings import Answer, Verdict, as_text
 from muonlab.studies.features.claims import CLAIMS
 from muonlab.studies.features.config import ImageData
 from muonlab.studies.features.jobs import FINAL, UNTRAINED
+from muonlab.studies.features.matching import WITHIN
 from muonlab.studies.features.readings import EQUAL, MATCHED, FamilyRuns, FeaturesFound
 from muonlab.study.judge import LABELS, Judged, judge, votes
 from muonlab.study.words import differences, means, missing_jobs, on_claim, on_edges, uncontrolled
@@ -29,7 +30,8 @@ def verdict(found: FeaturesFound, judged: Sequence[Both]) -> Verdict:
     """Return the verdict over all claims: a sentence on them together, then one on each."""
     answers: list[Answer] = [equal.answer for equal, _ in judged]
     answer: Answer = answers[0] if len(set(answers)) == 1 else "mixed"
-    parts = "; ".join(_headline(equal, at_loss) for equal, at_loss in judged)
+    how = "" if found.runs.asked.matched == "schedules" else ", read at checkpoints of unfinished schedules"
+    parts = "; ".join(_headline(equal, at_loss, how) for equal, at_loss in judged)
     against = f"{found.first.name} against {found.names()}"
     sentence = f"{against}, at equal budget and each with its own tuned learning rate: {parts}."
     if out := in_words(found):
@@ -53,10 +55,10 @@ def in_words(found: FeaturesFound) -> str:
     return "; ".join(f"{found.name(arm)} on {case} {why}" for (case, arm), why in found.aside.items())
 
 
-def _headline(equal: Judged, at_loss: Judged) -> str:
+def _headline(equal: Judged, at_loss: Judged, how: str) -> str:
     """Return both answers to a claim, so that none is read without the other, with the direction of open ones."""
     words = f"({equal.claim.letter}) {equal.claim.title.lower()}: {_answer(equal)}"
-    return f"{words} (at matched loss: {_answer(at_loss)})" if at_loss.comparisons else words
+    return f"{words} (at matched loss{how}: {_answer(at_loss)})" if at_loss.comparisons else words
 
 
 def _answer(judged: Judged) -> str:
@@ -115,7 +117,7 @@ def cautions(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
         said.append(
             f"Out of the verdict, though in the tables: {out}. A search with more search_seeds may find better."
         )
-    said += _said(found, OF_RUNS)
+    said += [*_unfinished(found, judged), *_said(found, OF_RUNS)]
     for equal, at_loss in judged:
         sides = equal.answer, at_loss.answer
         if at_loss.comparisons and equal.answer != at_loss.answer and "inconclusive" not in sides:
@@ -164,20 +166,53 @@ def _unequal(found: FeaturesFound, family: FamilyRuns) -> Places:
         yield f"{family.name} ({', '.join(f'{found.name(label)} {number}' for label, number in counts.items())})"
 
 
+def losses(
+    found: FeaturesFound, family: FamilyRuns, state: str
+) -> Iterator[tuple[tuple[str, float], tuple[str, float]]]:
+    """Yield name and mean validation loss of the first arm and of a rival where they are compared."""
+    for rival in found.rivals:
+        means = []
+        for arm, other in ((found.first, rival), (rival, found.first)):
+            models = family.compared(arm.label, other.label, state)
+            if known := [x for model in models if (x := family.validation_loss(arm.label, model)) is not None]:
+                means.append((arm.name, fmean(known)))
+        if len(means) == 2:
+            yield means[0], means[1]
+
+
 def _unlike(state: str) -> Callable[[FeaturesFound, FamilyRuns], Places]:
     """Return the places where clean losses differ in a state, so that features differ in that, too."""
 
     def places(found: FeaturesFound, family: FamilyRuns) -> Places:
-        for rival in found.rivals:
-            means = {}
-            for arm, other in ((found.first, rival), (rival, found.first)):
-                models = family.compared(arm.label, other.label, state)
-                if losses := [x for model in models if (x := family.validation_loss(arm.label, model)) is not None]:
-                    means[arm.name] = fmean(losses)
-            if len(means) == 2 and max(means.values()) - min(means.values()) > ALIKE * max(means.values()):
-                yield f"{family.name} ({', '.join(f'{name} {as_text(loss)}' for name, loss in means.items())})"
+        alike = WITHIN if state == MATCHED and family.by_schedules else ALIKE
+        for both in losses(found, family, state):
+            least, most = sorted(loss for _, loss in both)
+            if most - least > alike * most:
+                yield f"{family.name} ({', '.join(f'{name} {as_text(loss)}' for name, loss in both)})"
 
     return places
+
+
+def _unfinished(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
+    """Return how losses were matched where that is at checkpoints, with the side that it favours."""
+    pairs = [both for family in found.runs.families.values() for both in losses(found, family, MATCHED)]
+    if found.runs.asked.matched == "schedules" or not any(at_loss.comparisons for _, at_loss in judged) or not pairs:
+        return []
+    lower = sum(own[1] < other[1] for own, other in pairs)
+    return [
+        "Matched by checkpoints of unfinished schedules, whose learning rates are still high: half-decayed runs "
+        f"mislead. {found.first.name} has the lower validation loss in {lower} of {len(pairs)} such pairs. "
+        "matched=schedules trains each to the end of a schedule of its own."
+    ]
+
+
+def _transferred(found: FeaturesFound, family: FamilyRuns) -> Places:
+    """Yield the runs of shorter schedules, whose learning rate is that of the common budget."""
+    budget = family.plan.training.budget
+    for match in family.matches.values():
+        if (chosen := match.search.best) != budget:
+            names = f"{found.name(match.arm)} to meet {found.name(match.other)}"
+            yield f"{family.name} ({names}, {chosen} of {budget} steps)"
 
 
 def _annealed(found: FeaturesFound, family: FamilyRuns) -> Places:
@@ -186,7 +221,7 @@ def _annealed(found: FeaturesFound, family: FamilyRuns) -> Places:
     for rival in found.rivals:
         own = family.compared(first.label, rival.label, MATCHED)
         others = family.compared(rival.label, first.label, MATCHED)
-        if training.schedule == "constant" or not own or not others:
+        if family.by_schedules or training.schedule == "constant" or not own or not others:
             continue
         mine, theirs = (fmean(model.step for model in models) / training.budget for models in (own, others))
         if abs(mine - theirs) > FAR:
@@ -217,9 +252,9 @@ OF_RUNS = {
     "Searches that went on beyond an edge had more runs than others: {}.": _unequal,
     "At equal budget nets are trained further by one optimizer than by another, and (a) to (d) compare that too; clean "
     "validation losses at the end: {}.": _unlike(EQUAL),
-    "Matched in name more than in fact, since evaluations are steps apart; validation losses met: {}.": _unlike(
-        MATCHED
-    ),
+    "Matched in name more than in fact; validation losses met: {}.": _unlike(MATCHED),
+    "At matched loss a shorter schedule has the learning rate that was found for the common budget, transferred and "
+    "not tuned again: {}.": _transferred,
     "At matched loss runs are at other parts of the learning rate's schedule, which may matter of itself; share of the "
     "budget: {}.": _annealed,
 }
