@@ -375,3 +375,37 @@ def test_a_rival_that_diverged_in_half_of_its_final_runs_is_out_of_the_verdict()
 
     said = verdict_of(CNN, synthetic.Planted(shift=on("corrupted").shift, loss=loss))
     assert "Out of the verdict: AdamW on cnn on digits diverged in 2 of 4 final runs." in said.sentence
+
+
+# -- what weakens an answer on all nets at once ----------------------------------------------------
+
+
+# Bug: fine-tuning whose best evaluation was the last in 229 of 270 runs passed as converged.
+def test_fine_tuning_that_still_gets_better_at_its_end_is_not_converged(monkeypatch):
+    real = synthetic.transferred
+
+    def transferred(step, planted):
+        found = real(step, planted)
+        for row in found["members"]:
+            row["is_last"] = row["seed"] != 3
+        return found
+
+    assert not any("not converged" in each for each in verdict_of(CNN).cautions)
+    monkeypatch.setattr(synthetic, "transferred", transferred)
+    assert any("may change (c), in cnn on digits (18 of 24 runs)." in each for each in verdict_of(CNN).cautions)
+
+
+# Bug: accuracies of 1.000 on both sides read as "no difference".
+def test_accuracies_at_the_ceiling_are_named(monkeypatch):
+    monkeypatch.setattr(synthetic, "noise", lambda planted, seed, optimizer: 0.0001 * seed)
+    said = verdict_of(CNN, synthetic.Planted(shift=lambda what, net, name: 0.4979 * (what == "probe")))
+    assert any(each.endswith("difference can be seen: linear probe of cnn on digits, AdamW.") for each in said.cautions)
+
+
+def test_horizons_of_one_net_count_as_one_case_and_each_is_compared():
+    asked = synthetic.study(families=["cnn"], budget=[12, 24], **{"cnn.width": [8, 16]})
+    found = synthetic.found(asked, on("corrupted"))
+    judged = judge(found, CLAIM["a"], EQUAL)
+    names = [pair.case.name for pair in judged.comparisons]
+    assert names == [f"cnn on digits, width {width}, {steps} steps" for width in (8, 16) for steps in (12, 24)]
+    assert (judged.pooled["adamw"].num_cases, judged.pooled["adamw"].here.n) == (1, (16, 16))

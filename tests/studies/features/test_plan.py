@@ -10,11 +10,13 @@ from muonlab.jobs import store
 from muonlab.nets import gpt, prenorm, resnet, vit
 from muonlab.studies.features import KEYS, PRESETS, FeatureStudy, begin, outline, plan
 from muonlab.studies.features.config import (
+    AdamW,
     CNNConfig,
     Family,
     GPTConfig,
     ImageData,
     Measure,
+    Muon,
     OwnNet,
     Pretrain,
     State,
@@ -25,7 +27,6 @@ from muonlab.studies.features.config import (
     read,
 )
 from muonlab.study.dotted import Dotted
-from muonlab.study.optimizers import AdamW, Muon
 from muonlab.study.settings import UsageError, written
 
 FILES = {
@@ -96,6 +97,19 @@ def mine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def test_several_widths_and_budgets_are_cases_of_one_net():
+    found = plan("tiny", {"cnn.width": [8, 16], "gpt.budget": [5, 6]}).families
+    assert [(each.name, each.cluster, each.training.budget) for each in found] == [
+        ("cnn on digits, width 8", "cnn on digits", 12),
+        ("cnn on digits, width 16", "cnn on digits", 12),
+        ("gpt on sources, 5 steps", "gpt on sources", 5),
+        ("gpt on sources, 6 steps", "gpt on sources", 6),
+    ]
+    assert "axes" not in plan("tiny").families[0].model_dump()  # of studies that were asked before there were any
+    with pytest.raises(UsageError, match="budget=9,9 names 9 twice"):
+        plan("tiny", {"budget": [9, 9]})
+
+
 @pytest.mark.usefixtures("mine")
 def test_a_net_of_ones_own_stands_in_place_of_the_families_or_next_to_them():
     alone = plan("tiny", {"net": "mine.py:build", "net.width": 6, "budget": 9})
@@ -141,7 +155,7 @@ VALUES = written(
     groups=2 patch=1 pooling=class positions=learned feed_forward=gelu bias=true tied=false norm=layer path_severity=5
     margin_severity=5 momentum=0.8 weight_decay=0.3 beta1=0.5 beta2=0.5 eps=1e-6 nesterov=true rates=0.02,0.07
     lr=0.02,0.07 cnn.norm=batch vit.positions=sincos vit.heads=6 gpt.heads=2 gpt.width=96 measure.examples=11
-    muon.nesterov=false
+    muon.nesterov=false adamw_factor=3 coupled=true
     muon.variant=normuon
     """
 )

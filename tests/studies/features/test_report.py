@@ -59,7 +59,16 @@ def test_a_whole_study(tmp_path):
     assert (findings.notices, findings.title) == ((), "features, preset tiny")
     assert [figure.name for figure in elements(findings, Figure)] == [
         *("claim-a", "claim-b", "claim-c-linear-probe", "claim-c-fine-tuning-on-classes"),
-        *("claim-c-fine-tuning-on-text", "claim-d", "severity", "margins", "ranks", "tuning", "learning"),
+        *(
+            "claim-c-fine-tuning-on-text",
+            "claim-d",
+            "severity",
+            "margins",
+            "ranks",
+            "tuning",
+            "learning",
+            "learning-flops",
+        ),
     ]
     assert [picture.name for picture in elements(findings, Picture)] == ["sheet-images"]
 
@@ -245,7 +254,8 @@ def test_learning_curves_leave_out_what_diverged():
     def loss(optimizer, rate, seed, part):
         return None if (optimizer, seed) == ("muon", 1) and part > 0.5 else 2 - part + seed
 
-    (figure,) = learning_curves(synthetic.found(synthetic.study(**ONE), synthetic.Planted(loss=loss)))
+    figure, by_flops = learning_curves(synthetic.found(synthetic.study(**ONE), synthetic.Planted(loss=loss)))
+    assert by_flops.panels[0].lines[0].x[-1] == 12 * 1e6  # of a step that the results have
     muon, adamw = figure.panels[0].lines
     assert (muon.n, adamw.n) == (3, 4)
     assert (muon.x[-1], muon.y[-1], adamw.y[-1]) == (12, pytest.approx(1 + 5 / 3), pytest.approx(2.5))

@@ -135,10 +135,11 @@ def states(found: FeaturesFound) -> tuple[Element, ...]:
     rows = [row for family in found.runs.families.values() for row in _states(found, family)]
     if not rows:
         return ()
-    head = columns(
-        "state: State; optimizer: Optimizer; step: Step [number]; validation_loss: Validation loss met [number]; "
-        "test_loss: Clean test loss [number]; clean: Clean accuracy [accuracy]; corrupted: Corrupted accuracy "
-        "[accuracy]; margin: Margin / norm [ratio]; rank: Effective rank [ratio]; n: n [count]"
+    head = (
+        *columns("state: State; optimizer: Optimizer; step: Step [number]; flops: FLOPs of training [number]"),
+        *columns("validation_loss: Validation loss met [number]; test_loss: Clean test loss [number]"),
+        *columns("clean: Clean accuracy [accuracy]; corrupted: Corrupted accuracy [accuracy]"),
+        *columns("margin: Margin / norm [ratio]; rank: Effective rank [ratio]; n: n [count]"),
     )
     note = (
         "Means over seeds, with 95% intervals. The loss that a run met is shown, on up to 256 examples, or 96 windows "
@@ -171,8 +172,10 @@ def _states(found: FeaturesFound, family: FamilyRuns) -> list[tuple[Value, ...]]
 
 def _state(family: FamilyRuns, label: str, models: Sequence[Model]) -> tuple[Value, ...]:
     met = [loss for model in models if (loss := family.validation_loss(label, model)) is not None]
+    steps = fmean(model.step for model in models)
     return (
-        fmean(model.step for model in models),
+        steps,
+        steps * family.finals[label]["flops_per_step"],
         fmean(met) if met else None,
         fmean(model.clean_loss for model in models),
         over_runs(model.clean_accuracy for model in models),
@@ -259,25 +262,38 @@ def tuning(found: FeaturesFound) -> tuple[Element, ...]:
 
 
 def learning_curves(found: FeaturesFound) -> tuple[Element, ...]:
-    """Return the validation loss of the final runs; none where none is done."""
-    panels = [
-        Lines(family.name, lines) for family in found.runs.families.values() if (lines := _learning(found, family))
-    ]
-    if not panels:
-        return ()
+    """Return the validation loss of the final runs against steps and FLOPs; none where none is done."""
+    figures = []
     caption = (
         "Clean validation loss of the final runs, mean with 95% intervals over seeds; runs that diverged are left out."
     )
-    axes = Axis("step"), Axis("validation loss")
-    return (Figure("learning", "Validation loss of the final runs", caption, *axes, tuple(panels)),)
+    for name, words, per_step in (("learning", "step", False), ("learning-flops", "FLOPs", True)):
+        panels = [
+            Lines(family.name, lines)
+            for family in found.runs.families.values()
+            if (lines := _learning(found, family, per_step))
+        ]
+        if panels:
+            title = "Validation loss of the final runs" + (", by FLOPs" if per_step else "")
+            more = f" {FLOPS}" if per_step else ""
+            figures.append(Figure(name, title, caption + more, Axis(words), Axis("validation loss"), tuple(panels)))
+    return tuple(figures)
 
 
-def _learning(found: FeaturesFound, family: FamilyRuns) -> tuple[Line, ...]:
+FLOPS = (
+    "FLOPs are those of matrix products and convolutions as executed, of training alone: forward, backward and the "
+    "optimizer’s own. Seconds are no axis here: members train together and jobs beside each other, so that no second "
+    "belongs to one optimizer."
+)
+
+
+def _learning(found: FeaturesFound, family: FamilyRuns, by_flops: bool) -> tuple[Line, ...]:
     lines = []
     for arm in found.arms:
         whole = [run["validation_loss"] for run in family.ended(arm.label)] if arm.label in family.finals else []
         if whole:
-            steps = family.finals[arm.label]["steps"]
+            final = family.finals[arm.label]
+            steps = [step * final["flops_per_step"] if by_flops else step for step in final["steps"]]
             values = [[curve[i] for curve in whole if curve[i] is not None] for i in range(len(steps))]
             lines.append(line(arm.series, steps, values))
     return tuple(lines)

@@ -11,7 +11,7 @@ from statistics import fmean
 from muonlab.report.findings import Answer, Verdict, as_text
 from muonlab.studies.features.claims import CLAIMS
 from muonlab.studies.features.config import ImageData
-from muonlab.studies.features.jobs import FINAL, UNTRAINED
+from muonlab.studies.features.jobs import FINAL, LINEAR, UNTRAINED
 from muonlab.studies.features.matching import WITHIN
 from muonlab.studies.features.readings import EQUAL, MATCHED, FamilyRuns, FeaturesFound
 from muonlab.study.judge import LABELS, Judged, judge, votes
@@ -98,7 +98,7 @@ def scope(found: FeaturesFound) -> tuple[tuple[str, str], ...]:
         ("nets and data", "; ".join(sets) or "none yet"),
         ("runs", f"{seeds} seeds each, of initial weights and order of batches; split and test set are fixed"),
         ("tuning", f"learning rate alone, by validation loss; runs of pretraining: {', '.join(searches)}"),
-        ("not tuned", "weight decay, momentum, schedule, batch: one value each (see Data and settings)"),
+        ("not tuned", "weight decay, momentum, schedule, batch: one value each, transferred to all nets and data"),
     )
 
 
@@ -106,6 +106,7 @@ def scope(found: FeaturesFound) -> tuple[tuple[str, str], ...]:
 
 ALIKE = 0.1  # share of the larger by which losses that pass as matched may differ
 FAR = 1 / 3  # of the budget: steps that differ by more have learning rates that do, too
+CEILING = 0.995  # mean accuracy on both sides from which a comparison cannot tell them apart
 SATURATED = 0.99  # clean accuracy of every run above which little is left to tell the arms apart
 Places = Iterator[str]
 
@@ -126,6 +127,7 @@ def cautions(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
                 f"{LABELS[at_loss.answer].lower()} at matched loss: how far a net is trained explains part of it."
             )
         said += [*_parts(found, equal), *_other_counts(found, equal)]
+    said += _ceilings(found, judged)
     compared = dict.fromkeys(pair.case.name for equal, _ in judged for pair in equal.comparisons)
     controlled = {control.place for control in found.controls}
     said += uncontrolled(name for name in compared if name not in controlled)
@@ -158,6 +160,28 @@ def _saturated(found: FeaturesFound, family: FamilyRuns) -> Places:
     is_of_images = isinstance(family.plan.family.data, ImageData)
     if is_of_images and all(models) and min(m.clean_accuracy for own in models for m in own) >= SATURATED:
         yield family.name
+
+
+def _unconverged(found: FeaturesFound, family: FamilyRuns) -> Places:
+    """Yield fine-tuning whose best evaluation is its last in more than half of the runs."""
+    ways = [way for (_, _, by), way in family.transfers.items() if by != LINEAR]
+    last, runs = sum(way.num_last for way in ways), sum(len(way.accuracies) for way in ways)
+    if 2 * last > runs:
+        yield f"{family.name} ({last} of {runs} runs)"
+
+
+def _ceilings(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
+    """Return a sentence on accuracies so near to 1 on both sides that no difference can be seen."""
+    places = [
+        f"{pair.quantity.short} of {pair.case.name}, {found.name(pair.rival)}"
+        for equal, _ in judged
+        for pair in equal.comparisons
+        if pair.kind == "accuracy" and all(mean is not None and mean >= CEILING for mean in pair.means)
+    ]
+    if not places:
+        return []
+    head = f"At the ceiling, where both accuracies are {CEILING:g} or more and no difference can be seen"
+    return [f"{head}: {'; '.join(places)}."]
 
 
 def _unequal(found: FeaturesFound, family: FamilyRuns) -> Places:
@@ -259,6 +283,8 @@ OF_RUNS = {
     "budget: {}.": _annealed,
 }
 OF_MEASURES = {
+    "Fine-tuning is not converged: the best evaluation is the last one, and more steps (transfer.budget) may change "
+    "(c), in {}.": _unconverged,
     "Probes are no better than chance, so these layers are left out of (b): {}.": _blind,
     "Nets that were never trained have a higher effective rank than all trained ones, so that a high rank alone is no "
     "merit: {}.": _untrained,
