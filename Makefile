@@ -1,11 +1,11 @@
-# make setup | demo | test | kernels | lint | type | bare | bench. Each makes .venv and installs what it needs.
+# make setup | demo | test | docs | docs-serve | kernels | lint | type | bare | bench. Each makes .venv and installs what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The pin comes first and alone: with it, nothing later pulls another build of torch.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test kernels kernels-avx2 kernels-baseline kernels-threads lint type bare bench
+.PHONY: setup demo test docs docs-serve kernels kernels-avx2 kernels-baseline kernels-threads lint type bare bench
 setup: $(VENV)/.dev
 
 demo: $(VENV)/.lab
@@ -13,6 +13,13 @@ demo: $(VENV)/.lab
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadgroup
+
+# The docs site, in build/site; a broken link or a bad docstring fails.
+docs: $(VENV)/.docs
+	$(BIN)/python docs/build.py
+
+docs-serve: $(VENV)/.docs
+	$(BIN)/python docs/build.py --serve
 
 # The tests that compare runs, with the kernels of other processors and with two threads (docs/design/same-bytes.md). Those
 # that compile are left out: a program's instructions are not torch's kernels.
@@ -43,21 +50,31 @@ bare:
 	$(VENV)-bare/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt .
 	$(VENV)-bare/bin/python examples/plain_loop.py --steps 40 --width 32 --depth 1 --context 32 --batch 8
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.dev $(VENV)-bench/.bench
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/engine.py --save records/engine/engine.json | tee records/engine/engine.txt
 	$(BIN)/python benchmarks/agreement.py | tee records/engine/agreement.txt
 	$(BIN)/python benchmarks/engine_table.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/heights.py --save records/engine/heights.json
 	$(BIN)/python benchmarks/rounding.py --save records/engine/rounding.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/inspection.py --save records/inspection/gpt2-small.json
-	$(INSTALL) --editable '.[bench]'
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/optim.py
+	OMP_NUM_THREADS=1 $(VENV)-bench/bin/python benchmarks/optim.py
+
+# An environment of its own: timm brings a torchvision for CUDA, beside which transformers cannot be imported.
+$(VENV)-bench/.bench: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,bench]'
+	touch $@
 
 $(VENV)/.lab: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "muonlab needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
 	$(INSTALL) --editable '.[lab]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.lab
+	$(INSTALL) --editable '.[docs]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.lab

@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from muonlab.cli import STUDIES
+from muonlab.cli import DESCRIBED
 from muonlab.study.described import as_markdown
 
 PAGE = Path(__file__).parent / "settings.md"
@@ -16,7 +16,7 @@ PAGE = Path(__file__).parent / "settings.md"
 
 def renewed(text: str) -> str:
     """Return the page with the tables of every study between its marks."""
-    for study in STUDIES:
+    for study in DESCRIBED:
         tables = as_markdown(import_module(f"muonlab.studies.{study}.settings").sections())
         marks = re.compile(rf"(<!-- tables of {study} -->\n).*?(<!-- end -->)", re.DOTALL)
         text = marks.sub(lambda found, tables=tables: f"{found[1]}\n{tables}\n{found[2]}", text)

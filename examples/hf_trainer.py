@@ -5,7 +5,8 @@
     python examples/hf_trainer.py --steps 30 --width 32 --depth 1 --context 32     # seconds
 
 Trainer takes an optimizer in two ways, and both are shown: a factory, which Trainer calls with its model, and an
-optimizer with its scheduler, made beforehand. Nothing is downloaded: the model is made of a config on the spot.
+optimizer with its scheduler, made beforehand. The first run is then resumed from its checkpoint at half, with the same
+weights at the end. Nothing is downloaded: the model is made of a config on the spot.
 """
 
 import argparse
@@ -44,9 +45,9 @@ rows = tokens[: len(tokens) // args.context * args.context].view(-1, args.contex
 dataset = [{"input_ids": row, "labels": row} for row in rows]  # the model shifts the labels itself
 
 
-def build() -> LlamaForCausalLM:
+def build(seed: int = 0) -> LlamaForCausalLM:
     """Return a fresh model."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(alphabet),
         hidden_size=args.width,
@@ -77,7 +78,8 @@ with tempfile.TemporaryDirectory() as folder:
         warmup_steps=max(1, args.steps // 20),
         max_grad_norm=1.0,
         logging_steps=max(1, args.steps // 10),
-        save_strategy="no",
+        save_strategy="steps",
+        save_steps=max(1, args.steps // 2),
         report_to="none",
         use_cpu=not torch.cuda.is_available(),
     )
@@ -87,7 +89,17 @@ with tempfile.TemporaryDirectory() as folder:
     model = build()
     print(split_params(model), end="\n\n")
     hyper = {"lr": args.lr, "adamw_lr": args.adamw_lr, "weight_decay": 0.01}
-    show(Trainer(model, arguments, train_dataset=dataset, optimizer_cls_and_kwargs=(hf_factory, hyper)), "factory")
+    factory = (hf_factory, hyper)
+    show(Trainer(model, arguments, train_dataset=dataset, optimizer_cls_and_kwargs=factory), "factory")
+
+    # --------------------------------------------------- resumed: another start, which the checkpoint at half replaces
+
+    resumed = build(seed=1)
+    trainer = Trainer(resumed, arguments, train_dataset=dataset, optimizer_cls_and_kwargs=factory)
+    trainer.train(resume_from_checkpoint=f"{folder}/checkpoint-{arguments.save_steps}")
+    pairs = zip(model.parameters(), resumed.parameters(), strict=True)
+    difference = max((p - q).abs().max().item() for p, q in pairs)
+    print(f"resumed at step {arguments.save_steps}: largest difference of a weight {difference:g}")
 
     # --------------------------------------------------------------- the other way: an optimizer and its own schedule
 

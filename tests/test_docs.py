@@ -7,23 +7,28 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
-from safetensors.torch import save_file
 from torch import nn
 
+from image_files import write, zipped
 from inline import InlinePool
 from muonlab import inspect
-from muonlab.cli import EXECUTION_KEYS, app, main
+from muonlab.cli import app, main
 from muonlab.jobs import local, store
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import read_json
 from muonlab.studies import checkpoints as inspection
 from muonlab.studies import components, features, grokking
+from muonlab.studies.compare import ask
+from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, TRAINING, keys_of
 from muonlab.studies.components.work import job as component_job
 from muonlab.studies.features.work import job
 from muonlab.studies.grokking.result import QUANTITIES, CellResult, Crossing, MemberResult
+from muonlab.study.described import EXECUTION_KEYS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -37,8 +42,8 @@ def command_line(*words: str) -> None:
     assert stopped.value.code == 0
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -61,6 +66,17 @@ def test_every_setting_of_a_study_is_printed_with_what_it_means(study, capsys):
     assert [each["key"] for each in printed if not (each["says"] and each["values"])] == []
     (seeds,) = [each for each in printed if each["key"] == "seeds"]
     assert seeds["presets"] == {name: ",".join(preset["seeds"]) for name, preset in study.PRESETS.items()}
+
+
+def test_every_setting_of_compare_is_printed_with_what_it_means(capsys):
+    command_line("settings", "compare", "--json")
+    printed = json.loads(capsys.readouterr().out)
+    taken = {*ask.WHAT, *ask.PROGRAM, "optimizers", "baseline", ask.STEPS, *CHOICES, *TRAINING, *EXECUTION_KEYS}
+    taken |= {key for name in OPTIMIZERS for key in keys_of(name, name, None)}
+    other_words = {"budget", *(f"{name}.rates" for name in OPTIMIZERS)}
+    assert taken - {each["key"] for each in printed} <= other_words
+    assert {each["key"] for each in printed} - taken == {"present.SETTING"}
+    assert [each["key"] for each in printed if not (each["says"] and each["values"])] == []
 
 
 def test_the_settings_of_a_study_in_a_file_are_printed_too(capsys):
@@ -135,11 +151,14 @@ def test_the_readme_has_code_of_both_kinds():
 
 # Every block of python, and the block of text that follows it at once, which is what it prints.
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
+RUN = ["README.md", *(f"docs/{page}.md" for page in ("optimizer", "engine", "extend", "theory", "inspect", "studies"))]
+RUN += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "frameworks").glob("*.md"))
 PYTHON = [
     pytest.param(code, printed, id=f"{name}:{number}")
-    for name in ("README.md", *(f"docs/{page}.md" for page in ("optimizer", "engine", "theory", "inspect", "studies")))
+    for name in RUN
     for number, (code, printed) in enumerate(BLOCK.findall((ROOT / name).read_text()))
 ]
+FRAMEWORK = re.compile(r"^(?:import|from) (accelerate|lightning|peft|timm|transformers)\b", re.MULTILINE)
 
 
 @pytest.fixture
@@ -156,46 +175,66 @@ def tinier(monkeypatch):
 @pytest.mark.parametrize(("code", "printed"), PYTHON)
 def test_python_of_the_pages_runs(code, printed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    frameworks = FRAMEWORK.findall(code)
+    if frameworks:
+        warnings.simplefilter("default")  # what other libraries warn of is not ours
+    for framework in frameworks:
+        pytest.importorskip(framework, exc_type=ImportError)
     exec(compile(code, "page", "exec"), {"__name__": "__main__"})
     assert not printed or capsys.readouterr().out == printed
 
 
-SHELL = [line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")]
+def shell_lines(page: str) -> list[str]:
+    """Return the commands of a page, without comments, which read a finished study in runs/study."""
+    lines = "".join(blocks("sh", (ROOT / page).read_text())).replace("\\\n", "").splitlines()
+    lines = [re.sub(r"runs/(demo|my_study)\b", "runs/study", line.partition(" # ")[0].rstrip()) for line in lines]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+# tests/test_cli_inspect.py runs those of docs/inspect.md
+COMMANDS = ["README.md", *(f"docs/{page}.md" for page in ("compare", "extend", "own-study", "studies"))]
+# tests/studies/compare runs the built-in tasks, whose first steps take many seconds together
+SLOW = re.compile("muonlab compare (suite=|task=(cnn|gpt))")
+SHELL = sorted({line for page in COMMANDS for line in shell_lines(page) if not SLOW.match(line)})
 
 
 @pytest.mark.parametrize("line", SHELL)
 @pytest.mark.usefixtures("tinier")
-def test_shell_of_the_readme_runs(line, tmp_path, monkeypatch):
-    """A make target is only looked up (.ci/run makes test and demo); a study that takes minutes is run dry."""
-    words = shlex.split(line, comments=True)
+def test_shell_of_the_pages_runs(line, tmp_path, monkeypatch):
+    """A make target is only looked up (.ci/run makes test and demo); what takes minutes is run dry."""
+    words = shlex.split(line)
     if words[0] == "make":
         subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
         return
     if words[0] in ("git", "cd", "pip"):
         return
     assert words[0] == "muonlab", f"no test knows how to run {line!r}"
-    if words[1] == "inspect":
-        place_checkpoints(tmp_path)
-        words += [] if "--taps" in words else ["--dry-run"]  # tests/test_cli_inspect.py measures
-    elif words[1] == "compare":
-        shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    elif words[1] == "run":
-        words += [] if "preset=tiny" in words or "--dry-run" in words else ["--dry-run"]
+    place_files(tmp_path)
+    if words[1] in ("compare", "run"):
+        words += [] if "--dry-run" in words else ["--dry-run"]
     else:
         shutil.copytree(ROOT / "records" / "first-light", tmp_path / "runs")  # a report is written next to it
-        words = [word.replace("runs/demo", "runs/study") for word in words]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     command_line(*words[1:])
 
 
-def place_checkpoints(folder):
-    """Put there what the README's checkpoints and nets are called."""
-    net = "nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.Linear(9, 10))"
-    source = f"from torch import nn\n\n\ndef build():\n    return {net}\n"
-    (folder / "my_nets.py").write_text(source)
-    exec(source, scope := {})
-    for name in ("muon", "adamw"):
-        save_file(scope["build"]().state_dict(), folder / f"{name}.safetensors")
+def place_files(folder):
+    """Put there what readers are to have: the examples, and data and sources of their own."""
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    shutil.copy(ROOT / "examples" / "compare_command" / "train.py", folder / "train.py")
+    data = "my_train_set = my_validation_set = [(torch.ones(64) * k, k) for k in range(10)] * 20\n"
+    (folder / "my_project.py").write_text(blocks("python", (ROOT / "docs" / "compare.md").read_text())[0] + data)
+    (folder / "my_study.py").write_text(blocks("python", (ROOT / "docs" / "own-study.md").read_text())[0])
+    net = "nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 9), nn.Linear(9, classes))"
+    (folder / "my_nets.py").write_text(
+        f"import math\n\nfrom torch import nn\n\n\ndef resnet(shape, classes):\n    return {net}\n"
+    )
+    (folder / "my_pkg.py").write_text("from torch.optim import NAdam as Mine\n")
+    (folder / "my_text.txt").write_text("A text of some length. " * 300)
+    (folder / "table.csv").write_text("a,b,target\n" + "".join(f"{k},{k % 7},{k % 3 + 0.5}\n" for k in range(200)))
+    names = [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(30)]
+    zipped(write(folder / "images", names, np.zeros((60, 8, 8, 3), np.uint8)))
 
 
 def test_every_setting_of_an_inspection_stands_in_its_page():
@@ -217,6 +256,19 @@ def test_the_engines_table_is_that_of_its_record():
     command = [sys.executable, "benchmarks/engine_table.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    """make docs builds it, and says the same."""
+    assert runpy.run_path(str(ROOT / "docs" / "build.py"))["astray"]() == []
+
+
+def test_a_link_that_leads_nowhere_stops_the_build_of_the_site():
+    linked = runpy.run_path(str(ROOT / "docs" / "build.py"))["linked"]
+    assert linked(Path("docs/compare.md"), "../records") == Path("records/README.md")
+    for target in ("nowhere.md", "../../elsewhere.md", "../src"):
+        with pytest.raises(SystemExit, match=r"docs/compare.md links to .*there is no"):
+            linked(Path("docs/compare.md"), target)
 
 
 def test_no_page_names_a_place_of_one_machine():

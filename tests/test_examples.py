@@ -1,13 +1,16 @@
 """The examples run with tiny settings, and what they print is what they show."""
 
+import json
 import os
 import re
 import runpy
 import subprocess
 import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
+import matplotlib
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -97,7 +100,7 @@ def test_hf_trainer_says_what_it_lacks():
     assert run_apart("hf_trainer.py").startswith(f"skipped: {missing}")
 
 
-def test_hf_trainer_takes_a_factory_and_an_optimizer():
+def test_hf_trainer_takes_a_factory_and_an_optimizer_and_resumes():
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     # What other libraries warn of is not ours.
@@ -105,3 +108,45 @@ def test_hf_trainer_takes_a_factory_and_an_optimizer():
     for way in ("factory", "optimizers="):
         first, last = numbers(rf"{way}: MuonAdamW, loss ([\d.]+) -> ([\d.]+)", printed)
         assert last < first - 0.5
+    assert numbers(r"resumed at step (\d+): largest difference of a weight (\S+)", printed) == (15, 0)
+
+
+FRAMEWORKS = [
+    ("accelerate_loop.py", "", ["accelerate"], 0.5),
+    ("lightning_module.py", "", ["lightning"], 0.5),
+    ("peft_lora.py", "--steps 20 --width 32 --depth 1", ["peft", "transformers", "accelerate"], 0.5),
+    ("timm_vit.py", "", ["timm", "sklearn"], 0.3),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "packages", "drop"), FRAMEWORKS)
+def test_each_framework_trains_and_resumes_with_the_same_losses(name, arguments, packages, drop):
+    for package in packages:
+        pytest.importorskip(package, exc_type=ImportError)
+    printed = run_apart(name, arguments, PYTHONWARNINGS="default")
+    first, last = numbers(r"loss ([\d.]+) -> ([\d.]+) in", printed)
+    assert last < first - drop
+    count, difference = numbers(r"resumed at \w+ \d+: (\d+) losses, largest difference (\S+)", printed)
+    assert count > 5
+    assert difference == 0
+    if name == "peft_lora.py":
+        assert numbers(r"merged: largest difference of a logit (\S+)", printed) < (1e-5,)
+
+
+def test_the_notebook_prints_what_it_shows(monkeypatch, capsys):
+    monkeypatch.chdir(EXAMPLES)
+    matplotlib.use("Agg")
+    cells = json.loads((EXAMPLES / "read_comparison.ipynb").read_text())["cells"]
+    scope = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")  # plt.show()
+        for cell in cells:
+            if cell["cell_type"] != "code":
+                continue
+            exec(compile("".join(cell["source"]), "notebook", "exec"), scope)
+            shown = [line for output in cell["outputs"] for line in output.get("text", [])]
+            assert capsys.readouterr().out == "".join(shown)
+    runs, trials = (scope["plt"].figure(number).axes[0] for number in scope["plt"].get_fignums())
+    scope["plt"].close("all")
+    assert len(runs.lines) == 12  # five seeds of each optimizer, and two means
+    assert [len(points.get_offsets()) for points in trials.collections] == [16, 16]

@@ -24,7 +24,7 @@ ROOMS = {
     "report": {"jobs", "stats"},
     "train": {"rules", "optim", "nets", "jobs"},
     "study": {"jobs", "stats", "report"},
-    "studies": {"data", "stats", "jobs", "report", "study"},
+    "studies": {"data", "stats", "jobs", "report", "study", "measure"},
 }
 # What a worker of a study does, with torch.
 ROOMS["studies/work"] = ROOMS["studies"] | ROOMS["train"] | {"train", "losses", "measure"}
@@ -49,7 +49,7 @@ PACKAGES = {
     "__main__": set(),
 }
 # What a room may ask for by tasks.sources.package, which says what to install where it is missing.
-OPTIONAL = {"data": {"numpy", "PIL", "sklearn", "tokenizers"}, "studies/work": {"transformers"}}
+OPTIONAL = {"data": {"numpy", "PIL", "pyarrow", "sklearn", "tokenizers"}, "studies/work": {"transformers"}}
 
 
 def imports(path: Path) -> set[str]:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = Path("runs")
 STUDIES = ("grokking", "features", "components")  # those that `run` runs
-MOST_SENTENCES = 12  # of a verdict, on the terminal
-EXECUTION_KEYS = ("out", "device", "workers", "compile")
+DESCRIBED = (*STUDIES, "compare")  # those whose settings are listed
 
 app = App(
     name="muonlab",
@@ -62,6 +61,7 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
         Print the jobs, their number and the estimated time, and run nothing.
     """
     from muonlab.studies import find, of_file
+    from muonlab.study.described import EXECUTION_KEYS
     from muonlab.study.settings import check_name, parse
 
     is_file = study.endswith(".py")
@@ -98,7 +98,8 @@ def _forecast(package: Any, asked: Any, folder: Path, workers: int, *, in_runs: 
     from muonlab.report import terminal
 
     store.check(folder, package.STUDY)
-    local.try_out(package, asked, folder)
+    for note in local.try_out(package, asked, folder):
+        print(f"note: {note}", file=sys.stderr)
     left, num_done = local.left(package, asked, folder)
     if in_runs:
         terminal.print_runs(left, workers, folder, num_done)
@@ -253,7 +254,7 @@ def _write_report(folder: Path, package: Any = None) -> None:
     from dataclasses import replace
 
     from muonlab.jobs import store
-    from muonlab.report import page
+    from muonlab.report import page, terminal
     from muonlab.report.findings import Text
     from muonlab.studies import find
 
@@ -263,13 +264,7 @@ def _write_report(folder: Path, package: Any = None) -> None:
     if not getattr(package, "POOLED", False):
         notices = [Text(words, "note") for words in _earlier(file, store.Results(folder))]
         findings = replace(findings, notices=(*findings.notices, *notices))
-    path = page.write(findings, folder)
-    verdict = findings.verdict
-    sentences = [*verdict.more, *verdict.cautions]
-    if len(sentences) > MOST_SENTENCES:
-        rest = len(sentences) - MOST_SENTENCES
-        sentences = [*sentences[:MOST_SENTENCES], f"... and {rest} more in the report."]
-    print("", verdict.sentence, *sentences, "", f"Report: {path}", sep="\n")
+    terminal.print_verdict(findings, page.write(findings, folder))
 
 
 def _earlier(file: "StudyFile", results: Mapping[str, Any]) -> Iterator[str]:
@@ -390,29 +385,16 @@ def settings(study: str, *, as_json: Annotated[bool, Parameter(name="--json", ne
     Parameters
     ----------
     study
-        grokking, features, components, or a file that defines a study of your own.
+        grokking, features, components, compare, or a file that defines a study of your own.
     as_json
         Print a JSON list with one object per setting: section, key, values, says, default, presets.
     """
+    from muonlab.studies import settings_of
     from muonlab.study import described
 
-    found = _settings_of(study)
+    found = settings_of(study, DESCRIBED)
     print(json.dumps(described.as_json(found), indent=1) if as_json else "\n".join(described.as_lines(found)))
     return 0
-
-
-def _settings_of(study: str) -> Any:
-    """Return the settings of a study by heading."""
-    from importlib import import_module
-
-    from muonlab.studies import PACKAGES, of_file
-    from muonlab.study.settings import check_name
-
-    if study.endswith(".py"):
-        return import_module(f"{PACKAGES['compare']}.settings").sections(of_file(study))
-    other = "or a file that defines a study, such as my_study.py; docs/compare.md has the settings of `muonlab compare`"
-    check_name("study", study, STUDIES, other)
-    return import_module(f"{PACKAGES[study]}.settings").sections()
 
 
 @app.command
@@ -452,7 +434,7 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit status 0, 1 for a failure, 2 for a mistake in the command, 130 or 143 for a signal."""
     from muonlab.jobs import signals
-    from muonlab.jobs.files import StudyError
+    from muonlab.jobs.files import StudyError, UnfitError
     from muonlab.jobs.store import explain
 
     words = sys.argv[1:] if arguments is None else arguments
@@ -463,7 +445,7 @@ def main(arguments: list[str] | None = None) -> None:
         meant = " ".join(word[2:] for word in words if word[:2] == "--" and "=" in word)
         _stop(f"settings have no dashes; write {meant}", 2) if meant else sys.exit(2)
     except StudyError as error:
-        _stop(error, 1)
+        _stop(error, 2 if isinstance(error, UnfitError) else 1)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)

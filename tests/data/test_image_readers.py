@@ -1,6 +1,7 @@
 """Images out of files and folders, against Pillow, NumPy and scikit-learn."""
 
 import gzip
+import io
 import sys
 import types
 import zipfile
@@ -13,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from image_files import IDX_CODES, PIXELS, encoded, idx, write, zipped
+from image_files import CATS_AND_DOGS, IDX_CODES, PIXELS, encoded, idx, write, zipped
 from muonlab.data.examples import Skipped
-from muonlab.data.image_arrays import is_idx, read_idx, read_idx_array, read_npz
+from muonlab.data.image_arrays import from_arrays, is_idx, read_idx, read_idx_array, read_npz
 from muonlab.data.image_folders import decode, layout, read
-from muonlab.data.image_set import Images, join, resize
+from muonlab.data.image_set import Images, join, resize, squared, with_channels
 from muonlab.data.images import digits, load, split, subset
 
 GREY = np.random.default_rng(1).integers(0, 256, (30, 6, 6), dtype=np.uint8)
@@ -100,7 +101,8 @@ def test_shapes_and_types_of_npz(tmp_path, dtype, channels, last):
     labels = np.array([[7], [3], [7], [3], [7], [7]], dtype=">i8")
     np.savez(tmp_path / "a.npz", images=pixels.transpose(0, 2, 3, 1) if last else pixels, labels=labels)
     images = read_npz(tmp_path / "a.npz")
-    np.testing.assert_array_equal(images.images.numpy(), pixels)
+    expected = pixels if dtype == "uint8" else pixels.astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(images.images.numpy(), expected)
     assert images.images.dtype == (torch.uint8 if dtype == "uint8" else torch.float32)
     assert (images.classes, images.labels.tolist()) == (("3", "7"), [1, 0, 1, 0, 1, 1])
 
@@ -158,12 +160,94 @@ def test_broken_images_among_many_are_skipped_and_named(tmp_path, is_zipped):
     (root / "cat" / "torn.png").write_bytes(whole[: len(whole) // 2])
     (root / "dog" / "text.png").write_text("no image at all")
     (root / "dog" / "empty.png").write_bytes(b"")
-    (root / "dog" / "bitmap.png").write_bytes(encoded(PIXELS[0], "BMP"))
+    (root / "dog" / "bitmap.png").write_bytes(encoded(PIXELS[0], "PPM"))
     images = read(zipped(root) if is_zipped else root)
     assert len(images.labels) == 10
     names = ["cat/torn.jpg", "cat/torn.png", "dog/bitmap.png", "dog/empty.png", "dog/text.png"]
     assert [item.name for item in images.skipped] == names
     assert "0x" not in "".join(item.reason for item in images.skipped)  # no address of memory: every run says the same
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "WEBP"])
+def test_other_kinds_of_files_are_read_as_pillow_reads_them(tmp_path, kind):
+    root = write(tmp_path / "root", CATS_AND_DOGS)
+    for name in ("cat/1.png", "dog/1.png"):
+        (root / name).unlink()
+        (root / name).with_suffix(f".{kind.lower()}").write_bytes(encoded(PIXELS[0], kind))
+    with Image.open(root / f"cat/1.{kind.lower()}") as image:
+        expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(read(root).images[0].permute(1, 2, 0).numpy(), expected)
+
+
+# Bug: CMYK, palettes, transparency and 16 bits were taken, and nothing said that their values were right.
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("CMYK", "JPEG"), ("P", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"), ("1", "PNG")]
+)
+def test_the_pixels_of_every_mode_are_those_of_pillows_own_conversion(mode, kind):
+    file = encoded(Image.fromarray(PIXELS[0]).convert(mode), kind)
+    with Image.open(io.BytesIO(file)) as image:
+        grey = image.mode in ("1", "LA", "L")
+        expected = np.asarray(image.convert("L" if grey else "RGB"))
+    found = decode(file, Image)
+    np.testing.assert_array_equal(found[0].numpy() if grey else found.permute(1, 2, 0).numpy(), expected)
+
+
+def test_of_sixteen_bits_the_upper_eight_are_kept():
+    deep = (np.arange(20, dtype=np.uint16).reshape(4, 5) * 3000).astype(np.uint16)
+    for kind in ("PNG", "TIFF"):
+        found = decode(encoded(Image.fromarray(deep), kind), Image)
+        np.testing.assert_array_equal(found[0].numpy(), deep >> 8)
+
+
+# Bug: photos that are not square were squeezed to squares, and those of several sizes refused.
+def test_one_size_resizes_the_shorter_side_and_keeps_the_middle(tmp_path):
+    root = write(tmp_path / "root", CATS_AND_DOGS)  # 5 high, 4 wide
+    images = read(root, size=8)
+    with Image.open(root / "cat" / "1.png") as image:
+        expected = np.asarray(image.resize((8, 10), Image.Resampling.BILINEAR))[1:9]
+    np.testing.assert_array_equal(images.images[0].permute(1, 2, 0).numpy(), expected)
+    assert "3 x 8 x 8 (the shorter side resized to 8, the middle kept)" in str(images)
+    (root / "dog" / "3.png").write_bytes(encoded(np.zeros((3, 7, 3), np.uint8)))
+    images = read(root)
+    assert images.images.shape == (5, 3, 3, 3)
+    assert images.fitted == "the shorter side resized to 3, the middle kept"
+    assert squared(read(root, size=(4, 6))).images.shape[2:] == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (GREY.astype(np.int64), GREY),
+        (GREY > 99, (GREY > 99) * np.uint8(255)),
+        (GREY.astype(np.uint16) * 257, GREY.astype(np.float32) / np.float32(255)),
+        (GREY.astype(np.float64), GREY.astype(np.float32) / np.float32(255)),
+        (GREY / 255 - 0.5, (GREY / 255 - 0.5).astype(np.float32)),  # already standardised
+    ],
+)
+def test_numbers_of_any_type_are_levels_by_one_rule(tmp_path, pixels, expected):
+    np.savez(tmp_path / "a.npz", images=pixels, labels=LABELS)
+    found = read_npz(tmp_path / "a.npz").images
+    assert found.numpy().dtype == expected.dtype
+    np.testing.assert_allclose(found[:, 0].numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [np.array(["ant", "bee", "cow"])[LABELS], np.eye(3)[LABELS], LABELS.astype(float)])
+def test_labels_are_names_one_hot_or_numbers(tmp_path, labels):
+    clear = np.stack([GREY, *[GREY] * 3], axis=-1)  # with transparency
+    np.savez(tmp_path / "a.npz", x=clear, y=labels)
+    images = read_npz(tmp_path / "a.npz")
+    assert images.labels.tolist() == LABELS.tolist()
+    assert images.classes == (("ant", "bee", "cow") if labels.dtype.kind == "U" else ("0", "1", "2"))
+    assert images.images.shape[1] == 3
+
+
+def test_grey_and_colours_are_converted_as_pillow_converts_them():
+    images = from_arrays("it", torch.from_numpy(PIXELS), torch.arange(60) % 2)
+    grey = with_channels(images, 1)
+    expected = np.stack([np.asarray(Image.fromarray(each).convert("L")) for each in PIXELS])
+    np.testing.assert_array_equal(grey.images[:, 0].numpy(), expected)
+    assert with_channels(grey, 3).images.unique(dim=1).shape[1] == 1
+    assert with_channels(images, None) is images
 
 
 def test_a_member_of_a_zip_whose_checksum_is_wrong_is_skipped(tmp_path):

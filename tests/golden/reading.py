@@ -20,7 +20,7 @@ def analyse(study: str, folder: Path) -> tuple[str, dict[str, Rows]]:
     """Return the answer of a study's folder, and name -> rows of every CSV that `muonlab report` writes of it."""
     findings = find(study).analyse(folder)
     tables: dict[str, Rows] = {}
-    for element in (element for section in findings.sections for element in section.elements):
+    for element in (*findings.first, *(element for section in findings.sections for element in section.elements)):
         if isinstance(element, Table | Figure):
             text = table_csv(element) if isinstance(element, Table) else figure_csv(element)
             tables[element.name] = list(csv.DictReader(io.StringIO(text)))

@@ -1,3 +1,5 @@
+import time
+
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import read_json
 
@@ -19,6 +21,18 @@ def test_every_session_has_an_entry_and_the_speed_is_over_all(tmp_path):
     seconds = sum(session["seconds"] for session in record["sessions"])
     assert record["seconds_per_member_step"] == seconds / 40
     assert record["peak_memory_mb"] > 1
+
+
+def test_compiling_is_no_part_of_the_seconds_of_a_step(tmp_path):
+    clock = Clock(tmp_path, {}, "cpu")
+    clock.add(member_steps=10, step=10)
+    time.sleep(0.02)
+    clock.note(is_compiled=True, height=1, preparation=0.01)
+    clock.stop()
+    record = read_json(tmp_path / "env.json")
+    (session,) = record["sessions"]
+    assert record["seconds_per_member_step"] == (session["seconds"] - session["preparation_seconds"]) / 10
+    assert session["preparation_seconds"] == 0.01
 
 
 def test_a_torn_record_is_begun_anew(tmp_path):

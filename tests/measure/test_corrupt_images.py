@@ -119,7 +119,7 @@ SMALL = torch.zeros(1, 1, 8, 8)
         ({"images": torch.zeros(1, 1, 7, 8)}, "at least 8 pixels"),
         ({"images": SMALL.byte()}, "divide bytes by 255"),
         ({"images": SMALL + 1.5}, r"from 1\.5 to 1\.5"),
-        ({"images": SMALL - 0.5}, r"expected numbers in \[0, 1\]"),
+        ({"images": SMALL - 0.5}, r"expected levels of 0 to 1"),
         ({"images": SMALL + torch.nan}, "from nan"),
         ({"seeds": [0, 1]}, "expected 1 whole numbers"),
         ({"seeds": [0.5]}, "expected 1 whole numbers"),

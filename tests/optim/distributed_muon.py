@@ -156,6 +156,7 @@ def fully_sharded():
         ({"method": "quintic", "nesterov": False, "cautious": True}, torch.float64),
         ({"split": {"up.weight": 3}, "adjust_lr_fn": "match_rms_adamw"}, torch.float64),
         ({"split": {"up.weight": [2, 4, 3], "experts": [5, 1]}, **varied}, torch.float64),
+        ({"equilibrate": "rowcol", "renormalize": "col_row", "decay": "independent", "lookahead": 0.5}, torch.float64),
     ):
         net = sharded(make_net(dtype))
         optimizer, _, count = check_training(net, lambda net, options=options: make(net, **options), dtype)
@@ -197,6 +198,18 @@ def experts_sharded_within():
     assert net.experts.placements == (Shard(1),)
     *_, count = check_training(net, make, torch.float64, width=8)
     assert count == MATRICES
+
+
+@case
+def momentum_in_eight_bits():
+    """Blocks are of rows, so shards of rows have the same; the noise is the shards' own."""
+    net, expected = sharded(make_net(torch.float32)), make_net(torch.float32)
+    train(net, make(net, state_dtype="int8"), part=here())
+    train(expected, make(expected))
+    check_equal(net, expected, tolerance=0.02)
+    net = make_net(width=8)
+    fully_shard(net, mesh=line(), shard_placement_fn=lambda p: Shard(1) if p is net.experts else None)
+    assert "parameter experts, which is sharded by" in refusal(lambda: make(net, state_dtype="int8"))
 
 
 @case
@@ -260,6 +273,8 @@ def data_parallel():
         (dist.group.WORLD, {}, torch.float32),
         (None, {}, torch.float64),
         *((dist.group.WORLD, {"variant": variant, **varied}, torch.float64) for variant in ("normuon", "adamuon")),
+        (dist.group.WORLD, {"variant": "normuon", "update_floor": 1.0, "decay": "l2", **varied}, torch.float64),
+        (dist.group.WORLD, {"hyperball": True, "lookahead": 0.5, **varied}, torch.float64),
     ):
         net = DistributedDataParallel(make_net(dtype))
 
@@ -414,6 +429,7 @@ def a_step_that_is_left_out_is_left_out_on_ranks_without_a_shard_too():
 def a_variant_of_sharded_parameters_is_refused_before_the_first_step():
     net = sharded(make_net())
     assert "variant='normuon' with a sharded parameter" in refusal(lambda: MuonAdamW(net, variant="normuon"))
+    assert "hyperball=True with a sharded parameter" in refusal(lambda: MuonAdamW(net, hyperball=True))
 
 
 @case
@@ -427,9 +443,15 @@ def the_state_of_whole_parameters_is_refused_by_sharded_ones():
 
 @case
 def making_the_state_changes_nothing():
-    for dtype, capturable in ((torch.float64, False), (torch.bfloat16, False), (torch.float32, True)):
+    captured = {"lr": torch.tensor(0.02), "nonfinite": "skip", "capturable": True}
+    around = {"decay": "independent", "lookahead": 0.5}
+    for dtype, options in (
+        (torch.float64, {}),
+        (torch.bfloat16, {}),
+        (torch.float32, captured),
+        (torch.float64, around),
+    ):
         net = sharded(make_net(dtype))
-        options = {"lr": torch.tensor(0.02), "nonfinite": "skip", "capturable": True} if capturable else {}
         optimizer = make(net, **options)
         before = [group["lr"] for group in optimizer.param_groups]
         state = get_optimizer_state_dict(net, optimizer)
@@ -440,15 +462,19 @@ def making_the_state_changes_nothing():
 
 
 @case
-def bfloat16_checkpoints_resume_exactly():
-    for rounding in ("stochastic", "remainder"):
-        net = sharded(make_net(torch.bfloat16))
-        optimizer = make(net, rounding=rounding)
+def narrow_checkpoints_resume_exactly():
+    for dtype, options in (
+        (torch.bfloat16, {"rounding": "stochastic"}),
+        (torch.bfloat16, {"rounding": "remainder"}),
+        (torch.float32, {"state_dtype": "int8"}),
+    ):
+        net = sharded(make_net(dtype))
+        optimizer = make(net, **options)
         train(net, optimizer, num_steps=2, part=here())
         with shared_folder() as folder:
             save(net, optimizer, folder)
             mesh = some(NUM_RANKS)
-            other, its = resume(folder, mesh.size(), lambda net, r=rounding: make(net, rounding=r), torch.bfloat16)
+            other, its = resume(folder, mesh.size(), lambda net, options=options: make(net, **options), dtype)
             for p, q in zip(net.parameters(), other.parameters(), strict=True):
                 for name, value in optimizer.state[p].items():
                     assert its.state[q][name].dtype == value.dtype, name
@@ -458,5 +484,6 @@ def bfloat16_checkpoints_resume_exactly():
                 train(each, one, first=2, num_steps=2, part=here())
             for p, q in zip(net.parameters(), other.parameters(), strict=True):
                 assert torch.equal(whole(p.detach()), whole(q.detach()))
+                is_eight_bit = "state_dtype" in options and "momentum_buffer" in optimizer.state[p]
                 name = "momentum_buffer" if "momentum_buffer" in optimizer.state[p] else "exp_avg"
-                assert optimizer.state[p][name].dtype == torch.float32
+                assert optimizer.state[p][name].dtype == (torch.int8 if is_eight_bit else torch.float32)

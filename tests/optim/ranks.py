@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-NUM_RANKS = 4
+NUM_RANKS = 4  # unless a test asks for others
 CASES = {}
 
 
@@ -48,13 +48,13 @@ def refusal(function):
     raise AssertionError("nothing was raised")
 
 
-def main(folder, *modules):
+def main(folder, num_ranks, *modules):
     """Import the modules, run their cases on all ranks, and write {case: traceback or ""} to FOLDER/RANK.json."""
     for module in modules:
         import_module(module)
     # Forked, so that torch is imported once; where that is not safe (macOS), spawned.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    ranks = [context.Process(target=_run, args=(rank, Path(folder), modules)) for rank in range(NUM_RANKS)]
+    ranks = [context.Process(target=_run, args=(rank, num_ranks, Path(folder), modules)) for rank in range(num_ranks)]
     for process in ranks:
         process.start()
     for process in ranks:
@@ -62,11 +62,11 @@ def main(folder, *modules):
     sys.exit(max(abs(process.exitcode or 0) for process in ranks))
 
 
-def _run(rank, folder, modules):
+def _run(rank, num_ranks, folder, modules):
     for module in modules:  # a spawned process has none of them yet
         import_module(module)
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder / 'rendezvous'}", timedelta(seconds=60), NUM_RANKS, rank)
+    dist.init_process_group("gloo", f"file://{folder / 'rendezvous'}", timedelta(seconds=60), num_ranks, rank)
     outcomes = {}
     for name, function in CASES.items():
         try:
@@ -82,9 +82,9 @@ def _run(rank, folder, modules):
         dist.destroy_process_group()
 
 
-def check_cases(folder, *modules):
-    """Run the cases of modules and fail with what failed in them; return how many there are."""
-    statement = f"from optim.ranks import main; main({str(folder)!r}, *{modules!r})"
+def check_cases(folder, *modules, num_ranks=NUM_RANKS):
+    """Run the cases of modules on so many ranks and fail with what failed in them; return how many there are."""
+    statement = f"from optim.ranks import main; main({str(folder)!r}, {num_ranks}, *{modules!r})"
     process = subprocess.run(
         [sys.executable, "-c", statement], capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1]
     )
@@ -93,6 +93,6 @@ def check_cases(folder, *modules):
     if failed:  # ranks that only lost the connection to the one that failed say nothing
         pytest.fail("\n".join([each for each in failed if "by peer" not in each] or failed))
     assert process.returncode == 0, process.stderr
-    assert len(outcomes) == NUM_RANKS
+    assert len(outcomes) == num_ranks
     (num_cases,) = {len(each) for each in outcomes}
     return num_cases

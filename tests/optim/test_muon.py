@@ -252,3 +252,11 @@ def test_products_on_another_device_are_in_bfloat16_but_for_exact_ones(monkeypat
     item = Item("p", p, 0, 0, torch.empty(8, 8, device="meta"), work=p.detach())
     muon_step.update(group, [item], None, Workspace())
     assert seen == [dtype]
+
+
+def test_a_name_that_occurs_twice_in_a_group_is_refused():
+    """As of two models: their states could not be told apart by name."""
+    models = [nn.Linear(4, 3, bias=False) for _ in range(2)]
+    with pytest.raises(ValueError, match=r"the name 'weight' occurs twice.*nn\.ModuleList"):
+        Muon([pair for model in models for pair in model.named_parameters()])
+    Muon(nn.ModuleList(models).named_parameters())

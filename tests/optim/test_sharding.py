@@ -11,6 +11,10 @@ def test_over_ranks(tmp_path):
     )
 
 
+def test_the_update_does_not_depend_on_the_layout_of_parallelism(tmp_path):
+    assert check_cases(tmp_path, "optim.distributed_layouts", num_ranks=8) > 3
+
+
 def test_shards_are_cut_as_torch_chunk_cuts():
     for length in [0, 1, 3, 5, 8, 17]:
         for num_ranks in [1, 2, 4, 7]:

@@ -146,7 +146,8 @@ HYPER = {
     "lr": 0.5, "weight_decay": 0.25, "momentum": 0.5, "nesterov": False, "ns_coefficients": (2.0, -1.5, 0.5),
     "eps": 1e-3, "ns_steps": 3, "adjust_lr_fn": "spectral", "method": "quintic", "ns_dtype": torch.float64,
     "cautious": True, "nonfinite": "skip", "variant": "normuon", "beta2": 0.5, "rounding": "nearest",
-    "state_dtype": torch.float64, "capturable": True,
+    "state_dtype": torch.float64, "capturable": True, "equilibrate": "row", "renormalize": "col", "update_floor": 0.5,
+    "hyperball": False, "decay": "decoupled", "lookahead": 0.5, "lookahead_decay": 0.9,
 }  # fmt: skip
 
 

@@ -3,8 +3,10 @@ import io
 
 import pytest
 
-from muonlab.report.data import figure_csv, table_csv
+from muonlab.report.data import answers_csv, figure_csv, table_csv
 from muonlab.report.findings import (
+    Answered,
+    Answers,
     Axis,
     Column,
     Curves,
@@ -17,6 +19,7 @@ from muonlab.report.findings import (
     Group,
     Line,
     Lines,
+    Reply,
     Run,
     Series,
     Survival,
@@ -84,7 +87,10 @@ PRINTED = Group(MUON, "Muon there", (), (), (40, 79, 106))
         ),
         (
             Forest("", (ForestRow("all", Estimate(0.6, 0.5, 0.7), "5 + 5"),), 1.0, "a", "b"),
-            [["panel", "row", "n", "value", "lower", "upper"], ["", "all", "5 + 5", "0.6", "0.5", "0.7"]],
+            [
+                ["panel", "row", "n", "value", "lower", "upper", "decided"],
+                ["", "all", "5 + 5", "0.6", "0.5", "0.7", "yes"],
+            ],
         ),
         (
             Grid(
@@ -115,3 +121,20 @@ PRINTED = Group(MUON, "Muon there", (), (), (40, 79, 106))
 )
 def test_a_figure_writes_all_that_it_draws(panel, rows):
     assert parsed(figure_csv(Figure("f", "F", "", Axis("x"), Axis("y"), (panel,)))) == rows
+
+
+def test_answers_write_a_row_for_every_effect_and_one_where_there_are_none():
+    effects = (
+        ForestRow("minus AdamW", Estimate(0.5, 0.25, 0.75), "5 + 5", decided=False),
+        ForestRow("minus SGD", Estimate(0.5, -0.25, None), "3"),
+    )
+    replies = Reply("inconclusive", "Inconclusive", (0, 1, 1), effects), None, Reply("yes", "Yes", (2, 0, 0))
+    table = Answers("answers", "Claims", ("Equal", "Matched", "Both"), (Answered("(a) Loss", "loss", replies),))
+    head, *rows = parsed(answers_csv(table))
+    assert ",".join(head).endswith("answer,higher,lower,undecided,against,effect,effect_lower,effect_upper,decided,n")
+    first = ["(a) Loss", "loss", "Equal", "inconclusive", "0", "1", "1"]
+    assert rows == [
+        [*first, "minus AdamW", "0.5", "0.25", "0.75", "no", "5 + 5"],
+        [*first, "minus SGD", "0.5", "-0.25", "", "no", "3"],
+        ["(a) Loss", "loss", "Both", "yes", "2", "0", "0", "", "", "", "", "", ""],
+    ]

@@ -17,8 +17,27 @@ from muonlab.jobs import files
 from muonlab.jobs.files import StudyError
 from muonlab.report import page as report
 from muonlab.report.figures import draw
-from muonlab.report.findings import Axis, Figure, Findings, Line, Lines, Picture, Section, Series, Text, Verdict
-from muonlab.report.page import enlargement, png, write
+from muonlab.report.findings import (
+    Answered,
+    Answers,
+    Axis,
+    Column,
+    Definitions,
+    Figure,
+    Findings,
+    ForestRow,
+    Line,
+    Lines,
+    Picture,
+    Reply,
+    Section,
+    Series,
+    Table,
+    Text,
+    Verdict,
+)
+from muonlab.report.page import MOST_ROWS, enlargement, one_line, png, write
+from muonlab.stats.results import Estimate
 from muonlab.studies.grokking.analysis import analyse
 
 VOID = {"meta", "link", "br", "img", "path", "use", "rect", "circle"}
@@ -183,6 +202,80 @@ def test_what_is_next_to_the_verdict_comes_before_all_sections_and_is_written_li
     text = write(shown, tmp_path).read_text()
     assert text.index('class="sentence"') < text.index("Muon n=5") < text.index("<nav") < text.index("in a section")
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"severity.csv", "severity.svg"}
+
+
+# ---- the first screen ----
+
+CAUTIONS = ("Rates lie on an edge: Muon 0.1", "Few seeds. There are 3.", "The third: with numbers", "Plain.")
+
+
+def first_screen(folder, notices=(), **verdict):
+    held = Verdict("yes", "Yes", "A minus B.", None, ("In numbers.",), (("runs", "3"),), CAUTIONS)
+    return write(Findings("t", "q?", replace(held, **verdict), notices, ()), folder).read_text()
+
+
+def test_two_cautions_of_one_line_stand_above_the_figure_and_the_rest_unfolds(tmp_path):
+    text = first_screen(tmp_path)
+    above, below = text.split('<dl class="scope">')
+    assert above.count('class="caution') == 2
+    for line, rest in (("Rates lie on an edge.", "Muon 0.1"), ("Few seeds.", "There are 3.")):
+        assert f"<summary>{line}</summary><p>{rest}</p></details>" in above
+    assert "<li>The third. With numbers</li>" in below
+    assert 'More cautions <span class="count">2</span>' in below
+    assert "In numbers." in below[below.index("<details>") :]
+
+
+def test_warnings_come_before_cautions_and_notes_after_the_scope(tmp_path):
+    text = first_screen(tmp_path, (Text("An old version.", "note"), Text("A CONTROL FAILED: labels.", "warning")))
+    above, below = text.split('<dl class="scope">')
+    assert above.index("A CONTROL FAILED.") < above.index("Rates lie on an edge.")
+    assert "Few seeds." not in above
+    assert "An old version." in below
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "rest"),
+    [
+        ("Above 0.5 at 1.2 epochs", "Above 0.5 at 1.2 epochs", ""),
+        ("One line.", "One line.", ""),
+        ("Edges: Muon (low). More", "Edges.", "Muon (low). More"),
+        ("First. second: third", "First.", "Second: third"),
+    ],
+)
+def test_a_caution_is_broken_at_its_first_colon_or_full_stop(text, line, rest):
+    assert one_line(text) == (line, rest)
+
+
+ROW = ForestRow("minus B", Estimate(0.5, 0.25, 0.75, reason="adjusted for 3 comparisons"), "5 + 5", decided=False)
+ANSWERS = Answers(
+    "answers", "Claims", ("Answer",), (Answered("(a) Loss", "loss", (Reply("no", "No", (0, 1, 2), (ROW,)),)),)
+)
+
+
+def test_an_answer_says_its_direction_its_effect_and_why_an_interval_without_0_is_undecided(tmp_path):
+    text = write(replace(with_elements(), first=(ANSWERS,)), tmp_path).read_text()
+    words = " ".join(re.sub("<[^>]+>", " ", text[text.index('class="answers"') :]).split())
+    assert "(a) Loss loss No 0 higher, 1 lower, 2 undecided; n = 5 + 5 minus B 0.500 [0.250, 0.750] †" in words
+    assert "† adjusted for 3 comparisons." in words
+    assert (tmp_path / "report" / "answers.csv").exists()
+
+
+def test_a_long_table_is_folded_and_none_of_the_first_screen(tmp_path):
+    def table(name, number):
+        return Table(name, name, (Column("k", "K"),), tuple((f"{k}",) for k in range(number)))
+
+    shown = with_elements(table("short", MOST_ROWS), table("long", MOST_ROWS + 1))
+    text = write(replace(shown, first=(table("first", 50),)), tmp_path).read_text()
+    assert re.findall(r"<summary>(\w+)", text) == ["long"]
+
+
+def test_a_definition_stands_once_and_its_terms_lead_to_it(tmp_path):
+    words = Definitions((("Margin", "The smallest."),))
+    path = write(with_elements(Text("A margin."), words), tmp_path)
+    page, text = Page(path.read_text()), path.read_text()
+    assert ("a", "#term-margin") in page.links
+    assert "term-margin" in page.ids
+    assert text.count("The smallest.") == 1
 
 
 def test_every_file_is_renamed_into_its_place_and_the_page_last(tmp_path, monkeypatch):

@@ -8,8 +8,6 @@ from muonlab.report.findings import (
     Axis,
     Curves,
     Distribution,
-    Forest,
-    ForestRow,
     Grid,
     GridCell,
     Group,
@@ -24,7 +22,6 @@ from muonlab.report.findings import Figure as ShownFigure
 from muonlab.report.panels import (
     dashes,
     draw_distribution,
-    draw_forest,
     draw_grid,
     draw_key,
     draw_lines,
@@ -143,18 +140,6 @@ def test_names_have_the_colours_of_their_series_but_for_the_grey_one(axes):
     draw_key(axes, {MUON: "Muon n=5", scratch: "from scratch n=5"})
     colours = [text.get_color() for text in axes.get_legend().get_texts()]
     assert colours == [colour("muon"), colour("muted")]
-
-
-@pytest.mark.parametrize(("low", "high"), [(-0.5, -0.4), (0.4, 0.5), (-0.001, 0.002), (0.0, 0.0)])
-def test_a_forest_of_differences_holds_its_intervals_and_leaves_room_on_both_sides_of_zero(low, high):
-    rows = (ForestRow("a", Estimate((low + high) / 2, low, high), "5 + 5"),)
-    axes = Figure().subplots()
-    draw_forest(axes, Forest("", rows, 0.0, "lower", "higher", "accuracy"))
-    left, right = axes.get_xlim()
-    assert left < min(low, 0)
-    assert right > max(high, 0)
-    assert min(-left, right) > 0.2 * (right - left)
-    assert any("[" in text.get_text() and "n = 5 + 5" in text.get_text() for text in axes.texts)
 
 
 # ---- maps ----

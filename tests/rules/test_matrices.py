@@ -26,7 +26,7 @@ def test_every_matrix_is_in_one_batch_of_a_size_that_fits(given_shapes, mixes):
         assert len(shapes) == 1 or (mixes and len({min(shape) for shape in shapes}) == 1)
         members = [each for alike in batch for each in alike]
         num_matrices = sum(len(each.p) for each in members)
-        assert num_matrices == 1 or num_matrices <= max(chunk(*shape, 4, "cpu") for shape in shapes)
+        assert num_matrices == 1 or num_matrices <= max(chunk(*shape, 4, torch.device("cpu")) for shape in shapes)
         seen += [(int(value), each.shape) for each in members for value in each.p[:, 0, 0]]
     expected = [(index, shape) for index, (count, shape) in enumerate(given_shapes) for _ in range(count)]
     assert sorted(seen) == sorted(expected)

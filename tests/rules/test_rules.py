@@ -11,8 +11,15 @@ from muonlab.rules import adamw, in_place, muon, sgd
 from muonlab.rules.muon import VARIANTS
 from muonlab.rules.operands import Workspace
 from muonlab.rules.polar import METHODS
-from muonlab.rules.wrapped import Coupled, Filtered
+from muonlab.rules.wrapped import Ahead, Coupled, Filtered, Independent
 
+PARTS = {
+    "equilibrated": {"equilibrate": "rowcol"},
+    "renormalized": {"renormalize": "col_row"},
+    "floor": {"update_floor": 2.0},
+    "hyperball": {"hyperball": True},
+    "parts together": {"equilibrate": "row", "renormalize": "row", "variant": "normuon", "update_floor": 0.5},
+}
 CASES = {
     "adamw": (adamw, {}),
     "adamw, other numbers": (adamw, {"beta1": 0.8, "beta2": 0.9, "eps": 0.1}),
@@ -24,6 +31,10 @@ CASES = {
     **{f"muon, {variant}": (muon, {"variant": variant}) for variant in VARIANTS},
     "muon, cautious": (muon, {"cautious": True}),
     "muon, plain momentum": (muon, {"momentum": 0.8, "nesterov": False, "steps": 3, "adjust_lr_fn": "none"}),
+    **{f"muon, {name}": (muon, options) for name, options in PARTS.items()},
+    "independent": (Independent(adamw), {}),
+    "ahead": (Ahead(adamw, 0.8), {"lookahead": 0.5}),
+    "muon, ahead, independent": (Ahead(Independent(muon)), {"lookahead": 0.5}),
     "muon, not orthogonal": (muon, {"is_orthogonal": False, "adjust_lr_fn": "match_rms_adamw"}),
 }
 each_rule = pytest.mark.parametrize(("rule", "options"), CASES.values(), ids=CASES)
@@ -79,7 +90,8 @@ def test_zero_gradient_without_decay_leaves_the_parameter_and_makes_no_nan(rule,
 @each_rule
 def test_a_member_of_a_stack_is_the_run_alone(rule, options):
     # Batched and single matrix products round differently; the iteration lifts that to about 1e-13.
-    shapes = [(8, 4), (4, 8)] + ([(7,)] if rule is not muon else [])
+    is_of_matrices = rule is muon or getattr(getattr(rule, "rule", None), "rule", None) is muon
+    shapes = [(8, 4), (4, 8)] + ([(7,)] if not is_of_matrices else [])
     hypers = [{"lr": 0.03 * k, "weight_decay": 0.1 * k} for k in range(4)]
     if "beta1" not in options and rule in (sgd, muon):
         hypers = [{**hyper, "momentum": 0.3 * k} for k, hyper in enumerate(hypers)]

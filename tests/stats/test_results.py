@@ -34,7 +34,9 @@ def every_result():
     yield comparison.cliffs_delta([1, 2], [3, 4])
     yield blocked.permutation_test(TIMES, IS_FIRST, BLOCKS)
     yield blocked.permutation_test(TIMES, IS_FIRST, BLOCKS, resamples=10)
-    yield blocked.blocked_ratio(TIMES, CROSSED, IS_FIRST, BLOCKS, 60, resamples=100)
+    yield blocked.blocked_ratio(TIMES, [True] * len(TIMES), IS_FIRST, BLOCKS, 60)
+    yield blocked.ratio_test(TIMES, CROSSED, IS_FIRST, BLOCKS, 60)
+    yield blocked.permuted_log_rank(TIMES, CROSSED, IS_FIRST, BLOCKS)
     yield proportions.wilson(3, 4)
     yield effects.mean(FIRST)
 

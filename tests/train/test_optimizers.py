@@ -186,14 +186,22 @@ def test_a_function_of_named_parameters_may_share_them_out_to_several_optimizers
     assert ratio["0.weight"] < 2
 
 
-@pytest.mark.parametrize("variant", ["normuon", "adamuon"])
+VARIED = [
+    {"variant": "normuon"},
+    {"variant": "adamuon", "decay": "l2"},
+    {"equilibrate": "row", "renormalize": "col_row", "update_floor": 0.5, "decay": "independent"},
+    {"hyperball": True, "lookahead": 0.5, "variant": "normuon"},
+]
+
+
+@pytest.mark.parametrize("varied", VARIED, ids=str)
 @pytest.mark.parametrize("rates", [(0.01, 0.01), (0.01, 0.03)], ids=["one rate", "a rate each"])
-def test_a_variant_of_muon_trains_members_as_its_torch_shell_trains_them_alone(variant, rates):
+def test_a_variant_of_muon_trains_members_as_its_torch_shell_trains_them_alone(varied, rates):
     def build():
         return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
 
     own = {"momentum": 0.9, "weight_decay": 0.1}
-    treated = optimizers.of_config(build(), Muon(variant=variant, **own), [{"lr": rate} for rate in rates])
+    treated = optimizers.of_config(build(), Muon(**varied, **own), [{"lr": rate} for rate in rates])
     generator = torch.Generator().manual_seed(0)
     inputs, labels = torch.randn(16, 3, generator=generator), torch.randint(0, 2, (16,), generator=generator)
     members = Population(build, softmax, treated, (0, 1))
@@ -203,20 +211,20 @@ def test_a_variant_of_muon_trains_members_as_its_torch_shell_trains_them_alone(v
         model = engine.drawn(build, seed, torch.float32)
         hidden = [p for p in model.parameters() if p.ndim == 2]
         others = [p for p in model.parameters() if p.ndim < 2]
-        alone.append(
-            (
-                model,
-                muonlab.Muon(hidden, lr=rate, variant=variant, method="quintic", adjust_lr_fn="match_rms_adamw", **own),
-            )
-        )
-        alone[-1] += (torch.optim.AdamW(others, lr=rate, weight_decay=0.1, betas=(0.9, 0.98)),)
+        groups = [{"params": hidden, "rule": "muon"}, {"params": others, "rule": "adamw"}]
+        further = {
+            "adamw_weight_decay": 0.1,
+            "betas": (0.9, 0.98),
+            "method": "quintic",
+            "adjust_lr_fn": "match_rms_adamw",
+        }
+        alone.append((model, muonlab.MuonAdamW(groups, lr=rate, adamw_lr=rate, **further, **varied, **own)))
     for step in range(4):
         members.step(*batch, step)
-        for model, *both in alone:
+        for model, optimizer in alone:
             model.zero_grad()
             softmax(model(inputs), labels).mean().backward()
-            for each in both:
-                each.step()
-    for member, (model, *_) in enumerate(alone):
+            optimizer.step()
+    for member, (model, _) in enumerate(alone):
         for name, p in model.named_parameters():
             torch.testing.assert_close(members.parameters[name][member], p, rtol=1e-4, atol=1e-5)

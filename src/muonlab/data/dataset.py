@@ -106,7 +106,7 @@ class Tensors:
     Raises:
         DataError: a split without examples, with more labels than inputs or fewer, or of another shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> data = Tensors(*(Examples(torch.zeros(n, 4), torch.arange(n) % 3) for n in (12, 6, 6)))
         >>> data.sizes, data.test.chance

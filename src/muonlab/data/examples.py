@@ -1,6 +1,6 @@
 """Labelled examples as one frozen object, with its subsets and splits: functions of the labels and a seed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, TypedDict, TypeVar
 
@@ -67,6 +67,9 @@ class Labelled:
 Some = TypeVar("Some", bound=Labelled)
 
 
+LIMITS = ("per_class", "test_per_class")
+
+
 class Choice(TypedDict, total=False):
     """The examples to keep, as arguments of `subset` and of what reads and then chooses."""
 
@@ -74,6 +77,7 @@ class Choice(TypedDict, total=False):
     per_class: int | None
     test_per_class: int | None
     seed: int
+    exact: Collection[str]
 
 
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -121,6 +125,7 @@ def subset(
     per_class: int | None = None,
     test_per_class: int | None = None,
     seed: int = 0,
+    exact: Collection[str] = LIMITS,
 ) -> Some:
     """Return the examples of some classes, relabelled 0, 1, ... in the order given, and at most so many of each.
 
@@ -131,6 +136,7 @@ def subset(
         per_class: number of examples of each class outside the test set; None keeps all.
         test_per_class: the same within the test set.
         seed: which examples a limit keeps.
+        exact: which of the two limits must be met; the others are upper bounds, of a class with fewer examples all.
 
     Raises:
         DataError: an unknown class, one given twice, fewer than two classes, or fewer examples than asked for.
@@ -138,7 +144,7 @@ def subset(
     wanted = wanted_classes(classes, data.classes, data.source)
     sides = (("per_class", ~data.is_test, per_class), ("test_per_class", data.is_test, test_per_class))
     check_limits(per_class, test_per_class)
-    if test_per_class is not None and not data.has_test:
+    if test_per_class is not None and not data.has_test and "test_per_class" in exact:
         raise DataError(f"test_per_class={test_per_class}, but {data.source} has no test set; leave it out")
     generator = torch.Generator().manual_seed(seed)
     rows, labels = [], []
@@ -147,7 +153,7 @@ def subset(
         for key, side, limit in sides:
             members = (of_class & side).nonzero().squeeze(1)
             order = torch.randperm(len(members), generator=generator)  # drawn also for no limit: one stream for all
-            if limit is not None and len(members) < limit:
+            if limit is not None and len(members) < limit and key in exact:
                 raise DataError(
                     f"{key}={limit}, but {data.source} has only {len(members)} examples of class {name!r}"
                     f"{' in its test set' if side is data.is_test else ''}; ask for at most that many"
@@ -158,6 +164,21 @@ def subset(
     by_example: dict[str, Any] = {name: _at(getattr(data, name), chosen) for name in data.by_example}
     labels = torch.cat(labels)[position]
     return replace(data, labels=labels, classes=wanted, is_test=data.is_test[chosen], **by_example)
+
+
+def adapted(data: Labelled, prefix: str, limits: Mapping[str, int | None]) -> list[str]:
+    """Return one sentence where a class has fewer examples than limits, outside the test set and within; else none."""
+    has, keys = [], []
+    for (key, limit), side in zip(limits.items(), (~data.is_test, data.is_test), strict=True):
+        counts = data.labels[side].bincount(minlength=len(data.classes)).tolist()
+        if limit is not None and min(counts) < limit:
+            place = "in its test set " if side is data.is_test else ""
+            has.append(f"{min(counts)} examples {place}of some class" if max(counts) else "no test set")
+            keys.append(f"{prefix}{key}={limit}")
+    if not has:
+        return []
+    bound = "is an upper bound" if len(keys) == 1 else "are upper bounds"
+    return [f"{data.source} has {' and '.join(has)}: {' and '.join(keys)} of the preset {bound}"]
 
 
 def _at(values: Tensor | Sequence[Any] | None, rows: Tensor) -> Any:

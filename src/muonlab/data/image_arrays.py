@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.data.examples import Skipped, check_classes
+from muonlab.data.examples import Skipped, check_classes, class_order
 from muonlab.data.image_set import Images
-from muonlab.data.sources import DataError, existing, package, read_bytes
+from muonlab.data.sources import DataError, check_name, existing, package, read_bytes
 
 IDX_TYPES = {
     0x08: torch.uint8,
@@ -36,6 +36,12 @@ NPZ_KEYS = (
     ("x_train", "y_train", "x_test", "y_test"),
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("images", "labels"),
+    ("x", "y"),
+    ("X", "y"),
+    ("data", "labels"),
+    ("data", "target"),
+    ("images", "targets"),
+    ("arr_0", "arr_1"),  # of numpy.savez without names
 )
 
 
@@ -132,7 +138,11 @@ def read_npz(path: str | Path, class_names: Sequence[str] | None = None) -> Imag
         with place.open("rb") as file, numpy.load(file, allow_pickle=False) as archive:
             keys = list(archive.files)
             used = _npz_keys(keys, str(path))
-            arrays = [_tensor(archive[key], f"{path}: {key}", numpy) for key in used]
+            held = [archive[key] for key in used]
+            if any(each.dtype.kind in "US" for each in held[1::2]) and class_names is None:
+                class_names = class_order(str(each) for each in _texts(held[1]).ravel())
+                held[1::2] = [_of_names(each, class_names, str(path), numpy) for each in held[1::2]]
+            arrays = [_tensor(each, f"{path}: {key}", numpy) for key, each in zip(used, held, strict=True)]
     except DataError:
         raise
     except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
@@ -150,6 +160,17 @@ def _npz_keys(keys: list[str], source: str) -> list[str]:
             return list(names if set(names) <= set(keys) else names[:2])
     expected = "; or ".join(", ".join(names) for names in NPZ_KEYS)
     raise DataError(f"{source} has the keys {', '.join(keys) or '(none)'}; expected {expected}: save it with such keys")
+
+
+def _texts(labels: Any) -> Any:
+    return labels.astype("U") if labels.dtype.kind == "S" else labels
+
+
+def _of_names(labels: Any, names: Sequence[str], source: str, numpy: Any) -> Any:
+    """Return the places of labels, given as texts, among the names of classes."""
+    for name in numpy.unique(_texts(labels)):
+        check_name("class", str(name), names, f"the test set of {source} has it, but its training set has")
+    return numpy.array([names.index(str(name)) for name in _texts(labels).ravel()]).reshape(labels.shape)
 
 
 def _tensor(array: Any, what: str, numpy: Any) -> Tensor:
@@ -173,8 +194,10 @@ def from_arrays(
 
     Args:
         source: what the arrays are of, for messages.
-        images: (N, H, W), (N, C, H, W) or (N, H, W, C), C of 1 or 3, uint8 or any float.
-        labels: (N,) or (N, 1), whole numbers from 0.
+        images: (N, H, W), (N, C, H, W) or (N, H, W, C), C of 1, 3 or 4, whose last is transparency and dropped. Whole
+            numbers of 0 to 255, or of 16 bits, which are divided by 65,535; truth values; or floats, of which those
+            that go from 0 beyond 1 and not beyond 255 are divided by 255.
+        labels: (N,) or (N, 1), whole numbers from 0, or (N, classes), a row with a single 1 each.
         test_images: the same of a test set.
         test_labels: the same of a test set.
         class_names: names of the labels 0, 1, ...; None makes each number among the labels a class.
@@ -194,6 +217,7 @@ def from_arrays(
             f"{source} has images to train on and test images of {kinds}; expected one number of channels, height, "
             "width and type"
         )
+    levels = _levels(torch.cat(pixels), source)
     if class_names is None:
         values = numbers[0].unique()
         names = tuple(map(str, values.tolist()))
@@ -207,7 +231,7 @@ def from_arrays(
     for array, (_, _, name) in zip(numbers, sides, strict=True):
         _check_labels(array, ~torch.isin(array, values), name, expected)
     return Images(
-        images=torch.cat(pixels),
+        images=levels,
         labels=torch.searchsorted(values, torch.cat(numbers)),
         classes=names,
         is_test=torch.cat([torch.full((len(array),), side > 0) for side, array in enumerate(numbers)]),
@@ -219,33 +243,55 @@ def _pixels(images: Tensor, source: str) -> Tensor:
     shape = list(images.shape)
     if images.dim() == 3:
         images = images.unsqueeze(1)
-    elif images.dim() == 4 and shape[3] in (1, 3):
+    elif images.dim() == 4 and shape[3] in (1, 3, 4) and shape[1] not in (1, 3):
         images = images.permute(0, 3, 1, 2)
-    if images.dim() != 4 or images.shape[1] not in (1, 3):
+    if images.dim() != 4 or images.shape[1] not in (1, 3, 4):
         raise DataError(
             f"{source} has images of the shape {shape}; expected (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 "
-            "channels"
+            "channels, or 4 with transparency"
         )
     if not images.numel():
         raise DataError(f"{source} has no images (shape {shape}); expected at least one")
+    return images[:, :3]
+
+
+def _levels(images: Tensor, source: str) -> Tensor:
+    """Return pixels as uint8 of 0 to 255, or as float32, of 0 to 1 where they are levels."""
+    if images.dtype == torch.bool:
+        return images.to(torch.uint8) * 255
     if images.dtype == torch.uint8:
         return images
+    if images.is_floating_point():
+        finite = images.isfinite().flatten(1).all(dim=1)
+        if not finite.all():
+            place = int((~finite).nonzero()[0])
+            raise DataError(f"{source} has a value in image {place} that is not finite; mend it or leave the image out")
+    low, high = images.min().item(), images.max().item()
     if not images.is_floating_point():
-        raise DataError(f"{source} has images of {_type(images)}; expected uint8 (0 to 255) or a float type")
-    finite = images.isfinite().flatten(1).all(dim=1)
-    if not finite.all():
-        place = int((~finite).nonzero()[0])
-        raise DataError(f"{source} has a value in image {place} that is not finite; mend it or leave the image out")
-    return images.float()
+        if not 0 <= low <= high <= BITS_16:
+            raise DataError(
+                f"{source} has images of {_type(images)} from {low} to {high}; expected whole numbers of 0 to 255, of "
+                "0 to 65535 (16 bits), or floats"
+            )
+        return images.to(torch.uint8) if high <= BYTE else images.double().div(BITS_16).float()
+    return images.float() / BYTE if low >= 0 and 1 < high <= BYTE else images.float()
+
+
+BYTE, BITS_16 = 255, 65535
 
 
 def _numbers(labels: Tensor, num_images: int, source: str) -> Tensor:
     shape = list(labels.shape)
     if labels.dim() == 2 and shape[1] == 1:
         labels = labels.squeeze(1)
+    elif labels.dim() == 2 and len(labels) and ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all():
+        labels = labels.argmax(1)  # one-hot
     if labels.shape != (num_images,):
-        raise DataError(f"{source} has {num_images} images but labels of the shape {shape}; expected ({num_images},)")
-    if labels.is_floating_point():
+        raise DataError(
+            f"{source} has {num_images} images but labels of the shape {shape}; expected ({num_images},), or one-hot "
+            f"rows ({num_images}, classes)"
+        )
+    if labels.is_floating_point() and not (labels == labels.round()).all():
         raise DataError(f"{source} has labels of a float type; expected whole numbers from 0")
     labels = labels.long()
     _check_labels(labels, labels < 0, source, "0 or more")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from muonlab.data.dataset import DATA_SEED, Examples, Lazy, Sheet
 from muonlab.data.examples import split
-from muonlab.data.image_set import Images
+from muonlab.data.image_set import Images, squared
 from muonlab.data.sources import DataError
 from muonlab.measure.corrupt_images import CORRUPTIONS, contact_sheet, corrupt, image_seeds
 
@@ -27,15 +27,16 @@ class ImageDataset(Lazy):
     """Images of some classes.
 
     Args:
-        images: all of them.
+        images: all of them; of those that are not square the middle.
         validation: share that is held out to choose by.
         test_share: share that is held out to test, where the images have no test set.
         scaling: by which inputs are standardised, or the data set whose scaling to take; None takes mean and deviation
             of the channels of the train split.
         limit: at most so many train images per class, where the images have no test set, after a name for messages.
+        is_exact: whether fewer than the limit are an error.
 
     Raises:
-        DataError: images that are not square. When a split is read: shares that leave a class without examples, or
+        DataError: when a split is read: shares that leave a class without examples, or
             fewer images than the limit.
     """
 
@@ -50,12 +51,11 @@ class ImageDataset(Lazy):
         test_share: float,
         scaling: "Scaling | ImageDataset | None" = None,
         limit: tuple[str, int] | None = None,
+        is_exact: bool = True,
     ):
-        height, width = images.images.shape[-2:]
-        if height != width:
-            raise DataError(f"{images.source} has images of {height} x {width}; expected squares: give size=SIDE")
-        self.images, self.classes = images, images.classes
+        self.images, self.classes = squared(images), images.classes
         self._validation, self._test_share, self._scaling, self._limit = validation, test_share, scaling, limit
+        self._is_exact = is_exact
 
     def __str__(self) -> str:
         return str(self.images)
@@ -75,7 +75,7 @@ class ImageDataset(Lazy):
             pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
             parts.append(_Part(pixels, self.images.labels[rows], rows))
         if self._limit is not None and not self.images.has_test:
-            parts[0] = _first_of_each(parts[0], *self._limit, self.images.source)
+            parts[0] = _first_of_each(parts[0], *self._limit, self.images.source, self._is_exact)
         return parts
 
     @cached_property
@@ -108,9 +108,9 @@ class ImageDataset(Lazy):
         return Sheet(CORRUPTIONS, tuple(map(str, range(6))), picture=picture)
 
 
-def _first_of_each(part: _Part, name: str, limit: int, source: str) -> _Part:
+def _first_of_each(part: _Part, name: str, limit: int, source: str, is_exact: bool) -> _Part:
     fewest = int(part.labels.bincount().min())
-    if fewest < limit:
+    if fewest < limit and is_exact:
         raise DataError(
             f"{name}={limit}, but {source} leaves only {fewest} images of some class to train on; ask for at most that "
             "many"

@@ -8,8 +8,8 @@
 import io
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Unpack
 
@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from muonlab.data.examples import Choice, Skipped, check_limits, class_order, wanted_classes
-from muonlab.data.image_set import Images, Size, sides_of
+from muonlab.data.image_set import LARGEST, Images, Size, cropped, said, scaled, sides_of
 from muonlab.data.sources import DataError, check_name, existing, package
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # as Pillow names them
 KINDS = ", ".join(SUFFIXES)
+SKIPPED = "not a .jpg, .jpeg, .png file"  # in the words of results that are there already; others are read by now, too
 TRAIN = "train"
 TESTS = ("test", "val", "validation")  # the first that is there is the test set
 
@@ -38,21 +40,24 @@ def read(path: str | Path, *, size: Size | None = None, **choice: Unpack[Choice]
     """Return the images of a folder or zip of class folders.
 
     A file that is not an image or a broken one is skipped and named. Where any image has colour, all are RGB. Images of
-    16 bits keep the upper 8, and transparency is dropped. Only the files of the choice are opened, and where it has
-    limits, they are drawn until enough have been read; labels and `Images.classes` count all classes.
+    16 bits keep the upper 8, transparency is dropped, and of moving pictures the first is taken. Without `size`, images
+    of several sizes get the smallest shorter side of them, at most 224, and keep the middle. Only the files of the
+    choice are opened, and where it has limits, they are drawn until enough have been read; labels and `Images.classes`
+    count all classes.
 
     Args:
         path: the folder or the .zip.
-        size: side, or (height, width), that every image is stretched to (bilinear, antialiased).
+        size: side that the shorter side of every image gets, of which the middle is kept; or (height, width), to which
+            it is stretched (bilinear, antialiased).
         **choice: as of `muonlab.data.examples.subset`.
 
     Raises:
         DataError: nothing there, not a zip, no images, no class folders, one class only, a test class that train
-            lacks, a class of which no image can be read, images of different sizes without `size`, or Pillow is not
-            installed.
+            lacks, a class of which no image can be read, or Pillow is not installed.
     """
-    pillow = package("PIL.Image", "pillow", "reading JPEG and PNG files")
-    sides = None if size is None else sides_of(size)
+    pillow = package("PIL.Image", "pillow", "reading files of images")
+    if size is not None:
+        sides_of(size)
     limits = check_limits(choice.get("per_class"), choice.get("test_per_class"))
     with _opened(existing(path)) as (names, read_file):
         entries, skipped = layout(names, str(path))
@@ -63,20 +68,13 @@ def read(path: str | Path, *, size: Size | None = None, **choice: Unpack[Choice]
             groups.setdefault((entry.is_test, entry.label), []).append(entry)
         for (_, label), group in groups.items():
             check_name("class", label, known, f"it has {group[0].name}, but its training folder has")
-        taken: list[tuple[Entry, Tensor]] = []
-        generator = torch.Generator().manual_seed(choice.get("seed", 0))
-        for is_test, limit in zip((False, True), limits, strict=True):
-            for label in (name for name in known if name in wanted):
-                group = groups.get((is_test, label), [])
-                if limit is not None:
-                    group = [group[place] for place in torch.randperm(len(group), generator=generator)]
-                images = _decode_some(group, limit, read_file, pillow, sides, skipped, taken[:1])
-                if group and not images:
-                    raise DataError(
-                        f"{path} has no image of class {label!r} that can be read: of its {len(group)} files the first "
-                        f"is {group[0].name}: {skipped[-len(group)].reason}"
-                    )
-                taken += sorted(images, key=lambda item: item[0].name)
+        kept = {key: group for key, group in groups.items() if key[1] in wanted}
+        reader = _Reader(read_file, pillow, size)
+        try:
+            taken = _read_all(reader, kept, known, limits, choice.get("seed", 0), skipped, str(path))
+        except _SizesDifferError:
+            reader = _Reader(read_file, pillow, _common_side(reader, kept))
+            taken = _read_all(reader, kept, known, limits, choice.get("seed", 0), skipped, str(path))
     channels = max(pixels.shape[0] for _, pixels in taken)
     number = {label: place for place, label in enumerate(known)}
     return Images(
@@ -86,7 +84,72 @@ def read(path: str | Path, *, size: Size | None = None, **choice: Unpack[Choice]
         is_test=torch.tensor([entry.is_test for entry, _ in taken]),
         source=str(path),
         skipped=tuple(skipped),
+        fitted=reader.fitted,
     )
+
+
+class _SizesDifferError(Exception):
+    """Images are of several sizes, and no size is given."""
+
+
+class _Reader:
+    """Reads files of one size, or of any where one is given."""
+
+    def __init__(self, read_file: Callable[[str], bytes], pillow: Any, size: Size | None):
+        self.read_file, self.pillow, self.size, self.fitted = read_file, pillow, size, ""
+        self._first: tuple[int, int] | None = None
+
+    def __call__(self, name: str) -> Tensor:
+        pixels, (width, height) = decoded(self.read_file(name), self.pillow, self.size)
+        self._first = self._first or (height, width)
+        if self.size is None and (height, width) != self._first:
+            raise _SizesDifferError
+        if self.size is not None and height != width:
+            self.fitted = said(self.size)
+        return pixels
+
+
+def _common_side(reader: _Reader, groups: Mapping[tuple[bool, str], list[Entry]]) -> int:
+    """Return the smallest shorter side of all images that have one, at most `LARGEST`."""
+    side = LARGEST
+    for entry in (entry for group in groups.values() for entry in group):
+        with (
+            suppress(Exception),
+            reader.pillow.open(io.BytesIO(reader.read_file(entry.name)), formats=FORMATS) as image,
+        ):
+            side = min(side, *image.size)
+    return side
+
+
+def _read_all(
+    reader: _Reader,
+    groups: Mapping[tuple[bool, str], list[Entry]],
+    known: Sequence[str],
+    limits: tuple[int | None, int | None],
+    seed: int,
+    skipped: list[Skipped],
+    source: str,
+) -> list[tuple[Entry, Tensor]]:
+    """Return the images of each class, as far as limits ask for them; name those that cannot be read in `skipped`."""
+    taken: list[tuple[Entry, Tensor]] = []
+    generator, before = torch.Generator().manual_seed(seed), len(skipped)
+    for is_test, limit in zip((False, True), limits, strict=True):
+        for label in known:
+            group = groups.get((is_test, label), [])
+            if limit is not None:
+                group = [group[place] for place in torch.randperm(len(group), generator=generator)]
+            try:
+                images = _decode_some(group, limit, reader, skipped)
+            except _SizesDifferError:
+                del skipped[before:]  # all are read again
+                raise
+            if group and not images:
+                raise DataError(
+                    f"{source} has no image of class {label!r} that can be read: of its {len(group)} files the first "
+                    f"is {group[0].name}: {skipped[-len(group)].reason}"
+                )
+            taken += sorted(images, key=lambda item: item[0].name)
+    return taken
 
 
 @contextmanager
@@ -130,7 +193,7 @@ def layout(names: Sequence[str], source: str) -> tuple[list[Entry], list[Skipped
             f"{source} holds {found}; expected class folders of {KINDS} files, such as {source}/cat/1.jpg (a zip "
             "within a folder is given by its own path)"
         )
-    skipped = [Skipped(name, f"not a {KINDS} file") for name in files if not name.lower().endswith(SUFFIXES)]
+    skipped = [Skipped(name, SKIPPED) for name in files if not name.lower().endswith(SUFFIXES)]
     start = _depth_of_wrapping([paths[name] for name in images])
     heads = {paths[name][start].lower() for name in images if len(paths[name]) > start + 1}
     if heads and heads <= set(TESTS):
@@ -176,13 +239,7 @@ def _depth_of_wrapping(paths: list[tuple[str, ...]]) -> int:
 
 
 def _decode_some(
-    group: list[Entry],
-    limit: int | None,
-    read_file: Callable[[str], bytes],
-    pillow: Any,
-    sides: tuple[int, int] | None,
-    skipped: list[Skipped],
-    first: list[tuple[Entry, Tensor]],
+    group: list[Entry], limit: int | None, reader: _Reader, skipped: list[Skipped]
 ) -> list[tuple[Entry, Tensor]]:
     """Return the first `limit` images that can be read; name the others in `skipped`."""
     taken: list[tuple[Entry, Tensor]] = []
@@ -190,49 +247,49 @@ def _decode_some(
         if len(taken) == limit:
             break
         try:
-            pixels = decode(read_file(entry.name), pillow, sides)
-        except MemoryError:
+            taken.append((entry, reader(entry.name)))
+        except (MemoryError, _SizesDifferError):
             raise
         except Exception as error:  # Pillow and zipfile raise a dozen kinds for broken files
             skipped.append(Skipped(entry.name, _reason(error)))
-            continue
-        other, seen = (first or taken or [(entry, pixels)])[0]
-        if pixels.shape[1:] != seen.shape[1:]:
-            raise DataError(
-                f"images of different sizes: {other.name} has {seen.shape[1]} x {seen.shape[2]} pixels, {entry.name} "
-                f"has {pixels.shape[1]} x {pixels.shape[2]} (height x width); give size=, such as "
-                f"size={seen.shape[1]}, to resize every image"
-            )
-        taken.append((entry, pixels))
     return taken
 
 
 def _reason(error: Exception) -> str:
     # The message of an unidentified image holds an address of memory, which differs from run to run.
     if type(error).__name__ == "UnidentifiedImageError":
-        return "no JPEG or PNG image"
+        return "no image that can be read"
     return str(error) or type(error).__name__
 
 
-def decode(data: bytes, pillow: Any, sides: tuple[int, int] | None = None) -> Tensor:
-    """Return the pixels of a JPEG or PNG: (1, H, W) of a grey image, (3, H, W) of any other, uint8.
+def decode(data: bytes, pillow: Any, size: Size | None = None) -> Tensor:
+    """Return the pixels of a file of `FORMATS`: (1, H, W) of a grey image, (3, H, W) of any other, uint8.
 
     Args:
         data: the file.
         pillow: the module PIL.Image, whose many errors for broken files are the caller's.
-        sides: (height, width) to stretch it to.
+        size: side of the square to crop it to, or (height, width) to stretch it to.
     """
-    with pillow.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+    return decoded(data, pillow, size)[0]
+
+
+def decoded(data: bytes, pillow: Any, size: Size | None = None) -> tuple[Tensor, tuple[int, int]]:
+    """Return the pixels of a file, as of `decode`, and its (width, height)."""
+    with pillow.open(io.BytesIO(data), formats=FORMATS) as image:
+        whole = image.size
         if image.mode.startswith("I"):  # 16 bits: Pillow would clip them at 255, so keep the upper byte of each
             image.load()
             place, step = {"I;16": (1, 2), "I;16B": (0, 2)}.get(image.mode, (1, 4))
             image = pillow.frombytes("L", image.size, image.tobytes()[place::step])
+        elif image.mode == "F":
+            raise ValueError("an image of floating-point numbers; expected 8 or 16 bits")
         elif image.mode in ("1", "L", "LA"):
             image = image.convert("L")
         else:
             # By way of RGBA: Pillow warns of a palette with transparency otherwise.
             image = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
-        if sides is not None and image.size != sides[::-1]:
+        if size is not None and (sides := scaled(image.height, image.width, size)) != (image.height, image.width):
             image = image.resize(sides[::-1], pillow.Resampling.BILINEAR)
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-        return pixels.view(image.height, image.width, -1).permute(2, 0, 1)  # (C, H, W)
+        pixels = pixels.view(image.height, image.width, -1).permute(2, 0, 1)  # (C, H, W)
+        return pixels if size is None else cropped(pixels, size), whole

@@ -36,7 +36,8 @@ def load(
             test/ around them or without; a folder of IDX files such as MNIST's, or one file of images with its labels
             in the same folder; a .npz. A folder that is called digits is "./digits".
         test: another such source, which becomes the test set.
-        size: side, or (height, width), that every image is stretched to (bilinear, antialiased).
+        size: side that the shorter side of every image gets, of which the middle is kept; or (height, width), to which
+            it is stretched (bilinear, antialiased). Images of several sizes get one (`image_folders.read`).
         class_names: names of the labels 0, 1, ...; for IDX and .npz, whose labels are numbers.
         **choice: which of them, as of `subset`.
 
@@ -50,6 +51,8 @@ def load(
     of_train: Choice = {**choice, "test_per_class": None}
     of_test: Choice = {**of_train, "per_class": choice.get("test_per_class")}
     images = _read(source, size, class_names, of_train)
+    if images.fitted and size is None:
+        size = int(images.images.shape[-1])  # the test set is brought to the size of the other
     return subset(join(images, _read(test, size, class_names, of_test)), **choice)
 
 

@@ -57,6 +57,11 @@ def existing(path: str | Path, others: Iterable[str] = ()) -> Path:
     raise DataError(f"there is no file or folder {str(path)!r}; {near}expected a path{either}")
 
 
+def is_datasets(path: Path) -> bool:
+    """Return whether a path is a folder that the package datasets has saved."""
+    return any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json", "state.json"))
+
+
 def read_bytes(path: str | Path) -> bytes:
     """Return the bytes of a file; raise DataError where it is missing, a folder, empty or may not be read."""
     place = existing(path)

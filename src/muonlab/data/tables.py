@@ -58,7 +58,9 @@ def columns(
 
     A row with more or fewer fields than names, or with an empty label or text, is skipped and named. Fields may stand
     in double quotes; a table of tabs whose quotes do not pair is read with quotes as ordinary characters. Commas are
-    separators, or semicolons where the first row has no comma. The columns are "text" and "label" by default.
+    separators, or semicolons where the first row has no comma. The columns are "text" and "label" by default. A table
+    whose first row is an example like the others has columns 1, 2, ...: the label is the one whose values repeat, the
+    text the longest of the others.
 
     Raises:
         DataError: no rows, a column that is not there or there twice, or quotes that do not pair.
@@ -70,6 +72,14 @@ def columns(
     if len(rows) < 2:
         raise DataError(f"{source} has {len(rows)} rows; expected one that names the columns, and one per example")
     names = {"text_column": text_column or TEXT_COLUMN, "label_column": label_column or LABEL_COLUMN}
+    if not {*names.values()} & {*header} and (unnamed := _without_names([row for _, row in rows])):
+        rows = [(0, header), *rows]
+        header = [str(place + 1) for place in range(len(header))]
+        found = dict(zip(names, unnamed, strict=True))
+        names = {
+            "text_column": text_column or found["text_column"],
+            "label_column": label_column or found["label_column"],
+        }
     places = []
     for key, name in names.items():
         check_name(f"{key.removesuffix('_column')} column", name, header, f"give {key}=; the columns of {source} are")
@@ -91,6 +101,24 @@ def columns(
     if not labels:
         raise DataError(f"{source} has no whole row: {skipped[0].name} has {skipped[0].reason}")
     return Rows(tuple(labels), tuple(texts), tuple(skipped))
+
+
+def _without_names(rows: list[list[str]]) -> tuple[str, str] | None:
+    """Return the columns of texts and labels, counted from 1, of a table whose first row is an example; else None."""
+    first, *others = rows
+    columns = list(zip(*(row for row in others if len(row) == len(first)), strict=True))
+    repeated = [
+        place
+        for place, own in enumerate(columns)
+        if first[place] in own and 2 * len({*own}) <= len(own) and len({*own}) > 1
+    ]
+    if not repeated or len(columns) < 2:
+        return None
+    label = min(repeated, key=lambda place: len({*columns[place]}))
+    text = max(
+        (place for place in range(len(columns)) if place != label), key=lambda place: sum(map(len, columns[place]))
+    )
+    return str(text + 1), str(label + 1)
 
 
 def _parsed(text: str, source: str, delimiter: str, tabs: bool) -> list[tuple[int, list[str]]]:

@@ -11,7 +11,7 @@ from typing import Unpack
 
 import torch
 
-from muonlab.data import library
+from muonlab.data import library, records
 from muonlab.data.encodings import Decoded, decode, with_newlines
 from muonlab.data.examples import Choice, Labelled, check_classes, class_order, split, subset
 from muonlab.data.sources import DataError, check_name, existing, read_bytes
@@ -22,7 +22,7 @@ __all__ = ["Passages", "Text", "examples", "language", "split", "subset"]
 LANGUAGE = ("documentation", "sources")
 EXAMPLES = ("packages",)
 TABLES = (".csv", ".tsv")
-BINARY = (".zip", ".gz", ".bz2", ".xz", ".npz", ".parquet", ".pdf", ".docx", ".jpg", ".png")
+BINARY = (".zip", ".gz", ".bz2", ".xz", ".npz", ".pdf", ".docx", ".jpg", ".png")
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,22 @@ class Passages(Labelled):
         )
 
 
-def language(source: str | Path = LANGUAGE[0], *, encoding: str | None = None, limit: int | None = None) -> Text:
+def language(
+    source: str | Path = LANGUAGE[0],
+    *,
+    encoding: str | None = None,
+    limit: int | None = None,
+    text_column: str | None = None,
+) -> Text:
     """Return a text for language modelling. Nothing is downloaded.
 
     Args:
         source: "documentation" (the topics that Python's help() knows, about 0.5 MB of English), "sources" (the
-            standard library's files, about 12 MB), or a file of text. A file of such a name is "./documentation".
+            standard library's files, about 12 MB), a file of text, or records (`muonlab.data.records`), whose texts
+            follow each other. A file of such a name is "./documentation".
         encoding: of a file; None finds it.
         limit: bytes of UTF-8 after which the rest is left out; None takes all.
+        text_column: the field of records; None is "text", or the only one of texts.
 
     Raises:
         DataError: no such file, an empty one, one that is not a text, an unknown encoding, a limit below 1.
@@ -99,6 +107,13 @@ def language(source: str | Path = LANGUAGE[0], *, encoding: str | None = None, l
         kind = "topics" if is_documentation else "sources"
         text = library.first("\n".join(found.values()), limit)
         return Text(text, f"{len(found)} {kind} of {library.version()}", "utf-8")
+    path = existing(source, LANGUAGE)
+    if records.is_records(path):
+        held = records.read(path)
+        text = library.first("\n".join(records.texts(held, str(source), text_column)), limit)
+        return Text(text, f"{source} ({len(held)} records)", "utf-8")
+    if text_column is not None:
+        raise DataError(f"text_column={text_column} is for records ({', '.join(records.SUFFIXES)}); {source} is none")
     decoded = _decoded(source, encoding, LANGUAGE)
     text = library.first(with_newlines(decoded.text), limit)
     if not text.strip():
@@ -113,7 +128,9 @@ def _decoded(source: str | Path, encoding: str | None, others: tuple[str, ...]) 
         such = f", such as {', '.join(inside)} in it" if inside else ""
         raise DataError(f"{source} is a folder; expected a file of text{such}")
     if path.suffix.lower() in BINARY:
-        raise DataError(f"{source} is a {path.suffix} file; expected .txt, .csv, .tsv or lines with a label first")
+        raise DataError(
+            f"{source} is a {path.suffix} file; expected .txt, .csv, .tsv, .jsonl, .parquet or lines with a label first"
+        )
     return decode(read_bytes(path), str(source), encoding)
 
 
@@ -130,13 +147,13 @@ def examples(
     """Return labelled texts. Nothing is downloaded.
 
     Args:
-        source: "packages" (which package of Python's standard library a passage of source is from); a .csv or .tsv
-            whose first row names the columns; or any other file of lines with the label first, such as "1 a good film"
-            or "DESC:manner How did serfdom develop ?".
+        source: "packages" (which package of Python's standard library a passage of source is from); a .csv or .tsv;
+            records (.jsonl, .json, .parquet, or a folder of the package datasets); or any other file of lines with the
+            label first, such as "1 a good film" or "DESC:manner How did serfdom develop ?".
         test: another such file, which becomes the test set.
         encoding: of the files; None finds it for each.
-        text_column: of a table; None is "text".
-        label_column: of a table; None is "label".
+        text_column: of a table or of records; None is "text". Columns without names are 1, 2, ...
+        label_column: of a table or of records; None is "label".
         sublabels: of lines with the label first: whether "DESC:manner" is a class, or "DESC".
         **choice: which of them, as of `subset`.
 
@@ -149,14 +166,18 @@ def examples(
         passages = _packages()
     else:
         files = [source] if test is None else [source, test]
-        decoded = [_decoded(file, encoding, EXAMPLES) for file in files]
-        rows = []
-        for file, found in zip(map(str, files), decoded, strict=True):
+        named = {"text_column": text_column, "label_column": label_column}
+        rows, decoded = [], []
+        for file in map(str, files):
+            if records.is_records(path := existing(file, EXAMPLES)):
+                rows.append(records.rows(records.read(path), file, **named))
+                decoded.append(Decoded("", "utf-8", 0))
+                continue
+            decoded.append(found := _decoded(file, encoding, EXAMPLES))
             if (suffix := Path(file).suffix.lower()) in TABLES:
-                named = {"text_column": text_column, "label_column": label_column}
                 rows.append(columns(found.text, file, tabs=suffix == ".tsv", **named))
             elif text_column or label_column:
-                raise DataError(f"text_column and label_column are for .csv and .tsv; {file} is neither")
+                raise DataError(f"text_column and label_column are for tables and records; {file} is neither")
             else:
                 rows.append(label_first(found.text, file, sublabels=sublabels))
         passages = _of_rows(list(map(str, files)), rows, decoded)

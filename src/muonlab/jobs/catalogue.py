@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from muonlab.jobs import store
+from muonlab.jobs import archive, store
 from muonlab.jobs.files import StudyError
 
 
@@ -44,5 +44,10 @@ def report_is_current(folder: Path) -> bool:
     store.read(folder)
     if not report.exists():
         return False
-    sources = [folder / "study.json", *folder.glob("*/result.json"), *folder.glob("*/failed.json")]
+    sources = [
+        folder / "study.json",
+        *folder.glob(archive.NAME),
+        *folder.glob("*/result.json"),
+        *folder.glob("*/failed.json"),
+    ]
     return all(source.stat().st_mtime <= report.stat().st_mtime for source in sources)

@@ -31,6 +31,7 @@ class Clock:
             "is_finished": False,
             "is_compiled": None,
             "height": None,
+            "preparation_seconds": 0.0,
         }
         self._record = {**environment, "device": device, "sessions": [*earlier, self._session]}
         self._start = time.monotonic()
@@ -41,16 +42,22 @@ class Clock:
         self._session["member_steps"] += member_steps
         self._session["last_step"] = step
 
-    def note(self, *, is_compiled: bool, height: int) -> None:
-        """Record how the members are trained: by a compiled program or not, and how many at once."""
-        self._session.update(is_compiled=is_compiled, height=height)
+    def note(self, *, is_compiled: bool, height: int, preparation: float = 0.0) -> None:
+        """Record how the members are trained: by a compiled program or not, how many at once, and what that took.
+
+        Args:
+            is_compiled: whether by a compiled program.
+            height: members at once.
+            preparation: seconds of compiling; they are no part of the seconds of a step.
+        """
+        self._session.update(is_compiled=is_compiled, height=height, preparation_seconds=round(preparation, 3))
 
     def save(self) -> None:
         """Write env.json as of now."""
         sessions = self._record["sessions"]
         self._session["seconds"] = round(time.monotonic() - self._start, 3)
         member_steps = sum(session["member_steps"] for session in sessions)
-        seconds = sum(session["seconds"] for session in sessions)
+        seconds = sum(session["seconds"] - session.get("preparation_seconds", 0.0) for session in sessions)
         self._record["seconds_per_member_step"] = seconds / member_steps if member_steps else None
         self._record["peak_memory_mb"] = _peak_memory_mb()
         write_json(self._folder / "env.json", self._record)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from typing import Any
 
 class StudyError(Exception):
     """Something a user can mend: the message names what is wrong, what was expected and what to do."""
+
+
+class UnfitError(StudyError):
+    """What is asked cannot be done, which was found before anything was written: a mistake in the command."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -36,7 +41,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+Place = Path | zipfile.Path  # of files that are read: in a folder, or in the archive of a study (jobs/archive.py)
+
+
+def read_json(path: Place) -> Any:
     """Return the JSON value of a file.
 
     Raises:
@@ -46,11 +54,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        state = "empty" if path.stat().st_size == 0 else "not JSON"
+        state = "not JSON" if path.read_bytes() else "empty"
         raise StudyError(f"{path} is {state}") from error
 
 
-def read_lines(path: Path, *, whole: bool = False) -> list[dict[str, Any]]:
+def read_lines(path: Place, *, whole: bool = False) -> list[dict[str, Any]]:
     """Return the JSON objects of a .jsonl file; a missing file has none.
 
     Args:

@@ -5,10 +5,11 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from muonlab.jobs.files import Place
 
 Status = Literal["done", "failed", "unfinished", "waiting", "unreadable"]
 
@@ -125,7 +126,7 @@ class JobRecord:
     id: str
     name: str
     config: dict[str, Any]
-    folder: Path
+    folder: Place
     status: Status
     reason: str | None
     result: dict[str, Any] | None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from muonlab.jobs import store
-from muonlab.jobs.files import StudyError, lock
+from muonlab.jobs.files import StudyError, UnfitError, lock
 from muonlab.jobs.job import Job
 from muonlab.jobs.pool import Event, Pool
 from muonlab.jobs.worker import import_string
@@ -39,7 +39,10 @@ class Study(Protocol):
         ...
 
     def trials(self, asked: Any, /) -> Iterable[tuple[str, dict[str, Any]]]:
-        """Return target and arguments of functions that raise ValueError where no job could do its work."""
+        """Return target and arguments of functions that raise ValueError where no job could do its work.
+
+        What they return, if anything, is sentences for the user.
+        """
         ...
 
 
@@ -72,7 +75,8 @@ def run(
     """
     folder = Path(folder)
     store.check(folder, study.STUDY)
-    try_out(study, asked, folder)
+    for note in try_out(study, asked, folder):
+        yield Event("note", "", {"reason": note})
     with _own(folder):
         study.begin(asked, folder)
         results = store.Results(folder)
@@ -86,16 +90,18 @@ def run(
         yield from Pool(folder, ready, workers or available_cores(), where).events()
 
 
-def try_out(study: Study, asked: Any, folder: Path) -> None:
-    """Raise StudyError for what would fail every job, or a late one, unless nothing is left to do."""
+def try_out(study: Study, asked: Any, folder: Path) -> list[str]:
+    """Raise UnfitError for what would fail every job, or a late one, unless all is done; return what to know."""
     results = store.Results(folder)
     if all(job.id in results for job in study.jobs_of(asked, results)):
-        return
+        return []
+    notes: list[str] = []
     for target, arguments in study.trials(asked):
         try:
-            import_string(target)(**arguments)
+            notes += import_string(target)(**arguments) or ()
         except ValueError as error:
-            raise StudyError(str(error)) from error
+            raise UnfitError(str(error)) from error
+    return list(dict.fromkeys(notes))
 
 
 def left(study: Study, asked: Any, folder: Path) -> tuple[list[tuple[str, float]], int]:

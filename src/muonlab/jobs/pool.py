@@ -24,7 +24,7 @@ THREADS = 1
 
 SECONDS_BETWEEN_TICKS = 5.0
 
-Kind = Literal["started", "progress", "finished", "retried", "failed", "set aside", "tick"]
+Kind = Literal["started", "progress", "finished", "retried", "failed", "set aside", "note", "tick"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Event:
     """Something that happened to a job.
 
     The detail of started has name and cost; of progress what the worker reports: step, budget and often alive; of
-    retried, failed and set aside (a file that could not be read) a reason. A tick says that nothing has happened.
+    retried, failed, set aside (a file that could not be read) and note (of no job) a reason. A tick says that nothing
+    has happened.
     """
 
     kind: Kind

@@ -2,15 +2,14 @@
 
 import errno
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from muonlab.jobs import old
-from muonlab.jobs.files import StudyError, read_json, write_json
+from muonlab.jobs import archive, old
+from muonlab.jobs.files import Place, StudyError, read_json, write_json
 from muonlab.jobs.job import Job, JobFile, JobRecord, Request, Status, StudyFile
 
 REMEDY = "the next run sets it aside under another name and computes the job again"
@@ -36,7 +35,7 @@ def check(folder: Path, study: str) -> None:
 
 def _is_of_a_study(path: Path) -> bool:
     is_job = len(path.name) == 16 and (path / "config.json").exists()
-    return is_job or path.name in ("report", "report.html") or path.name.startswith(".")
+    return is_job or path.name in ("report", "report.html", archive.NAME) or path.name.startswith(".")
 
 
 def explain(error: OSError, folder: Path) -> str:
@@ -160,7 +159,7 @@ def _set_aside(path: Path) -> str:
     return f"{path} cannot be read; it is set aside as {aside.name}, and what it held is computed again"
 
 
-def read_config(place: Path) -> JobFile:
+def read_config(place: Place) -> JobFile:
     """Return config.json of a job's folder.
 
     Raises:
@@ -173,7 +172,7 @@ def read_config(place: Path) -> JobFile:
         raise StudyError(f"{place / 'config.json'} is not the config of a job") from error
 
 
-def read_result(place: Path) -> dict[str, Any]:
+def read_result(place: Place) -> dict[str, Any]:
     """Return result.json of a job's folder.
 
     Raises:
@@ -201,7 +200,7 @@ def records(folder: Path) -> list[JobRecord]:
 
 def record(folder: Path, identity: str, requests: Iterable[Request] = ()) -> JobRecord:
     """Return one job of a study's folder with what its own folder shows, and which of the requests asked for it."""
-    place = folder / identity
+    place = archive.place(folder, identity)
     status, reason, result, environment = _look(place)
     asked = tuple(number for number, request in enumerate(requests, start=1) if identity in request.jobs)
     try:
@@ -213,7 +212,7 @@ def record(folder: Path, identity: str, requests: Iterable[Request] = ()) -> Job
     )
 
 
-def _look(place: Path) -> tuple[Status, str | None, dict[str, Any] | None, dict[str, Any]]:
+def _look(place: Place) -> tuple[Status, str | None, dict[str, Any] | None, dict[str, Any]]:
     """Return status, reason, result and environment, as `JobRecord` has them."""
     status: Status = "waiting"
     reason, environment = None, {}
@@ -237,16 +236,15 @@ def _look(place: Path) -> tuple[Status, str | None, dict[str, Any] | None, dict[
 
 
 def identities(folder: Path) -> list[str]:
-    """Return the ids of the jobs that have a folder, sorted.
+    """Return the ids of the jobs that have a folder, or are in the archive, sorted.
 
     Raises:
         StudyError: the folder cannot be read.
     """
     try:
-        names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-        return [
-            name for name in names if re.fullmatch("[0-9a-f]{16}", name) and (folder / name / "config.json").exists()
-        ]
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        own = {name for name in names if archive.JOB.fullmatch(name) and (folder / name / "config.json").exists()}
+        return sorted(own | archive.identities(folder))
     except OSError as error:
         raise StudyError(f"cannot read {folder}: {error.strerror}") from error
 
@@ -273,9 +271,10 @@ class Results(Mapping[str, dict[str, Any]]):
         """Take in the files that are new or have changed, and return self."""
         before, self._found = self._found, {}
         for identity in identities(self._folder):
-            place = self._folder / identity
+            place = archive.place(self._folder, identity)
+            is_archived = not isinstance(place, Path)
             try:
-                state = (place / "result.json").stat()
+                state = (self._folder / archive.NAME if is_archived else place / "result.json").stat()
             except OSError:
                 continue
             key = (state.st_ino, state.st_size, state.st_mtime_ns)
@@ -296,7 +295,7 @@ class Results(Mapping[str, dict[str, Any]]):
         return sum(1 for _ in self)
 
 
-def _result(place: Path) -> dict[str, Any] | None:
+def _result(place: Place) -> dict[str, Any] | None:
     try:
         return read_result(place)
     except (StudyError, OSError):

@@ -64,7 +64,7 @@ def corrupt(images: Tensor, name: str, severity: int, *, seeds: Tensor | Sequenc
     Raises:
         ValueError: an unknown name, a severity out of range, or images or seeds other than described.
 
-    Example:
+    Examples:
         >>> images = torch.rand(2, 3, 32, 32)
         >>> corrupt(images, "fog", 3, seeds=image_seeds(0, [0, 1])).shape
         torch.Size([2, 3, 32, 32])
@@ -129,5 +129,5 @@ def _check_images(images: Tensor) -> None:
         raise ValueError(f"images are {images.dtype}; expected a floating dtype in [0, 1], so divide bytes by 255")
     low, high = (bound.item() for bound in images.aminmax()) if images.numel() else (0, 1)
     if not (low >= 0 and high <= 1):
-        wanted = "numbers in [0, 1], so corrupt before normalizing"
+        wanted = "levels of 0 to 1: give images before they are standardised"
         raise ValueError(f"images go from {low:g} to {high:g}; expected {wanted}")

@@ -89,7 +89,7 @@ def corrupt(text: str, name: str, severity: int, *, seed: int, index: int = 0) -
     Raises:
         ValueError: an unknown name, a severity out of range.
 
-    Example:
+    Examples:
         >>> corrupt("the quick brown fox", "word_shuffle", 5, seed=0)
         'brown the quick fox'
     """

@@ -69,7 +69,7 @@ class Spectrum:
     Batches are joined by the pairwise update of Chan, Golub & LeVeque 1979 ("Updating formulae and a pairwise algorithm
     for computing sample variances"): no large mean is subtracted from a large square. Memory is 8 D^2 bytes.
 
-    Example:
+    Examples:
         >>> spectrum = Spectrum()
         >>> for _ in range(3):
         ...     spectrum.update(torch.eye(4))

@@ -48,7 +48,7 @@ class GPT(nn.Module):
         ValueError: a size below one, a width that the heads do not divide, an unknown option, a padding that is not a
             token id.
 
-    Example:
+    Examples:
         >>> net = GPT(256, depth=2, width=64, heads=4, norm="rms", positions="rope", feed_forward="swiglu", bias=False)
         >>> net(torch.zeros(5, 12, dtype=torch.long)).shape
         torch.Size([5, 12, 256])

@@ -51,7 +51,7 @@ class MLP(nn.Module):
     Raises:
         ValueError: a size below one, an unknown activation, or a scale that is not positive.
 
-    Example:
+    Examples:
         >>> net = MLP(64, 10)
         >>> net(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 10])

@@ -30,7 +30,7 @@ def build(net: str | Callable[..., nn.Module], sizes: Mapping[str, Any], **field
         sizes: what the net must fit, `muonlab.data.dataset.Dataset.sizes`.
         fields: other arguments of the net.
 
-    Example:
+    Examples:
         >>> build("mlp", {"inputs": 64, "classes": 10}, depth=1).head.out_features
         10
     """

@@ -65,7 +65,7 @@ class ResNet(nn.Module):
     Raises:
         ValueError: a size out of range, an unknown norm, groups that do not divide the width.
 
-    Example:
+    Examples:
         >>> net = ResNet(10, channels=1, image_size=8, width=16, depths=(1, 1, 1), norm="group")
         >>> net(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 10])

@@ -163,7 +163,7 @@ class Transformer(nn.Module):
         ValueError: a size below one, a width that the heads do not divide (for rotary positions: into even parts), an
             unknown option, a scale that is not positive, or learned positions without a context.
 
-    Example:
+    Examples:
         The net of Nanda et al. 2023 for addition modulo 113, but for biases in its feed-forward layer alone:
 
         >>> nanda = {"gated": False, "activation": "relu", "norm": "none", "positions": "learned", "dropout": 0.0}

@@ -68,7 +68,7 @@ class ViT(nn.Module):
         ValueError: a size below one, a width that the heads do not divide, an image that the patches do not divide, an
             unknown option.
 
-    Example:
+    Examples:
         >>> net = ViT(10, channels=1, image_size=8, patch=2, depth=2, width=48, heads=3)
         >>> net(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 10])

@@ -6,10 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from muonlab.optim.eight_bit import is_eight_bit
 from muonlab.optim.rounding import ROUNDINGS
 from muonlab.rules import polar
 from muonlab.rules.muon import ADJUSTMENTS, VARIANTS
 from muonlab.rules.operands import is_number
+from muonlab.rules.parts import EQUILIBRATIONS, RENORMALIZATIONS
+from muonlab.rules.wrapped import DECAYS
 
 Check = tuple[Callable[[Any], bool], str]
 
@@ -34,6 +37,7 @@ def _one_of(*names: Any) -> Check:
     return lambda value: value in names, "one of " + ", ".join(str(name) for name in names)
 
 
+NUMBER: Check = (lambda value: is_number(value) and value >= 0, "a finite number, at least 0")
 SIZE: Check = (_size, "a finite number, at least 0, or a tensor of one, without axes")
 SHARE: Check = (_share, "a number at least 0 and less than 1")
 FLAG: Check = (_flag, "True or False")
@@ -43,11 +47,17 @@ DTYPES = (*REALS, torch.complex64, torch.complex128)
 SHARED: dict[str, Check] = {
     "lr": SIZE,
     "weight_decay": SIZE,
-    "eps": (lambda value: is_number(value) and value >= 0, "a finite number, at least 0"),
+    "eps": NUMBER,
     "rounding": _one_of(*ROUNDINGS),
     "nonfinite": _one_of("raise", "skip"),
     "capturable": FLAG,
-    "state_dtype": (lambda value: value is None or value in DTYPES, "a floating point or complex dtype, or None"),
+    "decay": _one_of(*DECAYS),
+    "lookahead": NUMBER,
+    "lookahead_decay": SHARE,
+    "state_dtype": (
+        lambda value: value is None or value in DTYPES or is_eight_bit(value),
+        "a floating point or complex dtype, 'int8', or None",
+    ),
 }
 MUON: dict[str, Check] = {
     "momentum": SHARE,
@@ -63,6 +73,10 @@ MUON: dict[str, Check] = {
     "cautious": FLAG,
     "variant": _one_of(None, *VARIANTS),
     "beta2": SHARE,
+    "equilibrate": _one_of(None, *EQUILIBRATIONS),
+    "renormalize": _one_of(None, *RENORMALIZATIONS),
+    "update_floor": NUMBER,
+    "hyperball": FLAG,
 }
 ADAMW: dict[str, Check] = {
     "betas": (
@@ -116,7 +130,21 @@ def check(group: Mapping[str, Any], prefixed: Collection[str] = ()) -> None:
             "expected nonfinite='skip'"
         )
     if group["rule"] == "muon":
+        _check_together(group)
         polar.check(method(group), group["ns_steps"], group["ns_coefficients"], group["ns_dtype"], prefix="ns_")
+
+
+def _check_together(group: Mapping[str, Any]) -> None:
+    """Raise ValueError where one argument of Muon would leave another without effect."""
+    if group["cautious"] and group["decay"] != "decoupled":
+        raise ValueError(
+            f"cautious=True with decay={group['decay']!r}, which comes before the step; expected decay='decoupled'"
+        )
+    if group["hyperball"] and group["update_floor"] > 0:
+        raise ValueError(
+            f"update_floor={group['update_floor']!r} with hyperball=True, where every step has the norm lr * |p|; "
+            "expected one of them"
+        )
 
 
 def check_adjustment(function: Callable[..., Any], shape: tuple[int, int]) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from muonlab.optim import arguments
+from muonlab.optim.eight_bit import is_eight_bit, num_blocks
 from muonlab.optim.layout import layout
 from muonlab.optim.patterns import some
 from muonlab.optim.places import unwrapped
@@ -14,6 +15,7 @@ from muonlab.optim.sharding import is_dtensor, local_shard
 from muonlab.rules import muon
 
 Group = dict[str, Any]
+OF_ENTRIES = ("momentum_buffer", "exp_avg", "exp_avg_sq", "remainder", "mean_change")  # shaped like the parameter
 Says = Callable[[str, Tensor], bool]
 
 
@@ -148,7 +150,9 @@ def _check_shapes(state: dict[str, Any], p: Tensor, group: Group, name: str, its
         raise ValueError(
             f"state_dict has {sorted(state)} for parameter {name}, which has rule {rule!r}, and no {expected}"
         )
-    shapes: dict[str, torch.Size] = dict.fromkeys(("momentum_buffer", "exp_avg", "exp_avg_sq", "remainder"), p.shape)
+    if rule == "muon" and state:
+        _check_eight_bits(state, group, name)
+    shapes: dict[str, torch.Size] = dict.fromkeys(OF_ENTRIES, p.shape)
     if rule == "muon" and group["variant"] is not None and not is_dtensor(p) and p.numel():
         seen = layout(p.shape, *its_layout)
         v = muon.second_moment(torch.empty(seen.count, seen.rows, seen.columns, device="meta"), group["variant"])
@@ -162,6 +166,22 @@ def _check_shapes(state: dict[str, Any], p: Tensor, group: Group, name: str, its
                 f"state_dict has a {each} of shape {tuple(state[each].shape)} for parameter {name}, whose shape is "
                 f"{tuple(shape)} on this rank; expected the state of an optimizer of the same model"
             )
+
+
+def _check_eight_bits(state: dict[str, Any], group: Group, name: str) -> None:
+    """Raise ValueError where a momentum is not kept as its group says: in eight bits with their scales, or not."""
+    kept, peaks = state["momentum_buffer"], state.get("momentum_peaks")
+    expected = is_eight_bit(group["state_dtype"])
+    is_whole = isinstance(peaks, Tensor) and peaks.shape == (kept.shape[0], num_blocks(kept.shape))
+    if (kept.dtype == torch.int8) != expected or (expected and not is_whole):
+        seen = f"a momentum_buffer of dtype {kept.dtype}"
+        if expected and kept.dtype == torch.int8:
+            seen += f" with momentum_peaks {None if peaks is None else tuple(peaks.shape)}"
+        raise ValueError(
+            f"state_dict has {seen} for parameter {name}, whose group has state_dtype={group['state_dtype']!r}; "
+            "expected the state of a muonlab optimizer with the same state_dtype: load it into one with that "
+            "which it was made with, or begin without its state"
+        )
 
 
 def restore(optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any], before: Sequence[Group]) -> None:

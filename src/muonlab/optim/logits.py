@@ -51,14 +51,14 @@ class Watch:
         else:
             torch.maximum(self.maxima, maxima, out=self.maxima)
 
-    @torch.compiler.disable(reason="what is watched runs as it is written")
+    @torch._disable_dynamo  # what is watched runs as it is written; torch.compiler.disable imports the compiler
     def _enter(self, *_: Any) -> None:
         mode = _Probabilities(self) if torch.is_grad_enabled() else None
         self._open.append(mode)
         if mode is not None:
             mode.__enter__()
 
-    @torch.compiler.disable(reason="what is watched runs as it is written")
+    @torch._disable_dynamo  # what is watched runs as it is written; torch.compiler.disable imports the compiler
     def _leave(self, *_: Any) -> None:
         if self._open and (mode := self._open.pop()) is not None:
             mode.__exit__(None, None, None)

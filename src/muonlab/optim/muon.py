@@ -10,6 +10,7 @@ from muonlab.optim.layout import Splits, Splitter
 from muonlab.optim.shell import Item, Shell
 from muonlab.rules.muon import AdjustLR
 from muonlab.rules.operands import Workspace
+from muonlab.rules.wrapped import AHEAD
 
 
 class Muon(Shell):
@@ -47,6 +48,18 @@ class Muon(Shell):
             2510.05491); or "adamuon", which takes O of the signs of the momentum and divides each entry by its own
             (arXiv 2507.11005). Both keep O's Frobenius norm; their papers use adjust_lr_fn="match_rms_adamw".
         beta2: decay of the second moment of a variant, in [0, 1).
+        equilibrate: "row", "col" or "rowcol": divide these by their norms before orthogonalization (MuonEq, arXiv
+            2603.28254).
+        renormalize: "row", "col", "col_row" or "row_col": divide these by their norms after it (Muon+, arXiv
+            2602.21545).
+        update_floor: least norm of a step, over lr, as a share of the matrix's; 0 is none.
+        hyperball: hold the norm of each matrix; lr is then the length of a step as a share of it, and there is
+            neither decay nor adjustment (MuonH, arXiv 2606.16899).
+        decay: how weight_decay acts: "decoupled"; "independent", a step shrinks p by weight_decay, whatever lr, but
+            a scheduler multiplies it as it does lr; or "l2", it is added to the gradient.
+        lookahead: take gradients so many mean changes ahead of the parameters, which then hold that point; a
+            scheduler multiplies it as it does lr (EMA-Nesterov, arXiv 2605.25395). 0 is none. Costs a tensor like p.
+        lookahead_decay: of that mean, in [0, 1).
         split: rows that are orthogonalized apart, as query, key and value of one fused matrix or heads are: pattern
             (`muonlab.optim.patterns.matches`) -> number of equal blocks, the rows of each, or (times, rows of each
             part) where parts alternate; or a function of name and parameter that returns these or None. A letter
@@ -55,6 +68,7 @@ class Muon(Shell):
         rounding: how bfloat16 parameters keep small updates: "stochastic" rounding, with noise of its own; a
             "remainder" of 16 bits for each entry; or "nearest", which loses them.
         state_dtype: dtype of the momentum; by default the parameter's, float32 for bfloat16 and float16 parameters.
+            "int8" keeps it in eight bits, with a scale for each block of 256 entries (arXiv 2110.02861).
         process_group: ranks over which plain parameters are replicated (DDP): each rank then orthogonalizes its
             share. Sharded parameters (DTensor, FSDP2) need none.
         capturable: never look at a value from the host, so that the step can be captured in a CUDA graph; give lr and
@@ -63,7 +77,7 @@ class Muon(Shell):
     Raises:
         ValueError: an argument out of range, a parameter that is no matrix, a split that does not fit.
 
-    Example:
+    Examples:
         >>> linear = torch.nn.Linear(4, 4, bias=False)
         >>> optimizer = Muon(linear.parameters(), lr=0.02, weight_decay=0.01)
         >>> linear(torch.ones(1, 4)).sum().backward()
@@ -92,9 +106,16 @@ class Muon(Shell):
         nonfinite: str = "raise",
         variant: str | None = None,
         beta2: float = 0.95,
+        equilibrate: str | None = None,
+        renormalize: str | None = None,
+        update_floor: float = 0.0,
+        hyperball: bool = False,
+        decay: str = "decoupled",
+        lookahead: float = 0.0,
+        lookahead_decay: float = AHEAD,
         split: Splits | None = None,
         rounding: str = "stochastic",
-        state_dtype: torch.dtype | None = None,
+        state_dtype: torch.dtype | str | None = None,
         process_group: Any = None,
         capturable: bool = False,
     ):

@@ -7,15 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.optim import arguments
+from muonlab.optim import arguments, eight_bit
+from muonlab.optim.around import decoupled_decay
 from muonlab.optim.layout import Layout, layout
 from muonlab.optim.sharding import exchange, is_dtensor
 from muonlab.optim.shell import Item
-from muonlab.rules import muon
-from muonlab.rules.operands import Workspace
+from muonlab.rules import muon, parts
+from muonlab.rules.matrices import Matrices
+from muonlab.rules.operands import Workspace, on_host
 
-# Of a stack of matrices: the parameter, its gradient, its state, and whether the step is made.
-Row = tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]
+EIGHT_BIT_KEY = 2**31  # tells the noise of a momentum from that of its parameter
+# Of a stack of matrices: the parameter, its gradient and its state.
+Row = tuple[Tensor, Tensor, dict[str, Tensor]]
 # Stacks that are copies, and the tensor to which they go back.
 Copy = tuple[Layout, list[Tensor], Tensor]
 
@@ -26,24 +29,42 @@ def update(group: dict[str, Any], items: list[Item], process_group: Any, workspa
     for item, each in zip(items, layouts, strict=True):
         _begin(group, item, each)
     members = [(item, each) for item, each in zip(items, layouts, strict=True) if each.count]
-    momenta = [item.local("momentum_buffer") for item, _ in members]
-    wide = [momentum.to(item.work.dtype) for momentum, (item, _) in zip(momenta, members, strict=True)]
+    wide = [_wide_momentum(item) for item, _ in members]
     if process_group is not None or any(is_dtensor(item.parameter) for item in items):
         _exchanged(group, members, wide, process_group, workspace)
     else:
         _alone(group, members, wide, workspace)
-    for momentum, used in zip(momenta, wide, strict=True):
-        if used is not momentum:
-            momentum.copy_(used)
+    for momentum, (item, _) in zip(wide, members, strict=True):
+        _keep_momentum(group, item, momentum)
+
+
+def _wide_momentum(item: Item) -> Tensor:
+    """Return the momentum in the dtype of the step: as it is kept, or a copy."""
+    kept = item.local("momentum_buffer")
+    if kept.dtype == torch.int8:
+        return eight_bit.widen(kept, item.local("momentum_peaks"), item.work.dtype)
+    return kept.to(item.work.dtype)
+
+
+def _keep_momentum(group: dict[str, Any], item: Item, momentum: Tensor) -> None:
+    """Put a copy that `_wide_momentum` made back."""
+    kept = item.local("momentum_buffer")
+    if kept.dtype == torch.int8:
+        key = item.noise_key(group) + EIGHT_BIT_KEY
+        eight_bit.narrow_(momentum, kept, item.local("momentum_peaks"), key, item.finite)
+    elif kept is not momentum:
+        kept.copy_(momentum)
 
 
 def _begin(group: dict[str, Any], item: Item, each: Layout) -> None:
-    state = item.state
-    if "momentum_buffer" not in state:
+    state, is_small = item.state, eight_bit.is_eight_bit(group["state_dtype"])
+    if "momentum_buffer" not in state and is_small:
+        state["momentum_buffer"], state["momentum_peaks"] = item.eight_bits()
+    elif "momentum_buffer" not in state:
         state["momentum_buffer"] = item.zeros(group["state_dtype"])
     if group["variant"] is not None and "second_moment" not in state:
         state["second_moment"] = muon.second_moment(each.matrices(item.work), group["variant"]).contiguous()
-    if item.parameter.dtype == torch.bfloat16 and group["rounding"] == "stochastic":
+    if is_small or (item.parameter.dtype == torch.bfloat16 and group["rounding"] == "stochastic"):
         if "step" not in state:
             device = item.work.device if group["capturable"] else "cpu"
             state["step"] = torch.zeros((), dtype=torch.float32, device=device)
@@ -52,8 +73,9 @@ def _begin(group: dict[str, Any], item: Item, each: Layout) -> None:
 
 def _hyper(group: dict[str, Any]) -> dict[str, Any]:
     """Return a group's hyper-parameters by the names that the rule has for them."""
-    same = ("lr", "weight_decay", "momentum", "nesterov", "eps", "cautious", "variant", "beta2")
+    same = ("lr", "momentum", "nesterov", "eps", "cautious", "variant", "beta2", *parts.OFF)
     return {name: group[name] for name in same} | {
+        "weight_decay": decoupled_decay(group),
         "method": arguments.method(group),
         "steps": group["ns_steps"],
         "coefficients": group["ns_coefficients"],
@@ -74,8 +96,8 @@ def _alone(
         if group["variant"] is not None:
             columns.append(_open_second_moment(each, item.state["second_moment"], copies))
         for p, grad, *state in zip(*columns, strict=True):
-            rows.append((p, grad, dict(zip(("momentum", "second_moment"), state, strict=False)), item.finite))
-    _step(rows, workspace, **_hyper(group))
+            rows.append((p, grad, dict(zip(("momentum", "second_moment"), state, strict=False))))
+    _step(rows, workspace, members[0][0].finite if members else None, **_hyper(group))
     for each, stacks, tensor in copies:
         each.put_back(stacks, tensor)
 
@@ -96,16 +118,15 @@ def _open_second_moment(each: Layout, v: Tensor, copies: list[Copy]) -> list[Ten
     return stacks
 
 
-def _step(rows: list[Row], workspace: Workspace, **hyper: Any) -> None:
+def _step(rows: list[Row], workspace: Workspace, finite: Tensor | None, **hyper: Any) -> None:
     """Step stacks of matrices by the rule, off the CPU with products in bfloat16 unless another dtype is asked for."""
     by_dtype: dict[torch.dtype | None, list[Row]] = defaultdict(list)
     for row in rows:
         p = row[0]
-        is_wide = p.device.type == "cpu" or p.is_complex() or p.dtype == torch.float64 or hyper["method"] == "exact"
+        is_wide = on_host(p.device) or p.is_complex() or p.dtype == torch.float64 or hyper["method"] == "exact"
         by_dtype[hyper["polar_dtype"] or (None if is_wide else torch.bfloat16)].append(row)
     for dtype, alike in by_dtype.items():
-        ps, grads, states, flags = map(list, zip(*alike, strict=True))
-        finite = None if flags[0] is None else flags
+        ps, grads, states = map(list, zip(*alike, strict=True))
         muon.update_(grads, states, ps, workspace, **{**hyper, "polar_dtype": dtype, "finite": finite})
 
 
@@ -118,17 +139,18 @@ def _exchanged(
 ) -> None:
     """Make the step where ranks share parameters: elementwise on shards, each polar factor by one rank."""
     hyper, items, layouts = _hyper(group), [item for item, _ in members], [each for _, each in members]
-    finite = [item.finite for item in items] if group["capturable"] else None
-    variant, adjust = hyper["variant"], hyper["adjust_lr_fn"]
-    directions = [torch.empty_like(momentum) for momentum in momenta]
+    finite = items[0].finite if items else None
+    variant, adjust, floor = hyper["variant"], hyper["adjust_lr_fn"], hyper["update_floor"]
+    is_of_whole = variant is not None or floor > 0 or hyper["hyperball"]  # then no parameter is sharded
+    directions, memory = _directions(momenta, in_one_piece=finite is not None)
     options = {name: hyper[name] for name in ("momentum", "nesterov", "variant")}
     grads = [item.grad.to(item.work.dtype) for item in items]
-    muon.average_(momenta, grads, directions, **options, finite=finite)
+    muon.average_(momenta, grads, directions, **options, memory=memory, finite=finite)
 
-    # Polar factors times their adjustments are a step of -1 from zero, without momentum. Of a variant they are plain:
-    # its second moment is that of the factors.
+    # Polar factors times their adjustments are a step of -1 from zero, without momentum. What needs whole matrices
+    # comes after it and sees plain factors.
     plain = {"lr": -1.0, "weight_decay": 0.0, "momentum": 0.0, "nesterov": False, "cautious": False, "variant": None}
-    plain["adjust_lr_fn"] = adjust if variant is None else "none"
+    plain |= {"update_floor": 0.0, "hyperball": False, "adjust_lr_fn": "none" if is_of_whole else adjust}
 
     def compute(tensors: list[Tensor], indices: list[int]) -> list[Tensor]:
         results = [tensor.new_zeros(tensor.shape) for tensor in tensors]
@@ -137,8 +159,8 @@ def _exchanged(
         for tensor, result, index in zip(tensors, results, indices, strict=True):
             each = layout(tensor.shape, *group["layouts"][items[index].index])  # maybe of some experts only
             for p, grad in zip(_open(each, result, copies), each.stacks(tensor), strict=True):
-                rows.append((p, grad, {"momentum": torch.zeros_like(p)}, None))
-        _step(rows, workspace, **hyper | plain)
+                rows.append((p, grad, {"momentum": torch.zeros_like(p)}))
+        _step(rows, workspace, None, **hyper | plain)
         for each, stacks, result in copies:
             each.put_back(stacks, result)
         return results
@@ -151,14 +173,41 @@ def _exchanged(
         num_batch_axes=[each.num_batch_axes for each in layouts],
         process_group=process_group,
     )
-    if variant is not None:  # of whole matrices
-        copies: list[Copy] = []
-        for (item, each), update in zip(members, updates, strict=True):
-            second_moment = _open_second_moment(each, item.state["second_moment"], copies)
-            for O, v in zip(_open(each, update, copies), second_moment, strict=True):
-                scaled = muon.rescale_(O, v, group["beta2"], item.finite)
-                O.copy_(scaled * muon.adjustment(O.shape[1], O.shape[2], adjust))
-        for each, stacks, tensor in copies:
-            each.put_back(stacks, tensor)
+    if is_of_whole:
+        _finish(group, members, updates)
+    if hyper["hyperball"]:
+        return
     options = {name: hyper[name] for name in ("lr", "weight_decay", "cautious")}
     muon.apply_([item.work for item in items], updates, [1.0] * len(items), **options, finite=finite)
+
+
+def _directions(momenta: list[Tensor], in_one_piece: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Return memory for a direction for each momentum, and the tensors of which they are parts, if they are any's."""
+    if not in_one_piece:
+        return [torch.empty_like(momentum) for momentum in momenta], []
+    found, memory = list(momenta), []
+    for kind in muon.by_kind(momenta):
+        sizes = [momenta[index].numel() for index in kind]
+        memory.append(momenta[kind[0]].new_empty(sum(sizes)))
+        for index, part in zip(kind, memory[-1].split(sizes), strict=True):
+            found[index] = part.view(momenta[index].shape)
+    return found, memory
+
+
+def _finish(group: dict[str, Any], members: list[tuple[Item, Layout]], updates: list[Tensor]) -> None:
+    """Bring plain polar factors to their final scale but for lr, by what is of whole matrices."""
+    copies: list[Copy] = []
+    for (item, each), update in zip(members, updates, strict=True):
+        ps, Os = _open(each, item.work, copies), _open(each, update, copies)
+        seconds = [None] * len(ps)
+        if group["variant"] is not None:
+            seconds = _open_second_moment(each, item.state["second_moment"], copies)
+        for p, O, v in zip(ps, Os, seconds, strict=True):
+            factor = muon.adjustment(O.shape[1], O.shape[2], group["adjust_lr_fn"] or "original")
+            piece = Matrices(p, O, O, v, item.finite)
+            options = {"beta2": group["beta2"], "update_floor": group["update_floor"]}
+            O.copy_(muon.finish_(O, piece, factor, **options) * factor)
+            if group["hyperball"]:
+                muon.hold_(p, O, group["lr"], item.finite)
+    for each, stacks, tensor in copies:
+        each.put_back(stacks, tensor)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from muonlab.optim import arguments, muon_step
+from muonlab.optim.around import decoupled_decay
 from muonlab.optim.attention import Heads
 from muonlab.optim.layout import Splits, Splitter
 from muonlab.optim.plan import Overrides, Plan
@@ -18,6 +19,7 @@ from muonlab.optim.split import Rule, Rules, Split, split_params
 from muonlab.rules import adamw
 from muonlab.rules.muon import AdjustLR
 from muonlab.rules.operands import Workspace
+from muonlab.rules.wrapped import AHEAD
 
 
 class MuonAdamW(Shell):
@@ -27,6 +29,9 @@ class MuonAdamW(Shell):
     `adamw_lr` as its lr, and a scheduler multiplies both. What goes where: `print(split_params(model))`. A model's
     parameters that are frozen join their group once they require grad, or are given to `add_param_group`, with or
     without a rule.
+
+    All arguments that are not described below are those of `Muon`; of them nonfinite, decay, lookahead,
+    lookahead_decay, rounding, state_dtype and capturable hold for both halves.
 
     Args:
         params: a model; its named parameters; what `split_params` returned; or groups, dicts with "params" (which may
@@ -47,9 +52,6 @@ class MuonAdamW(Shell):
         model: of which groups without a rule have parameters; they then go where those of the model go.
         rule: of groups that have none, and whose parameters are not those of `model`.
         qk_clip: the largest attention logit that a head may have (MuonClip; `QKClip`); None: no clip. Needs the model.
-        nesterov, ns_coefficients, eps, ns_steps, adjust_lr_fn, method, ns_dtype, cautious, nonfinite, variant, beta2,
-            rounding, state_dtype, process_group, capturable: as of `Muon`. nonfinite, rounding, state_dtype and
-            capturable hold for both halves.
 
     Raises:
         ValueError: an argument out of range, parameters without names, or what `split_params` and Muon raise.
@@ -58,7 +60,7 @@ class MuonAdamW(Shell):
         UserWarning: no output head was recognized, and one of Muon's matrices may be it; or Muon has nothing at all.
             Any `rules`, {} too, end it.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> optimizer = MuonAdamW(model, lr=0.02, adamw_lr=3e-4)
         >>> [(group["rule"], group["lr"]) for group in optimizer.param_groups]
@@ -101,8 +103,15 @@ class MuonAdamW(Shell):
         nonfinite: str = "raise",
         variant: str | None = None,
         beta2: float = 0.95,
+        equilibrate: str | None = None,
+        renormalize: str | None = None,
+        update_floor: float = 0.0,
+        hyperball: bool = False,
+        decay: str = "decoupled",
+        lookahead: float = 0.0,
+        lookahead_decay: float = AHEAD,
         rounding: str = "stochastic",
-        state_dtype: torch.dtype | None = None,
+        state_dtype: torch.dtype | str | None = None,
         process_group: Any = None,
         capturable: bool = False,
     ):
@@ -173,13 +182,9 @@ class MuonAdamW(Shell):
             _update_adamw(group, items)
 
 
-@torch.compiler.disable(reason="torch keeps its fused kernels out of graphs")
 def _update_adamw(group: dict[str, Any], items: list[Item]) -> None:
-    """Make the step of AdamW on the `work` of items, in place, on the state that torch.optim.AdamW has.
-
-    With `capturable`, where the host may not look, a gradient that is not finite leaves out the whole group's step.
-    """
-    finite = torch.stack([item.finite for item in items]).all() if group["capturable"] else None
+    """Make the step of AdamW on the `work` of items, in place, on the state that torch.optim.AdamW has."""
+    finite = items[0].finite
     moments = "exp_avg", "exp_avg_sq"
     for item in items:
         for name in moments:
@@ -199,10 +204,11 @@ def _update_adamw(group: dict[str, Any], items: list[Item]) -> None:
         [item.grad for item in items],
         states,
         [item.work for item in items],
-        **{name: group[name] for name in ("lr", "weight_decay", "eps")},
+        **{name: group[name] for name in ("lr", "eps")},
+        weight_decay=decoupled_decay(group),
         beta1=beta1,
         beta2=beta2,
-        found_inf=None if finite is None else (~finite).float(),
+        found_inf=None if finite is None else finite.logical_not().float(),
         capturable=group["capturable"] and all(item.work.device.type == "cuda" for item in items),
     )
 
@@ -213,8 +219,9 @@ def hf_factory(**arguments: Any) -> Callable[..., MuonAdamW]:
     Args:
         arguments: of MuonAdamW; those that Trainer passes come before them.
 
-    Example:
-        Trainer(model, args, optimizer_cls_and_kwargs=(hf_factory, {"lr": 0.02, "adamw_lr": 3e-4}), ...)
+    Examples:
+        >>> factory = (hf_factory, {"lr": 0.02, "adamw_lr": 3e-3})
+        >>> Trainer(model, args, optimizer_cls_and_kwargs=factory, ...)
     """
     return lambda model, **passed: MuonAdamW(model, **{**arguments, **passed})
 

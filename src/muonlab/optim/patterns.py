@@ -13,7 +13,7 @@ def matches(pattern: str, name: str) -> bool:
             matches "head.weight" and not "overhead.weight", which "*head" matches; "*" matches every name.
         name: the full dotted name of a parameter.
 
-    Example:
+    Examples:
         >>> matches("attn.qkv", "blocks.0.attn.qkv.weight"), matches("blocks.*.attn", "blocks.0.attn.qkv.weight")
         (True, True)
         >>> matches("head", "overhead.weight")

@@ -30,7 +30,7 @@ WRAPPERS = frozenset(
 def unwrapped(name: str) -> str:
     """Return the name that a parameter has without wrappers.
 
-    Example:
+    Examples:
         >>> unwrapped("module._orig_mod.head.weight")
         'head.weight'
         >>> unwrapped("base_model.model.score.modules_to_save.default.weight")

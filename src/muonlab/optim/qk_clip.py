@@ -44,7 +44,7 @@ class QKClip:
             its name: query or key normalized, latent attention, unknown rows or numbers of heads, one half frozen. At a
             step: an attention has gradients, and its logits were not seen.
 
-    Example:
+    Examples:
         >>> layer = nn.TransformerEncoderLayer(8, 2)
         >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
         >>> clip = QKClip(layer, optimizer, tau=50.0)

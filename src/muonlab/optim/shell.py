@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.optim import arguments, loading
+from muonlab.optim import arguments, around, fitting, loading
+from muonlab.optim.eight_bit import is_eight_bit, num_blocks
+from muonlab.optim.finite import WHAT_TO_DO, Verdict, are_finite
 from muonlab.optim.layout import Splitter, with_layouts
 from muonlab.optim.rounding import is_narrow, narrow, widen
 from muonlab.optim.sharding import agree, is_dtensor, local_shard
-from muonlab.rules.operands import Workspace
+from muonlab.rules.operands import Workspace, on_host
 
 # Of float32 copies of narrow parameters and gradients that are made at a time; a larger parameter is one batch.
 BATCH_BYTES = 2**24
@@ -27,9 +29,10 @@ class Item:
     index: int  # in the group
     number: int  # in the optimizer: it tells the parameter's noise from that of others
     grad: Tensor  # local shard
-    finite: Tensor = None  # pyright: ignore[reportAssignmentType]  # is the step made? on the device, with `capturable`
+    finite: Tensor | None = None  # is the step made? One boolean for all, on the device; None where the host has looked
     state: dict[str, Any] = field(default_factory=dict)  # in the optimizer; empty at first
     work: Tensor = None  # pyright: ignore[reportAssignmentType]  # local shard, or a float32 copy; set by the step
+    last: Tensor | None = None  # of `around`: where the parameter was
 
     def local(self, name: str) -> Tensor:
         """Return the local shard of an entry of the state; what is done to it in place is done to the state."""
@@ -40,21 +43,43 @@ class Item:
         """The local shard of what rounding left of a bfloat16 parameter."""
         return self.local("remainder") if "remainder" in self.state else None
 
-    def like_parameter(self, local: Tensor) -> Tensor:
-        """Return a local shard laid out as the parameter, so that a distributed checkpoint keeps every rank's."""
+    def noise_key(self, group: dict[str, Any]) -> int | Tensor:
+        """Return what tells the noise of this step and parameter from that of others."""
+        step = self.state["step"]
+        is_read = not group["capturable"] and on_host(step.device)
+        return (int(step) if is_read else step.long()) * 0x10001 + self.number
+
+    def like_parameter(self, local: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Return a local shard laid out as the parameter, so that a distributed checkpoint keeps every rank's.
+
+        Of a tensor of another shape, (rows, columns), it is a shard along the first axis.
+        """
         p = self.parameter
         if not is_dtensor(p):
             return local
-        mesh, placements = p.device_mesh, p.placements
-        return type(p).from_local(local, mesh, placements, run_check=False, shape=p.shape, stride=p.stride())
+        whole, stride = (p.shape, p.stride()) if shape is None else (torch.Size(shape), (shape[1], 1))
+        return type(p).from_local(local, p.device_mesh, p.placements, run_check=False, shape=whole, stride=stride)
 
     def zeros(self, dtype: torch.dtype | None, like: Tensor | None = None) -> Tensor:
         """Return zeros for the state: like the parameter or another tensor, float32 where that is narrower."""
         like = self.parameter if like is None else like
         wide = torch.float32 if is_narrow(like) else like.dtype
+        if is_eight_bit(dtype):  # that is of momentum alone
+            dtype = None
         if dtype is not None and like.is_complex() != dtype.is_complex:
             dtype = None
         return torch.zeros_like(like, dtype=dtype or wide)
+
+    def eight_bits(self) -> tuple[Tensor, Tensor]:
+        """Return zeros in eight bits and the largest magnitudes of their blocks, laid out as the parameter."""
+        p = self.parameter
+        local = local_shard(p, p)
+        numbers = torch.zeros(local.shape, dtype=torch.int8, device=local.device)
+        peaks = torch.zeros(local.shape[0], num_blocks(p.shape), dtype=torch.float32, device=local.device)
+        return self.like_parameter(numbers), self.like_parameter(peaks, (p.shape[0], peaks.shape[1]))
+
+
+Taken = tuple[dict[str, Any], list[Item]]  # a group, and those of its parameters that have a gradient
 
 
 class Shell(torch.optim.Optimizer):
@@ -63,6 +88,7 @@ class Shell(torch.optim.Optimizer):
     process_group: Any = None
     _splits: Splitter
     _workspace: Workspace | None = None  # made by the first step; not part of the state
+    _verdict: Verdict | None = None  # on the last step, where its flags were not waited for
     _own: tuple[str, ...] = ("_splits",)  # what an added group needs, and copies and pickles have to hold
 
     def __init__(self, params: Any, defaults: dict[str, Any]):
@@ -71,7 +97,10 @@ class Shell(torch.optim.Optimizer):
 
     @property
     def num_skipped(self) -> int:
-        """Updates left out since the start because a gradient was not finite (nonfinite="skip"), one a parameter."""
+        """Gradients that were not finite since the start and whose updates were left out, one a parameter.
+
+        On a CPU only with nonfinite="skip".
+        """
         return sum(int(group["num_skipped"]) for group in self.param_groups)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -80,8 +109,8 @@ class Shell(torch.optim.Optimizer):
         if group["rule"] == "muon":
             group = with_layouts(group, self._splits)
         arguments.check(group)
-        if group["rule"] == "muon" and group["variant"] is not None:
-            _check_whole(group["params"], group["variant"])
+        if group["rule"] == "muon":
+            fitting.check(group, fitting.named(group), is_first=True)
         super().add_param_group(group)
 
     def _complete(self, group: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +130,10 @@ class Shell(torch.optim.Optimizer):
         super().zero_grad(set_to_none)
 
     def _update(self, group: dict[str, Any], items: list[Item], workspace: Workspace) -> None:
-        """Make the step of a group's parameters: from their `grad` and `state`, change `work` in place."""
+        """Make the step of a group's parameters: from their `grad` and `state`, change `work` in place.
+
+        Where `finite` of the items is False, nothing may change.
+        """
         raise NotImplementedError
 
     @torch.no_grad()
@@ -114,28 +146,46 @@ class Shell(torch.optim.Optimizer):
             closure: clears the gradients, computes the loss, calls backward and returns the loss.
 
         Raises:
-            ValueError: a gradient is sparse, or not finite with nonfinite="raise". Nothing has been changed then.
+            ValueError: a gradient is sparse, or not finite with nonfinite="raise". Nothing has been changed then. On a
+                GPU, for which the host does not wait, the step after one that was not finite, and left out, raises.
         """
+        if torch.compiler.is_compiling() and self._is_shared():
+            return a_step_that_ranks_share_is_not_compiled(self, closure)
+        return self._step(closure)
+
+    def _is_shared(self) -> bool:
+        """Return whether ranks exchange what they have in a step."""
+        return self.process_group is not None or any(
+            is_dtensor(p) for group in self.param_groups for p in group["params"]
+        )
+
+    def _step(self, closure: Callable[[], Any] | None) -> Any:
+        verdict, self._verdict = self._verdict, None
+        if verdict is not None:
+            verdict.raise_if_found()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         self._adopt()
+        self._check_gradients()
         taken, number = [], 0
         for position, group in enumerate(self.param_groups):
             taken.append((group, self._items(group, position, number)))
             number += len(group["params"])
         for group, items in taken:
-            if group.get("variant") is not None and group["rule"] == "muon":
-                _check_whole([item.parameter for item in items], group["variant"])
-        for group, items, skipped in [(group, *self._finite(group, items)) for group, items in taken]:
-            _count(group, skipped)
-            self._workspace = self._workspace or Workspace()
+            fitting.check(group, ((item.name, item.parameter) for item in items))
+        taken = self._looked_at(taken) if self._waits(taken) else self._flagged(taken)
+        self._workspace = self._workspace or Workspace()
+        for group, items in taken:
             for batch in self._batches(group, items):
                 for item in batch:
                     item.state = self.state[item.parameter]
                     item.work = widen(local_shard(item.parameter, item.parameter), item.remainder)
+                    around.before(group, item)
                 self._update(group, batch, self._workspace)
+                for item in batch:
+                    around.after(group, item)
                 self._write(group, batch)
                 for item in batch:
                     del item.work  # of narrow parameters a copy
@@ -171,16 +221,39 @@ class Shell(torch.optim.Optimizer):
                 yield batch
                 batch = []
             if not batch:
-                room = BATCH_BYTES if item.parameter.device.type == "cpu" else 16 * BATCH_BYTES  # a GPU is kept busy
+                room = BATCH_BYTES if on_host(item.parameter.device) else 16 * BATCH_BYTES  # a GPU is kept busy
             room -= size
             batch.append(item)
         if batch:
             yield batch
 
+    def _check_gradients(self) -> None:
+        """Raise ValueError where some ranks have a gradient and others have none, as these would not join the exchange.
+
+        Steps that are captured, where the host may not look, take it for granted.
+        """
+        shared = [
+            (name, p)
+            for position, group in enumerate(self.param_groups)
+            for name, p in zip(_names(group, position), group["params"], strict=True)
+            if not group["capturable"] and (self.process_group is not None or is_dtensor(p))
+        ]
+        if not shared:
+            return
+        params = [p for _, p in shared]
+        here = torch.tensor([p.grad is not None for p in params])
+        all_have, all_lack = agree(torch.cat([here, ~here]), params * 2, self.process_group).chunk(2)
+        for (name, p), is_agreed in zip(shared, (all_have | all_lack).tolist(), strict=True):
+            if not is_agreed:
+                raise ValueError(
+                    f"parameter {name} has a gradient on some ranks and none on others (here it has "
+                    f"{'none' if p.grad is None else 'one'}), and nothing has been changed; expected the same on all "
+                    "ranks that share it: zeros where it was not used, p.grad = torch.zeros_like(p), or None everywhere"
+                )
+
     def _items(self, group: dict[str, Any], position: int, number: int) -> list[Item]:
-        names = group.get("param_names") or [f"{index} of group {position}" for index in range(len(group["params"]))]
         items = []
-        for index, (name, p) in enumerate(zip(names, group["params"], strict=True)):
+        for index, (name, p) in enumerate(zip(_names(group, position), group["params"], strict=True)):
             if p.grad is None:
                 continue
             if p.grad.layout != torch.strided:
@@ -191,25 +264,51 @@ class Shell(torch.optim.Optimizer):
             items.append(Item(name, p, index, number + index, local_shard(p.grad, p)))
         return items
 
-    def _finite(self, group: dict[str, Any], items: list[Item]) -> tuple[list[Item], int | Tensor]:
-        """Return the items with finite gradients and the number of the others, or raise for them."""
-        if not items:
-            return items, 0
-        flags = _are_finite([item.grad for item in items], may_look=not group["capturable"])
+    def _waits(self, taken: list[Taken]) -> bool:
+        """Return whether the host looks at the gradients before the step: wherever some of them are its own."""
+        grads = [item.grad for _, items in taken for item in items]
+        is_captured = any(group["capturable"] for group, _ in taken)
+        return not grads or (not is_captured and any(on_host(grad.device) for grad in grads))
+
+    def _flags(self, items: list[Item], looks: bool) -> Tensor:
+        """Return which gradients are finite, on all ranks that have a part of them."""
+        flags = are_finite([item.grad for item in items], looks)
         if self.process_group is not None or any(is_dtensor(item.parameter) for item in items):
             flags = agree(flags, [item.parameter for item in items], self.process_group)
-        if group["capturable"]:
-            for item, flag in zip(items, flags.unbind(), strict=True):
-                item.finite = flag
-            return items, (~flags).sum()
-        kept = [item for item, flag in zip(items, flags.tolist(), strict=True) if flag]
-        if len(kept) < len(items) and group["nonfinite"] == "raise":
-            name = next(item.name for item, flag in zip(items, flags.tolist(), strict=True) if not flag)
-            raise ValueError(
-                f"the gradient of parameter {name} is not finite, and nothing has been changed; look for the cause in "
-                'the loss or the data, or leave such updates out with nonfinite="skip"'
-            )
-        return kept, len(items) - len(kept)
+        return flags
+
+    def _looked_at(self, taken: list[Taken]) -> list[Taken]:
+        """Return the items with finite gradients and count the others, or raise for them."""
+        found = []
+        for group, items in taken:
+            looks = all(on_host(item.grad.device) for item in items)
+            flags = self._flags(items, looks).tolist() if items else []
+            kept = [item for item, flag in zip(items, flags, strict=True) if flag]
+            if len(kept) < len(items) and group["nonfinite"] == "raise":
+                name = next(item.name for item, flag in zip(items, flags, strict=True) if not flag)
+                raise ValueError(
+                    f"the gradient of parameter {name} is not finite, and nothing has been changed; {WHAT_TO_DO}"
+                )
+            found.append((group, kept, len(items) - len(kept)))
+        for group, _, num_skipped in found:
+            _count(group, num_skipped)
+        return [(group, kept) for group, kept, _ in found]
+
+    def _flagged(self, taken: list[Taken]) -> list[Taken]:
+        """Return items that know on their device if all gradients are finite; the next step says which are not."""
+        every = [item for _, items in taken for item in items]
+        flags = self._flags(every, looks=False)
+        for (group, items), part in zip(taken, flags.split([len(items) for _, items in taken]), strict=True):
+            if items:
+                _count(group, len(items) - part.sum())
+        raising = [group["nonfinite"] == "raise" for group, items in taken for _ in items]
+        if any(raising) and flags.device.type != "meta":  # which has no values
+            self._verdict = Verdict(flags, [item.name for item in every], raising)
+        by_device: dict[torch.device, Tensor] = {flags.device: flags.all()}
+        for item in every:
+            device = item.grad.device
+            item.finite = by_device.setdefault(device, by_device[flags.device].to(device))
+        return taken
 
     def _write(self, group: dict[str, Any], items: list[Item]) -> None:
         """Put the float32 copies of narrow parameters back."""
@@ -219,8 +318,7 @@ class Shell(torch.optim.Optimizer):
             local = local_shard(item.parameter, item.parameter)
             key: int | Tensor = 0
             if group["rounding"] == "stochastic" and local.dtype == torch.bfloat16:
-                step = item.state["step"]
-                key = (step.long() if group["capturable"] else int(step)) * 0x10001 + item.number
+                key = item.noise_key(group)
             remainder = narrow(item.work, local, group["rounding"], key)
             if remainder is None:  # one of before, under another rounding, is used up
                 item.state.pop("remainder", None)
@@ -276,6 +374,13 @@ class Shell(torch.optim.Optimizer):
                 handle.remove()
 
 
+@torch._disable_dynamo  # torch.compiler.disable would import the compiler here
+def a_step_that_ranks_share_is_not_compiled(optimizer: Shell, closure: Callable[[], Any] | None) -> Any:
+    """Make the step as it is; the name is for the message of torch.compile with fullgraph=True."""
+    with torch.no_grad():
+        return optimizer._step(closure)
+
+
 class _DropFunctions:
     """A hook that takes an adjust_lr_fn that is a function out of a state_dict; it stays the constructor's."""
 
@@ -285,15 +390,9 @@ class _DropFunctions:
                 del group["adjust_lr_fn"]
 
 
-def _check_whole(params: Iterable[Any], variant: str) -> None:
-    """Raise ValueError where a parameter is sharded: a second moment is of whole matrices."""
-    for member in params:
-        p = member[1] if isinstance(member, tuple) else member
-        if is_dtensor(p):
-            raise ValueError(
-                f"variant={variant!r} with a sharded parameter, of shape {tuple(p.shape)}; expected variant=None: its "
-                "second moment is of whole matrices, which no rank keeps"
-            )
+def _names(group: dict[str, Any], position: int) -> list[str]:
+    """Return what messages call the parameters of a group."""
+    return group.get("param_names") or [f"{index} of group {position}" for index in range(len(group["params"]))]
 
 
 def _count(group: dict[str, Any], skipped: int | Tensor) -> None:
@@ -303,17 +402,3 @@ def _count(group: dict[str, Any], skipped: int | Tensor) -> None:
         group["num_skipped"] = skipped + counted
     else:
         group["num_skipped"] += skipped
-
-
-def _are_finite(tensors: list[Tensor], may_look: bool) -> Tensor:
-    """Return for each tensor whether all its entries are finite, (tensors,), in one pass and without a copy."""
-    device = tensors[0].device
-    looks = may_look and device.type == "cpu"
-    # A norm of order infinity cannot overflow, but is ten times as slow as that of order two on a CPU. Empty shards
-    # have no largest entry.
-    filled = [tensor if tensor.numel() else tensor.new_zeros(1) for tensor in tensors]
-    norms = torch._foreach_norm(filled, 2 if looks else float("inf"))
-    flags = torch.stack([norm.to(device) for norm in norms]).isfinite()
-    if looks and not flags.all():
-        flags = torch.stack([tensor.isfinite().all() for tensor in tensors])
-    return flags

@@ -129,7 +129,7 @@ def split_params(
             parameter of fewer than two axes to Muon; without defaults, a parameter that no rule takes; `heads` that
             match nothing or do not divide the rows of a parameter.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
         >>> [(route.name, route.reason) for route in split_params(model).routes if route.parameter.ndim > 1]
         [('0.weight', 'matrix'), ('2.weight', 'output head')]

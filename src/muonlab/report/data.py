@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 from muonlab.report.findings import (
+    Answers,
     Curves,
     Distribution,
     Figure,
@@ -40,6 +41,24 @@ def table_csv(table: Table) -> str:
     return _csv(header, rows)
 
 
+def answers_csv(answers: Answers) -> str:
+    """Return a row for every effect of every claim and state; one without effects where there are none."""
+    effect = "against,effect,effect_lower,effect_upper,decided,n"
+    header = f"claim,quantity,state,answer,higher,lower,undecided,{effect}".split(",")
+    rows = []
+    for claim in answers.claims:
+        for state, reply in zip(answers.states, claim.replies, strict=True):
+            if reply is None:
+                continue
+            head = claim.claim, claim.quantity, state, reply.answer, *reply.sides
+            for row in reply.effects:
+                found = row.estimate
+                rows.append((*head, row.label, found.value, found.lower, found.upper, row.is_decided(0.0), row.n))
+            if not reply.effects:
+                rows.append((*head, *(None,) * 6))
+    return _csv(header, rows)
+
+
 def figure_csv(figure: Figure) -> str:
     """Return all that a figure draws as CSV, panel by panel."""
     return _csv(_HEADERS[type(figure.panels[0])], (row for panel in figure.panels for row in _rows(panel)))
@@ -49,7 +68,7 @@ _HEADERS: dict[type, list[str]] = {
     Survival: ["panel", "series", "time", "at_risk", "events", "censored", "survival", "lower", "upper"],
     Curves: ["panel", "series", "seed", "step", "train", "validation"],
     Distribution: ["panel", "group", "what", "value"],
-    Forest: ["panel", "row", "n", "value", "lower", "upper"],
+    Forest: ["panel", "row", "n", "value", "lower", "upper", "decided"],
     Lines: ["panel", "series", "n", "x", "y", "lower", "upper"],
     Traces: ["panel", "series", "seed", "x", "y"],
     Grid: ["panel", "x", "y", "n", "value", "lower", "upper", "side"],
@@ -85,7 +104,8 @@ def _rows(panel: Panel) -> Iterator[Row]:
                     yield panel.title, x, y, cell.n, found.value, found.lower, found.upper, cell.side
     else:
         for row in panel.rows:
-            yield panel.title, row.label, row.n, row.estimate.value, row.estimate.lower, row.estimate.upper
+            found, is_decided = row.estimate, row.is_decided(panel.no_effect)
+            yield panel.title, row.label, row.n, found.value, found.lower, found.upper, is_decided
 
 
 def _csv(header: Sequence[str], rows: Iterator[Row] | Sequence[Row]) -> str:

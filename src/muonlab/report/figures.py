@@ -22,12 +22,13 @@ from muonlab.report.findings import (
     Panel,
     Survival,
     Traces,
+    marks_of,
     superscript,
 )
+from muonlab.report.forest import FOOT, HEAD, TICKS, WIDTH, draw_forest, layout, limits_of
 from muonlab.report.panels import (
     draw_curves,
     draw_distribution,
-    draw_forest,
     draw_grid,
     draw_key,
     draw_lines,
@@ -94,7 +95,25 @@ def _canvas(figure: Figure, panel: Panel) -> Canvas:
         return _map(figure, panel)
     if isinstance(panel, Traces):
         return _traces(figure, panel)
-    return _wide(figure, panel) if isinstance(panel, Distribution | Forest) else _small(figure, panel)
+    if isinstance(panel, Forest):
+        return _forest(figure, panel)
+    return _distribution(figure, panel) if isinstance(panel, Distribution) else _small(figure, panel)
+
+
+def remarks(figure: Figure) -> dict[str, str]:
+    """Return remark -> mark for what a figure remarks on its numbers."""
+    return marks_of(row.estimate for each in figure.panels if isinstance(each, Forest) for row in each.rows)
+
+
+def _forest(figure: Figure, panel: Forest) -> Canvas:
+    panels = [each for each in figure.panels if isinstance(each, Forest)]
+    found = layout(panels, remarks(figure))[panels.index(panel)]
+    foot = FOOT if figure.x.label else TICKS
+    sides = {"left": found.left, "right": WIDTH - found.right, "top": HEAD, "bottom": foot}
+    canvas, axes = _axes(width=WIDTH, height=HEAD + found.height + foot, **sides)
+    _set(axes, "x", replace(figure.x, limits=limits_of(figure, panel)), has_margin=False, ticks=4)
+    draw_forest(axes, panel, found)
+    return canvas
 
 
 def _traces(figure: Figure, panel: Traces) -> Canvas:
@@ -148,14 +167,10 @@ def _small(figure: Figure, panel: Survival | Curves | Lines) -> Canvas:
     return canvas
 
 
-def _wide(figure: Figure, panel: Distribution | Forest) -> Canvas:
+def _distribution(figure: Figure, panel: Distribution) -> Canvas:
     """A panel whose rows need room for their words."""
-    if isinstance(panel, Distribution):
-        canvas, axes = _axes(width=300, height=32 * len(panel.groups) + 38, left=4, right=12, top=4, bottom=34)
-        draw_distribution(axes, panel, figure.x)
-    else:
-        canvas, axes = _axes(width=300, height=30 * len(panel.rows) + 54, left=4, right=4, top=20, bottom=34)
-        draw_forest(axes, panel)
+    canvas, axes = _axes(width=300, height=32 * len(panel.groups) + 38, left=4, right=12, top=4, bottom=34)
+    draw_distribution(axes, panel, figure.x)
     _set(axes, "x", figure.x, has_margin=False)
     return canvas
 
@@ -170,8 +185,8 @@ def _axes(*, width: float, height: float, left: float, right: float, top: float,
     return canvas, axes
 
 
-def _set(axes: Axes, which: Literal["x", "y"], axis: Axis, *, has_margin: bool = True) -> None:
-    """Set the label, scale, limits and ticks of one side."""
+def _set(axes: Axes, which: Literal["x", "y"], axis: Axis, *, has_margin: bool = True, ticks: int = 6) -> None:
+    """Set the label, scale, limits and ticks of one side; `ticks` is about the largest number of them."""
     side = axes.xaxis if which == "x" else axes.yaxis
     side.set_label_text(axis.label)
     side.labelpad = 3 if which == "x" else 2
@@ -180,7 +195,7 @@ def _set(axes: Axes, which: Literal["x", "y"], axis: Axis, *, has_margin: bool =
     if axis.limits:
         axes.set(**{f"{which}lim": _with_margin(axis.limits, log=axis.log) if has_margin else axis.limits})
     low, high = sorted(side.get_view_interval())
-    side.set_major_locator(_locator(low, high, log=axis.log))
+    side.set_major_locator(_locator(low, high, ticks, log=axis.log))
     side.set_minor_locator(NullLocator())
     smallest = 1e-2 if axis.log and high / low >= _WIDE else 1e-4
     side.set_major_formatter(FuncFormatter(partial(_tick_text, smallest)))
@@ -196,10 +211,10 @@ def _with_margin(limits: tuple[float, float], *, log: bool = False) -> tuple[flo
     return low - margin, high + margin
 
 
-def _locator(low: float, high: float, *, log: bool) -> Locator:
+def _locator(low: float, high: float, most: int, *, log: bool) -> Locator:
     """Ticks at round numbers; on a log axis they thin out as it spans more, so that their labels do not crowd."""
     if not log or high / low < 4:
-        return MaxNLocator(6, steps=[1, 2, 5, 10])
+        return MaxNLocator(most, steps=[1, 2, 5, 10])
     if high / low < _WIDE:
         return LogLocator(subs=(1, 2, 5) if high / low < 20 else (1, 3))
     return LogLocator()

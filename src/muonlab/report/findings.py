@@ -6,6 +6,7 @@ terminal alike; where it stands on the page and which colour it has is up to the
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -121,17 +122,28 @@ class Distribution:
 
 @dataclass(frozen=True)
 class ForestRow:
-    """One estimate; `emphasis` for one over several others."""
+    """One estimate; `emphasis` for one over several others.
+
+    `decided` says whether it is told from no effect, and None that its interval says so.
+    """
 
     label: str
     estimate: Estimate
     n: str
     emphasis: bool = False
+    decided: bool | None = None
+
+    def is_decided(self, no_effect: float) -> bool:
+        """Whether the estimate is told from the value of no effect."""
+        return excludes(self.estimate, no_effect) if self.decided is None else self.decided
 
 
 @dataclass(frozen=True)
 class Forest:
-    """A panel of estimates next to the value of no effect, with the two sides named."""
+    """A panel of estimates next to the value of no effect, with the two sides named.
+
+    The panels of a figure that have the same scale share the limits of their axes, so that rows can be compared.
+    """
 
     title: str
     rows: tuple[ForestRow, ...]
@@ -139,6 +151,7 @@ class Forest:
     lower_side: str
     upper_side: str
     kind: Kind = "ratio"
+    scale: str = ""  # panels of one figure that are about different quantities have different ones
 
 
 @dataclass(frozen=True)
@@ -251,6 +264,49 @@ class Definitions:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """The answer to a claim in one state, such as at equal budget.
+
+    Attributes:
+        label: the answer in a word.
+        sides: comparisons in which the first arm is higher, lower and undecided.
+        effects: those that the answer rests on, pooled or single, each against one rival; they may be a forest's rows.
+    """
+
+    answer: Answer
+    label: str
+    sides: tuple[int, int, int]
+    effects: tuple[ForestRow, ...] = ()
+
+    @property
+    def direction(self) -> str:
+        """Where the first arm lies, in words: an answer without it would hide which side is the larger."""
+        higher, lower, undecided = self.sides
+        return f"{higher} higher, {lower} lower, {undecided} undecided"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A claim with its answer in every state; None where a state has none."""
+
+    claim: str
+    quantity: str  # what the effects are differences of
+    replies: tuple[Reply | None, ...]
+    kind: Kind = "number"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The small table of a first screen: a row for each claim, a column for each state."""
+
+    name: str
+    title: str
+    states: tuple[str, ...]
+    claims: tuple[Answered, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Record:
     """Text to be kept in full, such as a config, and shown on request only."""
 
@@ -258,7 +314,7 @@ class Record:
     text: str
 
 
-Element = Text | Table | Figure | Picture | Definitions | Record
+Element = Text | Table | Answers | Figure | Picture | Definitions | Record
 
 
 @dataclass(frozen=True)
@@ -271,20 +327,27 @@ class Section:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer to the question of the study."""
+    """The answer to the question of the study.
+
+    A caution begins with its one line: the page shows the first two of them, and what follows a colon or a full stop
+    on request. So the gravest comes first, and numbers stand behind a colon.
+    """
 
     answer: Answer
     label: str  # the answer in a word or two
-    sentence: str  # the whole answer with its interval, n, p and scope
+    sentence: str  # the whole answer, short: with its interval, n and scope
     interval: Estimate | None  # of the number that the answer rests on, if there is one
-    more: tuple[str, ...]  # further sentences, each a finding of its own
+    more: tuple[str, ...]  # further sentences, each a finding of its own: shown on request
     scope: tuple[tuple[str, str], ...]  # (what, value): what the answer holds for
     cautions: tuple[str, ...]  # why it is inconclusive, or what weakens it
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report says. `notices` come first: what is missing, what failed; `first` is next to the verdict.
+    """All that a report says, the first screen first.
+
+    The first screen is the question, the verdict, two cautions at most and `first`: one figure and one small table.
+    Warnings among `notices`, such as what failed or is missing, come before the verdict's own cautions.
 
     `files` are names and texts of further files next to the page, such as code to paste.
     """
@@ -296,6 +359,23 @@ class Findings:
     sections: tuple[Section, ...]
     first: tuple[Element, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
+
+
+def excludes(estimate: Estimate, no_effect: float) -> bool:
+    """Return whether an interval lies on one side of the value of no effect."""
+    lower, upper = estimate.lower, estimate.upper
+    return (lower is not None and lower > no_effect) or (upper is not None and upper < no_effect)
+
+
+MARKS = "†‡§¶‖#"  # of remarks on numbers, in the order of typesetting
+
+
+def marks_of(estimates: Iterable[Value]) -> dict[str, str]:
+    """Return remark -> mark for the remarks on intervals; where there are more than marks, the rest has none."""
+    remarks = dict.fromkeys(
+        each.reason for each in estimates if isinstance(each, Estimate) and each.reason and each.lower is not None
+    )
+    return dict(zip(remarks, MARKS, strict=False))
 
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

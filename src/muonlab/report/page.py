@@ -2,6 +2,8 @@
 
 import base64
 import io
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,24 +14,33 @@ from PIL import Image
 
 from muonlab.jobs.files import StudyError, write_bytes, write_text
 from muonlab.jobs.store import explain
-from muonlab.report.data import figure_csv, table_csv
-from muonlab.report.figures import Drawing, draw
+from muonlab.report.data import answers_csv, figure_csv, table_csv
+from muonlab.report.figures import Drawing, draw, remarks
 from muonlab.report.findings import (
+    Answered,
+    Answers,
     Column,
     Element,
     Figure,
     Findings,
     Kind,
     Picture,
+    Reply,
     Table,
+    Text,
     Value,
+    Verdict,
     as_text,
+    marks_of,
 )
+from muonlab.report.glossary import Glossary, identity
 from muonlab.report.svg import palette, standalone
 from muonlab.stats.results import Estimate
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LARGEST = 640, 1080  # width and height in CSS pixels up to which a picture is enlarged
+MOST_CAUTIONS = 2  # above the first figure; the others are shown on request
+MOST_ROWS = 12  # of a table that is shown unasked
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,8 @@ class _Shown:
     drawings: tuple[Drawing, ...] = ()
     columns: tuple[Column, ...] = ()
     rows: tuple[tuple[dict[str, Any], ...], ...] = ()
+    remarks: tuple[tuple[str, str], ...] = ()  # (mark, remark) on numbers
+    is_folded: bool = False
     png: bytes = b""
     enlargement: int = 1
 
@@ -72,11 +85,18 @@ def write(findings: Findings, folder: Path) -> Path:
         "csv_uri": lambda text: _link("text/csv;charset=utf-8", text.encode()),
         "png_uri": lambda content: _link("image/png", content),
         "markup": Markup,
+        "terms": (glossary := Glossary(findings)).linked,
+        "heading": glossary.heading,
+        "term_id": identity,
     }
+    shown_first, further = cautions(findings.notices, findings.verdict)
     drawn = "".join(drawing.svg for item in every for drawing in item.drawings)
     style = palette(drawn) + "\n" + (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     page = environment.get_template("report.html").render(
         findings=findings,
+        cautions=shown_first,
+        further=further,
+        notes=[each for each in findings.notices if each.tone != "warning"],
         first=first,
         sections=list(zip(findings.sections, shown, strict=True)),
         style=Markup(style),
@@ -99,7 +119,7 @@ def _files(shown: list[_Shown]) -> dict[str, bytes]:
     """Return file name -> content of all that is written next to the page."""
     files: dict[str, bytes] = {}
     for item in shown:
-        if isinstance(item.element, Table | Figure):
+        if isinstance(item.element, Table | Answers | Figure):
             assert f"{item.element.name}.csv" not in files, f"two elements are named {item.element.name!r}"
             files[f"{item.element.name}.csv"] = item.csv.encode()
         if isinstance(item.element, Picture):
@@ -109,38 +129,92 @@ def _files(shown: list[_Shown]) -> dict[str, bytes]:
     return files
 
 
+@dataclass(frozen=True)
+class Caution:
+    """What weakens the answer: one line, and the rest of it, which is shown on request."""
+
+    line: str
+    rest: str
+    tone: str
+
+
+def cautions(notices: Iterable[Text], verdict: Verdict) -> tuple[list[Caution], list[Caution]]:
+    """Return the cautions above the first figure, and the others: warnings come first, then the verdict's own."""
+    found = [Caution(*one_line(each.text), "warning") for each in notices if each.tone == "warning"]
+    found += [Caution(*one_line(each), "plain") for each in verdict.cautions]
+    return found[:MOST_CAUTIONS], found[MOST_CAUTIONS:]
+
+
+def one_line(text: str) -> tuple[str, str]:
+    """Return what stands before the first colon or full stop of a text, and the rest."""
+    line, mark, rest = re.match(r"(.*?)(?:([:.])\s+(.*))?$", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    return (f"{line}.", rest[:1].upper() + rest[1:]) if mark else (text, "")
+
+
 def _show(element: Element) -> _Shown:
     kind = type(element).__name__.lower()
     if isinstance(element, Table):
-        seen = [i for i in range(len(element.columns)) if any(row[i] not in (None, "") for row in element.rows)]
-        return _Shown(
-            kind,
-            element,
-            table_csv(element),
-            columns=tuple(element.columns[i] for i in seen),
-            rows=_cells([element.columns[i] for i in seen], [[row[i] for i in seen] for row in element.rows]),
-        )
+        return _table(element)
+    if isinstance(element, Answers):
+        replies = [reply for claim in element.claims for reply in claim.replies if reply is not None]
+        marks = marks_of(row.estimate for reply in replies for row in reply.effects)
+        rows = tuple(tuple(_reply(claim, reply, marks) for reply in claim.replies) for claim in element.claims)
+        return _Shown(kind, element, answers_csv(element), rows=rows, remarks=_by_mark(marks))
     if isinstance(element, Figure):
-        return _Shown(kind, element, figure_csv(element), drawings=tuple(draw(element)))
+        found = _by_mark(remarks(element))
+        return _Shown(kind, element, figure_csv(element), drawings=tuple(draw(element)), remarks=found)
     if isinstance(element, Picture):
         return _Shown(kind, element, png=png(element), enlargement=enlargement(element))
     return _Shown(kind, element)
 
 
-def _cells(columns: list[Column], table: list[list[Value]]) -> tuple[tuple[dict[str, Any], ...], ...]:
+def _table(table: Table) -> _Shown:
+    seen = [i for i in range(len(table.columns)) if any(row[i] not in (None, "") for row in table.rows)]
+    columns, marks = [table.columns[i] for i in seen], marks_of(value for row in table.rows for value in row)
+    return _Shown(
+        "table",
+        table,
+        table_csv(table),
+        columns=tuple(columns),
+        rows=_cells(columns, [[row[i] for i in seen] for row in table.rows], marks),
+        remarks=_by_mark(marks),
+        is_folded=table.folded or len(table.rows) > MOST_ROWS,
+    )
+
+
+def _by_mark(marks: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((mark, remark) for remark, mark in marks.items())
+
+
+def _reply(claim: Answered, reply: Reply | None, marks: Mapping[str, str]) -> dict[str, Any]:
+    """What the template shows of an answer in one state; nothing where there is none."""
+    if reply is None:
+        return {}
+    numbers = {row.n for row in reply.effects}
+    is_one = len(numbers) == 1
+    effects = [
+        {"label": row.label, "n": "" if is_one else row.n, **_cell(row.estimate, claim.kind, marks)}
+        for row in reply.effects
+    ]
+    return {"reply": reply, "effects": effects, "n": numbers.pop() if is_one else ""}
+
+
+def _cells(
+    columns: list[Column], table: list[list[Value]], marks: Mapping[str, str]
+) -> tuple[tuple[dict[str, Any], ...], ...]:
     """What the template shows of each cell; a text that repeats the row above, as all before it do, is set back."""
     rows, above = [], None
     for row in table:
         cells, repeats = [], above is not None
         for i, value in enumerate(row):
             repeats = repeats and isinstance(value, str) and above is not None and value == above[i]
-            cells.append(_cell(value, columns[i].kind) | {"repeats": repeats})
+            cells.append(_cell(value, columns[i].kind, marks) | {"repeats": repeats})
         rows.append(tuple(cells))
         above = row
     return tuple(rows)
 
 
-def _cell(value: Value, kind: Kind) -> dict[str, Any]:
+def _cell(value: Value, kind: Kind, marks: Mapping[str, str]) -> dict[str, Any]:
     text, _, bounds = as_text(value, kind).partition(" [")
     reason = (value.reason or "") if isinstance(value, Estimate) else ""
     return {
@@ -149,6 +223,7 @@ def _cell(value: Value, kind: Kind) -> dict[str, Any]:
         "is_number": kind != "text",
         "is_long": len(text) > 28,
         "reason": reason,
+        "mark": marks.get(reason, "") if bounds else "",
     }
 
 

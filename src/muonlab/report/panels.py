@@ -15,8 +15,6 @@ from muonlab.report.findings import (
     Axis,
     Curves,
     Distribution,
-    Forest,
-    ForestRow,
     Grid,
     GridCell,
     Group,
@@ -220,48 +218,6 @@ def _quantile(values: list[float], probability: float) -> float:
         return lower
     upper = values[int(below) + 1]
     return upper if math.isinf(upper) else lower + part * (upper - lower)
-
-
-def draw_forest(axes: Axes, panel: Forest) -> None:
-    """Draw every estimate with its interval and the mark of no effect, its name and numbers above it."""
-    axes.set_xlim(*_forest_limits(panel))
-    for row, item in enumerate(panel.rows):
-        axes.plot([panel.no_effect] * 2, [-row - 0.42, -row + 0.12], color=colour("muted"), linewidth=0.9)
-        _draw_estimate(axes, item, -row, panel.kind)
-    axes.set_ylim(-len(panel.rows) + 0.45, 0.6)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    side = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "color": colour("muted")}
-    axes.annotate(f"← {panel.lower_side}", (panel.no_effect, 1), (-5, 5), ha="right", fontsize=8, **side)
-    axes.annotate(f"{panel.upper_side} →", (panel.no_effect, 1), (5, 5), ha="left", fontsize=8, **side)
-
-
-def _forest_limits(panel: Forest) -> tuple[float, float]:
-    """Limits that hold every interval and leave room for the names of both sides."""
-    bounds = [x for r in panel.rows for x in (r.estimate.value, r.estimate.lower, r.estimate.upper) if x is not None]
-    if panel.no_effect:
-        return min([*bounds, panel.no_effect / 1.3]) / 1.06, max([*bounds, panel.no_effect * 1.3]) * 1.06
-    room = 0.45 * max((abs(x) for x in bounds), default=1.0) or 1.0  # where all are 0, any axis shows them
-    low, high = min([*bounds, -room]), max([*bounds, room])
-    margin = 0.04 * (high - low)
-    return low - margin, high + margin
-
-
-def _draw_estimate(axes: Axes, item: ForestRow, y: float, kind: Kind) -> None:
-    ink, estimate = colour("ink"), item.estimate
-    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center", "color": ink}
-    weight = "bold" if item.emphasis else "normal"
-    axes.annotate(item.label, (0, y + 0.33), (0, 0), ha="left", weight=weight, **place)
-    numbers = f"{as_text(estimate, kind)}\u2002 n = {item.n}"
-    axes.annotate(numbers, (1, y + 0.33), (0, 0), ha="right", weight=weight, **place)
-    if estimate.value is None:
-        return
-    if estimate.lower is not None and estimate.upper is not None:
-        thickness = 2.8 if item.emphasis else 1.5
-        bounds = [estimate.lower, estimate.upper]
-        axes.plot(bounds, [y - 0.15] * 2, color=ink, linewidth=thickness, solid_capstyle="butt")
-    marker = {"marker": "D", "markersize": 6.5} if item.emphasis else {"marker": "o", "markersize": 5}
-    axes.plot([estimate.value], [y - 0.15], color=ink, **marker)
 
 
 # -- maps: a number with its interval at every combination of two settings ---------------------------

@@ -144,7 +144,7 @@ class ProgressView:
             self._running[id].advance(detail["step"], detail["budget"], now)
         elif kind == "retried":
             self._say(f"{self._running.pop(id).name}: {detail['reason']}; tried once more")
-        elif kind == "set aside":
+        elif kind in ("set aside", "note"):
             self._say(detail["reason"])
         elif kind in ("finished", "failed"):
             self._end(id, kind, detail, now)

@@ -21,8 +21,9 @@ ROLES = {
     "higher": ("#0072b2", "#56b4e9"),  # the two sides of a map, whoever they are
     "lower": ("#d55e00", "#f09a3c"),
 }
-STAND_INS = {role: f"#0000{number:02x}" for number, role in enumerate(ROLES, start=1)}
 PAPER = "#fdfcfa", "#161615"
+_COLOURS = ROLES | {"paper": PAPER}  # the inside of what is hollow
+STAND_INS = {role: f"#0000{number:02x}" for number, role in enumerate(_COLOURS, start=1)}
 
 _HEX = re.compile("#[0-9a-f]{6}")
 _OWN = re.compile(r"var\(--own-([0-9a-f]{6}),")
@@ -42,7 +43,7 @@ def palette(svg: str) -> str:
     Colours that a user gave are mixed with ink, which is dark on light paper and light on dark: a pale yellow can be
     read on white, a navy blue on black.
     """
-    light, dark = (";".join(f"--{role}:{colours[side]}" for role, colours in ROLES.items()) for side in (0, 1))
+    light, dark = (";".join(f"--{role}:{colours[side]}" for role, colours in _COLOURS.items()) for side in (0, 1))
     own = ";".join(f"--own-{x}:color-mix(in oklab,#{x} 50%,var(--ink))" for x in sorted(set(_OWN.findall(svg))))
     return f":root,svg{{{light};{own}}}@media(prefers-color-scheme:dark){{:root,svg{{{dark}}}}}"
 
@@ -64,13 +65,12 @@ def themed(svg: str, title: str) -> str:
 
 def standalone(svg: str) -> str:
     """Return a themed SVG as a file that stands alone."""
-    ground = f"color:var(--ink);background:{PAPER[0]};{_FONT}"
-    dark = f"@media(prefers-color-scheme:dark){{svg{{background:{PAPER[1]}}}}}"
-    style = f"<style>{palette(svg)}svg{{{ground}}}{dark}*{{stroke-linejoin:round}}</style>"
+    ground = f"color:var(--ink);background:var(--paper);{_FONT}"
+    style = f"<style>{palette(svg)}svg{{{ground}}}*{{stroke-linejoin:round}}</style>"
     return '<?xml version="1.0" encoding="utf-8"?>\n' + svg.replace(">", f">{style}", 1) + "\n"
 
 
-_THEMED = {STAND_INS[role]: f"var(--{role}, {light})" for role, (light, _) in ROLES.items()}
+_THEMED = {STAND_INS[role]: f"var(--{role}, {light})" for role, (light, _) in _COLOURS.items()}
 _THEMED[STAND_INS["ink"]] = "currentColor"
 
 

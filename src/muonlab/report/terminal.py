@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from muonlab.jobs.job import JobRecord, StudyFile
+from muonlab.report.findings import Findings
 from muonlab.report.progress import count, duration
 
+MOST_SENTENCES = 12  # of a verdict that are printed; the report has all
 ELSEWHERE = "what such jobs took elsewhere"
 
 
@@ -50,6 +52,18 @@ def print_runs(left: Sequence[tuple[str, float]], workers: int, folder: Path, nu
     times = math.ceil(sum(cost for _, cost in left) / max(cost for _, cost in left) / busy - 1e-6)
     print(f"{count(len(left), 'run')}, {busy} at once, into {folder}; {num_done} more done already")
     print(f"time: about {times} times that of one whole run; where a best rate lies on an edge, there are more")
+
+
+def print_verdict(findings: Findings, page: Path) -> None:
+    """Print the answer of a study, what was found, what weakens it, and where its report is."""
+    verdict = findings.verdict
+    warnings = [notice.text for notice in findings.notices if notice.tone == "warning"]
+    sentences = [*warnings, *verdict.more, *verdict.cautions]
+    if len(sentences) > MOST_SENTENCES:
+        rest = len(sentences) - MOST_SENTENCES
+        sentences = [*sentences[:MOST_SENTENCES], f"... and {rest} more in the report."]
+    label = verdict.label if verdict.label.endswith(".") else f"{verdict.label}."
+    print("", label, verdict.sentence, *sentences, "", f"Report: {page}", sep="\n")
 
 
 def print_taps(rows: Sequence[tuple[str, str, tuple[int, ...], bool]]) -> None:

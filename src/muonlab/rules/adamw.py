@@ -11,7 +11,7 @@ from torch.optim.adamw import adamw
 
 from muonlab.rules.operands import Workspace, operand
 
-FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps"}
+FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps", "meta"}
 DEFAULTS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01}
 
 
@@ -83,6 +83,10 @@ def update_(
     """
     if not ps:
         return
+    if torch.compiler.is_compiling():
+        given = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
+        _update_in_a_graph(grads, states, ps, given, found_inf)
+        return
     columns = [list(ps), list(grads), [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]]
     devices = {device.type for device in set(map(attrgetter("device"), ps))}  # the type of each takes 2 microseconds
     used, seen = columns, columns
@@ -113,6 +117,23 @@ def update_(
         for tensor, copy in zip(columns[index], used[index], strict=True) if used is not columns else ():
             if copy is not tensor:
                 tensor.copy_(copy)
+
+
+def _update_in_a_graph(
+    grads: Sequence[Tensor],
+    states: Sequence[dict[str, Tensor]],
+    ps: Sequence[Tensor],
+    hyper: dict[str, Any],
+    found_inf: Tensor | None,
+) -> None:
+    """Make the step by `update`, which the compiler fuses: torch keeps its own kernels out of graphs."""
+    for grad, state, p in zip(grads, states, ps, strict=True):
+        moments = state["exp_avg"], state["exp_avg_sq"]
+        seen = [torch.view_as_real(each) if each.is_complex() else each for each in (p, grad, *moments)]
+        work, g, m, v = [each.to(seen[0].dtype) for each in seen]
+        new, found = update(g, {"exp_avg": m, "exp_avg_sq": v, "step": state["step"]}, work, **hyper)
+        for old, value in zip((seen[0], *seen[2:], state["step"]), (new, *found.values()), strict=True):
+            old.copy_(value if found_inf is None else torch.where(found_inf.to(old.device) > 0, old, value))
 
 
 def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:

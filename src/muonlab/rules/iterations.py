@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from muonlab.rules.operands import Workspace
+from muonlab.rules.operands import Workspace, on_host
 from muonlab.rules.polynomials import SAFETY, Polynomial
 
 # Rounding a Gram matrix to bfloat16 moves its small eigenvalues by as much as their size. A second polynomial that acts
@@ -106,7 +106,7 @@ def _gram_(X: Tensor, out: Tensor) -> None:
     rows, columns = X.shape[-2:]
     if rows > columns:
         torch.bmm(X.mH, X, out=out)
-    elif len(X) > 1 or rows < 512 or columns < 2 * rows or X.device.type != "cpu" or X.dtype != torch.bfloat16:
+    elif len(X) > 1 or rows < 512 or columns < 2 * rows or not on_host(X.device) or X.dtype != torch.bfloat16:
         torch.bmm(X, X.mH, out=out)
     else:  # by symmetry: .84 of the time at 768x3072, more than the whole where rows are fewer or shorter
         x, gram = X[0], out[0]
@@ -148,13 +148,19 @@ def _divide_by_bound_(A: Tensor, B: Tensor, c: float) -> Tensor:
     """Divide A by t^2, where t = |A^2|_F^(1/4) bounds the roots of A, put c A^2 into B and return 1 / t, (k, 1, 1)."""
     wide = torch.float32 if A.dtype == torch.bfloat16 else A.real.dtype
     least = torch.finfo(A.dtype).tiny  # so that the scale of a zero matrix, which stays zero, is finite
-    rough = A.diagonal(dim1=-2, dim2=-1).real.sum(-1, dtype=wide)[:, None, None].clamp_min_(least).reciprocal_()
+    rough = A.diagonal(dim1=-2, dim2=-1).real.sum(-1, dtype=wide).view(-1, 1, 1).clamp_min_(least).reciprocal_()
     torch.bmm(A.mul_(rough.to(A.dtype)), A, out=B)
-    norms = torch.stack(torch._foreach_norm(B.unbind()))  # five times as fast as a norm over the last two axes
-    square = norms[:, None, None].to(wide).clamp_min_(least**0.5).rsqrt_().div_(SAFETY**2)
+    square = _norms(B).view(-1, 1, 1).to(wide).clamp_min_(least**0.5).rsqrt_().div_(SAFETY**2)
     A.mul_(square.to(A.dtype))
     B.mul_((square.square() * c).to(A.dtype))  # in bfloat16 out of step with A by less than SAFETY allows
     return (square.sqrt_() * rough.sqrt_()).to(A.dtype)
+
+
+def _norms(B: Tensor) -> Tensor:
+    """Return the Frobenius norm of each matrix."""
+    if on_host(B.device):  # five times as fast as a norm over the last two axes
+        return torch.stack(torch._foreach_norm(B.unbind()))
+    return torch.linalg.vector_norm(B, dim=(-2, -1))
 
 
 def _precondition_(A: Tensor) -> Tensor:

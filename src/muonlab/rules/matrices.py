@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.rules.operands import Workspace
+from muonlab.rules.operands import Workspace, on_host
 from muonlab.rules.polar import chunk
 
 TILE = 2**16  # entries; three tiles in float32 are 0.8 MB, which a core's own cache holds
@@ -26,7 +26,7 @@ class Matrices:
     grad: Tensor
     momentum: Tensor
     second_moment: Tensor | None = None
-    finite: Tensor | None = None  # whether the step is made: a boolean on the device
+    finite: Tensor | None = None  # whether the step is made: one boolean of all, on the device
     hyper: Mapping[str, Tensor] | None = None  # of each matrix, (k, 1, 1), where they differ
 
     @property
@@ -54,7 +54,7 @@ def batches(pieces: Iterable[Matrices], mixes: bool) -> Iterator[list[list[Matri
     """
     together: dict[object, list[Matrices]] = defaultdict(list)
     for piece in pieces:
-        is_mixed = mixes and (piece.p.device.type != "cpu" or min(piece.shape) <= SIDE)
+        is_mixed = mixes and (not on_host(piece.p.device) or min(piece.shape) <= SIDE)
         together[min(piece.shape) if is_mixed else piece.shape, piece.p.dtype, piece.p.device].append(piece)
     for members in together.values():
         members.sort(key=lambda piece: piece.shape)  # as method="auto" goes by the longest of a batch
@@ -76,8 +76,8 @@ def batches(pieces: Iterable[Matrices], mixes: bool) -> Iterator[list[list[Matri
 
 def _size(piece: Matrices) -> int:
     """Return the share of a batch's ROOM that one matrix takes: what fits the cache of a CPU, or keeps a GPU busy."""
-    count = chunk(*piece.shape, piece.p.element_size(), piece.p.device.type)
-    if piece.p.device.type == "cpu":
+    count = chunk(*piece.shape, piece.p.element_size(), piece.p.device)
+    if on_host(piece.p.device):
         count = max(1, min(count, 4 * SIDE**2 // min(piece.shape) ** 2))
     return max(1, ROOM // count)
 
@@ -98,13 +98,17 @@ def split(stacks: list[Tensor], batch: list[list[Matrices]]) -> list[Tensor]:
     return list(chain.from_iterable(parts))
 
 
+def in_few_calls(piece: Matrices) -> bool:
+    """Return whether calls cost more than passes over memory, or no value may be looked at."""
+    return piece.finite is not None or not on_host(piece.p.device)
+
+
 def is_plain(piece: Matrices) -> bool:
     """Return whether the elementwise part of a step can go tile by tile, and gains by it."""
     tensors = (piece.p, piece.grad, piece.momentum)
     return (
         not torch.compiler.is_compiling()
-        and piece.finite is None
-        and piece.p.device.type == "cpu"
+        and not in_few_calls(piece)
         and not piece.p.is_complex()
         and piece.shape[0] * piece.shape[1] >= SMALL
         and all(tensor.is_contiguous() for tensor in tensors)

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.rules.matrices import Matrices, as_stack, batches, is_plain, memory, split, tiles
+from muonlab.rules import parts
+from muonlab.rules.matrices import Matrices, as_stack, batches, in_few_calls, is_plain, memory, split, tiles
 from muonlab.rules.operands import Workspace, operand
-from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_
+from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_, product_dtype
 from muonlab.rules.polynomials import Polynomial
 
 AdjustLR = str | Callable[[tuple[int, int]], float]
@@ -66,6 +67,10 @@ def update(
     variant: str | None = None,
     beta2: float | Tensor = 0.95,
     polar_dtype: torch.dtype | None = None,
+    equilibrate: str | None = None,
+    renormalize: str | None = None,
+    update_floor: float | Tensor = 0.0,
+    hyperball: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the parameter and the state after one step of Muon.
 
@@ -92,6 +97,11 @@ def update(
             2507.11005). Both then have O's Frobenius norm again.
         beta2: decay of the second moment of a variant, in [0, 1).
         polar_dtype: dtype of the products; p's own by default.
+        equilibrate: "row", "col" or "rowcol": what is orthogonalized has these normalized (`parts.equilibrate`).
+        renormalize: "row", "col", "col_row" or "row_col": O has these normalized (`parts.renormalize`).
+        update_floor: least norm of a step as a share of p's, over lr (`parts.raised`).
+        hyperball: hold the norm of p; lr is then the length of a step as a share of it, without decay and adjustment
+            (`parts.held`).
 
     References:
         Jordan et al. 2024; torch.optim.Muon, whose default scale ("original") is this one.
@@ -103,13 +113,20 @@ def update(
     state = {**state, "momentum": b}
     if variant == "adamuon":
         direction = direction.sgn()
+    direction = parts.equilibrate(direction, equilibrate)
     if is_orthogonal:
         direction = orthogonalize(direction, method, steps=steps, dtype=polar_dtype)
     else:
         direction = normalize(direction) * min(rows, columns) ** 0.5
+    direction = parts.renormalize(direction, renormalize)
     if variant is not None:
         direction, state["second_moment"] = rescale(direction, state["second_moment"], beta2)
-    step_size = lr * adjustment(rows, columns, adjust_lr_fn)
+    if hyperball:
+        return parts.held(p, direction, lr), state
+    factor = adjustment(rows, columns, adjust_lr_fn)
+    if isinstance(update_floor, Tensor) or update_floor > 0:
+        direction = parts.raised(direction, p, factor, update_floor)
+    step_size = lr * factor
     decay = lr * weight_decay
     if cautious:
         decay = decay * agree(direction, p).double()
@@ -149,9 +166,15 @@ def update_(
     variant: str | None = None,
     beta2: float = 0.95,
     polar_dtype: torch.dtype | None = None,
-    finite: Sequence[Tensor] | None = None,
+    equilibrate: str | None = None,
+    renormalize: str | None = None,
+    update_floor: float = 0.0,
+    hyperball: bool = False,
+    finite: Tensor | None = None,
 ) -> None:
     """Make the step of `update` on many parameters in place, orthogonalizing matrices in batches.
+
+    Off the CPU, and wherever there is a flag, a batch is a few calls and no value is read back.
 
     Args:
         grads: a gradient for each parameter, in its dtype.
@@ -160,7 +183,7 @@ def update_(
         workspace: where temporary tensors come from.
         lr: number or tensor without axes. This and the others as of `update`; is_orthogonal must be True.
         coefficients: of the quintic, as of `polar.orthogonalize`; so is eps.
-        finite: booleans on the device; where one is False, parameter and state stay as they are.
+        finite: one boolean without axes; where it is False, all parameters and states stay as they are.
     """
     assert is_orthogonal, "only update has the control"
     pieces = [
@@ -169,41 +192,94 @@ def update_(
             as_stack(grad),
             as_stack(state["momentum"]),
             None if variant is None else as_stack(state["second_moment"]),
-            None if finite is None else finite[index],
+            None if finite is None else finite.to(p.device),
         )
-        for index, (grad, state, p) in enumerate(zip(grads, states, ps, strict=True))
+        for grad, state, p in zip(grads, states, ps, strict=True)
         if p.numel()
     ]
     mixes = method not in ("quintic", "exact")  # by products that several shapes share, at scales that may differ
-    is_simple = mixes and not cautious and variant is None and polar_dtype != torch.float16
+    is_plainest = (
+        variant is None and equilibrate is None and renormalize is None and update_floor == 0 and not hyperball
+    )
+    is_simple = mixes and is_plainest and not cautious and polar_dtype != torch.float16
     polar = {"steps": steps, "coefficients": coefficients, "eps": eps, "dtype": polar_dtype, "workspace": workspace}
     last = {"lr": lr, "weight_decay": weight_decay, "cautious": cautious}
     for batch in batches(pieces, mixes=mixes):
         members = list(chain.from_iterable(batch))
+        like, flag, is_few = members[0].p, members[0].finite, in_few_calls(members[0])
         is_tiled = is_simple and all(is_plain(piece) for piece in members)
-        dtype = polar_dtype if is_tiled else None
-        directions, slots = memory(batch, dtype or members[0].p.dtype, workspace)
-        flags = None if finite is None else [piece.finite for piece in members if piece.finite is not None]
+        directions, slots = memory(batch, (polar_dtype if is_tiled else None) or like.dtype, workspace)
         if is_tiled:
             _average_by_tiles(members, slots, momentum, nesterov, workspace)
         else:
             seen = [piece.momentum for piece in members], [piece.grad for piece in members]
-            average_(*seen, slots, momentum=momentum, nesterov=nesterov, variant=variant, finite=flags)
-        updates = split(orthogonalize_(directions, method, **polar, is_scaled=is_tiled), batch)
-        for index, piece in enumerate(members):
-            if piece.second_moment is not None:
-                updates[index] = rescale_(updates[index], piece.second_moment, beta2, piece.finite)
+            options = {"momentum": momentum, "nesterov": nesterov, "variant": variant, "finite": flag}
+            average_(*seen, slots, **options, memory=directions if is_few else ())
+        if equilibrate is not None:
+            for stack in directions:
+                stack.copy_(parts.equilibrate(stack, equilibrate))
         factors = [adjustment(*piece.shape, adjust_lr_fn) for piece in members]
-        if is_tiled:
+        if is_few:
+            scaled = _scaled(directions, product_dtype(like, method, polar_dtype), workspace)
+            found = orthogonalize_(scaled, method, **{**polar, "dtype": scaled[0].dtype}, is_scaled=True)
+            if is_plainest:
+                _apply_in_few_calls(batch, found, directions, slots, adjust_lr_fn=adjust_lr_fn, **last)
+                continue
+            torch._foreach_copy_(directions, found)
+            updates = slots
+        else:
+            updates = split(orthogonalize_(directions, method, **polar, is_scaled=is_tiled), batch)
+        for index, piece in enumerate(members):
+            updates[index] = parts.renormalize(updates[index], renormalize)
+            updates[index] = finish_(updates[index], piece, factors[index], beta2=beta2, update_floor=update_floor)
+        if hyperball:
+            for piece, O in zip(members, updates, strict=True):
+                hold_(piece.p, O, lr, piece.finite)
+        elif is_tiled:
             _apply_by_tiles(members, updates, factors, float(lr), float(weight_decay), workspace)
         else:
-            apply_([piece.p for piece in members], updates, factors, **last, finite=flags)
+            apply_([piece.p for piece in members], updates, factors, **last, finite=flag)
+
+
+def _apply_in_few_calls(
+    batch: list[list[Matrices]],
+    found: list[Tensor],
+    stacks: list[Tensor],
+    slots: list[Tensor],
+    *,
+    lr: float | Tensor,
+    weight_decay: float | Tensor,
+    cautious: bool,
+    adjust_lr_fn: AdjustLR,
+) -> None:
+    """Do as `apply_` does by polar factors, a stack for each shape; `stacks` are memory like them, of parameters."""
+    members = list(chain.from_iterable(batch))
+    ps, like, finite = [piece.p for piece in members], members[0].p.real, members[0].finite
+    made = torch.ones((), dtype=like.dtype, device=like.device) if finite is None else finite.to(like.dtype)
+    size = made * lr
+    _decay(ps, split(found, batch), operand(size * weight_decay, like), cautious)
+    for stack, X, alike in zip(stacks, found, batch, strict=True):
+        factor = operand(size * -adjustment(*alike[0].shape, adjust_lr_fn), stack)
+        torch.mul(X, factor.view(1, 1, 1), out=stack)  # with axes it widens the product, else rounded as X is
+    torch._foreach_add_(ps, slots)
+
+
+def _scaled(stacks: list[Tensor], dtype: torch.dtype, workspace: Workspace) -> list[Tensor]:
+    """Return matrices over their largest entries, in the dtype of products and in memory of their own."""
+    scaled = [workspace.take(f"X{index}", stack.shape, stack, dtype) for index, stack in enumerate(stacks)]
+    for stack, X in zip(stacks, scaled, strict=True):
+        if stack.is_complex():
+            X.copy_(divide_by_largest_entry_(stack))
+            continue
+        largest = torch.linalg.vector_norm(stack, float("inf"), dim=(-2, -1), keepdim=True)
+        torch.div(stack, largest.clamp_min_(torch.finfo(stack.dtype).tiny), out=X)
+    return scaled
 
 
 def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:
     """Return whether `update_each_` has these hyper-parameters."""
-    known = {*BY_MEMBER, "nesterov", "method", "steps", "adjust_lr_fn", "variant"}
-    return hyper.keys() <= known and hyper.get("variant") is None
+    known = {*BY_MEMBER, "nesterov", "method", "steps", "adjust_lr_fn", "variant", *parts.OFF}
+    return hyper.keys() <= known and hyper.get("variant") is None and parts.are_off(hyper)
 
 
 def update_each_(
@@ -219,11 +295,11 @@ def update_each_(
     method: str = "quintic",
     steps: int | None = None,
     adjust_lr_fn: AdjustLR = "original",
-    variant: None = None,
+    **off: Any,
 ) -> None:
     """Make the step of `update` on stacks (S, rows, columns) in place; learning rates and others may differ, (S,).
 
-    All but lr, momentum and weight_decay are numbers. It is as of `update_`.
+    All but lr, momentum and weight_decay are numbers. It is as of `update_`, without its variants and parts.
     """
     given = dict(zip(BY_MEMBER, (lr, momentum, weight_decay), strict=True))
     rates, kept, decay = (
@@ -260,20 +336,34 @@ def average_(
     momentum: float,
     nesterov: bool,
     variant: str | None = None,
-    finite: list[Tensor] | None = None,
+    memory: Sequence[Tensor] = (),
+    finite: Tensor | None = None,
 ) -> None:
-    """Bring momenta up to date and put what is orthogonalized into `out`; tensors of any shape, a pass for all."""
-    if finite is not None:  # a momentum that meets itself stays as it is
-        grads = [torch.where(flag, g, b) for flag, g, b in zip(finite, grads, momenta, strict=True)]
-    torch._foreach_lerp_(momenta, grads, 1 - momentum)
-    _look_ahead(momenta, grads, out, momentum, nesterov)
+    """Bring momenta up to date and put what is orthogonalized into `out`; tensors of any shape, a pass for all.
+
+    With `memory`, the tensors of which `out` are the parts, momenta stay as they are where `finite` is False.
+    """
+    if finite is None:
+        torch._foreach_lerp_(momenta, grads, 1 - momentum)
+        _look_ahead(momenta, grads, out, momentum, nesterov)
+    else:
+        torch._foreach_copy_(out, grads)
+        is_left_out = finite.logical_not()
+        for tensor in memory:  # as no factor makes a number of NaN
+            tensor.masked_fill_(is_left_out, 0)
+        for kind in by_kind(momenta):
+            some, made = [momenta[index] for index in kind], finite.to(momenta[kind[0]].real.dtype)
+            torch._foreach_mul_(some, 1 - made * (1 - momentum))
+        torch._foreach_add_(momenta, out, alpha=1 - momentum)
+        _look_ahead(momenta, out, out, momentum, nesterov)
     if variant == "adamuon":
-        for direction in out:
+        for direction in memory or out:
             direction.sgn_()
 
 
 def _look_ahead(momenta: list[Tensor], grads: list[Tensor], out: list[Tensor], momentum: float, nesterov: bool) -> None:
-    torch._foreach_copy_(out, grads if nesterov else momenta)
+    if not nesterov or out is not grads:
+        torch._foreach_copy_(out, grads if nesterov else momenta)
     if nesterov:
         torch._foreach_lerp_(out, momenta, momentum)
 
@@ -286,28 +376,46 @@ def apply_(
     lr: float | Tensor,
     weight_decay: float | Tensor,
     cautious: bool = False,
-    finite: list[Tensor] | None = None,
+    finite: Tensor | None = None,
 ) -> None:
-    """Decay parameters and subtract lr * factor * update from each; tensors of any shape, a pass for all."""
-    decay = lr * weight_decay
-    # In the dtype of the parameters, or else lr and decay, which it multiplies, would be rounded to float32.
-    made = None if finite is None else [flag.to(p.real.dtype) for flag, p in zip(finite, ps, strict=True)]
+    """Decay parameters and subtract lr * factor * update from each; tensors of any shape, a pass for all.
+
+    Where `finite`, a boolean, is False they stay as they are.
+    """
+    for kind in [range(len(ps))] if finite is None else by_kind(ps):
+        chosen = [ps[index] for index in kind]
+        # In the dtype of the parameters, or else lr and decay, which it multiplies, would be rounded to float32.
+        made = 1.0 if finite is None else finite.to(chosen[0].real.dtype)
+        decay = made * lr * weight_decay
+        decay = decay if finite is None else operand(decay, chosen[0].real)
+        _decay(chosen, [updates[index] for index in kind], decay, cautious)
+        for factor in dict.fromkeys(factors[index] for index in kind):
+            alike = [index for index in kind if factors[index] == factor]
+            some, taken = [ps[index] for index in alike], [updates[index] for index in alike]
+            if finite is None and not isinstance(lr, Tensor):
+                torch._foreach_add_(some, taken, alpha=-lr * factor)
+            elif finite is None:
+                sizes = [torch.ones((), dtype=p.real.dtype, device=p.device) * lr * -factor for p in some]
+                torch._foreach_add_(some, torch._foreach_mul(taken, sizes))
+            else:
+                torch._foreach_add_(some, torch._foreach_mul(taken, operand(made * lr * -factor, some[0].real)))
+
+
+def _decay(ps: list[Tensor], updates: list[Tensor], decay: float | Tensor, cautious: bool) -> None:
+    """Shrink parameters by a share; the cautious way only where the update moves them towards zero."""
     if cautious:
-        for index, (p, O) in enumerate(zip(ps, updates, strict=True)):
-            is_decayed = agree(O, p) if finite is None else agree(O, p) & finite[index]
-            p.sub_(p * is_decayed * decay)
-    elif made is not None:
-        torch._foreach_mul_(ps, [1 - each * decay for each in made])
+        for p, O in zip(ps, updates, strict=True):
+            p.sub_(p * agree(O, p) * decay)
     elif isinstance(decay, Tensor) or decay != 0:
         torch._foreach_mul_(ps, 1 - decay)
-    for factor in dict.fromkeys(factors):
-        chosen = [index for index, each in enumerate(factors) if each == factor]
-        some, taken = [ps[index] for index in chosen], [updates[index] for index in chosen]
-        if made is None and not isinstance(lr, Tensor):
-            torch._foreach_add_(some, taken, alpha=-lr * factor)
-        else:
-            sizes = made or [torch.ones((), dtype=p.real.dtype, device=p.device) for p in ps]
-            torch._foreach_add_(some, torch._foreach_mul(taken, [sizes[index] * lr * -factor for index in chosen]))
+
+
+def by_kind(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Return the indices of tensors of one dtype and device, for each: what one foreach call can take."""
+    kinds: dict[object, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(index)
+    return list(kinds.values())
 
 
 def _average_by_tiles(
@@ -358,6 +466,19 @@ def rescale_(O: Tensor, v: Tensor, beta2: float, finite: Tensor | None = None) -
     result, new = rescale(O, v, beta2)
     v.copy_(new if finite is None else torch.where(finite, new, v))
     return result
+
+
+def finish_(O: Tensor, piece: Matrices, factor: float, *, beta2: float, update_floor: float) -> Tensor:
+    """Return an update at its final scale but for lr and factor; a variant's second moment is changed in place."""
+    if piece.second_moment is not None:
+        O = rescale_(O, piece.second_moment, beta2, piece.finite)
+    return parts.raised(O, piece.p, factor, update_floor) if update_floor > 0 else O
+
+
+def hold_(p: Tensor, O: Tensor, lr: float | Tensor, finite: Tensor | None = None) -> None:
+    """Put into p what `parts.held` returns, where `finite` is not False."""
+    new = parts.held(p, O, lr)
+    p.copy_(new if finite is None else torch.where(finite, new, p))
 
 
 def agree(O: Tensor, p: Tensor) -> Tensor:

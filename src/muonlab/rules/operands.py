@@ -18,6 +18,15 @@ def operand(value: float | Tensor, p: Tensor) -> float | Tensor:
     return value.to(p.dtype) if isinstance(value, Tensor) else value
 
 
+# Where a call costs little and a value can be looked at. On other devices a step is few calls and reads nothing back.
+HOSTS = frozenset({"cpu"})
+
+
+def on_host(device: torch.device) -> bool:
+    """Return whether a device computes at once, so that its values can be looked at."""
+    return device.type in HOSTS
+
+
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite real number, not a boolean."""
     return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
@@ -36,7 +45,7 @@ class Workspace:
         if key not in self._kept or self._kept[key].numel() < size:
             self._kept.pop(key, None)  # before there is another
             self._kept[key] = torch.empty(size, dtype=key[1], device=key[2])
-        return self._kept[key][:size].view(*shape)
+        return self._kept[key].narrow(0, 0, size).view(*shape)
 
     @property
     def num_bytes(self) -> int:

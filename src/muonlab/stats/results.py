@@ -28,7 +28,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class TestResult:
-    """A test's statistic and two-sided p-value; both None with a `reason` where the test cannot be made."""
+    """A test's statistic and two-sided p-value; both None with a `reason` where the test cannot be made.
+
+    `smallest_p` is the smallest that so many runs can give, of a test by permutation.
+    """
 
     __test__ = False  # the name would otherwise make pytest collect it as a test class
 
@@ -38,6 +41,7 @@ class TestResult:
     n: tuple[int, int]  # runs in the first and in the second group
     degrees_of_freedom: float | None = None
     reason: str | None = None
+    smallest_p: float | None = None
 
 
 def upper_probability(level: float) -> float:

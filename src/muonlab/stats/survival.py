@@ -148,6 +148,18 @@ def log_rank(times: ArrayLike, crossed: ArrayLike, is_first: ArrayLike, strata: 
     return TestResult(name, statistic, float(scipy.stats.chi2.sf(statistic, 1)), n, degrees_of_freedom=1.0)
 
 
+def log_rank_scores(times: ArrayLike, crossed: ArrayLike) -> NDArray[np.float64]:
+    """Return the score of each run (n,), 1 if it crossed less the cumulative hazard of all runs at its time.
+
+    Summed over a group, they are its crossings less those that `log_rank` expects; over all runs, 0.
+    """
+    times, crossed = durations(times, crossed)
+    events, places = np.unique(times, return_inverse=True)
+    num_crossed = np.bincount(places, weights=crossed, minlength=len(events))
+    at_risk = np.cumsum(np.bincount(places, minlength=len(events))[::-1])[::-1]
+    return crossed - np.cumsum(num_crossed / np.maximum(at_risk, 1))[places]
+
+
 def durations(times: ArrayLike, crossed: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return times and crossed as checked arrays (n,)."""
     times, crossed = np.asarray(times, dtype=np.float64), np.asarray(crossed, dtype=bool)

@@ -1,11 +1,12 @@
 """Studies: what each asks, which jobs answer it, and what their results mean. A package each, found by its name."""
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from muonlab.study import dotted
-from muonlab.study.settings import UsageError
+from muonlab.study.settings import UsageError, check_name
 
 PACKAGES = {
     "grokking": "muonlab.studies.grokking",
@@ -41,3 +42,19 @@ def of_file(path: str) -> Any:
             "muonlab.studies.compare.compare_optimizers(...) returns"
         )
     return found
+
+
+def settings_of(name: str, runnable: Sequence[str]) -> Any:
+    """Return the settings of a study by heading (`muonlab.study.described.Sections`).
+
+    Args:
+        name: of a study, or the path of a file that defines one.
+        runnable: names that may be given.
+
+    Raises:
+        UsageError: there is no such study.
+    """
+    if name.endswith(".py"):
+        return importlib.import_module(f"{PACKAGES['compare']}.settings").sections(of_file(name))
+    check_name("study", name, runnable, "or a file that defines a study, such as my_study.py")
+    return importlib.import_module(f"{PACKAGES[name]}.settings").sections()

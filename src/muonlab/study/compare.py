@@ -83,7 +83,8 @@ def adjusted(comparisons: Iterable[Comparison]) -> tuple[Comparison, ...]:
     known = list(comparisons)
     counted = [each.effect.p if min(each.effect.n) >= each.rule.min_runs and not each.aside else None for each in known]
     p = holm({str(number): each for number, each in enumerate(counted)})
-    return tuple(replace(each, adjusted_p=p[str(number)]) for number, each in enumerate(known))
+    judged = sum(each is not None for each in counted)
+    return tuple(replace(each, adjusted_p=p[str(number)], num_judged=judged) for number, each in enumerate(known))
 
 
 def pool(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from muonlab.study.optimizers import OF_PARTS
 from muonlab.study.space import FACTOR, Point
 
 
@@ -59,6 +60,7 @@ def constructor(optimizer: Any, point: Point) -> Constructor:
         "ns_steps": (own["steps"], None),
         "adamw_eps": (own["eps"], 1e-8),
         "variant": (own["variant"], None),
+        **{part: (own[part], type(optimizer).model_fields[part].default) for part in sorted(OF_PARTS)},
     }
     return Constructor(
         "muonlab.MuonAdamW", True, keywords | {key: value for key, (value, usual) in further.items() if value != usual}

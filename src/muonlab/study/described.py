@@ -73,6 +73,7 @@ compile [auto, always or never] (auto): auto compiles the gradients of jobs with
     by rounding
 """
 )
+EXECUTION_KEYS = ("out", *(each.key for each in EXECUTION))
 
 
 def execution(study: str, presets: Mapping[str, str]) -> list[Setting]:

@@ -18,6 +18,7 @@ from muonlab.jobs.files import fingerprint
 from muonlab.study.fields import Frozen
 from muonlab.study.settings import UsageError
 
+ELSEWHERE = {"timm": "timm.models"}  # packages whose objects stand in a module of theirs
 FORM = "package.module:attribute or path/file.py:attribute"
 
 
@@ -122,7 +123,7 @@ def load(key: str, name: str) -> Any:
     place, colon, attribute = name.rpartition(":")
     if not colon or not place or not attribute:
         raise UsageError(f"{key}={name} is not valid; expected {FORM}")
-    value: Any = module(key, place)
+    value: Any = module(key, ELSEWHERE.get(place, place))
     for part in attribute.split("."):
         if not hasattr(value, part):
             near = difflib.get_close_matches(part, dir(value), n=2, cutoff=0.5)

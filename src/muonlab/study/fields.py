@@ -24,5 +24,7 @@ class Growing(BaseModel):
     @model_serializer(mode="wrap")
     def _without_defaults_of_added(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields = type(self).model_fields
-        idle = {name for name in self.added if getattr(self, name) == fields[name].get_default()}
+        idle = {
+            name for name in self.added if getattr(self, name) == fields[name].get_default(call_default_factory=True)
+        }
         return {name: value for name, value in dump(self).items() if name not in idle}

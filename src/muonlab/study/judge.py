@@ -151,9 +151,19 @@ def whole(answers: Sequence[Answer]) -> Answer:
 
 
 def together(judged: Sequence[Judged]) -> tuple[Answer, str]:
-    """Return the answer of a study to all of its claims, and what the answer is called."""
+    """Return the answer of a study to all of its claims, and what the answer is called.
+
+    Where the claims have different answers, it names them: "Yes: margins, rank. Inconclusive: transfer."
+    """
+    titles: dict[str, list[str]] = {}
+    for each in sorted(judged, key=lambda own: [*LABELS].index(own.answer)):
+        titles.setdefault(each.label, []).append(each.claim.title.lower())
+    if len(titles) == 1:
+        return judged[0].answer, judged[0].label
+    words = {LABELS["no"]: "The opposite", HERE["no"]: "The opposite, here"}
     answers = {each.answer for each in judged}
-    return (judged[0].answer, LABELS[judged[0].answer]) if len(answers) == 1 else ("mixed", "Claim by claim")
+    answer: Answer = answers.pop() if len(answers) == 1 else "mixed"
+    return answer, " ".join(f"{words.get(label, label)}: {', '.join(own)}." for label, own in titles.items())
 
 
 def why_inconclusive(found: Found, judged: Judged) -> str:

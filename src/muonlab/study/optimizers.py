@@ -34,6 +34,27 @@ Steps = Annotated[Iterations | None, Field(description="iterations of the orthog
 Variant = Annotated[
     Literal["normuon", "adamuon"] | None, Field(description="NorMuon (arXiv 2510.05491) or AdaMuon (arXiv 2507.11005)")
 ]
+Equilibrate = Annotated[
+    Literal["row", "col", "rowcol"] | None,
+    Field(description="what is normalized before the orthogonalisation (MuonEq, arXiv 2603.28254)"),
+]
+Renormalize = Annotated[
+    Literal["row", "col", "col_row", "row_col"] | None,
+    Field(description="what is normalized after it (Muon+, arXiv 2602.21545)"),
+]
+UpdateFloor = Annotated[Rate, Field(description="least norm of a step of Muon, over lr, as a share of the matrix's")]
+Hyperball = Annotated[
+    bool,
+    Field(description="hold the norm of Muon's matrices, without decay: lr is a step's share of it (arXiv 2606.16899)"),
+]
+Decaying = Annotated[
+    Literal["decoupled", "independent", "l2"],
+    Field(description="a step decays by lr * decay, by the decay alone, or has it in its gradient; of AdamW's too"),
+]
+Lookahead = Annotated[
+    Rate, Field(description="gradients are so many mean changes ahead, of AdamW's too (EMA-Nesterov, arXiv 2605.25395)")
+]
+OF_PARTS = frozenset({"equilibrate", "renormalize", "update_floor", "hyperball", "decay", "lookahead"})
 Takes = Literal["hidden", "hidden+head", "hidden+embedding", "matrices"]
 
 # -- one learning rate, searched -------------------------------------------------------------------
@@ -65,13 +86,19 @@ class Muon(Growing):
     both and the search has one dimension for every optimizer; components scales them by nothing.
     """
 
-    added = frozenset({"nesterov", "steps", "variant"})
+    added = frozenset({"nesterov", "steps", "variant"}) | OF_PARTS
     name: Literal["muon"] = "muon"
     momentum: Momentum = 0.95
     nesterov: Nesterov = True
     weight_decay: WeightDecay = 0.05
     steps: Steps = None
     variant: Variant = None
+    equilibrate: Equilibrate = None
+    renormalize: Renormalize = None
+    update_floor: UpdateFloor = 0.0
+    hyperball: Hyperball = False
+    decay: Decaying = "decoupled"
+    lookahead: Lookahead = 0.0
     beta1: Beta1 = 0.9
     beta2: Beta2 = 0.98
     eps: Eps = 1e-8
@@ -358,7 +385,7 @@ def value(key: str, text: str) -> Any:
     Raises:
         UsageError: a bracket without its other half.
 
-    Example:
+    Examples:
         >>> value("betas", "[0.9,0.99]"), value("amsgrad", "true"), value("eps", "1e-8")
         ([0.9, 0.99], True, 1e-08)
     """

@@ -22,6 +22,7 @@ Edge = Literal["low", "high"]
 Score = tuple[int, float]  # seeds that missed what they were to reach, and a loss: infinite where a run diverged
 Scores = Mapping[float, Score]  # by learning rate
 S = TypeVar("S")
+T = TypeVar("T")
 
 
 class Search(BaseModel):
@@ -80,6 +81,17 @@ def edge(scores: Scores, policy: Policy) -> Edge | None:
     if missed == inner_missed and loss > (1 - policy.clear) * inner_loss:
         return None
     return "low" if chosen == tried[0] else "high"
+
+
+def behind(first: T, second: T, difference: float, *, is_equal: bool = False) -> list[T]:
+    """Return who is not ahead: with its best rate on an edge, it might overtake beyond it.
+
+    Args:
+        first, second: who is compared.
+        difference: of the first minus the second; the smaller is ahead.
+        is_equal: whether they are as good as each other, so that either might.
+    """
+    return [first, second] if is_equal or not difference else [first if difference > 0 else second]
 
 
 def beyond(scores: Scores, grid: Sequence[float], policy: Policy) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from muonlab.jobs.job import JobRecord, Request, results_version
@@ -27,6 +28,7 @@ from muonlab.stats.results import Estimate
 from muonlab.study import controls
 from muonlab.study.optimizers import shown
 from muonlab.study.study import Arm, Comparison, Found
+from muonlab.study.words import missing_jobs
 
 MOST_FAILURES = 5  # that are named one by one
 
@@ -114,7 +116,10 @@ def forest(found: Found, title: str, rows: Sequence[tuple[str, Comparison]], emp
         rows: label and comparison.
         emphasis: label of the row that stands out.
     """
-    shown = tuple(ForestRow(label, pair.estimate, pair.n, bool(emphasis) and label == emphasis) for label, pair in rows)
+    shown = tuple(
+        ForestRow(label, pair.estimate, pair.n, bool(emphasis) and label == emphasis, pair.side != "undecided")
+        for label, pair in rows
+    )
     rivals = {pair.rival for _, pair in rows}
     other = found.name(rivals.pop()) if len(rivals) == 1 else "rival"
     return Forest(title, shown, 0.0, f"{other} higher", f"{found.first.name} higher", rows[0][1].kind)
@@ -243,7 +248,7 @@ def findings(
     notices: Iterable[Text],
     sections: Iterable[tuple[str, Sequence[Element]]],
     current: int,
-    answers: Sequence[Element] = (),
+    first: Sequence[Element] = (),
 ) -> Findings:
     """Return a report: what failed and is missing comes first, and sections without elements are left out.
 
@@ -253,10 +258,12 @@ def findings(
         notices: of the study's own, after those on controls and jobs.
         sections: heading and elements.
         current: results version of the jobs that a run would compute now.
-        answers: what stands next to the verdict.
+        first: one figure and one small table, next to the verdict.
     """
+    again = missing_jobs(found.records, found.expected)  # what the notices say already
+    verdict = replace(verdict, cautions=tuple(each for each in verdict.cautions if each not in again))
     of_jobs = *version(found.records, current), *missing(found.records, found.expected)
-    first = (*controls.notices(found.controls), *of_jobs, *notices)
+    said = (*controls.notices(found.controls), *of_jobs, *notices)
     held = tuple(Section(heading, tuple(elements)) for heading, elements in sections)
-    shown = tuple(section for section in held if section.elements)
-    return Findings(title, question, verdict, first, shown, tuple(answers))
+    own = tuple(section for section in held if section.elements)
+    return Findings(title, question, verdict, said, own, tuple(first))

@@ -42,7 +42,7 @@ def parse(words: Sequence[str], known: Iterable[str]) -> Settings:
 def split(text: str) -> list[str]:
     """Return the values of a text: commas part them, but for those in brackets, which are of one list.
 
-    Example:
+    Examples:
         >>> split("0.1,0.2"), split("[0.9,0.99],[0.95,0.98]")
         (['0.1', '0.2'], ['[0.9,0.99]', '[0.95,0.98]'])
     """
@@ -116,7 +116,7 @@ def check_keys(settings: Settings, known: Iterable[str]) -> None:
 def label_of(text: str) -> str:
     """Return the label of an optimizer: what stands before "=", or the last part of its name.
 
-    Example:
+    Examples:
         >>> label_of("a=muon"), label_of("muon"), label_of("lion_pytorch:Lion")
         ('a', 'muon', 'Lion')
     """

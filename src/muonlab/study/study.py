@@ -6,11 +6,11 @@ every study and takes a `Found`.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from muonlab.jobs.job import Job, JobRecord
-from muonlab.report.findings import Kind, Series
+from muonlab.report.findings import Kind, Series, excludes
 from muonlab.stats.effects import Effect
 from muonlab.stats.results import Estimate
 from muonlab.study.controls import Control
@@ -131,12 +131,24 @@ class Comparison:
     test: Test
     rule: Rule
     adjusted_p: float | None = None  # by Holm, over those that are judged together; None where there are too few runs
+    num_judged: int = 1  # comparisons that are judged together
     aside: str = ""  # why it is out of the verdict, such as a rival that learnt nothing
 
     @property
     def estimate(self) -> Estimate:
-        """The difference with its interval."""
-        return self.effect.estimate
+        """The difference with its interval, and why it is undecided where the interval alone would decide it."""
+        found = self.effect.estimate
+        if found.reason or self.side != "undecided" or not excludes(found, 0.0):
+            return found
+        if self.aside:
+            why = f"set aside, since {self.aside}"
+        elif self.adjusted_p is None:
+            why = f"fewer than {self.rule.min_runs} {'pairs of runs' if self.test == 'paired' else 'runs of each'}"
+        elif self.adjusted_p > ALPHA:
+            why = f"the interval stands for itself, and p is adjusted for {self.num_judged} comparisons"
+        else:
+            why = f"less than {self.rule.negligible:.0%} of the larger mean"
+        return replace(found, reason=f"Undecided: {why}")
 
     @property
     def kind(self) -> Kind:
@@ -161,7 +173,7 @@ class Comparison:
     @property
     def side(self) -> Side:
         """Where the first arm lies."""
-        value = self.estimate.value
+        value = self.effect.estimate.value
         if self.adjusted_p is None or self.adjusted_p > ALPHA or not value or abs(value) < self.negligible:
             return "undecided"
         return "higher" if value > 0 else "lower"

@@ -1,5 +1,6 @@
 """A battery of checks that a user can run on an optimizer of their own: `check_optimizer(factory)`."""
 
 from muonlab.testing.battery import CheckError, Report, check_optimizer, checks, extra_checks
+from muonlab.testing.launches import Launches, count_launches
 
-__all__ = ["CheckError", "Report", "check_optimizer", "checks", "extra_checks"]
+__all__ = ["CheckError", "Launches", "Report", "check_optimizer", "checks", "count_launches", "extra_checks"]

@@ -105,7 +105,7 @@ def check_optimizer(
         ValueError: an unknown name of a check, or fewer than two shapes.
         TypeError: the factory does not return a torch.optim.Optimizer.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from muonlab.testing import check_optimizer
         >>> report = check_optimizer(lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.9))

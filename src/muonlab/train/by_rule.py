@@ -11,6 +11,7 @@ from torch import Tensor
 from muonlab.rules import in_place
 from muonlab.rules.in_place import State
 from muonlab.rules.operands import Workspace
+from muonlab.rules.wrapped import Ahead, Independent
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,15 @@ class Treatment:
         return self.rule.init(self.seen(p, num_leading), **kept)
 
     def paced(self, pace: float) -> Mapping[str, Any]:
-        """Return the hyper-parameters with the learning rate times the pace."""
+        """Return the hyper-parameters with the learning rate times the pace, and whatever else follows a schedule."""
         assert 0 <= pace < math.inf, pace
-        return self.hyper if pace == 1.0 else {**self.hyper, "lr": self.hyper["lr"] * pace}
+        return self.hyper if pace == 1.0 else {**self.hyper, **{key: self.hyper[key] * pace for key in self._paced}}
+
+    @property
+    def _paced(self) -> list[str]:
+        rule = self.rule.rule if isinstance(self.rule, Ahead) else self.rule
+        own = {"lr": True, "lookahead": rule is not self.rule, "weight_decay": isinstance(rule, Independent)}
+        return [name for name, is_paced in own.items() if is_paced and name in self.hyper]
 
 
 class ByRule:

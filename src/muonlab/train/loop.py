@@ -124,20 +124,22 @@ def prepare(engine: Engine, batch: Batch, context: Context, *, compile: bool, he
 
     A half-done job goes on as it began, with the height it had; unless the compiler has gone, which the log then says.
     """
-    start = time.monotonic()
+    preparation = 0.0
     if compile:
+        start = time.monotonic()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             compile = engine.compile(*batch)
+        preparation = time.monotonic() - start
         for warning in caught:
             context.clock.log(str(warning.message))
     if not isinstance(engine, Population):
         how, chosen = "one member after the other", 1
     elif compile:
-        how, chosen = f"a compiled program, ready after {time.monotonic() - start:.1f} s", engine.gradients.height
+        how, chosen = f"a compiled program, ready after {preparation:.1f} s", engine.gradients.height
     else:
         engine.gradients.height = chosen = height or engine.choose_height(*batch)
         how = f"stacks of {chosen} members"
     context.clock.log(f"trains with {how}")
-    context.clock.note(is_compiled=compile, height=chosen)
+    context.clock.note(is_compiled=compile, height=chosen, preparation=preparation)
     return compile, chosen

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from muonlab.optim.routing import TAKES, roles
-from muonlab.rules import adamw, muon, sgd
-from muonlab.rules.wrapped import Coupled
+from muonlab.rules import adamw, muon, parts, sgd
+from muonlab.rules.wrapped import DECAYS, Ahead, Coupled
 from muonlab.train.by_rule import Treatment
 from muonlab.train.instances import Instances, OptimizerFactory, is_optimizer, views
 
@@ -43,15 +44,30 @@ def treatments(
     if name != "muon":
         one = Treatment(RULES[name], hyper, in_place=in_place)
         return {parameter: one for parameter, _ in net.named_parameters()}
-    by_muon = Treatment(muon, hyper, flatten=flatten, in_place=in_place)
-    by_adamw = Treatment(adamw, others or {}, in_place=in_place)
+    around = {key: hyper[key] for key in AROUND if key in hyper}
+    own = {key: value for key, value in hyper.items() if key not in AROUND}
+    by_muon = _around(Treatment(muon, own, flatten=flatten, in_place=in_place), **around)
+    by_adamw = _around(Treatment(adamw, others or {}, in_place=in_place), **around)
     return {
         parameter: by_muon if role in TAKES[takes] and parameter.split(".")[0] not in stems else by_adamw
         for parameter, role in roles(net).items()
     }
 
 
-OF_MUON = ("momentum", "nesterov", "steps", "variant")
+AROUND = ("decay", "lookahead")  # of rules around both Muon and AdamW
+
+
+def _around(treatment: Treatment, decay: str = "decoupled", lookahead: float = 0.0) -> Treatment:
+    """Return a treatment with rules around its rule."""
+    rule, hyper = treatment.rule, treatment.hyper
+    if (wrap := DECAYS[decay]) is not None:
+        rule = wrap(rule)
+    if lookahead:
+        rule, hyper = Ahead(rule), {**hyper, "lookahead": lookahead}
+    return replace(treatment, rule=rule, hyper=hyper)
+
+
+OF_MUON = ("momentum", "nesterov", "steps", "variant", *parts.OFF, *AROUND)
 AUXILIARY = "adamw_factor"  # learning rate of AdamW for what Muon does not take, divided by Muon's
 
 
@@ -115,7 +131,7 @@ def factories(
 
     It is made by a class such as torch.optim.RAdam, or a function, of parameters, lr and other keywords (hyper).
 
-    Example:
+    Examples:
         >>> build = factories(torch.optim.RAdam, (0.1, 0.2), {"weight_decay": 0.5})[1]
         >>> optimizer = build(list(nn.Linear(3, 2).named_parameters()))
         >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]

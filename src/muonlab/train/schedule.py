@@ -25,7 +25,7 @@ def pace(step: int, budget: int, *, warmup: float = 0.05, kind: Kind = "linear",
     Raises:
         ValueError: an argument out of its range.
 
-    Example:
+    Examples:
         >>> [pace(step, 6, warmup=1 / 3) for step in range(6)]
         [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
     """

@@ -37,7 +37,7 @@ class Sequential:
         dtype: see above.
         device: see above.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
         >>> loss = nn.CrossEntropyLoss(reduction="none")
         >>> engine = Sequential(net, loss, lambda named: torch.optim.RAdam([p for _, p in named]), seeds=(0, 1))

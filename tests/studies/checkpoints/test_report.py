@@ -115,7 +115,7 @@ def test_means_are_over_the_layers_of_each_net_that_its_probes_can_read(pair, tm
 def test_what_was_measured_has_its_sections(tmp_path, sizes, measures, lost):
     what = synthetic.asked(**sizes)
     job = what.job.model_copy(update={"measures": measures})
-    findings = analysed(synthetic.write(tmp_path, replace(what, job=job)))
+    findings = analysed(synthetic.write(tmp_path, replace(what, job=job), {"A": {"rank": 1.0}}))
     assert [section.title for section in findings.sections] == [title for title in SECTIONS if title not in lost]
     assert (findings.notices, len(findings.verdict.more)) == ((), len(measures) if len(sizes) > 1 else 1)
     words = "Are the features of A more robust and more transferable than those of B"
@@ -145,15 +145,21 @@ def test_a_folder_that_cannot_be_read(tmp_path):
 
 
 def test_a_panel_for_each_claim_and_a_row_for_each_comparison(pair, seeds):
-    figure, table = tables.claims(pair, judged(pair))
-    claims = ["(a) corrupted accuracy", "(b) margin / norm", "(c) linear probe", "(d) effective rank"]
-    assert [panel.title for panel in figure.panels] == claims
-    assert "With one checkpoint per group the interval is over test examples" in figure.caption
+    figure, answers = tables.first_screen(pair, judged(pair))
+    (table,) = tables.claims(pair, judged(pair))
+    titles = ["(a) Robustness", "(b) Margins", "(c) Transfer", "(d) Rank"]
+    assert [panel.title for panel in figure.panels] == [claim.claim for claim in answers.claims] == titles
+    assert "With one checkpoint per group the interval is over test examples" in table.note
     rows = rows_of(table)
     assert [row["over"] for row in rows] == ["40 pairs of test examples"] * 3 + ["40 examples each"]
     assert [row["side"] for row in rows] == ["higher"] * 4
-    figure, table = tables.claims(seeds, judged(seeds))
+    assert [claim.replies[0].label for claim in answers.claims] == ["Higher"] * 4  # of these checkpoints, no "yes"
+    figure, answers = tables.first_screen(seeds, judged(seeds))
+    (table,) = tables.claims(seeds, judged(seeds))
     assert (figure.panels[0].rows[0].n, rows_of(table)[0]["over"]) == ("4 + 4", "n = 4 + 4 checkpoints")
+    (reply,) = answers.claims[0].replies
+    assert (reply.label, reply.direction) == ("Yes", "1 higher, 0 lower, 0 undecided")
+    assert (reply.effects[0].label, reply.effects[0].estimate) == ("minus B", by_letter(seeds)["a"].estimate)
 
 
 def test_transfer_has_intervals_over_examples_or_over_checkpoints(pair, seeds):
@@ -210,12 +216,13 @@ def test_groups_have_colours_of_their_own():
 
 def test_one_checkpoint_per_group_is_never_a_plain_answer(pair):
     found = said(pair)
-    assert (found.answer, found.label, found.cautions[0]) == ("inconclusive", "These two checkpoints alone", SINGLE)
-    assert found.sentence.startswith("A against B, one checkpoint each, on digits: (a) robustness: higher; (b)")
+    label = "Higher: robustness, margins, transfer, rank."
+    assert (found.answer, found.label, found.cautions[0]) == ("inconclusive", label, SINGLE)
+    assert found.sentence == "A minus B, one checkpoint each, on digits."
     assert "of these checkpoints, higher. Accuracy on corrupted inputs, A minus B: 0.100 [" in found.more[0]
     assert "over 40 pairs of test examples" in found.more[0]
     assert "over 40 examples each" in found.more[3]
-    assert not any(": yes" in words for words in (found.sentence, *found.more))
+    assert not any(": yes" in words for words in found.more)
     assert dict(found.scope)["nets"] == "A nets:build, 5,000 parameters; B nets:build, 5,000 parameters"
     assert "seeds alone" not in dict(found.scope)["not known here"]
 
@@ -223,23 +230,24 @@ def test_one_checkpoint_per_group_is_never_a_plain_answer(pair):
 def test_several_checkpoints_per_group_are_an_answer(seeds, tmp_path):
     found = said(seeds)
     assert (found.answer, found.label) == ("yes", "Yes")
-    assert found.sentence.startswith("A against B, 4 and 4 checkpoints, on digits: (a) robustness: yes;")
+    assert found.sentence == "A minus B, 4 checkpoints each, on digits."
     assert found.more[0].endswith("(n = 4 + 4 checkpoints).")
     assert SINGLE not in found.cautions
     assert "differ in their seeds alone" in dict(found.scope)["not known here"]
     found = said(found_of(tmp_path / "mixed", {"A": {"rank": -1.0}}))
-    assert (found.answer, found.label) == ("mixed", "Claim by claim")
+    label = "The opposite: rank. Inconclusive: robustness, margins, transfer."
+    assert (found.answer, found.label) == ("mixed", label)
     assert "because none of 1 comparisons is decided (p > 0.05" in found.more[0]
     assert "(d) Rank, “hidden states have a higher effective rank”: no: the opposite." in found.more[3]
 
 
 def test_several_rivals_of_one_checkpoint_or_more(tmp_path):
     found = said(found_of(tmp_path / "three", {"A": {"rank": 1.0}}, sizes={"A": 1, "B": 1, "C": 1}))
-    assert found.label == "These three checkpoints alone"
-    assert "(d) rank: higher than B, higher than C" in found.sentence
+    assert found.label == "Higher: rank. Undecided: robustness, margins, transfer."
+    assert "of these checkpoints, higher than B, higher than C" in found.more[3]
     found = said(found_of(tmp_path / "mixed", sizes={"A": 1, "B": 1, "C": 3}))
-    assert found.label == "These checkpoints alone"
-    assert found.sentence.startswith("A against B and C, 1 and 1 and 3 checkpoints, on digits: ")
+    assert found.label == "Undecided: robustness, margins, transfer, rank."
+    assert found.sentence == "A minus B and C, 1 and 1 and 3 checkpoints, on digits."
     assert "over 40 pairs of test examples" in found.more[0]
     assert "n = 1 + 3 checkpoints" in found.more[0]
 
@@ -252,7 +260,21 @@ def test_where_a_control_fails_nothing_is_concluded(tmp_path, broken):
     assert "because a control failed (" in many.more[0]
     assert analyse(tmp_path / "a").notices[0].text.startswith("A CONTROL FAILED: ")
     one = said(found_of(tmp_path / "b", better, sizes={"A": 1, "B": 1}, **broken))
-    assert "(a) robustness: nothing, because a control failed" in one.sentence
+    assert one.label == "Undecided: robustness, margins, transfer, rank."
+    assert "of these checkpoints, nothing, because a control failed" in one.more[0]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_the_same_weights_given_twice_are_one_model(tmp_path, number):
+    found = found_of(tmp_path, sizes={"A": number, "B": number})
+    nets = found.runs.nets
+    nets["B"] = [replace(net, group="B", checkpoint=f"copy-{k}.pt") for k, net in enumerate(nets["A"])]
+    verdict = said(found)
+    assert (verdict.label, verdict.more) == ("The same model", ())
+    assert verdict.sentence == "A and B are one model: every measure gives the same numbers."
+    assert tables.first_screen(found, judged(found)) == ()
+    nets["B"][-1] = replace(nets["B"][-1], clean_accuracy=0.123)
+    assert said(found).label != "The same model"
 
 
 def test_one_group_alone_is_described(tmp_path):
@@ -284,11 +306,12 @@ def test_cautions_about_blind_layers_perfect_nets_controls_and_copies(pair, seed
     nets["A"] = [replace(net, clean_accuracy=1.0) for net in nets["A"]]
     nets["B"] = [replace(nets["A"][0], group="B", checkpoint="copy.pt")]
     assert cautions(replace(pair, controls=())) == [
-        "A and B have the same numbers in every measure: they are one model.",
+        "A and B are one model: they have the same numbers in every measure.",
         "Every net is almost perfect on clean inputs: little is left to differ.",
         "Probes are no better than chance, so these layers are left out of (b): A (1 of 2 layers), B (1 of 2 layers).",
         "No control was measured: nothing shows that the measures can fail.",
     ]
+    nets["B"] = [replace(nets["B"][0], clean_accuracy=0.9)]
     for found, words in ((seeds, "inconclusive"), (pair, "of these checkpoints, not compared")):
         blind(found, 0, 1)
         because = "no layer has probes that do better than chance in both"

@@ -16,7 +16,7 @@ from muonlab.report.findings import Record, Table
 from muonlab.studies.compare.analysis import analyse, find
 from muonlab.studies.compare.ask import ask, default_folder, first_command
 from muonlab.studies.compare.command import Command
-from muonlab.studies.compare.jobs import begin, steps
+from muonlab.studies.compare.jobs import begin, outline, steps
 from muonlab.studies.compare.sentences import verdict
 from muonlab.studies.compare.switch import Switch
 from muonlab.studies.compare.work import log
@@ -137,6 +137,9 @@ def test_it_is_tuned_the_better_one_wins_and_the_answer_is_the_command_to_paste(
     rates = "muon.lr=0.05..0.19", "adamw.lr=0.05..0.19"
     asked = asked_of("", *rates, "seeds=3", "accuracy=acc", "train_metric=rate", trials=3)
     results = done(asked)
+    names = [step.job.name for step in steps(asked, results)]
+    assert sorted(names) == sorted(name for name, _ in outline(asked))
+    assert len({*names}) == len(names)
     (found,) = find(asked, steps(asked, results), results)
     for arm, floor in (("adamw", 1.0), ("muon", 0.5)):
         runs = {
@@ -206,6 +209,7 @@ def test_a_failed_run_of_a_program_that_has_worked_counts_as_a_miss_and_the_repo
     space = space_of(asked)
     assert len(rows) == sum(point["lr"] > 0.01 for point in space.points)
     assert {row[0] for row in rows} == {"AdamW"}
+    assert Switch(find(asked, steps(asked, {}), {})[0], asked.arms[0]).lost_word == "crashed or diverged"
     (asked_again,) = [each.title for each in elements if isinstance(each, Record) and "Config in full" in each.title]
     words = shlex.split(asked_again.removeprefix("Config in full: muonlab compare "))
     assert ask(words)[1] == asked  # the command in the report asks for the same

@@ -133,10 +133,10 @@ def model(): return GPT2LMHeadModel(GPT2Config(**CONFIG, bos_token_id=None, eos_
 def arguments(**more):
     return TrainingArguments(output_dir="out/of", per_device_train_batch_size=4, gradient_accumulation_steps=2,
                              use_cpu=True, **more)
-PARTS = {"train_dataset": ROWS[:24], "eval_dataset": ROWS[24:]}
+PARTS, TEST = {"train_dataset": ROWS[:24], "eval_dataset": ROWS[24:32]}, ROWS[32:]
 
 def task(seed): return Trainer(model(), arguments(), **PARTS)
-def by_init(seed): return Trainer(model_init=model, args=arguments(), **PARTS)
+def by_init(seed): return Trainer(model_init=model, args=arguments(), **PARTS), TEST
 def no_validation(seed): return Trainer(model(), arguments(), train_dataset=ROWS)
 def no_labels(seed): return Trainer(model(), arguments(), train_dataset=ROWS, eval_dataset={"a": ROWS})
 SHARED = model()
@@ -253,7 +253,7 @@ def test_a_run_of_a_lightning_module_is_lightnings_own_run(of_lightning, task, n
 def test_a_run_of_a_trainer_is_its_own_run(of_trainer, task, name):
     import transformers
 
-    (member,) = trained(f"{of_trainer}:{task}", CONFIGS[name], [POINTS[name]])["members"]
+    (member,) = trained(f"{of_trainer}:{task}", CONFIGS[name], [POINTS[name]], is_final=True)["members"]
     assert not Path("out").exists()  # the output_dir that a Trainer makes
     own = dotted.load("task", f"{of_trainer}:model").__globals__
     with warnings.catch_warnings():
@@ -273,6 +273,8 @@ def test_a_run_of_a_trainer_is_its_own_run(of_trainer, task, name):
             torch.set_rng_state(state)
             trainer.train()
         assert member["validation_loss"][-1] == pytest.approx(trainer.evaluate()["eval_loss"], rel=1e-6)
+        test_loss = None if task == "task" else trainer.evaluate(own["TEST"])["eval_loss"]
+        assert member["test_loss"] == (test_loss and pytest.approx(test_loss, rel=1e-6))
     losses = [each["loss"] for each in trainer.state.log_history if "loss" in each]
     expected = [(a + b) / 2 for a, b in zip(losses[::2], losses[1::2], strict=True)]
     assert member["train_loss"][1:] == pytest.approx(expected, rel=1e-4)

@@ -109,7 +109,7 @@ def test_sides_at_every_loss_and_gaps_where_no_pair_reached_it(rows_of):
     assert (whole["higher"], whole["censored"]) == (8, 0)
     assert [panel.title for panel in margin.panels] == ["depth 0", "depth 1"]
     adamw, sgd = margin.panels[0].lines
-    assert (adamw.series.label, adamw.series.role, adamw.x, sgd.n) == ("less AdamW", "adamw", (0.5, 1), 6)
+    assert (adamw.series.label, adamw.series.role, adamw.x, sgd.n) == ("minus AdamW", "adamw", (0.5, 1), 6)
     assert [y is None for y in adamw.y] == [True, False]
     assert sgd.y == pytest.approx((0.3, 0.3), abs=0.02)
 

@@ -155,7 +155,7 @@ VALUES = written(
     groups=2 patch=1 pooling=class positions=learned feed_forward=gelu bias=true tied=false norm=layer path_severity=5
     margin_severity=5 momentum=0.8 weight_decay=0.3 beta1=0.5 beta2=0.5 eps=1e-6 nesterov=true rates=0.02,0.07
     lr=0.02,0.07 cnn.norm=batch vit.positions=sincos vit.heads=6 gpt.heads=2 gpt.width=96 measure.examples=11
-    muon.nesterov=false adamw_factor=3 coupled=true
+    muon.nesterov=false adamw_factor=3 coupled=true equilibrate=row renormalize=row hyperball=true decay=independent
     muon.variant=normuon
     """
 )

@@ -7,7 +7,7 @@ from muonlab.studies.checkpoints import readings
 from muonlab.studies.checkpoints.claims import judged
 from muonlab.studies.checkpoints.config import RESULTS_VERSION
 from muonlab.studies.checkpoints.readings import DATA
-from muonlab.studies.checkpoints.tables import checkpoints, claims, sources, transfer
+from muonlab.studies.checkpoints.tables import checkpoints, claims, first_screen, sources, transfer
 from muonlab.studies.checkpoints.verdict import verdict
 from muonlab.studies.features.claims import CONTROL_NOTE
 from muonlab.studies.features.layers import margins, ranks
@@ -69,4 +69,5 @@ def analyse(folder: Path) -> Findings:
     if not found.cases:
         why = runs.record.reason if runs.record is not None and runs.record.reason else "run the same command"
         notices.append(Text(f"The measures are not done: {why}.", "warning"))
-    return findings("inspect", question, verdict(found, claimed), found, notices, sections, RESULTS_VERSION)
+    said = verdict(found, claimed)
+    return findings("inspect", question, said, found, notices, sections, RESULTS_VERSION, first_screen(found, claimed))

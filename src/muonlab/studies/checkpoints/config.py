@@ -4,15 +4,17 @@ docs/inspect.md says what each setting means to a user.
 """
 
 from collections import Counter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from muonlab.studies.features.config import Family, Measuring
-from muonlab.study.fields import Count, Frozen, Share
+from muonlab.study.fields import Count, Frozen, Growing, Share
 
 RESULTS_VERSION = 1  # raised by hand when a change of the code alters results
 ROLES = ("muon", "adamw", "sgd", "other", "ink")  # colours of the report, in the order in which groups get them
+
+STANDARDISED = "those of the images that probes are fitted on"  # whose mean and deviation, where none are given
 
 Measure = Literal["robustness", "margins", "rank", "transfer"]
 PoolName = Literal["last_token", "mean_tokens", "cls", "mean_pixels", "flatten"]  # of `muonlab.measure.features`
@@ -28,22 +30,24 @@ class Checkpoint(BaseModel):
     sha256: Digest  # of the file; of a folder, of its config.json and weight files (`work.checkpoints.digest`)
 
 
-class Group(BaseModel):
+class Group(Growing):
     """Checkpoints of one kind and one architecture, such as the seeds of one optimizer."""
 
-    model_config = Frozen
+    added = frozenset({"arguments", "weights"})
     name: Annotated[str, Field(min_length=1)]
     color: str | None = None  # "#rrggbb" or one of `ROLES`; None lets the report choose
     checkpoints: Annotated[tuple[Checkpoint, ...], Field(min_length=1)]  # a file with several members is several
     net: str | None = None  # "package.module:function" that returns the net; None where the file or folder says it
     taps: tuple[str, ...] = ()  # patterns (fnmatch) of the modules whose outputs are hidden states; () chooses
     pool: PoolName | None = None  # how the outputs become one vector per example; None chooses by their shape
+    arguments: dict[str, Any] = Field(default_factory=dict)  # with which the function `net` is called
+    weights: str | None = None  # key in the file, or beginning of names, of the weights; None finds them
 
 
-class Images(BaseModel):
+class Images(Growing):
     """Images of the classes that the nets tell apart, as `muonlab.data.images.load` reads them."""
 
-    model_config = Frozen
+    added = frozenset({"channels"})
     kind: Literal["images"] = "images"
     source: str
     test: str | None = None
@@ -55,6 +59,7 @@ class Images(BaseModel):
     mean: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
     deviation: Annotated[tuple[Level, ...], Field(min_length=1)] | None = None
     transfer_source: str | None = None
+    channels: Literal[1, 3] | None = None  # that images are converted to; None: those that the net takes
     validation: Share = 0.15
     test_share: Share = 0.25
 
@@ -69,14 +74,14 @@ class Images(BaseModel):
         return self
 
 
-class Texts(BaseModel):
+class Texts(Growing):
     """A text whose next tokens are predicted, labelled texts whose hidden states are probed, or both.
 
     Without `source` the nets tell the classes of `examples` apart. Without `examples` there are no margins, and ranks
     are of the text's windows.
     """
 
-    model_config = Frozen
+    added = frozenset({"text_column", "label_column"})
     kind: Literal["text"] = "text"
     source: str | None = None  # what `muonlab.data.text.language` reads; its last tenth is the test part
     examples: str | None = None  # what `muonlab.data.text.examples` reads
@@ -85,6 +90,8 @@ class Texts(BaseModel):
     length: Annotated[int, Field(ge=2, le=8192)] = 64
     limit: Count | None = None
     per_class: Count | None = None
+    text_column: str | None = None  # of tables and records
+    label_column: str | None = None
     tokenizer: str | None = None  # None: that of the groups' folders, bytes where no group is a folder
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Inspections of models that you have, from Python and from the words of a command.
 
-Example:
+Examples:
     >>> found = inspect({"Muon": muon_net, "AdamW": adamw_net}, data="digits")  # doctest: +SKIP
     >>> print(found.verdict.sentence, found.report)  # doctest: +SKIP
 """
@@ -31,10 +31,21 @@ from muonlab.studies.checkpoints.plan import (
     plan,
 )
 from muonlab.study.settings import Settings, UsageError, as_texts, check_name
+from muonlab.study.settings import split as split_values
 
 OUT = Path("runs/inspect")
 LIBRARY = ("digits", "sources", "documentation", "packages")  # data that needs no file
-SAVED = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")  # endings by which a missing file is known to be a checkpoint
+SAVED = (
+    ".safetensors",
+    ".pt",
+    ".pth",
+    ".bin",
+    ".ckpt",
+    ".npz",
+    ".ts",
+    ".torchscript",
+    ".pkl",
+)  # endings by which a missing file is known to be a checkpoint
 
 
 @dataclass(frozen=True)
@@ -195,7 +206,7 @@ def _run(asked: Asked, folder: Path, device: str) -> None:
 
 def _plan_modules(groups: Mapping[str, Sequence[Any]], given: dict[str, Any]) -> Asked:
     for key in given:
-        if key.partition(".")[0] in ("net", "names") or key.startswith(("taps.", "pool.")):
+        if key.partition(".")[0] in ("net", "names", "weights") or key.startswith(("taps.", "pool.")):
             raise UsageError(f"{key} has no effect on modules in memory; leave it out")
     from muonlab.studies.checkpoints.work.nets import digest
 
@@ -250,7 +261,7 @@ def split(words: Sequence[str], also: Iterable[str] = ()) -> tuple[list[Named], 
         elif key in also or is_setting(key):
             if key in settings:
                 raise UsageError(f"{key} is given twice; give its values once, as {key}=A,B")
-            settings[key] = as_texts(key, text.split(","))
+            settings[key] = as_texts(key, split_values(text))
         elif _is_group(key, text.split(",")):
             groups.append(Named(key, expanded(as_texts(key, text.split(",")))))
         else:

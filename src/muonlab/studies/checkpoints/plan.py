@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from muonlab.data.sources import is_datasets
 from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, fingerprint, read_json
 from muonlab.jobs.job import Job
@@ -23,6 +24,7 @@ from muonlab.studies.checkpoints.config import (
     lacking,
 )
 from muonlab.studies.features.config import Family, Measuring
+from muonlab.study import optimizers
 from muonlab.study.dotted import sources_here
 from muonlab.study.folder import make_job
 from muonlab.study.settings import Chosen, Settings, UsageError, as_texts, check_name, fields, make
@@ -31,7 +33,7 @@ from muonlab.study.study import NAMES
 STUDY = "inspect"
 TARGET = "muonlab.studies.checkpoints.work.job:run"
 SOURCES = {"source", "test", "transfer_source", "examples", "examples_test", "tokenizer"}  # that may be paths
-OF_GROUPS = ("net", "taps", "pool")  # for all groups or, as net.NAME, for one
+OF_GROUPS = ("net", "taps", "pool", "weights")  # for all groups or, as net.NAME, for one
 OF_IMAGES, OF_TEXTS = (fields(model, "kind", "source", "transfer_source") for model in (Images, Texts))
 _MEASURES = tuple(f"measure.{field}" for field in fields(Measuring, "path_examples", "path_severity"))
 _WHAT = ("data", "transfer", "measures", "names", "colors")
@@ -50,6 +52,7 @@ class Described:
     num_bytes: int = 0  # of one member
     family: Family | None = None  # net and data of the feature study that wrote it
     measuring: Measuring | None = None  # how much that study measures
+    has_head: bool = True  # whether it answers: tells classes apart, or predicts next tokens
 
     @property
     def place(self) -> Path:
@@ -101,19 +104,35 @@ def plan(groups: Sequence[Named], settings: Mapping[str, Any], describe: Callabl
     # As much as the study of the weights measured, but for what is given.
     of_study = None if "data" in given else next((each.measuring for each in known.values() if each.measuring), None)
     sizes = {**(of_study.model_dump() if of_study else {}), **chosen.fields(Measuring, "measure.")}
-    every: tuple[Measure, ...] = get_args(Measure)
     config = {
         "groups": made,
         "data": data,
-        "measures": chosen.names("measures", every, "measure")
-        if "measures" in given
-        else [name for name in every if name not in lacking(data)],
+        "measures": _measures(chosen, data, known),
         "measuring": make(Measuring, sizes, "measure."),
         "read": _read(data, made),
     }
     models = [f"{group.name}={','.join(group.paths)}" if group.name else group.paths[0] for group in groups]
     num_nets = sum(known[path].num_members for group in groups for path in group.paths)
     return Asked(make(Inspect, config), {"models": models, **given}, num_nets)
+
+
+def _measures(chosen: Chosen, data: Data, known: Known) -> Sequence[str]:
+    """Return the measures asked for, or all for which there are data and heads."""
+    every: tuple[Measure, ...] = get_args(Measure)
+    headless = next((each.path for each in known.values() if not each.has_head), None)
+    if "measures" not in chosen.given:
+        possible = [name for name in every if name not in lacking(data) and (headless is None or name != "robustness")]
+        if not possible:
+            raise UsageError(f"{headless} has no head, so nothing can be measured on these data; give examples=PATH")
+        return possible
+    asked = chosen.names("measures", every, "measure")
+    if headless is not None and "robustness" in asked:
+        others = ",".join(name for name in every if name not in ("robustness", *lacking(data)))
+        raise UsageError(
+            f"measures has robustness, which needs answers, and {headless} has no head that gives them; give "
+            f"measures={others}, or the model with its head"
+        )
+    return asked
 
 
 def is_setting(key: str) -> bool:
@@ -127,10 +146,11 @@ def is_setting(key: str) -> bool:
 
 def _groups(groups: Sequence[Named], chosen: Chosen, known: Known) -> list[Group]:
     named, colors = _named(groups, chosen), _one_each("colors", groups, chosen) or [None] * len(groups)
+    own_names, arguments = [group.name for group in named], _arguments(chosen, [group.name for group in named])
     for key in chosen.given:
         owner, dot, name = key.partition(".")
-        if dot and owner in OF_GROUPS:
-            check_name("group", name, [group.name for group in named])
+        if dot and owner in OF_GROUPS and key not in arguments:
+            check_name("group", name, own_names)
     for color in filter(None, colors):
         if not re.fullmatch("#[0-9a-fA-F]{6}", color) and color not in ROLES:
             raise UsageError(f"colors={color} is not valid; expected #rrggbb or one of {', '.join(ROLES)}")
@@ -142,9 +162,31 @@ def _groups(groups: Sequence[Named], chosen: Chosen, known: Known) -> list[Group
             for own in (key, f"{key}.{group.name}"):  # that of one group goes before that of all
                 if own in chosen.given:
                     config[key] = chosen.given[own] if key == "taps" else chosen.one(own)
+        own_arguments = {name: text for owner, name, text in arguments.values() if owner in ("", group.name)}
+        if own_arguments and "net" in config:
+            config["arguments"] = own_arguments
         made.append(make(Group, config))
     _check_differ(made)
     return made
+
+
+def _arguments(chosen: Chosen, names: Sequence[str]) -> dict[str, tuple[str, str, Any]]:
+    """Return key -> group ("" for all), name and value of the arguments of nets: net.NAME, or net.GROUP.NAME of one.
+
+    Those of one group stand after those of all.
+    """
+    found = {}
+    for key in chosen.given:
+        owner, _, rest = key.partition(".")
+        if owner != "net" or not rest or rest in names or not any(each in chosen.given for each in _nets(names)):
+            continue
+        group = next((name for name in names if rest.startswith(f"{name}.")), "")
+        found[key] = group, rest.removeprefix(f"{group}." if group else ""), optimizers.value(key, chosen.one(key))
+    return dict(sorted(found.items(), key=lambda item: item[1][0] != ""))
+
+
+def _nets(names: Iterable[str]) -> list[str]:
+    return ["net", *(f"net.{name}" for name in names)]
 
 
 def _named(groups: Sequence[Named], chosen: Chosen) -> list[Named]:
@@ -185,7 +227,7 @@ def _check_differ(groups: Sequence[Group]) -> None:
     for group in groups:
         for each in group.checkpoints:
             own = group.name, f"{each.path} of {group.name}"
-            name, place = seen.setdefault((each.sha256, group.net, group.taps, group.pool), own)
+            name, place = seen.setdefault((each.sha256, group.net, group.taps, group.pool, group.weights), own)
             if name != group.name:
                 raise UsageError(
                     f"{place} and {own[1]} have the same weights: they are one model; leave one of them out"
@@ -197,9 +239,9 @@ def _check_differ(groups: Sequence[Group]) -> None:
 
 def is_images(source: str) -> bool:
     """Return whether a source is one of images, as `muonlab.data.images.load` takes it, and not a text."""
-    path = Path(source)
+    path = Path(source).expanduser()
     is_array = path.suffix.lower() in (".zip", ".npz", ".gz") or "idx" in path.name.lower()
-    return source == "digits" or path.expanduser().is_dir() or is_array
+    return source == "digits" or (path.is_dir() and not is_datasets(path)) or is_array
 
 
 def _data(chosen: Chosen, known: Known) -> Data:

@@ -116,7 +116,7 @@ def read(folder: Path) -> InspectionFound:
         place, why = folder / "study.json", error.errors()[0]["msg"]
         raise StudyError(f"{place} is not an inspection that this version of muonlab reads: {why}") from error
     own = identity(asked.model_dump(mode="json"))
-    record = store.record(folder, own) if (folder / own / "config.json").exists() else None
+    record = store.record(folder, own) if own in store.identities(folder) else None
     result = {} if record is None or record.result is None else record.result
     nets: dict[str, list[Net]] = {group.name: [] for group in asked.groups} if result else {}
     for row in result.get("models", ()):

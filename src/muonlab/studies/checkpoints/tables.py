@@ -1,20 +1,21 @@
 """Tables and figures of an inspection that the study of features does not have: claims, transfer, checkpoints."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from muonlab.report.findings import Axis, Column, Element, Figure, Table, Value
+from muonlab.report.findings import Column, Element, Table, Value
 from muonlab.stats.effects import mean
 from muonlab.stats.results import Estimate
 from muonlab.studies.checkpoints.config import StudyData
 from muonlab.studies.checkpoints.readings import DATA, GROUP, Inspected, InspectionFound, Net, compared
-from muonlab.studies.checkpoints.verdict import NUMBERS, over, single_rivals
+from muonlab.studies.checkpoints.verdict import NUMBERS, copies, over, side_of, single_rivals
 from muonlab.study.judge import Judged
+from muonlab.study.screen import answers, figure, single
 from muonlab.study.sections import (
     comparison_columns,
     comparison_values,
     config_in_full,
     environment,
-    forest,
     over_runs,
 )
 from muonlab.study.study import ALPHA
@@ -29,20 +30,25 @@ EXAMPLES = (
 )
 
 
-def claims(found: InspectionFound, judged: Sequence[Judged]) -> tuple[Element, ...]:
-    """Return every comparison, drawn and in a table; none where nothing is compared."""
-    shown = {f"({each.claim.letter}) {each.claim.quantities[0].short}": each.comparisons for each in judged}
-    shown = {title: pairs for title, pairs in shown.items() if pairs}
-    if not shown:
+def first_screen(found: InspectionFound, judged: Sequence[Judged]) -> tuple[Element, ...]:
+    """Return the differences of every claim, and a table of the answers; none where nothing is compared."""
+    known = [each for each in judged if each.comparisons]
+    if not known or set(copies(found)) == {arm.label for arm in found.rivals}:
         return ()
+    is_single, effects, states = bool(single_rivals(found)), single(found), {"Answer": known}
     first = found.first.name
-    panels = tuple(
-        forest(found, title, [(f"minus {found.name(pair.rival)}", pair) for pair in pairs])
-        for title, pairs in shown.items()
+    caption = (
+        f"{first} minus each other group, with 95% intervals over "
+        f"{'test examples' if is_single else 'checkpoints'}. Filled: decided. Hollow: undecided."
     )
-    how = EXAMPLES if single_rivals(found) else "Means over checkpoints (Welch); n of both."
-    caption = f"Difference, {first} minus each other group, with its 95% interval. {how}"
-    figure = Figure("claims", "Differences", caption, Axis(f"difference, {first} minus the other"), Axis(""), panels)
+    table = answers("Claims", states, effects, label=(lambda each: side_of(each).capitalize()) if is_single else None)
+    return replace(figure(found, "Differences", states, effects, caption), name="claims"), table
+
+
+def claims(found: InspectionFound, judged: Sequence[Judged]) -> tuple[Element, ...]:
+    """Return every comparison; none where nothing is compared."""
+    if not any(each.comparisons for each in judged):
+        return ()
     columns = (
         Column("claim", "Claim"),
         Column("rival", "Other"),
@@ -50,15 +56,19 @@ def claims(found: InspectionFound, judged: Sequence[Judged]) -> tuple[Element, .
         Column("over", "Interval over"),
     )
     rows = tuple(
-        (title, found.name(pair.rival), *comparison_values(pair)[:-1], over(pair).removeprefix("over "))
-        for title, pairs in shown.items()
-        for pair in pairs
+        (_title(each), found.name(pair.rival), *comparison_values(pair)[:-1], over(pair).removeprefix("over "))
+        for each in judged
+        for pair in each.comparisons
     )
     note = (
-        f"Holm’s p is adjusted over the comparisons of a claim; a side is named where it is at most {ALPHA:g}. "
-        "Intervals are 95%, each for itself."
+        f"Difference: {found.first.name} minus the other. Holm’s p is adjusted over the comparisons of a claim; a side "
+        f"is named where it is at most {ALPHA:g}. {EXAMPLES if single_rivals(found) else ''}"
     )
-    return figure, Table("comparisons", "Every comparison", columns, rows, note)
+    return (Table("comparisons", "Every comparison", columns, rows, note.strip()),)
+
+
+def _title(judged: Judged) -> str:
+    return f"({judged.claim.letter}) {judged.claim.quantities[0].short}"
 
 
 def transfer(found: InspectionFound) -> tuple[Element, ...]:

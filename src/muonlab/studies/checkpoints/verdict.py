@@ -5,6 +5,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from muonlab.report.findings import Kind, Verdict, as_text
+from muonlab.studies.checkpoints.config import STANDARDISED, Images
 from muonlab.studies.checkpoints.readings import InspectionFound, Net
 from muonlab.study.controls import failed
 from muonlab.study.judge import LABELS, Judged, together
@@ -14,9 +15,9 @@ from muonlab.study.words import on_claim
 ALIKE = 0.1  # share of the larger by which clean losses that pass as alike may differ
 SATURATED = 0.99  # clean accuracy of every net above which little is left to tell them apart
 SINGLE = (
-    "One checkpoint per group: the intervals are over test examples and say nothing about other seeds. The answer is "
-    "about these checkpoints, not about the optimizers or recipes that made them: another seed of a recipe may reverse "
-    f"it. Give {MIN_RUNS} checkpoints or more of each, as NAME=PATH,PATH,PATH, to decide between recipes."
+    "This is about these checkpoints, not about the recipes that made them: there is one checkpoint per group. The "
+    "intervals are over test examples and say nothing about other seeds: another seed of a recipe may reverse the "
+    f"answer. Give {MIN_RUNS} checkpoints or more of each, as NAME=PATH,PATH,PATH, to decide between recipes."
 )
 # `Net.numbers`: their heading in a table, their place in a sentence, and how they read.
 NUMBERS: dict[str, tuple[str, str, Kind]] = {
@@ -37,16 +38,54 @@ def verdict(found: InspectionFound, judged: Sequence[Judged]) -> Verdict:
         more = (f"{found.first.name}: {_described(found.runs.nets[found.first.label])}.",)
         sentence = f"{found.first.name} alone, on {found.runs.data}: there is nothing to compare it with."
         return Verdict("inconclusive", "No comparison", sentence, None, more, scope(found), warnings)
+    sentence = f"{found.first.name} minus {found.names()}, {_how_many(found)}, on {found.runs.data}."
+    if set(copies(found)) == {arm.label for arm in found.rivals}:
+        sentence = f"{found.first.name} and {found.names()} are one model: every measure gives the same numbers."
+        return Verdict("inconclusive", "The same model", sentence, None, (), scope(found), warnings)
     answer, label = together(judged)
-    if singles := single_rivals(found):  # neither "yes" nor "no": the question is about more than these checkpoints
-        number = {1: "two ", 2: "three "}.get(len(singles), "") if len(singles) == len(found.rivals) else ""
-        answer, label, warnings = "inconclusive", f"These {number}checkpoints alone", (SINGLE, *warnings)
-    counts = [len(nets) for nets in found.runs.nets.values()]
-    how_many = "one checkpoint each" if set(counts) == {1} else f"{' and '.join(map(str, counts))} checkpoints"
-    parts = "; ".join(f"({each.claim.letter}) {each.claim.title.lower()}: {_said(found, each)}" for each in judged)
-    sentence = f"{found.first.name} against {found.names()}, {how_many}, on {found.runs.data}: {parts}."
+    if single_rivals(found):  # neither "yes" nor "no": the question is about more than these checkpoints
+        answer, label, warnings = "inconclusive", _of_single(judged), (SINGLE, *warnings)
     more = tuple(_on_claim(found, each) for each in judged)
     return Verdict(answer, label, sentence, None, more, scope(found), warnings)
+
+
+def _how_many(found: InspectionFound) -> str:
+    counts = [len(nets) for nets in found.runs.nets.values()]
+    if len(set(counts)) > 1:
+        return f"{' and '.join(map(str, counts))} checkpoints"
+    return "one checkpoint each" if counts[0] == 1 else f"{counts[0]} checkpoints each"
+
+
+def _of_single(judged: Sequence[Judged]) -> str:
+    """Return where the first checkpoint lies, claim by claim: "Higher: margins, rank. Undecided: robustness."."""
+    held: dict[str, list[str]] = {side: [] for side in ("higher", "lower", "mixed", "undecided")}
+    for each in judged:
+        held[side_of(each)].append(each.claim.title.lower())
+    return " ".join(f"{side.capitalize()}: {', '.join(own)}." for side, own in held.items() if own)
+
+
+def side_of(judged: Judged) -> str:
+    """Return the side of the first group in all comparisons of a claim, or "mixed"; "undecided" where one is."""
+    sides = {each.side for each in judged.comparisons}
+    if judged.why.startswith("a control failed") or not sides or "undecided" in sides:
+        return "undecided"
+    return sides.pop() if len(sides) == 1 else "mixed"
+
+
+def copies(found: InspectionFound) -> list[str]:
+    """Return the groups whose checkpoints give the same numbers in every measure as those of the first group.
+
+    They may be copies of one file, or differ in its format.
+    """
+    first, *others = found.runs.nets.items()
+    return [name for name, nets in others if _are_copies(first[1], nets)]
+
+
+def _are_copies(first: Sequence[Net], second: Sequence[Net]) -> bool:
+    return len(first) == len(second) and all(
+        replace(other, group=own.group, checkpoint=own.checkpoint, member=own.member) == own
+        for own, other in zip(first, second, strict=True)
+    )
 
 
 def single_rivals(found: InspectionFound) -> list[str]:
@@ -54,7 +93,7 @@ def single_rivals(found: InspectionFound) -> list[str]:
     return [arm.label for arm in found.rivals if found.runs.has_one_each(found.first.label, arm.label)]
 
 
-def _said(found: InspectionFound, judged: Judged) -> str:
+def said(found: InspectionFound, judged: Judged) -> str:
     """Return the answer to a claim; of single checkpoints where the first lies, which is no answer to the question."""
     if not single_rivals(found):
         return LABELS[judged.answer].lower()
@@ -83,8 +122,8 @@ def _on_claim(found: InspectionFound, judged: Judged) -> str:
     if not judged.comparisons and not failed(found.controls):
         is_margins = claim.letter == "b"
         why = "no layer has probes that do better than chance in both" if is_margins else "it was not measured in both"
-    said = ("of these checkpoints, " if is_single else "") + _said(found, judged)
-    head = on_claim(claim, said, "" if is_single and judged.comparisons else why)
+    answer = ("of these checkpoints, " if is_single else "") + said(found, judged)
+    head = on_claim(claim, answer, "" if is_single and judged.comparisons else why)
     if not judged.comparisons:
         return f"{head}."
     differences = "; ".join(
@@ -130,16 +169,13 @@ def cautions(found: InspectionFound) -> list[str]:
         return []
     if not found.rivals:
         return ["With one group there is no comparison: give a second one, as PATH or NAME=PATH,PATH,PATH."]
-    return [*_of_groups(found), *_of_nets(found), *_of_measures(found)]
+    return [*_of_groups(found), *_of_nets(found), *_of_data(found), *_of_measures(found)]
 
 
 def _of_groups(found: InspectionFound) -> Iterator[str]:
     groups = found.runs.nets
-    (first, *_), *others = groups.values()
-    for nets in others:  # copies may differ in their format alone
-        same = replace(nets[0], group=first.group, checkpoint=first.checkpoint, member=first.member) == first
-        if same and found.runs.has_one_each(first.group, nets[0].group):
-            yield f"{first.group} and {nets[0].group} have the same numbers in every measure: they are one model."
+    for name in copies(found):
+        yield f"{found.first.name} and {name} are one model: they have the same numbers in every measure."
     counts = {name: len(nets) for name, nets in groups.items()}
     if min(counts.values()) < MIN_RUNS and max(counts.values()) > 1:
         words = ", ".join(f"{name} {number}" for name, number in counts.items())
@@ -148,7 +184,7 @@ def _of_groups(found: InspectionFound) -> Iterator[str]:
     losses = {name: fmean(own) for name, own in known.items() if own}
     if len(losses) > 1 and max(losses.values()) - min(losses.values()) > ALIKE * max(losses.values()):
         words = ", ".join(f"{name} {as_text(loss)}" for name, loss in losses.items())
-        yield f"The groups do not fit clean data equally well, which is part of every difference; test loss: {words}."
+        yield f"The groups do not fit clean data equally well, which is part of every difference: test loss {words}."
 
 
 def _of_nets(found: InspectionFound) -> Iterator[str]:
@@ -159,6 +195,16 @@ def _of_nets(found: InspectionFound) -> Iterator[str]:
         yield (
             "The nets differ in their layers, which do not correspond: margins and ranks are compared as means over "
             "the layers of each, and a rank cannot exceed the width of its layer."
+        )
+
+
+def _of_data(found: InspectionFound) -> Iterator[str]:
+    data = found.runs.asked.data
+    standardised = any(STANDARDISED in note for note in found.runs.result.get("notes", ()))
+    if isinstance(data, Images) and data.mean is None and standardised:
+        yield (
+            "Images were standardised by their own mean and deviation, as none were given: where the nets were trained "
+            "with others, give mean= and deviation=."
         )
 
 

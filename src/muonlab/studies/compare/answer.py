@@ -20,7 +20,7 @@ from muonlab.report.findings import (
     as_text,
 )
 from muonlab.stats.results import Estimate
-from muonlab.studies.compare.pace import Cost, cost, is_compiled, sharing
+from muonlab.studies.compare.pace import Cost, cost, counts_compiling, sharing
 from muonlab.studies.compare.resolution import by_trials, on_detection, regions, widths_in_words
 from muonlab.studies.compare.sections import as_share
 from muonlab.studies.compare.switch import Candidate, Switch
@@ -84,7 +84,7 @@ def _traces(switch: Switch, arms: Sequence[Arm], scale: dict[str, float]) -> tup
 def _on_seconds(switch: Switch) -> str:
     number = sharing(switch.found)
     shared = f" while up to {number} jobs shared the machine" if number > 1 else ""
-    compiled = ", compiling included" if is_compiled(switch.found) else ""
+    compiled = ", compiling included" if counts_compiling(switch.found) else ""
     return (
         f"Seconds per step: the median over the optimizer’s jobs, evaluations included{compiled}, measured{shared}; "
         "they decide nothing."

@@ -19,12 +19,12 @@ from muonlab.studies.compare.jobs import steps
 from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, PRESENT, TRAINING, OwnStudy, compare_optimizers, keys_of
 from muonlab.studies.compare.programs import call
 from muonlab.study import dotted, optimizers
+from muonlab.study.described import EXECUTION_KEYS
 from muonlab.study.settings import Settings, UsageError, as_texts, parse
 from muonlab.study.study import NAMES
 
 WHAT = ("task", "net", "data", "loss", "suite", "command")
 VERBATIM = ("command", "log", "pattern")  # texts in which a comma parts nothing
-EXECUTION = ("out", "device", "workers", "compile")
 STEPS = "steps"  # what the verb calls the budget
 DEFAULT = ["adamw", "muon"]  # the first is the baseline
 TRIALS, SEEDS, EXTENSIONS = 16, 5, 1
@@ -60,7 +60,7 @@ def ask(words: Sequence[str]) -> tuple[OwnStudy, CompareStudy, Settings]:
         if "budget" in given:
             raise UsageError("steps and budget are one setting; give one of them")
         given["budget"] = given.pop(STEPS)
-    beside = {key: given.pop(key) for key in EXECUTION if key in given}
+    beside = {key: given.pop(key) for key in EXECUTION_KEYS if key in given}
     study = study_of(labels, given)
     # The request is kept as its words, so that a report can say which command asked for it.
     asked = study.asked.model_copy(update={"preset": "none", "settings": {"models": tasks, **_words(settings)}})
@@ -84,7 +84,9 @@ def _given(words: Sequence[str], labels: Mapping[str, str]) -> Settings:
                 f"{key} out"
             )
     short = [f"{key}=text" if key in VERBATIM else f"{key}{equals}{text}" for key, equals, text in pairs]
-    given = parse(short, (*WHAT, *PROGRAM, "optimizers", "baseline", STEPS, *CHOICES, *TRAINING, *known, *EXECUTION))
+    given = parse(
+        short, (*WHAT, *PROGRAM, "optimizers", "baseline", STEPS, *CHOICES, *TRAINING, *known, *EXECUTION_KEYS)
+    )
     if "command" not in given and (own := [key for key in PROGRAM if key in given]):
         raise UsageError(f"{own[0]}= has no effect without command=; give the program, or leave {own[0]} out")
     return given | {key: [text] for key, text in texts.items()}
@@ -92,7 +94,7 @@ def _given(words: Sequence[str], labels: Mapping[str, str]) -> Settings:
 
 def _words(settings: Sequence[str]) -> Settings:
     split = (word.partition("=") for word in settings)
-    return {key: [value] for key, _, value in split if key not in EXECUTION}
+    return {key: [value] for key, _, value in split if key not in EXECUTION_KEYS}
 
 
 def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:

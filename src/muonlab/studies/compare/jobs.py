@@ -175,7 +175,11 @@ class _Part:
         """Return the jobs of points and seeds: of a program one for each run, so that every worker has one."""
         if not self._is_program:
             return [self._step(arm, role, points, seeds, number)]
-        return [self._step(arm, role, (point,), (seed,), number) for point in points for seed in seeds]
+        runs = enumerate((point, seed) for point in points for seed in seeds)
+        return [
+            self._step(arm, role, (point,), (seed,), place if role == "again" else number)
+            for place, (point, seed) in runs
+        ]
 
     def _read(self, tried: Sequence[Step], num_seeds: int) -> list[list[float]] | None:
         """Return the losses of all points, by seed; None where a job is not done."""
@@ -215,9 +219,10 @@ def _fresh() -> range:
 def _name(asked: CompareStudy, arm: Arm, role: str, seeds: Sequence[int], number: int = 0) -> str:
     own = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
     search = f"search, part {number + 1}" if number else "search"
+    is_program = isinstance(asked.trained, Command)
     words = {
-        "search": f"trial {number}" if isinstance(asked.trained, Command) else search,
-        "again": "the best trials again",
+        "search": f"trial {number}" if is_program else search,
+        "again": f"best trials again, run {number + 1}" if is_program else "the best trials again",
         "final": own,
         "present": f"as it is now, {own}",
         "control": "labels shuffled",
@@ -265,7 +270,8 @@ def _outline_of_program(asked: CompareStudy, arm: Arm, number: int) -> Iterator[
     """Yield the names of the runs of an arm."""
     for trial in range(number):
         yield from [_name(asked, arm, "search", (0,), trial)] * asked.search_seeds
-    yield from [_name(asked, arm, "again", (0,))] * (min(FINALISTS, number) * FRESH)
+    for run in range(min(FINALISTS, number) * FRESH):
+        yield _name(asked, arm, "again", (0,), run)
     for role in ("final", "present") if asked.present and arm.label == asked.baseline else ("final",):
         yield from (_name(asked, arm, role, (seed,)) for seed in range(asked.seeds))
 

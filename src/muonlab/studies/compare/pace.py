@@ -19,7 +19,7 @@ class Cost:
     """What a step of one run costs.
 
     Attributes:
-        seconds: evaluations and compiling included, the median over the optimizer's jobs, which are as large for every
+        seconds: evaluations included, the median over the optimizer's jobs, which are as large for every
             optimizer: one that was slow since others had the machine does not count. None where no clock was kept.
         flops: of matrix products, the optimizer's own included; None where they were not counted.
     """
@@ -97,10 +97,11 @@ def cost(found: Found[Any], label: str) -> Cost:
     return Cost(median(known) if known else None, found.runs.flops.get(label))
 
 
-def is_compiled(found: Found[Any]) -> bool:
-    """Return whether the seconds include compiling."""
+def counts_compiling(found: Found[Any]) -> bool:
+    """Return whether the seconds include compiling, as those of jobs before it was recorded apart do."""
     own = (record for arm in found.arms for record in _jobs(found, arm.label))
-    return any(session.get("is_compiled") for record in own for session in record.environment.get("sessions", ()))
+    sessions = (session for record in own for session in record.environment.get("sessions", ()))
+    return any(session.get("is_compiled") and "preparation_seconds" not in session for session in sessions)
 
 
 def sharing(found: Found[Any]) -> int:

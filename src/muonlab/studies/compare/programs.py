@@ -13,11 +13,15 @@ from muonlab.study.study import Arm, Found
 
 TASK = {
     "pairing": "runs of one seed start from the same weights and take the same batches",
-    "diverged": "A loss was not finite at some evaluation.",
+    "lost": "diverged",
+    "why_lost": "its range of learning rates is too high, or the data have NaN",
+    "meaning": "A loss was not finite at some evaluation.",
 }
 PROGRAM = {
     "pairing": "runs of one seed get the same {seed}, and share what the program draws from it",
-    "diverged": "The last loss in the log was not finite, or the run ended too early: with an exit status other than "
+    "lost": "crashed or diverged",
+    "why_lost": "its settings are too large, or the program fails: see Runs that ended early",
+    "meaning": "The last loss in the log was not finite, or the run ended too early: with an exit status other than "
     "0, by a signal or timeout=, or without a loss near the end of its steps.",
 }
 
@@ -80,7 +84,11 @@ def failures(found: Found) -> tuple[Element, ...]:
         Column("step", "Last step", "count"),
         Column("why", "Why"),
     )
-    return (Table("failures", "Runs that ended early", columns, rows, "Each counts as diverged."),) if rows else ()
+    return (
+        (Table("failures", "Runs that ended early", columns, rows, "Each counts as a run that diverged."),)
+        if rows
+        else ()
+    )
 
 
 def _setting(record: JobRecord, run: Mapping[str, Any]) -> tuple[str, int]:

@@ -52,7 +52,7 @@ is at least twice what seeds alone make of a loss.
 
 Can be detected: True difference that such a study finds with a probability of {power:.0%}, at p of {alpha:g} with Holm.
 
-Diverged: {diverged} A trial that diverged cannot win; a final run that diverged counts.
+Diverged: {meaning} A trial that diverged cannot win; a final run that diverged counts.
 """
 
 
@@ -89,7 +89,7 @@ def on_present(switch: Switch) -> list[str]:
     known = [f"{name} {as_text(each.estimate)}" for name, each in effects if each and each.estimate.value is not None]
     setting = ", ".join(f"{key} {value:g}" for key, value in switch.found.runs.asked.present.items())
     if lost := sum(map(math.isinf, now.values())):
-        return [f"{switch.baseline.name} as you have it now ({setting}): {lost} of {len(now)} runs diverged."]
+        return [f"{switch.baseline.name} as you have it now ({setting}): {lost} of {len(now)} runs {switch.lost_word}."]
     head = (
         f"{switch.baseline.name} as you have it now ({setting}) ends at {as_text(fmean(now.values()))} (n = {len(now)})"
     )
@@ -189,7 +189,7 @@ def _cautions(switch: Switch) -> list[str]:
         if switch.has_no_winner(arm.label):
             again = runs.trials[arm.label].again
             where = "with fresh seeds at each of its best settings" if again else "in every trial"
-            said.append(f"{arm.name} diverged {where}: its range of learning rates is too high, or the data have NaN.")
+            said.append(f"{arm.name} {switch.lost_word} {where}: {programs.words(runs.asked)['why_lost']}.")
     said += on_looks(found)
     if runs.asked.seeds < MIN_RUNS:
         said.append(f"seeds={runs.asked.seeds}: with fewer than {MIN_RUNS} final runs each, nothing can be decided.")

@@ -12,9 +12,11 @@ import scipy
 from muonlab.stats.effects import Effect
 from muonlab.stats.p_values import holm
 from muonlab.stats.tuned import Tuned, tuned_difference, variances
+from muonlab.studies.compare import programs
 from muonlab.studies.compare.config import MAX_SEEDS
 from muonlab.studies.compare.pace import Pace, pace
 from muonlab.study.controls import failed
+from muonlab.study.search import behind
 from muonlab.study.study import ALPHA, MIN_RUNS, Arm, Found
 from muonlab.study.words import several
 
@@ -116,13 +118,18 @@ class Switch:
 
     def may_gain(self, arm: Arm, difference: float, *, is_equal: bool = False) -> list[Arm]:
         """Return who is not ahead and has its best learning rate near an edge: beyond it, it might overtake."""
-        behind = [arm, self.baseline] if is_equal or not difference else [arm if difference > 0 else self.baseline]
-        return [each for each in behind if self.is_near_edge(each)]
+        both = behind(arm, self.baseline, difference, is_equal=is_equal)
+        return [each for each in both if self.is_near_edge(each)]
 
     def is_near_edge(self, arm: Arm) -> bool:
         """Return whether the best learning rate of an arm lies near the edge of what was tried."""
         own = self.found.runs.trials.get(arm.label)
         return own is not None and own.point is not None and own.edge is not None
+
+    @property
+    def lost_word(self) -> str:
+        """What a run did that has no final loss."""
+        return programs.words(self.found.runs.asked)["lost"]
 
     def lost(self, label: str) -> tuple[int, int]:
         """Return the final runs of an arm that diverged, and all."""
@@ -149,7 +156,7 @@ class Switch:
             return "undecided", f"a control failed ({several(dict.fromkeys(control.name for control in broken))})"
         if effect is None:
             if lost := [name for label, name in names.items() if self.has_no_winner(label)]:
-                return "undecided", f"{several(lost)} diverged before any final run"
+                return "undecided", f"{several(lost)} {self.lost_word} before any final run"
             lacking = [name for label, name in names.items() if not self.found.runs.finals[label]]
             return "undecided", f"{several(lacking)} {'has' if len(lacking) == 1 else 'have'} no final runs yet"
         if min(effect.n) < MIN_RUNS:
@@ -162,7 +169,7 @@ class Switch:
                 f"{number} of {total} {names[label]} runs" for label, (number, total) in lost.items() if number
             )
             if p > ALPHA:
-                return "undecided", f"{words} diverged"
+                return "undecided", f"{words} {self.lost_word}"
             shares = [lost[label][0] / lost[label][1] for label in names]
             return ("worse" if shares[0] > shares[1] else "better"), ""
         estimate = effect.estimate

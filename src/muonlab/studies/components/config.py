@@ -84,7 +84,7 @@ class Muon(optimizers.Muon):
     A step has spectral norm one times the rate, whatever the shape (adjust_lr_fn="none").
     """
 
-    added = frozenset({"steps", "variant", *OF_BIASES})
+    added = frozenset({"steps", "variant", *OF_BIASES}) | optimizers.OF_PARTS
     weight_decay: WeightDecay = 0.0
     method: Literal["quintic", "exact"] = Field("quintic", description="of the orthogonalisation")
 

@@ -126,7 +126,7 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> C
         UsageError: an unknown name, a value that its field does not allow, a problem that cannot be, a setting without
             effect.
 
-    Example:
+    Examples:
         >>> plan("tiny", {"seeds": 3}).seeds
         3
     """

@@ -132,7 +132,7 @@ def _differences(found: ComponentsFound, case: Case, quantity: Quantity) -> tupl
         known = [(x, pair) for x, pair in pairs if pair is not None][::-1]  # eps falls
         if known:
             n = max(pair.effect.n[0] for _, pair in known)
-            series = Series(f"less {rival.name}", rival.series.role, rival.series.style)
+            series = Series(f"minus {rival.name}", rival.series.role, rival.series.style)
             lines.append(shared.line_of(series, n, [x for x, _ in known], [pair.estimate for _, pair in known]))
     return tuple(lines)
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
 from muonlab.study import optimizers
 from muonlab.study.dotted import Dotted
-from muonlab.study.fields import Count, Frozen, Rate, Share
+from muonlab.study.fields import Count, Frozen, Growing, Rate, Share
 from muonlab.study.optimizers import SGD, Custom
 
 # Raised by hand when a change of the code alters results. The commit is recorded next to a result, not hashed.
@@ -69,10 +69,10 @@ class ImageData(BaseModel):
         return self.size or (DIGITS_SIDE if self.source == "digits" else None)
 
 
-class TextData(BaseModel):
+class TextData(Growing):
     """A text to pretrain on, another to transfer to, and labelled texts to probe with and to transfer to."""
 
-    model_config = Frozen
+    added = frozenset({"text_column", "label_column"})
     kind: Literal["text"] = "text"
     name: str  # for people
     source: str  # what `muonlab.data.text.language` reads
@@ -84,6 +84,8 @@ class TextData(BaseModel):
     length: Annotated[int, Field(ge=2, le=1024)] = 64  # T, tokens of a window and of a labelled text
     per_class: Count | None = None  # labelled texts of each class, outside of the test set
     test_per_class: Count | None = None  # and within
+    text_column: str | None = None  # of labelled texts that are a table or records; None: "text"
+    label_column: str | None = None  # None: "label"
     tokenizer: str = "bytes"  # or the path of a tokenizer.json
 
 

@@ -29,8 +29,13 @@ JobConfig = Pretrain | Measure | Transfer
 def trials(study: FeatureStudy) -> list[tuple[str, dict[str, Any]]]:
     """Return target and arguments of what finds beforehand that files or nets do not fit, one per family."""
     own = {a.label: a.optimizer.model_dump(mode="json") for a in study.arms if isinstance(a.optimizer, Custom)}
+    exact = [key.partition(".")[2] for key in study.settings if key.startswith(("images.", "text."))]
     return [
-        (TRIAL, {"family": plan.family.model_dump(mode="json"), "tasks": list(plan.tasks), "optimizers": own})
+        (
+            TRIAL,
+            {"family": plan.family.model_dump(mode="json"), "tasks": list(plan.tasks), "optimizers": own}
+            | {"exact": exact},
+        )
         for plan in study.families
     ]
 

@@ -111,7 +111,7 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> F
     Raises:
         UsageError: an unknown name, a value that its field does not allow, a setting without effect.
 
-    Example:
+    Examples:
         >>> plan("tiny", {"seeds": 3}).seeds
         3
     """

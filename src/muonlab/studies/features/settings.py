@@ -57,6 +57,8 @@ transfer_limit: bytes of transfer_text that are read; by default all
 length: tokens of a window and of a labelled text
 per_class: labelled texts of a class outside of the test set; by default all
 test_per_class: labelled texts of a class in the source's own test set; by default all
+text_column: of labelled texts in a table or in records, the column of texts; by default text
+label_column: and that of labels; by default label. Columns without names are 1, 2, ...
 tokenizer: bytes, or the path of a tokenizer.json; with GPT-2's 50,257 tokens the GPT of paper has 124 million
     parameters
 """

@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from muonlab.report.findings import Answer, Verdict, as_text
+from muonlab.report.findings import Verdict, as_text
 from muonlab.studies.features.claims import CLAIMS
 from muonlab.studies.features.config import ImageData
 from muonlab.studies.features.jobs import FINAL, LINEAR, UNTRAINED
 from muonlab.studies.features.matching import WITHIN
 from muonlab.studies.features.readings import EQUAL, MATCHED, FamilyRuns, FeaturesFound
-from muonlab.study.judge import LABELS, Judged, judge, votes
+from muonlab.study.judge import LABELS, Judged, judge, together, votes
 from muonlab.study.words import differences, means, missing_jobs, on_claim, on_edges, uncontrolled
 
-OPEN = "Open"  # what an inconclusive answer is called next to others
 Both = tuple[Judged, Judged]  # a claim at equal budget and at matched loss
 
 
@@ -28,8 +27,7 @@ def judge_all(found: FeaturesFound) -> list[Both]:
 
 def verdict(found: FeaturesFound, judged: Sequence[Both]) -> Verdict:
     """Return the verdict over all claims: a sentence on them together, then one on each."""
-    answers: list[Answer] = [equal.answer for equal, _ in judged]
-    answer: Answer = answers[0] if len(set(answers)) == 1 else "mixed"
+    answer, label = together([equal for equal, _ in judged])
     how = "" if found.runs.asked.matched == "schedules" else ", read at checkpoints of unfinished schedules"
     parts = "; ".join(_headline(equal, at_loss, how) for equal, at_loss in judged)
     against = f"{found.first.name} against {found.names()}"
@@ -37,17 +35,7 @@ def verdict(found: FeaturesFound, judged: Sequence[Both]) -> Verdict:
     if out := in_words(found):
         sentence += f" Out of the verdict: {out}."
     more = tuple(_on_claim(found, both) for both in judged)
-    return Verdict(answer, label(judged), sentence, None, more, scope(found), tuple(cautions(found, judged)))
-
-
-def label(judged: Sequence[Both]) -> str:
-    """Return the answers in a few words: "Yes: (a), (b). Open: (c), (d)"."""
-    claims: dict[str, list[str]] = {}
-    for equal, _ in judged:
-        claims.setdefault(OPEN if equal.answer == "inconclusive" else equal.label, []).append(f"({equal.claim.letter})")
-    if len(claims) == 1:
-        return judged[0][0].label
-    return ". ".join(f"{words}: {', '.join(letters)}" for words, letters in claims.items())
+    return Verdict(answer, label, sentence, None, more, scope(found), tuple(cautions(found, judged)))
 
 
 def in_words(found: FeaturesFound) -> str:

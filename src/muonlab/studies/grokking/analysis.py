@@ -7,7 +7,7 @@ from pathlib import Path
 from muonlab.jobs.files import StudyError
 from muonlab.report.findings import Element, Findings, Text
 from muonlab.stats.proportions import chance_limit
-from muonlab.studies.grokking import figures, paper, tables
+from muonlab.studies.grokking import figures, paper, tables, thresholds
 from muonlab.studies.grokking.comparison import Pair, family_of_tests, pairs_of
 from muonlab.studies.grokking.conditions import Condition, GrokkingFound, GrokkingRuns, read
 from muonlab.studies.grokking.config import RESULTS_VERSION
@@ -107,22 +107,29 @@ def _notices(runs: GrokkingRuns) -> list[Text]:
 
 
 def _comparison(pair: Pair, family: Sequence) -> list[Element]:
-    settings = [tables.pairs_of_settings(pair)] if max(pair.tried) > 1 else []
+    settings = [tables.pairs_of_settings(pair), tables.choices(pair)] if max(pair.tried) > 1 else []
     return [figures.ratios(pair), tables.blocks(pair, family), *settings]
 
 
 def _true_labels(runs: GrokkingRuns, pairs: Sequence[Pair]) -> list[tuple[str, Sequence[Element]]]:
     """The sections on the runs that are no controls."""
-    next_to: list[Element] = [figures.distribution(runs)]
-    for pair in pairs:
-        if pair.name == "muon-adamw":  # the paper's own
-            where = f"{len(pair.blocks)} blocks of task and loss" if len(pair.blocks) > 1 else next(iter(pair.blocks))
-            next_to.append(paper.side_by_side(*pair.uncensored_epochs(), pair.num_runs, where))
+    others = [thresholds.table(pair) for pair in pairs if thresholds.at_thresholds(pair)]
     return [
         ("When they cross", (figures.survival_curves(runs), tables.times(runs))),
-        ("Does it stay there?", (tables.lasting(runs), figures.learning_curves(runs))),
-        ("Next to the paper", (*next_to, paper.recomputation())),
+        ("Does it stay there?", (tables.lasting(runs), figures.learning_curves(runs), *others)),
+        *_next_to_the_paper(runs, pairs),
     ]
+
+
+def _next_to_the_paper(runs: GrokkingRuns, pairs: Sequence[Pair]) -> list[tuple[str, Sequence[Element]]]:
+    """The section on arXiv 2504.16041; none where the study compares other optimizers, or on tasks of its own."""
+    pair = next((each for each in pairs if each.name == "muon-adamw"), None)
+    if pair is None or any(c.config.task.call is not None for c in runs.held):
+        return []
+    where = f"{len(pair.blocks)} blocks of task and loss" if len(pair.blocks) > 1 else next(iter(pair.blocks))
+    epochs = pair.uncensored_epochs()
+    said = (paper.reproduction(*epochs), paper.side_by_side(*epochs, pair.num_runs, where), paper.recomputation())
+    return [("Next to the paper", (figures.distribution(runs), *said))]
 
 
 def _controls(found: GrokkingFound) -> list[Element]:

@@ -4,7 +4,7 @@ This file says which cells answer the question: each is a job. `muonlab.jobs.loc
 they mean.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ from muonlab.jobs import store
 from muonlab.jobs.job import Job
 from muonlab.studies.grokking import choices
 from muonlab.studies.grokking.choices import NET_FIELDS, OPTIMIZERS, TASK_FIELDS
+from muonlab.studies.grokking.choosing import chosen, searched_arms
 from muonlab.studies.grokking.config import TASKS, CellConfig, OwnNet, ProtocolConfig, values_of, varying
 from muonlab.studies.grokking.costs import seconds
+from muonlab.studies.grokking.limits import undecidable
 from muonlab.study.dotted import is_dotted, name_of
 from muonlab.study.fields import Frozen
 from muonlab.study.optimizers import RatedCustom
+from muonlab.study.search import SEARCH_FROM
 from muonlab.study.settings import (
     Settings,
     UsageError,
@@ -63,7 +66,7 @@ PRESETS: dict[str, Settings] = {
 
 # -- settings: the fields of the configs, under the names that a user types ------------------------
 
-CHOICES = ("tasks", "net", "losses", "optimizers", "seeds", "control_seeds")
+CHOICES = ("tasks", "net", "losses", "optimizers", "seeds", "search_seeds", "control_seeds")
 ALSO = {"task": "tasks", "loss": "losses", "optimizer": "optimizers"}  # another word for a choice
 KEYS = (
     *CHOICES,
@@ -80,14 +83,17 @@ class GrokkingStudy(BaseModel):
 
     Attributes:
         preset, settings: where it came from.
-        cells: in the order in which they are shown.
-        notes: on settings without effect on a part of the cells.
+        cells: in the order in which they are shown. Of an optimizer that is searched, those of every setting: only
+            those of the best are run.
+        search: the cells by which that is found, with seeds of their own.
+        notes: on settings without effect on a part of the cells, and on what so many runs cannot decide.
     """
 
     model_config = Frozen
     preset: str
     settings: Settings
     cells: tuple[CellConfig, ...]
+    search: tuple[CellConfig, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -102,7 +108,7 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> G
     Raises:
         UsageError: an unknown name, a value that its field does not allow, a setting without effect on any cell.
 
-    Example:
+    Examples:
         >>> plan("tiny", {"muon.lr": [0.01, 0.02], "seeds": 10}).cells[0].optimizer.lr
         0.01
     """
@@ -116,11 +122,14 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> G
             check_name("setting", key, KEYS)
     for loss in merged["losses"]:
         check_name("loss", loss, LOSSES)
-    cells = {cell.id: cell for cell in _cells(choices.settings_of_labels(merged, labels), labels)}
+    merged = {"search_seeds": ["0"]} | choices.settings_of_labels(merged, labels)
+    cells = {cell.id: cell for cell in _cells(merged, labels)}
     own = {key: values for key, values in given.items() if key not in CHOICES}
     notes = choices.without_effect(own, list(cells.values()))
     choices.check_differ(list(cells.values()))
-    return GrokkingStudy(preset=preset, settings=given, cells=tuple(cells.values()), notes=tuple(notes))
+    search = tuple(_search(merged, labels))
+    notes += undecidable(tuple(cells.values()), search)
+    return GrokkingStudy(preset=preset, settings=given, cells=tuple(cells.values()), search=search, notes=tuple(notes))
 
 
 def _given(settings: Mapping[str, Any]) -> Settings:
@@ -143,6 +152,22 @@ def _cells(settings: Settings, labels: Mapping[str, str]) -> Iterator[CellConfig
         first = {key: values[:1] if "." in key else values for key, values in settings.items()}
         control = first | {"labels": ["random"]}
         yield from _conditions(control, labels, tuple(range(num_control_seeds)), settings["losses"][:1])
+
+
+def _search(settings: Settings, labels: Mapping[str, str]) -> Iterator[CellConfig]:
+    """Yield the cells by which settings are chosen: every one of them, with seeds that judge nothing."""
+    number = whole_number("search_seeds", settings["search_seeds"], at_least=0, at_most=MAX_SEEDS)
+    if not number:
+        return
+    own = range(SEARCH_FROM, SEARCH_FROM + number)
+    if both := sorted({*own} & {*_seeds(settings["seeds"])}):
+        raise UsageError(
+            f"seed {both[0]} is one of the search, which begins at {SEARCH_FROM}; give seeds or search_seeds so that "
+            "no run is both searched with and judged"
+        )
+    cells = list(_conditions(settings, labels, tuple(own), settings["losses"]))
+    arms = searched_arms(cells)
+    yield from (cell for cell in cells if cell.arm in arms)
 
 
 def _seeds(texts: list[str]) -> tuple[int, ...]:
@@ -189,18 +214,25 @@ def begin(study: GrokkingStudy, folder: Path) -> None:
     Raises:
         StudyError: the folder holds something else, or cannot be written.
     """
-    cells = [cell.model_dump(mode="json") for cell in settled(study.cells, store.Results(folder))]
-    store.create(folder, STUDY, study.preset, study.settings, {"cells": cells})
+    results = store.Results(folder)
+    asked = {"cells": study.cells} | ({"search": study.search} if study.search else {})
+    config = {key: [cell.model_dump(mode="json") for cell in settled(own, results)] for key, own in asked.items()}
+    store.create(folder, STUDY, study.preset, study.settings, config)
 
 
 def jobs_of(study: GrokkingStudy, results: Mapping[str, Any]) -> list[Job]:
-    """Return every cell as a job; all are known beforehand.
+    """Return every cell as a job; those of an optimizer that is searched once its search is done, of the best setting.
 
     Conditions differ by a factor of ten in the time that they take: some cross early, some use the whole budget. Run
     task by task, the first minutes would say nothing of the rest. Ids are hashes, so in their order the cells that are
     done are at any moment a random sample of the plan, and so is their time.
     """
-    cells = settled(study.cells, results)
+    search = settled(study.search, results)
+    best = chosen(search, results)
+    # A control has the first setting, which needs no search.
+    known = [c for c in study.cells if c.task.labels == "random" or c.arm not in best or c.optimizer == best[c.arm]]
+    cells = [*search, *settled(known, results)]
+    tried, named = {cell.id for cell in search}, [*labels(search), *labels(cells[len(search) :], best)]
     jobs = [
         Job(
             id=cell.id,
@@ -210,9 +242,9 @@ def jobs_of(study: GrokkingStudy, results: Mapping[str, Any]) -> list[Job]:
             cost=seconds(cell),
             case=f"{cell.task.name} {cell.loss}",
             arm=cell.arm,
-            role="run" if cell.task.labels == "true" else "control",
+            role="search" if cell.id in tried else "run" if cell.task.labels == "true" else "control",
         )
-        for cell, name in zip(cells, labels(cells), strict=True)
+        for cell, name in zip(cells, named, strict=True)
     ]
     return sorted(jobs, key=lambda job: job.id)
 
@@ -243,13 +275,16 @@ def _settled(cell: CellConfig, results: Mapping[str, Any]) -> list[CellConfig]:
 
 
 def outline(study: GrokkingStudy) -> list[tuple[str, float]]:
-    """Return name and cost of every cell."""
-    return [(name, seconds(cell)) for cell, name in zip(study.cells, labels(study.cells), strict=True)]
+    """Return name and cost of every cell; of an optimizer that is searched, of one setting in place of the best."""
+    first = {cell.arm: cell.optimizer for cell in reversed(study.search)}
+    finals = [c for c in study.cells if c.task.labels == "random" or c.optimizer == first.get(c.arm, c.optimizer)]
+    parts = [(study.search, labels(study.search)), (finals, labels(finals, first))]
+    return [(name, seconds(cell)) for cells, names in parts for cell, name in zip(cells, names, strict=True)]
 
 
 def trials(study: GrokkingStudy) -> list[tuple[str, dict[str, Any]]]:
     """Return target and arguments of what finds beforehand that a cell does not fit into memory, or does not work."""
-    memory = [(TRIAL, {"config": cell.model_dump(mode="json")}) for cell in study.cells]
+    memory = [(TRIAL, {"config": cell.model_dump(mode="json")}) for cell in (*study.search, *study.cells)]
     tried: dict[str, CellConfig] = {}
     for cell in study.cells:
         is_own = cell.task.call or isinstance(cell.net, OwnNet) or isinstance(cell.optimizer, RatedCustom)
@@ -258,14 +293,20 @@ def trials(study: GrokkingStudy) -> list[tuple[str, dict[str, Any]]]:
     return [*memory, *((TRIAL_OF_OWN, {"config": cell.model_dump(mode="json")}) for cell in tried.values())]
 
 
-def labels(cells: Sequence[CellConfig]) -> list[str]:
-    """Return of each cell task, loss, optimizer, what else varies among cells of that task and optimizer, and seeds."""
+def labels(cells: Sequence[CellConfig], searched: Container[str] = ()) -> list[str]:
+    """Return of each cell task, loss, optimizer, what else varies among cells of that task and optimizer, and seeds.
+
+    Of an optimizer that is searched, the cells that judge are of its best setting, whichever that will be.
+    """
     groups = [(cell.task.name, cell.arm) for cell in cells]
-    described = [_settings_of(cell) for cell in cells]
+    is_best = [cell.arm in searched and cell.task.labels == "true" for cell in cells]
+    described = [_settings_of(cell, with_optimizer=not own) for cell, own in zip(cells, is_best, strict=True)]
     several = varying(zip(groups, described, strict=True))
     found = []
-    for cell, group, own in zip(cells, groups, described, strict=True):
+    for cell, group, own, best in zip(cells, groups, described, is_best, strict=True):
         words = [cell.task.name, cell.loss, cell.arm, *(f"{key}={own[key]}" for key in own if key in several[group])]
+        if best:
+            words.append("at its best setting")
         random = ", random labels" if cell.task.labels == "random" else ""
         first, last = min(cell.seeds), max(cell.seeds)
         seeds = f"seeds {first}-{last}" if last > first else f"seed {first}"
@@ -273,7 +314,7 @@ def labels(cells: Sequence[CellConfig]) -> list[str]:
     return found
 
 
-def _settings_of(cell: CellConfig) -> dict[str, Any]:
-    sections = (cell.task, cell.net, cell.protocol, cell.optimizer)
+def _settings_of(cell: CellConfig, *, with_optimizer: bool) -> dict[str, Any]:
+    sections = (cell.task, cell.net, cell.protocol, *([cell.optimizer] if with_optimizer else []))
     elsewhere = ("name", "labels")  # in the name of a cell
     return {key: value for each in sections for key, value in values_of(each).items() if key not in elsewhere}

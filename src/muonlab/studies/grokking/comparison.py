@@ -1,14 +1,16 @@
 """One arm against another within the blocks of a grokking study.
 
 This is not `muonlab.study.compare`, which tests case by case and adjusts p over the cases. Here all blocks enter one
-ratio of restricted means and one permutation test, runs are censored, and the two may contradict each other, as where
-most runs are sooner but some never cross.
+ratio of restricted means with one test of it, and runs are censored.
 
-An arm may have several variants, such as three learning rates. One variant of each enters the verdict, the same in all
-blocks: the one with the smallest geometric mean of restricted mean times over the blocks where it has enough runs
-(those with the most blocks first). The choice sees the runs that it is then judged by, so it flatters both arms, and
-more so the one with more variants: `Pair.tried` says how many there were, and `every_pair` how the answer would read
-for each other choice.
+One rule decides, for all blocks and for parts of them: the first arm is sooner or later where p of the ratio is at most
+ALPHA, of parts adjusted by Holm over the parts. That p is never below the one which the 95% interval stands for, so
+where it decides, the interval does not contain 1. A second test, of ranks, must not say the opposite: most runs may be
+sooner while the mean is later, as some never cross.
+
+An arm may have several variants, such as three learning rates. One of each enters the verdict, the same in all blocks:
+see choosing.py. Where the choice saw the runs that are judged, interval and p allow for it: they hold for every pair of
+variants at once (Bonferroni), and so for the pair that was chosen.
 """
 
 import itertools
@@ -16,14 +18,21 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from muonlab.stats import blocked, comparison, p_values, survival
+from muonlab.stats import blocked, comparison, p_values
+from muonlab.stats.power import detectable
 from muonlab.stats.results import Estimate, TestResult
+from muonlab.studies.grokking.choosing import Choice, choice, score
 from muonlab.studies.grokking.conditions import Condition, GrokkingRuns
-from muonlab.study.study import MIN_RUNS, Arm
+from muonlab.studies.grokking.config import values_of
+from muonlab.studies.grokking.costs import needed_share
+from muonlab.study.study import ALPHA, MIN_RUNS, Arm
+
+LEVEL = 0.95
+PLAIN = ("adamw", "sgd")  # optimizers without matrix products: the FLOPs of their steps are those of the net
 
 Side = Literal["sooner", "later", "undecided"]
 
@@ -42,6 +51,17 @@ class Pooled:
     blocks: np.ndarray
     budgets: np.ndarray
 
+    def shares(self, budgets: float = 1.0) -> dict[str, Any]:
+        """Return the arguments of a ratio of `stats.blocked`, times as shares of the budgets of their blocks."""
+        return {
+            "times": self.steps / self.budgets,
+            "crossed": self.crossed,
+            "is_first": self.is_first,
+            "blocks": self.blocks,
+            "horizon": budgets,
+            "after": self.after / self.budgets,
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class Pair:
@@ -49,12 +69,14 @@ class Pair:
 
     Attributes:
         blocks: block -> the condition of the first and of the second.
+        choices: how the variants were chosen; None for variants that nobody chose.
     """
 
     runs: GrokkingRuns
     arms: tuple[Arm, Arm]
     variants: tuple[str, str]
     blocks: dict[str, tuple[Condition, Condition]]
+    choices: tuple[Choice, Choice] | None = None
 
     @property
     def name(self) -> str:
@@ -68,9 +90,14 @@ class Pair:
 
     @property
     def tried(self) -> tuple[int, int]:
-        """Number of variants of each."""
-        first, second = (len(self.runs.variants(arm.label)) for arm in self.arms)
+        """Number of variants of each that were tried."""
+        first, second = (len(each.scores) for each in self.choices) if self.choices else (1, 1)
         return first, second
+
+    @property
+    def num_choices(self) -> int:
+        """Pairs of variants among which the judged runs themselves chose; 1 where they chose none."""
+        return math.prod(len(each.scores) for each in self.choices or () if not each.on_other_seeds)
 
     @property
     def conditions(self) -> list[Condition]:
@@ -86,6 +113,12 @@ class Pair:
     def num_runs(self) -> tuple[int, int]:
         """Runs of the first and of the second."""
         first, second = (sum(len(condition.members) for condition in side) for side in self.sides)
+        return first, second
+
+    @property
+    def num_diverged(self) -> tuple[int, int]:
+        """Runs of the first and of the second that diverged."""
+        first, second = (sum(len(condition.diverged) for condition in side) for side in self.sides)
         return first, second
 
     @property
@@ -116,53 +149,93 @@ class Pair:
         )
 
     @cached_property
+    def log_ratio(self) -> blocked.LogRatio:
+        """The log ratio of restricted mean steps to the first crossing, from which ratio and test follow."""
+        return blocked.log_ratio(**self.pooled.shares())
+
+    @cached_property
     def ratio(self) -> Estimate:
         """Ratio of restricted mean steps to the first crossing, first over second, each block to its own budget."""
-        return _ratio(self.pooled)
+        return self._estimate(self.log_ratio)
 
     @cached_property
     def lasting(self) -> Estimate:
         """The same of sustained crossings."""
-        return _ratio(self._pool(sustained=True))
+        return self._estimate(blocked.log_ratio(**self._pool(sustained=True).shares()))
 
     def with_budgets(self, factor: float) -> Estimate:
         """Return the ratio at that many times each budget, as if the runs that did not cross never did."""
-        return _ratio(self.pooled, factor)
+        return self._estimate(blocked.log_ratio(**self.pooled.shares(factor)))
+
+    def _estimate(self, found: blocked.LogRatio) -> Estimate:
+        return replace(found.estimate(1 - (1 - LEVEL) / self.num_choices), level=LEVEL)
 
     @cached_property
     def test(self) -> TestResult:
-        """The test that the verdict uses: permutation of ranks within blocks, censored runs ranked last."""
+        """The test that the verdict uses, of the ratio; p counts as often as there were pairs to choose from."""
+        found = self.log_ratio.test()
+        counted = {
+            key: None if (p := getattr(found, key)) is None else min(1.0, p * self.num_choices)
+            for key in ("p", "smallest_p")
+        }
+        return replace(found, **counted)
+
+    @cached_property
+    def ranks(self) -> TestResult:
+        """The test by permutation of ranks within blocks, censored runs ranked last."""
         runs = self.pooled
-        last = np.where(runs.crossed, runs.steps, np.inf)
-        return blocked.permutation_test(last, runs.is_first, runs.blocks)
+        return blocked.permutation_test(np.where(runs.crossed, runs.steps, np.inf), runs.is_first, runs.blocks)
 
     @property
     def is_torn(self) -> bool:
-        """Whether the ranks of the test point the other way than the ratio does.
+        """Whether ranks tell the two apart the other way than the ratio points.
 
-        The test ranks the runs that never crossed last, whatever the budget; the ratio counts them with the whole
-        budget. So most runs may be sooner while the mean is later.
+        Ranks have the runs that never crossed last, whatever the budget; the ratio counts them with the whole budget.
+        So most runs may be sooner while the mean is later.
         """
-        if self.ratio.value is None or self.test.statistic is None:
+        value, ranks = self.ratio.value, self.ranks
+        if value is None or ranks.statistic is None or ranks.p is None or ranks.p > ALPHA:
             return False
-        return (self.ratio.value - 1) * self.test.statistic < 0
+        return (value - 1) * ranks.statistic < 0
 
     @property
     def side(self) -> Side:
-        """What the first arm is, as far as its interval and the ranks of the test agree."""
-        return "undecided" if self.is_torn else side(self.ratio)
+        """What the first arm is."""
+        return self.side_at(self.test.p)
 
-    def cost_factor(self, unit: Literal["flops", "seconds"]) -> float | None:
-        """Return what a step of the first costs over one of the second, the geometric mean over blocks."""
+    def side_at(self, p: float | None) -> Side:
+        """Return what the first arm is if p is that of its ratio, such as one adjusted over several parts."""
+        if p is None or p > ALPHA or self.ratio.value is None or self.is_torn:
+            return "undecided"
+        return "sooner" if self.ratio.value < 1 else "later"
 
-        def cost(condition: Condition) -> float | None:
-            return condition.result.flops_per_step if unit == "flops" else condition.seconds_per_step
+    @property
+    def detectable(self) -> float | None:
+        """The ratio below 1 that so many runs of this spread find four times in five; None without an interval."""
+        if self.ratio.lower is None:
+            return None
+        return math.exp(-detectable(self.log_ratio.error, self.log_ratio.degrees, comparisons=self.num_choices))
 
-        costs = [[cost(condition) or math.nan for condition in both] for both in self.blocks.values()]
+    def cost_factor(self, unit: Literal["flops", "needed", "seconds"]) -> float | None:
+        """Return what a step of the first costs over one of the second, the geometric mean over blocks.
+
+        FLOPs are those of the net at all positions; "needed" leaves out what the answer does not depend on.
+        """
+        costs = [[self._cost(condition, unit) or math.nan for condition in both] for both in self.blocks.values()]
         if not costs or np.isnan(costs).any():
             return None
         first, second = np.log(costs).mean(axis=0)
         return float(np.exp(first - second))
+
+    def _cost(self, condition: Condition, unit: str) -> float | None:
+        if unit == "seconds":
+            return condition.seconds_per_step
+        flops = condition.result.flops_per_step
+        if unit == "flops":
+            return flops
+        net = min(c.result.flops_per_step for c in self.runs.held if c.block == condition.block)
+        is_net = any(c.block == condition.block and c.config.optimizer.name in PLAIN for c in self.runs.held)
+        return flops - net * (1 - needed_share(condition.config)) if is_net else None
 
     def uncensored_epochs(self) -> tuple[list[float], list[float]]:
         """Return the epochs of the runs that crossed, pooled over the blocks as arXiv 2504.16041 pools them."""
@@ -171,21 +244,42 @@ class Pair:
         )
         return first, second
 
-    def groups(self, level: Literal["task", "loss"]) -> dict[str, "Pair"]:
-        """Return the comparison by task or by loss."""
+    @cached_property
+    def by_task(self) -> dict[str, "Part"]:
+        """The comparison on each of several tasks; empty where there is one."""
+        return self._by("task")
+
+    @cached_property
+    def by_loss(self) -> dict[str, "Part"]:
+        """The comparison with each of several losses; empty where there is one."""
+        return self._by("loss")
+
+    def _by(self, level: Literal["task", "loss"]) -> dict[str, "Part"]:
         found: dict[str, list[str]] = {}
         for block, (first, _) in self.blocks.items():
-            group = first.config.task.name if level == "task" else first.config.loss
-            found.setdefault(group, []).append(block)
-        return {group: self.only(blocks) for group, blocks in found.items()}
+            found.setdefault(first.config.task.name if level == "task" else first.config.loss, []).append(block)
+        return parts({group: self.only(blocks) for group, blocks in found.items()}) if len(found) > 1 else {}
 
 
-def _ratio(runs: Pooled, budgets: float = 1.0) -> Estimate:
-    times, after = runs.steps / runs.budgets, runs.after / runs.budgets
-    return blocked.blocked_ratio(times, runs.crossed, runs.is_first, runs.blocks, horizon=budgets, after=after)
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A comparison that is one of several which are read together, with its p adjusted by Holm over them."""
+
+    pair: Pair
+    adjusted_p: float | None
+    side: Side
 
 
-def side(ratio: Estimate) -> Side:
+def parts(pairs: dict[str, Pair]) -> dict[str, Part]:
+    """Return comparisons that are read together, such as those of all tasks."""
+    adjusted = p_values.holm({name: pair.test.p if pair.blocks else None for name, pair in pairs.items()})
+    return {
+        name: Part(pair, adjusted[name], pair.side_at(adjusted[name]) if pair.blocks else "undecided")
+        for name, pair in pairs.items()
+    }
+
+
+def outside(ratio: Estimate) -> Side:
     """Return on which side of 1 the whole interval of a ratio lies."""
     if ratio.upper is not None and ratio.upper < 1:
         return "sooner"
@@ -203,34 +297,49 @@ def pairs_of(runs: GrokkingRuns) -> list[Pair]:
 
 def compare(runs: GrokkingRuns, first: Arm, second: Arm) -> Pair | None:
     """Return the comparison of two arms by their best variants; None where one of them has no runs."""
-    variants = runs.variants(first.label), runs.variants(second.label)
-    if not all(variants):
+    ours, theirs = choose(runs, first), choose(runs, second)
+    return _pair(runs, (first, second), (ours.variant, theirs.variant), (ours, theirs)) if ours and theirs else None
+
+
+def choose(runs: GrokkingRuns, arm: Arm) -> Choice | None:
+    """Return the variant that is compared: the best of the arm's search, if it had one; None where it has no runs."""
+    tried: dict[str, list[Condition]] = {}
+    for condition in runs.searched:
+        if condition.arm == arm.label:
+            tried.setdefault(condition.variant, []).append(condition)
+    is_searched, least = bool(tried), 1 if tried else MIN_RUNS
+    tried = tried or runs.variants(arm.label)
+    if not tried or not runs.variants(arm.label):
         return None
-    best = [min(each, key=lambda variant: _rank(each[variant])) for each in variants]
-    return _pair(runs, (first, second), (best[0], best[1]))
+    variants = {
+        name: (
+            values_of(held[0].config.optimizer),
+            score([(c.middles, c.budget) for c in held if len(c.members) >= least]),
+        )
+        for name, held in tried.items()
+    }
+    return choice(variants, on_other_seeds=is_searched)
 
 
-def every_pair(pair: Pair) -> list[Pair]:
-    """Return the comparison of every variant of the first arm with every one of the second."""
+def every_pair(pair: Pair) -> list[Part]:
+    """Return the comparison of every variant of the first arm that has judged runs with every one of the second."""
     variants = itertools.product(*(pair.runs.variants(arm.label) for arm in pair.arms))
-    return [_pair(pair.runs, pair.arms, (first, second)) for first, second in variants]
+    found = [_pair(pair.runs, pair.arms, (first, second)) for first, second in variants]
+    return list(parts({" ".join(each.variants): each for each in found}).values())
 
 
-def _pair(runs: GrokkingRuns, arms: tuple[Arm, Arm], variants: tuple[str, str]) -> Pair:
+def _pair(
+    runs: GrokkingRuns,
+    arms: tuple[Arm, Arm],
+    variants: tuple[str, str],
+    choices: tuple[Choice, Choice] | None = None,
+) -> Pair:
     blocks = {}
     for block in runs.blocks:
         one, other = (runs.find(block, variant) for variant in variants)
         if one and other and min(len(one.members), len(other.members)) >= MIN_RUNS:
             blocks[block] = one, other
-    return Pair(runs, arms, variants, blocks)
-
-
-def _rank(conditions: Sequence[Condition]) -> tuple[int, float]:
-    """Most blocks first, then the smallest geometric mean of restricted means; the first listed wins a tie."""
-    enough = [condition for condition in conditions if len(condition.members) >= MIN_RUNS]
-    with np.errstate(divide="ignore"):  # where all crossed at step 0: minus infinity, and none is sooner
-        logs = [np.log(condition.times()[0].mean() / condition.budget) for condition in enough]
-    return -len(enough), float(np.mean(logs)) if logs else 0.0
+    return Pair(runs, arms, variants, blocks, choices)
 
 
 # -- tests and effect sizes ------------------------------------------------------------------------
@@ -249,7 +358,7 @@ class Tested:
 def family_of_tests(pairs: Sequence[Pair]) -> list[Tested]:
     """Return every test of the report.
 
-    Of each comparison: four tests over all its blocks, then the log-rank test within each block.
+    Of each comparison: five tests over all its blocks, then the log-rank test within each block.
     """
     found = [tested for pair in pairs for tested in _tests(pair)]
     adjusted = p_values.holm({str(number): each.test.p for number, each in enumerate(found)})
@@ -259,17 +368,22 @@ def family_of_tests(pairs: Sequence[Pair]) -> list[Tested]:
 def _tests(pair: Pair) -> list[Tested]:
     runs, is_several = pair.pooled, len(pair.blocks) > 1
     last = np.where(runs.crossed, runs.steps, runs.steps.max() + 1)  # runs that never crossed tie at the end
-    strata = runs.blocks if is_several else None
+
+    def log_rank(inside: Any = slice(None)) -> TestResult:
+        return blocked.permuted_log_rank(
+            *(each[inside] for each in (runs.steps, runs.crossed, runs.is_first, runs.blocks))
+        )
+
     ranks = comparison.mann_whitney(last[runs.is_first], last[~runs.is_first])
     tests = [
         ("all blocks", pair.test),
-        ("all blocks", survival.log_rank(runs.steps, runs.crossed, runs.is_first, strata)),
+        ("all blocks", pair.ranks),
+        ("all blocks", log_rank()),
         ("pooled epochs of the runs that crossed", comparison.welch(*pair.uncensored_epochs())),
         ("pooled steps, never crossed ranked last", ranks),
     ]
     for block in pair.blocks if is_several else ():
-        inside = runs.blocks == block
-        tests.append((block, survival.log_rank(runs.steps[inside], runs.crossed[inside], runs.is_first[inside])))
+        tests.append((block, log_rank(runs.blocks == block)))
     return [Tested(pair, over, test) for over, test in tests]
 
 

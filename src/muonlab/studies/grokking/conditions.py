@@ -3,9 +3,11 @@
 A condition is one block with one variant. A block is a task with a loss and whatever else the plan varies outside the
 optimizer (its depth, its batch): runs are compared within a block only. A variant is an arm with those of its settings
 that the plan varies, such as "Muon lr=0.02". Cells that differ in their seeds alone are one condition. Cells with
-random labels are controls and are kept apart.
+random labels are controls, and those of a search chose a setting: both are kept apart.
 """
 
+import hashlib
+import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,9 +23,10 @@ from muonlab.jobs.job import StudyFile
 from muonlab.report.findings import Run, Series
 from muonlab.stats import survival
 from muonlab.stats.results import Estimate
+from muonlab.studies.grokking.choosing import middle_times
 from muonlab.studies.grokking.config import CellConfig, varying
 from muonlab.studies.grokking.reading import Cell, read_cells
-from muonlab.studies.grokking.result import CellResult, Crossing, MemberResult
+from muonlab.studies.grokking.result import QUANTITIES, CellResult, Crossing, MemberResult
 from muonlab.study.study import Arm, Found, arms_of
 
 T = TypeVar("T")
@@ -127,6 +130,16 @@ class Condition:
         steps = np.array([crossing.step if crossing else self.budget for crossing in crossings], dtype=float)
         return steps, np.array([crossing is not None for crossing in crossings], dtype=bool)
 
+    @cached_property
+    def middles(self) -> np.ndarray:
+        """The steps (n,) to the middle between the evaluations around each first crossing; without one, the budget."""
+        return middle_times(self.members, self.budget)
+
+    @property
+    def diverged(self) -> list[MemberResult]:
+        """The runs that diverged."""
+        return [member for member in self.members if member.diverged_at is not None]
+
     def not_before(self, *, sustained: bool = False) -> np.ndarray:
         """Return (n,) the last steps at which no crossing was seen yet; a run without one has the budget."""
         crossings = self._crossings(sustained)
@@ -142,7 +155,23 @@ class Condition:
 
         And id -> reason of the cells that are done but whose curves cannot be read.
         """
-        found: dict[int, Run] = {}
+        runs, _, unread = self._evaluations
+        return tuple(runs[seed] for seed in sorted(runs)), unread
+
+    @property
+    def copies(self) -> list[tuple[int, int]]:
+        """Seeds of runs that are one run: all that was seen of both is the same, bit by bit."""
+        first: dict[str, int] = {}
+        pairs = (
+            (first.setdefault(trajectory, seed), seed) for seed, trajectory in sorted(self._evaluations[1].items())
+        )
+        return [(one, other) for one, other in pairs if one != other]
+
+    @cached_property
+    def _evaluations(self) -> tuple[dict[int, Run], dict[int, str], dict[str, str]]:
+        """Seed -> curves; seed -> hash of all that was seen; and why cells could not be read."""
+        runs: dict[int, Run] = {}
+        trajectories: dict[int, str] = {}
         unread = {}
         for cell in self.cells:
             if cell.record.status != "done":
@@ -155,8 +184,14 @@ class Condition:
                 unread[cell.record.id] = str(error)
                 continue
             for column, seed in enumerate(cell.config.seeds):
-                found.setdefault(seed, _curve(self.series, seed, column, rows))
-        return tuple(found[seed] for seed in sorted(found)), unread
+                runs.setdefault(seed, _curve(self.series, seed, column, rows))
+                trajectories.setdefault(seed, _hash(column, rows))
+        return runs, trajectories, unread
+
+
+def _hash(column: int, rows: list[dict[str, Any]]) -> str:
+    seen = [[row[quantity][column] for quantity in QUANTITIES] for row in rows]
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
 
 def _curve(series: Series, seed: int, column: int, rows: list[dict[str, Any]]) -> Run:
@@ -174,6 +209,7 @@ class GrokkingRuns:
         arms: of the whole plan, that of the question first: Muon and AdamW where they are in it, then as planned.
         conditions: on true labels, those without runs too.
         controls: conditions on random labels that have runs.
+        searched: conditions that have runs by which a setting was chosen, with seeds of their own.
     """
 
     file: StudyFile
@@ -181,6 +217,7 @@ class GrokkingRuns:
     arms: tuple[Arm, ...]
     conditions: tuple[Condition, ...]
     controls: tuple[Condition, ...]
+    searched: tuple[Condition, ...] = ()
 
     @cached_property
     def held(self) -> tuple[Condition, ...]:
@@ -241,7 +278,10 @@ def read(folder: Path) -> GrokkingRuns:
     arms = arms_of({label: optimizers[label] for label in order})
     true, random = ([cell for cell in cells if cell.config.task.labels == kind] for kind in ("true", "random"))
     controls = tuple(condition for condition in pool(random, arms) if condition.members)
-    return GrokkingRuns(file, tuple(cells), arms, pool(true, arms), controls)
+    pooled = [(condition.cells[0].is_search, condition) for condition in pool(true, arms)]
+    judged = tuple(condition for is_search, condition in pooled if not is_search)
+    searched = tuple(condition for is_search, condition in pooled if is_search and condition.members)
+    return GrokkingRuns(file, tuple(cells), arms, judged, controls, searched)
 
 
 def pool(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Condition, ...]:
@@ -251,17 +291,17 @@ def pool(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Condition, ...]:
     by_task = varying((part["task"]["name"], values) for part, values in zip(parts, outside, strict=True))
     shared = {key for keys in by_task.values() for key in keys}  # what follows from the task alone is no factor
     own = varying((cell.config.arm, part["optimizer"]) for cell, part in zip(cells, parts, strict=True))
-    groups: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, bool], list[Cell]] = defaultdict(list)
     known = {arm.label: arm for arm in arms}
     for cell, part, values in zip(cells, parts, outside, strict=True):
         label = cell.config.arm
         factors = [f"{key.rpartition('.')[2]}={value}" for key, value in values.items() if key in shared]
         block = " · ".join([part["task"]["name"], part["loss"], *factors])
         settings = [f"{key}={value}" for key, value in part["optimizer"].items() if key in own[label]]
-        groups[block, label, " ".join([known[label].name, *settings])].append(cell)
+        groups[block, label, " ".join([known[label].name, *settings]), cell.is_search].append(cell)
     styles: dict[str, dict[str, int]] = defaultdict(dict)  # of a colour, so that its variants differ in style
     conditions = []
-    for (block, label, variant), held in groups.items():
+    for (block, label, variant, _), held in groups.items():
         role = known[label].series.role
         style = styles[role].setdefault(variant, len(styles[role]))
         members: dict[int, MemberResult] = {}

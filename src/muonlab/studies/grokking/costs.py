@@ -42,6 +42,23 @@ def check_memory(*, config: dict[str, Any]) -> None:
         )
 
 
+def needed_share(cell: CellConfig) -> float:
+    """Return the share of the products of a net at all positions that the answer, read at the last one, depends on.
+
+    Of the last block, keys and values are needed at every position, all else at the last one. A net that is no
+    Transformer needs all of them.
+    """
+    net, task = cell.net, cell.task
+    if isinstance(net, MLPConfig | OwnNet) or task.call is not None:
+        return 1.0
+    length = task.bits + 1 if task.name == "parity" else 3 + task.operator_token
+    keys, rest = 2 * net.width**2, 2 * net.width**2 + 2 * length * net.width
+    rest += (3 if net.gated else 2) * net.width * net.ff_width
+    head = net.width * (2 if task.name == "parity" else task.modulus)  # at the last position in any case
+    everything = net.depth * length * (keys + rest) + head
+    return ((net.depth - 1) * length * (keys + rest) + length * keys + rest + head) / everything
+
+
 def _num_parameters(cell: CellConfig) -> int:
     """Return the parameters of one run, those of norms aside."""
     net, num_tokens = cell.net, POSITIONS

@@ -27,8 +27,8 @@ _LOG_FROM = 10  # a time axis is logarithmic where the first crossing comes this
 
 def ratios(pair: Pair) -> Figure:
     """Return the ratio of restricted means over all, by task and by loss."""
-    groups = [group for group in (pair.groups("task"), pair.groups("loss")) if len(group) > 1]
-    parts = [("all", pair), *(each for group in groups for each in group.items())]
+    groups = [pair.by_task, pair.by_loss]
+    parts = [("all", pair), *((name, part.pair) for group in groups for name, part in group.items())]
     rows = tuple(
         ForestRow(label, part.ratio, " + ".join(map(str, part.num_runs)), emphasis=label == "all")
         for label, part in parts

@@ -14,6 +14,7 @@ from muonlab.report.findings import Table, Text, Value, as_text
 from muonlab.stats.comparison import welch
 from muonlab.stats.p_values import smallest_two_sided_p
 from muonlab.study.sections import columns
+from muonlab.study.study import ALPHA
 
 URL = "https://arxiv.org/abs/2504.16041"
 
@@ -36,6 +37,18 @@ def recomputation() -> Text:
         "so the direction of its claim does not depend on it."
     )
     return Text(text, "note", URL)
+
+
+def reproduction(muon: list[float], adamw: list[float]) -> Text:
+    """Return whether the paper's own statistic, of epochs of the runs that crossed, says here what it says there."""
+    test = welch(muon, adamw)
+    if test.p is None or test.statistic is None:
+        return Text(f"The paper’s own statistic cannot be computed here: {test.reason}.", "warning")
+    epochs = f"Muon {as_text(fmean(muon))}, AdamW {as_text(fmean(adamw))} epochs on average"
+    says = "does not reproduce here" if test.p > ALPHA or test.statistic > 0 else "points the same way here"
+    p = as_text(test.p, "p")
+    words = f"The paper’s own statistic, pooled over the runs that crossed, {says}: {epochs}, Welch’s p = {p}."
+    return Text(words, "note")
 
 
 def side_by_side(muon: list[float], adamw: list[float], num_runs: tuple[int, int], where: str) -> Table:

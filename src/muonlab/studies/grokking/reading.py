@@ -1,14 +1,16 @@
 """The cells of a study's folder: every job of every request, with its config and result as this study knows them."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, read_lines
 from muonlab.jobs.job import JobRecord, StudyFile
+from muonlab.studies.grokking.choosing import chosen
 from muonlab.studies.grokking.config import CellConfig, values_of
 from muonlab.studies.grokking.result import QUANTITIES, CellResult
 
@@ -19,11 +21,13 @@ class Cell:
 
     Attributes:
         record: unreadable also where result.json is not that of this cell; its reason says so.
+        is_search: whether it is one of those by which a setting is chosen, and judges nothing.
     """
 
     record: JobRecord
     config: CellConfig
     result: CellResult | None
+    is_search: bool = False
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the evaluations, one dict each (see docs/files.md).
@@ -57,15 +61,37 @@ def read_cells(folder: Path) -> tuple[StudyFile, list[Cell]]:
     found: dict[str, Cell] = {}
     try:
         for request in file.requests:
-            configs = [CellConfig.model_validate(config) for config in request.config["cells"]]
-            ids = request.config.get("ids") or [config.id for config in configs]  # see jobs/old.py
-            for own, config in zip(ids, configs, strict=True):
-                found.setdefault(own, _cell(store.record(folder, own), config))
+            for cell in (*_cells(folder, request.config, "search"), *_cells(folder, request.config, "cells")):
+                found.setdefault(cell.record.id, cell)
+            found = _without_candidates(found, request.config)
     except (KeyError, TypeError, ValueError) as error:
         raise StudyError(
             f"{folder / 'study.json'} is not a plan of cells that this version of muonlab reads"
         ) from error
     return file, list(found.values())
+
+
+def _cells(folder: Path, request: Mapping[str, Any], key: Literal["search", "cells"]) -> Iterator[Cell]:
+    asked = request["cells"] if key == "cells" else request.get("search", [])
+    configs = [CellConfig.model_validate(config) for config in asked]
+    ids = (request.get("ids") if key == "cells" else None) or [config.id for config in configs]  # see jobs/old.py
+    for own, config in zip(ids, configs, strict=True):
+        yield replace(_cell(store.record(folder, own), config), is_search=key == "search")
+
+
+def _without_candidates(found: dict[str, Cell], request: Mapping[str, Any]) -> dict[str, Cell]:
+    """Return the cells without those that would only be run if their setting were the best of its search."""
+    searches = [cell for cell in found.values() if cell.is_search]
+    if not request.get("search"):
+        return found
+    best = chosen([cell.config for cell in searches], {c.record.id: c.result for c in searches if c.result})
+
+    def is_asked(cell: Cell) -> bool:
+        config = cell.config
+        is_free = cell.is_search or config.task.labels == "random" or config.arm not in best
+        return is_free or cell.record.status != "waiting" or config.optimizer == best[config.arm]
+
+    return {own: cell for own, cell in found.items() if is_asked(cell)}
 
 
 def _cell(record: JobRecord, config: CellConfig) -> Cell:

@@ -6,19 +6,22 @@ from typing import Literal
 from muonlab.report.findings import as_text
 from muonlab.stats.proportions import wilson
 from muonlab.stats.results import Estimate
-from muonlab.studies.grokking.comparison import Pair, every_pair, side
+from muonlab.studies.grokking.comparison import Pair, Part, every_pair, outside
 from muonlab.studies.grokking.conditions import GrokkingFound
+from muonlab.studies.grokking.thresholds import at_thresholds
 from muonlab.study.controls import Control
 from muonlab.study.study import MIN_RUNS
-from muonlab.study.words import several
+from muonlab.study.words import on_edges, several
 
 LONGER = 10  # how many times the budget the ratio is computed for, where it depends on the runs that did not cross
 _FLOPS = "FLOPs of matrix products"
+_UNITS = {"flops": "at all positions", "needed": "without what the answer does not depend on"}
 
 
 def remarks(pair: Pair) -> list[str]:
     """Return further findings on a comparison, a sentence or two for each."""
-    found = [_per("task", pair), _per("loss", pair), _cost(pair), _crossed(pair), _stays(pair), _settings(pair)]
+    found = [_per("task", pair), _per("loss", pair), _cost(pair), _crossed(pair), _stays(pair), _thresholds(pair)]
+    found += [_settings(pair), _detectable(pair)]
     return [sentence for sentence in found if sentence]
 
 
@@ -30,6 +33,7 @@ def against(pair: Pair) -> str:
 def cautions(found: GrokkingFound, pair: Pair) -> list[str]:
     """Return what weakens the answer."""
     said = [_missing_blocks(pair), _horizon(pair), _does_not_last(pair), _turned_by_cost(pair)]
+    said += [_chosen_on_judged(pair), *_edges(pair)]
     if pair.tried[0] != pair.tried[1]:
         said.append("The optimizers did not have equally many settings to choose from; more settings, better luck.")
     said.append(no_control(found.controls))
@@ -48,26 +52,46 @@ def measured(pair: Pair, subject: str) -> str:
     num_blocks = len(pair.blocks)
     mean = f"geometric mean over {num_blocks} blocks of task and loss" if num_blocks > 1 else "in 1 block"
     return (
-        f"{subject} needed {as_text(ratio.value, 'ratio')} times {second}’s steps ({_bounds(ratio)}; {mean}, "
-        f"{num_first} {first} and {num_second} {second} runs; {_p(pair)})"
+        f"{subject} needed {as_text(ratio.value, 'ratio')} times {second}’s steps ({_bounds(pair)}; {mean}, "
+        f"{num_first} {first} and {num_second} {second} runs{_diverged(pair)}; {_p(pair)})"
     )
 
 
-def _bounds(ratio: Estimate) -> str:
+def _bounds(pair: Pair) -> str:
+    ratio = pair.ratio
     if ratio.lower is None or ratio.upper is None:
-        return "no interval"
+        return f"no interval, as {(ratio.reason or '').removesuffix(': no interval')}"
     lower, upper = as_text(ratio.lower, "ratio"), as_text(ratio.upper, "ratio")
     if ratio.reason:
         return f"between {lower} and {upper} by the cadence alone, as all runs of one optimizer cross at one evaluation"
-    return f"{ratio.level:.0%} interval {lower} to {upper}"
+    return f"{ratio.level:.0%} interval {lower} to {upper}{_for_choice(pair)}"
+
+
+def _for_choice(pair: Pair) -> str:
+    return f", for all {pair.num_choices} pairs of settings at once" if pair.num_choices > 1 else ""
+
+
+def _diverged(pair: Pair) -> str:
+    words = [f"{lost} {name}" for lost, name in zip(pair.num_diverged, pair.names, strict=True) if lost]
+    return f", of which {' and '.join(words)} diverged and count with the whole budget" if words else ""
 
 
 def _p(pair: Pair) -> str:
-    if pair.test.p is None:
-        return f"no p, for {pair.test.reason}"
+    test = pair.test
+    if test.p is None:
+        return f"no p, as {test.reason}"
     blocked = "blocked " if len(pair.blocks) > 1 else ""
-    direction = ", of ranks that point the OTHER way" if pair.is_torn else ""
-    return f"{blocked}permutation p = {as_text(pair.test.p, 'p')}{direction}"
+    direction = ", and ranks point the OTHER way" if pair.is_torn else ""
+    counted = f", counted for {pair.num_choices} pairs of settings" if pair.num_choices > 1 else ""
+    return f"{blocked}permutation p = {as_text(test.p, 'p')}{counted}{smallest(pair)}{direction}"
+
+
+def smallest(pair: Pair) -> str:
+    """Return the smallest p that so many runs can give, where it binds; else nothing."""
+    test = pair.test
+    if test.p is None or test.smallest_p is None or test.p > 1.001 * test.smallest_p:
+        return ""
+    return ", the smallest that so many runs can give"
 
 
 def _share(successes: int, n: int, name: str) -> str:
@@ -84,23 +108,33 @@ def _share(successes: int, n: int, name: str) -> str:
 
 
 def _per(level: Literal["task", "loss"], pair: Pair) -> str:
-    """On which tasks, or with which losses, it is sooner, later or undecided."""
-    groups = pair.groups(level)
-    if len(groups) < 2 or pair.ratio.value is None:
+    """On which tasks, or with which losses, it is sooner, later or undecided, with p adjusted over them."""
+    groups = pair.by_task if level == "task" else pair.by_loss
+    if not groups or pair.ratio.value is None:
         return ""
     found: dict[str, list[str]] = {"sooner": [], "later": [], "undecided": []}
     for group, part in groups.items():
-        number = as_text(part.ratio, "ratio") if part.ratio.value is not None else f"({part.ratio.reason})"
-        torn = " (the ranks of the test point the other way)" if part.side != side(part.ratio) else ""
-        found[part.side].append(f"{group} {number}{torn}")
+        ratio = part.pair.ratio
+        number = as_text(ratio, "ratio") if ratio.value is not None else f"({ratio.reason})"
+        found[part.side].append(f"{group} {number}{_why_undecided(part)}")
     preposition = {"task": "on", "loss": "with"}[level]
     parts = [f"{which} {preposition} {', '.join(names)}" for which, names in found.items() if names]
-    return f"By {level}, {pair.names[0]} is {'; '.join(parts)}."
+    return f"By {level}, with p adjusted over {len(groups)}, {pair.names[0]} is {'; '.join(parts)}."
 
 
-def _in_flops(pair: Pair) -> Estimate | None:
+def _why_undecided(part: Part) -> str:
+    """Return why a part is undecided whose interval lies on one side of 1; else nothing."""
+    if part.side != "undecided" or outside(part.pair.ratio) == "undecided" or part.adjusted_p is None:
+        return ""
+    if part.pair.is_torn:
+        return " (the ranks point the other way)"
+    p = f"{as_text(part.adjusted_p, 'p')}{smallest(part.pair)}"
+    return f" (its interval, for itself, excludes 1, but its adjusted p is {p})"
+
+
+def _in_flops(pair: Pair, unit: Literal["flops", "needed"] = "flops") -> Estimate | None:
     """The ratio in FLOPs, of which a step always takes as many, so that the interval of the steps holds."""
-    factor, ratio = pair.cost_factor("flops"), pair.ratio
+    factor, ratio = pair.cost_factor(unit), pair.ratio
     if factor is None or ratio.value is None:
         return None
     lower, upper = (None if bound is None else bound * factor for bound in (ratio.lower, ratio.upper))
@@ -108,13 +142,16 @@ def _in_flops(pair: Pair) -> Estimate | None:
 
 
 def _cost(pair: Pair) -> str:
-    flops, seconds, parts = _in_flops(pair), pair.cost_factor("seconds"), []
-    if flops:
-        parts.append(f"{as_text(flops, 'ratio')} in {_FLOPS} ({side(flops)})")
+    seconds, parts = pair.cost_factor("seconds"), []
+    for unit, words in _UNITS.items():
+        if flops := _in_flops(pair, unit):
+            parts.append(
+                f"{as_text(flops, 'ratio')} in {_FLOPS if unit == 'flops' else 'those'} {words} ({outside(flops)})"
+            )
     if seconds and pair.ratio.value is not None:
         number = as_text(pair.ratio.value * seconds, "ratio")
         parts.append(f"{number} in seconds on this machine (without an interval: the timing has an error of its own)")
-    return f"A step does not cost the same with both: the ratio is {' and '.join(parts)}." if parts else ""
+    return f"A step does not cost the same with both: the ratio is {several(parts)}." if parts else ""
 
 
 def _crossed(pair: Pair) -> str:
@@ -140,7 +177,8 @@ def _stays(pair: Pair) -> str:
         parts.append(_share(sum(len(c.sustained) for c in conditions), sum(len(c.followed) for c in conditions), name))
         minima = [m.minimum_after_crossing or 0.0 for c in conditions for m in c.crossed]
         lowest.append(f"{as_text(min(minima, default=None), 'accuracy')} with {name}")
-    how = several(["up to the budget" if k == "budget" else f"for {k} evaluations" for k in sorted(follow, key=str)])
+    cadences = several(sorted({c.config.protocol.cadence for c in pair.conditions}))
+    how = several([_followed(k, cadences) for k in sorted(follow, key=str)])
     num_late = sum(len(c.crossed) - len(c.followed) for c in pair.conditions)
     late = f" ({num_late} that crossed too late to be followed are left out)" if num_late else ""
     text = (
@@ -148,18 +186,51 @@ def _stays(pair: Pair) -> str:
         f"validation accuracy after a crossing was {' and '.join(lowest)}."
     )
     if pair.lasting.value is not None:
-        text += f" Counting only crossings that last, the ratio is {as_text(pair.lasting, 'ratio')}."
+        text += f" Counting only crossings that last so long, the ratio is {as_text(pair.lasting, 'ratio')}."
     return text
+
+
+def _followed(follow: int | str, cadences: str) -> str:
+    if follow == "budget":
+        return "up to the budget"
+    steps = f"{int(follow) * int(cadences):,}" if cadences.isdigit() else f"{follow} times {cadences}"
+    return f"for {follow} evaluations, which is {steps} steps: what came later was not seen"
+
+
+def _thresholds(pair: Pair) -> str:
+    """How the ratio reads at other thresholds than the study's own."""
+    own = {c.config.protocol.threshold for c in pair.conditions}
+    found = [each for each in at_thresholds(pair) if each.kind == "first" and each.threshold not in own]
+    if not found or pair.ratio.value is None:
+        return ""
+    words = []
+    for each in found:
+        known = as_text(each.ratio, "ratio") if each.ratio.value is not None else f"not known ({each.ratio.reason})"
+        words.append(f"at {each.threshold:.2f} {known}")
+    return f"At other thresholds of validation accuracy the ratio is {several(words)}."
 
 
 def _settings(pair: Pair) -> str:
     """How the answer would read for other settings of the two optimizers."""
     if max(pair.tried) == 1:
         return ""
-    sides = [each.side for each in every_pair(pair) if each.blocks]
+    sides = [each.side for each in every_pair(pair) if each.pair.blocks]
+    if len(sides) < 2:
+        return ""
     return (
-        f"Of the {len(sides)} pairs of settings in this study, {pair.names[0]} is sooner in {sides.count('sooner')}, "
-        f"later in {sides.count('later')} and undecided in {sides.count('undecided')}."
+        f"Of the {len(sides)} pairs of settings that were judged, with p adjusted over them, {pair.names[0]} is sooner "
+        f"in {sides.count('sooner')}, later in {sides.count('later')} and undecided in {sides.count('undecided')}."
+    )
+
+
+def _detectable(pair: Pair) -> str:
+    """The smallest effect that so many runs find."""
+    ratio = pair.detectable
+    if ratio is None:
+        return ""
+    return (
+        f"So many runs of this spread find a true ratio of {as_text(ratio, 'ratio')} or less, or of "
+        f"{as_text(1 / ratio, 'ratio')} or more, four times in five."
     )
 
 
@@ -186,7 +257,7 @@ def _horizon(pair: Pair) -> str:
     longer = pair.with_budgets(LONGER)
     missing = [~runs.crossed[runs.is_first == is_first] for is_first in (True, False)]
     sooner, later = missing if ratio.value < 1 else reversed(missing)
-    if side(longer) == side(ratio) and sooner.mean() <= later.mean():
+    if outside(longer) == outside(ratio) and sooner.mean() <= later.mean():
         return ""
     counts = [f"{m.sum()} of {m.size} {name} runs" for m, name in zip(missing, pair.names, strict=True)]
     text = (
@@ -202,7 +273,7 @@ def _horizon(pair: Pair) -> str:
 
 
 def _other_answer(ratio: Estimate, longer: Estimate) -> str:
-    now, then = side(ratio), side(longer)
+    now, then = outside(ratio), outside(longer)
     if then == now:
         return ""
     if then == "undecided":
@@ -211,7 +282,7 @@ def _other_answer(ratio: Estimate, longer: Estimate) -> str:
 
 
 def _does_not_last(pair: Pair) -> str:
-    if not any(c.sustained for c in pair.conditions) or pair.side in ("undecided", side(pair.lasting)):
+    if not any(c.sustained for c in pair.conditions) or pair.side in ("undecided", outside(pair.lasting)):
         return ""
     return (
         "Counting only crossings that are known to last the answer would not stand: the ratio is "
@@ -221,9 +292,29 @@ def _does_not_last(pair: Pair) -> str:
 
 def _turned_by_cost(pair: Pair) -> str:
     flops = _in_flops(pair)
-    if flops is None or "undecided" in (pair.side, side(flops)) or side(flops) == pair.side:
+    if flops is None or "undecided" in (pair.side, outside(flops)) or outside(flops) == pair.side:
         return ""
     return f"Counted in {_FLOPS} the answer turns round: the ratio is {as_text(flops, 'ratio')}."
+
+
+def _chosen_on_judged(pair: Pair) -> str:
+    if pair.num_choices == 1:
+        return ""
+    return (
+        "The settings were chosen on the very runs that are judged. Interval and p allow for it, so that they are wider "
+        "than they need be: search_seeds=3 chooses them on other runs."
+    )
+
+
+def _edges(pair: Pair) -> list[str]:
+    """What is said where a best learning rate lies on the edge of those that were tried."""
+    named = [
+        f"{name} {each.rate:g}, the {'smallest' if each.edge == 'low' else 'largest'} of {len(each.rates)} (next: "
+        f"{several(f'{rate:g}' for rate in each.further)})"
+        for name, each in zip(pair.names, pair.choices or (), strict=bool(pair.choices))
+        if each.edge
+    ]
+    return on_edges(named)
 
 
 def no_control(controls: Sequence[Control]) -> str:

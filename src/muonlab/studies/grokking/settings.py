@@ -22,6 +22,9 @@ optimizers [{", ".join(OPTIMIZERS)}]: or any of torch's protocol, lion=lion_pyto
     a=muon,b=muon. Muon, else the first, is compared with each of the others
 seeds [a whole number, or seeds]: one number: that many runs of each condition; several, as 7,11,13: the seeds
     themselves. Runs that are done are never computed again when there are to be more or fewer
+search_seeds [a whole number, at least 0] (0): runs of each setting of an optimizer with several, with seeds of their
+    own, from 1000 on; only the best over all tasks and losses is then run with those that are judged. 0: all are, and
+    the best is chosen by the very runs that are judged
 control_seeds [a whole number, at least 0]: runs on random labels for each task and optimizer, with the first of the
     losses and of each optimizer's axes
 """

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from muonlab.report.findings import Column, Table, Value
+import numpy as np
+
+from muonlab.report.findings import Column, Table, Value, as_text
 from muonlab.stats import survival
 from muonlab.stats.proportions import wilson
 from muonlab.studies.grokking.comparison import Pair, Tested, effect_sizes, every_pair
 from muonlab.studies.grokking.conditions import Condition, GrokkingRuns, recorded, recorded_number
 from muonlab.study.controls import Control
 from muonlab.study.sections import columns
+from muonlab.study.study import ALPHA
 from muonlab.study.words import several
 
 Place = tuple[tuple[Column, ...], Callable[[Condition], tuple[str, ...]]]
@@ -39,7 +42,7 @@ def times(runs: GrokkingRuns) -> Table:
     rows = []
     for c in runs.held:
         n, crossed, middle = len(c.members), len(c.crossed), c.median_time()
-        mean = survival.restricted_mean(*c.times(), c.budget)
+        mean = survival.restricted_mean(c.middles, c.times()[1], c.budget)
         factors = c.epochs_per_step, c.result.flops_per_step, c.seconds_per_step
         others = (None if middle.value is None or factor is None else middle.value * factor for factor in factors)
         rows.append((*where(c), n, crossed, wilson(crossed, n), middle, mean, *others))
@@ -47,8 +50,9 @@ def times(runs: GrokkingRuns) -> Table:
     horizons = several(dict.fromkeys(f"{c.budget:,}" for c in runs.held))
     note = (
         f"Intervals are of 95%. Runs were evaluated every {cadences} steps: a crossing at step t happened within the "
-        f"{cadences} steps before t. The mean is the restricted one, to the horizon of {horizons} steps: a run that "
-        "never crossed, also one that diverged, counts with the whole budget. Seconds are of one run on this machine, "
+        f"{cadences} steps before t, and the mean has it in the middle of them. It is the restricted mean, to "
+        f"the horizon of {horizons} steps: a run that never crossed, also one that diverged, counts with the whole "
+        "budget. Seconds are of one run on this machine, "
         "as its share of the population that was trained at once."
     )
     return Table("times", "Time to the first crossing", (*place, *of_times), tuple(rows), note)
@@ -100,7 +104,8 @@ def costs(runs: GrokkingRuns) -> Table:
     note = (
         "Decoupled weight decay shrinks a weight by lr × decay per step. “Other parameters” are those that Muon leaves "
         "to AdamW, such as embeddings. The FLOPs of matrix products are those of one step of one run, the optimizer’s "
-        "own included; where tasks or sizes differ, the middle one is shown. Seconds are of this machine."
+        "own included, with the net at all positions; where tasks or sizes differ, the middle one is shown. Seconds are of "
+        "this machine, and hold its load and what it compiled."
     )
     return Table("costs", "What each optimizer was given, and what a step costs", given, tuple(rows), note)
 
@@ -145,10 +150,18 @@ def blocks(pair: Pair, family: Sequence[Tested]) -> Table:
         own = log_rank[block if len(pair.blocks) > 1 else "all blocks"]
         sizes = *(len(c.members) for c in both), *(len(c.crossed) for c in both)
         rows.append((block, pair.only([block]).ratio, *sizes, *effect_sizes(pair, block), own.test.p, own.adjusted_p))
+    smallest = [each.test.smallest_p for each in log_rank.values() if each.test.smallest_p]
+    binds = ""
+    if smallest and max(smallest) * len(family) > ALPHA:
+        binds = (
+            f" The smallest log-rank p that so many runs of a block can give is {as_text(max(smallest), 'p')}; adjusted "
+            f"over {len(family)} tests it exceeds {ALPHA:g}, so that no block by itself can be decided."
+        )
     note = (
         f"{first} over {second}, or minus it: a ratio below 1, a negative shift and a negative delta say that {first} "
         "is sooner. The shift is Hodges and Lehmann’s, in steps, of the runs that crossed; Cliff’s delta takes all "
-        "runs, those that never crossed tied at the end."
+        "runs, those that never crossed tied at the end. The log-rank p is over permutations of the labels. Intervals "
+        f"stand each for itself and p, Holm, for all tests of this report, so that they may differ.{binds}"
     )
     of_blocks = *columns("block: Block; ratio: Ratio of mean steps [ratio]"), *counted, *tested
     return Table(f"blocks-{pair.name}", f"{first} against {second}, block by block", of_blocks, tuple(rows), note)
@@ -157,12 +170,14 @@ def blocks(pair: Pair, family: Sequence[Tested]) -> Table:
 def tests(family: Sequence[Tested]) -> Table:
     """Return every test with its p-value as it is and adjusted over all of them."""
     of_tests = columns(
-        "comparison: Comparison; over: Over; test: Test; p: p [p]; p_holm: p, Holm [p]; statistic: Statistic [number]; "
+        "comparison: Comparison; over: Over; test: Test; p: p [p]; p_holm: p, Holm [p]; smallest_p: Smallest p possible [p]; "
+        "statistic: Statistic [number]; "
         "degrees_of_freedom: df [number]; n_first: n, first [count]; n_second: n, second [count]; reason: Remark"
     )
     rows = tuple(
         (
             *(" – ".join(each.pair.variants), each.over, test.name, test.p, each.adjusted_p),
+            test.smallest_p,
             *(test.statistic, test.degrees_of_freedom, *test.n, test.reason or ""),
         )
         for each in family
@@ -171,7 +186,8 @@ def tests(family: Sequence[Tested]) -> Table:
     known = sum(each.test.p is not None for each in family)
     note = (
         f"All two-sided. Holm’s adjustment is over the {known} tests of this table that gave a p-value. What is said "
-        "of a comparison rests on its permutation test, its first row. Welch’s t on pooled epochs of the runs that "
+        "of a comparison rests on its first row, the test of the ratio, and its p there. The smallest p possible is that "
+        "of two groups entirely apart: so many runs cannot give a smaller one. Welch’s t on pooled epochs of the runs that "
         "crossed is what arXiv 2504.16041 did; it drops the runs that never crossed and mixes tasks whose times differ."
     )
     return Table("tests", "All tests of this report", of_tests, rows, note)
@@ -183,13 +199,38 @@ def pairs_of_settings(pair: Pair) -> Table:
     of_pairs = (
         *(Column("first", first), Column("second", second), Column("blocks", "Blocks", "count")),
         *(Column("n_first", f"n, {first}", "count"), Column("n_second", f"n, {second}", "count")),
-        *columns("ratio: Ratio of mean steps [ratio]; in_verdict: In the verdict"),
+        *columns("ratio: Ratio of mean steps [ratio]; p_holm: p, Holm [p]; in_verdict: In the verdict"),
     )
     rows: tuple[tuple[Value, ...], ...] = tuple(
-        (*e.variants, len(e.blocks), *e.num_runs, e.ratio if e.blocks else None, e.variants == pair.variants)
+        (
+            *(*e.pair.variants, len(e.pair.blocks), *e.pair.num_runs),
+            *(e.pair.ratio if e.pair.blocks else None, e.adjusted_p, e.pair.variants == pair.variants),
+        )
         for e in every_pair(pair)
     )
-    return Table(f"settings-{pair.name}", "How the answer depends on the settings", of_pairs, rows)
+    note = "p is adjusted by Holm over the pairs of this table. Intervals stand each for itself."
+    return Table(f"settings-{pair.name}", "How the answer depends on the settings", of_pairs, rows, note)
+
+
+def choices(pair: Pair) -> Table:
+    """Return every setting that was tried with how it did in the choice of the one that is compared."""
+    of_choices = columns(
+        "optimizer: Optimizer; variant: Setting; blocks: Blocks [count]; share: Mean share of the budget [ratio]; "
+        "chosen: Chosen; on: Chosen on; edge: On an edge"
+    )
+    rows = []
+    for name, each in zip(pair.names, pair.choices or (), strict=bool(pair.choices)):
+        for variant, (blocks, log) in each.scores.items():
+            on = "other seeds" if each.on_other_seeds else "the judged runs"
+            is_chosen = variant == each.variant
+            edge = (each.edge or "no") if is_chosen else ""
+            rows.append((name, variant, -blocks, float(np.exp(log)), is_chosen, on, edge))
+    note = (
+        "The setting with the smallest geometric mean, over the blocks, of the restricted mean steps to the first "
+        "crossing, as a share of the budget. On an edge: the best learning rate is the smallest or the largest of those "
+        "that were tried, so a better one may lie beyond."
+    )
+    return Table(f"choices-{pair.name}", "Which settings were tried", of_choices, tuple(rows), note)
 
 
 # -- every run and every cell ----------------------------------------------------------------------

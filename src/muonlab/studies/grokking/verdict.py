@@ -1,28 +1,31 @@
 """The answer of a grokking study in one sentence, with its interval and its scope, or why there is none.
 
 The answer rests on the ratio of restricted mean steps to the first crossing, first arm over rival (`Pair.ratio`), and
-on the blocked permutation test, both over all blocks. It does not count decided comparisons as `muonlab.study.judge`
+on the permutation test of it, both over all blocks. It does not count decided comparisons as `muonlab.study.judge`
 does, so its rule is its own. It is inconclusive where
 
 - no block holds at least MIN_RUNS runs of both, or fewer than half of the planned blocks do;
 - a control on random labels rose above chance, for then something leaks and no other number can be trusted;
-- no run crossed, the ratio has no interval, or its interval contains 1 (but see EQUIVALENCE);
-- the p-value of the permutation test is above ALPHA;
-- the test tells the two apart the other way round than the ratio does.
+- all runs of an arm diverged, or runs that should differ are one run;
+- no run crossed, or the ratio has no test;
+- p is above ALPHA, or so few runs cannot give a smaller one (but see EQUIVALENCE);
+- ranks tell the two apart the other way round than the ratio does;
+- the best learning rate of the arm that is behind lies on the edge of those that were tried: beyond, it might overtake.
 
-It depends on the task where on some task the interval lies below 1 and on another above it, and the test does not say
-the opposite there. Further findings, and what weakens the answer, are in remarks.py.
+It depends on the task where, with p adjusted by Holm over the tasks, the first arm is sooner on one and later on
+another. Further findings, and what weakens the answer, are in remarks.py.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from muonlab.report.findings import Answer, Verdict, as_text
-from muonlab.studies.grokking.comparison import Pair
+from muonlab.studies.grokking.comparison import Pair, outside
 from muonlab.studies.grokking.conditions import Condition, GrokkingFound, GrokkingRuns, recorded, recorded_number
 from muonlab.studies.grokking.config import OwnNet
 from muonlab.studies.grokking.remarks import against, cautions, measured, no_control, remarks
 from muonlab.study.controls import failed
+from muonlab.study.search import behind
 from muonlab.study.study import ALPHA, MIN_RUNS
 from muonlab.study.words import several
 
@@ -39,17 +42,23 @@ def judge(found: GrokkingFound, pairs: Sequence[Pair]) -> Verdict:
     further = [against(each) for each in pairs if each is not pair]
     if pair is None:
         return _without_comparison(found, next(iter(pairs), None), further)
-    tasks = _tasks_by_side(pair)
-    answer, label, claim = _claim(pair, tasks)
-    if reasons := _reasons(found, pair, tasks):
-        answer, label = "inconclusive", "Inconclusive"
-        claim = f"Inconclusive, because {'; and '.join(reasons)}"
-        if pair.ratio.value is not None:
-            claim += f": {measured(pair, pair.names[0])}"
+    answer, label, claim = decide(found, pair)
     sentence = f"{claim}, {scope_in_words(pair)}."
     shown = pair.ratio if pair.ratio.value is not None else None
     scope, weak = scope_of(found.runs, pair), tuple(cautions(found, pair))
     return Verdict(answer, label, sentence, shown, (*remarks(pair), *further), scope, weak)
+
+
+def decide(found: GrokkingFound, pair: Pair) -> tuple[Answer, str, str]:
+    """Return the answer on a comparison, what it is called, and the claim that it stands for, in words."""
+    tasks = _tasks_by_side(pair)
+    reasons = _reasons(found, pair, tasks)
+    if not reasons:
+        return _claim(pair, tasks)
+    claim = f"Inconclusive, because {'; and '.join(reasons)}"
+    if pair.ratio.value is not None:
+        claim += f": {measured(pair, pair.names[0])}"
+    return "inconclusive", "Inconclusive", claim
 
 
 def _without_comparison(found: GrokkingFound, other: Pair | None, further: list[str]) -> Verdict:
@@ -75,7 +84,7 @@ def _leaks(found: GrokkingFound) -> list[str]:
 
 
 def _reasons(found: GrokkingFound, pair: Pair, tasks: Tasks) -> list[str]:
-    reasons, ratio, p = _leaks(found), pair.ratio, pair.test.p
+    reasons, ratio, test = [*_leaks(found), *_no_runs(pair)], pair.ratio, pair.test
     num_compared, num_planned, crossed = len(pair.blocks), pair.num_planned, pair.pooled.crossed
     if 2 * num_compared < num_planned:
         reasons.append(
@@ -83,17 +92,67 @@ def _reasons(found: GrokkingFound, pair: Pair, tasks: Tasks) -> list[str]:
         )
     if not crossed.any():
         reasons.append(f"none of the {len(crossed)} runs crossed within the budget")
-    elif ratio.lower is None or ratio.upper is None:
-        reasons.append(f"the ratio of times has no interval ({ratio.reason})")
-    elif all(tasks) or _is_equal(pair):
+    elif ratio.value is None or test.p is None:
+        reasons.append(f"the ratio of times has no test ({test.reason})")
+    elif all(tasks):
         pass
-    elif pair.is_torn and p is not None and p <= ALPHA:
+    elif _is_equal(pair):
+        reasons += _may_overtake(pair, is_equal=True)
+    elif pair.is_torn:
         reasons.append(_torn(pair))
-    elif ratio.lower <= 1 <= ratio.upper:
-        reasons.append("the interval of the ratio contains 1")
-    elif p is None or p > ALPHA:
-        reasons.append(f"the permutation test does not tell the two apart (p = {as_text(p, 'p')}, more than {ALPHA:g})")
+    elif test.p > ALPHA:
+        reasons.append(_undecided(pair))
+    else:
+        reasons += _may_overtake(pair)
     return reasons
+
+
+def _no_runs(pair: Pair) -> list[str]:
+    """Why there is nothing to compare although there are results: runs that diverged, or copies."""
+    said = [
+        f"all {number} {name} runs diverged, so that nothing is known of its times"
+        for lost, number, name in zip(pair.num_diverged, pair.num_runs, pair.names, strict=True)
+        if lost == number
+    ]
+    copies = [f"{c.variant} on {c.block}, seeds {a} and {b}" for c in pair.conditions for a, b in c.copies]
+    if copies:
+        said.append(f"runs that should differ are one run, bit by bit ({'; '.join(copies[:3])})")
+    return said
+
+
+def _undecided(pair: Pair) -> str:
+    """Why p, which is above ALPHA, decides nothing; an interval that excludes 1 beside it needs a word."""
+    p, smallest, ratio = pair.test.p, pair.test.smallest_p, pair.ratio
+    assert p is not None, "there is a test"
+    beside = " although the interval, which takes times to be about normal, excludes 1" * (
+        outside(ratio) != "undecided"
+    )
+    if smallest is not None and smallest > ALPHA:
+        sizes = several(dict.fromkeys(f"{len(a.members)} + {len(b.members)}" for a, b in pair.blocks.values()))
+        where = "one block" if len(pair.blocks) == 1 else f"each of {len(pair.blocks)} blocks"
+        times = f", counted for {pair.num_choices} pairs of settings," * (pair.num_choices > 1)
+        return (
+            f"{sizes} runs in {where} can never decide: the smallest p that they can give{times} is "
+            f"{as_text(smallest, 'p')}, more than {ALPHA:g}{beside}"
+        )
+    if beside or ratio.lower is None:
+        return f"the permutation test does not tell the two apart (p = {as_text(p, 'p')}, more than {ALPHA:g}){beside}"
+    return "the interval of the ratio contains 1"
+
+
+def _may_overtake(pair: Pair, *, is_equal: bool = False) -> list[str]:
+    """Why nothing is decided while the best learning rate of the arm that is behind lies on an edge."""
+    if pair.choices is None or pair.ratio.value is None:
+        return []
+    both = list(zip(pair.names, pair.choices, strict=True))
+    lagging = [each for each in behind(*both, pair.ratio.value - 1, is_equal=is_equal) if each[1].edge]
+    if not lagging:
+        return []
+    words = [
+        f"{name}, {own.rate:g}, is the {'smallest' if own.edge == 'low' else 'largest'} that was tried"
+        for name, own in lagging
+    ]
+    return [f"the best learning rate of {several(words)}: beyond it might overtake"]
 
 
 def _torn(pair: Pair) -> str:
@@ -102,7 +161,7 @@ def _torn(pair: Pair) -> str:
     by_rank, by_mean = ("sooner", "later") if pair.ratio.value > 1 else ("later", "sooner")
     why = "" if pair.pooled.crossed.all() else ", as runs that never crossed count with the whole budget"
     return (
-        f"the test and the ratio point in opposite directions: ranked run by run {pair.names[0]} tends to be "
+        f"ranks and the ratio point in opposite directions: ranked run by run {pair.names[0]} tends to be "
         f"{by_rank}, yet its mean is {by_mean}{why}"
     )
 
@@ -121,7 +180,7 @@ def _claim(pair: Pair, tasks: Tasks) -> tuple[Answer, str, str]:
 
 
 def _tasks_by_side(pair: Pair) -> Tasks:
-    sides = {task: part.side for task, part in pair.groups("task").items()}
+    sides = {task: part.side for task, part in pair.by_task.items()}
     return [t for t, side in sides.items() if side == "sooner"], [t for t, side in sides.items() if side == "later"]
 
 
@@ -175,7 +234,8 @@ def _tuning(pair: Pair) -> str:
         for variant, name, number in zip(pair.variants, pair.names, tried, strict=True)
     ]
     kind = "equal" if tried[0] == tried[1] else "UNEQUAL"
-    return f"{' and '.join(best)} ({kind} tuning), chosen on the very runs that it is judged by, which flatters it"
+    where = "by runs with seeds of their own" if pair.num_choices == 1 else "on the very runs that it is judged by"
+    return f"{' and '.join(best)} ({kind} tuning), chosen {where}"
 
 
 def machine(runs: GrokkingRuns) -> str:

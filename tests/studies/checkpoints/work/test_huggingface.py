@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from muonlab.data.sources import DataError
 from muonlab.studies.checkpoints.config import Texts
+from muonlab.studies.checkpoints.plan import Named, plan
 from muonlab.studies.checkpoints.work import huggingface
+from muonlab.studies.checkpoints.work.checkpoints import describe
 from muonlab.studies.checkpoints.work.job import candidates
+from muonlab.study.settings import UsageError
 from studies.checkpoints.conftest import asked, group
 
 transformers = pytest.importorskip("transformers", reason="transformers, of the extra hf, is not installed")
@@ -91,16 +95,16 @@ def test_a_gpt_is_measured_with_the_tokenizer_of_its_folder_and_padding_changes_
 
 
 def test_a_vit_is_measured_as_its_folder_says(vit, images, inspect):
-    def measured(into, **fields):
+    def measured(into, measures=("rank",), **fields):
         data = images.model_copy(update=fields)
-        return inspect(group("vit", vit), data=data, measures=("rank",), into=into)
+        return inspect(group("vit", vit), data=data, measures=measures, into=into)
 
     found = measured("folder")
     assert found["groups"][0]["taps"] == ["vit.layers.0", "vit.layers.1"]
     assert any("standardised as" in note for note in found["notes"])
     assert measured("given", mean=(0.25,), deviation=(0.5,))["models"] == found["models"]
     with pytest.raises(DataError, match=r"vit: the net has 3 outputs and the data 4 classes \(0, 1, 2, 3\)"):
-        measured("four", classes=("0", "1", "2", "3"))
+        measured("four", ("robustness",), classes=("0", "1", "2", "3"))
     for held in ({"do_normalize": False, "image_mean": [0.5], "image_std": [0.5]}, {"image_mean": [0.5]}, None):
         place = vit / "preprocessor_config.json"
         place.unlink() if held is None else place.write_text(json.dumps(held))
@@ -153,3 +157,70 @@ def test_folders_of_two_tokenizers_need_one_to_be_given(gpt, texts, inspect):
     tokenizer.write_text(tokenizer.read_text().replace('"cat": 9', '"cow": 9'))
     with pytest.raises(DataError, match=r"tokenizer.json and that of another folder differ; give tokenizer=PATH"):
         inspect(group("a", first), group("b", second), into="other", **same)
+
+
+def test_a_base_model_is_measured_where_no_head_is_needed(vit, images, inspect, little):
+    base = vit.parent / "base"
+    transformers.ViTModel(transformers.ViTConfig.from_pretrained(vit)).save_pretrained(base)
+    found = inspect(group("base", base), measures=("margins", "rank"), measuring=little)
+    (row,) = found["models"]
+    assert "clean_accuracy" not in row
+    assert len(row["layers"]) == 2
+    assert "untrained" not in found["controls"]
+    with pytest.raises(DataError, match=r"the net returned a .*expected logits .*measures=margins,rank"):
+        inspect(group("base", base), into="judged")
+
+
+def test_a_net_without_a_head_leaves_robustness_out_unless_it_is_asked_for(vit):
+    base = vit.parent / "base"
+    transformers.ViTModel(transformers.ViTConfig.from_pretrained(vit)).save_pretrained(base)
+    named = [Named("a", (str(base),))]
+    assert plan(named, {"data": "digits"}, describe).job.measures == ("margins", "rank")
+    with pytest.raises(
+        UsageError, match=r"robustness, which needs answers, and .*base has no head .*measures=margins,rank"
+    ):
+        plan(named, {"data": "digits", "measures": "robustness"}, describe)
+
+
+# Bug: accuracy of the next token was measured, of a net that sees it.
+def test_a_net_that_fills_in_masked_tokens_is_not_asked_for_the_next(gpt, texts, inspect, little):
+    folder = gpt()
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    net = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=11, max_position_embeddings=16, **sizes))
+    net.save_pretrained(folder)
+    own = {"data": texts, "measuring": little}
+    with pytest.raises(DataError, match=r"its answers depend on later tokens.* Give measures=margins,rank"):
+        inspect(group("bert", folder), **own)
+    (row,) = inspect(group("bert", folder), measures=("rank",), into="ranks", **own)["models"]
+    assert len(row["layers"]) == 2
+
+
+def test_grey_images_are_repeated_for_a_net_of_colours_and_that_is_said(tmp_path, images, inspect, little):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.ViTConfig(image_size=8, patch_size=4, num_labels=3, **sizes)
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "rgb")
+    found = inspect(group("rgb", tmp_path / "rgb"), measures=("rank",), measuring=little)
+    assert "rgb: images have 3 channels, as its net takes them" in found["notes"]
+
+
+def test_whole_numbers_of_a_folder_are_not_weights(vit):
+    held = load_file(vit / "model.safetensors")
+    name = next(name for name in held if name.endswith(("dense.weight", "fc1.weight")))
+    save_file({**held, name: held[name].round().to(torch.int8)}, vit / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"is I8; whole numbers without a scale are not weights"):
+        huggingface.load(vit)
+
+
+# Bug: "Could not import module", and no word of torchvision.
+def test_what_an_import_fails_for_is_named():
+    try:
+        try:
+            raise RuntimeError("operator torchvision::nms does not exist")
+        except RuntimeError as cause:
+            raise ModuleNotFoundError("Could not import module 'ViT'") from cause
+    except ModuleNotFoundError as error:
+        said = huggingface.why(error)
+    assert said.startswith(
+        "RuntimeError: operator torchvision::nms does not exist: the torchvision that is installed is"
+    )
+    assert "pip uninstall torchvision" in said

@@ -46,8 +46,8 @@ def test_images_are_in_the_order_of_classes_and_standardised_as_asked(images, tm
     given = open_data(images.model_copy(update={"mean": (0.5,), "deviation": (0.25,)}))
     assert (given.judged.test.inputs.min(), given.judged.test.inputs.max()) == (-2, 2)
     assert "mean 0.5 and deviation 0.25, as given" in given.notes[1]
-    with pytest.raises(DataError, match="mean has 3 numbers; expected one for each of 1 channels"):
-        open_data(images.model_copy(update={"mean": (0.5,) * 3, "deviation": (0.25,) * 3}))
+    with pytest.raises(DataError, match="mean has 2 numbers; expected one for each of 1 channels"):
+        open_data(images.model_copy(update={"mean": (0.5,) * 2, "deviation": (0.25,) * 2}))
 
 
 def test_what_texts_are_judged_by_and_probed_with(texts):

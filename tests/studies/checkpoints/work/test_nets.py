@@ -1,5 +1,6 @@
 """Nets of a user's own: made, filled, called, tapped, and refused where they do not fit the data."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -28,7 +29,7 @@ def test_a_function_of_a_users_module_makes_the_net(nets, net):
     ("name", "message"),
     [
         ("users_nets:bild", "there is no 'bild' in users_nets.*did you mean 'build'"),
-        ("users_nets:needs", "needs width, depth; expected a function without arguments"),
+        ("users_nets:needs", "needs width, depth; expected a function that returns"),
         ("torch:pi", "net=torch:pi is a float; expected a function"),
         ("users_nets:fails", "raised RuntimeError: no such width; expected a function"),
         ("users_nets:nothing", "returned a int, not a torch.nn.Module"),
@@ -164,6 +165,16 @@ def test_padding_that_the_net_has_no_id_for_is_given_another(try_out, given, num
 def test_a_net_that_does_not_fit_the_data_is_refused(try_out, net, data, message):
     with pytest.raises(DataError, match=message):
         try_out(net, data)
+
+
+# Bug: 50,257 tokens were measured on bytes, with an accuracy of 0.
+def test_a_net_of_many_tokens_is_not_read_as_bytes_unless_that_is_asked_for(given):
+    net = nn.Sequential(nn.Embedding(50257, 4), nn.Linear(4, 4), nn.Linear(4, 50257))
+    group = Group(name="g", checkpoints=({"path": "x", "sha256": 64 * "0"},))
+    made = Candidates(group, "net", [], None, plain_call, given["text"], assumes_bytes=True)
+    with pytest.raises(DataError, match=r"g: the net has 50257 token ids and no tokenizer is given; give tokenizer="):
+        ready(made, net, "cpu")
+    assert ready(replace(made, assumes_bytes=False), net, "cpu").taps
 
 
 # -- taps ------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from muonlab.studies.features.work.states import Pools, Subject, mask_of, rows
 from muonlab.study.dotted import one_line
 
 TOGETHER_BYTES = 2**30  # of models that are in memory together
+SAME = 1e-5  # of the largest logit: what rounding may change
+MOST_OF_BYTES = 512  # token ids of a net that reads bytes: 256, some for special tokens, and filled up
 TRIED = 2  # examples by which shapes are seen
 
 # From net, inputs (B, ...) and which tokens are real, (B, T) or None, to what the net returns.
@@ -47,6 +49,8 @@ class Candidates:
     untrained: Callable[[], nn.Module] | None  # makes the net with new weights, of torch's global generator
     call: Call
     given: Material
+    is_judged: bool = True  # whether its answers are measured: a net without a head has none
+    assumes_bytes: bool = False  # whether texts are read as bytes for want of a tokenizer
 
     @property
     def name(self) -> str:
@@ -78,7 +82,13 @@ def ready(candidates: Candidates, net: nn.Module, device: str) -> Subject:
     given = candidates.given
     examples = given.judged.test.inputs[:TRIED]
     net = net.to(device).eval()
-    answer = _answer(candidates.call, given.judged.padding, _table(net), device)
+    table = _table(net)
+    if candidates.assumes_bytes and table is not None and table > MOST_OF_BYTES:
+        raise DataError(
+            f"{candidates.name}: the net has {table} token ids and no tokenizer is given; give tokenizer=PATH, the "
+            "tokenizer.json that it was trained with, or tokenizer=bytes if it reads bytes all the same"
+        )
+    answer = _answer(candidates, table, device)
     try:
         with torch.no_grad():
             found = answer(net, examples)
@@ -88,7 +98,9 @@ def ready(candidates: Candidates, net: nn.Module, device: str) -> Subject:
         raise DataError(
             f"{candidates.name}: the net does not take {_words(examples)}; it raised {one_line(error)}"
         ) from error
-    _check(candidates, found, examples)
+    if candidates.is_judged:
+        _check(candidates, found, examples)
+        _check_order(candidates, net, answer, found, examples)
     chosen = taps.choose(net, candidates.group.taps)
     pool, rank_pool = _pools(candidates, taps.tap_shapes(net, examples, answer), chosen, len(examples))
     return Subject(net, chosen, pool, rank_pool, mask_of(given), answer, rows(found[:1]))
@@ -103,7 +115,20 @@ def _table(net: nn.Module) -> int | None:
     return first.num_embeddings if isinstance(first, nn.Embedding) else None
 
 
-def _answer(call: Call, padding: int | None, table: int | None, device: str) -> Callable[[nn.Module, Tensor], Tensor]:
+def can_answer(candidates: Candidates, subject: Subject) -> bool:
+    """Return whether what a net returns fits the labels of the data."""
+    examples = candidates.given.judged.test.inputs[:TRIED]
+    try:
+        with torch.no_grad():
+            _check(candidates, subject.logits(examples), examples)
+    except DataError:
+        return False
+    return True
+
+
+def _answer(candidates: Candidates, table: int | None, device: str) -> Callable[[nn.Module, Tensor], Tensor]:
+    padding = candidates.given.judged.padding
+
     def answer(net: nn.Module, inputs: Tensor) -> Tensor:
         mask = None
         if padding is not None:
@@ -111,7 +136,8 @@ def _answer(call: Call, padding: int | None, table: int | None, device: str) -> 
             if table is not None and padding >= table:
                 inputs = inputs.where(mask, 0)  # no id of the net's stands for padding; any does, as it is masked
             mask = mask.to(device)
-        return logits(call(net, inputs.to(device), mask)).cpu()
+        output = candidates.call(net, inputs.to(device), mask)
+        return logits(output, or_states=not candidates.is_judged).cpu()
 
     return answer
 
@@ -128,7 +154,8 @@ def _check(candidates: Candidates, found: Tensor, examples: Tensor) -> None:
         if tuple(found.shape[:2]) != tuple(examples.shape):
             raise DataError(
                 f"{name}: the net gave {tuple(found.shape)} for token ids {tuple(examples.shape)}; a source of text "
-                "expects logits (B, T, tokens) of the next token: give examples= alone to judge classes"
+                "expects logits (B, T, tokens) of the next token: give examples= alone to judge classes, or "
+                "measures=margins,rank for a net without a head"
             )
         if given.vocabulary is not None and found.shape[2] < given.vocabulary:
             raise DataError(
@@ -139,13 +166,35 @@ def _check(candidates: Candidates, found: Tensor, examples: Tensor) -> None:
     if found.ndim != 2 or len(found) != len(examples):
         raise DataError(
             f"{name}: the net gave {tuple(found.shape)} for {_words(examples)}; expected logits ({len(examples)}, "
-            "classes)"
+            "classes); measures=margins,rank need no head"
         )
     if given.classes is not None and found.shape[1] != len(given.classes):
         listed = ", ".join(given.classes[:10]) + (", ..." if len(given.classes) > 10 else "")
         raise DataError(
             f"{name}: the net has {found.shape[1]} outputs and the data {len(given.classes)} classes ({listed}); give "
-            "data of the classes that the net tells apart, and classes= in the order of its outputs"
+            "data of the classes that the net tells apart, and classes= in the order of its outputs; or "
+            "measures=margins,rank, which need no head"
+        )
+
+
+def _check_order(
+    candidates: Candidates,
+    net: nn.Module,
+    answer: Callable[[nn.Module, Tensor], Tensor],
+    found: Tensor,
+    examples: Tensor,
+) -> None:
+    """Raise DataError where logits of next tokens (B, T, V) depend on later tokens: they may copy what they predict."""
+    if candidates.given.judged.test.labels.ndim < 2 or examples.shape[1] < 2:
+        return
+    other = examples.clone()
+    other[:, -1] = (other[:, -1] + 1) % (candidates.given.vocabulary or 2)
+    with torch.no_grad():
+        again = answer(net, other)
+    if (found - again)[:, :-1].abs().max() > SAME * found.abs().max():
+        raise DataError(
+            f"{candidates.name}: its answers depend on later tokens, as those of a net that fills in masked tokens do; "
+            "accuracy of the next token would mean nothing. Give measures=margins,rank, which read hidden states alone"
         )
 
 

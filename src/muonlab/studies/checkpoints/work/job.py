@@ -1,6 +1,7 @@
 """The job of an inspection, from its config to its result.json."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from muonlab.data.sources import DataError
 from muonlab.jobs.files import fingerprint, read_json
-from muonlab.studies.checkpoints.config import Data, Group, Images, Inspect, StudyData
+from muonlab.studies.checkpoints.config import Data, Group, Images, Inspect, StudyData, Texts
 from muonlab.studies.checkpoints.plan import Described
 from muonlab.studies.checkpoints.work import checkpoints, huggingface, nets, taps
 from muonlab.studies.checkpoints.work.candidates import Candidates, Member, plain_call, ready
@@ -52,7 +53,8 @@ def inspect_modules(job: Inspect, modules: Mapping[str, Sequence[nn.Module]]) ->
     for group in job.groups:
         own = modules[group.name]
         members = [Member(f"{group.name} {k}", None, lambda net=net: net, 0) for k, net in enumerate(own)]
-        groups.append(Candidates(group, type(own[0]).__name__, members, None, plain_call, given))
+        is_judged = "robustness" in job.measures
+        groups.append(Candidates(group, type(own[0]).__name__, members, None, plain_call, given, is_judged))
     return inspect(groups, job.measures, job.measuring)
 
 
@@ -81,13 +83,33 @@ def candidates(job: Inspect, notes: list[str]) -> list[Candidates]:
     described = {group.name: _described(group) for group in job.groups}
     tokenizer = _tokenizer([each for own in described.values() for each in own])
     opened: dict[Data, Material] = {}
-    groups = []
-    for group in job.groups:
-        data = _data(group, described[group.name], job.data, notes)
+
+    def read(data: Data) -> Material:
         if data not in opened:
             opened[data] = open_data(data, tokenizer)
-        groups.append(_candidates(group, described[group.name], opened[data], notes))
+        return opened[data]
+
+    groups = []
+    for group in job.groups:
+        own = described[group.name]
+        data = _data(group, own, job.data, notes)
+        made = _candidates(group, own, read(data), "robustness" in job.measures, notes)
+        if isinstance(data, Images) and (number := _other_channels(data, made)):
+            made = replace(made, given=read(data.model_copy(update={"channels": number})))
+            notes.append(f"{group.name}: images have {number} channels, as its net takes them")
+        if isinstance(data, Texts) and data.tokenizer is None and tokenizer is None:
+            made = replace(made, assumes_bytes=True)
+        groups.append(made)
     return groups
+
+
+def _other_channels(data: Images, group: Candidates) -> int | None:
+    """Return how many channels the net of a group takes, where they are not those of the images."""
+    if data.channels is not None or group.untrained is None:
+        return None
+    with torch.random.fork_rng():
+        taken = nets.channels(group.untrained())
+    return taken if taken in (1, 3) and taken != group.given.judged.test.inputs.shape[1] else None
 
 
 def _described(group: Group) -> list[Described]:
@@ -135,7 +157,9 @@ def _data(group: Group, described: list[Described], data: Data, notes: list[str]
     return data.model_copy(update={"mean": found[0], "deviation": found[1]})
 
 
-def _candidates(group: Group, described: list[Described], given: Material, notes: list[str]) -> Candidates:
+def _candidates(
+    group: Group, described: list[Described], given: Material, is_judged: bool, notes: list[str]
+) -> Candidates:
     first, call = described[0], plain_call
     if first.kind == "huggingface":
         architectures = read_json(first.place / "config.json").get("architectures") or ["?"]
@@ -143,19 +167,22 @@ def _candidates(group: Group, described: list[Described], given: Material, notes
         loads = [[partial(huggingface.load, own.place)] for own in described]
     else:
         name, build = _builder(group, described, given)
-        loads = [[partial(_load, build, own, k, notes) for k in range(own.num_members)] for own in described]
+        loads = [
+            [partial(_load, build, own, k, group.weights, notes) for k in range(own.num_members)] for own in described
+        ]
     members = [
         Member(own.path, k if own.kind == "population" else None, load, own.num_bytes)
         for own, of_file in zip(described, loads, strict=True)
         for k, load in enumerate(of_file)
     ]
-    return Candidates(group, name, members, build, call, given)
+    return Candidates(group, name, members, build, call, given, is_judged)
 
 
 def _builder(group: Group, described: list[Described], given: Material) -> tuple[str, nets.Build]:
     """Return what the net is called and what makes it: the user's function, or what the study's config says."""
     if group.net is not None:
-        return group.net, nets.builder(group.net)
+        arguments = ", ".join(f"{name}={value}" for name, value in group.arguments.items())
+        return f"{group.net}({arguments})" if arguments else group.net, nets.builder(group.net, group.arguments)
     if given.net is not None:
         return given.net.kind, given.builder(given.judged)
     family = described[0].family
@@ -167,11 +194,11 @@ def _builder(group: Group, described: list[Described], given: Material) -> tuple
     return family.net.kind, study.builder(study.judged)
 
 
-def _load(build: nets.Build, described: Described, member: int, notes: list[str]) -> nn.Module:
+def _load(build: nets.Build, described: Described, member: int, wanted: str | None, notes: list[str]) -> nn.Module:
     """Return the net with the weights of one model of a file."""
     with torch.random.fork_rng():
         net = build()
-    state, said = checkpoints.state(described, member)
+    state, said = checkpoints.state(described, member, wanted)
+    said = [*said, *nets.fill(net, state, described.path)]
     notes += [each for each in said if each not in notes]
-    nets.fill(net, state, described.path)
     return net

@@ -10,7 +10,7 @@ from torch import nn
 
 from muonlab.data.dataset import DATA_SEED
 from muonlab.data.sources import DataError
-from muonlab.studies.checkpoints.work.candidates import Candidates, Member, ready
+from muonlab.studies.checkpoints.work.candidates import Candidates, Member, can_answer, ready
 from muonlab.studies.checkpoints.work.nets import digest, is_finite
 from muonlab.studies.features.config import Measuring
 from muonlab.studies.features.work.layers import controls
@@ -55,6 +55,7 @@ def inspect(
     checks: dict[str, Any] = {}
     for group in groups:
         own: dict[str, Any] = {}
+        has_answers = True
         seen: dict[str, Member] = {}
         for chunk in group.chunks():
             members, subjects = _loaded(group, chunk, seen, device, said)
@@ -69,12 +70,13 @@ def inspect(
                 for member, row in zip(members, measured, strict=True)
             ]
             checks = checks or controls(subjects[0], group.given.measured, settings, measures)
+            has_answers = group.is_judged or can_answer(group, subjects[0])
             del subjects
             gc.collect()  # nets may refer to themselves in circles
         if not own:
             raise DataError(f"{group.name}: no model has weights that are finite; nothing can be measured")
         described.append(own)
-        if group.untrained is not None and "untrained" not in checks:
+        if group.untrained is not None and "untrained" not in checks and has_answers:
             checks |= _untrained(group, settings, device, said)
             advance(1)
     return _finite(

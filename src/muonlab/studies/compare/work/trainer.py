@@ -13,19 +13,23 @@ from torch.optim.lr_scheduler import LambdaLR
 from muonlab.studies.compare.work.loop import Plan, Refused, accuracy_of, stopped
 from muonlab.studies.compare.work.program import Value
 
-LOSS = "eval_loss"
+LOSS, TEST_LOSS = "eval_loss", "test_loss"
 SPEED = ("_runtime", "_per_second", "_preparation_time")  # endings of what every evaluation logs
 
 
 def read(found: Any, where: str) -> "Trainer | None":
-    """Return the loop of a transformers Trainer; None where a task returned something else.
+    """Return the loop of a transformers Trainer, alone or with test data; None where a task returned something else.
 
+    Test data are the second of two, `(trainer, test_dataset)`, or `{"trainer": trainer, "test": test_dataset}`.
     The package is looked up, not imported: a task that returns a Trainer has imported it.
     """
     package = sys.modules.get("transformers.trainer")
-    if package is None or not isinstance(found, package.Trainer):
+    if package is None:
         return None
-    return Trainer(where, found)
+    if isinstance(found, dict) and found.keys() <= {"trainer", "test"}:
+        found = found.get("trainer"), found.get("test")
+    trainer, test = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+    return Trainer(where, trainer, test) if isinstance(trainer, package.Trainer) else None
 
 
 class Trainer:
@@ -34,12 +38,13 @@ class Trainer:
     Args:
         where: the task, for messages.
         trainer: the Trainer.
+        test: a data set as its eval_dataset, which is read once, at the end of a final run; None where there is none.
     """
 
     why = "Trainer’s own loop trains one run at a time"
 
-    def __init__(self, where: str, trainer: Any):
-        self._where, self._trainer = where, trainer
+    def __init__(self, where: str, trainer: Any, test: Any = None):
+        self._where, self._trainer, self._test = where, trainer, test
         _remove_if_empty(trainer.args.output_dir)
 
     @property
@@ -48,12 +53,13 @@ class Trainer:
         return self._trainer.model
 
     def fit(self, plan: Plan) -> tuple[Value, Value]:
-        """Train by `Trainer.train`; as of `Loop`. There is no test set."""
+        """Train by `Trainer.train`; as of `Loop`."""
         trainer, budget = self._trainer, plan.training.budget
         self._check(plan)
         _set_arguments(trainer.args, plan)
         _drop_callbacks(trainer)
-        trainer.add_callback(self._watcher(plan))
+        watcher = self._watcher(plan)
+        trainer.add_callback(watcher)
         _replace_optimizer(trainer, plan)
         own = trainer.training_step
 
@@ -66,7 +72,11 @@ class Trainer:
         trainer.train()
         if trainer.state.global_step < budget:
             raise stopped(trainer.state.global_step, budget)
-        return None, None
+        if self._test is None or not plan.is_final:
+            return None, None
+        trainer.remove_callback(watcher)  # it takes every evaluation for one of the validation set
+        found = trainer.evaluate(self._test, metric_key_prefix="test")
+        return found.get(TEST_LOSS), accuracy_of(found, TEST_LOSS)
 
     def _check(self, plan: Plan) -> None:
         trainer = self._trainer

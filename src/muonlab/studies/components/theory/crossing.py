@@ -36,7 +36,7 @@ def first_time(problem: Problem, flow: str, eps: float, kind: str = "softmax") -
     Raises:
         ValueError: eps not above 0, or what the flow says to the problem.
 
-    Example:
+    Examples:
         >>> from muonlab.studies.components.theory.problem import build
         >>> round(first_time(build(), "spectral", 0.1), 3)
         5.606

@@ -90,7 +90,7 @@ def build(
     Raises:
         ValueError: a setting out of range, in words that name it.
 
-    Example:
+    Examples:
         >>> problem = build(classes=8, ratio=4.0)
         >>> problem.strengths.tolist(), problem.means.shape
         ([2.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5], (8, 32))
@@ -153,7 +153,7 @@ def tree_patterns(tree: Sequence[int]) -> tuple[Floats, Ints]:
     children this is +1 and -1 over the node's classes, divided by the root of their number. docs/theory.md, equation
     (T2).
 
-    Example:
+    Examples:
         >>> patterns, levels = tree_patterns((2, 2))
         >>> (2 * patterns[:, 0]).round().tolist(), levels.tolist()
         ([1.0, 1.0, -1.0, -1.0], [0, 1, 1])

@@ -33,7 +33,7 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
     job = features.read(config)
 
     def work(context: Context) -> dict[str, Any]:
-        read = material.read(job.family)
+        read = material.read(job.family, exact=())  # `check` has refused those that a user gave and the data lack
         if isinstance(job, features.Pretrain):
             return pretraining.run(job, read, context)
         if isinstance(job, features.Measure):
@@ -44,8 +44,12 @@ def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
 
 
 def check(
-    *, family: dict[str, Any], tasks: Sequence[str], optimizers: Mapping[str, dict[str, Any]] | None = None
-) -> None:
+    *,
+    family: dict[str, Any],
+    tasks: Sequence[str],
+    optimizers: Mapping[str, dict[str, Any]] | None = None,
+    exact: Sequence[str] = material.EXACT,
+) -> tuple[str, ...]:
     """Read all data of a family, and make each set, net and corruption that its jobs will ask for.
 
     So what files do not allow is said before anything runs.
@@ -54,13 +58,17 @@ def check(
         family: a `muonlab.studies.features.config.Family`, as JSON.
         tasks: that are transferred to.
         optimizers: label -> `muonlab.study.optimizers.Custom`, as JSON, of each of a user's own.
+        exact: fields of the data whose limits a user has given; those of a preset are upper bounds.
+
+    Returns:
+        A sentence for each limit of a preset that the data do not reach.
 
     Raises:
         ValueError: files, nets or settings that do not fit, with the name of the family; the message says what to do.
     """
     held = features.Family.model_validate(family)
     try:
-        found = material.read(held)
+        found = material.read(held, exact)
         learnt = found.judged, *(found.transfers[task] for task in tasks)
         for data in (found.measured, *learnt):
             for split in SPLITS:
@@ -77,6 +85,7 @@ def check(
             subject(found.build(found.judged).eval(), found)
         for corruption in found.judged.corruptions:
             found.corrupted(corruption, SEVEREST, 1)
+        return found.adapted
     except ValueError as error:
         raise ValueError(f"{held.name}: {_as_given(str(error), held)}") from error
 

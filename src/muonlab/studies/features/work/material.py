@@ -1,6 +1,6 @@
 """The data sets of a family: for pretraining, probes, transfer and corruptions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -8,6 +8,7 @@ from torch import nn
 
 from muonlab.data import images, text
 from muonlab.data.dataset import DATA_SEED, Dataset, Examples
+from muonlab.data.examples import LIMITS, adapted
 from muonlab.data.image_dataset import ImageDataset
 from muonlab.data.sources import DataError
 from muonlab.data.text_datasets import PassageDataset, TextDataset
@@ -31,6 +32,7 @@ class Material:
     net: Net | None = None  # the architecture, where the data come with one
     classes: tuple[str, ...] | None = None  # in the order of the outputs that any net must have, if there is one
     vocabulary: int | None = None  # token ids, padding left out, that any net must have; None likewise
+    adapted: tuple[str, ...] = ()  # limits of a preset that the data do not reach, a sentence each; in notes, too
 
     def build(self, data: Dataset) -> nn.Module:
         """Return the net for one of the data sets, with weights of torch's global generator."""
@@ -62,13 +64,22 @@ class Material:
         return judged, judged if is_one else self.measured.corrupted(name, severity, number)
 
 
-def read(family: Family) -> Material:
+EXACT = (*LIMITS, "transfer_per_class")
+
+
+def read(family: Family, exact: Collection[str] = EXACT) -> Material:
     """Return what the nets of a family are trained, probed and corrupted on.
+
+    Args:
+        family: net and data.
+        exact: which limits on examples per class must be met; the others are upper bounds.
 
     Raises:
         DataError: what is wrong with the files or the choice of classes.
     """
-    return _images(family.net, family.data) if family.data.kind == "images" else _texts(family.net, family.data)
+    if family.data.kind == "images":
+        return _images(family.net, family.data, exact)
+    return _texts(family.net, family.data, exact)
 
 
 def own_net(net: OwnNet, data: Dataset) -> nn.Module:
@@ -93,7 +104,7 @@ def own_net(net: OwnNet, data: Dataset) -> nn.Module:
     return made
 
 
-def _images(net: Net, data: ImageData) -> Material:
+def _images(net: Net, data: ImageData, exact: Collection[str]) -> Material:
     """Half of the classes to pretrain on and to be probed with, the other half to transfer to.
 
     Images are standardised by mean and deviation of the channels of the pretraining images, downstream too, as the
@@ -109,6 +120,7 @@ def _images(net: Net, data: ImageData) -> Material:
         per_class=data.per_class,
         test_per_class=data.test_per_class,
         seed=DATA_SEED,
+        exact=exact,
     )
     names = whole.classes
     if not any(given) and len(names) < 4:
@@ -124,19 +136,22 @@ def _images(net: Net, data: ImageData) -> Material:
     pretrained_on = dataset(images.subset(whole, classes=own))
     # With a test set the limit is on all that is outside of it; without one on what is trained on.
     limit, has_test = data.transfer_per_class, bool(whole.is_test.any())
-    chosen = images.subset(whole, classes=others, per_class=limit if has_test else None, seed=DATA_SEED)
+    is_exact = "transfer_per_class" in exact
+    of_transfer = {"per_class": limit if has_test else None, "exact": ("per_class",) if is_exact else ()}
+    chosen = images.subset(whole, classes=others, seed=DATA_SEED, **of_transfer)
     named_limit = None if limit is None else ("transfer_per_class", limit)
-    other = dataset(chosen, scaling=pretrained_on, limit=named_limit)
+    other = dataset(chosen, scaling=pretrained_on, limit=named_limit, is_exact=is_exact)
     pool: str | None = "mean_pixels"
     if isinstance(net, ViTConfig):
         pool = "cls" if net.pooling == "class" else "mean_tokens"
     elif isinstance(net, OwnNet):
         pool = None
-    notes = (str(whole), f"pretrained on {', '.join(own)}; transferred to {', '.join(others)}")
-    return Material(pretrained_on, pretrained_on, {"classes": other}, notes, pool, pool, net)
+    said = adapted(whole, "images.", data.model_dump(include={*LIMITS}))
+    notes = (str(whole), f"pretrained on {', '.join(own)}; transferred to {', '.join(others)}", *said)
+    return Material(pretrained_on, pretrained_on, {"classes": other}, notes, pool, pool, net, adapted=tuple(said))
 
 
-def _texts(net: Net, data: TextData) -> Material:
+def _texts(net: Net, data: TextData, exact: Collection[str]) -> Material:
     """A text to pretrain a language model on, another to transfer to, and labelled texts to probe and transfer to."""
     encoder = build_tokenizer(data.tokenizer, ())
     own, other = (
@@ -146,10 +161,13 @@ def _texts(net: Net, data: TextData) -> Material:
     passages = text.examples(
         data.examples,
         test=data.examples_test,
+        **({"text_column": data.text_column, "label_column": data.label_column} if data.examples != "packages" else {}),
         per_class=data.per_class,
         test_per_class=data.test_per_class,
         seed=DATA_SEED,
+        exact=exact,
     )
+    said = adapted(passages, "text.", data.model_dump(include={*LIMITS}))
     labelled = PassageDataset(passages, data.length, encoder)
     overlap = "; some of these passages may stand in the text pretrained on, for every optimizer alike"
     is_inside = (data.source, data.examples) == ("sources", "packages")
@@ -157,7 +175,8 @@ def _texts(net: Net, data: TextData) -> Material:
         f"pretrained on {own}",
         f"transferred to {other}",
         f"probed with, and transferred to, {labelled}" + overlap * is_inside,
+        *said,
     )
     transfers = {"classes": labelled, "language": other}
     pools = (None, None) if isinstance(net, OwnNet) else ("mean_tokens", "last_token")
-    return Material(own, labelled, transfers, notes, *pools, net)
+    return Material(own, labelled, transfers, notes, *pools, net, adapted=tuple(said))

@@ -33,13 +33,14 @@ class Judged:
 class Robustness:
     """What one net makes of clean and corrupted examples."""
 
-    clean: Judged
+    clean: Judged | None  # None where accuracy is not measured
     corrupted: dict[str, list[Judged]] = field(default_factory=dict)  # by corruption, of each severity
     # By tap, hidden states (N, D) of the probed examples under every corruption at the margins' severity, if kept.
     states: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         """Return what a result holds."""
+        assert self.clean is not None
         accuracy = {name: [each.accuracy for each in severities] for name, severities in self.corrupted.items()}
         return {"clean_loss": self.clean.loss, "clean_accuracy": self.clean.accuracy, "accuracy": accuracy}
 
@@ -49,6 +50,7 @@ class Robustness:
         Of texts, an example is a place in the text. A corruption may leave fewer places; the mean is then over those
         that have it.
         """
+        assert self.clean is not None
         hits = [each.hits for severities in self.corrupted.values() for each in severities]
         found = torch.nn.utils.rnn.pad_sequence(hits, batch_first=True, padding_value=torch.nan)
         return {"clean_by_example": self.clean.hits.tolist(), "corrupted_by_example": found.nanmean(0).tolist()}
@@ -75,7 +77,7 @@ def corrupt_all(
     """
     number = settings.examples
     clean, _ = material.corrupted(material.judged.corruptions[0], 0, number)
-    found = [Robustness(judge(each, clean)) for each in subjects]
+    found = [Robustness(judge(each, clean) if severities else None) for each in subjects]
     kept = [settings.margin_severity] if keep_states else []
     wanted: list[int] = sorted({*severities, *kept})
     for name in material.judged.corruptions:
