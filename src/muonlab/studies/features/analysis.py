@@ -116,7 +116,8 @@ def _notices(found: FeaturesFound) -> list[Text]:
 def _definitions(found: FeaturesFound) -> Definitions:
     numbers = " or ".join(map(str, sorted({len(case.training.steps) for case in found.cases})))
     order = (
-        *("Equal budget", "Matched loss", "Evaluation", "n", "Interval", "p", "Holm", "Higher, lower", "Yes"),
+        *("Equal budget", "Matched loss", "Mean over cases", "Yes", "Here", "Set aside", "Evaluation", "n"),
+        *("Interval", "p", "Holm", "Higher, lower"),
         *("Corruption", "Severity", "Effective robustness", "Linear probe", "Margin", "Blind layer", "Layer"),
         *("Effective rank", "Stable rank", "Participation ratio", "Untrained", "Transfer", "Chance", "Limit", "Edge"),
     )
