@@ -69,7 +69,8 @@ def pooled_difference(cases: Sequence[Sequence[Runs]], level: float = 0.95) -> P
     upper = upper_probability(level)
     pairs = [[(finite_group(first), finite_group(second)) for first, second in case] for case in cases if case]
     runs = [group for case in pairs for pair in case for group in pair]
-    n = tuple(sum(len(pair[side]) for case in pairs for pair in case) for side in (0, 1))
+    first_n, second_n = (sum(len(pair[side]) for case in pairs for pair in case) for side in (0, 1))
+    n = first_n, second_n
     if not pairs or not all(len(group) for group in runs):
         nothing = Effect(Estimate(None, None, None, level, sum(n), "no case has runs of both"), None, n)
         return Pooled(nothing, nothing, None, len(pairs))

@@ -161,8 +161,7 @@ def together(judged: Sequence[Judged]) -> tuple[Answer, str]:
     if len(titles) == 1:
         return judged[0].answer, judged[0].label
     words = {LABELS["no"]: "The opposite", HERE["no"]: "The opposite, here"}
-    answers = {each.answer for each in judged}
-    answer: Answer = answers.pop() if len(answers) == 1 else "mixed"
+    answer: Answer = judged[0].answer if len({each.answer for each in judged}) == 1 else "mixed"
     return answer, " ".join(f"{words.get(label, label)}: {', '.join(own)}." for label, own in titles.items())
 
 

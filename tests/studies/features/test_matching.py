@@ -150,7 +150,9 @@ def test_residuals_stand_in_a_table_and_a_rate_that_was_not_tuned_there_is_named
     said = " ".join(cautions(found, judge_all(found)))
     assert "transferred and not tuned again: cnn on digits (Muon to meet AdamW, 24 of 48 steps)." in said
     assert "unfinished" not in said
-    assert "at matched loss: open" in verdict(found, judge_all(found)).sentence
+    sentence = verdict(found, judge_all(found)).sentence
+    assert "at matched loss: open" in sentence
+    assert "unfinished" not in sentence
 
 
 @pytest.mark.usefixtures("by_budget")
@@ -176,7 +178,7 @@ def test_a_study_matched_by_checkpoints_says_so_and_whom_it_favours():
     assert study.matched == "checkpoints"
     assert matched_budgets(found) == ()
     said = verdict(found, judge_all(found))
-    assert "(at matched loss, read at checkpoints of unfinished schedules: " in said.sentence
+    assert said.sentence.endswith("Losses are matched at checkpoints of unfinished schedules.")
     assert any("Muon has the lower validation loss in 1 of 1 such pairs." in each for each in said.cautions)
 
 

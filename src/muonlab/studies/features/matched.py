@@ -65,12 +65,13 @@ def explained(found: FeaturesFound, family: FamilyRuns, match: Match, quantity: 
     search, budget = match.search, family.plan.training.budget
     if search.best == budget:
         return None
-    ends = [_mean(quantity.values(found, family.plan, match.arm, match.other, state)) for state in (MATCHED, EQUAL)]
+    at_loss, at_end = (
+        _mean(quantity.values(found, family.plan, match.arm, match.other, state)) for state in (MATCHED, EQUAL)
+    )
     shorter, longer = (search.tried[each] for each in (search.best, budget))
-    if None in ends or min(shorter, longer, search.target) <= 0 or shorter == longer:
+    if at_loss is None or at_end is None or min(shorter, longer, search.target) <= 0 or shorter == longer:
         return None
-    slope = (ends[0] - ends[1]) / math.log(shorter / longer)  # pyright: ignore[reportOptionalOperand]
-    return slope * math.log(shorter / search.target)
+    return (at_loss - at_end) / math.log(shorter / longer) * math.log(shorter / search.target)
 
 
 def _mean(values: Values) -> float | None:

@@ -28,10 +28,11 @@ def judge_all(found: FeaturesFound) -> list[Both]:
 def verdict(found: FeaturesFound, judged: Sequence[Both]) -> Verdict:
     """Return the verdict over all claims: a sentence on them together, then one on each."""
     answer, label = together([equal for equal, _ in judged])
-    how = "" if found.runs.asked.matched == "schedules" else ", read at checkpoints of unfinished schedules"
-    parts = "; ".join(_headline(equal, at_loss, how) for equal, at_loss in judged)
+    parts = "; ".join(_headline(equal, at_loss) for equal, at_loss in judged)
     against = f"{found.first.name} against {found.names()}"
     sentence = f"{against}, at equal budget and each with its own tuned learning rate: {parts}."
+    if found.runs.asked.matched == "checkpoints" and any(at_loss.comparisons for _, at_loss in judged):
+        sentence += " Losses are matched at checkpoints of unfinished schedules."
     if out := in_words(found):
         sentence += f" Out of the verdict: {out}."
     more = tuple(_on_claim(found, both) for both in judged)
@@ -43,10 +44,10 @@ def in_words(found: FeaturesFound) -> str:
     return "; ".join(f"{found.name(arm)} on {case} {why}" for (case, arm), why in found.aside.items())
 
 
-def _headline(equal: Judged, at_loss: Judged, how: str) -> str:
+def _headline(equal: Judged, at_loss: Judged) -> str:
     """Return both answers to a claim, so that none is read without the other, with the direction of open ones."""
     words = f"({equal.claim.letter}) {equal.claim.title.lower()}: {_answer(equal)}"
-    return f"{words} (at matched loss{how}: {_answer(at_loss)})" if at_loss.comparisons else words
+    return f"{words} (at matched loss: {_answer(at_loss)})" if at_loss.comparisons else words
 
 
 def _answer(judged: Judged) -> str:
