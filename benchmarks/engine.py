@@ -1,6 +1,7 @@
 """Member-steps per second: the loop that a researcher would write beside a population, eager and compiled.
 
     python benchmarks/engine.py [--json] [--depths 1,2] [--members 1,4,16] [--threads 1,2] [--rounds 12] [--save FILE]
+    python benchmarks/engine.py --device cuda --engines eager --members 1,16,64,256 --threads 1 --no-memory
 
 All variants are timed in one process, interleaved in random order; the figure is the median over the rounds of the
 ratio to the plain loop's step of the same round. Floor: the FLOPs of the matrix products that must be done, at the
@@ -18,7 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-from optimizer.machine import machine, matrix_peak
+from optimizer.machine import machine, matrix_peak, synchronize
 from training.plain import PlainLoop
 from training.populations import Variant, cell, flops
 
@@ -30,23 +31,25 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def variants(config_of, members: list[int], engines: list[str]) -> dict[str, object]:
+def variants(config_of, members: list[int], engines: list[str], device: str) -> dict[str, object]:
     """Return what is timed, by name; the plain loop first."""
-    found: dict[str, object] = {"plain": PlainLoop(config_of(1))}
+    found: dict[str, object] = {"plain": PlainLoop(config_of(1), device)}
     for engine in engines:
         for count in members:
             say(f"  {engine} S={count}: first steps")
-            found[f"{engine} S={count}"] = Variant(config_of(count), compiled=engine == "compiled")
+            found[f"{engine} S={count}"] = Variant(config_of(count), compiled=engine == "compiled", device=device)
     return found
 
 
-def time_rounds(found: dict[str, object], rounds: int) -> dict[str, list[float]]:
+def time_rounds(found: dict[str, object], rounds: int, device: str) -> dict[str, list[float]]:
     """Return the seconds of each step, interleaved in random order."""
     order, seconds = random.Random(0), {name: [] for name in found}
     for number in range(rounds + WARM_UP):
         for name in order.sample(sorted(found), len(found)):
+            synchronize(device)
             start = time.perf_counter()
             found[name].step(number)  # pyright: ignore[reportAttributeAccessIssue]
+            synchronize(device)
             if number >= WARM_UP:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
@@ -74,7 +77,7 @@ def measure(depth: int, optimizer: str, options, peaks: dict[str, float]) -> lis
     """Return the rows of the table for one net and one optimizer."""
     say(f"depth {depth}, {optimizer}")
     config_of = lambda count: cell(optimizer, depth, count)  # noqa: E731
-    found = variants(config_of, options.members, options.engines)
+    found = variants(config_of, options.members, options.engines, options.device)
     work = flops(config_of(1))
     floor = work["net"] / peaks["float32"] + work["orthogonalization"] / peaks["bfloat16"]
     memory = {
@@ -84,7 +87,7 @@ def measure(depth: int, optimizer: str, options, peaks: dict[str, float]) -> lis
     rows = []
     for threads in options.threads:
         torch.set_num_threads(threads)
-        seconds = time_rounds(found, options.rounds)
+        seconds = time_rounds(found, options.rounds, options.device)
         for name, times in seconds.items():
             count = getattr(found[name], "count", 1)
             ratios = [count * plain / own for own, plain in zip(times, seconds["plain"], strict=True)]
@@ -111,8 +114,9 @@ def measure(depth: int, optimizer: str, options, peaks: dict[str, float]) -> lis
 
 def text_of(result: dict) -> str:
     environment, (single, half) = result["environment"], (result["peaks"][t] / 1e9 for t in ("float32", "bfloat16"))
+    where = environment["device"].replace("cpu", environment["hardware"]["cpu"])
     lines = [
-        f"{environment['hardware']['cpu']}, torch {environment['versions']['torch']}; peak of a matrix product on one "
+        f"{where}, torch {environment['versions']['torch']}; peak of a matrix product on one "
         f"thread {single:.0f} GFLOP/s in float32, {half:.0f} in bfloat16",
         "",
         "depth optimizer threads engine       S  member-steps/s  times plain (quartiles)  of floor  optimizer"
@@ -145,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--save", type=Path, help="write the JSON to this file, too")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--depths", type=numbers, default=[1, 2])
     parser.add_argument("--members", type=numbers, default=[1, 4, 16])
     parser.add_argument("--threads", type=numbers, default=[1, 2])
@@ -158,14 +163,16 @@ def main() -> None:
         probe(options.probe)
         return
     torch.set_num_threads(1)
-    peaks = {str(t).removeprefix("torch."): 1e9 * matrix_peak("cpu", t) for t in (torch.float32, torch.bfloat16)}
+    peaks = {
+        str(t).removeprefix("torch."): 1e9 * matrix_peak(options.device, t) for t in (torch.float32, torch.bfloat16)
+    }
     table = [
         row
         for depth in options.depths
         for optimizer in options.optimizers
         for row in measure(depth, optimizer, options, peaks)
     ]
-    result = {"environment": machine("cpu", max(options.threads)), "peaks": peaks, "table": table}
+    result = {"environment": machine(options.device, max(options.threads)), "peaks": peaks, "table": table}
     if options.save:
         options.save.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1) if options.json else text_of(result))

@@ -20,8 +20,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from muonlab.jobs.job import JobRecord, Request, StudyFile
-from muonlab.report.findings import Series, as_text
-from muonlab.stats.proportions import wilson
+from muonlab.report.findings import Series
 from muonlab.studies.grokking.analysis import find
 from muonlab.studies.grokking.comparison import pairs_of
 from muonlab.studies.grokking.conditions import Condition, GrokkingRuns
@@ -187,22 +186,23 @@ def scenario_key(scenario):
 def evaluate(scenario, studies) -> dict:
     """Return how often a scenario's intervals contain the truth, and how often its verdicts are wrong."""
     maker, truth = Maker(scenario), scenario["ratio"]
-    counts = dict.fromkeys(("shown", "covered", "wrong", "right", "mixed", "called_a_task", "word_missing"), 0)
+    counts = dict.fromkeys(("shown", "covered", "wrong", "right", "mixed", "called_a_task"), 0)
     widths = []
     for number in range(studies):
         found = find(maker.draw(number))
         (pair,) = pairs_of(found.runs)
-        (answer, label, claim), ratio = decide(found, pair), pair.ratio
+        ratio = pair.ratio
         if ratio.lower is not None:
             counts["shown"] += 1
             counts["covered"] += ratio.lower <= truth <= ratio.upper
             widths.append(np.log(ratio.upper / ratio.lower))
-            excludes = not ratio.lower <= 1 <= ratio.upper
-            counts["word_missing"] += excludes and answer == "inconclusive" and "exclude" not in claim
-        says = label in ("Sooner", "Later", "Depends on the task")
-        counts["right"] += truth < 1 and label == "Sooner"
-        counts["wrong"] += says and (truth == 1 or label != "Sooner")
-        counts["mixed"] += answer == "mixed"
+        if truth < 1:  # only the answer over all blocks is asked for
+            counts["right"] += pair.side == "sooner"
+            counts["wrong"] += pair.side == "later"
+            continue
+        answer = decide(found, pair)
+        counts["wrong"] += answer[1] in ("Sooner", "Later", "Depends on the task")
+        counts["mixed"] += answer[0] == "mixed"
         sides = [part.side for part in pair.by_task.values()] if len(pair.blocks) > 1 else []
         counts["called_a_task"] += any(side != "undecided" for side in sides)
     return scenario | {"studies": studies, **counts, "median_log_width": float(np.median(widths)) if widths else None}
@@ -253,20 +253,26 @@ def main() -> None:
 
 
 def summary(rows) -> str:
-    """Return a line for each kind of scenario as Markdown."""
-    heads = "true ratio", "rates, chosen on", "blocks", "censored", "cadence", "spread", "n", "interval shown"
-    heads = *heads, "coverage", "wrong verdict", "right verdict"
+    """Return coverage and wrong verdicts as Markdown, or the right ones where there is a difference."""
+    numbers = sorted({row["n"] for row in rows})
+    heads = "true ratio", "rates, chosen on", "blocks", "censored", "cadence", "spread", *(f"n = {n}" for n in numbers)
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    for row in rows:
-        studies, shown = row["studies"], row["shown"]
-        covered = as_text(wilson(row["covered"], shown), "accuracy") if shown >= WITHDRAWN * studies else "withdrawn"
-        words = (
-            *(f"{row['ratio']:g}", f"{row['rates']}, {row['chosen_on']}", row["blocks"], f"{row['censored']:.0%}"),
-            *(row["cadence"], row["spread"], row["n"], f"{shown / studies:.0%}", covered),
-            *(f"{row['wrong'] / studies:.3f}", f"{row['right'] / studies:.3f}" if row["ratio"] < 1 else "–"),
-        )
-        lines.append(f"| {' | '.join(map(str, words))} |")
+    kinds: dict[tuple, dict] = {}
+    for row in sorted(rows, key=lambda row: (-row["ratio"], row["rates"], row["chosen_on"])):
+        kind = f"{row['ratio']:g}", f"{row['rates']}, {row['chosen_on']}", row["blocks"], f"{row['censored']:.0%}"
+        kinds.setdefault((*kind, row["cadence"], row["spread"]), {})[row["n"]] = row
+    for kind, own in kinds.items():
+        cells = [_cell(own[n]) if n in own else "not run" for n in numbers]
+        lines.append(f"| {' | '.join(map(str, (*kind, *cells)))} |")
     return "\n".join(lines)
+
+
+def _cell(row) -> str:
+    studies, shown = row["studies"], row["shown"]
+    share = "" if shown > 0.95 * studies else f" of {shown / studies:.0%}"
+    covered = f"{row['covered'] / shown:.3f}{share}" if shown >= WITHDRAWN * studies else "withdrawn"
+    outcome = "right" if row["ratio"] < 1 else "wrong"
+    return f"{covered}; {outcome} {row[outcome] / studies:.3f}"
 
 
 if __name__ == "__main__":

@@ -66,12 +66,22 @@ def write(
     waiting: Sequence[int] = (),
     failed: Sequence[int] = (),
     control_accuracy: float = 0.013,
+    search: Sequence[CellConfig] = (),
 ) -> Path:
-    """Write a study; `waiting` and `failed` are positions of cells that have no result."""
+    """Write a study; `waiting` and `failed` are positions of cells that have no result.
+
+    With cells of a search, those are written first, and of the others the ones that it asks for.
+    """
     cells = usual_cells() if cells is None else cells
-    study = GrokkingStudy(preset="quick", settings={"tasks": ["add", "mul"]}, cells=tuple(cells))
-    store.create(folder, "synthetic", study.preset, study.settings, study.model_dump(mode="json", include={"cells"}))
-    for job in jobs_of(study, {}):
+    study = GrokkingStudy(preset="quick", settings={"tasks": ["add", "mul"]}, cells=tuple(cells), search=tuple(search))
+    parts = {"cells", "search"} if search else {"cells"}
+    store.create(folder, "synthetic", study.preset, study.settings, study.model_dump(mode="json", include=parts))
+    if search:
+        asked = jobs_of(study, {own.id: result_of(own, fates_of(own, fate), 0.0) for own in search})
+        cells = [*search, *(own for own in cells if own.id in {job.id for job in asked})]
+    else:
+        asked = jobs_of(study, {})
+    for job in asked:
         store.add(folder, job)
     for number, config in enumerate(cells):
         place = folder / config.id
@@ -81,11 +91,15 @@ def write(
         if number in failed:
             (place / "failed.json").write_text(json.dumps({"reason": "worker died twice (signal 9)"}))
             continue
-        fates = {seed: fate(config, seed) for seed in config.seeds}
+        fates = fates_of(config, fate)
         write_metrics(place / "metrics.jsonl", config, fates, control_accuracy)
         result = result_of(config, fates, control_accuracy)
         (place / "result.json").write_text(result.model_dump_json(indent=1))
     return folder
+
+
+def fates_of(config: CellConfig, fate: Callable[[CellConfig, int], Fate]) -> dict[int, Fate]:
+    return {seed: fate(config, seed) for seed in config.seeds}
 
 
 def environment(config: CellConfig, number: int) -> dict:

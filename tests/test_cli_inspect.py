@@ -82,7 +82,9 @@ def test_the_same_command_again_measures_nothing(place):
 
 
 def test_it_is_listed_shown_and_reported(place):
-    assert call("ls")[1].split()[-5:] == ["runs/inspect", "inspect", "none", "1", "done"]
+    line = call("ls")[1].splitlines()[-1].split()
+    assert line[:5] == ["runs/inspect", "inspect", "none", "1", "done"]
+    assert " ".join(line[5:-1]) == "These two checkpoints alone"
     (job,) = json.loads(call("show", "runs/inspect", "--json")[1])
     assert (job["name"], job["status"], job["config"]["study"]) == ("measures of first and second", "done", "inspect")
     (place / "runs" / "inspect" / "report.html").unlink()

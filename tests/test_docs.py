@@ -151,7 +151,8 @@ def test_the_readme_has_code_of_both_kinds():
 
 # Every block of python, and the block of text that follows it at once, which is what it prints.
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
-RUN = ["README.md", *(f"docs/{page}.md" for page in ("optimizer", "engine", "extend", "theory", "inspect", "studies"))]
+NAMES = "optimizer", "engine", "extend", "theory", "inspect", "studies", "export"
+RUN = ["README.md", *(f"docs/{page}.md" for page in NAMES)]
 RUN += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "frameworks").glob("*.md"))
 PYTHON = [
     pytest.param(code, printed, id=f"{name}:{number}")
@@ -178,6 +179,8 @@ def test_python_of_the_pages_runs(code, printed, tmp_path, monkeypatch, capsys):
     frameworks = FRAMEWORK.findall(code)
     if frameworks:
         warnings.simplefilter("default")  # what other libraries warn of is not ours
+    if "runs/demo" in code:
+        shutil.copytree(ROOT / "records" / "first-light" / "study", tmp_path / "runs" / "demo")
     for framework in frameworks:
         pytest.importorskip(framework, exc_type=ImportError)
     exec(compile(code, "page", "exec"), {"__name__": "__main__"})
@@ -192,7 +195,7 @@ def shell_lines(page: str) -> list[str]:
 
 
 # tests/test_cli_inspect.py runs those of docs/inspect.md
-COMMANDS = ["README.md", *(f"docs/{page}.md" for page in ("compare", "extend", "own-study", "studies"))]
+COMMANDS = ["README.md", *(f"docs/{page}.md" for page in ("compare", "export", "extend", "own-study", "studies"))]
 # tests/studies/compare runs the built-in tasks, whose first steps take many seconds together
 SLOW = re.compile("muonlab compare (suite=|task=(cnn|gpt))")
 SHELL = sorted({line for page in COMMANDS for line in shell_lines(page) if not SLOW.match(line)})
@@ -214,6 +217,9 @@ def test_shell_of_the_pages_runs(line, tmp_path, monkeypatch):
         words += [] if "--dry-run" in words else ["--dry-run"]
     else:
         shutil.copytree(ROOT / "records" / "first-light", tmp_path / "runs")  # a report is written next to it
+    for word, package in {"parquet": "pyarrow", "tensorboard": "tensorboard"}.items():
+        if word in line:
+            pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     command_line(*words[1:])

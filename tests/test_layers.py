@@ -26,6 +26,7 @@ ROOMS = {
     "study": {"jobs", "stats", "report"},
     "studies": {"data", "stats", "jobs", "report", "study", "measure"},
 }
+ROOMS["export"] = {"jobs", "report", "study", "studies"}
 # What a worker of a study does, with torch.
 ROOMS["studies/work"] = ROOMS["studies"] | ROOMS["train"] | {"train", "losses", "measure"}
 ROOMS["cli"] = set(ROOMS)
@@ -45,11 +46,17 @@ PACKAGES = {
     "studies": {"pydantic", "numpy", "scipy"},
     "studies/work": {"torch", "safetensors", "numpy", "pydantic"},
     "report": {"rich", "numpy", "matplotlib", "jinja2", "markupsafe", "PIL"},
+    "export": set(),
     "cli": {"cyclopts", "torch"},
     "__main__": set(),
 }
-# What a room may ask for by tasks.sources.package, which says what to install where it is missing.
-OPTIONAL = {"data": {"numpy", "PIL", "pyarrow", "sklearn", "tokenizers"}, "studies/work": {"transformers"}}
+# What a room may ask for by a function `package`, which says what to install where it is missing.
+OPTIONAL = {
+    "study": {"yaml"},
+    "data": {"numpy", "PIL", "pyarrow", "sklearn", "tokenizers"},
+    "studies/work": {"transformers"},
+    "export": {"pyarrow", "torch", "wandb", "trackio"},  # torch.utils.tensorboard
+}
 
 
 def imports(path: Path) -> set[str]:

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -39,6 +39,28 @@ def nothing() -> None:
 
 
 @dataclass(frozen=True)
+class Stepped:
+    """An optimizer that is stepped by another function than its own."""
+
+    step: Callable[[], None]
+    state: dict
+
+
+def as_it_is(optimizer: Optimizer) -> Optimizer:
+    return optimizer
+
+
+def compiled(optimizer: Optimizer) -> Stepped:
+    return Stepped(torch.compile(optimizer.step), optimizer.state)
+
+
+def as_a_graph(optimizer: Optimizer) -> Stepped:
+    from muonlab.optim.graphs import graphed
+
+    return Stepped(graphed(optimizer), optimizer.state)
+
+
+@dataclass(frozen=True)
 class Contender:
     """An optimizer and how it is called. Functions are of a module, so that it can be sent to another process."""
 
@@ -51,10 +73,11 @@ class Contender:
     groups: Callable[[list], Sequence] = field(default=same)
     before_step: Callable[[], None] = field(default=nothing)
     is_compiled: bool = False
+    wrap: Callable[[Optimizer], Optimizer | Stepped] = field(default=as_it_is)
 
-    def build(self, parameters: list, hyper: Hyper) -> Optimizer:
+    def build(self, parameters: list, hyper: Hyper) -> Optimizer | Stepped:
         self.before_step()
-        return self.load()(self.groups(parameters), **self.arguments(hyper))
+        return self.wrap(self.load()(self.groups(parameters), **self.arguments(hyper)))
 
 
 # --- torch ------------------------------------------------------------------------------------------------------------
@@ -103,6 +126,23 @@ def muonlab(method: str, dtype: str) -> Contender:
     return Contender(f"muonlab {method}", "muonlab", load_muonlab, arguments, f'method="{method}", ns_dtype={dtype}')
 
 
+def captured_arguments(hyper: Hyper) -> dict:
+    return {**muonlab_arguments(hyper, "auto", "bfloat16"), "capturable": True, "nonfinite": "skip"}
+
+
+# --- dion ------------------------------------------------------------------------------------------------------------
+
+
+def load_dion() -> type:
+    from dion import Muon
+
+    return Muon
+
+
+def dion_arguments(hyper: Hyper) -> dict:
+    return {"lr": hyper.lr, "mu": hyper.momentum, "weight_decay": hyper.weight_decay, "nesterov": hyper.nesterov}
+
+
 # --- timm -------------------------------------------------------------------------------------------------------------
 
 
@@ -110,12 +150,12 @@ def load_timm() -> type:
     """Return timm's Muon, also where timm itself cannot be imported.
 
     `import timm` imports torchvision, and PyPI's torchvision for Linux is built for CUDA: beside a torch for the CPU
-    its import fails ("operator torchvision::nms does not exist"). timm/optim/muon.py needs torch alone, so it is
-    imported without running timm/__init__.py.
+    its import fails ("operator torchvision::nms does not exist"), or is not there. timm/optim/muon.py needs torch
+    alone, so it is imported without running timm/__init__.py.
     """
     try:
         from timm.optim import Muon
-    except RuntimeError:
+    except (RuntimeError, ImportError):
         empty = ("timm", "timm.optim")
         for name in empty:
             sys.modules[name] = importlib.util.module_from_spec(importlib.util.find_spec(name))
@@ -190,12 +230,37 @@ def heavyball(name: str, mode: str | None, about: str) -> Contender:
     )
 
 
+# --- steps that are compiled or captured ------------------------------------------------------------------------------
+
+WRAPPED = (
+    replace(TORCH, name="torch_compiled", about="torch.compile(step)", is_compiled=True, wrap=compiled),
+    *(
+        replace(
+            muonlab("auto", "bfloat16"), name=name, arguments=captured_arguments, about=about, is_compiled=True, wrap=by
+        )
+        for name, about, by in (
+            ("muonlab_compiled", "capturable, torch.compile(step)", compiled),
+            ("muonlab_graphed", "capturable, graphed(optimizer)", as_a_graph),
+        )
+    ),
+)
+DION = Contender(
+    "dion",
+    "dion",
+    load_dion,
+    dion_arguments,
+    "pip install git+https://github.com/microsoft/dion.git; scale sqrt(rows / columns)",
+    takes_convolutions=False,
+)
+
 # --- the list ---------------------------------------------------------------------------------------------------------
 
 DEFAULT_PEERS = ("timm", "pytorch_optimizer", "heavyball")
 PEERS = {
     peer.name: peer
     for peer in (
+        *WRAPPED,
+        DION,
         timm("timm", "original", 'always bfloat16; ns_coefficients="original" (its default is "quintic": same cost)'),
         timm("timm_default", "quintic", "always bfloat16; its default coefficients, five different triples"),
         timm("timm_polar_express", "polar_express", "always bfloat16; the first five Polar Express steps"),

@@ -12,29 +12,14 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 from torch.nn import Parameter
 from torch.profiler import ProfilerActivity, profile, record_function
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from muonlab.testing import count_launches
 from optimizer import parameters
 from optimizer.contenders import Contender
 from optimizer.machine import synchronize
 from optimizer.timing import Stepper
 
-# Calls that compute nothing: they allocate, or give another name to the same memory.
-FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "set_", "resize_"}
 SECOND_STEP = "muonlab benchmark: second step"
-
-
-class LaunchCounter(TorchDispatchMode):
-    """Count dispatched operations that compute. A foreach call counts once, though on the CPU it is a loop."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if not func.is_view and func.namespace != "profiler" and func.overloadpacket.__name__ not in FREE:
-            self.count += 1
-        return func(*args, **(kwargs or {}))
 
 
 def state_bytes(state) -> int:
@@ -92,9 +77,7 @@ def launches(stepper: Stepper, device: str) -> int | None:
         return sum(not e.is_user_annotation for e in on_device)
     if stepper.contender.is_compiled:
         return None
-    with LaunchCounter() as counter:
-        stepper.optimizer.step()
-    return counter.count
+    return count_launches(stepper.optimizer.step).calls
 
 
 def measure(contender: Contender, shapes: Sequence, device: str, dtype: str, threads: int, seed: int) -> dict:

@@ -22,7 +22,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, D = x.shape
-        normed, positions = self.attention_norm(x), torch.arange(T)
+        normed, positions = self.attention_norm(x), torch.arange(T, device=x.device)
         q, k, v = (each(normed).view(B, T, self.heads, -1) for each in (self.query, self.key, self.value))
         q, k = (rotate(each, positions, self.rope_base) for each in (q, k))
         mixed = F.scaled_dot_product_attention(*(each.transpose(1, 2) for each in (q, k, v)), is_causal=True)
@@ -63,11 +63,12 @@ class Plain(nn.Module):
 class PlainLoop:
     """One run: batches by indexing; torch.optim.AdamW, or torch.optim.Muon for hidden matrices beside it."""
 
-    def __init__(self, config: CellConfig):
+    def __init__(self, config: CellConfig, device: str = "cpu"):
         task = build_task(config)
-        rows = build_rows(config, task, (0,), "cpu")
+        rows = build_rows(config, task, (0,), device)
         self.net = Plain(config)
         self.net.take_weights(config)
+        self.net.to(device)
         self._inputs, self._labels, self._train, self._batch = rows.inputs, rows.labels[0], rows.train[0], rows.batch
         self._generator = torch.Generator().manual_seed(0)
         self._order: Tensor | None = None
@@ -82,7 +83,8 @@ class PlainLoop:
     def step(self, number: int) -> None:
         per_epoch = len(self._train) // self._batch
         if number % per_epoch == 0 or self._order is None:
-            self._order = self._train[torch.randperm(len(self._train), generator=self._generator)]
+            order = torch.randperm(len(self._train), generator=self._generator)
+            self._order = self._train[order.to(self._train.device)]
         start = number % per_epoch * self._batch
         chosen = self._order[start : start + self._batch]
         for optimizer in self._optimizers:

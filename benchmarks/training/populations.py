@@ -26,11 +26,11 @@ def cell(optimizer: str, depth: int, count: int) -> CellConfig:
 class Variant:
     """A population with its rows, and where its time goes."""
 
-    def __init__(self, config: CellConfig, *, compiled: bool):
+    def __init__(self, config: CellConfig, *, compiled: bool, device: str = "cpu"):
         self.count = len(config.seeds)
         task = build_task(config)
-        self._rows = build_rows(config, task, config.seeds, "cpu")
-        self._population = build_population(config, task, config.seeds, "cpu")
+        self._rows = build_rows(config, task, config.seeds, device)
+        self._population = build_population(config, task, config.seeds, device)
         self._in_optimizer: list[float] = []
         self.compile_seconds: float | None = None
         batch = self._rows(0)

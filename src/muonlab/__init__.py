@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from muonlab.export.frames import load
     from muonlab.optim.muon import Muon
     from muonlab.optim.muonadamw import MuonAdamW, hf_factory
     from muonlab.optim.split import split_params
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from muonlab.studies.compare.ask import compare
 
 __version__ = "0.2.0.dev0"
-__all__ = ["Muon", "MuonAdamW", "compare", "hf_factory", "inspect", "orthogonalize", "split_params"]
+__all__ = ["Muon", "MuonAdamW", "compare", "hf_factory", "inspect", "load", "orthogonalize", "split_params"]
 
 _HOMES = {
     "Muon": "optim.muon",
@@ -21,6 +22,7 @@ _HOMES = {
     "orthogonalize": "rules.polar",
     "inspect": "studies.checkpoints",
     "compare": "studies.compare.ask",
+    "load": "export.frames",
 }
 
 

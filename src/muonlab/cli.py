@@ -13,6 +13,7 @@ except ImportError:  # the package alone, without its laboratory
     sys.exit("muonlab: the command line needs the laboratory's packages; install them with: pip install 'muonlab[lab]'")
 
 from muonlab import __version__
+from muonlab.export.verb import export
 
 if TYPE_CHECKING:
     from muonlab.jobs.job import StudyFile
@@ -28,6 +29,7 @@ app = App(
     help_format="markdown",
 )
 app.register_install_completion_command()  # muonlab --install-completion
+app.command(export)
 
 
 @app.command
@@ -46,12 +48,15 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
 
         muonlab run my_study.py seeds=10
 
+        muonlab run study.toml
+
         muonlab run grokking preset=laptop tasks=add,mul optimizers=muon,adamw,sgd muon.lr=0.01,0.02 seeds=20 --dry-run
 
     Parameters
     ----------
     study
-        What to run: grokking, features, components, or a file that defines a study of your own (docs/own-study.md).
+        What to run: grokking, features, components, a file that defines a study of your own (docs/own-study.md), or
+        a .toml or .yaml file that holds the name and the settings of any study (docs/studies.md).
     settings
         key=value, with commas for several values. preset=tiny, laptop, paper (for features also real, for components
         full in its place) is where the rest starts from; out=DIR is the study's folder (default runs/STUDY), device=cpu
@@ -61,14 +66,25 @@ def run(study: str, *settings: str, dry_run: Annotated[bool, Parameter(negative=
         Print the jobs, their number and the estimated time, and run nothing.
     """
     from muonlab.studies import find, of_file
+    from muonlab.study import from_file
     from muonlab.study.described import EXECUTION_KEYS
     from muonlab.study.settings import check_name, parse
 
+    if study.endswith(from_file.ENDINGS):
+        given = from_file.read(Path(study))
+        with given.located():
+            words = given.with_words(settings)
+            return (
+                compare(*words, dry_run=dry_run)
+                if given.study == "compare"
+                else run(given.study, *words, dry_run=dry_run)
+            )
     is_file = study.endswith(".py")
     if not is_file:
         check_name("study", study, STUDIES, "or a file that defines a study, such as my_study.py")
     package = of_file(study) if is_file else find(study)
-    given = parse(settings, (*(() if is_file else ("preset",)), *EXECUTION_KEYS, *package.KEYS))
+    known = (*(() if is_file else ("preset",)), *EXECUTION_KEYS, *package.KEYS)
+    given = parse(settings, known, getattr(package, "PRESETS", None))
     preset = study if is_file else ",".join(given.pop("preset", ["laptop"]))
     folder = Path(",".join(given.pop("out", [str(DEFAULT_ROOT / Path(study).stem)])))
     device, compile, workers = _execution({key: given.pop(key) for key in EXECUTION_KEYS if key in given})
@@ -357,20 +373,14 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
     folder
         The study's folder.
     """
-    from muonlab.jobs import catalogue, store
-    from muonlab.jobs.files import StudyError
-    from muonlab.studies import PACKAGES
+    from muonlab.jobs import catalogue
+    from muonlab.studies import package_of
 
-    study = store.read(folder).study
-    if study not in PACKAGES:
-        *names, last = PACKAGES
-        raise StudyError(
-            f"{folder} holds the study {study!r}; this version of muonlab reports {', '.join(names)} and {last}"
-        )
+    package = package_of(folder)
     if catalogue.report_is_current(folder):
         print(f"Report: {folder / 'report.html'}")
     else:
-        _write_report(folder)
+        _write_report(folder, package)
     return 0
 
 
@@ -441,6 +451,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with signals.caught():
             status = app(words, exit_on_error=False, result_action="return_value")
+            if words[:1] == ["run"] and {"--help", "-h"} & {*words} and not words[1].startswith("-"):
+                from muonlab.studies import keys_of
+
+                print(keys_of(words[1], DESCRIBED))
     except CycloptsError:  # it has printed what was wrong
         meant = " ".join(word[2:] for word in words if word[:2] == "--" and "=" in word)
         _stop(f"settings have no dashes; write {meant}", 2) if meant else sys.exit(2)

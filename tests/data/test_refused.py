@@ -301,7 +301,7 @@ def test_sources_of_images(tmp_path):
             None,
             r"it: \d+ of its \d+ bytes are control characters; expected a text",
         ),
-        (PROSE.encode("utf-16-le"), None, "control characters.*give encoding=utf-16-le or utf-16-be"),
+        (PROSE.encode("utf-16-le"), None, "control characters.*save it as UTF-8"),
         (b"caf\xff", "utf-9", r"unknown encoding 'utf-9'; did you mean 'utf-\d+"),
         (b"caf\xff", "hex-codec", "encoding 'hex-codec' is not for texts"),
         (b"caf\xff\xff", "idna", "encoding 'idna'"),

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from golden.reading import Rows, analyse, inspect_id, plan_ids
+from golden.reading import Rows, analyse, identities, inspect_id, plan_ids
 
 HERE = Path(__file__).parent
 RECORDS = HERE.parents[1] / "records"
 RECORDED = {  # name of the expectations -> study.json, of records that hold their jobs
     str(path.parent.relative_to(RECORDS)).replace("/", "-"): path
     for path in sorted(RECORDS.glob("**/study.json"))
-    if next(path.parent.glob("*/config.json"), None)
+    if (path.parent / "jobs.zip").exists()
 }
 RUNS = tuple(sorted(path.name.split(".")[0] for path in (HERE / "runs").glob("*.tar.gz")))  # of the tiny presets
 # Columns whose texts are ids, names of what is compared, or answers. Those of other columns are prose.
@@ -51,8 +51,11 @@ def read(folder: Path) -> dict[str, Any]:
     """Return what a study's folder says: ids, answer, and tables by column."""
     study = json.loads((folder / "study.json").read_text(encoding="utf-8"))["study"]
     answer, tables = analyse(study, folder)
-    ids = sorted(path.name for path in folder.iterdir() if re.fullmatch("[0-9a-f]{16}", path.name))
-    return {"answer": answer, "ids": ids, "tables": {name: _columns(rows) for name, rows in tables.items()}}
+    return {
+        "answer": answer,
+        "ids": identities(folder),
+        "tables": {name: _columns(rows) for name, rows in tables.items()},
+    }
 
 
 def _columns(rows: Rows) -> dict[str, list[float | str | None]]:

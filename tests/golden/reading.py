@@ -9,6 +9,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from muonlab.jobs.store import identities as identities
 from muonlab.report.data import figure_csv, table_csv
 from muonlab.report.findings import Figure, Table
 from muonlab.studies import find

@@ -6,7 +6,7 @@ import pytest
 
 from muonlab.jobs import archive, store
 from muonlab.jobs.catalogue import list_studies
-from muonlab.jobs.files import StudyError, read_lines, write_json, write_text
+from muonlab.jobs.files import StudyError, lock, read_lines, write_json, write_text
 from muonlab.jobs.job import Job, identity
 
 
@@ -34,8 +34,8 @@ def said(folder):
 
 def test_a_packed_study_says_what_it_said(folder):
     before = said(folder)
-    assert archive.pack(folder) == 3
-    assert len(list(folder.glob("*/config.json"))) == 1
+    assert archive.pack(folder) == 4
+    assert list(folder.glob("*/config.json")) == []
     assert said(folder) == before
     store.check(folder, "features")
     names = zipfile.ZipFile(folder / archive.NAME).namelist()
@@ -51,6 +51,7 @@ def test_a_job_that_is_done_later_joins_the_archive_and_the_same_jobs_make_the_s
     results = store.Results(folder)
     assert len(results) == 3
     waiting = next(record for record in store.records(folder) if record.status == "waiting")
+    assert store.add(folder, Job(waiting.id, waiting.name, "package.module:work", waiting.config, 1.0)) == []
     write_json(folder / waiting.id / "result.json", {"number": 3})
     assert len(results.refresh()) == 4
     assert archive.pack(folder) == len(results.refresh()) == 4
@@ -68,6 +69,12 @@ def test_a_folder_comes_before_the_archive(folder):
     (folder / own).mkdir()
     write_json(folder / own / "result.json", {"number": "again"})
     assert store.Results(folder)[own] == {"number": "again"}
+
+
+def test_a_study_that_runs_is_not_packed(folder):
+    with lock(folder / ".lock", wait=False), pytest.raises(StudyError, match="another muonlab run is writing"):
+        archive.pack(folder)
+    assert len(store.records(folder)) == len(list(folder.glob("*/config.json"))) == 4
 
 
 @pytest.mark.parametrize("place", [0.3, 0.98])

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from datetime import date
 
 import pytest
 
@@ -247,8 +248,13 @@ def test_studies_are_listed_and_a_broken_one_among_them(folder, pair, tmp_path):
         "preset": "tiny",
         "requests": 1,
         "cells": {"done": 2, "waiting": 1},
+        "verdict": None,
+        "changed": date.today().isoformat(),
         "reason": None,
     }
+    (folder / "report.html").write_text("<html><title>features: It depends &amp; more</title>")
+    assert list_studies(folder)[0]["verdict"] == "It depends & more"
+    (folder / "report.html").unlink()
     assert "empty" in broken["reason"]
     assert list_studies(folder) == [whole]
     with pytest.raises(StudyError, match="there is no folder"):

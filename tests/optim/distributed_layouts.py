@@ -112,6 +112,9 @@ def fully_sharded():
     for count in COUNTS:
         check(count, by(mesh_of(count), Shard(0)))
         check(count, by(mesh_of(count), Shard(0)), **WITH_PARTS)
+        for part in ({"hyperball": True}, {"update_floor": 2.0}):
+            check(count, by(mesh_of(count), Shard(0)), **part)
+            check(count, by(mesh_of(count), Shard(1)), names=MATRICES, **part)
 
 
 @case
@@ -141,7 +144,7 @@ def two_dimensions():
     for sizes in ((1, 2), (2, 1), (2, 2), (2, 4), (4, 2)):
         count, mesh = sizes[0] * sizes[1], mesh_of(*sizes)
         check(count, by(mesh, Replicate(), Shard(0)))
-        check(count, by(mesh, Shard(0), Shard(1)), names=MATRICES)
+        check(count, by(mesh, Shard(0), Shard(1)), names=MATRICES, hyperball=sizes == (2, 4))
         check(count, by(mesh, _StridedShard(0, split_factor=sizes[1]), Shard(0)), names=("even",))
 
 

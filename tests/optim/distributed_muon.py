@@ -157,6 +157,8 @@ def fully_sharded():
         ({"split": {"up.weight": 3}, "adjust_lr_fn": "match_rms_adamw"}, torch.float64),
         ({"split": {"up.weight": [2, 4, 3], "experts": [5, 1]}, **varied}, torch.float64),
         ({"equilibrate": "rowcol", "renormalize": "col_row", "decay": "independent", "lookahead": 0.5}, torch.float64),
+        ({"hyperball": True, "split": {"up.weight": [2, 4, 3], "experts": [5, 1], "conv": "rcc"}}, torch.float64),
+        ({"update_floor": 1.0, "split": {"down.weight": "cr", "up.weight": (3, [1, 2])}}, torch.float64),
     ):
         net = sharded(make_net(dtype))
         optimizer, _, count = check_training(net, lambda net, options=options: make(net, **options), dtype)
@@ -429,7 +431,6 @@ def a_step_that_is_left_out_is_left_out_on_ranks_without_a_shard_too():
 def a_variant_of_sharded_parameters_is_refused_before_the_first_step():
     net = sharded(make_net())
     assert "variant='normuon' with a sharded parameter" in refusal(lambda: MuonAdamW(net, variant="normuon"))
-    assert "hyperball=True with a sharded parameter" in refusal(lambda: MuonAdamW(net, hyperball=True))
 
 
 @case

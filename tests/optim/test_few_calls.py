@@ -81,6 +81,11 @@ OPTIONS = [
     {"dtype": torch.bfloat16, "rounding": "remainder", "capturable": True, "nonfinite": "skip"},
     {"dtype": torch.complex64},
     {"state_dtype": torch.float64},
+    {"state_dtype": "int8"},
+    {"lookahead": 0.5},
+    {"hyperball": True},
+    {"renormalize": "row", "update_floor": 0.1, "equilibrate": "col", "decay": "independent"},
+    {"lr": torch.empty((), device="meta"), "adamw_weight_decay": torch.empty((), device="meta")},
 ]
 
 
@@ -115,6 +120,8 @@ def test_what_is_read_back_would_be_found():
         {"method": "quintic"},
         {"variant": "normuon", "adjust_lr_fn": "spectral"},
         {"cautious": True},
+        {"renormalize": "row", "update_floor": 0.1, "equilibrate": "col"},
+        {"hyperball": True},
     ],
     ids=str,
 )

@@ -48,6 +48,18 @@ def test_a_variant_of_what_is_sharded_afterwards_is_refused_before_anything_is_c
         assert p not in optimizer.state or not optimizer.state[p]
 
 
+def test_a_compiled_step_of_sharded_parameters_runs_as_it_is_and_is_no_part_of_a_graph(one_rank):
+    params = [nn.Parameter(DTensor.from_local(torch.ones(6, 4), one_rank, [Shard(0)]))]
+    params[0].grad = torch.ones_like(params[0])
+    optimizer = Muon(params, lr=0.1, capturable=True, nonfinite="skip")
+    torch.compiler.reset()
+    torch.compile(optimizer.step, backend="eager")()
+    torch.compiler.reset()
+    assert not torch.equal(params[0].to_local(), torch.ones(6, 4))
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="a_step_that_ranks_share_is_not_compiled"):
+        torch.compile(optimizer.step, backend="eager", fullgraph=True)()
+
+
 @pytest.mark.parametrize(
     ("shape", "given", "rows_first"),
     [

@@ -36,7 +36,7 @@ from muonlab.report.findings import (
     Text,
     Verdict,
 )
-from muonlab.report.page import MOST_ROWS, enlargement, one_line, png, write
+from muonlab.report.page import LARGEST_TABLE, MOST_ROWS, enlargement, one_line, png, write
 from muonlab.stats.results import Estimate
 from muonlab.studies.grokking.analysis import analyse
 
@@ -105,7 +105,11 @@ def test_ids_are_unique(page):
 
 def test_the_verdict_and_its_scope_are_on_the_page(folder):
     text = (folder / "report.html").read_text()
-    for part in ("Does Muon make a Transformer grok sooner than AdamW?", "Sooner", "neither optimizer was tuned here"):
+    for part in (
+        "Does Muon make a Transformer grok sooner than AdamW?",
+        "Inconclusive",
+        "neither optimizer was tuned here",
+    ):
         assert part in text
 
 
@@ -267,6 +271,14 @@ def test_a_long_table_is_folded_and_none_of_the_first_screen(tmp_path):
     shown = with_elements(table("short", MOST_ROWS), table("long", MOST_ROWS + 1))
     text = write(replace(shown, first=(table("first", 50),)), tmp_path).read_text()
     assert re.findall(r"<summary>(\w+)", text) == ["long"]
+
+
+def test_a_table_of_very_many_rows_is_data_to_load(tmp_path):
+    rows = tuple((f"row {k}",) for k in range(LARGEST_TABLE + 1))
+    text = write(with_elements(Table("many", "Many", (Column("k", "K"),), rows, "A note.")), tmp_path).read_text()
+    assert "row 3" not in text
+    assert 'download="many.csv"' in text
+    assert "Columns: K. A note." in text
 
 
 def test_a_definition_stands_once_and_its_terms_lead_to_it(tmp_path):

@@ -12,12 +12,15 @@ def test_studies_are_a_line_each_and_none_is_said(capsys, tmp_path):
         "study": "grokking",
         "preset": "tiny",
         "cells": {"done": 2, "failed": 1},
+        "verdict": "It depends",
+        "changed": "2026-12-01",
         "reason": None,
     }
-    bad = {"folder": "runs/b", "study": None, "preset": None, "cells": {}, "reason": "study.json is empty"}
+    bad = {**dict.fromkeys(good), "folder": "runs/b", "cells": {}, "reason": "study.json is empty"}
     terminal.print_studies([good, bad], tmp_path)
     text = capsys.readouterr().out
-    assert "2 done, 1 failed" in text
+    (line,) = (line for line in text.splitlines() if "2 done, 1 failed" in line)
+    assert line.split()[-3:] == ["It", "depends", "2026-12-01"]
     assert "study.json is empty" in text
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from muonlab.testing import Launches, count_launches
+from muonlab.testing import Call, Launches, count_launches, list_calls
 
 
 def meta(*shape):
@@ -41,3 +41,18 @@ def test_what_torchs_own_optimizer_launches():
     optimizer = torch.optim.Muon([p])
     optimizer.step()
     assert count_launches(optimizer.step).products == 15
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda: torch.bmm(meta(3, 4, 5), meta(3, 5, 6)), ("bmm", 1, 2 * 3 * 4 * 5 * 6, 4 * 3 * (20 + 30 + 24))),
+        (lambda: torch.baddbmm(meta(3, 4, 6), meta(3, 4, 5), meta(3, 5, 6)), ("baddbmm", 1, 720, 4 * 3 * 98)),
+        (lambda: meta(8).add_(meta(8)), ("add_", 1, 0, 4 * 24)),  # two read, one written
+        (lambda: meta(8).copy_(meta(8)), ("copy_", 1, 0, 4 * 16)),
+        (lambda: torch.mul(meta(8), meta(8), out=meta(8)), ("mul", 1, 0, 4 * 24)),
+        (lambda: torch._foreach_lerp_([meta(8)] * 2, [meta(8)] * 2, 0.5), ("_foreach_lerp_", 1, 0, 4 * 48)),
+    ],
+)
+def test_flops_and_bytes(function, expected):
+    assert list_calls(function) == [Call(*expected)]

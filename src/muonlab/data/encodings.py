@@ -72,7 +72,7 @@ def find(data: bytes, source: str) -> str:
     if num_controls > MAX_SHARE_OF_CONTROLS * len(data):
         raise DataError(
             f"{source}: {num_controls} of its {len(data)} bytes are control characters; expected a text. If it is "
-            "UTF-16 without a byte order mark, give encoding=utf-16-le or utf-16-be"
+            "UTF-16 without a byte order mark, save it as UTF-8"
         )
     try:
         data.decode("utf-8")

@@ -1,6 +1,6 @@
-"""Jobs of a finished study in one file, jobs.zip, in place of a folder per job: what records/ keeps.
+"""Jobs of a study in one file, jobs.zip, in place of a folder per job: what records/ keeps.
 
-    python -m muonlab.jobs.archive records/laptop/study        # packs the jobs that are done, and removes their folders
+    python -m muonlab.jobs.archive records/laptop/study        # packs the jobs, and removes their folders
     unzip records/laptop/study/jobs.zip -d records/laptop/study     # and back
 
 Whatever reads a study reads both. A folder of a job comes before what the archive holds of it, and nothing writes to an
@@ -14,7 +14,7 @@ import zipfile
 from functools import lru_cache
 from pathlib import Path
 
-from muonlab.jobs.files import Place, StudyError
+from muonlab.jobs.files import Place, StudyError, lock
 
 NAME = "jobs.zip"
 JOB = re.compile("[0-9a-f]{16}")  # the name of a job's folder: its id
@@ -65,15 +65,20 @@ def _jobs(path: Path, *state: int) -> dict[str, zipfile.Path]:
 
 
 def pack(folder: Path) -> int:
-    """Move the jobs of a study that are done into its archive, and return how many it then holds.
+    """Move the jobs of a study into its archive, and return how many it then holds. Weights are lost.
 
     Raises:
-        StudyError: the archive that is there cannot be read.
+        StudyError: a run writes to the study, or the archive that is there cannot be read.
     """
-    done = sorted(path.parent for path in folder.glob("*/result.json") if JOB.fullmatch(path.parent.name))
+    with lock(folder / ".lock", wait=False):
+        return _packed(folder)
+
+
+def _packed(folder: Path) -> int:
+    jobs = sorted(path.parent for path in folder.glob("*/config.json") if JOB.fullmatch(path.parent.name))
     files = {
         f"{job.name}/{file.relative_to(job).as_posix()}": file
-        for job in done
+        for job in jobs
         for file in job.rglob("*")
         if file.is_file() and file.suffix != LEFT_OUT and not file.name.startswith(".")
     }
@@ -88,7 +93,7 @@ def pack(folder: Path) -> int:
             archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED)
     part.replace(folder / NAME)
     found = identities(folder)  # it can be read, before anything is removed
-    for job in done:
+    for job in jobs:
         shutil.rmtree(job)
     return len(found)
 

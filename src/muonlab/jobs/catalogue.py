@@ -1,10 +1,16 @@
 """The studies in a folder, for those who list and report them."""
 
+import contextlib
+import html
+import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from muonlab.jobs import archive, store
 from muonlab.jobs.files import StudyError
+
+HEAD = 2000  # characters of a report, in which its title is, which says the verdict
 
 
 def list_studies(folder: Path) -> list[dict[str, Any]]:
@@ -26,7 +32,7 @@ def _summary(folder: Path) -> dict[str, Any]:
     try:
         held, statuses = store.read(folder), [record.status for record in store.records(folder)]
     except StudyError as error:
-        nothing = {"study": None, "preset": None, "requests": 0, "cells": {}}
+        nothing = {"study": None, "preset": None, "requests": 0, "cells": {}, "verdict": None, "changed": None}
         return {"folder": str(folder), **nothing, "reason": str(error)}
     return {
         "folder": str(folder),
@@ -34,8 +40,27 @@ def _summary(folder: Path) -> dict[str, Any]:
         "preset": held.preset,
         "requests": len(held.requests),
         "cells": {status: statuses.count(status) for status in sorted(set(statuses))},  # jobs, once called cells
+        "verdict": _verdict(folder),
+        "changed": _changed(folder),
         "reason": None,
     }
+
+
+def _verdict(folder: Path) -> str | None:
+    """Return the verdict of the report in a word or two; None where there is none, or results have come since."""
+    if not report_is_current(folder):
+        return None
+    with contextlib.suppress(OSError), (folder / "report.html").open(encoding="utf-8", errors="replace") as page:
+        found = re.search("<title>[^<]*?: ([^<]*)</title>", page.read(HEAD))
+        return html.unescape(found[1]) if found else None
+    return None
+
+
+def _changed(folder: Path) -> str:
+    """Return the day of the newest result, or of the request where there is none, as 2026-12-01."""
+    sources = [folder / "study.json", *folder.glob(archive.NAME), *folder.glob("*/result.json")]
+    newest = max(source.stat().st_mtime for source in sources)
+    return datetime.fromtimestamp(newest).date().isoformat()
 
 
 def report_is_current(folder: Path) -> bool:

@@ -73,7 +73,8 @@ class Dropout(nn.Module):
         num = math.prod(shape)
         threshold = round(self.rate * 2**16)
         counter = torch.arange((num + 1) // 2, dtype=torch.int32, device=x.device)  # a 32-bit hash serves two entries
-        seed = mix(key ^ mix(torch.tensor(self.layer + 1, device=x.device)))
+        # Not torch.tensor, which on a GPU waits for a copy.
+        seed = mix(key ^ mix(torch.full((), self.layer + 1, device=x.device)))
         bits = torch.cat(halves_of_mix(counter ^ (seed - (seed >> 31 << 32)).int()))[:num].sub_(threshold)
         bits >>= 31  # -1 for entries that go, 0 for those that stay; on a CPU comparisons and bools take twice as long
         return bits.to(x.dtype).add_(1).mul_(1 / (1 - threshold / 2**16)).view(shape)

@@ -36,7 +36,7 @@ def check(group: dict[str, Any], params: Iterable[Named], *, is_first: bool = Fa
     if is_eight_bit(group["state_dtype"]):
         _check_eight_bits(params)
     if group["hyperball"] and is_first:
-        _check_not_zero(params)
+        _check_not_zero([(name, p) for name, p in params if not is_dtensor(p)])  # a rank may have no part of it
 
 
 def _check_names(params: list[Named]) -> None:
@@ -50,21 +50,12 @@ def _check_names(params: list[Named]) -> None:
         seen.add(name)
 
 
-OF_WHOLE: dict[str, tuple[Any, str]] = {  # argument -> what it is when it is off, and what of matrices it needs
-    "variant": (None, "second moment is"),
-    "update_floor": (0.0, "norms are"),
-    "hyperball": (False, "norms are"),
-}
-
-
 def _check_whole(group: dict[str, Any], params: list[Named]) -> None:
-    asked = next((name for name, (off, _) in OF_WHOLE.items() if group[name] != off), None)
-    for name, p in params if asked else ():
+    for name, p in params if group["variant"] is not None else ():
         if is_dtensor(p):
-            off, what = OF_WHOLE[asked]
             raise ValueError(
-                f"{asked}={group[asked]!r} with a sharded parameter, {name} of shape {tuple(p.shape)}; expected "
-                f"{asked}={off!r}: its {what} of whole matrices, which no rank keeps"
+                f"variant={group['variant']!r} with a sharded parameter, {name} of shape {tuple(p.shape)}; expected "
+                "variant=None: its second moment is of whole matrices, which no rank keeps"
             )
 
 
@@ -75,8 +66,7 @@ def _check_eight_bits(params: list[Named]) -> None:
                 f"state_dtype='int8' with the complex parameter {name}; expected a complex dtype or None, in an option "
                 "of its group"
             )
-        axes = {sharded_axis(placement) for placement in p.placements} if is_dtensor(p) else set()
-        if not axes <= {None, 0}:
+        if is_dtensor(p) and not {sharded_axis(placement) for placement in p.placements} <= {None, 0}:
             raise ValueError(
                 f"state_dtype='int8' with parameter {name}, which is sharded by {p.placements}; expected shards along "
                 "axis 0, as blocks of 256 lie within its rows: leave state_dtype out for it, in an option of its group"

@@ -1,20 +1,25 @@
 """The Muon half of a step: parameters as matrices for `rules.muon.update_`, on one rank or over several."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from muonlab.optim import arguments, eight_bit
+from muonlab.optim import arguments, eight_bit, norms
 from muonlab.optim.around import decoupled_decay
 from muonlab.optim.layout import Layout, layout
 from muonlab.optim.sharding import exchange, is_dtensor
 from muonlab.optim.shell import Item
 from muonlab.rules import muon, parts
 from muonlab.rules.matrices import Matrices
-from muonlab.rules.operands import Workspace, on_host
+from muonlab.rules.operands import Workspace, by_kind, on_host
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 EIGHT_BIT_KEY = 2**31  # tells the noise of a momentum from that of its parameter
 # Of a stack of matrices: the parameter, its gradient and its state.
@@ -141,7 +146,7 @@ def _exchanged(
     hyper, items, layouts = _hyper(group), [item for item, _ in members], [each for _, each in members]
     finite = items[0].finite if items else None
     variant, adjust, floor = hyper["variant"], hyper["adjust_lr_fn"], hyper["update_floor"]
-    is_of_whole = variant is not None or floor > 0 or hyper["hyperball"]  # then no parameter is sharded
+    is_of_whole = variant is not None or floor > 0 or hyper["hyperball"]
     directions, memory = _directions(momenta, in_one_piece=finite is not None)
     options = {name: hyper[name] for name in ("momentum", "nesterov", "variant")}
     grads = [item.grad.to(item.work.dtype) for item in items]
@@ -186,7 +191,7 @@ def _directions(momenta: list[Tensor], in_one_piece: bool) -> tuple[list[Tensor]
     if not in_one_piece:
         return [torch.empty_like(momentum) for momentum in momenta], []
     found, memory = list(momenta), []
-    for kind in muon.by_kind(momenta):
+    for kind in by_kind(momenta):
         sizes = [momenta[index].numel() for index in kind]
         memory.append(momenta[kind[0]].new_empty(sum(sizes)))
         for index, part in zip(kind, memory[-1].split(sizes), strict=True):
@@ -198,6 +203,9 @@ def _finish(group: dict[str, Any], members: list[tuple[Item, Layout]], updates: 
     """Bring plain polar factors to their final scale but for lr, by what is of whole matrices."""
     copies: list[Copy] = []
     for (item, each), update in zip(members, updates, strict=True):
+        if is_dtensor(parameter := item.parameter):
+            _finish_shard(group, item, parameter, each, update)
+            continue
         ps, Os = _open(each, item.work, copies), _open(each, update, copies)
         seconds = [None] * len(ps)
         if group["variant"] is not None:
@@ -211,3 +219,16 @@ def _finish(group: dict[str, Any], members: list[tuple[Item, Layout]], updates: 
                 muon.hold_(p, O, group["lr"], item.finite)
     for each, stacks, tensor in copies:
         each.put_back(stacks, tensor)
+
+
+def _finish_shard(group: dict[str, Any], item: Item, parameter: DTensor, each: Layout, O: Tensor) -> None:
+    """Do as `_finish` for the shard of one parameter, whose ranks add up the squares of its norms."""
+    p, ids = item.work, norms.numbers(parameter, each)
+    norm = norms.of_shards(parameter, each, ids)
+    adjust = group["adjust_lr_fn"] or "original"
+    factors = norms.of_each([muon.adjustment(rows, columns, adjust) for _, rows, columns in each.shapes], each, ids, p)
+    if group["update_floor"] > 0:
+        O.copy_(parts.raised(O, p, factors, group["update_floor"], norm))
+    O.mul_(factors)
+    if group["hyperball"]:
+        muon.hold_(p, O, group["lr"], item.finite, norm)

@@ -232,6 +232,8 @@ class Shell(torch.optim.Optimizer):
 
         Steps that are captured, where the host may not look, take it for granted.
         """
+        if not self._is_shared():
+            return
         shared = [
             (name, p)
             for position, group in enumerate(self.param_groups)

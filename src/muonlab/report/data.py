@@ -25,6 +25,11 @@ Row = Sequence[Value]
 
 def table_csv(table: Table) -> str:
     """Return a table as CSV: an interval takes the columns <key>, <key>_lower and <key>_upper."""
+    return _csv(*flat_rows(table))
+
+
+def flat_rows(table: Table) -> tuple[list[str], list[list[Value]]]:
+    """Return the header and the rows of a table, with three columns for an interval."""
     wide = [any(isinstance(row[i], Estimate) for row in table.rows) for i in range(len(table.columns))]
     header: list[str] = []
     for column, is_interval in zip(table.columns, wide, strict=True):
@@ -38,7 +43,7 @@ def table_csv(table: Table) -> str:
             else:
                 flat += [value, None, None] if is_interval else [value]
         rows.append(flat)
-    return _csv(header, rows)
+    return header, rows
 
 
 def answers_csv(answers: Answers) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
@@ -39,33 +40,37 @@ from muonlab.report.panels import (
     name_traces,
     strongest,
 )
-from muonlab.report.svg import colour, themed
+from muonlab.report.svg import PAPER, colour, on_light_paper, themed
 
+DOTS_PER_INCH = 300  # of a PNG, as printers ask for
 POINTS = 72.0  # a unit of the drawings; sizes below are in points
 
 _NARROWEST = 300.0  # of a map, so that the names of both sides fit next to each other
 _MOST_FOR_NAMES = 90.0  # points to the right of a panel whose lines are named at their ends
 _WIDE = 300.0  # from this ratio of its ends on, a log axis has ticks at powers of ten only
 
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.parse_math": False,
-    "text.color": colour("ink"),
-    "axes.edgecolor": colour("line"),
-    "axes.labelcolor": colour("muted"),
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": colour("line"),
-    "ytick.color": colour("line"),
-    "xtick.labelcolor": colour("muted"),
-    "ytick.labelcolor": colour("muted"),
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
-    "path.simplify_threshold": 0.2,
-}
+
+def _style() -> dict[Any, Any]:
+    ink, muted, line = colour("ink"), colour("muted"), colour("line")
+    return {
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "text.parse_math": False,
+        "text.color": ink,
+        "axes.edgecolor": line,
+        "axes.labelcolor": muted,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.color": line,
+        "ytick.color": line,
+        "xtick.labelcolor": muted,
+        "ytick.labelcolor": muted,
+        "xtick.major.size": 3,
+        "ytick.major.size": 3,
+        "path.simplify_threshold": 0.2,
+    }
 
 
 @dataclass(frozen=True)
@@ -81,13 +86,34 @@ class Drawing:
 def draw(figure: Figure) -> list[Drawing]:
     """Return a drawing of every panel of a figure."""
     drawings = []
-    for number, panel in enumerate(figure.panels, start=1):
-        name = figure.name if len(figure.panels) == 1 else f"{figure.name}-{number}"
+    for name, panel in _named(figure):
         title = f"{figure.title}: {panel.title}" if panel.title else figure.title
-        with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):  # ids of their own: a page holds many drawings
+        with mpl.rc_context({**_style(), "svg.hashsalt": name}):  # ids of their own: a page holds many drawings
             svg = themed(_written(_canvas(figure, panel)), title)
         drawings.append(Drawing(name, panel.title, svg, isinstance(panel, Distribution | Forest | Grid)))
     return drawings
+
+
+def pictures(figure: Figure) -> dict[str, bytes]:
+    """Return a PNG of every panel of a figure, by its name, on light paper and large enough for print."""
+    found = {}
+    for name, panel in _named(figure):
+        with on_light_paper(), mpl.rc_context(_style()):
+            canvas = _canvas(figure, panel)
+            canvas.patch.set(visible=True, facecolor=PAPER[0])
+            if panel.title:
+                canvas.suptitle(panel.title, y=1.02, va="bottom")
+            agg = FigureCanvasAgg(canvas)
+            agg.print_figure(file := io.BytesIO(), format="png", dpi=DOTS_PER_INCH, bbox_inches="tight")
+        found[name] = file.getvalue()
+    return found
+
+
+def _named(figure: Figure) -> list[tuple[str, Panel]]:
+    """Return every panel with the name of its files."""
+    if len(figure.panels) == 1:
+        return [(figure.name, figure.panels[0])]
+    return [(f"{figure.name}-{number}", panel) for number, panel in enumerate(figure.panels, start=1)]
 
 
 def _canvas(figure: Figure, panel: Panel) -> Canvas:

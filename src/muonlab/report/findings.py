@@ -394,7 +394,8 @@ def as_text(value: Value, kind: Kind = "number") -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
-    return _number_as_text(value, kind).replace("-", "−")
+    text = _number_as_text(value, kind)
+    return text.replace("-", "−") if any(digit in text for digit in "123456789") else text.removeprefix("-")
 
 
 def _interval_as_text(interval: Estimate, kind: Kind) -> str:

@@ -77,6 +77,9 @@ def _wrapped(row: ForestRow) -> tuple[str, ...]:
     """Return a label in lines that fit its column, broken between words where it can be."""
     if width(row.label, bold=row.emphasis) <= _WIDEST_LABEL:
         return (row.label,)
+    head, comma, tail = row.label.rpartition(", ")
+    if comma and max(width(part, bold=row.emphasis) for part in (f"{head},", tail)) <= _WIDEST_LABEL:
+        return f"{head},", tail
     letters = max(8, int(len(row.label) * _WIDEST_LABEL / width(row.label, bold=row.emphasis)))
     return tuple(textwrap.wrap(row.label, letters))
 

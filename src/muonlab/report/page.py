@@ -41,6 +41,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _LARGEST = 640, 1080  # width and height in CSS pixels up to which a picture is enlarged
 MOST_CAUTIONS = 2  # above the first figure; the others are shown on request
 MOST_ROWS = 12  # of a table that is shown unasked
+LARGEST_TABLE = 100  # rows, beyond which a table is data to load, and no text to read
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class _Shown:
     rows: tuple[tuple[dict[str, Any], ...], ...] = ()
     remarks: tuple[tuple[str, str], ...] = ()  # (mark, remark) on numbers
     is_folded: bool = False
+    is_data: bool = False
     png: bytes = b""
     enlargement: int = 1
 
@@ -179,6 +181,7 @@ def _table(table: Table) -> _Shown:
         rows=_cells(columns, [[row[i] for i in seen] for row in table.rows], marks),
         remarks=_by_mark(marks),
         is_folded=table.folded or len(table.rows) > MOST_ROWS,
+        is_data=len(table.rows) > LARGEST_TABLE,
     )
 
 

@@ -4,7 +4,10 @@ matplotlib writes colours as numbers. So a figure is drawn in stand-ins, one num
 properties here: one drawing serves a light page, a dark page and a file of its own.
 """
 
+import contextlib
 import re
+from collections.abc import Iterator
+from contextvars import ContextVar
 from xml.sax.saxutils import escape, quoteattr
 
 # Role -> its colour on light and on dark paper, those of Okabe & Ito 2008, which all common kinds of colour blindness
@@ -30,11 +33,25 @@ _OWN = re.compile(r"var\(--own-([0-9a-f]{6}),")
 _FONT = "font-family:system-ui,sans-serif"
 
 
+_IS_PICTURE = ContextVar("_IS_PICTURE", default=False)
+
+
+@contextlib.contextmanager
+def on_light_paper() -> Iterator[None]:
+    """Make `colour` return the colours of light paper themselves: a picture has no style sheet."""
+    token = _IS_PICTURE.set(True)
+    try:
+        yield
+    finally:
+        _IS_PICTURE.reset(token)
+
+
 def colour(role: str) -> str:
     """Return the stand-in of a role; "#rrggbb" itself, which is a colour that a user gave; other roles share one."""
     if _HEX.fullmatch(role) and role not in STAND_INS.values():
         return role
-    return STAND_INS.get(role, STAND_INS["other"])
+    known = role if role in ROLES else "other"
+    return ROLES[known][0] if _IS_PICTURE.get() else STAND_INS[known]
 
 
 def palette(svg: str) -> str:

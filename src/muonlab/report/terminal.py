@@ -76,10 +76,11 @@ def print_taps(rows: Sequence[tuple[str, str, tuple[int, ...], bool]]) -> None:
 
 def print_studies(studies: Iterable[dict[str, Any]], folder: Path) -> None:
     """Print a line per study."""
-    table = _table("folder", "study", "preset", "jobs")
+    table = _table("folder", "study", "preset", "jobs", "verdict", "date")
     for study in studies:
         cells = study["reason"] or ", ".join(f"{number} {status}" for status, number in study["cells"].items())
-        table.add_row(study["folder"], study["study"] or "?", study["preset"] or "?", cells)
+        known = (study[key] or "?" for key in ("study", "preset"))
+        table.add_row(study["folder"], *known, cells, study["verdict"] or "–", study["changed"] or "–")
     if table.row_count:
         _print(table)
     else:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from muonlab.rules.operands import Workspace, operand
+from muonlab.rules.operands import Workspace, by_kind, on_host, operand
 
 FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps", "meta"}
 DEFAULTS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01}
@@ -87,6 +87,11 @@ def update_(
         given = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
         _update_in_a_graph(grads, states, ps, given, found_inf)
         return
+    if isinstance(weight_decay, Tensor) and not on_host(weight_decay.device):  # which torch's kernel would read back
+        shrunk = lr * weight_decay * (1.0 if found_inf is None else 1 - found_inf)
+        for kind in by_kind(ps):
+            torch._foreach_mul_([ps[index] for index in kind], operand(1 - shrunk, ps[kind[0]].real))
+        weight_decay = 0.0
     columns = [list(ps), list(grads), [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]]
     devices = {device.type for device in set(map(attrgetter("device"), ps))}  # the type of each takes 2 microseconds
     used, seen = columns, columns
@@ -137,9 +142,9 @@ def _update_in_a_graph(
 
 
 def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:
-    """Return whether `update_each_` can walk through these tensors."""
+    """Return whether `update_each_` can walk through these tensors: on a CPU, as it makes a call for each member."""
     is_one_dtype = all(p.dtype == grad.dtype for p, grad in zip(ps, grads, strict=True))
-    return is_one_dtype and {p.device.type for p in ps} <= FUSED_DEVICES and _are_plain([list(ps)], is_on_cpu=True)
+    return is_one_dtype and all(on_host(p.device) for p in ps) and _are_plain([list(ps)], is_on_cpu=True)
 
 
 def update_each_(

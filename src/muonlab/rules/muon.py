@@ -9,7 +9,7 @@ from torch import Tensor
 
 from muonlab.rules import parts
 from muonlab.rules.matrices import Matrices, as_stack, batches, in_few_calls, is_plain, memory, split, tiles
-from muonlab.rules.operands import Workspace, operand
+from muonlab.rules.operands import Workspace, by_kind, operand
 from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_, product_dtype
 from muonlab.rules.polynomials import Polynomial
 
@@ -303,7 +303,9 @@ def update_each_(
     """
     given = dict(zip(BY_MEMBER, (lr, momentum, weight_decay), strict=True))
     rates, kept, decay = (
-        torch.as_tensor(each, dtype=torch.float64, device=ps[0].device).expand(len(ps[0]))[:, None, None]
+        (each.double() if isinstance(each, Tensor) else torch.full((), each, dtype=torch.float64, device=ps[0].device))
+        .expand(len(ps[0]))
+        .view(-1, 1, 1)
         for each in given.values()
     )
     hyper = {"rate": rates, "kept": kept, "new": 1 - kept, "shrink": 1 - rates * decay}
@@ -410,14 +412,6 @@ def _decay(ps: list[Tensor], updates: list[Tensor], decay: float | Tensor, cauti
         torch._foreach_mul_(ps, 1 - decay)
 
 
-def by_kind(tensors: Sequence[Tensor]) -> list[list[int]]:
-    """Return the indices of tensors of one dtype and device, for each: what one foreach call can take."""
-    kinds: dict[object, list[int]] = {}
-    for index, tensor in enumerate(tensors):
-        kinds.setdefault((tensor.dtype, tensor.device), []).append(index)
-    return list(kinds.values())
-
-
 def _average_by_tiles(
     members: list[Matrices], slots: list[Tensor], momentum: float, nesterov: bool, workspace: Workspace
 ) -> None:
@@ -475,9 +469,11 @@ def finish_(O: Tensor, piece: Matrices, factor: float, *, beta2: float, update_f
     return parts.raised(O, piece.p, factor, update_floor) if update_floor > 0 else O
 
 
-def hold_(p: Tensor, O: Tensor, lr: float | Tensor, finite: Tensor | None = None) -> None:
+def hold_(
+    p: Tensor, O: Tensor, lr: float | Tensor, finite: Tensor | None = None, norm: parts.Norm = parts.matrix_norm
+) -> None:
     """Put into p what `parts.held` returns, where `finite` is not False."""
-    new = parts.held(p, O, lr)
+    new = parts.held(p, O, lr, norm)
     p.copy_(new if finite is None else torch.where(finite, new, p))
 
 

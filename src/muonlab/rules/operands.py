@@ -27,6 +27,14 @@ def on_host(device: torch.device) -> bool:
     return device.type in HOSTS
 
 
+def by_kind(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Return the indices of tensors of one dtype and device, for each: what one foreach call can take."""
+    kinds: dict[object, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(index)
+    return list(kinds.values())
+
+
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite real number, not a boolean."""
     return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)

@@ -4,7 +4,7 @@ Matrices are (*members, rows, columns), and what is done to one does not depend 
 in the step they stand; parts around a whole rule, such as another decay, are in `rules.wrapped`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -53,34 +53,42 @@ def renormalize(O: Tensor, how: str | None) -> Tensor:
     return O
 
 
-def raised(O: Tensor, p: Tensor, factor: float, floor: float | Tensor) -> Tensor:
+def matrix_norm(X: Tensor) -> Tensor:
+    """Return the Frobenius norms of matrices, (*members, 1, 1)."""
+    return torch.linalg.matrix_norm(X, keepdim=True)
+
+
+Norm = Callable[[Tensor], Tensor]
+
+
+def raised(O: Tensor, p: Tensor, factor: float | Tensor, floor: float | Tensor, norm: Norm = matrix_norm) -> Tensor:
     """Return an update, scaled up where factor * O is shorter than floor * p, in the Frobenius norm, to just that.
 
     The update-to-weight floor of the speed runs on modded-nanogpt, where it is 0.35 at a learning rate of 0.0375: the
-    relative change of a matrix in a step is then at least floor * lr.
+    relative change of a matrix in a step is then at least floor * lr. `norm` is for matrices of which p is a part.
 
     References:
         https://github.com/KellerJordan/modded-nanogpt, records/track_3_optimization (2026, u/w floor).
     """
-    short = torch.linalg.matrix_norm(O, keepdim=True) * factor
-    wanted = operand(floor, short) * torch.linalg.matrix_norm(p, keepdim=True)
+    short = norm(O) * factor
+    wanted = operand(floor, short) * norm(p)
     return O * torch.where((short > 0) & (short < wanted), wanted / torch.where(short > 0, short, 1), 1)
 
 
-def held(p: Tensor, O: Tensor, lr: float | Tensor) -> Tensor:
+def held(p: Tensor, O: Tensor, lr: float | Tensor, norm: Norm = matrix_norm) -> Tensor:
     """Return p after a step of length lr * |p| along O, at p's own Frobenius norm (hyperball).
 
         R = |p|        p = R * normalize(p - lr * R * normalize(O))
 
     The norm is that of p before the first step, up to rounding. It stands in the place of weight decay and of the
-    adjustment to the shape. Zeros stay zeros.
+    adjustment to the shape. Zeros stay zeros. `norm` is for matrices of which p is a part.
 
     References:
         Wen et al. 2026, arXiv 2606.16899; MuonH is Muon with it.
     """
-    radius, length = (torch.linalg.matrix_norm(each, keepdim=True) for each in (p, O))
+    radius, length = norm(p), norm(O)
     moved = p - operand(lr, radius) * radius / torch.where(length > 0, length, 1) * O
-    new = torch.linalg.matrix_norm(moved, keepdim=True)
+    new = norm(moved)
     return moved * (radius / torch.where(new > 0, new, 1))
 
 

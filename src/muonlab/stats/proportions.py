@@ -1,4 +1,7 @@
-"""Shares of successes: how many runs crossed, and how good an accuracy chance alone can give."""
+"""Shares of successes: how many runs crossed, their mean over runs, and how good an accuracy chance alone can give."""
+
+import math
+from dataclasses import replace
 
 import scipy
 from numpy.typing import ArrayLike
@@ -19,6 +22,20 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
         return Estimate(None, None, None, level, 0, "no trials")
     interval = scipy.stats.binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
     return Estimate(successes / n, float(interval.low), float(interval.high), level, int(n))
+
+
+def as_share(mean: Estimate) -> Estimate:
+    """Return the mean of shares, such as one accuracy per run, with an interval within [0, 1] for Student's.
+
+    The arms of Student's interval, of one length, are laid around the log-odds of the mean instead (the delta method).
+    Near 0 and 1 the interval is longer towards the middle, and covers better than Student's own, cut off at the end of
+    the range or not.
+    """
+    value, lower, upper = mean.value, mean.lower, mean.upper
+    if value is None or lower is None or upper is None or not 0 < value < 1:
+        return mean
+    middle, arm = math.log(value) - math.log1p(-value), (upper - lower) / (2 * value * (1 - value))
+    return replace(mean, lower=float(scipy.special.expit(middle - arm)), upper=float(scipy.special.expit(middle + arm)))
 
 
 def chance_limit(chance: float, num_examples: int, num_looks: int, error: float = 1e-3) -> float:

@@ -2,10 +2,13 @@
 
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from muonlab.study import dotted
+from muonlab.jobs import store
+from muonlab.jobs.files import StudyError
+from muonlab.study import described, dotted
 from muonlab.study.settings import UsageError, check_name
 
 PACKAGES = {
@@ -24,6 +27,21 @@ def find(name: str) -> ModuleType:
         KeyError: there is no study of that name.
     """
     return importlib.import_module(PACKAGES[name])
+
+
+def package_of(folder: Path) -> ModuleType:
+    """Return the package of the study in a folder.
+
+    Raises:
+        StudyError: there is no study in the folder, or one that this version does not know.
+    """
+    study = store.read(folder).study
+    if study not in PACKAGES:
+        *names, last = PACKAGES
+        raise StudyError(
+            f"{folder} holds the study {study!r}; this version of muonlab reports {', '.join(names)} and {last}"
+        )
+    return find(study)
 
 
 PROTOCOL = ("STUDY", "KEYS", "plan", "begin", "jobs_of", "outline", "trials", "analyse")
@@ -58,3 +76,8 @@ def settings_of(name: str, runnable: Sequence[str]) -> Any:
         return importlib.import_module(f"{PACKAGES['compare']}.settings").sections(of_file(name))
     check_name("study", name, runnable, "or a file that defines a study, such as my_study.py")
     return importlib.import_module(f"{PACKAGES[name]}.settings").sections()
+
+
+def keys_of(name: str, runnable: Sequence[str]) -> str:
+    """Return the names of the settings of a study, by heading; arguments as of `settings_of`."""
+    return "\n".join(described.as_keys(settings_of(name, runnable), name))

@@ -162,6 +162,14 @@ def as_lines(sections: Sections) -> Iterable[str]:
             yield f"{each.key}  [{each.values}]  default: {each.defaults}\n    {each.says}"
 
 
+def as_keys(sections: Sections, study: str) -> Iterable[str]:
+    """Yield a line per heading with the names of its settings, and a last one that says where the rest is."""
+    yield f"Settings of {study}:"
+    for heading, settings in sections.items():
+        yield f"  {heading}: {', '.join(each.key for each in settings)}"
+    yield f"What each may be, and its default: muonlab settings {study}"
+
+
 def as_markdown(sections: Sections) -> str:
     """Return a heading and a table for each section."""
     head = "| setting | values | default | meaning |\n|---|---|---|---|\n"

@@ -26,6 +26,8 @@ LABELS: dict[Answer, str] = {
 HERE: dict[Answer, str] = {"yes": "Yes, here", "no": "No, here: the opposite"}
 Reach = Literal["here", "beyond"]
 
+AMONG_OTHERS = LABELS | {"no": "The opposite", "inconclusive": "Open"}  # of one claim among several
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -53,6 +55,11 @@ class Judged:
     def label(self) -> str:
         """The answer in a word or a few."""
         return HERE.get(self.answer, LABELS[self.answer]) if self.reach == "here" else LABELS[self.answer]
+
+    @property
+    def word(self) -> str:
+        """The answer to one claim among several."""
+        return AMONG_OTHERS[self.answer] + (", here" if self.reach == "here" and self.answer in HERE else "")
 
     def on(self, side: Side, rival: str | None = None) -> list[Comparison]:
         """Return the comparisons on a side, with one rival or with all."""
@@ -153,16 +160,15 @@ def whole(answers: Sequence[Answer]) -> Answer:
 def together(judged: Sequence[Judged]) -> tuple[Answer, str]:
     """Return the answer of a study to all of its claims, and what the answer is called.
 
-    Where the claims have different answers, it names them: "Yes: margins, rank. Inconclusive: transfer."
+    Where the claims have different answers, it names them: "Yes: margins, rank. Open: transfer."
     """
     titles: dict[str, list[str]] = {}
     for each in sorted(judged, key=lambda own: [*LABELS].index(own.answer)):
-        titles.setdefault(each.label, []).append(each.claim.title.lower())
-    if len(titles) == 1:
-        return judged[0].answer, judged[0].label
-    words = {LABELS["no"]: "The opposite", HERE["no"]: "The opposite, here"}
+        titles.setdefault(each.word, []).append(each.claim.title.lower())
     answer: Answer = judged[0].answer if len({each.answer for each in judged}) == 1 else "mixed"
-    return answer, " ".join(f"{words.get(label, label)}: {', '.join(own)}." for label, own in titles.items())
+    if len(titles) == 1:
+        return answer, judged[0].label
+    return answer, " ".join(f"{word}: {', '.join(own)}." for word, own in titles.items())
 
 
 def why_inconclusive(found: Found, judged: Judged) -> str:

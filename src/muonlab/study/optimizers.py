@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from muonlab.study import dotted
 from muonlab.study.dotted import Dotted
 from muonlab.study.fields import Decay, Frozen, Growing, Rate
-from muonlab.study.settings import Chosen, UsageError, check_name, fields, label_of, make
+from muonlab.study.settings import OWN_OPTIMIZER, Chosen, UsageError, check_name, fields, label_of, make
 
 # -- hyper-parameters ------------------------------------------------------------------------------
 
@@ -260,7 +260,8 @@ def labelled(
         label, name = label_of(value), _name(value)
         is_own = dotted.is_dotted(name)
         if not is_own and not any_word:
-            check_name("optimizer", name, known, f"or one of your own, {dotted.FORM}")
+            own = f"or one of your own, {dotted.FORM}, {OWN_OPTIMIZER}"
+            check_name("optimizer", name, known, own)
         is_other = label in known and label != name and label in map(_name, values)
         if not LABEL.fullmatch(label) or label in taken or is_other:
             raise UsageError(

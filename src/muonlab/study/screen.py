@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from muonlab.report.findings import Answered, Answers, Axis, Figure, Forest, ForestRow, Reply
-from muonlab.study.judge import LABELS, Judged, counts
+from muonlab.study.judge import Judged, counts
 from muonlab.study.study import Found
 
 Effects = Callable[[Judged], Sequence[ForestRow]]  # those that the answer to a claim rests on, at most one per rival
@@ -35,7 +35,7 @@ def answers(
         states: heading of a column, such as "Equal budget" -> the claims, in the same order everywhere.
         effects: of a judged claim.
         note: what the numbers are.
-        label: of a judged claim, the answer in a word, if not that of `LABELS`.
+        label: of a judged claim, the answer in a word, if not its own `word`.
     """
     rows = []
     for alike in zip(*states.values(), strict=True):
@@ -53,7 +53,7 @@ def _named(judged: Judged) -> str:
 def _reply(judged: Judged, effects: Effects, label: Callable[[Judged], str] | None) -> Reply | None:
     if not judged.comparisons:
         return None
-    word = label(judged) if label else LABELS[judged.answer]
+    word = label(judged) if label else judged.word
     higher, lower, undecided, _ = counts(judged.comparisons)
     return Reply(judged.answer, word, (higher, lower, undecided), tuple(effects(judged)))
 

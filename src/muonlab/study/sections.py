@@ -24,6 +24,7 @@ from muonlab.report.findings import (
     Verdict,
 )
 from muonlab.stats.effects import mean
+from muonlab.stats.proportions import as_share
 from muonlab.stats.results import Estimate
 from muonlab.study import controls
 from muonlab.study.optimizers import shown
@@ -35,20 +36,26 @@ MOST_FAILURES = 5  # that are named one by one
 # -- means over runs -------------------------------------------------------------------------------
 
 
-def over_runs(values: Iterable[float]) -> Estimate:
-    """Return the mean with Student's interval; without one, with a reason, where there can be none."""
-    return mean(list(values))
+def over_runs(values: Iterable[float], kind: Kind = "number") -> Estimate:
+    """Return the mean with an interval over runs; without one, with a reason, where there can be none.
+
+    It is Student's, or of accuracies one within their range (`as_share`).
+    """
+    found = mean(list(values))
+    return as_share(found) if kind == "accuracy" else found
 
 
-def line(series: Series, x: Sequence[float], values: Sequence[Sequence[float]]) -> Line:
+def line(series: Series, x: Sequence[float], values: Sequence[Sequence[float]], kind: Kind = "number") -> Line:
     """Return the means over runs as a line; a point without runs is a gap.
 
     Args:
         series: whose it is.
         x: where the points are.
         values: at every point, one per run.
+        kind: of number.
     """
-    return line_of(series, max((len(each) for each in values), default=0), x, [over_runs(each) for each in values])
+    n = max((len(each) for each in values), default=0)
+    return line_of(series, n, x, [over_runs(each, kind) for each in values])
 
 
 def line_of(series: Series, n: int, x: Sequence[float], points: Sequence[Estimate]) -> Line:

@@ -21,8 +21,13 @@ class UsageError(ValueError):
     """A setting that cannot be: the message names the value, what was expected and, for names, the nearest match."""
 
 
-def parse(words: Sequence[str], known: Iterable[str]) -> Settings:
+def parse(words: Sequence[str], known: Iterable[str], presets: Mapping[str, Settings] | None = None) -> Settings:
     """Return key -> values of words such as "muon.lr=0.01,0.02".
+
+    Args:
+        words: as a user types them.
+        known: settings that there are.
+        presets: name -> its settings; that of `preset`, by default laptop, says which optimizers there are.
 
     Raises:
         UsageError: a word without "=", an unknown or repeated key, an empty value.
@@ -35,7 +40,8 @@ def parse(words: Sequence[str], known: Iterable[str]) -> Settings:
         if key in settings:
             raise UsageError(f"{key} is given twice; give it once, as {word} or {key}={','.join(settings[key])}")
         settings[key] = as_texts(key, split(text))
-    check_keys(settings, known)
+    preset = (presets or {}).get(settings.get("preset", ["laptop"])[0], {})
+    check_keys(settings, known, preset.get("optimizers", ()))
     return settings
 
 
@@ -91,26 +97,40 @@ SYNONYMS = {
     "layers": ("depth",),
     "num_seeds": ("seeds",),
 }
+LISTED = "`muonlab settings STUDY` (docs/settings.md)"
 MOST_NEAR = 5  # settings that a message suggests
 
 
-def check_keys(settings: Settings, known: Iterable[str]) -> None:
+def check_keys(settings: Settings, known: Iterable[str], optimizers: Sequence[str] = (), where: str = LISTED) -> None:
     """Raise UsageError for a key that is not known, with those that may be meant.
 
-    Where optimizers are given, settings of other optimizers are not suggested. Those of an optimizer with a label
+    Settings of optimizers that the study does not have are not suggested. Those of an optimizer with a label
     (`optimizers=a=muon`) or of a user's own are left to the study, which knows what it is.
+
+    Args:
+        settings: as given.
+        known: settings that there are.
+        optimizers: those of the study, where the settings do not say.
+        where: what lists the settings.
     """
     names = list(known)
-    given = settings.get("optimizers", ())
+    given = settings.get("optimizers", optimizers)
     owners = {name.partition(".")[0] for name in names if "." in name} - set(given)
-    foreign = owners & {"muon", "adamw", "sgd"} if "optimizers" in settings else set()
+    foreign = owners & {"muon", "adamw", "sgd"} if given else set()
     own = {label_of(text) for text in given if "=" in text or ":" in text}
     own |= {"net"} if any(":" in text for text in settings.get("net", ())) else set()
     for key in settings:
         if key not in names and key.partition(".")[0] not in own:
             near = _near(key, [name for name in names if name.partition(".")[0] not in foreign])
-            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-            raise UsageError(f"unknown setting {key!r}; {hint}`muonlab settings STUDY` lists every setting")
+            raise UsageError(f"unknown setting {key!r}; {_meant(key, near)}{where} lists every setting")
+
+
+def _meant(key: str, near: Sequence[str]) -> str:
+    """Return what a message says of the settings that may be meant."""
+    if len(near) > 1 and len({name.partition(".")[2] for name in near}) == 1 and "." in near[0]:
+        *others, last = near
+        return f"there is one for each: give {', '.join(others)} or {last}; "
+    return f"did you mean {' or '.join(map(repr, near))}? " if near else ""
 
 
 def label_of(text: str) -> str:
@@ -127,10 +147,12 @@ def label_of(text: str) -> str:
 def _near(key: str, names: Sequence[str]) -> list[str]:
     """Return the settings that a key may mean: one of a like name, or of its meaning after a dot, such as muon.lr."""
     owner, _, field = key.rpartition(".")
-    meant = (field, *SYNONYMS.get(field.lower(), ()))
+    word = (difflib.get_close_matches(field.lower(), SYNONYMS, n=1, cutoff=0.8) or [field])[0]
+    meant = (field, *SYNONYMS.get(word, ()))
     same = [name for name in names if name.rpartition(".")[2] in meant and (not owner or name.startswith(f"{owner}."))]
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.7)
-    return list(dict.fromkeys([*near, *same]))[:MOST_NEAR]
+    exact = [name for name in same if name.rpartition(".")[2] == meant[0]]  # lr, where there are rates, too
+    near = [] if same else difflib.get_close_matches(key, names, n=1, cutoff=0.7)
+    return list(dict.fromkeys([*near, *(exact or same)]))[:MOST_NEAR]
 
 
 def check_name(kind: str, name: str, known: Iterable[str], otherwise: str = "") -> None:
@@ -145,6 +167,9 @@ def check_name(kind: str, name: str, known: Iterable[str], otherwise: str = "") 
     hint = f"did you mean {near[0]!r}? " if near else ""
     end = f", {otherwise}" if otherwise else ""
     raise UsageError(f"unknown {kind} {name!r}; {hint}expected one of {', '.join(names)}{end}")
+
+
+OWN_OPTIMIZER = "such as lion=lion_pytorch:Lion of a package, or mine=my_file.py:Mine"
 
 
 def whole_number(key: str, texts: Sequence[str], *, at_least: int, at_most: int) -> int:
@@ -314,5 +339,5 @@ def choose(
     """
     check_name("preset", preset, presets)
     given = {key: as_texts(key, value) for key, value in (settings or {}).items()}
-    check_keys(given, known)
+    check_keys(given, known, presets[preset].get("optimizers", ()))
     return Chosen(preset, given, presets[preset] | given)

@@ -111,7 +111,8 @@ Interval: 95%, each for itself: of twenty, one misses by chance. Of a mean: Stud
 Higher, lower: The adjusted p is at most {alpha:g} and both have at least {min_runs} runs. All else is undecided.
 
 Yes: The first arm is higher in more than half of a claim’s comparisons, against every rival, and lower in none. No: the
-same, lower. It depends: higher in some and lower in others. Inconclusive: all else, and wherever a control failed.
+same, lower. It depends: higher in some and lower in others. Inconclusive, or open: all else, and wherever a control
+failed.
 
 Chance: Accuracy of the best constant answer.
 

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 # Calls that compute nothing: they allocate, or give another name to the same memory.
 FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "set_", "resize_"}
 PRODUCTS = {"mm", "bmm", "addmm", "addmm_", "baddbmm", "baddbmm_", "matmul", "addbmm"}
+OVERWRITES = {"copy_", "_foreach_copy_", "fill_", "zero_"}  # in place, without reading what was there
 # How torch cuts the lists of a foreach call into kernels: at most so many tensors, by the number of lists, so many
 # blocks, and so many entries a block (aten/src/ATen/native/cuda/MultiTensorApply.cuh).
 MOST_TENSORS = (110, 64, 48, 36, 30)
@@ -27,6 +29,16 @@ class Launches:
     products: int  # matrix products among the calls
 
 
+@dataclass(frozen=True)
+class Call:
+    """A dispatched operation that computes."""
+
+    name: str
+    kernels: int
+    flops: int  # of a matrix product; 0 else
+    num_bytes: int  # of the tensors that it reads and writes, each once
+
+
 def count_launches(function: Callable[[], Any]) -> Launches:
     """Return what a function asks a device to start; views and allocations are left out.
 
@@ -36,28 +48,45 @@ def count_launches(function: Callable[[], Any]) -> Launches:
     Args:
         function: is called once, such as `optimizer.step`. What is compiled is not seen.
 
-    Example:
+    Examples:
         >>> p = torch.empty(4, 4, device="meta")
         >>> count_launches(lambda: p @ p + 1)
         Launches(calls=2, kernels=2, products=1)
     """
+    calls = list_calls(function)
+    return Launches(len(calls), sum(call.kernels for call in calls), sum(call.name in PRODUCTS for call in calls))
+
+
+def list_calls(function: Callable[[], Any]) -> list[Call]:
+    """Return the calls that `count_launches` counts, in order."""
     with _Counter() as counter:
         function()
-    return Launches(counter.calls, counter.kernels, counter.products)
+    return counter.calls
 
 
 class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
-        self.calls = self.kernels = self.products = 0
+        self.calls: list[Call] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         name = func.overloadpacket.__name__
         if not func.is_view and func.namespace != "profiler" and name not in FREE:
-            self.calls += 1
-            self.kernels += _kernels(name, args)
-            self.products += name in PRODUCTS
-        return func(*args, **(kwargs or {}))
+            flops = 2 * result.numel() * args[-1].shape[-2] if name in PRODUCTS else 0
+            self.calls.append(Call(name, _kernels(name, args), flops, _num_bytes(name, args, kwargs, result)))
+        return result
+
+
+def _num_bytes(name: str, args: Any, kwargs: Any, result: Any) -> int:
+    read = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+    known = {id(each) for each in read}
+    written = [each for each in tree_leaves(result) if isinstance(each, Tensor) and id(each) not in known]
+    if name.endswith("_"):
+        own = args[0] if isinstance(args[0], list | tuple) else [args[0]]
+        written += [] if name in OVERWRITES else own
+    return sum(each.numel() * each.element_size() for each in read + written)
 
 
 def _kernels(name: str, args: Sequence[Any]) -> int:

@@ -19,9 +19,19 @@ class Orders:
         batch: B; at most the number of examples.
         seeds: of the members' streams; members with one seed take the same batches.
         short: keep the rest of an epoch that does not fill a batch, as a last one that is short; if not, leave it out.
+        device: where the positions are; they are drawn on the CPU and go there once an epoch.
     """
 
-    def __init__(self, number: int, batch: int, seeds: Sequence[int], *, short: bool = False):
+    def __init__(
+        self,
+        number: int,
+        batch: int,
+        seeds: Sequence[int],
+        *,
+        short: bool = False,
+        device: str | torch.device = "cpu",
+    ):
+        self._device = device
         self.batch = min(batch, number)
         self._number, self._per_epoch = number, -(-number // self.batch) if short else number // self.batch
         self._seeds = list(seeds)
@@ -35,7 +45,7 @@ class Orders:
                 seed: torch.randperm(self._number, generator=generator(seed, "batches", epoch))
                 for seed in dict.fromkeys(self._seeds)
             }
-            self._order = epoch, torch.stack([own[seed] for seed in self._seeds])
+            self._order = epoch, torch.stack([own[seed] for seed in self._seeds]).to(self._device)
         return self._order[1][:, position * self.batch : (position + 1) * self.batch]
 
     def drawn(self, step: int) -> int:
@@ -74,20 +84,21 @@ class Batches:
         self._inputs, self._labels = inputs.to(device), labels.to(device)
         self.num_examples = len(inputs) if rows is None else rows.shape[1]
         self.rows = rows if rows is None else rows.to(device)
-        self._orders = Orders(self.num_examples, batch or self.num_examples, seeds)
+        self._orders = Orders(self.num_examples, batch or self.num_examples, seeds, device=device)
         self.batch, self._takes_all = self._orders.batch, batch is None
         self._num_members = len(seeds)
         self._whole: tuple[Tensor, Tensor] | None = None  # all rows, where they are the batch
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the inputs (S, B, ...) and labels (S, B, ...) of a step."""
-        if self._takes_all:
-            self._whole = self._whole or self._at(torch.arange(self.num_examples).expand(self._num_members, -1))
-            return self._whole
-        return self._at(self._orders(step))
+        if not self._takes_all:
+            return self._at(self._orders(step))
+        if self._whole is None:
+            every = torch.arange(self.num_examples, device=self._labels.device)
+            self._whole = self._at(every.expand(self._num_members, -1))
+        return self._whole
 
-    def _at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        positions = positions.to(self._labels.device)  # (S, B)
+    def _at(self, positions: Tensor) -> tuple[Tensor, Tensor]:  # (S, B)
         rows = positions if self.rows is None else self.rows.gather(1, positions)
         return self._inputs[rows], self._labels[rows]
 

@@ -9,6 +9,7 @@ from torch.func import functional_call, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.nets.dropout import mix
+from muonlab.rules.operands import on_host
 from muonlab.train.by_rule import ByRule, Treatment
 from muonlab.train.gradients import Gradients
 from muonlab.train.instances import Instances, OptimizerFactory, views
@@ -24,6 +25,7 @@ ByMember = Tensor | Sequence[Tensor]  # (S, ...), or S tensors whose sizes may d
 PASS_FLOPS = 5e8
 
 EVALUATION_ROWS = 256  # rows in one forward pass of an evaluation: small enough for the cache
+DEVICE_EVALUATION_ROWS = 2**16  # of all members together, off the CPU: few passes of bounded memory
 
 
 class Population:
@@ -131,7 +133,7 @@ class Population:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the loss of a step takes: inputs, labels and dropout keys (S,); of one member (1, ...)."""
         self.net.train()
-        keys = mix(self._keys ^ mix(torch.tensor(step, device=self._keys.device)))
+        keys = mix(self._keys ^ mix(torch.full((), step, device=self._keys.device)))
         return (inputs, labels, keys) if member is None else (inputs[None], labels[None], keys[member : member + 1])
 
     @torch.no_grad()
@@ -146,7 +148,10 @@ class Population:
             Losses (S, rows), in the population's dtype, and whether the largest logit is the label's, (S, rows) bool.
         """
         self.net.eval()
-        both = zip(inputs.split(EVALUATION_ROWS), labels.split(EVALUATION_ROWS, dim=1), strict=True)
+        num = EVALUATION_ROWS
+        if not on_host(inputs.device):
+            num = max(num, DEVICE_EVALUATION_ROWS // len(self))
+        both = zip(inputs.split(num), labels.split(num, dim=1), strict=True)
         losses, hits = zip(*(self._judge(self.parameters, *part) for part in both), strict=True)
         return torch.cat(losses, dim=1), torch.cat(hits, dim=1)
 

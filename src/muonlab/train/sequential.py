@@ -167,7 +167,7 @@ class Sequential:
         if not self._has_key:
             return {}
         own = torch.tensor(fold_in(seed, "dropout") % 2**32, device=self._device)
-        return {"key": mix(own ^ mix(torch.tensor(step, device=self._device)))}
+        return {"key": mix(own ^ mix(torch.full((), step, device=self._device)))}
 
 
 class _ByRule(torch.optim.Optimizer):

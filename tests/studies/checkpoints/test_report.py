@@ -17,6 +17,8 @@ from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, write_json
 from muonlab.report.findings import Table
 from muonlab.report.page import write
+from muonlab.stats.effects import mean
+from muonlab.stats.proportions import as_share
 from muonlab.studies.checkpoints import analyse, jobs_of, outline, tables
 from muonlab.studies.checkpoints.claims import judged
 from muonlab.studies.checkpoints.config import StudyData, Texts
@@ -165,12 +167,11 @@ def test_a_panel_for_each_claim_and_a_row_for_each_comparison(pair, seeds):
 def test_transfer_has_intervals_over_examples_or_over_checkpoints(pair, seeds):
     (row, _) = rows_of(tables.transfer(pair)[0])
     hits = pair.runs.nets["A"][0].transfer["by_example"]
-    low, high = stats.t.interval(0.95, len(hits) - 1, np.mean(hits), stats.sem(hits))
-    assert (row["accuracy"].lower, row["accuracy"].upper) == pytest.approx((low, high))
+    interval = stats.binomtest(int(sum(hits)), len(hits)).proportion_ci(0.95, "wilson")
+    assert (row["accuracy"].lower, row["accuracy"].upper) == pytest.approx((interval.low, interval.high))
     assert (row["chance"], row["n"]) == (0.25, 1)
     values = [net.transfer["accuracy"] for net in seeds.runs.nets["A"]]
-    low, _ = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
-    assert rows_of(tables.transfer(seeds)[0])[0]["accuracy"].lower == pytest.approx(low)
+    assert rows_of(tables.transfer(seeds)[0])[0]["accuracy"] == as_share(mean(values))
 
 
 def test_every_checkpoint_has_its_row(seeds):
@@ -180,7 +181,7 @@ def test_every_checkpoint_has_its_row(seeds):
     rows = rows_of(tables.checkpoints(seeds)[0])
     assert [row["checkpoint"] for row in rows[:2]] == ["A-0.safetensors", "A-1.safetensors"]
     assert (len(rows), rows[0]["rank"]) == (8, pytest.approx(5.5 - 0.005))
-    assert (rows[0]["clean"].value, rows[0]["clean"].upper) == (0.975, 1.0)  # an interval ends where accuracies end
+    assert (rows[0]["clean"].value, rows[0]["clean"].upper) == (0.975, pytest.approx(0.9956, abs=1e-4))  # Wilson's
     assert [rows[4][key] for key in ("clean", "corrupted", "margin", "rank", "transfer")] == [None] * 5
 
 
@@ -235,7 +236,7 @@ def test_several_checkpoints_per_group_are_an_answer(seeds, tmp_path):
     assert SINGLE not in found.cautions
     assert "differ in their seeds alone" in dict(found.scope)["not known here"]
     found = said(found_of(tmp_path / "mixed", {"A": {"rank": -1.0}}))
-    label = "The opposite: rank. Inconclusive: robustness, margins, transfer."
+    label = "The opposite: rank. Open: robustness, margins, transfer."
     assert (found.answer, found.label) == ("mixed", label)
     assert "because none of 1 comparisons is decided (p > 0.05" in found.more[0]
     assert "(d) Rank, “hidden states have a higher effective rank”: no: the opposite." in found.more[3]

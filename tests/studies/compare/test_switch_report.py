@@ -176,7 +176,7 @@ def test_no_interval_of_an_accuracy_leaves_0_to_1():
     switch = switch_of(asked_of(), better)
     (figure,) = [each for each in curves(switch.found) if isinstance(each, Figure) and each.name.endswith("accuracy")]
     (panel,) = figure.panels
-    assert max(bound for each in panel.lines for bound in each.upper) == 1.0  # pyright: ignore[reportAttributeAccessIssue]
+    assert 0.99 < max(bound for each in panel.lines for bound in each.upper) < 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_both_calls_are_shown_where_nothing_is_decided():

@@ -1,10 +1,12 @@
 """Claim (e) on the map, its controls, the verdict and its remarks; the judge's own rules are tested in tests/study."""
 
+import numpy as np
 import pytest
 from scipy import stats
 
 import synthetic_components as synthetic
 from muonlab.stats.proportions import chance_limit
+from muonlab.studies.components.answers import first_screen, over_maps
 from muonlab.studies.components.claims import CLAIMED, MARGIN, OTHERS, ROBUST, TEST, on_map
 from muonlab.studies.components.closed import flows
 from muonlab.studies.components.jobs import steps
@@ -204,16 +206,19 @@ def said(found):
 def test_mixed_with_counts_by_rival_and_its_scope(said):
     assert (said.answer, said.label, said.cautions) == ("mixed", "It depends", ())
     assert said.sentence == (
-        "Claim (e) of arXiv 2606.09658, “Muon attains larger margins and effective rank at the first time the loss is "
-        "at most eps”: it depends. Muon against AdamW and SGD at the first time the train loss is at most 0.5: "
-        "worst-class margin higher in 6, lower in 2, undecided in 0 of 8 comparisons against AdamW, higher in 6, lower "
-        "in 2, undecided in 0 of 8 comparisons against SGD; effective rank higher in 8, lower in 0, undecided in 0 of "
-        "8 comparisons against AdamW, higher in 8, lower in 0, undecided in 0 of 8 comparisons against SGD."
+        "Muon against AdamW and SGD at the first time the train loss is at most 0.5. Worst-class margin: higher at "
+        "depth 0 and depth 1. Effective rank: higher at depth 0 and depth 1."
+    )
+    assert said.more[0] == (
+        "“Muon attains larger margins and effective rank at the first time the loss is at most eps” (e), in "
+        "worst-class margin, problem by problem: higher in 6, lower in 2, undecided in 0 of 8 comparisons against "
+        "AdamW, higher in 6, lower in 2, undecided in 0 of 8 comparisons against SGD."
     )
     scope = dict(said.scope)
     assert scope["problems"] == "ratio 2, 8 × noise 0.1, 0.3; depth 0, depth 1"
     assert scope["data"].startswith("4 classes, 8 inputs, 3 components, 64 train and 64 test examples; softmax loss")
     assert "6 seeds" in scope["runs"]
+    assert scope["Muon"].startswith("best learning rate 0.03 in the median of 8 problems (0.03 to 0.03); train loss at")
 
 
 @pytest.mark.parametrize(
@@ -233,8 +238,37 @@ def test_inconclusive_says_why(asked, planted, why):
 
 def test_nothing_done(nothing):
     said = verdict_of(nothing)
-    assert "inconclusive, because no case has measured runs of both (Muon against AdamW and SGD" in said.sentence
+    assert said.sentence.endswith("at most 0.5: inconclusive, because no case has measured runs of both.")
     assert said.more[0].startswith("By the closed forms")
+
+
+def test_means_over_a_map_are_of_seeds_and_decide_after_adjustment_over_all_of_them(found):
+    judged = judge_all(found)
+    means = over_maps(found, judged)
+    assert len(means) == 2 * 2 * 2
+    case_means = [
+        np.mean([each.values(1, "margin")[seed] for each in found.runs.on_map(label) if each.case.map == "depth 0"])
+        for label in ("muon", "adamw")
+        for seed in range(6)
+    ]
+    oracle = stats.ttest_rel(case_means[:6], case_means[6:])
+    row, bounds = means["margin", "depth 0", "adamw"], oracle.confidence_interval()
+    assert (row.label, row.n, row.decided) == ("minus AdamW", "6 seeds", True)
+    assert (row.estimate.lower, row.estimate.upper) == pytest.approx((bounds.low, bounds.high))
+    figure, table = first_screen(found, judged)
+    assert [panel.title for panel in figure.panels] == ["Worst-class margin", "Effective rank"]
+    assert table.states == ("depth 0", "depth 1")
+    reply = table.claims[0].replies[0]
+    assert (reply.label, reply.answer, reply.sides) == ("Higher", "yes", (6, 2, 0))
+
+
+def test_a_first_screen_answers_nothing_where_a_control_failed_or_runs_are_few(nothing):
+    failing = of({"variations": "none"}, informed=0.9)
+    labels = {reply.label for claim in first_screen(failing, judge_all(failing))[1].claims for reply in claim.replies}
+    assert labels == {"Open"}
+    few = of({"seeds": 2, "variations": "none"}, shift=shifted(margin_worst=5.0).shift)
+    assert {row.decided for row in over_maps(few, judge_all(few)).values()} == {False}
+    assert first_screen(nothing, judge_all(nothing)) == ()
 
 
 def lost_sgd(case, name, rate, seed, place):

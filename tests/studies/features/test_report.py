@@ -6,13 +6,14 @@ from dataclasses import replace
 from statistics import fmean
 
 import pytest
-from scipy import stats
 
 import synthetic_features as synthetic
 from muonlab.jobs import store
 from muonlab.jobs.files import StudyError
 from muonlab.report.findings import Figure, Picture, Record, Table, Text
 from muonlab.report.page import png, write
+from muonlab.stats.effects import mean as mean_of
+from muonlab.stats.proportions import as_share
 from muonlab.studies.features import layers, robustness, sections
 from muonlab.studies.features.analysis import analyse
 from muonlab.studies.features.beyond import beyond_clean
@@ -333,8 +334,8 @@ def test_accuracy_by_severity_and_by_corruption(found, ends, rows_of):
     assert adamw.y[1:] == pytest.approx((0.64, 0.62, 0.6, 0.58, 0.56))
     models = found.runs.families["cnn on digits"].of("muon", "final")
     values = [fmean(own[2] for own in model.accuracy.values()) for model in models]
-    low, high = stats.t.interval(0.95, 3, fmean(values), stats.sem(values))
-    assert (muon.lower[3], muon.upper[3]) == pytest.approx((low, high))
+    found = as_share(mean_of(values))
+    assert (muon.lower[3], muon.upper[3]) == (found.lower, found.upper)
     assert figure.panels[0].marks == (("chance", 0.2),)
     row = rows_of(mean)[1]
     assert (row["corruption"], row["muon"].value, row["adamw"].value) == ("fog", *map(pytest.approx, (0.65, 0.55)))

@@ -122,7 +122,8 @@ def test_every_setting_decides_the_id_of_a_cell(key):
     ],
 )
 def test_a_setting_without_effect_on_a_part_of_a_sweep_is_noted(settings, notes):
-    assert list(plan("tiny", {key: str(own).split(",") for key, own in settings.items()}).notes) == notes
+    found = plan("tiny", {key: str(own).split(",") for key, own in settings.items()}).notes
+    assert [note for note in found if "no effect" in note] == notes
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from muonlab.studies.checkpoints.plan import (
     job,
     plan,
 )
-from muonlab.study.settings import Settings, UsageError, as_texts, check_name
+from muonlab.study.settings import Settings, UsageError, as_texts, check_keys
 from muonlab.study.settings import split as split_values
 
 OUT = Path("runs/inspect")
@@ -260,12 +260,14 @@ def split(words: Sequence[str], also: Iterable[str] = ()) -> tuple[list[Named], 
             groups.append(Named("", expanded([word])))
         elif key in also or is_setting(key):
             if key in settings:
-                raise UsageError(f"{key} is given twice; give its values once, as {key}=A,B")
+                before = ",".join(settings[key])
+                raise UsageError(f"{key} is given twice; give it once, as {word} or {key}={before}")
             settings[key] = as_texts(key, split_values(text))
         elif _is_group(key, text.split(",")):
             groups.append(Named(key, expanded(as_texts(key, text.split(",")))))
         else:
-            check_name("setting", key, (*also, *KEYS, *(f"{owner}.NAME" for owner in OF_GROUPS)))
+            names = (*also, *KEYS, *(f"{owner}.GROUP" for owner in OF_GROUPS))
+            check_keys({key: []}, names, where="docs/inspect.md")
     return groups, settings
 
 

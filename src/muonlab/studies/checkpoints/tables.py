@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from muonlab.report.findings import Column, Element, Table, Value
 from muonlab.stats.effects import mean
+from muonlab.stats.proportions import as_share, wilson
 from muonlab.stats.results import Estimate
 from muonlab.studies.checkpoints.config import StudyData
 from muonlab.studies.checkpoints.readings import DATA, GROUP, Inspected, InspectionFound, Net, compared
@@ -81,7 +82,7 @@ def transfer(found: InspectionFound) -> tuple[Element, ...]:
         if spread.of_examples and probed[0].get("by_example"):
             accuracy = _over_examples(probed[0]["accuracy"], probed[0]["by_example"])
         else:
-            accuracy = over_runs(each["accuracy"] for each in probed)
+            accuracy = over_runs((each["accuracy"] for each in probed), "accuracy")
         rows.append((name, accuracy, probed[0].get("chance"), len(probed)))
     if not rows:
         return ()
@@ -126,13 +127,12 @@ def _checkpoint(net: Net) -> tuple[Value, ...]:
 
 
 def _over_examples(accuracy: float | None, examples: list[float]) -> Estimate | None:
-    """Return an accuracy with the interval of the examples' hit rates, which ends where accuracies end."""
+    """Return an accuracy with the interval of the examples' hit rates: Wilson's of hits, else that of a share."""
     if accuracy is None:
         return None
-    found = mean(examples)
-    if found.lower is None or found.upper is None:
-        return Estimate(accuracy, None, None, reason=found.reason)
-    return Estimate(accuracy, max(found.lower, 0.0), min(found.upper, 1.0))
+    if examples and set(examples) <= {0, 1}:
+        return wilson(int(sum(examples)), len(examples))
+    return replace(as_share(mean(examples)), value=accuracy)
 
 
 def sources(found: InspectionFound) -> tuple[Element, ...]:

@@ -13,6 +13,7 @@ from muonlab.report.findings import (
     Figure,
     Forest,
     ForestRow,
+    Kind,
     Table,
     Text,
     Trace,
@@ -22,7 +23,6 @@ from muonlab.report.findings import (
 from muonlab.stats.results import Estimate
 from muonlab.studies.compare.pace import Cost, cost, counts_compiling, sharing
 from muonlab.studies.compare.resolution import by_trials, on_detection, regions, widths_in_words
-from muonlab.studies.compare.sections import as_share
 from muonlab.studies.compare.switch import Candidate, Switch
 from muonlab.study.sections import over_runs
 from muonlab.study.space import Space
@@ -150,9 +150,9 @@ def _candidate(switch: Switch, arm: Arm) -> Candidate | None:
     return next((each for each in switch.candidates if each.arm is arm), None)
 
 
-def _mean(values: Sequence[float | None]) -> Estimate | None:
+def _mean(values: Sequence[float | None], kind: Kind = "number") -> Estimate | None:
     known = [value for value in values if value is not None]
-    return over_runs(known) if known and len(known) == len(values) else None
+    return over_runs(known, kind) if known and len(known) == len(values) else None
 
 
 # -- in detail -------------------------------------------------------------------------------------
@@ -202,9 +202,9 @@ def _detail(switch: Switch, arm: Arm) -> Iterator[Any]:
     yield candidate.effect.estimate if candidate and candidate.effect else None
     yield candidate.p if candidate else None
     yield {"undecided": "inconclusive"}.get(candidate.outcome, candidate.outcome) if candidate else "baseline"
-    yield as_share(_mean([run["validation_accuracy"][-1] for run in ended]))
+    yield _mean([run["validation_accuracy"][-1] for run in ended], "accuracy")
     yield _mean([run["test_loss"] for run in ended])
-    yield as_share(_mean([run["test_accuracy"] for run in ended]))
+    yield _mean([run["test_accuracy"] for run in ended], "accuracy")
     yield f"at least {width.decades:.1f}" if width and width.decades is not None else None
     yield sum(not math.isfinite(sum(own)) for own in runs.trials[arm.label].losses)
     yield len(runs.finals[arm.label]) - len(ended)

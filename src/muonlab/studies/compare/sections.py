@@ -1,11 +1,9 @@
 """Sections of the report of a comparison, and its verdict."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from muonlab.report.findings import Axis, Column, Element, Figure, Kind, Line, Lines, Table, Text, Value, Verdict
-from muonlab.stats.results import Estimate
 from muonlab.studies.compare import programs
 from muonlab.study.judge import LABELS, Judged, together
 from muonlab.study.sections import (
@@ -115,10 +113,7 @@ def _row(found: Found, arm: Arm) -> tuple[Value, ...]:
     finals, ended = found.runs.finals[arm.label], found.runs.ended(arm.label)
     rate = found.runs.points[arm.label]["lr"]
     means = (
-        (as_share if kind == "accuracy" else lambda each: each)(over_runs(at_end(run, key) for run in ended.values()))
-        if ended
-        else None
-        for key, kind in ENDS.items()
+        over_runs((at_end(run, key) for run in ended.values()), kind) if ended else None for key, kind in ENDS.items()
     )
     return arm.name, rate, *means, found.runs.sizes.get("chance"), len(finals) - len(ended), len(ended)
 
@@ -137,14 +132,6 @@ def curves(found: Found) -> tuple[Element, ...]:
     return tuple(figures)
 
 
-def as_share(estimate: Estimate | None) -> Estimate | None:
-    """Return an estimate of an accuracy with bounds within 0 and 1, which Student's t does not know of."""
-    if estimate is None:
-        return None
-    lower, upper = (None if each is None else min(1.0, max(0.0, each)) for each in (estimate.lower, estimate.upper))
-    return replace(estimate, lower=lower, upper=upper)
-
-
 def _has(found: Found, arm: Arm, key: str) -> bool:
     """Return whether an arm has final runs, and all of them this curve: a task without classes has no accuracy."""
     ended = found.runs.ended(arm.label).values()
@@ -155,9 +142,7 @@ def _line(found: Found, arm: Arm, key: str) -> Line:
     """Return a curve from the first evaluation at which all runs have a value: a program may not begin at step 0."""
     rows = list(zip(*(run[key] for run in found.runs.ended(arm.label).values()), strict=True))
     known = [(step, row) for step, row in zip(found.runs.asked.training.steps, rows, strict=True) if None not in row]
-    points = [over_runs(row) for _, row in known]
-    if ENDS[key] == "accuracy":
-        points = [each for each in map(as_share, points) if each is not None]
+    points = [over_runs(row, ENDS[key]) for _, row in known]
     return line_of(arm.series, len(known[0][1]), [step for step, _ in known], points)
 
 

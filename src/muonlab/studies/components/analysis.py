@@ -6,6 +6,7 @@ from pathlib import Path
 from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Findings
 from muonlab.studies.components import sections
+from muonlab.studies.components.answers import first_screen
 from muonlab.studies.components.claims import CONTROL_NOTE, RULE, controls_of
 from muonlab.studies.components.closed import closed, flows
 from muonlab.studies.components.config import RESULTS_VERSION
@@ -53,7 +54,7 @@ def analyse(folder: Path) -> Findings:
     title = f"components, preset {asked.preset}"
     question = f"Is {found.first.name}’s margin and rank larger at equal loss, and where is it not?"
     answer = verdict(found, judged, closed_forms, near_ties)
-    return findings(title, question, answer, found, (), shown, RESULTS_VERSION)
+    return findings(title, question, answer, found, (), shown, RESULTS_VERSION, first_screen(found, judged))
 
 
 TERMS = """
@@ -91,7 +92,8 @@ Higher, lower: The adjusted p is at most {alpha:g}, at least {min_runs} pairs re
 
 Yes: The first optimizer is higher in more than half of all cells of the map, in some against every rival, and lower in
 none, in margin and in rank. No: the same, lower. It depends: in margin or in rank higher in some cells and lower in
-others, or yes in one and no in the other. Inconclusive: all else, and wherever a control failed.
+others, or yes in one and no in the other. Inconclusive, or open: all else, and wherever a
+control failed.
 
 Worst-class margin: The smallest over classes of z_y − max z_j, of the logits z at the mean of the class, in nats. By
 norm: divided by the product of the spectral norms of the layers.

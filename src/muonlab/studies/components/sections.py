@@ -167,7 +167,7 @@ def removal(found: ComponentsFound) -> tuple[Element, ...]:
 
 
 def _over_seeds(own: OwnRuns, quantities: Iterable[Quantity], place: int):
-    return (over_runs(own.values(place, quantity.key).values()) for quantity in quantities)
+    return (over_runs(own.values(place, quantity.key).values(), quantity.kind) for quantity in quantities)
 
 
 # -- variations ------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from statistics import median
 
-from muonlab.report.findings import Verdict
+from muonlab.report.findings import Verdict, as_text
+from muonlab.studies.components.answers import in_words
 from muonlab.studies.components.claims import CLAIMS, MIN_HALF, SAME_OPTIMIZER, WORDS, per_rival
 from muonlab.studies.components.closed import Flows
 from muonlab.studies.components.jobs import POLICY
@@ -27,21 +29,21 @@ def verdict(
     """Return the answer to the claim, its findings and what it holds for."""
     asked = found.runs.asked
     answer = whole([each.answer for each in judged])
-    sentence = f"Claim (e) of arXiv 2606.09658, “{WORDS}”: {LABELS[answer].lower()}"
-    if answer == "inconclusive":
-        sentence += f", because {_why(judged)}"
-    counted = {
-        each.claim.title: ", ".join(
-            f"{in_counts(own)} against {rival.name}" for rival, own in per_rival(found, each.comparisons)
-        )
-        for each in judged
-    }
-    parts = [f"{title} {counts}" for title, counts in counted.items() if counts]
     eps = " or ".join(f"{each:g}" for each in dict.fromkeys(asked.main_eps(case) for case in asked.mapped))
-    against = f"{found.first.name} against {found.names()} at the first time the train loss is at most {eps}"
-    sentence += f". {against}: {'; '.join(parts)}." if parts else f" ({against})."
-    more, weak = remarks(found, judged, flows), cautions(found, spreads)
+    sentence = f"{found.first.name} against {found.names()} at the first time the train loss is at most {eps}"
+    sentence += f": inconclusive, because {_why(judged)}." if answer == "inconclusive" else "."
+    if said := in_words(found, judged):
+        sentence += f" {said}"
+    more, weak = [*_one_by_one(found, judged), *remarks(found, judged, flows)], cautions(found, spreads)
     return Verdict(answer, LABELS[answer], sentence, None, tuple(more), scope(found), tuple(weak))
+
+
+def _one_by_one(found: ComponentsFound, judged: Sequence[Judged]) -> Iterator[str]:
+    """Yield the counts of problems, which are the answer."""
+    for each in judged:
+        rivals = [f"{in_counts(own)} against {rival.name}" for rival, own in per_rival(found, each.comparisons)]
+        if rivals:
+            yield f"“{WORDS}” (e), in {each.claim.title}, problem by problem: {', '.join(rivals)}."
 
 
 def _why(judged: Sequence[Judged]) -> str:
@@ -74,7 +76,24 @@ def scope(found: ComponentsFound) -> tuple[tuple[str, str], ...]:
         "of each",
         "not tuned": "momentum, weight decay, betas: one value each (see Data and settings); no schedule",
     }
-    return tuple(words.items())
+    return *words.items(), *_tuned(found)
+
+
+def _tuned(found: ComponentsFound) -> Iterator[tuple[str, str]]:
+    """Yield the best learning rates of each arm on the map, and the train losses at which its runs ended."""
+    main = found.runs.asked.main
+    for arm in found.arms:
+        held = found.runs.on_map(arm.label)
+        rates = [rate for own in held if (rate := own.best(main)) is not None]
+        losses = [member["end"]["train_loss"] for own in held for member in own.compared(main).values()]
+        ends = [loss for loss in losses if loss is not None]
+        if rates and ends:
+            yield (
+                arm.name,
+                f"best learning rate {median(rates):g} in the median of {len(rates)} problems ({min(rates):g} to "
+                f"{max(rates):g}); train loss at the end {as_text(median(ends))} ({as_text(min(ends))} to "
+                f"{as_text(max(ends))})",
+            )
 
 
 # -- cautions: what weakens the answer, a sentence each --------------------------------------------

@@ -8,7 +8,7 @@ from muonlab.jobs import store
 from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Definitions, Element, Figure, Findings, Table, Text
 from muonlab.studies.features import readings, sections
-from muonlab.studies.features.answers import answers
+from muonlab.studies.features.answers import first_screen
 from muonlab.studies.features.beyond import beyond_clean
 from muonlab.studies.features.claims import CONTROL_NOTE, controls_of
 from muonlab.studies.features.config import RESULTS_VERSION
@@ -69,7 +69,7 @@ def analyse(folder: Path) -> Findings:
     )
     title = f"features, preset {found.runs.asked.preset}"
     question = f"Are features trained with {found.first.name} more robust and more transferable, and why?"
-    said, first = verdict(found, judged), answers(found, judged)
+    said, first = verdict(found, judged), first_screen(found, judged)
     return findings(title, question, said, found, _notices(found), shown, RESULTS_VERSION, first)
 
 

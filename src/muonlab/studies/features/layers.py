@@ -165,7 +165,8 @@ def below_zero(compared: Compared) -> Table:
                 [model.layers[number]["margins"][where]["below_zero"] for model in _with_layer(place, arm, number)]
                 for arm in compared.everyone
             )
-            rows.append((place.name, where, number + 1, *(over_runs(each) if each else None for each in shares)))
+            cells = (over_runs(each, "accuracy") if each else None for each in shares)
+            rows.append((place.name, where, number + 1, *cells))
     head = *columns("inputs: Inputs; layer: Layer [count]"), *columns_of(compared.everyone, "accuracy")
     note = f"Share of held-out examples that the layer’s probe misjudges, with {compared.spread}."
     if not _is_alike(compared):

@@ -40,7 +40,7 @@ def by_severity(compared: Compared) -> Figure:
     panels = []
     for place in compared.places:
         lines = tuple(
-            line(arm.series, SEVERITIES, [[at_severity(m, s) for m in place.of(arm)] for s in SEVERITIES])
+            line(arm.series, SEVERITIES, [[at_severity(m, s) for m in place.of(arm)] for s in SEVERITIES], "accuracy")
             for arm in _arms(compared, place)
         )
         if lines:
@@ -94,7 +94,7 @@ def _row(
     compared: Compared, place: Place, words: tuple[Value, ...], measure: Callable[[Measured], float]
 ) -> tuple[Value, ...]:
     cells = [[measure(model) for model in place.of(arm) if model.accuracy] for arm in compared.arms]
-    return place.name, *words, *(over_runs(values) if values else None for values in cells)
+    return place.name, *words, *(over_runs(values, "accuracy") if values else None for values in cells)
 
 
 # -- what the corruptions look like ----------------------------------------------------------------

@@ -178,8 +178,8 @@ def _state(family: FamilyRuns, label: str, models: Sequence[Model]) -> tuple[Val
         steps * family.finals[label]["flops_per_step"],
         fmean(met) if met else None,
         fmean(model.clean_loss for model in models),
-        over_runs(model.clean_accuracy for model in models),
-        over_runs(model.corrupted_accuracy for model in models),
+        over_runs((model.clean_accuracy for model in models), "accuracy"),
+        over_runs((model.corrupted_accuracy for model in models), "accuracy"),
         over_runs(model.margin("by_norm") for model in models),
         over_runs(model.rank() for model in models),
         len(models),
@@ -213,7 +213,9 @@ def _matrix(found: FeaturesFound) -> Table:
             ways = [family.transfers.get((task, weights, by)) for by in (*family.arms, LINEAR)]
             chance = next((way.chance for way in ways if way), None)
             if chance is not None:
-                cells = [over_runs(way.accuracies.values()) if way and way.accuracies else None for way in ways]
+                cells = [
+                    over_runs(way.accuracies.values(), "accuracy") if way and way.accuracies else None for way in ways
+                ]
                 rows.append((*_place(found, family, task, weights), *cells, chance))
     by = [Column(f"by_{arm.label}", f"Fine-tuned by {arm.name}", "accuracy") for arm in found.arms]
     last = columns("linear: Linear probe [accuracy]; chance: Chance [accuracy]")

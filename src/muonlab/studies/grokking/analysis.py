@@ -117,6 +117,7 @@ def _true_labels(runs: GrokkingRuns, pairs: Sequence[Pair]) -> list[tuple[str, S
     return [
         ("When they cross", (figures.survival_curves(runs), tables.times(runs))),
         ("Does it stay there?", (tables.lasting(runs), figures.learning_curves(runs), *others)),
+        *([("Where the spread comes from", (tables.spread(runs),))] if runs.sources else []),
         *_next_to_the_paper(runs, pairs),
     ]
 

@@ -149,7 +149,7 @@ def _cells(settings: Settings, labels: Mapping[str, str]) -> Iterator[CellConfig
     if num_control_seeds:
         # The control, the same runs on labels that mean nothing, looks for a leak of the task or the split. No loss and
         # no learning rate can make one: the first of each is enough.
-        first = {key: values[:1] if "." in key else values for key, values in settings.items()}
+        first = {key: values[:1] if "." in key or key == "varies" else values for key, values in settings.items()}
         control = first | {"labels": ["random"]}
         yield from _conditions(control, labels, tuple(range(num_control_seeds)), settings["losses"][:1])
 
@@ -167,7 +167,7 @@ def _search(settings: Settings, labels: Mapping[str, str]) -> Iterator[CellConfi
         )
     cells = list(_conditions(settings, labels, tuple(own), settings["losses"]))
     arms = searched_arms(cells)
-    yield from (cell for cell in cells if cell.arm in arms)
+    yield from (cell for cell in cells if cell.arm in arms and cell.protocol.varies == "all")
 
 
 def _seeds(texts: list[str]) -> tuple[int, ...]:

@@ -100,6 +100,11 @@ class Pair:
         return math.prod(len(each.scores) for each in self.choices or () if not each.on_other_seeds)
 
     @property
+    def for_choice(self) -> str:
+        """What is said of an interval where judged runs chose the settings; empty where they did not."""
+        return f", for all {self.num_choices} pairs of settings at once" if self.num_choices > 1 else ""
+
+    @property
     def conditions(self) -> list[Condition]:
         """Conditions of both, block by block: the first, the second, the first, ..."""
         return [condition for both in self.blocks.values() for condition in both]

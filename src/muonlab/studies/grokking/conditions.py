@@ -210,6 +210,7 @@ class GrokkingRuns:
         conditions: on true labels, those without runs too.
         controls: conditions on random labels that have runs.
         searched: conditions that have runs by which a setting was chosen, with seeds of their own.
+        sources: conditions that have runs in which not all differs between seeds, and that are not judged.
     """
 
     file: StudyFile
@@ -218,6 +219,7 @@ class GrokkingRuns:
     conditions: tuple[Condition, ...]
     controls: tuple[Condition, ...]
     searched: tuple[Condition, ...] = ()
+    sources: tuple[Condition, ...] = ()
 
     @cached_property
     def held(self) -> tuple[Condition, ...]:
@@ -278,10 +280,13 @@ def read(folder: Path) -> GrokkingRuns:
     arms = arms_of({label: optimizers[label] for label in order})
     true, random = ([cell for cell in cells if cell.config.task.labels == kind] for kind in ("true", "random"))
     controls = tuple(condition for condition in pool(random, arms) if condition.members)
-    pooled = [(condition.cells[0].is_search, condition) for condition in pool(true, arms)]
+    whole = [cell for cell in true if cell.config.protocol.varies == "all"] or true
+    pooled = [(condition.cells[0].is_search, condition) for condition in pool(whole, arms)]
     judged = tuple(condition for is_search, condition in pooled if not is_search)
     searched = tuple(condition for is_search, condition in pooled if is_search and condition.members)
-    return GrokkingRuns(file, tuple(cells), arms, judged, controls, searched)
+    apart = [cell for cell in true if cell not in whole and not cell.is_search]
+    sources = tuple(condition for condition in pool(apart, arms) if condition.members)
+    return GrokkingRuns(file, tuple(cells), arms, judged, controls, searched, sources)
 
 
 def pool(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Condition, ...]:

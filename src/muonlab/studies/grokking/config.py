@@ -110,7 +110,7 @@ Net = NetConfig | MLPConfig | OwnNet
 class ProtocolConfig(Growing):
     """How long a run lasts, when it is evaluated, and what counts as grokking."""
 
-    added = frozenset({"short_batch", "warmup"})
+    added = frozenset({"short_batch", "warmup", "varies"})
     batch: Count | Literal["full"] = Field(512, description="rows of a batch, at most the train set")
     budget: Annotated[int, Field(ge=1, le=10**9)] = Field(10_000, description="steps of a run, a multiple of cadence")
     cadence: Count = Field(50, description="steps between two evaluations: how exactly a time is known")
@@ -126,6 +126,12 @@ class ProtocolConfig(Growing):
     dtype: Literal["float32", "float64"] = Field("float32", description="of parameters and arithmetic")
     short_batch: bool = Field(False, description="keep the last batch of an epoch where it is short, or drop it")
     warmup: Annotated[int, Field(ge=0)] = Field(0, description="steps over which learning rates rise linearly to lr")
+
+    varies: Literal["all", "init", "split", "order"] = Field(
+        "all",
+        description="what differs between seeds: init (weights and dropout), split, order of the batches, or all; the "
+        "rest is that of seed 0. Runs in which not all differs tell where the spread comes from, and are not judged",
+    )
 
     @model_validator(mode="after")
     def _budget_is_looked_at(self):

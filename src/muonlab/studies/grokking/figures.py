@@ -27,17 +27,25 @@ _LOG_FROM = 10  # a time axis is logarithmic where the first crossing comes this
 
 def ratios(pair: Pair) -> Figure:
     """Return the ratio of restricted means over all, by task and by loss."""
-    groups = [pair.by_task, pair.by_loss]
-    parts = [("all", pair), *((name, part.pair) for group in groups for name, part in group.items())]
+    sides = {"all": (pair, pair.side)}
+    for part in (pair.by_task, pair.by_loss):
+        sides |= {name: (each.pair, each.side) for name, each in part.items()}
     rows = tuple(
-        ForestRow(label, part.ratio, " + ".join(map(str, part.num_runs)), emphasis=label == "all")
-        for label, part in parts
+        ForestRow(
+            label,
+            part.ratio,
+            " + ".join(map(str, part.num_runs)),
+            emphasis=label == "all",
+            decided=side != "undecided",
+        )
+        for label, (part, side) in sides.items()
     )
     first, second = pair.names
     caption = (
-        f"Ratio of the mean steps to the first crossing, {first} over {second}, with its 95% interval; runs that did "
-        "not cross count with the whole budget. A row over several blocks is their geometric mean. Each interval "
-        f"stands for itself: of twenty, one misses by chance. n: runs of {first} + of {second}."
+        f"Ratio of mean steps to the first crossing, {first} over {second}, with its 95% interval{pair.for_choice}. "
+        "Runs that did not cross count with the whole budget. A row over several blocks is their geometric mean. Each "
+        "interval stands for itself: of twenty, one misses by chance. Filled: decided, by p adjusted over tasks or "
+        f"losses. n: runs of {first} + of {second}."
     )
     forest = Forest("", rows, 1.0, f"{first} sooner", f"{second} sooner")
     axis = Axis(f"mean steps of {first} / mean steps of {second}", log=True)

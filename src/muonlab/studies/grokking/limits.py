@@ -14,7 +14,7 @@ def undecidable(cells: Sequence[CellConfig], search: Sequence[CellConfig]) -> li
     """Return what a plan cannot decide, a sentence each: over all blocks, or on a task by itself."""
     runs: dict[str, dict[str, dict[str, set[int]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(set)))
     settings: dict[str, set[str]] = defaultdict(set)
-    for cell in (cell for cell in cells if cell.task.labels == "true"):
+    for cell in (cell for cell in cells if cell.task.labels == "true" and cell.protocol.varies == "all"):
         block = repr((cell.loss, cell.net, cell.protocol))
         runs[cell.task.name][block][cell.arm].update(cell.seeds)
         settings[cell.arm].add(repr(cell.optimizer))

@@ -15,7 +15,10 @@ from muonlab.study.words import on_edges, several
 
 LONGER = 10  # how many times the budget the ratio is computed for, where it depends on the runs that did not cross
 _FLOPS = "FLOPs of matrix products"
-_UNITS = {"flops": "at all positions", "needed": "without what the answer does not depend on"}
+_UNITS: dict[Literal["flops", "needed"], str] = {
+    "flops": "at all positions",
+    "needed": "without what the answer does not depend on",
+}
 
 
 def remarks(pair: Pair) -> list[str]:
@@ -64,11 +67,7 @@ def _bounds(pair: Pair) -> str:
     lower, upper = as_text(ratio.lower, "ratio"), as_text(ratio.upper, "ratio")
     if ratio.reason:
         return f"between {lower} and {upper} by the cadence alone, as all runs of one optimizer cross at one evaluation"
-    return f"{ratio.level:.0%} interval {lower} to {upper}{_for_choice(pair)}"
-
-
-def _for_choice(pair: Pair) -> str:
-    return f", for all {pair.num_choices} pairs of settings at once" if pair.num_choices > 1 else ""
+    return f"{ratio.level:.0%} interval {lower} to {upper}{pair.for_choice}"
 
 
 def _diverged(pair: Pair) -> str:
@@ -89,8 +88,8 @@ def _p(pair: Pair) -> str:
 def smallest(pair: Pair) -> str:
     """Return the smallest p that so many runs can give, where it binds; else nothing."""
     test = pair.test
-    if test.p is None or test.smallest_p is None or test.p > 1.001 * test.smallest_p:
-        return ""
+    if test.p is None or test.smallest_p is None or test.p > 1.001 * test.smallest_p or "exact" not in test.name:
+        return ""  # of random arrangements it is their number that binds
     return ", the smallest that so many runs can give"
 
 
@@ -116,6 +115,7 @@ def _per(level: Literal["task", "loss"], pair: Pair) -> str:
     for group, part in groups.items():
         ratio = part.pair.ratio
         number = as_text(ratio, "ratio") if ratio.value is not None else f"({ratio.reason})"
+        number += " (no interval)" if ratio.value is not None and ratio.lower is None else ""
         found[part.side].append(f"{group} {number}{_why_undecided(part)}")
     preposition = {"task": "on", "loss": "with"}[level]
     parts = [f"{which} {preposition} {', '.join(names)}" for which, names in found.items() if names]
@@ -123,11 +123,11 @@ def _per(level: Literal["task", "loss"], pair: Pair) -> str:
 
 
 def _why_undecided(part: Part) -> str:
-    """Return why a part is undecided whose interval lies on one side of 1; else nothing."""
-    if part.side != "undecided" or outside(part.pair.ratio) == "undecided" or part.adjusted_p is None:
-        return ""
+    """Return why a part is undecided whose interval lies on one side of 1, or whose ranks contradict it."""
     if part.pair.is_torn:
         return " (the ranks point the other way)"
+    if part.side != "undecided" or outside(part.pair.ratio) == "undecided" or part.adjusted_p is None:
+        return ""
     p = f"{as_text(part.adjusted_p, 'p')}{smallest(part.pair)}"
     return f" (its interval, for itself, excludes 1, but its adjusted p is {p})"
 
@@ -291,17 +291,19 @@ def _does_not_last(pair: Pair) -> str:
 
 
 def _turned_by_cost(pair: Pair) -> str:
-    flops = _in_flops(pair)
-    if flops is None or "undecided" in (pair.side, outside(flops)) or outside(flops) == pair.side:
-        return ""
-    return f"Counted in {_FLOPS} the answer turns round: the ratio is {as_text(flops, 'ratio')}."
+    for unit, words in _UNITS.items():
+        flops = _in_flops(pair, unit)
+        if flops and "undecided" not in (pair.side, outside(flops)) and outside(flops) != pair.side:
+            number = as_text(flops, "ratio")
+            return f"Counted in {_FLOPS} {words} the answer turns round: the ratio is {number}."
+    return ""
 
 
 def _chosen_on_judged(pair: Pair) -> str:
     if pair.num_choices == 1:
         return ""
     return (
-        "The settings were chosen on the very runs that are judged. Interval and p allow for it, so that they are wider "
+        "The settings were chosen on the very runs that are judged. Interval and p allow for it, and are wider "
         "than they need be: search_seeds=3 chooses them on other runs."
     )
 

@@ -104,8 +104,8 @@ def costs(runs: GrokkingRuns) -> Table:
     note = (
         "Decoupled weight decay shrinks a weight by lr × decay per step. “Other parameters” are those that Muon leaves "
         "to AdamW, such as embeddings. The FLOPs of matrix products are those of one step of one run, the optimizer’s "
-        "own included, with the net at all positions; where tasks or sizes differ, the middle one is shown. Seconds are of "
-        "this machine, and hold its load and what it compiled."
+        "own included, with the net at all positions; where tasks or sizes differ, the middle one is shown. Seconds "
+        "are of this machine, and hold its load and what it compiled."
     )
     return Table("costs", "What each optimizer was given, and what a step costs", given, tuple(rows), note)
 
@@ -127,6 +127,34 @@ def controls(runs: GrokkingRuns, judged: Sequence[Control]) -> Table:
         "that guessing exceeds with a probability of at most 0.001, at any evaluation of any run of the row."
     )
     return Table("controls", "Controls on random labels", (*place, *of_control), rows, note)
+
+
+def spread(runs: GrokkingRuns) -> Table:
+    """Return where the spread of the times comes from: the variance between runs that differ in one source alone."""
+    of_spread = columns(
+        "task: Task; loss: Loss; optimizer: Optimizer; varies: What differs; n: n [count]; crossed: Crossed [count]; "
+        "deviation: Standard deviation of log steps [ratio]; share: Its variance, of that of all [percent]"
+    )
+    found: dict[tuple[str, str, str], dict[str, Condition]] = {}
+    for c in (*runs.held, *runs.sources):
+        own = found.setdefault((c.config.task.name, c.config.loss, c.arm), {})
+        own.setdefault(c.config.protocol.varies, c)
+    rows = []
+    for place, own in found.items():
+        for source in ("all", "init", "split", "order"):
+            if (c := own.get(source)) and len(own) > 1:
+                logs = {name: np.log(np.maximum(each.middles, 1.0)) for name, each in own.items()}
+                variance = {name: float(each.var(ddof=1)) for name, each in logs.items() if len(each) > 1}
+                mine, whole = variance.get(source), variance.get("all")
+                share = mine / whole if mine is not None and whole else None
+                deviation = None if mine is None else mine**0.5
+                rows.append((*place[:2], c.variant, source, len(c.members), len(c.crossed), deviation, share))
+    note = (
+        "Of the logarithm of the steps to the first crossing, the budget for runs that did not cross. All other "
+        "sources are those of seed 0. The shares of init (weights and dropout), split and order add up to 100% where "
+        "sources do not interact; with few runs each is known to a factor of two or so."
+    )
+    return Table("spread", "Where the spread between runs comes from", of_spread, tuple(rows), note)
 
 
 # -- comparisons -----------------------------------------------------------------------------------
@@ -154,14 +182,15 @@ def blocks(pair: Pair, family: Sequence[Tested]) -> Table:
     binds = ""
     if smallest and max(smallest) * len(family) > ALPHA:
         binds = (
-            f" The smallest log-rank p that so many runs of a block can give is {as_text(max(smallest), 'p')}; adjusted "
-            f"over {len(family)} tests it exceeds {ALPHA:g}, so that no block by itself can be decided."
+            f" The smallest log-rank p that so many runs of a block can give is {as_text(max(smallest), 'p')}; "
+            f"adjusted over {len(family)} tests it exceeds {ALPHA:g}, so that no block by itself can be decided."
         )
     note = (
         f"{first} over {second}, or minus it: a ratio below 1, a negative shift and a negative delta say that {first} "
         "is sooner. The shift is Hodges and Lehmann’s, in steps, of the runs that crossed; Cliff’s delta takes all "
         "runs, those that never crossed tied at the end. The log-rank p is over permutations of the labels. Intervals "
-        f"stand each for itself and p, Holm, for all tests of this report, so that they may differ.{binds}"
+        f"are of 95%{pair.for_choice}, and stand each for itself; p, Holm, is for all tests of this report, so that "
+        f"they may differ.{binds}"
     )
     of_blocks = *columns("block: Block; ratio: Ratio of mean steps [ratio]"), *counted, *tested
     return Table(f"blocks-{pair.name}", f"{first} against {second}, block by block", of_blocks, tuple(rows), note)
@@ -170,8 +199,8 @@ def blocks(pair: Pair, family: Sequence[Tested]) -> Table:
 def tests(family: Sequence[Tested]) -> Table:
     """Return every test with its p-value as it is and adjusted over all of them."""
     of_tests = columns(
-        "comparison: Comparison; over: Over; test: Test; p: p [p]; p_holm: p, Holm [p]; smallest_p: Smallest p possible [p]; "
-        "statistic: Statistic [number]; "
+        "comparison: Comparison; over: Over; test: Test; p: p [p]; p_holm: p, Holm [p]; "
+        "smallest_p: Smallest p possible [p]; statistic: Statistic [number]; "
         "degrees_of_freedom: df [number]; n_first: n, first [count]; n_second: n, second [count]; reason: Remark"
     )
     rows = tuple(
@@ -186,9 +215,10 @@ def tests(family: Sequence[Tested]) -> Table:
     known = sum(each.test.p is not None for each in family)
     note = (
         f"All two-sided. Holm’s adjustment is over the {known} tests of this table that gave a p-value. What is said "
-        "of a comparison rests on its first row, the test of the ratio, and its p there. The smallest p possible is that "
-        "of two groups entirely apart: so many runs cannot give a smaller one. Welch’s t on pooled epochs of the runs that "
-        "crossed is what arXiv 2504.16041 did; it drops the runs that never crossed and mixes tasks whose times differ."
+        "of a comparison rests on its first row, the test of the ratio, and its p there. The smallest p possible is "
+        "that of two groups entirely apart: so many runs cannot give a smaller one. Welch’s t on pooled epochs of the "
+        "runs that crossed is what arXiv 2504.16041 did; it drops the runs that never crossed and mixes tasks whose "
+        "times differ."
     )
     return Table("tests", "All tests of this report", of_tests, rows, note)
 
@@ -227,8 +257,8 @@ def choices(pair: Pair) -> Table:
             rows.append((name, variant, -blocks, float(np.exp(log)), is_chosen, on, edge))
     note = (
         "The setting with the smallest geometric mean, over the blocks, of the restricted mean steps to the first "
-        "crossing, as a share of the budget. On an edge: the best learning rate is the smallest or the largest of those "
-        "that were tried, so a better one may lie beyond."
+        "crossing, as a share of the budget. On an edge: the best learning rate is the smallest or the largest of "
+        "those that were tried, so a better one may lie beyond."
     )
     return Table(f"choices-{pair.name}", "Which settings were tried", of_choices, tuple(rows), note)
 

@@ -81,7 +81,7 @@ def table(pair: Pair) -> Table:
     rows = tuple((a.threshold, a.kind, a.ratio, *a.crossed, a.unknown) for a in at_thresholds(pair))
     note = (
         "From the curves of every run; intervals stand each for itself. A run ends once its outcome at the study's own "
-        "threshold is decided, and one that had not crossed another threshold by then may have done so later: with such "
-        "runs there is no ratio. follow=budget follows every run to its end."
+        "threshold is decided, and one that had not crossed another threshold by then may have done so later: with "
+        "such runs there is no ratio. follow=budget follows every run to its end."
     )
     return Table(f"thresholds-{pair.name}", "Other thresholds", heads, rows, note)

@@ -1,7 +1,7 @@
 """One cell, from its config to its result: the runs of several seeds, trained until their outcome is decided."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from muonlab.train.engine import Engine
 from muonlab.train.jobs import Context, Report, finish
 from muonlab.train.metrics import Metrics
 from muonlab.train.population import Population
+
+Purpose = Literal["init", "split", "order"]
 
 
 def run_job(*, config: dict[str, Any], folder: str, report: Report, **where: Any) -> None:
@@ -119,16 +121,18 @@ def _pace(protocol: ProtocolConfig, step: int) -> float:
 # -- what is trained -----------------------------------------------------------------------------------
 
 
-def streams(config: CellConfig, own: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the streams of seeds: they follow from task, net and loss."""
-    return seeds.streams(config.model_dump(mode="json", include={"task", "net", "loss"}), own)
+def streams(config: CellConfig, own: tuple[int, ...], purpose: Purpose) -> tuple[int, ...]:
+    """Return the streams of seeds: they follow from task, net and loss; those of seed 0 where the purpose is fixed."""
+    used = own if config.protocol.varies in ("all", purpose) else (0,) * len(own)
+    return seeds.streams(config.model_dump(mode="json", include={"task", "net", "loss"}), used)
 
 
 def build_rows(config: CellConfig, task: Task, own: tuple[int, ...], device: str) -> Rows:
     """Return the rows as the members of these seeds see them."""
     return Rows(
         task,
-        streams(config, own),
+        streams(config, own, "split"),
+        order=streams(config, own, "order"),
         train_share=config.task.train_share,
         batch=config.protocol.batch,
         pairs_together=config.task.pairs_together,
@@ -143,7 +147,7 @@ def build_engine(config: CellConfig, task: Task, own: tuple[int, ...], device: s
     if not isinstance(config.net, OwnNet) and not isinstance(config.optimizer, RatedCustom):
         return build_population(config, task, own, device), None
     net, dtype = material.builder(config, task), getattr(torch, config.protocol.dtype)
-    loss, members = LOSSES[config.loss], streams(config, own)
+    loss, members = LOSSES[config.loss], streams(config, own, "init")
     with seeds.forked(members[0], "init"):
         module = net if isinstance(net, nn.Module) else net()
     chosen = material.optimizer_of(module, config, len(own))
@@ -156,7 +160,8 @@ def build_population(config: CellConfig, task: Task, own: tuple[int, ...], devic
     """Return the members of these seeds as a stack, before their first step: of a built-in net and optimizer."""
     net = material.build_net(config, task)
     dtype, treated = getattr(torch, config.protocol.dtype), material.treatments(net, config)
-    return Population(net, LOSSES[config.loss], treated, streams(config, own), dtype=dtype, device=device)
+    members = streams(config, own, "init")
+    return Population(net, LOSSES[config.loss], treated, members, dtype=dtype, device=device)
 
 
 def count_flops(config: CellConfig, task: Task, device: str) -> float:

@@ -19,7 +19,8 @@ class Rows:
         train, validation: (S, num_train) and (S, num_validation) row indices.
 
     Args:
-        task, seeds: the task, and the seed of each member.
+        task, seeds: the task, and the seed of each member, of its split and its labels.
+        order: the seed of the order of each member's batches; by default that of its split.
         train_share: share of the rows that is trained on.
         batch: rows in a batch, or "full"; at most num_train.
         pairs_together: keep (a, b) and (b, a) on the same side of the split.
@@ -33,6 +34,7 @@ class Rows:
         task: Task,
         seeds: Sequence[int],
         *,
+        order: Sequence[int] | None = None,
         train_share: float,
         batch: int | str,
         pairs_together: bool = False,
@@ -51,12 +53,12 @@ class Rows:
         self.labels = labels.contiguous().to(device)
         self.num_train, self.num_validation = self.train.shape[1], self.validation.shape[1]
         size = self.num_train if batch == "full" else int(batch)
-        self._orders = Orders(self.num_train, size, seeds, short=short_batch)
+        self._orders = Orders(self.num_train, size, seeds if order is None else order, short=short_batch, device=device)
         self.batch = self._orders.batch
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the batch of every member in a step: tokens (S, B, T) and labels (S, B)."""
-        rows = self.train.gather(1, self._orders(step).to(self.train.device))  # (S, B)
+        rows = self.train.gather(1, self._orders(step))  # (S, B)
         return self.inputs[rows], self.labels.gather(1, rows)
 
     def epoch(self, step: int) -> float:
