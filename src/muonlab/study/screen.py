@@ -40,8 +40,11 @@ def answers(
     rows = []
     for alike in zip(*states.values(), strict=True):
         claim, quantity = alike[0].claim, alike[0].claim.quantities[0]
+        # Only a mean over cases takes several quantities together.
+        many = len(claim.quantities) > 1 and bool(alike[0].pooled)
+        what = f"mean of {', '.join(each.short for each in claim.quantities)}" if many else quantity.name
         replies = tuple(_reply(each, effects, label) for each in alike)
-        rows.append(Answered(_named(alike[0]), quantity.name if claim.letter else "", replies, quantity.kind))
+        rows.append(Answered(_named(alike[0]), what if claim.letter else "", replies, quantity.kind))
     return Answers("answers", title, tuple(states), tuple(rows), note)
 
 
