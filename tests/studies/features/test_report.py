@@ -74,8 +74,8 @@ def test_a_whole_study(tmp_path):
     assert [picture.name for picture in elements(findings, Picture)] == ["sheet-images"]
     effects, answers = findings.first
     assert [len(panel.rows) for panel in effects.panels] == [2, 2, 2, 2]  # AdamW, at equal budget and at matched loss
-    assert answers.rows[2].quantity == "mean of linear probe, fine-tuning on classes, fine-tuning on text"
-    assert [reply.sides for reply in answers.rows[0].replies] == [(0, 0, 2)] * 2
+    assert answers.claims[2].quantity == "mean of linear probe, fine-tuning on classes, fine-tuning on text"
+    assert [reply.sides for reply in answers.claims[0].replies] == [(0, 0, 2)] * 2
 
 
 def test_a_study_just_begun(tmp_path):
