@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from muonlab.studies.features.config import (
+    OPTIMIZERS,
     CNNConfig,
     Family,
     GPTConfig,
@@ -19,7 +20,6 @@ from muonlab.studies.features.config import (
     Training,
 )
 from muonlab.studies.features.work import job, material
-from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
 
 WORDS = (
     *("the", "a", "old", "new", "red", "tall", "cat", "dog", "bird"),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from muonlab.report.findings import Series
 from muonlab.stats.results import Estimate
 from muonlab.study.compare import adjusted, compare, compare_one
 from muonlab.study.controls import Control
-from muonlab.study.judge import answer, in_counts, judge, whole
+from muonlab.study.judge import answer, in_counts, judge, votes, whole
 from muonlab.study.study import Arm, Claim, Found, Quantity, Rule, arms_of, of_case
 
 BASE = {0: 0.97, 1: 1.0, 2: 1.03, 3: 1.01}
@@ -234,3 +235,90 @@ def test_arms_of_one_optimizer_share_its_colour_and_differ_in_style():
     assert [arm.series for arm in arms] == [Series("Muon", "muon"), Series("few", "muon", 1), Series("lion", "other")]
     found = Found(runs=None, arms=arms, cases=(), num_runs=1, rule=Rule())
     assert (found.first.name, found.names(), found.name("few")) == ("Muon", "few and lion", "few")
+
+
+# -- a study whose cases are pooled ----------------------------------------------------------------
+
+POOLS = Rule(pools=True)
+NOISE = {0: -0.01, 1: 0.0, 2: 0.01, 3: 0.004}
+
+
+def pooled_study(shifts, rivals=("b",), **fields):
+    """Return a study of a case for each shift, by which the first arm is higher there."""
+    named = tuple(Case(f"case {number}") for number in range(len(shifts)))
+    arms = tuple(Arm(label, Series(label.upper(), "other")) for label in ("a", *rivals))
+    runs = {(case.name, "a"): dict(NOISE) for case in named}
+    for case, shift in zip(named, shifts, strict=True):
+        for rival in rivals:
+            runs[case.name, rival] = {seed: -noise - shift for seed, noise in NOISE.items()}
+    return Found(runs=runs, arms=arms, cases=named, num_runs=len(NOISE), rule=POOLS, **fields)
+
+
+# Bug: a difference too small for every single comparison, but present in all, was never called: votes have no power.
+def test_the_mean_over_cases_answers_where_no_single_comparison_does():
+    found = judge(pooled_study([0.013, 0.012, 0.014, 0.013, 0.012]), CLAIM)
+    assert (found.count("undecided"), found.answer, found.reach, found.label) == (5, "yes", "beyond", "Yes")
+    assert judge(replace(pooled_study([0.013] * 5), rule=Rule()), CLAIM).answer == "inconclusive"
+    lower = judge(pooled_study([-0.013, -0.012, -0.014]), CLAIM)
+    assert (lower.answer, lower.label) == ("no", "No: the opposite")
+
+
+def test_cases_that_differ_give_an_answer_here_and_none_beyond():
+    found = judge(pooled_study([0.02, 0.4, 0.03]), CLAIM)
+    assert (found.answer, found.reach, found.label) == ("yes", "here", "Yes, here")
+    assert judge(pooled_study([0.4]), CLAIM).label == "Yes, here"
+    loss = replace(CLAIM, quantities=(replace(QUANTITY, expects="lower"),))
+    assert judge(pooled_study([0.02, 0.4, 0.03]), loss).label == "No, here: the opposite"
+
+
+def test_decided_comparisons_that_contradict_each_other_or_the_mean_make_it_depend():
+    for shifts in ([0.4, -0.4, 0.4], [0.4, -0.1, 0.4]):
+        assert judge(pooled_study(shifts), CLAIM).answer == "mixed"
+    found = pooled_study([0.1] * 3, rivals=("b", "c"))
+    for case in found.cases:
+        found.runs[case.name, "c"] = {seed: 0.3 - noise for seed, noise in NOISE.items()}
+    assert judge(found, CLAIM).answer == "mixed"
+
+
+def test_the_answer_needs_every_rival_and_more_than_half_of_the_comparisons():
+    found = pooled_study([0.1] * 3, rivals=("b", "c"))
+    for case in found.cases:
+        found.runs[case.name, "c"] = {seed: -noise for seed, noise in NOISE.items()}
+    judged = judge(found, CLAIM)
+    assert (judged.answer, votes(judged)) == ("inconclusive", "3 higher, 0 lower, 3 undecided of 6")
+    assert judged.why.startswith("the mean over these cases may lie on either side of zero (minus C 0.002 [")
+    half = pooled_study([0.1] * 2)
+    del half.runs["case 1", "b"]
+    assert judge(half, CLAIM).why == "only 1 of 2 comparisons are measured"
+
+
+def test_a_comparison_that_is_set_aside_is_no_vote_and_in_no_mean():
+    found = pooled_study([0.1, 0.1, -0.4], aside={("case 2", "b"): "learnt nothing"})
+    judged = judge(found, CLAIM)
+    assert (judged.answer, judged.pooled["b"].num_cases) == ("yes", 2)
+    assert votes(judged) == "2 higher, 0 lower, 0 undecided of 2; 1 set aside"
+    assert [(each.aside, each.adjusted_p) for each in judged.aside] == [("B learnt nothing", None)]
+    own = pooled_study([0.1, 0.1], aside={("case 0", "a"): "diverged", ("case 1", "a"): "diverged"})
+    assert judge(own, CLAIM).why == "no comparison is left (case 0: A diverged; case 1: A diverged)"
+
+
+def test_cases_of_one_cluster_count_as_one():
+    @dataclass(frozen=True)
+    class Horizon(Case):
+        cluster: str
+
+    found = pooled_study([0.1, 0.1, 0.4])
+    named = tuple(Horizon(case.name, "net") if number < 2 else case for number, case in enumerate(found.cases))
+    mean = judge(replace(found, cases=named, compared={}), CLAIM).pooled["b"]
+    assert (mean.num_cases, mean.here.estimate.value) == (2, pytest.approx(0.25, abs=0.01))
+    assert judge(found, CLAIM).pooled["b"].here.estimate.value == pytest.approx(0.202)
+
+
+def test_a_claim_of_several_quantities_is_pooled_by_the_mean_of_each_run_over_them():
+    def other(found, case, arm, rival, state):
+        return {seed: 3 * value for seed, value in values(found, case, arm, rival, state).items() if seed != 1}
+
+    both = replace(CLAIM, quantities=(QUANTITY, Quantity("r", "thrice", "accuracy", other)))
+    mean = judge(pooled_study([0.1, 0.1, 0.1]), both).pooled["b"].here
+    assert mean.estimate.value == pytest.approx(2 * (0.1 + 2 * np.mean([-0.01, 0.01, 0.004])))
+    assert mean.n == (9, 9)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from muonlab.report.findings import Answered, Answers, Axis, Figure, Forest, ForestRow, Reply
-from muonlab.study.judge import AMONG_OTHERS, Judged, counts
+from muonlab.study.judge import Judged, counts
 from muonlab.study.study import Found
 
 Effects = Callable[[Judged], Sequence[ForestRow]]  # those that the answer to a claim rests on, at most one per rival
@@ -35,13 +35,16 @@ def answers(
         states: heading of a column, such as "Equal budget" -> the claims, in the same order everywhere.
         effects: of a judged claim.
         note: what the numbers are.
-        label: of a judged claim, the answer in a word, if not that of `AMONG_OTHERS`.
+        label: of a judged claim, the answer in a word, if not its own `word`.
     """
     rows = []
     for alike in zip(*states.values(), strict=True):
         claim, quantity = alike[0].claim, alike[0].claim.quantities[0]
+        # Only a mean over cases takes several quantities together.
+        many = len(claim.quantities) > 1 and bool(alike[0].pooled)
+        what = f"mean of {', '.join(each.short for each in claim.quantities)}" if many else quantity.name
         replies = tuple(_reply(each, effects, label) for each in alike)
-        rows.append(Answered(_named(alike[0]), quantity.name if claim.letter else "", replies, quantity.kind))
+        rows.append(Answered(_named(alike[0]), what if claim.letter else "", replies, quantity.kind))
     return Answers("answers", title, tuple(states), tuple(rows), note)
 
 
@@ -53,7 +56,7 @@ def _named(judged: Judged) -> str:
 def _reply(judged: Judged, effects: Effects, label: Callable[[Judged], str] | None) -> Reply | None:
     if not judged.comparisons:
         return None
-    word = label(judged) if label else AMONG_OTHERS[judged.answer]
+    word = label(judged) if label else judged.word
     higher, lower, undecided, _ = counts(judged.comparisons)
     return Reply(judged.answer, word, (higher, lower, undecided), tuple(effects(judged)))
 

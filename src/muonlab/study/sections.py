@@ -100,7 +100,8 @@ def comparison_columns(found: Found, n: str = "n") -> tuple[Column, ...]:
 
 def comparison_values(pair: Comparison) -> tuple[Value, ...]:
     """Return the numbers of a comparison for a table."""
-    return *pair.means, pair.estimate, pair.effect.p, pair.adjusted_p, pair.side, pair.n
+    side = "set aside" if pair.aside else pair.side
+    return *pair.means, pair.estimate, pair.effect.p, pair.adjusted_p, side, pair.n
 
 
 def count_columns(found: Found) -> tuple[Column, ...]:

@@ -108,11 +108,13 @@ class Rule:
             examples in place of runs, in pairs where both sides saw the same. Or (found, case, rival) -> one of them.
         min_runs: of each side, or pairs, below which nothing is decided.
         negligible: share of the larger mean below which a difference means nothing, however sure it is.
+        pools: whether a claim is answered by the mean over cases, with the comparisons as votes beneath it.
     """
 
     test: Test | Callable[[Any, Any, str], Test] = "welch"
     min_runs: int = MIN_RUNS
     negligible: float = 0.0
+    pools: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class Comparison:
     rule: Rule
     adjusted_p: float | None = None  # by Holm, over those that are judged together; None where there are too few runs
     num_judged: int = 1  # comparisons that are judged together
+    aside: str = ""  # why it is out of the verdict, such as a rival that learnt nothing
 
     @property
     def estimate(self) -> Estimate:
@@ -137,7 +140,9 @@ class Comparison:
         found = self.effect.estimate
         if found.reason or self.side != "undecided" or not excludes(found, 0.0):
             return found
-        if self.adjusted_p is None:
+        if self.aside:
+            why = f"set aside, since {self.aside}"
+        elif self.adjusted_p is None:
             why = f"fewer than {self.rule.min_runs} {'pairs of runs' if self.test == 'paired' else 'runs of each'}"
         elif self.adjusted_p > ALPHA:
             why = f"the interval stands for itself, and p is adjusted for {self.num_judged} comparisons"
@@ -206,6 +211,8 @@ class Found(Generic[Runs]):
     controls: tuple[Control, ...] = ()  # those that can be judged yet
     records: tuple[JobRecord, ...] = ()  # of the study's jobs
     expected: int = 0  # jobs that are known by now
+    # (name of a case, label of an arm) -> why its runs there are no fair side of a comparison
+    aside: Mapping[tuple[str, str], str] = field(default_factory=dict)
     # What `compare` has computed, by its arguments.
     compared: dict[Hashable, tuple[Comparison, ...]] = field(default_factory=dict, compare=False, repr=False)
 

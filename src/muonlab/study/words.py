@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from muonlab.jobs.job import JobRecord
-from muonlab.report.findings import Definitions, as_text
+from muonlab.report.findings import Definitions, Kind, as_text
+from muonlab.stats.results import Estimate
 from muonlab.study.controls import ERROR
+from muonlab.study.judge import Judged
 from muonlab.study.study import ALPHA, MIN_RUNS, Claim, Comparison, Found
 
 
@@ -71,6 +73,32 @@ def differences(found: Found, pairs: Sequence[Comparison]) -> str:
         parts.append(f"{head}{found.first.name} {'; '.join(rivals)}")
     each = f" (n = {numbers.pop()})" if len(numbers) == 1 else ""
     return f"{'. '.join(parts)}{each}."
+
+
+def means(found: Found, judged: Judged) -> str:
+    """Return the mean over cases against each rival, with its intervals and what could have been found."""
+    if not judged.pooled or not judged.comparisons:
+        return ""
+    kind, parts, smallest = judged.comparisons[0].kind, [], []
+    for rival, each in judged.pooled.items():
+        here, beyond = each.here.estimate, each.beyond.estimate
+        if here.value is None:
+            continue
+        others = f", {_bounds(beyond, kind)} for others like them" if beyond.lower is not None else ""
+        parts.append(f"minus {found.name(rival)} {as_text(here, kind)} on these{others}")
+        smallest += [own for own in each.detectable[:1] if own is not None]
+    if not parts:
+        return ""
+    numbers = sorted({each.num_cases for each in judged.pooled.values() if each.num_cases})
+    cases = f"{' or '.join(map(str, numbers))} case{'s' if numbers[-1] > 1 else ''}"
+    power = f"; from {as_text(max(smallest), kind)} on, a mean on these is found in 80% of studies" if smallest else ""
+    quantities = {pair.quantity.name for pair in judged.comparisons}
+    what = f" of {quantities.pop()}" if len(quantities) == 1 else ""
+    return f"Mean over {cases}{what}, {found.first.name} {'; '.join(parts)}{power}."
+
+
+def _bounds(estimate: Estimate, kind: Kind) -> str:
+    return f"[{as_text(estimate.lower, kind)}, {as_text(estimate.upper, kind)}]"
 
 
 # -- definitions -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from muonlab.optim.routing import TAKES, roles
 from muonlab.rules import adamw, muon, parts, sgd
-from muonlab.rules.wrapped import DECAYS, Ahead
+from muonlab.rules.wrapped import DECAYS, Ahead, Coupled
 from muonlab.train.by_rule import Treatment
 from muonlab.train.instances import Instances, OptimizerFactory, is_optimizer, views
 
@@ -95,13 +95,15 @@ def of_config(
         make = optimizer.call.load("optimizers")
         return [_factory(make, {**optimizer.arguments, **point}) for point in points]
     fields = {**optimizer.model_dump(exclude={"name"}), **_by_member(points)}
-    factor = fields.pop(AUXILIARY, 1.0)
+    factor, is_coupled = fields.pop(AUXILIARY, 1.0), fields.pop("coupled", False)
     hyper, others = fields, None
     if optimizer.name == "muon":
         others = {key: value for key, value in fields.items() if key not in OF_MUON}
         others["lr"] = others["lr"] * factor
         hyper = {key: value for key, value in fields.items() if key in ("lr", "weight_decay", *OF_MUON)}
         hyper |= {"adjust_lr_fn": "match_rms_adamw"}
+    if is_coupled:  # which has no form in place
+        return {name: Treatment(Coupled(RULES[optimizer.name]), hyper) for name, _ in net.named_parameters()}
     return treatments(net, optimizer.name, hyper, others=others, stems=stems, flatten=True, in_place=in_place)
 
 

@@ -8,12 +8,12 @@ import pytest
 from scipy import stats
 
 import synthetic_features as synthetic
-from muonlab.studies.features.claims import BEYOND_CLEAN, CLAIMS, fine_tuned, of_probes, untrained
+from muonlab.studies.features.claims import CLAIMS, fine_tuned, of_probes, untrained
 from muonlab.studies.features.readings import EQUAL, MATCHED
 from muonlab.studies.features.verdict import cautions, judge_all, verdict
 from muonlab.study.compare import compare
 from muonlab.study.controls import ERROR, failed
-from muonlab.study.judge import judge
+from muonlab.study.judge import judge, votes
 
 CLAIM = {claim.letter: claim for claim in CLAIMS}
 QUANTITY = {"a": ("corrupted",), "b": ("margin",), "c": ("probe", "tuned"), "d": ("rank",)}
@@ -69,24 +69,6 @@ def test_a_run_that_diverged_is_in_no_measure_and_on_no_path():
     cnn = first(planted=loss_of(falls, lambda part, seed: None if seed == 1 and part > 0.5 else 2 - part))
     assert {model.seed for model in cnn.of("adamw", "final")} == {0, 2, 3}
     assert {row["seed"] for row in cnn.path["adamw"]} == {0, 2, 3}
-    assert cnn.effective_robustness("adamw").keys() == {0, 2, 3}
-
-
-def test_effective_robustness_is_the_height_above_the_rivals_line():
-    found = synthetic.found(planted=on("path", size=0.05))
-    cnn = found.runs.families["cnn on digits"]
-    rows = [row for row in cnn.path["adamw"] if row["step"] > 0]
-    clean, corrupted = (np.array([row[key] for row in rows]) for key in ("clean", "corrupted"))
-    slope, intercept = np.polyfit(np.log(clean / (1 - clean)), np.log(corrupted / (1 - corrupted)), 1)
-    assert cnn.fit == pytest.approx((slope, intercept))
-    last = next(row for row in cnn.path["muon"] if row["seed"] == 2 and row["step"] == 12)
-    expected = slope * math.log(last["clean"] / (1 - last["clean"])) + intercept
-    own = cnn.effective_robustness("muon")[2]
-    assert own == pytest.approx(math.log(last["corrupted"] / (1 - last["corrupted"])) - expected)
-    assert {pair.case.name: pair.side for pair in compare(found, (BEYOND_CLEAN,))} == {
-        "cnn on digits": "higher",
-        "gpt on sources": "higher",
-    }
 
 
 def test_ways_of_transfer(found):
@@ -109,7 +91,8 @@ def test_results_of_blocks_of_seeds_are_one(found):
         assert own.finals["muon"]["members"] == whole.finals["muon"]["members"]
         for state in ("final", "untrained", "matched to adamw"):
             assert own.of("muon", state) == whole.of("muon", state)
-        assert own.effective_robustness("muon") == pytest.approx(whole.effective_robustness("muon"))
+        order = {"key": lambda row: (row["seed"], row["step"])}
+        assert sorted(own.path["muon"], **order) == sorted(whole.path["muon"], **order)
         assert own.probed == whole.probed
         assert {way: each.accuracies for way, each in own.transfers.items()} == {
             way: each.accuracies for way, each in whole.transfers.items()
@@ -144,7 +127,7 @@ def test_fine_tuning_is_the_mean_over_ways_of_every_seed_once_all_are_done(found
     for task in ("classes", "language"):
         ways = [gpt.transfers[task, "muon", by] for by in ("muon", "adamw")]
         assert fine_tuned(gpt, task, "muon") == pytest.approx(
-            [np.mean([way.accuracies[seed] for way in ways]) for seed in range(4)]
+            {seed: np.mean([way.accuracies[seed] for way in ways]) for seed in range(4)}
         )
     part = synthetic.found(undone=lambda step: step.role == "transfer" and step.by == "adamw")
     assert {pair.quantity.key for pair in compare(part, CLAIM["c"].quantities, EQUAL)} == {"linear"}
@@ -230,27 +213,38 @@ def verdict_of(asked=None, planted=None, **others):
     return verdict(found, judge_all(found))
 
 
-@pytest.mark.parametrize(("size", "answer", "label"), [(0.1, "yes", "Yes"), (-0.1, "no", "No: the opposite")])
+@pytest.mark.parametrize(
+    ("size", "answer", "label"), [(0.1, "yes", "Yes, here"), (-0.1, "no", "No, here: the opposite")]
+)
 def test_all_claims_one_way(size, answer, label):
     said = verdict_of(planted=on("corrupted", "margin", "rank", "probe", "tuned", size=size))
     assert (said.answer, said.label) == (answer, label)
     assert said.sentence.startswith("Muon against AdamW, at equal budget")
 
 
-def test_claim_by_claim():
+def test_each_claim_has_its_answer_its_mean_and_its_votes():
     said = verdict_of(planted=on("corrupted"))
-    assert (said.answer, said.label) == ("mixed", "Yes: robustness. Open: margins, transfer, rank.")
-    assert "(a) robustness: yes (at matched loss: yes); (b) margins: inconclusive (at" in said.sentence
-    assert said.more[0].startswith("(a) Robustness, “accuracy on corrupted inputs is higher”: yes. Muon minus AdamW: ")
-    assert "cnn on digits 0.100 [0.078, 0.122], gpt on sources 0.100 [0.078, 0.122] (n = 4 + 4)." in said.more[0]
-    assert said.more[0].endswith("At matched clean validation loss: yes (2 higher, 0 lower, 0 undecided of 2).")
-    assert "because none of 2 comparisons is decided (p > 0.05" in said.more[1]
+    assert (said.answer, said.label) == ("mixed", "Yes, here: robustness. Open: margins, transfer, rank.")
+    assert "(a) robustness: yes, here (at matched loss: yes, here); (b) margins: open, 0 higher, 0 low" in said.sentence
+    first, second = said.more[:2]
+    assert first.startswith(
+        "(a) Robustness, “accuracy on corrupted inputs is higher”: yes, here. Mean over 2 cases of accuracy on "
+        "corrupted inputs, Muon minus AdamW 0.100 [0.0"
+    )
+    assert (
+        "By case: 2 higher, 0 lower, 0 undecided of 2. Muon minus AdamW: cnn on digits 0.100 [0.078, 0.122], gpt"
+        in first
+    )
+    assert (
+        "At matched clean validation loss: yes, here (2 higher, 0 lower, 0 undecided of 2). Mean over 2 cases" in first
+    )
+    assert "because the mean over these cases may lie on either side of zero (minus AdamW" in second
 
 
 def test_what_cannot_be_compared_is_counted():
     said = verdict_of(planted=on("corrupted"), undone=lambda step: step.case.family.net.kind == "gpt")
-    assert "because only 1 of 2 comparisons are decided" in said.more[0]
-    assert said.more[0].endswith("inconclusive (1 higher, 0 lower, 0 undecided, 1 not measured of 2).")
+    assert "because only 1 of 2 comparisons are measured" in said.more[0]
+    assert "inconclusive (1 higher, 0 lower, 0 undecided of 2, 1 not measured)" in said.more[0]
 
 
 def test_a_study_just_begun():
@@ -277,7 +271,7 @@ def test_a_study_just_begun():
         (
             loss_of(lambda part, seed: 0.2 if part > 0.5 else 2 - part, falls),
             {},
-            "evaluations are steps apart; validation losses met: cnn on digits (Muon 0.200, AdamW 1).",
+            "in fact; validation losses met: cnn on digits (Muon 0.200, AdamW 1).",
         ),
         (
             loss_of(falls, lambda part, seed: 3 - part),
@@ -289,12 +283,6 @@ def test_a_study_just_begun():
             loss_of(falls, lambda part, seed: 3 - part),
             {},
             "share of the budget: cnn on digits (Muon 0%, AdamW 100%).",
-        ),
-        # The search has seed 0 alone.
-        (
-            loss_of(falls, lambda part, seed: 2 - part + 0.8 * (seed in (1, 2, 3))),
-            {},
-            "Validation loss: AdamW on cnn on digits (1 in the search, 1.60 after).",
         ),
         (
             None,
@@ -310,10 +298,10 @@ def test_what_weakens_an_answer_is_said(planted, others, words):
 def test_learning_rates_at_matched_loss_are_alike_where_they_are_constant_or_steps_are():
     ahead, alike = loss_of(falls, lambda part, seed: 3 - part), loss_of(falls, falls)
     for asked, planted in ((synthetic.study(schedule="constant", families=["cnn"]), ahead), (CNN, alike)):
-        assert not any("schedule" in each for each in verdict_of(asked, planted).cautions)
+        assert not any("parts of the learning rate's schedule" in each for each in verdict_of(asked, planted).cautions)
 
 
-def test_other_ways_to_count_that_are_reversed(monkeypatch):
+def test_another_form_of_the_measure_that_answers_differently_is_named(monkeypatch):
     layer = synthetic.layer
 
     def turned(tap, margin, rank):
@@ -322,5 +310,99 @@ def test_other_ways_to_count_that_are_reversed(monkeypatch):
         return found
 
     monkeypatch.setattr(synthetic, "layer", turned)
-    sentence = "(d) depends on how it is counted: decided comparisons are reversed by stable rank in 2 of 2."
-    assert sentence in verdict_of(planted=on("rank")).cautions
+    assert (
+        "(d) depends on how it is counted: “yes, here” is by effective rank of squared singular values, not centred, "
+        "mean over layers; stable rank: no, here: the opposite."
+    ) in verdict_of(planted=on("rank")).cautions
+
+
+def test_a_claim_whose_parts_disagree_says_so():
+    said = verdict_of(planted=on("probe"))
+    assert (
+        "(c): “yes, here” is by the mean over its parts. Each part alone: linear probe: yes, here; fine-tuning on "
+        "classes: open, 0 higher, 0 lower, 2 undecided of 2; fine-tuning on text: open, 0 higher, 0 lower, 1 undecided "
+        "of 1."
+    ) in said.cautions
+
+
+# -- runs that make no fair side of a comparison ---------------------------------------------------
+
+
+def breaks(optimizer, rate, seed, part):
+    """AdamW is fine in its search, which has seed 0 alone, and bad with other seeds."""
+    return 2 - part + 0.8 * (optimizer == "adamw" and seed in (1, 2, 3))
+
+
+# Bug: AdamW's ViT, searched to a loss of .273, ended at .812, and counted as a rival "with its own tuned rate".
+def test_a_rival_whose_tuning_broke_is_out_of_the_verdict_and_named_in_its_sentence():
+    said = verdict_of(CNN, synthetic.Planted(shift=on("corrupted").shift, loss=breaks))
+    words = "AdamW on cnn on digits lost its tuning (validation loss 1 in the search, 1.60 in the final runs)"
+    assert f" Out of the verdict: {words}." in said.sentence
+    assert said.answer == "inconclusive"
+    assert "no comparison is left (cnn on digits: AdamW lost its tuning" in said.more[0]
+
+
+# Bug: a GPT under SGD ended below chance, and Muon's lead over it counted.
+def test_a_rival_that_learnt_nothing_is_out_of_the_verdict_and_the_others_decide(monkeypatch):
+    real = synthetic.model
+
+    def model(step, planted, state, seed, at):
+        found = real(step, planted, state, seed, at)
+        return found | ({"clean_accuracy": 0.21 + 0.01 * seed} if step.arm == "sgd" else {})
+
+    monkeypatch.setattr(synthetic, "model", model)
+    asked = synthetic.study(families=["cnn"], optimizers=["muon", "adamw", "sgd"])
+    found = synthetic.found(asked, on("corrupted"))
+    said = verdict(found, judge_all(found))
+    assert (
+        "Out of the verdict: SGD on cnn on digits learnt nothing (accuracy 0.225, and guessing explains"
+        in said.sentence
+    )
+    judged = judge(found, CLAIM["a"], EQUAL)
+    assert (judged.answer, judged.reach, votes(judged)) == (
+        *("yes", "here"),
+        "1 higher, 0 lower, 0 undecided of 1; 1 set aside",
+    )
+    assert list(judged.pooled) == ["adamw"]
+
+
+def test_a_rival_that_diverged_in_half_of_its_final_runs_is_out_of_the_verdict():
+    def loss(optimizer, rate, seed, part):
+        return None if optimizer == "adamw" and seed in (1, 2) and part > 0.5 else 2 - part
+
+    said = verdict_of(CNN, synthetic.Planted(shift=on("corrupted").shift, loss=loss))
+    assert "Out of the verdict: AdamW on cnn on digits diverged in 2 of 4 final runs." in said.sentence
+
+
+# -- what weakens an answer on all nets at once ----------------------------------------------------
+
+
+# Bug: fine-tuning whose best evaluation was the last in 229 of 270 runs passed as converged.
+def test_fine_tuning_that_still_gets_better_at_its_end_is_not_converged(monkeypatch):
+    real = synthetic.transferred
+
+    def transferred(step, planted):
+        found = real(step, planted)
+        for row in found["members"]:
+            row["is_last"] = row["seed"] != 3
+        return found
+
+    assert not any("not converged" in each for each in verdict_of(CNN).cautions)
+    monkeypatch.setattr(synthetic, "transferred", transferred)
+    assert any("may change (c), in cnn on digits (18 of 24 runs)." in each for each in verdict_of(CNN).cautions)
+
+
+# Bug: accuracies of 1.000 on both sides read as "no difference".
+def test_accuracies_at_the_ceiling_are_named(monkeypatch):
+    monkeypatch.setattr(synthetic, "noise", lambda planted, seed, optimizer: 0.0001 * seed)
+    said = verdict_of(CNN, synthetic.Planted(shift=lambda what, net, name: 0.4979 * (what == "probe")))
+    assert any(each.endswith("difference can be seen: linear probe of cnn on digits, AdamW.") for each in said.cautions)
+
+
+def test_horizons_of_one_net_count_as_one_case_and_each_is_compared():
+    asked = synthetic.study(families=["cnn"], budget=[12, 24], **{"cnn.width": [8, 16]})
+    found = synthetic.found(asked, on("corrupted"))
+    judged = judge(found, CLAIM["a"], EQUAL)
+    names = [pair.case.name for pair in judged.comparisons]
+    assert names == [f"cnn on digits, width {width}, {steps} steps" for width in (8, 16) for steps in (12, 24)]
+    assert (judged.pooled["adamw"].num_cases, judged.pooled["adamw"].here.n) == (1, (16, 16))

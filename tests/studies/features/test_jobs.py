@@ -183,7 +183,7 @@ def test_others_wait_for_searches_then_final_runs_then_searches_of_transfer_then
 
 @pytest.mark.parametrize("preset", ["tiny", "laptop"])
 def test_the_outline_names_the_jobs_that_come_with_their_costs(preset):
-    study = plan(preset, {"extensions": 0})
+    study = plan(preset, {"extensions": 0, "matched": "checkpoints"})
     done, _ = drive(study)
     assert sorted((step.job.name, step.job.cost) for step in done) == sorted(outline(study))
 

@@ -10,11 +10,13 @@ from muonlab.jobs import store
 from muonlab.nets import gpt, prenorm, resnet, vit
 from muonlab.studies.features import KEYS, PRESETS, FeatureStudy, begin, outline, plan
 from muonlab.studies.features.config import (
+    AdamW,
     CNNConfig,
     Family,
     GPTConfig,
     ImageData,
     Measure,
+    Muon,
     OwnNet,
     Pretrain,
     State,
@@ -25,7 +27,6 @@ from muonlab.studies.features.config import (
     read,
 )
 from muonlab.study.dotted import Dotted
-from muonlab.study.optimizers import AdamW, Muon
 from muonlab.study.settings import UsageError, written
 
 FILES = {
@@ -96,6 +97,19 @@ def mine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def test_several_widths_and_budgets_are_cases_of_one_net():
+    found = plan("tiny", {"cnn.width": [8, 16], "gpt.budget": [5, 6]}).families
+    assert [(each.name, each.cluster, each.training.budget) for each in found] == [
+        ("cnn on digits, width 8", "cnn on digits", 12),
+        ("cnn on digits, width 16", "cnn on digits", 12),
+        ("gpt on sources, 5 steps", "gpt on sources", 5),
+        ("gpt on sources, 6 steps", "gpt on sources", 6),
+    ]
+    assert "axes" not in plan("tiny").families[0].model_dump()  # of studies that were asked before there were any
+    with pytest.raises(UsageError, match="budget=9,9 names 9 twice"):
+        plan("tiny", {"budget": [9, 9]})
+
+
 @pytest.mark.usefixtures("mine")
 def test_a_net_of_ones_own_stands_in_place_of_the_families_or_next_to_them():
     alone = plan("tiny", {"net": "mine.py:build", "net.width": 6, "budget": 9})
@@ -135,14 +149,14 @@ def test_a_net_that_cannot_be_is_one_message(settings, message):
 # For every key, a value that is not its default in any preset; other numbers are 11.
 VALUES = written(
     """
-    families=vit optimizers=sgd,muon seeds=7 search_seeds=3 extensions=1 images=data/mnist text=documentation
-    transfer_text=sources examples=data/TREC.train.all schedule=cosine warmup=0.2 size=24 classes=1,2
+    families=vit optimizers=sgd,muon seeds=7 search_seeds=3 extensions=1 matched=checkpoints images=data/mnist
+    text=documentation transfer_text=sources examples=data/TREC.train.all schedule=cosine warmup=0.2 size=24 classes=1,2
     transfer_classes=3,4 validation=0.2 test_share=0.3 tokenizer=data/tokenizer.json depths=1,2 width=72 heads=4
     groups=2 patch=1 pooling=class positions=learned feed_forward=gelu bias=true tied=false norm=layer path_severity=5
     margin_severity=5 momentum=0.8 weight_decay=0.3 beta1=0.5 beta2=0.5 eps=1e-6 nesterov=true rates=0.02,0.07
     lr=0.02,0.07 cnn.norm=batch vit.positions=sincos vit.heads=6 gpt.heads=2 gpt.width=96 measure.examples=11
-    muon.nesterov=false
-    muon.variant=normuon muon.equilibrate=row muon.renormalize=col muon.hyperball=true muon.decay=l2
+    muon.nesterov=false adamw_factor=3 coupled=true equilibrate=row renormalize=row hyperball=true decay=independent
+    muon.variant=normuon
     """
 )
 
@@ -163,6 +177,7 @@ def test_every_setting_changes_what_is_asked(key):
         ("laptop", {"optimizers": ["muon", "muon"]}, r"optimizers=muon,muon names muon twice"),
         ("laptop", {"patience": 3}, r"unknown setting 'patience'"),
         ("laptop", {"seeds": 0}, r"^seeds=0 is not valid; expected one whole number from 1 to 1000"),
+        ("laptop", {"matched": "steps"}, r"^matched=steps is not valid; expected schedules or checkpoints"),
         ("laptop", {"extensions": -1}, r"^extensions=-1 is not valid; expected one whole number from 0 to 20"),
         ("laptop", {"muon.rates": 0.1}, r"^muon.rates=0.1 is not valid; expected two numbers or more, all above 0"),
         ("laptop", {"muon.momentum": 1}, r"^muon.momentum=1 is not valid; expected less than 1"),

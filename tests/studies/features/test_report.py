@@ -16,6 +16,7 @@ from muonlab.stats.effects import mean as mean_of
 from muonlab.stats.proportions import as_share
 from muonlab.studies.features import layers, robustness, sections
 from muonlab.studies.features.analysis import analyse
+from muonlab.studies.features.beyond import beyond_clean
 from muonlab.studies.features.nets import Measured, is_sighted, with_zeros
 from muonlab.studies.features.sections import learning_curves, tuning
 from muonlab.studies.features.verdict import judge_all
@@ -59,9 +60,22 @@ def test_a_whole_study(tmp_path):
     assert (findings.notices, findings.title) == ((), "features, preset tiny")
     assert [figure.name for figure in elements(findings, Figure)] == [
         *("claim-a", "claim-b", "claim-c-linear-probe", "claim-c-fine-tuning-on-classes"),
-        *("claim-c-fine-tuning-on-text", "claim-d", "severity", "margins", "ranks", "tuning", "learning"),
+        *(
+            "claim-c-fine-tuning-on-text",
+            "claim-d",
+            "severity",
+            "margins",
+            "ranks",
+            "tuning",
+            "learning",
+            "learning-flops",
+        ),
     ]
     assert [picture.name for picture in elements(findings, Picture)] == ["sheet-images"]
+    effects, answers = findings.first
+    assert [len(panel.rows) for panel in effects.panels] == [2, 2, 2, 2]  # AdamW, at equal budget and at matched loss
+    assert answers.claims[2].quantity == "mean of linear probe, fine-tuning on classes, fine-tuning on text"
+    assert [reply.sides for reply in answers.claims[0].replies] == [(0, 0, 2)] * 2
 
 
 def test_a_study_just_begun(tmp_path):
@@ -135,7 +149,7 @@ def test_an_earlier_request_stays_unless_the_newest_asks_all_that_it_asked(tmp_p
     head, *claims = [each.text for each in earlier.elements if isinstance(each, Text)]
     assert head.startswith("muonlab run features preset=tiny families=gpt")
     assert "(a) robustness: yes" not in findings.verdict.sentence
-    assert "higher”: yes. Muon minus AdamW: gpt on sources 0.100 [" in claims[0]
+    assert "higher”: yes, here. Mean over 1 case" in claims[0]
     names = [element.name for element in elements(findings, Table)]
     assert names.count("claims") == names.count("claims-request-1") == len(set(names)) - len(names) + 1
 
@@ -245,7 +259,8 @@ def test_learning_curves_leave_out_what_diverged():
     def loss(optimizer, rate, seed, part):
         return None if (optimizer, seed) == ("muon", 1) and part > 0.5 else 2 - part + seed
 
-    (figure,) = learning_curves(synthetic.found(synthetic.study(**ONE), synthetic.Planted(loss=loss)))
+    figure, by_flops = learning_curves(synthetic.found(synthetic.study(**ONE), synthetic.Planted(loss=loss)))
+    assert by_flops.panels[0].lines[0].x[-1] == 12 * 1e6  # of a step that the results have
     muon, adamw = figure.panels[0].lines
     assert (muon.n, adamw.n) == (3, 4)
     assert (muon.x[-1], muon.y[-1], adamw.y[-1]) == (12, pytest.approx(1 + 5 / 3), pytest.approx(2.5))
@@ -275,7 +290,7 @@ def test_a_sheet_for_every_data_set():
 
 
 def test_nothing_done(nothing):
-    assert sections.transfer(nothing) == sections.states(nothing) == sections.beyond_clean(nothing) == ()
+    assert sections.transfer(nothing) == sections.states(nothing) == beyond_clean(nothing) == ()
     assert sections.sheets(nothing) == tuning(nothing) == learning_curves(nothing) == ()
 
 

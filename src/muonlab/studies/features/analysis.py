@@ -8,8 +8,11 @@ from muonlab.jobs import store
 from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Definitions, Element, Figure, Findings, Table, Text
 from muonlab.studies.features import readings, sections
+from muonlab.studies.features.answers import first_screen
+from muonlab.studies.features.beyond import beyond_clean
 from muonlab.studies.features.claims import CONTROL_NOTE, controls_of
 from muonlab.studies.features.config import RESULTS_VERSION
+from muonlab.studies.features.flaws import flaws
 from muonlab.studies.features.jobs import FINAL
 from muonlab.studies.features.layers import margins, ranks
 from muonlab.studies.features.plan import STUDY, FeatureStudy
@@ -22,7 +25,7 @@ from muonlab.study.sections import findings
 from muonlab.study.study import Found, Rule
 from muonlab.study.words import definitions
 
-RULE = Rule(test="welch")
+RULE = Rule(test="welch", pools=True)
 
 
 def find(runs: FeatureRuns, records: Sequence[JobRecord] = (), expected: int = 0) -> FeaturesFound:
@@ -37,6 +40,7 @@ def find(runs: FeatureRuns, records: Sequence[JobRecord] = (), expected: int = 0
         controls=tuple(control for family in families for control in controls_of(family)),
         records=tuple(records),
         expected=expected,
+        aside=flaws(families),
     )
 
 
@@ -50,7 +54,7 @@ def analyse(folder: Path) -> Findings:
     judged, ends = judge_all(found), sections.at_the_end(found)
     shown = (
         ("Claims", sections.claims(found, judged)),
-        ("Robustness", (*robustness(ends), *sections.beyond_clean(found))),
+        ("Robustness", (*robustness(ends), *beyond_clean(found))),
         ("Margins by layer", margins(ends)),
         ("Ranks by layer", ranks(ends)),
         ("Transfer", sections.transfer(found)),
@@ -65,7 +69,8 @@ def analyse(folder: Path) -> Findings:
     )
     title = f"features, preset {found.runs.asked.preset}"
     question = f"Are features trained with {found.first.name} more robust and more transferable, and why?"
-    return findings(title, question, verdict(found, judged), found, _notices(found), shown, RESULTS_VERSION)
+    said, first = verdict(found, judged), first_screen(found, judged)
+    return findings(title, question, said, found, _notices(found), shown, RESULTS_VERSION, first)
 
 
 def _earlier(folder: Path, newest: FeatureStudy) -> Iterator[tuple[str, tuple[Element, ...]]]:
@@ -111,7 +116,8 @@ def _notices(found: FeaturesFound) -> list[Text]:
 def _definitions(found: FeaturesFound) -> Definitions:
     numbers = " or ".join(map(str, sorted({len(case.training.steps) for case in found.cases})))
     order = (
-        *("Equal budget", "Matched loss", "Evaluation", "n", "Interval", "p", "Holm", "Higher, lower", "Yes"),
+        *("Equal budget", "Matched loss", "Mean over cases", "Yes", "Here", "Set aside", "Evaluation", "n"),
+        *("Interval", "p", "Holm", "Higher, lower"),
         *("Corruption", "Severity", "Effective robustness", "Linear probe", "Margin", "Blind layer", "Layer"),
         *("Effective rank", "Stable rank", "Participation ratio", "Untrained", "Transfer", "Chance", "Limit", "Edge"),
     )

@@ -8,8 +8,7 @@ from muonlab.stats.proportions import chance_limit
 from muonlab.studies.features.jobs import UNTRAINED
 from muonlab.studies.features.nets import CLEAN, CORRUPTED
 from muonlab.studies.features.plan import FamilyPlan
-from muonlab.studies.features.readings import EQUAL, FamilyRuns, FeaturesFound, Model, compared_state
-from muonlab.study.compare import by_seed
+from muonlab.studies.features.readings import EQUAL, FamilyRuns, FeaturesFound, Model
 from muonlab.study.controls import ERROR, Control, at_chance
 from muonlab.study.study import Claim, Quantity, Values
 
@@ -20,32 +19,34 @@ OfPair = Callable[[FeaturesFound, FamilyPlan, str, str, str], Values]
 
 def _of_models(measure: Callable[[Model], float]) -> OfPair:
     def values(found: FeaturesFound, case: FamilyPlan, arm: str, rival: str, state: str) -> Values:
-        return by_seed(measure(model) for model in found.runs.families[case.name].compared(arm, rival, state))
+        models = found.runs.families[case.name].compared(arm, rival, state)
+        return {model.seed: measure(model) for model in models} or None
 
     return values
 
 
 def _probed(found: FeaturesFound, case: FamilyPlan, arm: str, rival: str, state: str) -> Values:
-    return by_seed(found.runs.families[case.name].probed.get((arm, compared_state(rival, state)), {}).values())
+    family = found.runs.families[case.name]
+    return family.probed.get((arm, family.state_of(arm, rival, state) or "")) or None
 
 
 def _fine_tuned(task: str) -> OfPair:
     def values(found: FeaturesFound, case: FamilyPlan, arm: str, rival: str, state: str) -> Values:
-        return by_seed(fine_tuned(found.runs.families[case.name], task, arm))
+        return fine_tuned(found.runs.families[case.name], task, arm) or None
 
     return values
 
 
-def fine_tuned(family: FamilyRuns, task: str, weights: str) -> list[float]:
-    """Return for each seed the mean accuracy over fine-tuning optimizers; empty until all of them are done.
+def fine_tuned(family: FamilyRuns, task: str, weights: str) -> dict[int, float]:
+    """Return by seed the mean accuracy over fine-tuning optimizers; empty until all of them are done.
 
     A seed that one of the ways lacks, since it diverged there, is left out of all.
     """
     ways = [found for by in family.arms if (found := family.transfers.get((task, weights, by))) is not None]
     if len(ways) < len(family.arms):
-        return []
+        return {}
     seeds = sorted(set.intersection(*(set(way.accuracies) for way in ways)))
-    return [fmean(way.accuracies[seed] for way in ways) for seed in seeds]
+    return {seed: fmean(way.accuracies[seed] for way in ways) for seed in seeds}
 
 
 def _is_asked(key: str) -> Callable[[FamilyPlan, str], bool]:
@@ -67,7 +68,7 @@ def _margins(kind: str, where: str = CLEAN) -> OfPair:
             return None
         depth = range(len(own[0].layers))
         layers = [layer for layer in depth if family.is_sighted(own, layer) and family.is_sighted(others, layer)]
-        return by_seed(model.margin(kind, where, layers) for model in own) if layers else None
+        return {model.seed: model.margin(kind, where, layers) for model in own} if layers else None
 
     return values
 
@@ -97,8 +98,9 @@ TRANSFER = (
     _accuracy("classes", f"{TUNED} classification", _fine_tuned("classes"), "fine-tuning on classes"),
     _accuracy("language", f"{TUNED} text", _fine_tuned("language"), "fine-tuning on text"),
 )
+FORM = "of squared singular values, not centred"
 RANKS = (
-    _rank("rank", "effective rank, mean over layers", short="effective rank"),
+    _rank("rank", f"effective rank {FORM}, mean over layers", short="effective rank"),
     _rank("rank-centred", "effective rank, centred", form="centred"),
     _rank("rank-sigma", "effective rank of Roy & Vetterli", "effective_rank_sigma"),
     _rank("rank-stable", "stable rank", "stable_rank"),
@@ -110,13 +112,6 @@ CLAIMS = (
     Claim("b", "Margins", "probes of the hidden states have larger margins, layer by layer", MARGINS[:1], MARGINS[1:]),
     Claim("c", "Transfer", "linear classifiers and full fine-tuning transfer better", TRANSFER),
     Claim("d", "Rank", "hidden states have a higher effective rank", RANKS[:1], RANKS[1:]),
-)
-
-BEYOND_CLEAN = Quantity(
-    "beyond",
-    "effective robustness",
-    "log-odds",
-    lambda found, case, arm, rival, state: by_seed(found.runs.families[case.name].effective_robustness(arm).values()),
 )
 
 # -- controls --------------------------------------------------------------------------------------

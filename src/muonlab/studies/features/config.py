@@ -4,9 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
+from muonlab.study import optimizers
 from muonlab.study.dotted import Dotted
 from muonlab.study.fields import Count, Frozen, Growing, Rate, Share
-from muonlab.study.optimizers import Searched
+from muonlab.study.optimizers import SGD, Custom
 
 # Raised by hand when a change of the code alters results. The commit is recorded next to a result, not hashed.
 RESULTS_VERSION = 2
@@ -14,6 +15,26 @@ RESULTS_VERSION = 2
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 Rates = Annotated[tuple[Rate, ...], Field(min_length=1)]
 DIGITS_SIDE = 8  # pixels of a side of scikit-learn's digits
+
+
+class AdamW(optimizers.AdamW):
+    """AdamW, or plain Adam, for every parameter."""
+
+    added = optimizers.AdamW.added | {"coupled"}
+    coupled: bool = Field(False, description="add the decay to the gradient: plain Adam, with L2 regularisation")
+
+
+class Muon(optimizers.Muon):
+    """Muon for the hidden matrices and AdamW for all else."""
+
+    added = optimizers.Muon.added | {"adamw_factor"}
+    adamw_factor: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="learning rate of AdamW for all else, divided by Muon's"
+    )
+
+
+Searched = Annotated[SGD | AdamW | Muon | Custom, Field(discriminator="name")]
+OPTIMIZERS: dict[str, type[BaseModel]] = {"muon": Muon, "adamw": AdamW, "sgd": SGD}
 
 
 def _check_multiple(name: str, value: int, divisor_name: str, divisor: int, why: str) -> None:

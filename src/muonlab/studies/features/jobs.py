@@ -10,6 +10,7 @@ from typing import Any
 
 from muonlab.studies.features import config as schema
 from muonlab.studies.features.config import RESULTS_VERSION, Family, Measure, Pretrain, Rates, Seeds, State, Transfer
+from muonlab.studies.features.matching import ahead, matching
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.study import search
 from muonlab.study.folder import Results, make_job
@@ -20,7 +21,7 @@ from muonlab.study.study import Arm, Step
 TARGET = "muonlab.studies.features.work.job:run"
 TRIAL = "muonlab.studies.features.work.job:check"
 FINAL, UNTRAINED, LINEAR, NEW = "final", "untrained", "linear", "none"
-ORDER = ("search", "final", "transfer search", "measure", "transfer")
+ORDER = ("search", "final", "match", "transfer search", "measure", "match measure", "transfer", "match transfer")
 POLICY = Policy()  # one rate beyond an edge at a time, however little better it is
 JobConfig = Pretrain | Measure | Transfer
 
@@ -52,20 +53,22 @@ def steps(study: FeatureStudy, results: Results, version: int = RESULTS_VERSION)
 
 
 def outline(study: FeatureStudy) -> list[tuple[str, float]]:
-    """Return names and costs of all jobs, if no run diverges and no search goes on beyond its grid."""
+    """Return names and costs of all jobs, if no run diverges and no search goes on beyond its first grid or budget."""
     grids = {label: each.model_copy(update={"extensions": 0}) for label, each in study.searches.items()}
     asked, results = study.model_copy(update={"searches": grids}), {}
     while new := [step for step in steps(asked, results) if step.job.id not in results]:
-        results |= {step.job.id: _imagined(step.config) for step in new}
+        results |= {step.job.id: _imagined(step, study.arms[0].label) for step in new}
     return [(step.job.name, step.job.cost) for step in steps(asked, results)]
 
 
-def _imagined(config: JobConfig) -> dict[str, Any]:
-    """Return what `steps` reads of a result in which every loss is 1."""
+def _imagined(step: Step, first: str) -> dict[str, Any]:
+    """Return what `steps` reads of a result: the first arm ends lower, and in its first shorter budget as others do."""
+    config = step.config
     if isinstance(config, Measure) or config.training is None:
         return {}
     at = config.training.steps
-    whole = {"validation_loss": [1.0] * len(at), "diverged_at": None}
+    loss = 1.0 if step.arm == first and step.role != "match" else 2.0
+    whole = {"validation_loss": [loss] * len(at), "diverged_at": None}
     return {"steps": at, "members": [{"rate": r, "seed": s, **whole} for r in config.rates for s in config.seeds]}
 
 
@@ -94,6 +97,9 @@ class _FamilySteps:
         if is_searched and len(done) == len(finals):
             runs = {a: [m for each in blocks for m in self._members(each)] for a, blocks in done.items()}
             yield from (step for blocks in done.values() for step in self._measured(blocks, runs))
+            if self._study.matched == "schedules":
+                first, *rivals = self._study.arms
+                yield from (step for rival in rivals for step in self._matches(done, (first, rival)))
         for task in self._plan.tasks:
             for blocks in (*done.values(), None):
                 for arm in self._study.arms:
@@ -125,16 +131,59 @@ class _FamilySteps:
             yield block
             rest = rest[len(block.config.seeds) :]
 
-    def _pretrain(self, arm: Arm, role: str, seeds: Seeds, rates: Rates) -> Step:
+    def _pretrain(
+        self, arm: Arm, role: str, seeds: Seeds, rates: Rates, budget: int | None = None, rival: str = ""
+    ) -> Step:
+        training = self._plan.training
         config = Pretrain(
             family=self._plan.family,
             optimizer=arm.optimizer,
-            training=self._plan.training,
+            training=training if budget is None else training.model_copy(update={"budget": budget}),
             rates=rates,
             seeds=seeds,
-            keep=role == "final",
+            keep=role != "search",
         )
-        return self._step(config, role, arm.label, f"{arm.name}, {'final runs' if role == 'final' else 'search'}")
+        words = {"search": "search", "final": "final runs"}.get(role) or f"{budget} steps to meet {self._name(rival)}"
+        return self._step(config, role, arm.label, f"{arm.name}, {words}", rival)
+
+    def _matches(self, finals: Mapping[str, Sequence[Step]], arms: tuple[Arm, Arm]) -> Iterator[Step]:
+        """Yield the search for a budget at which the one of two that ends lower ends where the other does."""
+        if not all(arm.label in finals for arm in arms):
+            return
+        runs = {arm.label: [m for block in finals[arm.label] for m in self._members(block)] for arm in arms}
+        leads = ahead(*runs.values())
+        if leads is None:
+            return
+        arm, other = arms if leads else arms[::-1]
+        (rate,) = finals[arm.label][0].config.rates
+        at, shorter = self._results[finals[arm.label][0].job.id]["steps"], {}
+
+        def blocks_of(budget: int) -> list[Step]:
+            made = partial(self._pretrain, arm, "match", rates=(rate,), budget=budget, rival=other.label)
+            return list(self._in_blocks(made))
+
+        while budget := matching(runs[arm.label], runs[other.label], at, shorter).next:
+            yield from (blocks := blocks_of(budget))
+            if not all(block.job.id in self._results for block in blocks):
+                return
+            shorter[budget] = [m for block in blocks for m in self._results[block.job.id]["members"]]
+        best = matching(runs[arm.label], runs[other.label], at, shorter).best
+        if best in shorter:
+            yield from self._measured_at_end(blocks_of(best), other)
+
+    def _measured_at_end(self, blocks: Sequence[Step], other: Arm) -> Iterator[Step]:
+        """Yield the measures of runs that end where another arm's do, and their linear probes on another task."""
+        for block in blocks:
+            end, arm = self._end(block), block.arm
+            if end is None:
+                continue
+            states = (end.model_copy(update={"name": completed(other.label)}),)
+            shared = {"family": self._plan.family, "weights": block.job.id, "seeds": block.config.seeds}
+            shared |= {"measuring": self._plan.measuring, "states": states}
+            where = f"{self._name(arm)} that meets {other.name}"
+            linear = Transfer(**shared, task="classes", mode="linear", is_final=True)
+            yield self._step(Measure(**shared, looks=()), "match measure", arm, f"{where}, measures", other.label)
+            yield self._step(linear, "match transfer", arm, f"{where}, linear probe on classes", other.label)
 
     # -- what is done with the weights -------------------------------------------------------------
 
@@ -232,6 +281,11 @@ class _FamilySteps:
 def matched(rival: str) -> str:
     """Return the name of the state at the first evaluation at the loss that every run of both optimizers reached."""
     return f"matched to {rival}"
+
+
+def completed(rival: str) -> str:
+    """Return the name of the state at the end of a whole schedule that ends at a rival's loss."""
+    return f"ends with {rival}"
 
 
 def common_loss(*groups: Sequence[Mapping[str, Any]]) -> float | None:

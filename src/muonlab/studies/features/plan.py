@@ -1,42 +1,56 @@
 """What a study of features asks: which nets and data, optimizers and budgets; and the settings that say so."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field
 
 from muonlab.studies.features import config
-from muonlab.studies.features.config import Family, ImageData, Measuring, OwnNet, TextData, Training
+from muonlab.studies.features.config import (
+    OPTIMIZERS,
+    Family,
+    ImageData,
+    Measuring,
+    OwnNet,
+    Searched,
+    TextData,
+    Training,
+)
 from muonlab.studies.features.presets import PRESETS
 from muonlab.study import dotted, optimizers
-from muonlab.study.fields import Frozen, Growing
-from muonlab.study.optimizers import SEARCHED as OPTIMIZERS
-from muonlab.study.optimizers import Searched
+from muonlab.study.fields import Growing
 from muonlab.study.search import MAX_EXTENSIONS, Search
-from muonlab.study.settings import Chosen, UsageError, check_keys, choose, fields, make
+from muonlab.study.settings import Chosen, UsageError, check_keys, choose, combinations, fields, make
 from muonlab.study.study import Arm, arms_of
 
 STUDY = "features"
 NETS: dict[str, type[BaseModel]] = {"cnn": config.CNNConfig, "vit": config.ViTConfig, "gpt": config.GPTConfig}
 MAX_SEEDS = 1000
+Matched = Literal["schedules", "checkpoints"]
 NET = "a function of classes, channels and image_size, or of vocabulary, that returns a torch.nn.Module"
 
 
-class FamilyPlan(BaseModel):
+class FamilyPlan(Growing):
     """A net with its data and budgets: a case of the study."""
 
-    model_config = Frozen
+    added = frozenset({"axes"})
     family: Family
     training: Training
     transfer: Training
     measuring: Measuring
+    axes: tuple[str, ...] = ()  # what tells it from others of the same net and data, such as "width 64" and "300 steps"
 
     @property
     def name(self) -> str:
         """For people."""
+        return ", ".join((self.family.name, *self.axes))
+
+    @property
+    def cluster(self) -> str:
+        """What it shares with the same net and data of other widths and budgets: together they count as one case."""
         return self.family.name
 
     @property
@@ -48,7 +62,7 @@ class FamilyPlan(BaseModel):
 class FeatureStudy(Growing):
     """What a study of features asks."""
 
-    added = frozenset({"labels"})
+    added = frozenset({"labels", "matched"})
     preset: str  # where it came from, with the settings
     settings: dict[str, list[str]]
     families: tuple[FamilyPlan, ...] = Field(min_length=1)
@@ -57,6 +71,8 @@ class FeatureStudy(Growing):
     searches: dict[str, Search]  # by label of the arm
     seeds: int = Field(ge=1, le=MAX_SEEDS)  # final runs of each
     search_seeds: int = Field(ge=1, le=MAX_SEEDS)  # runs of each rate of a search
+    # How losses are matched: at the end of a shorter schedule, or at a checkpoint on the way to the common budget.
+    matched: Matched = "checkpoints"
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -69,7 +85,7 @@ class FeatureStudy(Growing):
 
 TRAINING_FIELDS = fields(Training, "patience")  # pretraining has one length for all
 PLACES = ("source", "transfer_source", "examples", "examples_test")  # of texts, settings of their own
-CHOICES = ("families", "net", "optimizers", "seeds", "search_seeds", "extensions")
+CHOICES = ("families", "net", "optimizers", "seeds", "search_seeds", "extensions", "matched")
 OWNERS = ("images", "text", "transfer", "measure", "net")
 KEYS = (
     *(*CHOICES, "images", "text", "transfer_text", "examples"),
@@ -125,7 +141,14 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> F
         searches={label: Search(rates=rates, extensions=extensions) for label, (_, rates) in arms.items()},
         seeds=chosen.whole("seeds", at_least=1, at_most=MAX_SEEDS),
         search_seeds=chosen.whole("search_seeds", at_least=1, at_most=MAX_SEEDS),
+        matched=_matched(chosen),
     )
+
+
+def _matched(chosen: Chosen) -> Any:
+    if chosen.one("matched") not in get_args(Matched):
+        raise chosen.wrong("matched", " or ".join(get_args(Matched)))
+    return chosen.one("matched")
 
 
 def _merged(chosen: Chosen) -> Chosen:
@@ -161,10 +184,23 @@ def _check_effect(chosen: Chosen, labels: Mapping[str, str], families: Sequence[
 # -- families --------------------------------------------------------------------------------------
 
 
-def _families(chosen: Chosen) -> list[FamilyPlan]:
+def _points(chosen: Chosen) -> Iterator[tuple[str, BaseModel, tuple[str, ...], Chosen]]:
+    """Yield every net at every width and budget: its name, the net, what tells it from the others, and its settings."""
+    built_in, own_ones = chosen.merged["families"], chosen.merged.get("net", ())
+    for name, is_own in (*((name, False) for name in built_in), *((name, True) for name in own_ones)):
+        budget = f"{name}.budget" if f"{name}.budget" in chosen.merged else "budget"
+        words = {f"{name}.width": "width {}", budget: "{} steps"}
+        several = {key: chosen.once(key) for key in words if len(chosen.merged.get(key, ())) > 1}
+        for point in combinations({key: list(values) for key, values in several.items()}, words):
+            axes = tuple(words[key].format(value) for key, value in point.items())
+            own = Chosen(chosen.preset, chosen.given, chosen.merged | {key: [value] for key, value in point.items()})
+            net = _own_net(own, name) if is_own else own.build(NETS[name], f"{name}.")
+            yield name, net, axes, own
+
+
+def _families(asked: Chosen) -> list[FamilyPlan]:
     found = []
-    nets = [(name, chosen.build(NETS[name], f"{name}.")) for name in chosen.merged["families"]]
-    for name, net in (*nets, *((name, _own_net(chosen, name)) for name in chosen.merged.get("net", ()))):
+    for name, net, axes, chosen in _points(asked):
         special = chosen.fields(Training, f"{name}.")
         make(Training, special, f"{name}.")  # a mistake there is named as it was given
         own = {
@@ -173,7 +209,7 @@ def _families(chosen: Chosen) -> list[FamilyPlan]:
             "measuring": chosen.build(Measuring, "measure."),
         }
         data = _texts(chosen) if _reads_text(net) else _images(chosen)
-        found += [FamilyPlan(family=make(Family, {"net": net, "data": each}), **own) for each in data]
+        found += [FamilyPlan(family=make(Family, {"net": net, "data": each}), axes=axes, **own) for each in data]
     for name, number in Counter(each.name for each in found).items():
         if number > 1:
             raise UsageError(f"two nets with their data are called {name!r}; give functions and files other names")

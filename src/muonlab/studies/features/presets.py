@@ -5,7 +5,7 @@ from muonlab.study.settings import Settings, written
 # Four rates, each about three times the last; the search goes on where the best lies on an edge.
 EVERYTHING = written(
     """
-    families=cnn,vit,gpt optimizers=muon,adamw,sgd seeds=5 search_seeds=2 extensions=3
+    families=cnn,vit,gpt optimizers=muon,adamw,sgd seeds=5 search_seeds=2 extensions=3 matched=schedules
     muon.rates=0.001,0.003,0.01,0.03 adamw.rates=0.001,0.003,0.01,0.03 sgd.rates=0.01,0.03,0.1,0.3
     """
 )
@@ -17,7 +17,8 @@ EMBEDDED = written(
 
 TINY = written(
     """
-    families=cnn,gpt optimizers=muon,adamw seeds=2 search_seeds=1 extensions=0 budget=12 looks=4 batch=16
+    families=cnn,gpt optimizers=muon,adamw seeds=2 search_seeds=1 extensions=0 matched=checkpoints
+    budget=12 looks=4 batch=16
     muon.rates=0.003,0.01 adamw.rates=0.003,0.01
     transfer.budget=6 transfer.looks=2 transfer.batch=16
     cnn.width=8 cnn.depths=1,1 cnn.groups=4

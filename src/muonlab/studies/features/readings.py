@@ -1,16 +1,13 @@
 """What the results of a study of features hold, as numbers by family, arm, state and seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import scipy
-
-from muonlab.stats.effects import logit
 from muonlab.studies.features.config import RESULTS_VERSION, Transfer
-from muonlab.studies.features.jobs import FINAL, LINEAR, POLICY, UNTRAINED, matched, steps
+from muonlab.studies.features.jobs import FINAL, LINEAR, POLICY, UNTRAINED, completed, matched, steps
+from muonlab.studies.features.matching import Matching, ahead, matching
 from muonlab.studies.features.nets import Measured, is_sighted, with_zeros
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.study import folder as folders
@@ -19,11 +16,6 @@ from muonlab.study.search import Searched, last_losses, mean_scores
 from muonlab.study.study import Found, Step
 
 EQUAL, MATCHED = "equal budget", "matched loss"  # in which runs are compared
-
-
-def compared_state(rival: str, state: str) -> str:
-    """Return the state of a model compared with a rival: the end, or where it reached the loss of both."""
-    return matched(rival) if state == MATCHED else FINAL
 
 
 @dataclass(frozen=True)
@@ -53,6 +45,22 @@ Way = tuple[str, ...]  # task, arm of the pretraining ("none" for new weights), 
 
 
 @dataclass(frozen=True)
+class Match:
+    """Two optimizers that end at one loss: who trains for fewer steps, for how many, and how close the losses are.
+
+    Attributes:
+        arm, other: labels of the one that ends lower at the common budget, and of the other.
+        search: for the budget of the first.
+        members: runs at the budget that was chosen.
+    """
+
+    arm: str
+    other: str
+    search: Matching
+    members: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class FamilyRuns:
     """All results of one family. Arms are named by their labels, the first of them first.
 
@@ -63,6 +71,7 @@ class FamilyRuns:
         path: by arm, clean and corrupted accuracy at every evaluation of every seed that has not diverged.
         transfers: every way of transfer that is done.
         probed: linear probes of transfer by (arm, state): test accuracies by seed.
+        matches: by rival, where losses are matched by whole schedules and the search for them has ended.
         sizes: numbers of examples, by name.
     """
 
@@ -74,6 +83,8 @@ class FamilyRuns:
     path: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     transfers: Mapping[Way, Transferred] = field(default_factory=dict)
     probed: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
+    by_schedules: bool = False  # whether losses are matched so
+    matches: Mapping[str, Match] = field(default_factory=dict)
     controls: dict[str, Any] | None = None
     sheet: dict[str, Any] | None = None
     sizes: dict[str, Any] = field(default_factory=dict)
@@ -90,7 +101,20 @@ class FamilyRuns:
 
     def compared(self, arm: str, rival: str, state: str) -> list[Model]:
         """Return the models of an arm that are compared with a rival, at equal budget or at matched loss."""
-        return self.of(arm, compared_state(rival, state))
+        found = self.state_of(arm, rival, state)
+        return [] if found is None else self.of(arm, found)
+
+    def state_of(self, arm: str, rival: str, state: str) -> str | None:
+        """Return the state of the models of an arm that are compared with a rival; None where it is not known yet."""
+        if state != MATCHED:
+            return FINAL
+        if not self.by_schedules:
+            return matched(rival)
+        match = self.matches.get(rival if arm == self.arms[0] else arm)
+        if match is None:
+            return None
+        is_shorter = arm == match.arm and match.search.best != self.plan.training.budget
+        return completed(match.other) if is_shorter else FINAL
 
     def is_sighted(self, models: Sequence[Model], layer: int) -> bool:
         """Return whether the probes of a layer find something."""
@@ -106,37 +130,14 @@ class FamilyRuns:
 
     def validation_loss(self, arm: str, model: Model) -> float | None:
         """Return the clean validation loss of a model at its step."""
+        for match in self.matches.values():
+            if (arm, model.state) == (match.arm, completed(match.other)):
+                return next(m for m in match.members if m["seed"] == model.seed)["validation_loss"][-1]
         final = self.finals.get(arm)
         if final is None:
             return None
         member = next(member for member in final["members"] if member["seed"] == model.seed)
         return member["validation_loss"][final["steps"].index(model.step)]
-
-    @cached_property
-    def fit(self) -> tuple[float, float] | None:
-        """Slope and intercept of corrupted on clean accuracy in log-odds, over the evaluations of the rivals.
-
-        None where there are too few different points. Taori et al. 2020, arXiv 2007.00644.
-        """
-        rows = [row for arm, rows in self.path.items() if arm != self.arms[0] for row in rows if row["step"] > 0]
-        number = self.sizes["path_examples"]
-        clean = [logit(row["clean"], number) for row in rows]
-        if len(set(clean)) < 3:
-            return None
-        line: Any = scipy.stats.linregress(clean, [logit(row["corrupted"], number) for row in rows])
-        return float(line.slope), float(line.intercept)
-
-    def effective_robustness(self, arm: str) -> dict[int, float]:
-        """Return by seed how far corrupted accuracy at the end lies above what the fit expects, in log-odds."""
-        if self.fit is None:
-            return {}
-        slope, intercept = self.fit
-        number, last = self.sizes["path_examples"], self.plan.training.budget
-        return {
-            row["seed"]: logit(row["corrupted"], number) - (slope * logit(row["clean"], number) + intercept)
-            for row in self.path.get(arm, ())
-            if row["step"] == last
-        }
 
 
 @dataclass(frozen=True)
@@ -177,12 +178,22 @@ def _family(asked: FeatureStudy, plan: FamilyPlan, done: Mapping[tuple[str, ...]
         for role in ("final", "measure")
     )
     ways = {key[1:]: _joined(results) for key, results in done.items() if key[0] == "transfer"}
+    shorter, matches = (), {}
+    if asked.matched == "schedules":
+        matches = dict(_matches(labels, finals, done))
+        shorter = tuple(
+            Model(optimizer=each.arm, **{**row, "layers": [with_zeros(layer) for layer in row["layers"]]})
+            for each in matches.values()
+            for result in done.get(("match measure", each.arm, each.other), ())
+            for row in result["models"]
+        )
     any_final, any_measure = (next(iter(each.values()), {}) for each in (finals, measures))
     first = measures.get(labels[0], {})
     return FamilyRuns(
         plan=plan,
         arms=labels,
-        models=tuple(
+        models=shorter
+        + tuple(
             Model(optimizer=label, **{**row, "layers": [with_zeros(layer) for layer in row["layers"]]})
             for label, result in measures.items()
             for row in result["models"]
@@ -191,7 +202,12 @@ def _family(asked: FeatureStudy, plan: FamilyPlan, done: Mapping[tuple[str, ...]
         finals=finals,
         path={label: _finite(result["path"], finals.get(label, {})) for label, result in measures.items()},
         transfers={way: _transferred(result, done.get(("transfer search", *way))) for way, result in ways.items()},
-        probed=_probed({arm: result for (_, arm, by), result in ways.items() if by == LINEAR}),
+        probed=_probed(
+            [(arm, result) for (_, arm, by), result in ways.items() if by == LINEAR]
+            + [(key[2], each) for key, results in done.items() if key[0] == "match transfer" for each in results]
+        ),
+        by_schedules=asked.matched == "schedules",
+        matches=matches,
         controls=first.get("controls"),
         sheet=first.get("sheet"),
         sizes={
@@ -230,9 +246,28 @@ def _transferred(result: Mapping[str, Any], searched: Sequence[Mapping[str, Any]
     )
 
 
-def _probed(linear: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], dict[int, float]]:
+def _matches(
+    arms: Sequence[str], finals: Mapping[str, dict[str, Any]], done: Mapping[tuple[str, ...], list[dict[str, Any]]]
+) -> Iterator[tuple[str, Match]]:
+    """Yield each rival with the search for a budget that has ended."""
+    runs = {arm: [m for m in result["members"] if m["diverged_at"] is None] for arm, result in finals.items()}
+    for rival in arms[1:]:
+        pair = arms[0], rival
+        leads = ahead(*(runs.get(arm, []) for arm in pair))
+        if leads is None:
+            continue
+        arm, other = pair if leads else pair[::-1]
+        at, shorter = finals[arm]["steps"], {}
+        for result in done.get(("match", arm, other), ()):
+            shorter.setdefault(result["steps"][-1], []).extend(result["members"])
+        search = matching(runs[arm], runs[other], at, shorter)
+        if search.next is None:
+            yield rival, Match(arm, other, search, shorter.get(search.best, runs[arm]))
+
+
+def _probed(linear: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[tuple[str, str], dict[int, float]]:
     found: dict[tuple[str, str], dict[int, float]] = {}
-    for arm, result in linear.items():
+    for arm, result in linear:
         for member in result["members"]:
             found.setdefault((arm, member["state"]), {})[member["seed"]] = member["test_accuracy"]
     return found

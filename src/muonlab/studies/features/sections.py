@@ -6,8 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from muonlab.report.findings import Axis, Column, Element, Figure, Line, Lines, Series, Table, Text, Value
-from muonlab.studies.features.claims import BEYOND_CLEAN, CLAIMS
-from muonlab.studies.features.jobs import FINAL, LINEAR, NEW, UNTRAINED, matched
+from muonlab.studies.features.answers import means
+from muonlab.studies.features.claims import CLAIMS
+from muonlab.studies.features.jobs import FINAL, LINEAR, NEW, UNTRAINED
+from muonlab.studies.features.matched import matched_budgets
 from muonlab.studies.features.nets import Compared, Place
 from muonlab.studies.features.readings import EQUAL, MATCHED, FamilyRuns, FeaturesFound, Model
 from muonlab.studies.features.robustness import sheet_of
@@ -57,7 +59,7 @@ def claims(found: FeaturesFound, judged: Sequence[tuple[Judged, Judged]]) -> tup
     if not any(equal.comparisons for equal, _ in judged):
         return (Text("No case has measured runs of two arms yet."),)
     figures = [figure for both in judged for figure in _forests(found, both)]
-    return (*figures, _comparisons(found, judged), _other_counts(found))
+    return (means(found, judged), *figures, _comparisons(found, judged), _other_counts(found))
 
 
 def _forests(found: FeaturesFound, both: tuple[Judged, Judged]) -> list[Figure]:
@@ -68,7 +70,7 @@ def _forests(found: FeaturesFound, both: tuple[Judged, Judged]) -> list[Figure]:
         for judged, title in zip(both, ("at equal budget", "at matched clean validation loss"), strict=True):
             rows = [
                 (f"{pair.case.name}, {found.name(pair.rival)}", pair)
-                for pair in judged.comparisons
+                for pair in compare(found, claim.quantities, judged.state)
                 if pair.quantity is quantity
             ]
             if rows:
@@ -92,7 +94,7 @@ def _comparisons(found: FeaturesFound, judged: Sequence[tuple[Judged, Judged]]) 
         for both in judged
         for each in both
         for quantity in each.claim.quantities
-        for pair in each.comparisons
+        for pair in compare(found, each.claim.quantities, each.state)
         if pair.quantity is quantity
     )
     note = (
@@ -125,44 +127,6 @@ def _row(found: FeaturesFound, what: str, pair: Comparison) -> tuple[Value, ...]
     return what, str(pair.state), pair.case.name, found.name(pair.rival), *comparison_values(pair)
 
 
-def beyond_clean(found: FeaturesFound) -> tuple[Element, ...]:
-    """Return what clean accuracy does not explain of robustness; none where that is not known."""
-    pairs = compare(found, (BEYOND_CLEAN,))
-    if not pairs:
-        return ()
-    rows = []
-    for pair in pairs:
-        family = found.runs.families[pair.case.name]
-        both = (over_runs(family.effective_robustness(each).values()) for each in (found.first.label, pair.rival))
-        p = pair.effect.p, pair.adjusted_p, pair.side
-        rows.append((family.name, found.name(pair.rival), *both, pair.estimate, *p, pair.n, _line(family)))
-    head = columns(
-        f"rival: Rival; first: {found.first.name} [ratio]; rival_value: Rival’s [ratio]; difference: Difference "
-        f"[ratio]; p: p [p]; p_holm: p, Holm [p]; side: {found.first.name} is; n: n; line: Rivals’ line"
-    )
-    severities = {case.measuring.path_severity for case in found.cases}
-    note = (
-        f"In log-odds, at severity {' and '.join(map(str, sorted(severities)))}; 95% intervals over seeds, which do "
-        "not include the uncertainty of the fit itself. The rivals’ own evaluations made the fit, so theirs are near 0 "
-        "by construction where they follow a line."
-    )
-    words = (
-        "Nets that are better on clean inputs are mostly better on corrupted ones too. Effective robustness is what is "
-        "left: how far corrupted accuracy at the end lies above what clean accuracy predicts, on the line through all "
-        f"evaluations of {found.names()} during training. Above 0, a net is more robust than its clean accuracy "
-        "explains."
-    )
-    table = Table("effective-robustness", "Effective robustness", (FAMILY, *head), tuple(rows), note)
-    return Text(words), table
-
-
-def _line(family: FamilyRuns) -> str:
-    if family.fit is None:
-        return ""
-    slope, intercept = family.fit
-    return f"{slope:.2f} x {'+' if intercept >= 0 else '−'} {abs(intercept):.2f}"
-
-
 # -- states ----------------------------------------------------------------------------------------
 
 
@@ -171,18 +135,28 @@ def states(found: FeaturesFound) -> tuple[Element, ...]:
     rows = [row for family in found.runs.families.values() for row in _states(found, family)]
     if not rows:
         return ()
-    head = columns(
-        "state: State; optimizer: Optimizer; step: Step [number]; validation_loss: Validation loss met [number]; "
-        "test_loss: Clean test loss [number]; clean: Clean accuracy [accuracy]; corrupted: Corrupted accuracy "
-        "[accuracy]; margin: Margin / norm [ratio]; rank: Effective rank [ratio]; n: n [count]"
+    head = (
+        *columns("state: State; optimizer: Optimizer; step: Step [number]; flops: FLOPs of training [number]"),
+        *columns("validation_loss: Validation loss met [number]; test_loss: Clean test loss [number]"),
+        *columns("clean: Clean accuracy [accuracy]; corrupted: Corrupted accuracy [accuracy]"),
+        *columns("margin: Margin / norm [ratio]; rank: Effective rank [ratio]; n: n [count]"),
     )
     note = (
-        "Means over seeds, with 95% intervals. Matched: each run at its first evaluation at or below the smallest "
-        "clean validation loss that every run of both optimizers reached. Evaluations are some steps apart, so a run "
-        "may meet a smaller loss than asked for; the loss that it met is shown, on up to 256 examples, or 96 windows "
-        "of text, of validation."
+        "Means over seeds, with 95% intervals. The loss that a run met is shown, on up to 256 examples, or 96 windows "
+        "of text, of validation. "
     )
-    return (Table("states", "At the end, and at matched loss", (FAMILY, *head), tuple(rows), note),)
+    if found.runs.asked.matched == "checkpoints":
+        note += (
+            "Matched: each run at its first evaluation at or below the smallest clean validation loss that every run "
+            "of both optimizers reached. Evaluations are some steps apart, so a run may meet a smaller loss than asked."
+        )
+        return (Table("states", "At the end, and at matched loss", (FAMILY, *head), tuple(rows), note),)
+    note += (
+        "Matched: the optimizer that ends lower trained again for fewer steps, until the mean of its last validation "
+        "losses was that of the other."
+    )
+    table = Table("states", "At the end, and at matched loss", (FAMILY, *head), tuple(rows), note)
+    return table, *matched_budgets(found)
 
 
 def _states(found: FeaturesFound, family: FamilyRuns) -> list[tuple[Value, ...]]:
@@ -190,7 +164,7 @@ def _states(found: FeaturesFound, family: FamilyRuns) -> list[tuple[Value, ...]]
     groups = [("end", arm, family.of(arm.label, FINAL)) for arm in found.arms]
     for rival in found.rivals:
         for arm, other in ((first, rival), (rival, first)):
-            groups.append((f"matched to {other.name}", arm, family.of(arm.label, matched(other.label))))
+            groups.append((f"matched to {other.name}", arm, family.compared(arm.label, other.label, MATCHED)))
     return [
         (family.name, words, arm.name, *_state(family, arm.label, models)) for words, arm, models in groups if models
     ]
@@ -198,8 +172,10 @@ def _states(found: FeaturesFound, family: FamilyRuns) -> list[tuple[Value, ...]]
 
 def _state(family: FamilyRuns, label: str, models: Sequence[Model]) -> tuple[Value, ...]:
     met = [loss for model in models if (loss := family.validation_loss(label, model)) is not None]
+    steps = fmean(model.step for model in models)
     return (
-        fmean(model.step for model in models),
+        steps,
+        steps * family.finals[label]["flops_per_step"],
         fmean(met) if met else None,
         fmean(model.clean_loss for model in models),
         over_runs((model.clean_accuracy for model in models), "accuracy"),
@@ -288,25 +264,38 @@ def tuning(found: FeaturesFound) -> tuple[Element, ...]:
 
 
 def learning_curves(found: FeaturesFound) -> tuple[Element, ...]:
-    """Return the validation loss of the final runs; none where none is done."""
-    panels = [
-        Lines(family.name, lines) for family in found.runs.families.values() if (lines := _learning(found, family))
-    ]
-    if not panels:
-        return ()
+    """Return the validation loss of the final runs against steps and FLOPs; none where none is done."""
+    figures = []
     caption = (
         "Clean validation loss of the final runs, mean with 95% intervals over seeds; runs that diverged are left out."
     )
-    axes = Axis("step"), Axis("validation loss")
-    return (Figure("learning", "Validation loss of the final runs", caption, *axes, tuple(panels)),)
+    for name, words, per_step in (("learning", "step", False), ("learning-flops", "FLOPs", True)):
+        panels = [
+            Lines(family.name, lines)
+            for family in found.runs.families.values()
+            if (lines := _learning(found, family, per_step))
+        ]
+        if panels:
+            title = "Validation loss of the final runs" + (", by FLOPs" if per_step else "")
+            more = f" {FLOPS}" if per_step else ""
+            figures.append(Figure(name, title, caption + more, Axis(words), Axis("validation loss"), tuple(panels)))
+    return tuple(figures)
 
 
-def _learning(found: FeaturesFound, family: FamilyRuns) -> tuple[Line, ...]:
+FLOPS = (
+    "FLOPs are those of matrix products and convolutions as executed, of training alone: forward, backward and the "
+    "optimizer’s own. Seconds are no axis here: members train together and jobs beside each other, so that no second "
+    "belongs to one optimizer."
+)
+
+
+def _learning(found: FeaturesFound, family: FamilyRuns, by_flops: bool) -> tuple[Line, ...]:
     lines = []
     for arm in found.arms:
         whole = [run["validation_loss"] for run in family.ended(arm.label)] if arm.label in family.finals else []
         if whole:
-            steps = family.finals[arm.label]["steps"]
+            final = family.finals[arm.label]
+            steps = [step * final["flops_per_step"] if by_flops else step for step in final["steps"]]
             values = [[curve[i] for curve in whole if curve[i] is not None] for i in range(len(steps))]
             lines.append(line(arm.series, steps, values))
     return tuple(lines)

@@ -26,6 +26,9 @@ muon.rates [numbers, two or more]: learning rates that a search begins with, for
     is another word for it
 adamw.rates [numbers, two or more]: likewise
 sgd.rates [numbers, two or more]: likewise
+matched [schedules, checkpoints]: where two optimizers are compared at one clean validation loss: with schedules the
+    one that ends lower trains again for fewer steps, until it ends where the other does; checkpoints reads both on the
+    way to the common budget, at no cost, but at other parts of their schedules
 extensions [a whole number, 0 to 20]: rates at most that a search adds one by one while the best lies on an edge
 """
 DATA = """
@@ -63,24 +66,25 @@ tokenizer: bytes, or the path of a tokenizer.json; with GPT-2's 50,257 tokens th
 OF_TEXTS = ("kind", "name", "source", "transfer_source", "examples", "examples_test")
 TRAINING = """
 batch: examples of a step
-budget: steps
+budget: steps; of several, each is a case of its own, and all of one net and data count as one in a mean over cases
 looks: evaluations after the first, closer together at the start; weights are kept at each of the final runs
 warmup: share of the steps in which the learning rate rises linearly
 schedule: of the learning rate after the warm-up; linear and cosine fall to 0
 patience: evaluations without a better validation loss of any member after which fine-tuning ends; by default never
 """
+HORIZONS = "; of several, each is a case of its own, and all of one net and data count as one in a mean over cases"
 OF_NETS = """
-cnn.width: channels of the first stage; each stage doubles them
+cnn.width: channels of the first stage; each stage doubles them; of several, each is a case, as of budget
 cnn.depths: residual blocks of each stage
 cnn.norm: with batch, members train one after another
 cnn.groups: of every group norm; they divide cnn.width
 vit.patch: pixels of a patch's side
 depth: blocks
-vit.width: size of a hidden state, a multiple of vit.heads, and of 4 with sincos
+vit.width: size of a hidden state, a multiple of vit.heads, and of 4 with sincos; several as of cnn
 heads: attention heads
 vit.pooling: what the head reads: the mean of all patches, or the class token
 vit.positions: how positions are encoded; sincos is fixed
-gpt.width: size of a hidden state, a multiple of gpt.heads, and of twice that with rope
+gpt.width: size of a hidden state, a multiple of gpt.heads, and of twice that with rope; several as of cnn
 gpt.norm: norm before each layer and the head
 gpt.positions: how positions are encoded
 gpt.feed_forward: activation of the feed-forward layers
@@ -110,7 +114,7 @@ def sections(study: Any = None) -> Sections:
         "Data": (*rows(DATA), *images, *described(TextData, "text.", OF_TEXTS, TEXTS)),
         "Training": (
             *described(Training, without=("patience",), words=TRAINING),
-            *described(Training, "transfer.", words=TRAINING),
+            *described(Training, "transfer.", words=TRAINING.replace(HORIZONS, "")),
         ),
         "Training of one family, which goes before that of all": of_families,
         "Optimizers": of_each(OPTIMIZERS, "name"),

@@ -4,9 +4,23 @@ OWN = """
 Equal budget: Every optimizer trains the same net for the same number of steps on the same batches, at the learning
 rate that its own search found best. The state compared is that of the last step.
 
-Matched loss: Each run of both optimizers at its first evaluation at or below the smallest clean validation loss that
-all of them reached. It asks whether features differ where nets fit clean data equally well, and not only in how far
-they were trained. A run matched on the way has not yet reached the small learning rates of the end; the other has.
+Matched loss: Both optimizers where their clean validation losses agree, so that features differ in more than how far
+nets were trained. By schedules: the one that ends lower trains again for fewer steps, to the end of a schedule of its
+own. By checkpoints: each run at its first evaluation at or below the smallest loss that all runs of both reached, in
+the middle of its schedule, where learning rates are still high.
+
+Mean over cases: A case is a net with its data; each counts the same, and several widths and budgets of one count as
+one. A claim is answered by it; comparisons in single cases are votes beneath it.
+
+Here: The answer is about the nets and data of this study. Without the word it is also about others like them: the
+interval over cases (random effects) says the same, which takes three cases or more.
+
+Yes: The mean over cases is higher than that of every rival, by an interval above 0, and no single comparison is
+decided to be lower. No: the opposite. It depends: means or decided comparisons contradict each other. Inconclusive,
+or open: all else, and wherever a control failed.
+
+Set aside: A comparison with runs that are no fair side of one: the optimizer learnt nothing, lost its tuning between
+the search and the final runs, or diverged in half of them.
 
 Evaluation: During training there are {evaluations}, closer together at the start.
 
@@ -15,21 +29,20 @@ split and the test examples are the same in all runs. So intervals and p are abo
 new data.
 
 Interval: 95%. Of a mean: Student’s t over seeds. Of a difference: Welch’s t, which takes no account of seeds being
-shared. Each stands for itself; of twenty, one misses by chance.
+shared. Of a mean over cases: the same variances, added up. Each stands for itself; of twenty, one misses by chance.
 
 p: Welch’s t test of no difference, two-sided.
 
-Effective robustness: Log-odds of corrupted accuracy, minus what a line through the rivals’ evaluations predicts at that
-clean accuracy (Taori et al. 2020, arXiv 2007.00644).
+Effective robustness: Log-odds of corrupted accuracy, minus what a line through a rival’s evaluations predicts at that
+clean accuracy, only where both have been (Taori et al. 2020, arXiv 2007.00644).
 
-Blind layer: One whose probe misjudges as many examples as chance does. It answers by its bias, far from a boundary that
-means little, so where either optimizer has one, (b) is the mean over the other layers.
+Blind layer: One whose probe misjudges as many examples as chance does. It answers by its bias, far from a boundary
+that means little, so where either optimizer has one, (b) is the mean over the other layers.
 
 Untrained: The same net at step 0, the control of margins and ranks.
 
-Transfer: Pretrained weights used on another task: other classes of the images, another text, or classes of texts. By a
-linear probe of the last layer, or by training all weights further; new weights show what pretraining gave.
-"""
+Transfer: Pretrained weights used on another task: other classes of the images, another text, or classes of texts. By
+a linear probe of the last layer, or by training all weights further; new weights show what pretraining gave. """
 
 MEASURES = """
 Corruption: A change of the inputs alone, with labels as they were, seeded per example: of images the fifteen of

@@ -4,18 +4,18 @@ Each claim is judged twice: at equal budget, which is the answer, and at matched
 more than how far a net was trained.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from muonlab.report.findings import Verdict, as_text
 from muonlab.studies.features.claims import CLAIMS
 from muonlab.studies.features.config import ImageData
-from muonlab.studies.features.jobs import FINAL, UNTRAINED
+from muonlab.studies.features.jobs import FINAL, LINEAR, UNTRAINED
+from muonlab.studies.features.matching import WITHIN
 from muonlab.studies.features.readings import EQUAL, MATCHED, FamilyRuns, FeaturesFound
-from muonlab.study.compare import compare
-from muonlab.study.judge import LABELS, Judged, judge, together
-from muonlab.study.words import differences, missing_jobs, on_edges, uncontrolled
+from muonlab.study.judge import LABELS, Judged, judge, together, votes
+from muonlab.study.words import differences, means, missing_jobs, on_claim, on_edges, uncontrolled
 
 Both = tuple[Judged, Judged]  # a claim at equal budget and at matched loss
 
@@ -31,34 +31,45 @@ def verdict(found: FeaturesFound, judged: Sequence[Both]) -> Verdict:
     parts = "; ".join(_headline(equal, at_loss) for equal, at_loss in judged)
     against = f"{found.first.name} against {found.names()}"
     sentence = f"{against}, at equal budget and each with its own tuned learning rate: {parts}."
+    if found.runs.asked.matched == "checkpoints" and any(at_loss.comparisons for _, at_loss in judged):
+        sentence += " Losses are matched at checkpoints of unfinished schedules."
+    if out := in_words(found):
+        sentence += f" Out of the verdict: {out}."
     more = tuple(_on_claim(found, both) for both in judged)
     return Verdict(answer, label, sentence, None, more, scope(found), tuple(cautions(found, judged)))
 
 
+def in_words(found: FeaturesFound) -> str:
+    """Return whose runs are out of the verdict, where and why."""
+    return "; ".join(f"{found.name(arm)} on {case} {why}" for (case, arm), why in found.aside.items())
+
+
 def _headline(equal: Judged, at_loss: Judged) -> str:
-    """Return both answers to a claim, so that none is read without the other."""
-    words = f"({equal.claim.letter}) {equal.claim.title.lower()}: {LABELS[equal.answer].lower()}"
-    return f"{words} (at matched loss: {LABELS[at_loss.answer].lower()})" if at_loss.comparisons else words
+    """Return both answers to a claim, so that none is read without the other, with the direction of open ones."""
+    words = f"({equal.claim.letter}) {equal.claim.title.lower()}: {_answer(equal)}"
+    return f"{words} (at matched loss: {_answer(at_loss)})" if at_loss.comparisons else words
+
+
+def _answer(judged: Judged) -> str:
+    if judged.answer in ("yes", "no") or not judged.comparisons:
+        return judged.label.lower()
+    return f"{'open' if judged.answer == 'inconclusive' else judged.label.lower()}, {votes(judged)}"
 
 
 def _on_claim(found: FeaturesFound, both: Both) -> str:
     equal, at_loss = both
-    claim = equal.claim
-    head = f"({claim.letter}) {claim.title}, “{claim.words}”: {LABELS[equal.answer].lower()}"
-    if equal.why:
-        head += f", because {equal.why}"
+    head = on_claim(equal.claim, equal.label.lower(), equal.why)
     if not equal.comparisons:
         return f"{head}."
-    return f"{head}. {differences(found, equal.comparisons)} {_at_matched_loss(at_loss)}"
+    by_case = f"By case: {votes(equal)}. {differences(found, equal.comparisons)}"
+    return f"{head}. {means(found, equal)} {by_case} {_at_matched_loss(found, at_loss)}"
 
 
-def _at_matched_loss(judged: Judged) -> str:
+def _at_matched_loss(found: FeaturesFound, judged: Judged) -> str:
     if not judged.comparisons:
         return "At matched clean validation loss nothing could be compared."
-    counts = ", ".join(f"{judged.count(side)} {side}" for side in ("higher", "lower", "undecided"))
-    if lost := judged.num_asked - len(judged.comparisons):
-        counts += f", {lost} not measured"
-    return f"At matched clean validation loss: {LABELS[judged.answer].lower()} ({counts} of {judged.num_asked})."
+    words = f"At matched clean validation loss: {judged.label.lower()} ({votes(judged)}). {means(found, judged)}"
+    return words.rstrip()
 
 
 def scope(found: FeaturesFound) -> tuple[tuple[str, str], ...]:
@@ -76,22 +87,27 @@ def scope(found: FeaturesFound) -> tuple[tuple[str, str], ...]:
         ("nets and data", "; ".join(sets) or "none yet"),
         ("runs", f"{seeds} seeds each, of initial weights and order of batches; split and test set are fixed"),
         ("tuning", f"learning rate alone, by validation loss; runs of pretraining: {', '.join(searches)}"),
-        ("not tuned", "weight decay, momentum, schedule, batch: one value each (see Data and settings)"),
+        ("not tuned", "weight decay, momentum, schedule, batch: one value each, transferred to all nets and data"),
     )
 
 
 # -- cautions: what weakens the answers, a sentence each, with the places that it is about ---------
 
 ALIKE = 0.1  # share of the larger by which losses that pass as matched may differ
-WORSE, NOTABLE = 1.5, 0.05  # times the search's loss, and nats above it, from which final runs break its promise
 FAR = 1 / 3  # of the budget: steps that differ by more have learning rates that do, too
+CEILING = 0.995  # mean accuracy on both sides from which a comparison cannot tell them apart
 SATURATED = 0.99  # clean accuracy of every run above which little is left to tell the arms apart
 Places = Iterator[str]
 
 
 def cautions(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
     """Return what weakens the answers."""
-    said = [*missing_jobs(found.records, found.expected), *on_edges(_of_all(found, _edges)), *_said(found, OF_RUNS)]
+    said = [*missing_jobs(found.records, found.expected), *on_edges(_of_all(found, _edges))]
+    if out := in_words(found):
+        said.append(
+            f"Out of the verdict, though in the tables: {out}. A search with more search_seeds may find better."
+        )
+    said += [*_unfinished(found, judged), *_said(found, OF_RUNS)]
     for equal, at_loss in judged:
         sides = equal.answer, at_loss.answer
         if at_loss.comparisons and equal.answer != at_loss.answer and "inconclusive" not in sides:
@@ -99,7 +115,8 @@ def cautions(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
                 f"({equal.claim.letter}) is {LABELS[equal.answer].lower()} at equal budget and "
                 f"{LABELS[at_loss.answer].lower()} at matched loss: how far a net is trained explains part of it."
             )
-        said += _other_counts(found, equal)
+        said += [*_parts(found, equal), *_other_counts(found, equal)]
+    said += _ceilings(found, judged)
     compared = dict.fromkeys(pair.case.name for equal, _ in judged for pair in equal.comparisons)
     controlled = {control.place for control in found.controls}
     said += uncontrolled(name for name in compared if name not in controlled)
@@ -134,36 +151,81 @@ def _saturated(found: FeaturesFound, family: FamilyRuns) -> Places:
         yield family.name
 
 
+def _unconverged(found: FeaturesFound, family: FamilyRuns) -> Places:
+    """Yield fine-tuning whose best evaluation is its last in more than half of the runs."""
+    ways = [way for (_, _, by), way in family.transfers.items() if by != LINEAR]
+    last, runs = sum(way.num_last for way in ways), sum(len(way.accuracies) for way in ways)
+    if 2 * last > runs:
+        yield f"{family.name} ({last} of {runs} runs)"
+
+
+def _ceilings(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
+    """Return a sentence on accuracies so near to 1 on both sides that no difference can be seen."""
+    places = [
+        f"{pair.quantity.short} of {pair.case.name}, {found.name(pair.rival)}"
+        for equal, _ in judged
+        for pair in equal.comparisons
+        if pair.kind == "accuracy" and all(mean is not None and mean >= CEILING for mean in pair.means)
+    ]
+    if not places:
+        return []
+    head = f"At the ceiling, where both accuracies are {CEILING:g} or more and no difference can be seen"
+    return [f"{head}: {'; '.join(places)}."]
+
+
 def _unequal(found: FeaturesFound, family: FamilyRuns) -> Places:
     counts = {label: search.num_runs for label, search in family.searches.items() if search.num_runs}
     if len(set(counts.values())) > 1:
         yield f"{family.name} ({', '.join(f'{found.name(label)} {number}' for label, number in counts.items())})"
 
 
-def _unstable(found: FeaturesFound, family: FamilyRuns) -> Places:
-    for label in family.finals:
-        search, ends = family.searches[label], [run["validation_loss"][-1] for run in family.ended(label)]
-        if not ends or search.best is None:
-            continue
-        (_, expected), met = search.scores[search.best], fmean(ends)
-        if met > WORSE * expected and met - expected > NOTABLE:
-            yield f"{found.name(label)} on {family.name} ({as_text(expected)} in the search, {as_text(met)} after)"
+def losses(
+    found: FeaturesFound, family: FamilyRuns, state: str
+) -> Iterator[tuple[tuple[str, float], tuple[str, float]]]:
+    """Yield name and mean validation loss of the first arm and of a rival where they are compared."""
+    for rival in found.rivals:
+        means = []
+        for arm, other in ((found.first, rival), (rival, found.first)):
+            models = family.compared(arm.label, other.label, state)
+            if known := [x for model in models if (x := family.validation_loss(arm.label, model)) is not None]:
+                means.append((arm.name, fmean(known)))
+        if len(means) == 2:
+            yield means[0], means[1]
 
 
 def _unlike(state: str) -> Callable[[FeaturesFound, FamilyRuns], Places]:
     """Return the places where clean losses differ in a state, so that features differ in that, too."""
 
     def places(found: FeaturesFound, family: FamilyRuns) -> Places:
-        for rival in found.rivals:
-            means = {}
-            for arm, other in ((found.first, rival), (rival, found.first)):
-                models = family.compared(arm.label, other.label, state)
-                if losses := [x for model in models if (x := family.validation_loss(arm.label, model)) is not None]:
-                    means[arm.name] = fmean(losses)
-            if len(means) == 2 and max(means.values()) - min(means.values()) > ALIKE * max(means.values()):
-                yield f"{family.name} ({', '.join(f'{name} {as_text(loss)}' for name, loss in means.items())})"
+        alike = WITHIN if state == MATCHED and family.by_schedules else ALIKE
+        for both in losses(found, family, state):
+            least, most = sorted(loss for _, loss in both)
+            if most - least > alike * most:
+                yield f"{family.name} ({', '.join(f'{name} {as_text(loss)}' for name, loss in both)})"
 
     return places
+
+
+def _unfinished(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
+    """Return how losses were matched where that is at checkpoints, with the side that it favours."""
+    pairs = [both for family in found.runs.families.values() for both in losses(found, family, MATCHED)]
+    if found.runs.asked.matched == "schedules" or not any(at_loss.comparisons for _, at_loss in judged) or not pairs:
+        return []
+    lower = sum(own[1] < other[1] for own, other in pairs)
+    return [
+        "Matched by checkpoints of unfinished schedules, whose learning rates are still high: half-decayed runs "
+        f"mislead. {found.first.name} has the lower validation loss in {lower} of {len(pairs)} such pairs. "
+        "matched=schedules trains each to the end of a schedule of its own."
+    ]
+
+
+def _transferred(found: FeaturesFound, family: FamilyRuns) -> Places:
+    """Yield the runs of shorter schedules, whose learning rate is that of the common budget."""
+    budget = family.plan.training.budget
+    for match in family.matches.values():
+        if (chosen := match.search.best) != budget:
+            names = f"{found.name(match.arm)} to meet {found.name(match.other)}"
+            yield f"{family.name} ({names}, {chosen} of {budget} steps)"
 
 
 def _annealed(found: FeaturesFound, family: FamilyRuns) -> Places:
@@ -172,7 +234,7 @@ def _annealed(found: FeaturesFound, family: FamilyRuns) -> Places:
     for rival in found.rivals:
         own = family.compared(first.label, rival.label, MATCHED)
         others = family.compared(rival.label, first.label, MATCHED)
-        if training.schedule == "constant" or not own or not others:
+        if family.by_schedules or training.schedule == "constant" or not own or not others:
             continue
         mine, theirs = (fmean(model.step for model in models) / training.budget for models in (own, others))
         if abs(mine - theirs) > FAR:
@@ -201,17 +263,17 @@ OF_RUNS = {
     "Diverged, and left out of every measure: {}.": _diverged,
     "Almost perfect on clean inputs in every run, so that little is left to differ: {}.": _saturated,
     "Searches that went on beyond an edge had more runs than others: {}.": _unequal,
-    "Final runs do much worse than the search promised: its few seeds may have chosen an unstable learning rate, and "
-    "more search_seeds would tell. Validation loss: {}.": _unstable,
     "At equal budget nets are trained further by one optimizer than by another, and (a) to (d) compare that too; clean "
     "validation losses at the end: {}.": _unlike(EQUAL),
-    "Matched in name more than in fact, since evaluations are steps apart; validation losses met: {}.": _unlike(
-        MATCHED
-    ),
+    "Matched in name more than in fact; validation losses met: {}.": _unlike(MATCHED),
+    "At matched loss a shorter schedule has the learning rate that was found for the common budget, transferred and "
+    "not tuned again: {}.": _transferred,
     "At matched loss runs are at other parts of the learning rate's schedule, which may matter of itself; share of the "
     "budget: {}.": _annealed,
 }
 OF_MEASURES = {
+    "Fine-tuning is not converged: the best evaluation is the last one, and more steps (transfer.budget) may change "
+    "(c), in {}.": _unconverged,
     "Probes are no better than chance, so these layers are left out of (b): {}.": _blind,
     "Nets that were never trained have a higher effective rank than all trained ones, so that a high rank alone is no "
     "merit: {}.": _untrained,
@@ -219,16 +281,26 @@ OF_MEASURES = {
 
 
 def _other_counts(found: FeaturesFound, equal: Judged) -> list[str]:
-    """Return a sentence where other ways to count lie on the other side of zero than the claim's own."""
-    # The last decided comparison of a case and rival stands for it; claims with other ways to count have one quantity.
-    own = {(pair.case.name, pair.rival): pair for pair in equal.comparisons if pair.side != "undecided"}
-    turned = Counter(
-        pair.quantity.name
-        for pair in compare(found, equal.claim.others, EQUAL)
-        if (mine := own.get((pair.case.name, pair.rival)))
-        and (pair.estimate.value or 0) * (mine.estimate.value or 0) < 0
-    )
-    if not turned:
+    """Return a sentence where other ways to count give another answer than the claim's own."""
+    said = [
+        f"{other.name}: {_answer(judged)}"
+        for other in equal.claim.others
+        if (judged := judge(found, replace(equal.claim, quantities=(other,), others=()), EQUAL)).comparisons
+        and judged.label != equal.label
+    ]
+    if not said or not equal.comparisons:
         return []
-    words = "; ".join(f"{name} in {number} of {len(own)}" for name, number in turned.items())
-    return [f"({equal.claim.letter}) depends on how it is counted: decided comparisons are reversed by {words}."]
+    own = f"“{equal.label.lower()}” is by {equal.claim.quantities[0].name}"
+    return [f"({equal.claim.letter}) depends on how it is counted: {own}; {'; '.join(said)}."]
+
+
+def _parts(found: FeaturesFound, equal: Judged) -> list[str]:
+    """Return a sentence where the quantities of a claim, each for itself, do not all have its answer."""
+    parts = {
+        quantity.short: judge(found, replace(equal.claim, quantities=(quantity,), others=()), EQUAL)
+        for quantity in equal.claim.quantities
+    }
+    if {judged.label for judged in parts.values() if judged.comparisons} <= {equal.label}:
+        return []
+    said = "; ".join(f"{words}: {_answer(judged)}" for words, judged in parts.items() if judged.comparisons)
+    return [f"({equal.claim.letter}): “{equal.label.lower()}” is by the mean over its parts. Each part alone: {said}."]

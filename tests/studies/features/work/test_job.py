@@ -7,9 +7,8 @@ import pytest
 
 from muonlab.data.sources import DataError
 from muonlab.jobs.files import read_json
-from muonlab.studies.features.config import Family, ImageData, Measure, Training, Transfer, ViTConfig
+from muonlab.studies.features.config import AdamW, Family, ImageData, Measure, Training, Transfer, ViTConfig
 from muonlab.studies.features.work import job
-from muonlab.study.optimizers import AdamW
 
 
 def test_a_finished_job_is_read_and_not_done_again(make_pretrain, run, tmp_path, monkeypatch):

@@ -4,14 +4,18 @@ from itertools import product
 
 import pytest
 import torch
+from torch import nn
 
 from muonlab.jobs.files import read_lines
+from muonlab.losses import softmax_per_example
+from muonlab.studies.features.config import AdamW, Muon
 from muonlab.studies.features.work import material, pretraining, weights
 from muonlab.studies.features.work.pretraining import build_engine, count_flops, evaluate
 from muonlab.studies.features.work.robustness import judge
 from muonlab.studies.features.work.states import subject
-from muonlab.train import loop
+from muonlab.train import engine, loop, optimizers
 from muonlab.train.batches import Batches
+from muonlab.train.population import Population
 
 STEPS = [0, 1, 3, 6]  # of three looks at six steps
 BATCHNORM = {"norm": "batch"}
@@ -190,3 +194,38 @@ def test_counting_operations_changes_nothing_and_counts_those_of_all_members(dig
     stem, block, head = 2 * 16 * 64 * 9 * 8, 2 * 2 * 16 * 64 * 9 * 8 * 8, 2 * 16 * 8 * 5
     polar = 2 * 5 * (2 * 2 * 8 * 8 * 72 + 2 * 8 * 8 * 8)  # five steps for each of the two kernels, (8, 72)
     assert counts[0] == 2 * stem + 3 * (block + head) + polar
+
+
+def small():
+    return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def trained(optimizer, rate):
+    """Return the parameters of one member after four steps, and how to train the same net alone."""
+    treated = optimizers.of_config(small(), optimizer, [{"lr": rate}])
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(16, 3, generator=generator), torch.randint(0, 2, (16,), generator=generator)
+    members = Population(small, softmax_per_example, treated, (0,))
+    for step in range(4):
+        members.step(inputs[None], labels[None], step)
+    return {name: p[0] for name, p in members.parameters.items()}, engine.drawn(small, 0, torch.float32), inputs, labels
+
+
+def test_adam_of_this_study_is_torchs():
+    found, alone, inputs, labels = trained(AdamW(coupled=True, weight_decay=0.3), 0.01)
+    own = torch.optim.Adam(alone.parameters(), lr=0.01, betas=(0.9, 0.98), weight_decay=0.3)
+    for _step in range(4):
+        own.zero_grad()
+        softmax_per_example(alone(inputs), labels).mean().backward()
+        own.step()
+    for name, p in alone.named_parameters():
+        torch.testing.assert_close(found[name], p, rtol=1e-4, atol=1e-6)
+
+
+def test_the_rest_of_muons_parameters_may_have_a_rate_of_its_own():
+    one, _, _, _ = trained(Muon(), 0.01)
+    ten, alone, _, _ = trained(Muon(adamw_factor=10.0), 0.01)
+    start = dict(alone.named_parameters())
+    moved = [{name: (p - start[name]).norm() for name, p in each.items()} for each in (one, ten)]
+    assert moved[1]["0.bias"] > 5 * moved[0]["0.bias"]
+    assert moved[1]["2.weight"] < 1.5 * moved[0]["2.weight"]

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from muonlab.measure.probes import probe
-from muonlab.studies.features.config import Training, Transfer
+from muonlab.studies.features.config import AdamW, Muon, Training, Transfer
 from muonlab.studies.features.work import material, pretraining, transferring, weights
 from muonlab.studies.features.work.pretraining import build_engine, streams_of
 from muonlab.studies.features.work.robustness import judge
 from muonlab.studies.features.work.states import hidden_states, subject
 from muonlab.studies.features.work.transferring import start
-from muonlab.study.optimizers import SGD, AdamW, Muon
+from muonlab.study.optimizers import SGD
 
 SHORT = Training(batch=16, budget=4, looks=2)
 SEEDS = (0, 1)

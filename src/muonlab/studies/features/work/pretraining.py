@@ -10,10 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.data.dataset import Dataset, Examples
 from muonlab.losses import softmax_per_example
-from muonlab.studies.features.config import Family, Pretrain, Training, Transfer
+from muonlab.studies.features.config import Family, Pretrain, Searched, Training, Transfer
 from muonlab.studies.features.work import weights
 from muonlab.studies.features.work.material import Material
-from muonlab.study.optimizers import Searched
 from muonlab.train import engine, loop, optimizers, seeds
 from muonlab.train.batches import Batches
 from muonlab.train.engine import Engine
