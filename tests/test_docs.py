@@ -195,7 +195,8 @@ def shell_lines(page: str) -> list[str]:
 
 
 # tests/test_cli_inspect.py runs those of docs/inspect.md
-COMMANDS = ["README.md", *(f"docs/{page}.md" for page in ("cluster", "compare", "export", "extend", "own-study", "studies"))]
+WITH_COMMANDS = "cluster", "compare", "export", "extend", "own-study", "studies"
+COMMANDS = ["README.md", *(f"docs/{page}.md" for page in WITH_COMMANDS)]
 # tests/studies/compare runs the built-in tasks, whose first steps take many seconds together
 SLOW = re.compile("muonlab compare (suite=|task=(cnn|gpt))")
 SHELL = sorted({line for page in COMMANDS for line in shell_lines(page) if not SLOW.match(line)})

@@ -258,7 +258,7 @@ ANSWERS = Answers(
 
 def test_an_answer_says_its_direction_its_effect_and_why_an_interval_without_0_is_undecided(tmp_path):
     text = write(replace(with_elements(), first=(ANSWERS,)), tmp_path).read_text()
-    words = " ".join(re.sub("<[^>]+>", " ", text[text.index('class="answers"') :]).split())
+    words = " ".join(re.sub("<[^>]+>", " ", text[text.index('<table class="answers') :]).split())
     assert "(a) Loss loss No 0 higher, 1 lower, 2 undecided; n = 5 + 5 minus B 0.500 [0.250, 0.750] †" in words
     assert "† adjusted for 3 comparisons." in words
     assert (tmp_path / "report" / "answers.csv").exists()

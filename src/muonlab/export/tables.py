@@ -10,7 +10,7 @@ Every study writes its results by the same few rules (docs/files.md), so one rea
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, read_lines
@@ -101,9 +101,9 @@ def _curves(run: Mapping[str, Any], steps: Any) -> dict[str, list[Any]]:
 
 
 def _by_step(steps: Any, curves: Mapping[str, list[Any]]) -> Iterator[Row]:
-    length = max(map(len, curves.values()), default=0)
-    for number in range(length):
-        yield {"step": steps[number], **{key: each[number] for key, each in curves.items() if number < len(each)}}
+    for number, step in enumerate(steps if curves else ()):
+        if values := {key: each[number] for key, each in curves.items() if number < len(each)}:
+            yield {"step": step, **values}
 
 
 def _add_readings(tables: Tables, who: Row, lists: Mapping[str, list[Row]]) -> None:
@@ -153,7 +153,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> Row:
     return found
 
 
-def _are_objects(value: Any) -> bool:
+def _are_objects(value: Any) -> TypeGuard[list[Row]]:
     return isinstance(value, list) and bool(value) and all(isinstance(each, Mapping) for each in value)
 
 

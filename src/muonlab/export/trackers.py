@@ -29,7 +29,8 @@ def runs(tables: Tables) -> Iterator[Tracked]:
     """Yield every run that has evaluations."""
     points: dict[tuple[str, Any], Points] = defaultdict(list)
     for row in tables[EVALUATIONS]:
-        values = {key: value for key, value in row.items() if isinstance(value, int | float) and key not in NOT_CURVES}
+        numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
+        values = {key: float(value) for key, value in numbers.items() if key not in NOT_CURVES}
         points[row["job"], row.get("run")].append((int(row["step"] or 0), values))
     for run in tables[RUNS]:
         if own := points.get((run["job"], run["run"])):

@@ -75,15 +75,15 @@ def _listener(host: str, port: int | None) -> socket.socket:
     from muonlab.study.settings import UsageError
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    reason = ""
     for number in [PORT, 0] if port is None else [port]:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, number))
             listener.listen(128)
+            return listener
         except (OSError, OverflowError) as error:
             listener.close()
             reason = getattr(error, "strerror", None) or str(error)
-        else:
-            return listener
     raise UsageError(f"cannot listen at {host}, port {PORT if port is None else port}: {reason}; give another --port")

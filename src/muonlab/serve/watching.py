@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from muonlab.jobs import store
-from muonlab.jobs.files import StudyError
+from muonlab.jobs.files import Place, StudyError, read_lines
 from muonlab.jobs.job import JobRecord
 from muonlab.report import progress
 
@@ -22,12 +22,15 @@ SHOWN = ("validation_accuracy", "validation_loss", "train_loss")  # the first th
 class _Log:
     """The evaluations of one job: metrics.jsonl, of which only what is new is read."""
 
-    path: Path
+    path: Place
     size: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def refresh(self) -> list[dict[str, Any]]:
         try:
+            if not isinstance(self.path, Path):  # in the archive, to which nothing writes
+                self.rows = self.rows or read_lines(self.path, whole=True)
+                return self.rows
             size = self.path.stat().st_size
             if size < self.size:  # a job that goes on from its checkpoint cuts off what was written after it
                 self.size, self.rows = 0, []
@@ -38,7 +41,7 @@ class _Log:
                 whole = new[: new.rfind(b"\n") + 1]
                 self.rows += [json.loads(line) for line in whole.splitlines()]
                 self.size += len(whole)
-        except (OSError, ValueError):
+        except (OSError, ValueError, StudyError):
             pass  # not there, or torn: what was read before stands
         return self.rows
 
@@ -111,7 +114,7 @@ class Watched:
         return [*running, *(record for record in records if record.id not in parts)][:MOST_CURVES]
 
     def _curve(self, record: JobRecord, part: float | None) -> dict[str, Any] | None:
-        log = self._logs.setdefault(record.id, _Log(self.folder / record.id / "metrics.jsonl"))
+        log = self._logs.setdefault(record.id, _Log(record.folder / "metrics.jsonl"))
         rows = log.refresh()
         every = max(1, -(-len(rows) // MOST_POINTS))
         rows = [row for number, row in enumerate(rows) if number % every == 0 or number == len(rows) - 1]

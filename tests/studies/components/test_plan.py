@@ -127,6 +127,12 @@ VALUES: dict[str, tuple[object, dict[str, object]]] = {
             "nesterov": "false",
             "steps": 3,
             "variant": "normuon",
+            "equilibrate": "row",
+            "renormalize": "col",
+            "update_floor": 0.5,
+            "hyperball": "true",
+            "decay": "l2",
+            "lookahead": 0.5,
             "method": "exact",
         }.items()
     },

@@ -142,7 +142,7 @@ VALUES = written(
     margin_severity=5 momentum=0.8 weight_decay=0.3 beta1=0.5 beta2=0.5 eps=1e-6 nesterov=true rates=0.02,0.07
     lr=0.02,0.07 cnn.norm=batch vit.positions=sincos vit.heads=6 gpt.heads=2 gpt.width=96 measure.examples=11
     muon.nesterov=false
-    muon.variant=normuon
+    muon.variant=normuon muon.equilibrate=row muon.renormalize=col muon.hyperball=true muon.decay=l2
     """
 )
 

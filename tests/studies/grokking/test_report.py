@@ -18,7 +18,8 @@ from muonlab.studies.grokking.verdict import judge, machine, scope_of
 
 
 def elements(findings, kind):
-    return [e for section in findings.sections for e in section.elements if isinstance(e, kind)]
+    every = (*findings.first, *(e for section in findings.sections for e in section.elements))
+    return [e for e in every if isinstance(e, kind)]
 
 
 def rows(findings, name):

@@ -112,7 +112,7 @@ def test_who_is_behind_with_its_best_rate_on_an_edge_might_overtake(tmp_path):
     pair, verdict = judged(tmp_path / "a", cells, fate)
     assert pair.choices[1].edge == "high"
     assert verdict.answer == "inconclusive"
-    assert "the best learning rate of AdamW, 0.01, is the largest that was tried: beyond it might" in verdict.sentence
+    assert "best learning rate of AdamW, 0.01, is the largest that was tried, and with one" in verdict.sentence
     assert any("AdamW 0.01, the largest of 3 (next: 0.033)" in each for each in verdict.cautions)
     _, verdict = judged(tmp_path / "b", [*cells, *rates("adamw", 0.033, seeds=range(8))], fate)
     assert verdict.answer == "yes"

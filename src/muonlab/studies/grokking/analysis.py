@@ -68,7 +68,7 @@ def analyse(folder: Path) -> Findings:
     found, pairs = find(runs), pairs_of(runs)
     family = family_of_tests(pairs)
     sections = (
-        *((" against ".join(pair.variants), _comparison(pair, family)) for pair in pairs),
+        *((" against ".join(pair.variants), _comparison(pair, family, pair is pairs[0])) for pair in pairs),
         ("Tests", (tables.tests(family),) if pairs else ()),
         *(_true_labels(runs, pairs) if runs.held else ()),
         ("Controls on random labels", _controls(found)),
@@ -79,7 +79,8 @@ def analyse(folder: Path) -> Findings:
     title = f"{runs.file.study}, preset {runs.file.preset}"
     first, than = [*(arm.name for arm in found.arms), "another optimizer"][:2]
     question = f"Does {first} make a Transformer grok sooner than {than}?"
-    return findings(title, question, judge(found, pairs), found, _notices(runs), sections, RESULTS_VERSION)
+    shown = tuple(figures.ratios(pair) for pair in pairs[:1])
+    return findings(title, question, judge(found, pairs), found, _notices(runs), sections, RESULTS_VERSION, shown)
 
 
 def _why_nothing(runs: GrokkingRuns, folder: Path) -> str:
@@ -106,9 +107,10 @@ def _notices(runs: GrokkingRuns) -> list[Text]:
     return said
 
 
-def _comparison(pair: Pair, family: Sequence) -> list[Element]:
+def _comparison(pair: Pair, family: Sequence, is_first: bool) -> list[Element]:
+    """Return what is said of a pair; the ratios of the first stand next to the verdict."""
     settings = [tables.pairs_of_settings(pair), tables.choices(pair)] if max(pair.tried) > 1 else []
-    return [figures.ratios(pair), tables.blocks(pair, family), *settings]
+    return [*(() if is_first else (figures.ratios(pair),)), tables.blocks(pair, family), *settings]
 
 
 def _true_labels(runs: GrokkingRuns, pairs: Sequence[Pair]) -> list[tuple[str, Sequence[Element]]]:

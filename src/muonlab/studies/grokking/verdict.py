@@ -144,15 +144,13 @@ def _may_overtake(pair: Pair, *, is_equal: bool = False) -> list[str]:
     """Why nothing is decided while the best learning rate of the arm that is behind lies on an edge."""
     if pair.choices is None or pair.ratio.value is None:
         return []
-    both = list(zip(pair.names, pair.choices, strict=True))
-    lagging = [each for each in behind(*both, pair.ratio.value - 1, is_equal=is_equal) if each[1].edge]
-    if not lagging:
-        return []
-    words = [
-        f"{name}, {own.rate:g}, is the {'smallest' if own.edge == 'low' else 'largest'} that was tried"
-        for name, own in lagging
+    first, second = zip(pair.names, pair.choices, strict=True)
+    return [
+        f"the best learning rate of {name}, {own.rate:g}, is the {'smallest' if own.edge == 'low' else 'largest'} that "
+        f"was tried, and with one beyond it {name} might overtake"
+        for name, own in behind(first, second, pair.ratio.value - 1, is_equal=is_equal)
+        if own.edge
     ]
-    return [f"the best learning rate of {several(words)}: beyond it might overtake"]
 
 
 def _torn(pair: Pair) -> str:
