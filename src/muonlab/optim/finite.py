@@ -5,9 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-WHAT_TO_DO = (
-    'look for the cause in the loss or the data, or leave such updates out with nonfinite="skip"'  # of both messages
-)
+WHAT_TO_DO = 'look for the cause in the loss or the data, or leave such updates out with nonfinite="skip"'
 
 
 def are_finite(tensors: Sequence[Tensor], looks: bool) -> Tensor:
