@@ -43,12 +43,14 @@ def execution(given: Mapping[str, list[str]], *, is_opened: bool = False) -> Exe
     Raises:
         UsageError: a setting that cannot be.
     """
+    from muonlab.jobs import remote
     from muonlab.study.settings import check_name, whole_number
 
     compile = ",".join(given.get("compile", ["auto"]))
     check_name("compile", compile, ("auto", "always", "never"))
     workers = whole_number("workers", given["workers"], at_least=1, at_most=1024) if "workers" in given else None
     launcher = ",".join(given.get("launcher", ["local"]))
+    check_name("launcher", launcher.partition(":")[0], remote.NAMES, "with more after a colon: docs/cluster.md")
     device = ",".join(given.get("device", ["cpu"])).lower()
     if launcher == "local":  # elsewhere there may be what is not here
         check_device(device)
