@@ -22,7 +22,7 @@ def test_the_fewest_runs_that_can_decide():
 
 
 def test_random_arrangements_are_as_likely_as_every_one():
-    blocks = [(np.roll(np.arange(12.0)[:, None] ** 2, 4), 5), (np.roll(np.arange(8.0)[:, None] ** 2, 2), 4)]
+    blocks = [(np.roll(np.arange(12.0)[:, None] ** 2, 8), 5), (np.arange(8.0)[:, None] ** 2, 4)]
     arguments = blocks, lambda _, sums: sums, lambda sums: np.abs(sums[..., 0] - 281)
     every = arrange(*arguments, resamples=10**6)
     assert (every.is_exact, every.number) == (True, 792 * 70)
