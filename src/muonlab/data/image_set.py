@@ -127,7 +127,7 @@ def resize(images: Images, size: Size) -> Images:
     sides, shape = sides_of(size), images.images.shape[2:]
     if shape == sides:
         return images
-    wanted = scaled(*shape, size)
+    wanted = scaled(shape[0], shape[1], size)
     pixels = images.images
     if shape != wanted:
         pixels = F.interpolate(pixels, wanted, mode="bilinear", antialias=True)

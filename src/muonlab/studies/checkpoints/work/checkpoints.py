@@ -250,8 +250,9 @@ def _arrays(place: Path) -> dict[str, Tensor]:
 
 def _found(held: Any, place: Path, wanted: str | None) -> tuple[dict[str, Tensor], list[str]]:
     """Return the tensors by name in what a file holds, and what was chosen and left out."""
-    keys, notes = [], []
-    if (inner := _under(held, wanted)) is not None:
+    keys: list[str] = []
+    notes: list[str] = []
+    if wanted is not None and (inner := _under(held, wanted)) is not None:
         held, keys = inner, [wanted]
     while isinstance(held, Mapping):
         inside = {str(key): each for key, each in held.items() if isinstance(each, Mapping) and _has_tensors(each)}

@@ -191,9 +191,9 @@ class _Reader(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
 
     def load_build(self) -> None:
         """Give a state to a stand-in, and to nothing else: not to a class, which others use."""
-        if not isinstance(self.stack[-2], Held | Kind | Array | OrderedDict):
+        if not isinstance(self.stack[-2], Held | Kind | Array | OrderedDict):  # pyright: ignore
             raise refused(self._place, "a state of what has none")
-        super().load_build()
+        super().load_build()  # pyright: ignore
 
     dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}  # pyright: ignore
 

@@ -158,10 +158,12 @@ def _texts(net: Net, data: TextData, exact: Collection[str]) -> Material:
         TextDataset(text.language(source, limit=limit), data.length, encoder)
         for source, limit in ((data.source, data.limit), (data.transfer_source, data.transfer_limit))
     )
+    named = data.examples != "packages"  # those have no columns
     passages = text.examples(
         data.examples,
         test=data.examples_test,
-        **({"text_column": data.text_column, "label_column": data.label_column} if data.examples != "packages" else {}),
+        text_column=data.text_column if named else None,
+        label_column=data.label_column if named else None,
         per_class=data.per_class,
         test_per_class=data.test_per_class,
         seed=DATA_SEED,
