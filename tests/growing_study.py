@@ -33,7 +33,7 @@ def square(*, config, folder, device, compile, environment, report):
 
 STUDY = "features"
 KEYS = ("limit", "bad", "slow")
-PRESETS = {"tiny": 10, "laptop": 100}
+PRESETS = {"tiny": {"limit": ["10"]}, "laptop": {"limit": ["100"]}}
 
 
 class Asked(BaseModel):
@@ -47,7 +47,7 @@ class Asked(BaseModel):
 
 def plan(preset, settings):
     check_name("preset", preset, PRESETS)
-    limit = whole_number("limit", settings.get("limit", [str(PRESETS[preset])]), at_least=1, at_most=10**6)
+    limit = whole_number("limit", (PRESETS[preset] | settings)["limit"], at_least=1, at_most=10**6)
     bad, slow = (int(settings.get(key, ["0"])[0]) for key in ("bad", "slow"))
     return Asked(preset=preset, settings=settings, limit=limit, bad=bad, slow=slow)
 
