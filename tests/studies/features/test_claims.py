@@ -225,7 +225,7 @@ def test_all_claims_one_way(size, answer, label):
 def test_each_claim_has_its_answer_its_mean_and_its_votes():
     said = verdict_of(planted=on("corrupted"))
     assert (said.answer, said.label) == ("mixed", "Yes, here: robustness. Open: margins, transfer, rank.")
-    assert "(a) robustness: yes, here (at matched loss: yes, here); (b) margins: open, 0 higher, 0 low" in said.sentence
+    assert " At matched loss: Yes, here: robustness. Open: margins, transfer, rank. " in said.sentence
     first, second = said.more[:2]
     assert first.startswith(
         "(a) Robustness, “accuracy on corrupted inputs is higher”: yes, here. Mean over 2 cases of accuracy on "

@@ -325,7 +325,7 @@ def test_an_answer_says_so_with_its_interval_its_runs_and_its_scope(tmp_path, fa
         assert part in found.sentence
     for part in ("2 layers, width 128, 420,000 parameters", "batch 512", "horizon of 2,000 steps", "neither", "tuned"):
         assert part in found.sentence
-    assert [each for each in found.cautions if "turns round" not in each] == []
+    assert [each for each in found.cautions if "is the opposite" not in each] == []
 
 
 usual = synthetic.usual_fate
@@ -465,9 +465,9 @@ SWEEP = [*of("muon", optimizer__lr=0.01), *of("muon", optimizer__lr=0.02), *of("
             {},
             [
                 "1.08 [1.06, 1.10] in FLOPs of matrix products at all positions (later), ",
-                "without what the answer does not depend on (later) and 1.11 in seconds on this machine (without an",
+                "that the prediction depends on (later) and 1.11 in seconds on this machine (without an",
             ],
-            ["Counted in FLOPs of matrix products at all positions the answer turns round"],
+            ["Counted in FLOPs of matrix products at all positions, the answer is the opposite"],
         ),
         (
             of_muon(unlucky),

@@ -28,10 +28,10 @@ def judge_all(found: FeaturesFound) -> list[Both]:
 def verdict(found: FeaturesFound, judged: Sequence[Both]) -> Verdict:
     """Return the verdict over all claims: a sentence on them together, then one on each."""
     answer, label = together([equal for equal, _ in judged])
-    parts = "; ".join(_headline(equal, at_loss) for equal, at_loss in judged)
-    against = f"{found.first.name} against {found.names()}"
-    sentence = f"{against}, at equal budget and each with its own tuned learning rate: {parts}."
-    if found.runs.asked.matched == "checkpoints" and any(at_loss.comparisons for _, at_loss in judged):
+    sentence = f"{found.first.name} against {found.names()}, at equal budget, each with its own tuned learning rate."
+    if at_matched := [at_loss for _, at_loss in judged if at_loss.comparisons]:
+        sentence += f" At matched loss: {together(at_matched)[1].removesuffix('.')}."
+    if found.runs.asked.matched == "checkpoints" and at_matched:
         sentence += " Losses are matched at checkpoints of unfinished schedules."
     if out := in_words(found):
         sentence += f" Out of the verdict: {out}."
@@ -42,12 +42,6 @@ def verdict(found: FeaturesFound, judged: Sequence[Both]) -> Verdict:
 def in_words(found: FeaturesFound) -> str:
     """Return whose runs are out of the verdict, where and why."""
     return "; ".join(f"{found.name(arm)} on {case} {why}" for (case, arm), why in found.aside.items())
-
-
-def _headline(equal: Judged, at_loss: Judged) -> str:
-    """Return both answers to a claim, so that none is read without the other, with the direction of open ones."""
-    words = f"({equal.claim.letter}) {equal.claim.title.lower()}: {_answer(equal)}"
-    return f"{words} (at matched loss: {_answer(at_loss)})" if at_loss.comparisons else words
 
 
 def _answer(judged: Judged) -> str:

@@ -17,7 +17,7 @@ LONGER = 10  # how many times the budget the ratio is computed for, where it dep
 _FLOPS = "FLOPs of matrix products"
 _UNITS: dict[Literal["flops", "needed"], str] = {
     "flops": "at all positions",
-    "needed": "without what the answer does not depend on",
+    "needed": "that the prediction depends on",
 }
 
 
@@ -295,7 +295,7 @@ def _turned_by_cost(pair: Pair) -> str:
         flops = _in_flops(pair, unit)
         if flops and "undecided" not in (pair.side, outside(flops)) and outside(flops) != pair.side:
             number = as_text(flops, "ratio")
-            return f"Counted in {_FLOPS} {words} the answer turns round: the ratio is {number}."
+            return f"Counted in {_FLOPS} {words}, the answer is the opposite: the ratio is {number}."
     return ""
 
 

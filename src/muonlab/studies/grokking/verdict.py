@@ -232,7 +232,7 @@ def _tuning(pair: Pair) -> str:
         for variant, name, number in zip(pair.variants, pair.names, tried, strict=True)
     ]
     kind = "equal" if tried[0] == tried[1] else "UNEQUAL"
-    where = "by runs with seeds of their own" if pair.num_choices == 1 else "on the very runs that it is judged by"
+    where = "by runs with seeds of their own" if pair.num_choices == 1 else "on the judged runs"
     return f"{' and '.join(best)} ({kind} tuning), chosen {where}"
 
 
