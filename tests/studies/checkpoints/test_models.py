@@ -30,7 +30,8 @@ def test_modules_in_memory(tmp_path, monkeypatch):
     settings |= {"taps": ["1", "3"], "pool": "flatten"}
     found = inspect(models, **settings)
     assert found.report == tmp_path / "report.html"
-    assert found.verdict.sentence.startswith("A against B, 1 and 2 checkpoints, on digits: (d) rank: inconclusive")
+    assert found.verdict.label == "Inconclusive"
+    assert found.verdict.sentence == "A minus B, 1 and 2 checkpoints, on digits."
     assert [(row["group"], row["checkpoint"]) for row in found.result["models"]] == [
         ("A", "A 0"),
         ("B", "B 0"),
