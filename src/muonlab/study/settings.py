@@ -150,7 +150,7 @@ def _near(key: str, names: Sequence[str]) -> list[str]:
     word = (difflib.get_close_matches(field.lower(), SYNONYMS, n=1, cutoff=0.8) or [field])[0]
     meant = (field, *SYNONYMS.get(word, ()))
     same = [name for name in names if name.rpartition(".")[2] in meant and (not owner or name.startswith(f"{owner}."))]
-    exact = [name for name in same if name.rpartition(".")[2] == meant[0]]  # lr, where there are rates, too
+    exact = [name for name in same if name.rpartition(".")[2] in (field, word)]  # lr, where there are rates, too
     near = [] if same else difflib.get_close_matches(key, names, n=1, cutoff=0.7)
     return list(dict.fromkeys([*near, *(exact or same)]))[:MOST_NEAR]
 
