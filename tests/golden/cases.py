@@ -92,7 +92,8 @@ def _recorded_plans() -> Iterator[tuple[str, str, dict[str, Any]]]:
     for path in RECORDED.values():
         held = json.loads(path.read_text(encoding="utf-8"))
         if held["study"] != "inspect":  # its plan reads the weights, which records do not hold
-            yield held["study"], held["preset"], held["settings"]
+            for asked in held.get("requests", [held]):  # older files have one request, without a list
+                yield held["study"], asked["preset"], asked["settings"]
 
 
 def _save_weights(path: Path, value: float) -> None:
