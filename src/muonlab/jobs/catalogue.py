@@ -57,22 +57,19 @@ def _verdict(folder: Path) -> str | None:
 
 
 def _changed(folder: Path) -> str:
-    """Return the day of the newest result, or of the request where there is none, as 2026-12-01."""
-    sources = [folder / "study.json", *folder.glob(archive.NAME), *folder.glob("*/result.json")]
-    newest = max(source.stat().st_mtime for source in sources)
-    return datetime.fromtimestamp(newest).date().isoformat()
+    """Return the day on which a job ended last, or of the request where none has, as 2026-12-01."""
+    return datetime.fromtimestamp(_newest(folder)).date().isoformat()
+
+
+def _newest(folder: Path) -> float:
+    """Return when a report's sources changed last: the requests, or the end of a job."""
+    ends = (archive.NAME, "*/result.json", "*/failed.json")
+    sources = [folder / "study.json", *(source for end in ends for source in folder.glob(end))]
+    return max(source.stat().st_mtime for source in sources)
 
 
 def report_is_current(folder: Path) -> bool:
     """Return whether report.html is younger than study.json and than every result that it shows."""
     report = folder / "report.html"
     store.read(folder)
-    if not report.exists():
-        return False
-    sources = [
-        folder / "study.json",
-        *folder.glob(archive.NAME),
-        *folder.glob("*/result.json"),
-        *folder.glob("*/failed.json"),
-    ]
-    return all(source.stat().st_mtime <= report.stat().st_mtime for source in sources)
+    return report.exists() and _newest(folder) <= report.stat().st_mtime
