@@ -80,7 +80,9 @@ def blocks_of(scenario):
     for block in range(scenario["blocks"]):
         cadence = round(MEAN * CADENCES[scenario["cadence"]] * np.exp(-0.07 * block))
         budget = round(horizon / cadence) * cadence
-        found.append(((first, location_of_rival(first, sigmas, budget, scenario["ratio"])), cadence, budget))
+        while (rival := location_of_rival(first, sigmas, budget, scenario["ratio"])) is None:
+            budget += cadence  # a coarse cadence had rounded it to less than the ratio needs
+        found.append(((first, rival), cadence, budget))
     return found
 
 
