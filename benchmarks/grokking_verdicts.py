@@ -263,7 +263,7 @@ def summary(rows) -> str:
         kind = f"{row['ratio']:g}", f"{row['rates']}, {row['chosen_on']}", row["blocks"], f"{row['censored']:.0%}"
         kinds.setdefault((*kind, row["cadence"], row["spread"]), {})[row["n"]] = row
     for kind, own in kinds.items():
-        cells = [_cell(own[n]) if n in own else "not run" for n in numbers]
+        cells = [_cell(own[n]) if n in own else "–" for n in numbers]
         lines.append(f"| {' | '.join(map(str, (*kind, *cells)))} |")
     return "\n".join(lines)
 
