@@ -1,4 +1,4 @@
-"""Runs that make no fair side of a comparison: of an optimizer that learnt nothing, or whose tuning broke."""
+"""Runs that make no fair side of a comparison: of an optimizer that learnt nothing, whose tuning broke, or copies."""
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean
@@ -9,6 +9,7 @@ from muonlab.studies.features.config import TextData
 from muonlab.studies.features.jobs import FINAL
 from muonlab.studies.features.readings import FamilyRuns
 from muonlab.study.controls import ERROR
+from muonlab.study.recorded import same_runs
 
 WORSE, NOTABLE = 1.5, 0.05  # times the search's loss, and nats above it, from which final runs break its promise
 LOST = 0.5  # share of the final runs that diverged from which the others are too lucky to speak for all
@@ -30,6 +31,8 @@ def _flaws(family: FamilyRuns, arm: str) -> Iterator[str]:
     members, ended = family.finals[arm]["members"], family.ended(arm)
     if len(members) - len(ended) >= LOST * len(members):
         yield f"diverged in {len(members) - len(ended)} of {len(members)} final runs"
+    if copies := same_runs(members):
+        yield f"has runs that are one run, bit by bit (seeds {copies[0][0]} and {copies[0][1]})"
     if models := family.of(arm, FINAL):
         accuracy, chance = fmean(model.clean_accuracy for model in models), family.sizes["chance"]
         data, number = family.plan.family.data, family.sizes["num_examples"]

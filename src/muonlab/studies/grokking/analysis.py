@@ -100,6 +100,10 @@ def _notices(runs: GrokkingRuns) -> list[Text]:
         for condition in (*runs.held, *runs.controls)
         for cell, reason in condition.curves[1].items()
     ]
+    everyone = (*runs.held, *runs.controls, *runs.searched, *runs.sources)
+    copies = [f"{c.variant} on {c.block}, seeds {a} and {b}" for c in everyone for a, b in c.copies]
+    if copies:
+        said.append(Text(f"Runs that should differ are one run, bit by bit: {'; '.join(copies[:3])}.", "warning"))
     members = [member for condition in runs.held for member in condition.members]
     if diverged := sum(member.diverged_at is not None for member in members):
         words = f"{diverged} of {len(members)} runs diverged; they are results and stay in every number."
