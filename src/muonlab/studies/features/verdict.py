@@ -75,7 +75,7 @@ def scope(found: FeaturesFound) -> tuple[tuple[str, str], ...]:
         for family in families
         for final in list(family.finals.values())[:1]
     ]
-    searches = [f"{arm.name} {sum(family.searches[arm.label].num_runs for family in families)}" for arm in found.arms]
+    searches = [f"{arm.name} {sum(family.num_tried(arm.label) for family in families)}" for arm in found.arms]
     seeds = found.runs.asked.seeds
     return (
         ("nets and data", "; ".join(sets) or "none yet"),
@@ -168,7 +168,7 @@ def _ceilings(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
 
 
 def _unequal(found: FeaturesFound, family: FamilyRuns) -> Places:
-    counts = {label: search.num_runs for label, search in family.searches.items() if search.num_runs}
+    counts = {label: number for label in family.arms if (number := family.num_tried(label))}
     if len(set(counts.values())) > 1:
         yield f"{family.name} ({', '.join(f'{found.name(label)} {number}' for label, number in counts.items())})"
 
