@@ -283,7 +283,7 @@ def findings(
     verdict = replace(verdict, cautions=cautions, scope=_with_badge(found, verdict.scope))
     of_jobs = *version(found.records, current), *missing(found.records, found.expected)
     said = (*controls.notices(found.controls), *of_jobs, *recorded.warnings(found.records), *notices)
-    held = list(Section(heading, tuple(elements)) for heading, elements in sections)
+    held = [Section(heading, tuple(elements)) for heading, elements in sections]
     last = next((place for place, own in enumerate(held) if own.title == WORDS), len(held))
     held.insert(last, Section(HOW, recorded.section(found)))
     own = tuple(section for section in held if section.elements)

@@ -219,7 +219,9 @@ def verdict_of(asked=None, planted=None, **others):
 def test_all_claims_one_way(size, answer, label):
     said = verdict_of(planted=on("corrupted", "margin", "rank", "probe", "tuned", size=size))
     assert (said.answer, said.label) == (answer, label)
-    assert said.sentence.startswith("Muon against AdamW, at equal budget")
+    assert said.sentence.startswith(
+        "Muon against AdamW in cnn on digits and gpt on sources (5,000 parameters, 12 steps), at equal budget"
+    )
 
 
 def test_each_claim_has_its_answer_its_mean_and_its_votes():

@@ -1,4 +1,4 @@
-"""Runs that make no fair side of a comparison: of an optimizer that learnt nothing, whose tuning broke, or copies."""
+"""Runs that make no fair side of a comparison: of an optimizer that learnt nothing, that had less tuning, or copies."""
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean
@@ -7,6 +7,7 @@ from muonlab.report.findings import as_text
 from muonlab.stats.proportions import chance_limit
 from muonlab.studies.features.config import TextData
 from muonlab.studies.features.jobs import FINAL
+from muonlab.studies.features.plan import FeatureStudy
 from muonlab.studies.features.readings import FamilyRuns
 from muonlab.study.controls import ERROR
 from muonlab.study.recorded import same_runs
@@ -15,14 +16,26 @@ WORSE, NOTABLE = 1.5, 0.05  # times the search's loss, and nats above it, from w
 LOST = 0.5  # share of the final runs that diverged from which the others are too lucky to speak for all
 
 
-def flaws(families: Sequence[FamilyRuns]) -> dict[tuple[str, str], str]:
+def flaws(asked: FeatureStudy, families: Sequence[FamilyRuns]) -> dict[tuple[str, str], str]:
     """Return (name of a family, label of an arm) -> why its runs there are out of the verdict, as "learnt nothing"."""
     found: dict[tuple[str, str], str] = {}
     for family in families:
         for arm in family.arms:
-            if words := "; ".join(_flaws(family, arm)):
+            if words := "; ".join((*_flaws(family, arm), *_outnumbered(asked, family, arm))):
                 found[family.name, arm] = words
     return found
+
+
+def settings_tried(asked: FeatureStudy) -> dict[str, int]:
+    """Return label -> settings of the first grid, rates times all else that is searched: what was asked for."""
+    return {arm.label: len(asked.searches[arm.label].rates) * len(asked.tried(arm)) for arm in asked.arms}
+
+
+def _outnumbered(asked: FeatureStudy, family: FamilyRuns, arm: str) -> Iterator[str]:
+    """Yield that a rival had fewer settings to choose from than the first arm: more settings, better luck."""
+    tried, first = settings_tried(asked), asked.arms[0]
+    if arm in family.finals and tried[arm] < tried[first.label]:
+        yield f"was tried with {tried[arm]} settings, and {first.name} with {tried[first.label]}"
 
 
 def _flaws(family: FamilyRuns, arm: str) -> Iterator[str]:

@@ -144,7 +144,15 @@ class _FamilySteps:
             rest = rest[len(block.config.seeds) :]
 
     def _pretrain(
-        self, arm: Arm, role: str, seeds: Seeds, rates: Rates, *, optimizer: Any, budget: int | None = None, rival: str = ""
+        self,
+        arm: Arm,
+        role: str,
+        seeds: Seeds,
+        rates: Rates,
+        *,
+        optimizer: Any,
+        budget: int | None = None,
+        rival: str = "",
     ) -> Step:
         training = self._plan.training
         config = Pretrain(

@@ -134,9 +134,7 @@ class FamilyRuns:
 
     def chosen(self, arm: str) -> Any:
         """Return the settings of an arm's final runs: the first of the best, or of those asked where none is known."""
-        return next(
-            (each for each, own in self.settings[arm] if own is self.searches[arm]), self.settings[arm][0][0]
-        )
+        return next((each for each, own in self.settings[arm] if own is self.searches[arm]), self.settings[arm][0][0])
 
     def has_diverged(self, arm: str) -> bool:
         """Return whether there are final runs of an arm and all of them diverged."""
@@ -197,7 +195,9 @@ def _family(
     tried: Mapping[tuple[str, ...], list[Tried]],
 ) -> FamilyRuns:
     labels = tuple(arm.label for arm in asked.arms)
-    settings = {arm.label: _by_setting(asked.tried(arm), tried.get(("search", arm.label, ""), ())) for arm in asked.arms}
+    settings = {
+        arm.label: _by_setting(asked.tried(arm), tried.get(("search", arm.label, ""), ())) for arm in asked.arms
+    }
     finals, measures = (
         {label: _joined(done[role, label, ""]) for label in labels if (role, label, "") in done}
         for role in ("final", "measure")
