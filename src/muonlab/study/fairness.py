@@ -37,11 +37,15 @@ def transferred(arms: Sequence[Arm], tried: Mapping[str, Sequence[Any]]) -> list
         for (field, value), names in users.items()
         if names[1:]
     ]
+    rival = next((_held(tried[arm.label]) for arm in arms if arm.label == "adamw"), {})
     for arm in arms:
-        for field, value in _of_others(tried[arm.label]).items():
-            own = "learning rate" if field == "lr" else field.replace("_", " ")
-            if any(_held(tried[each.label]).get(field) == value for each in arms if each.label == "adamw"):
-                said.append(f"{arm.name}’s {own} {value:g} for what it leaves to AdamW, from AdamW")
+        own = [
+            f"{'learning rate' if field == 'lr' else field.replace('_', ' ')} {value:g}"
+            for field, value in _of_others(tried[arm.label]).items()
+            if rival.get(field) == value
+        ]
+        if own:
+            said.append(f"{arm.name}’s {several(own)}, for what it leaves to AdamW, from AdamW")
         if all(getattr(each, FACTOR, None) == 1 for each in tried[arm.label]):
             said.append(f"{arm.name}’s learning rate, for what it leaves to AdamW")
     return said

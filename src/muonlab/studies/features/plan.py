@@ -70,7 +70,7 @@ class FeatureStudy(Growing):
     labels: tuple[str, ...] = ()  # of the optimizers, in their order; by default their names
     searches: dict[str, Search]  # by label of the arm
     # By label, the settings that are searched as well, each with all learning rates; those of `optimizers` are first.
-    variants: dict[str, tuple[Searched, ...]] = {}
+    variants: dict[str, tuple[Searched, ...]] = Field(default={})
     seeds: int = Field(ge=1, le=MAX_SEEDS)  # final runs of each
     search_seeds: int = Field(ge=1, le=MAX_SEEDS)  # runs of each rate of a search
     # How losses are matched: at the end of a shorter schedule, or at a checkpoint on the way to the common budget.

@@ -6,9 +6,11 @@ from typing import Literal
 from muonlab.report.findings import as_text
 from muonlab.stats.proportions import wilson
 from muonlab.stats.results import Estimate
-from muonlab.studies.grokking.comparison import Pair, Part, every_pair, outside
+from muonlab.studies.grokking import sensitivity
+from muonlab.studies.grokking.comparison import Pair, Part, every_pair, included, outside
 from muonlab.studies.grokking.conditions import GrokkingFound
 from muonlab.studies.grokking.thresholds import at_thresholds
+from muonlab.study import fairness
 from muonlab.study.controls import Control
 from muonlab.study.study import MIN_RUNS
 from muonlab.study.words import on_edges, several
@@ -24,7 +26,7 @@ _UNITS: dict[Literal["flops", "needed"], str] = {
 def remarks(pair: Pair) -> list[str]:
     """Return further findings on a comparison, a sentence or two for each."""
     found = [_per("task", pair), _per("loss", pair), _cost(pair), _crossed(pair), _stays(pair), _thresholds(pair)]
-    found += [_settings(pair), _detectable(pair)]
+    found += [sensitivity.in_words(pair), _settings(pair), _detectable(pair)]
     return [sentence for sentence in found if sentence]
 
 
@@ -36,7 +38,7 @@ def against(pair: Pair) -> str:
 def cautions(found: GrokkingFound, pair: Pair) -> list[str]:
     """Return what weakens the answer."""
     said = [_missing_blocks(pair), _horizon(pair), _does_not_last(pair), _turned_by_cost(pair)]
-    said += [_chosen_on_judged(pair), *_edges(pair)]
+    said += [_chosen_on_judged(pair), *_edges(pair), *fairness.cautions(included(found.runs), "ratio")]
     if pair.tried[0] != pair.tried[1]:
         said.append("The optimizers did not have equally many settings to choose from; more settings, better luck.")
     said.append(no_control(found.controls))

@@ -10,7 +10,8 @@ does, so its rule is its own. It is inconclusive where
 - no run crossed, or the ratio has no test;
 - p is above ALPHA, or so few runs cannot give a smaller one (but see EQUIVALENCE);
 - ranks tell the two apart the other way round than the ratio does;
-- the best learning rate of the arm that is behind lies on the edge of those that were tried: beyond, it might overtake.
+- the best learning rate of the arm that is behind lies on the edge of those that were tried: beyond, it might overtake;
+- the arm that is behind had fewer settings to choose from.
 
 It depends on the task where, with p adjusted by Holm over the tasks, the first arm is sooner on one and later on
 another. Further findings, and what weakens the answer, are in remarks.py.
@@ -25,6 +26,7 @@ from muonlab.studies.grokking.conditions import Condition, GrokkingFound, Grokki
 from muonlab.studies.grokking.config import OwnNet
 from muonlab.studies.grokking.remarks import against, cautions, measured, no_control, remarks
 from muonlab.study.controls import failed
+from muonlab.study.fairness import transferred
 from muonlab.study.search import behind
 from muonlab.study.study import ALPHA, MIN_RUNS
 from muonlab.study.words import several
@@ -103,7 +105,7 @@ def _reasons(found: GrokkingFound, pair: Pair, tasks: Tasks) -> list[str]:
     elif test.p > ALPHA:
         reasons.append(_undecided(pair))
     else:
-        reasons += _may_overtake(pair)
+        reasons += [*_may_overtake(pair), *_had_less(pair)]
     return reasons
 
 
@@ -151,6 +153,17 @@ def _may_overtake(pair: Pair, *, is_equal: bool = False) -> list[str]:
         for name, own in behind(first, second, pair.ratio.value - 1, is_equal=is_equal)
         if own.edge
     ]
+
+
+def _had_less(pair: Pair) -> list[str]:
+    """Why nothing is decided where the arm that is behind had fewer settings to choose from."""
+    assert pair.ratio.value is not None, "a comparison without a ratio is not decided"
+    own = dict(zip(pair.names, pair.tried, strict=True))
+    (name,) = behind(*pair.names, pair.ratio.value - 1)
+    most = max(own.values())
+    if own[name] == most:
+        return []
+    return [f"{name}, which is behind, had {own[name]} settings to choose from and the other {most}"]
 
 
 def _torn(pair: Pair) -> str:
@@ -218,6 +231,7 @@ def scope_of(runs: GrokkingRuns, pair: Pair | None) -> tuple[tuple[str, str], ..
         ("Horizon", f"{horizon} steps"),
         ("Crossing", f"validation accuracy at or above {_numbers(p.threshold for p in protocols)}"),
         ("Tuning", _tuning(pair) if pair else "no comparison"),
+        *_transferred(runs, pair),
         ("Machine", machine(runs)),
     )
 
@@ -234,6 +248,18 @@ def _tuning(pair: Pair) -> str:
     kind = "equal" if tried[0] == tried[1] else "UNEQUAL"
     where = "by runs with seeds of their own" if pair.num_choices == 1 else "on the judged runs"
     return f"{' and '.join(best)} ({kind} tuning), chosen {where}"
+
+
+def _transferred(runs: GrokkingRuns, pair: Pair | None) -> list[tuple[str, str]]:
+    """What has one value for both arms, or is one arm's for the other, without a search."""
+    if pair is None:
+        return []
+    tried: dict[str, list[Any]] = {}
+    for condition in (*runs.searched, *runs.held):
+        own = tried.setdefault(condition.arm, [])
+        own.extend([condition.config.optimizer] * (condition.config.optimizer not in own))
+    said = transferred(pair.arms, tried)
+    return [("Transferred", "; ".join(said))] if said else []
 
 
 def machine(runs: GrokkingRuns) -> str:
