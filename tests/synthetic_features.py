@@ -123,7 +123,7 @@ def pretrained(step: Step, config: Pretrain, planted: Planted) -> dict[str, Any]
             losses = [planted.loss(step.arm, rate, seed % SEARCH_FROM, look / budget) for look in looks]
             diverged = next((look for look, loss in zip(looks, losses, strict=True) if loss is None), None)
             # No two runs are one, whatever is planted.
-            own = 1e-9 * (1 + seed) * (1 + len(step.arm))
+            own = 1e-9 * (1 + seed + 7919 * len(step.arm))
             train = [None if loss is None else loss + own for loss in losses]
             curves = {"train_loss": train, "validation_loss": losses, "validation_accuracy": [0.5] * len(looks)}
             members.append({"rate": rate, "seed": seed, "diverged_at": diverged, **curves})

@@ -35,10 +35,9 @@ def verdict(found: FeaturesFound, judged: Sequence[Both]) -> Verdict:
     where = _where(found)
     sentence = f"{found.first.name} against {found.names()}{where}, each with its own tuned learning rate."
     if at_matched := [at_loss for _, at_loss in judged if at_loss.comparisons]:
-        sentence += f" At matched loss: {together(at_matched)[1].removesuffix('.')}."
-    if found.runs.asked.matched == "checkpoints" and at_matched:
-        sentence += " Losses are matched at checkpoints of unfinished schedules."
-    if out := in_words(found):
+        how = " (at checkpoints of unfinished schedules)" if found.runs.asked.matched == "checkpoints" else ""
+        sentence += f" At matched loss{how}: {together(at_matched)[1].removesuffix('.')}."
+    if out := in_words(found, in_short=True):
         sentence += f" Out of the verdict: {out}."
     more = tuple(_on_claim(found, both) for both in judged)
     return Verdict(answer, label, sentence, None, more, scope(found), tuple(cautions(found, judged)))
@@ -63,9 +62,13 @@ def _range(values: Sequence[int]) -> str:
     return " to ".join(f"{value:,}" for value in dict.fromkeys((min(values), max(values))))
 
 
-def in_words(found: FeaturesFound) -> str:
-    """Return whose runs are out of the verdict, where and why."""
-    return "; ".join(f"{found.name(arm)} on {case} {why}" for (case, arm), why in found.aside.items())
+def in_words(found: FeaturesFound, *, in_short: bool = False) -> str:
+    """Return whose runs are out of the verdict, where and why; in short without numbers."""
+    said = []
+    for (case, arm), why in found.aside.items():
+        words = "; ".join(part.partition(" (")[0] for part in why.split("; ")) if in_short else why
+        said.append(f"{found.name(arm)} on {case} {words}")
+    return "; ".join(said)
 
 
 def _answer(judged: Judged) -> str:

@@ -62,6 +62,22 @@ def measured(pair: Pair, subject: str) -> str:
     )
 
 
+def in_short(pair: Pair, subject: str) -> str:
+    """Return the number, its interval, p and n, as the first sentence of a report has them: the rest is below it."""
+    (first, second), ratio, p = pair.names, pair.ratio, pair.test.p
+    if ratio.value is None:
+        return f"there is no ratio of times ({ratio.reason})"
+    bounds = _bounds(pair).removesuffix(", as all runs of one optimizer cross at one evaluation")
+    where = f" in {len(pair.blocks)} blocks" if len(pair.blocks) > 1 else ""
+    tests = f"no p, as {pair.test.reason}" if p is None else f"p = {as_text(p, 'p')}"
+    torn = ", and ranks point the OTHER way" if pair.is_torn and p is not None else ""
+    return (
+        f"{subject} needed {as_text(ratio.value, 'ratio')} times {second}’s steps "
+        f"({bounds.removesuffix(pair.for_choice) if pair.for_choice else bounds}, {tests}{torn}; {pair.num_runs[0]} "
+        f"{first} and {pair.num_runs[1]} {second} runs{where}{_diverged(pair)})"
+    )
+
+
 def _bounds(pair: Pair) -> str:
     ratio = pair.ratio
     if ratio.lower is None or ratio.upper is None:

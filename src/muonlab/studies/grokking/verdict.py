@@ -24,7 +24,7 @@ from muonlab.report.findings import Answer, Verdict, as_text
 from muonlab.studies.grokking.comparison import Pair, outside
 from muonlab.studies.grokking.conditions import Condition, GrokkingFound, GrokkingRuns, recorded, recorded_number
 from muonlab.studies.grokking.config import OwnNet
-from muonlab.studies.grokking.remarks import against, cautions, measured, no_control, remarks
+from muonlab.studies.grokking.remarks import against, cautions, in_short, measured, no_control, remarks
 from muonlab.study.controls import failed
 from muonlab.study.fairness import transferred
 from muonlab.study.search import behind
@@ -48,7 +48,15 @@ def judge(found: GrokkingFound, pairs: Sequence[Pair]) -> Verdict:
     sentence = f"{claim}, {scope_in_words(pair)}."
     shown = pair.ratio if pair.ratio.value is not None else None
     scope, weak = scope_of(found.runs, pair), tuple(cautions(found, pair))
-    return Verdict(answer, label, sentence, shown, (*remarks(pair), *further), scope, weak)
+    more = (*in_full(pair), *remarks(pair), *further)
+    return Verdict(answer, label, sentence, shown, more, scope, weak)
+
+
+def in_full(pair: Pair) -> list[str]:
+    """Return the number with all that it rests on, and how the two were tuned, which the first sentence leaves out."""
+    if pair.ratio.value is None:
+        return []
+    return [f"In full: {measured(pair, pair.names[0])}; batch {_batch(pair.conditions)}; {_tuning(pair)}."]
 
 
 def decide(found: GrokkingFound, pair: Pair) -> tuple[Answer, str, str]:
@@ -59,7 +67,7 @@ def decide(found: GrokkingFound, pair: Pair) -> tuple[Answer, str, str]:
         return _claim(pair, tasks)
     claim = f"Inconclusive, because {'; and '.join(reasons)}"
     if pair.ratio.value is not None:
-        claim += f": {measured(pair, pair.names[0])}"
+        claim += f": {in_short(pair, pair.names[0])}"
     return "inconclusive", "Inconclusive", claim
 
 
@@ -182,12 +190,12 @@ def _claim(pair: Pair, tasks: Tasks) -> tuple[Answer, str, str]:
     if all(tasks):
         sooner, later = tasks
         claim = f"It depends on the task: {first} crossed sooner than {second} on {several(sooner)} and later on "
-        return "mixed", "Depends on the task", f"{claim}{several(later)}; over all, {measured(pair, 'it')}"
+        return "mixed", "Depends on the task", f"{claim}{several(later)}; over all, {in_short(pair, 'it')}"
     if _is_equal(pair):
-        return "no", "No difference", f"No difference of {EQUIVALENCE - 1:.0%} or more: {measured(pair, first)}"
+        return "no", "No difference", f"No difference of {EQUIVALENCE - 1:.0%} or more: {in_short(pair, first)}"
     if pair.ratio.value is not None and pair.ratio.value < 1:
-        return "yes", "Sooner", f"{first} crossed sooner than {second}: {measured(pair, 'it')}"
-    return "no", "Later", f"{first} crossed later than {second}: {measured(pair, 'it')}"
+        return "yes", "Sooner", f"{first} crossed sooner than {second}: {in_short(pair, 'it')}"
+    return "no", "Later", f"{first} crossed later than {second}: {in_short(pair, 'it')}"
 
 
 def _tasks_by_side(pair: Pair) -> Tasks:
@@ -210,9 +218,10 @@ def scope_in_words(pair: Pair) -> str:
     conditions = pair.conditions
     tasks, losses = _values(c.config.task.name for c in conditions), _values(c.config.loss for c in conditions)
     where = several(tasks) if len(tasks) <= 3 else f"{len(tasks)} tasks"
+    unequal = "; UNEQUAL tuning" if pair.tried[0] != pair.tried[1] else ""
     return (
-        f"on {where} with {several(losses)}, at this size ({_size(conditions)}), batch {_batch(conditions)} and "
-        f"horizon of {_numbers(c.budget for c in conditions)} steps; {_tuning(pair)}"
+        f"on {where} with {several(losses)} ({_size(conditions)}, horizon of "
+        f"{_numbers(c.budget for c in conditions)} steps{unequal})"
     )
 
 
