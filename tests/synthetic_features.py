@@ -122,7 +122,10 @@ def pretrained(step: Step, config: Pretrain, planted: Planted) -> dict[str, Any]
         for seed in config.seeds:
             losses = [planted.loss(step.arm, rate, seed % SEARCH_FROM, look / budget) for look in looks]
             diverged = next((look for look, loss in zip(looks, losses, strict=True) if loss is None), None)
-            curves = {"train_loss": losses, "validation_loss": losses, "validation_accuracy": [0.5] * len(looks)}
+            # No two runs are one, whatever is planted.
+            own = 1e-9 * (1 + seed + 7919 * len(step.arm))
+            train = [None if loss is None else loss + own for loss in losses]
+            curves = {"train_loss": train, "validation_loss": losses, "validation_accuracy": [0.5] * len(looks)}
             members.append({"rate": rate, "seed": seed, "diverged_at": diverged, **curves})
     return {
         "chance": CHANCE,

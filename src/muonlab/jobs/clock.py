@@ -5,8 +5,11 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from muonlab.jobs.files import StudyError, read_json, write_json
+
+FACTS = ("routing", "repeats")  # of the whole job, which a session that goes on takes over
 
 
 class Clock:
@@ -21,8 +24,11 @@ class Clock:
     def __init__(self, folder: Path, environment: dict, device: str):
         self._folder = folder
         earlier: list[dict] = []
+        facts: dict = {}
         with contextlib.suppress(FileNotFoundError, StudyError, KeyError, TypeError):
-            earlier = read_json(folder / "env.json")["sessions"]
+            before = read_json(folder / "env.json")
+            facts = {key: before[key] for key in FACTS if key in before}
+            earlier = before["sessions"]
         self._session: dict = {
             "started": _now(),
             "seconds": 0.0,
@@ -33,7 +39,7 @@ class Clock:
             "height": None,
             "preparation_seconds": 0.0,
         }
-        self._record = {**environment, "device": device, "sessions": [*earlier, self._session]}
+        self._record = {**environment, **facts, "device": device, "sessions": [*earlier, self._session]}
         self._start = time.monotonic()
         self.save()
 
@@ -51,6 +57,10 @@ class Clock:
             preparation: seconds of compiling; they are no part of the seconds of a step.
         """
         self._session.update(is_compiled=is_compiled, height=height, preparation_seconds=round(preparation, 3))
+
+    def record(self, **facts: Any) -> None:
+        """Record what is true of the whole job, such as which rule updates how many of its parameters."""
+        self._record.update(facts)
 
     def save(self) -> None:
         """Write env.json as of now."""

@@ -10,6 +10,7 @@ dump while they have their defaults, so that ids and results stand.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -17,7 +18,7 @@ from pydantic import BaseModel, Field
 from muonlab.study import dotted
 from muonlab.study.dotted import Dotted
 from muonlab.study.fields import Decay, Frozen, Growing, Rate
-from muonlab.study.settings import OWN_OPTIMIZER, Chosen, UsageError, check_name, fields, label_of, make
+from muonlab.study.settings import OWN_OPTIMIZER, Chosen, UsageError, check_name, combinations, fields, label_of, make
 
 # -- hyper-parameters ------------------------------------------------------------------------------
 
@@ -302,6 +303,41 @@ def build(chosen: Chosen, label: str, name: str, known: Mapping[str, type[BaseMo
         return custom(label, name, {key: texts for key, texts in own.items() if key not in RATES})
     model = known[name]
     return make(model, {**chosen.fields(model, f"{name}."), **chosen.fields(model, f"{label}.")}, f"{label}.")
+
+
+MOST_VARIANTS = 64  # settings of one optimizer, each with a search of its own
+
+
+def variants(chosen: Chosen, label: str, name: str, known: Mapping[str, type[BaseModel]]) -> tuple[Any, ...]:
+    """Return the configs of a labelled optimizer at every combination of its settings that have several values.
+
+    Raises:
+        UsageError: as of `build`; too many combinations.
+    """
+    owners = dict.fromkeys((name, label))  # what LABEL.field says goes before NAME.field
+    keys = {key.partition(".")[2]: key for owner in owners for key in chosen.merged if key.startswith(f"{owner}.")}
+    several = [key for field, key in keys.items() if _sweeps(name, field) and len(chosen.once(key)) > 1]
+    points = list(combinations(chosen.merged, several))
+    if len(points) > MOST_VARIANTS:
+        words = f"{label} has {len(points)} combinations of settings ({', '.join(several)})"
+        raise UsageError(f"{words}; expected at most {MOST_VARIANTS}")
+    merged = [{**chosen.merged, **{key: [value] for key, value in point.items()}} for point in points]
+    return tuple(build(replace(chosen, merged=each), label, name, known) for each in merged)
+
+
+def _sweeps(name: str, field: str) -> bool:
+    """Return whether several values of a setting are several settings, and not one list of a user's own optimizer."""
+    if field in RATES:
+        return False
+    return not dotted.is_dotted(name) or not isinstance(
+        dotted.default(dotted.load("optimizers", name), field), list | tuple
+    )
+
+
+def differing(optimizers: Sequence[BaseModel]) -> tuple[str, ...]:
+    """Return the settings in which configs of one optimizer differ."""
+    held = [shown(each) for each in optimizers]
+    return tuple(key for key in held[0] if len({repr(own.get(key)) for own in held}) > 1) if held else ()
 
 
 def rates(chosen: Chosen, label: str, name: str) -> tuple[float, ...]:

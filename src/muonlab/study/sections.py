@@ -26,7 +26,7 @@ from muonlab.report.findings import (
 from muonlab.stats.effects import mean
 from muonlab.stats.proportions import as_share
 from muonlab.stats.results import Estimate
-from muonlab.study import controls
+from muonlab.study import controls, recorded
 from muonlab.study.optimizers import shown
 from muonlab.study.study import Arm, Comparison, Found
 from muonlab.study.words import missing_jobs
@@ -247,6 +247,17 @@ def _pretty(value: Any) -> str:
 # -- the whole report ------------------------------------------------------------------------------
 
 
+HOW, WORDS = "Who updates what, and does it repeat?", "What the words mean"
+
+
+def _with_badge(found: Found, scope: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Return the scope with whether a step repeats, where anything ran."""
+    if not scope or not recorded.has_trained(found.records):
+        return scope
+    key = "same bytes twice"
+    return *scope, (key.capitalize() if scope[0][0][0].isupper() else key, recorded.badge(found.records))
+
+
 def findings(
     title: str,
     question: str,
@@ -268,9 +279,12 @@ def findings(
         first: one figure and one small table, next to the verdict.
     """
     again = missing_jobs(found.records, found.expected)  # what the notices say already
-    verdict = replace(verdict, cautions=tuple(each for each in verdict.cautions if each not in again))
+    cautions = tuple(each for each in verdict.cautions if each not in again)
+    verdict = replace(verdict, cautions=cautions, scope=_with_badge(found, verdict.scope))
     of_jobs = *version(found.records, current), *missing(found.records, found.expected)
-    said = (*controls.notices(found.controls), *of_jobs, *notices)
-    held = tuple(Section(heading, tuple(elements)) for heading, elements in sections)
+    said = (*controls.notices(found.controls), *of_jobs, *recorded.warnings(found.records), *notices)
+    held = [Section(heading, tuple(elements)) for heading, elements in sections]
+    last = next((place for place, own in enumerate(held) if own.title == WORDS), len(held))
+    held.insert(last, Section(HOW, recorded.section(found)))
     own = tuple(section for section in held if section.elements)
     return Findings(title, question, verdict, said, own, tuple(first))

@@ -1,8 +1,10 @@
 """The searches for learning rates in a report: a figure and a table."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from muonlab.report.findings import Axis, Column, Element, Figure, Line, Lines, Table
+from muonlab.study.optimizers import shown
 from muonlab.study.search import Searched
 from muonlab.study.sections import line
 from muonlab.study.study import Arm
@@ -12,7 +14,12 @@ LOG_FROM = 10  # an axis of losses is logarithmic where the largest is this many
 
 
 def tuning(
-    arms: Sequence[Arm], places: Mapping[str, Mapping[str, Searched]], place: Column, loss: str, note: str
+    arms: Sequence[Arm],
+    places: Mapping[str, Mapping[str, Searched]],
+    place: Column,
+    loss: str,
+    note: str,
+    chosen: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[Element, ...]:
     """Return the figure and table of the searches; none where nothing is tried.
 
@@ -22,6 +29,7 @@ def tuning(
         place: column of the cases.
         loss: by which rates are chosen, such as "Validation loss at the end of training".
         note: under the table.
+        chosen: name of a case -> label of an arm -> its optimizer there; by default the arm's own.
     """
     panels = [
         Lines(name, tuple(_curve(arm, own) for arm in arms if (own := searches[arm.label]).scores))
@@ -44,7 +52,8 @@ def tuning(
         Axis("validation loss", log=is_log),
         tuple(panel for panel in panels if any(y is not None for each in panel.lines for y in each.y)),
     )
-    return (*((figure,) if figure.panels else ()), _table(arms, places, place, note))
+    own = chosen or {name: {arm.label: arm.optimizer for arm in arms} for name in places}
+    return (*((figure,) if figure.panels else ()), _table(arms, places, place, note, own))
 
 
 def _curve(arm: Arm, search: Searched) -> Line:
@@ -58,9 +67,24 @@ def _finite(search: Searched, rate: float) -> list[float]:
     return [each for each in search.losses[rate] if each is not None] if loss < LARGEST else []
 
 
-def _table(arms: Sequence[Arm], places: Mapping[str, Mapping[str, Searched]], place: Column, note: str) -> Table:
+def product(rate: float | None, optimizer: Any) -> float | None:
+    """Return lr * decay, by which a step shrinks a weight; None where there is no decay."""
+    decay = None if optimizer is None else shown(optimizer).get("weight_decay")
+    return rate * decay if rate is not None and isinstance(decay, int | float) else None
+
+
+def _table(
+    arms: Sequence[Arm],
+    places: Mapping[str, Mapping[str, Searched]],
+    place: Column,
+    note: str,
+    chosen: Mapping[str, Mapping[str, Any]],
+) -> Table:
     rows = tuple(
-        (name, arm.name, own.best, own.loss, own.edge or "no", own.tried, own.lost, own.num_runs)
+        (
+            *(name, arm.name, own.best, product(own.best, chosen[name][arm.label]), own.loss),
+            *(own.edge or "no", own.tried, own.lost, own.num_runs),
+        )
         for name, searches in places.items()
         for arm in arms
         if (own := searches[arm.label]).scores
@@ -69,6 +93,7 @@ def _table(arms: Sequence[Arm], places: Mapping[str, Mapping[str, Searched]], pl
         place,
         Column("optimizer", "Optimizer"),
         Column("rate", "Best learning rate", "exact"),
+        Column("product", "lr × decay", "exact"),
         Column("loss", "Its validation loss", "number"),
         Column("edge", "On an edge"),
         Column("tried", "Tried"),

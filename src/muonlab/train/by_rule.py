@@ -33,6 +33,14 @@ class Treatment:
     flatten: bool = False
     in_place: bool = False
 
+    @property
+    def name(self) -> str:
+        """Name of the rule, such as "muon", without what is wrapped around it."""
+        rule = self.rule
+        while hasattr(rule, "rule"):
+            rule = rule.rule
+        return rule.__name__.rpartition(".")[2]
+
     def seen(self, p: Tensor, num_leading: int) -> Tensor:
         """Return a parameter or gradient as the rule sees it: a view where the strides allow one, else a copy.
 

@@ -98,6 +98,15 @@ class Instances:
         self._optimizers = [self._optimizers[member] for member in members]
         self._seeds = [self._seeds[member] for member in members]
 
+    def shared(self) -> list[tuple[str, int]]:
+        """Return for each parameter of the first member the name of what updates it, and its size."""
+        found: list[tuple[str, int]] = []
+        for optimizer in self._optimizers[0] if self._optimizers else ():
+            routes = getattr(optimizer, "routes", None)  # of rules, by parameter
+            for p in (p for group in optimizer.param_groups for p in group["params"]):
+                found.append((type(optimizer).__name__ if routes is None else routes[p], p.numel()))
+        return found
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the state of all optimizers and the hyper-parameters that they may have changed, by name.
 

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from muonlab.train import checkpoint
+from muonlab.train import checkpoint, recorded
 from muonlab.train.engine import Engine
 from muonlab.train.jobs import Context
 from muonlab.train.metrics import Metrics
@@ -86,6 +86,9 @@ def train(
         leave(evaluate(step, alive))
     if alive:
         compile, height = prepare(engine, draw(0), context, compile=compile, height=height)
+        clock.record(routing=recorded.routing(engine))
+        if saved is None:
+            clock.record(repeats=recorded.repeats(engine, *draw(0)))
     report(step)
 
     # -- train, evaluate, let go of the members that are done ----------------------------------------

@@ -176,6 +176,7 @@ class _ByRule(torch.optim.Optimizer):
     def __init__(self, named: Named, treatments: Mapping[str, Treatment], member: int):
         super().__init__(named, {"lr": 1.0})  # the pace, once `Instances` has multiplied it
         groups: dict[int, tuple[Treatment, list[nn.Parameter]]] = {}
+        self.routes = {p: treatments[name].name for name, p in named}
         for name, p in named:
             treatment = treatments[name]
             hyper = {key: _of_member(value, member) for key, value in treatment.hyper.items()}

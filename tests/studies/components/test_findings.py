@@ -206,8 +206,9 @@ def said(found):
 def test_mixed_with_counts_by_rival_and_its_scope(said):
     assert (said.answer, said.label, said.cautions) == ("mixed", "It depends", ())
     assert said.sentence == (
-        "Muon against AdamW and SGD at the first time the train loss is at most 0.5. Worst-class margin: higher at "
-        "depth 0 and depth 1. Effective rank: higher at depth 0 and depth 1."
+        "Muon against AdamW and SGD at the first time the train loss is at most 0.5 (0 and 1 hidden layers, "
+        "width 64, 8 inputs, at most 60 steps). Worst-class margin: higher at depth 0 and depth 1. Effective rank: "
+        "higher at depth 0 and depth 1."
     )
     assert said.more[0] == (
         "“Muon attains larger margins and effective rank at the first time the loss is at most eps” (e), in "
@@ -238,7 +239,7 @@ def test_inconclusive_says_why(asked, planted, why):
 
 def test_nothing_done(nothing):
     said = verdict_of(nothing)
-    assert said.sentence.endswith("at most 0.5: inconclusive, because no case has measured runs of both.")
+    assert said.sentence.endswith("at most 60 steps): inconclusive, because no case has measured runs of both.")
     assert said.more[0].startswith("By the closed forms")
 
 

@@ -16,7 +16,8 @@ from muonlab.studies.components.verdict import judge_all
 
 SECTIONS = [
     *("Claim (e): margin and rank at equal loss", "By loss", "Without the strong components", "Variations"),
-    *("Closed forms", "Tuning", "Censored and diverged", "Controls", "Data and settings", "What the words mean"),
+    *("Closed forms", "Tuning", "Censored and diverged", "Controls", "Data and settings"),
+    *("Who updates what, and does it repeat?", "What the words mean"),
 ]
 
 

@@ -178,7 +178,7 @@ def test_a_study_matched_by_checkpoints_says_so_and_whom_it_favours():
     assert study.matched == "checkpoints"
     assert matched_budgets(found) == ()
     said = verdict(found, judge_all(found))
-    assert said.sentence.endswith("Losses are matched at checkpoints of unfinished schedules.")
+    assert " At matched loss (at checkpoints of unfinished schedules): " in said.sentence
     assert any("Muon has the lower validation loss in 1 of 1 such pairs." in each for each in said.cautions)
 
 

@@ -55,7 +55,7 @@ def test_a_whole_study(tmp_path):
     assert [section.title for section in findings.sections] == [
         *("Claims", "Robustness", "Margins by layer", "Ranks by layer", "Transfer"),
         *("Equal budget next to matched loss", "Tuning", "Learning curves", "Controls", "Corruptions"),
-        *("Data and settings", "What the words mean"),
+        *("Data and settings", "Who updates what, and does it repeat?", "What the words mean"),
     ]
     assert (findings.notices, findings.title) == ((), "features, preset tiny")
     assert [figure.name for figure in elements(findings, Figure)] == [

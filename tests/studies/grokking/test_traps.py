@@ -92,7 +92,8 @@ def test_what_was_chosen_on_other_seeds_is_judged_as_it_stands_and_what_was_not_
     search = rates("muon", 0.01, 0.02, 0.04, seeds=(1000, 1001))
     own, verdict = judged(tmp_path / "a", cells, by_rate(0.02), search=search)
     assert (own.variants[0], own.tried, own.num_choices) == ("Muon lr=0.02", (3, 1), 1)
-    assert "chosen by runs with seeds of their own" in verdict.sentence
+    assert "UNEQUAL tuning" in verdict.sentence
+    assert "(UNEQUAL tuning), chosen by runs with seeds of their own" in dict(verdict.scope)["Tuning"]
     assert not any("very runs that are judged" in each for each in verdict.cautions)
     assert [each.pair.variants[0] for each in every_pair(own)] == ["Muon lr=0.02"]
     assert len(read(tmp_path / "a").cells) == 3 + 2  # those of the other rates are not asked for
@@ -100,7 +101,7 @@ def test_what_was_chosen_on_other_seeds_is_judged_as_it_stands_and_what_was_not_
     assert (same.ratio.value, same.num_choices) == (own.ratio.value, 3)
     assert same.test.p == pytest.approx(3 * own.test.p)
     assert same.ratio.lower < own.ratio.lower < own.ratio.upper < same.ratio.upper
-    assert "for all 3 pairs of settings at once" in verdict.sentence
+    assert "for all 3 pairs of settings at once" in verdict.more[0]
     assert any("very runs that are judged" in each for each in verdict.cautions)
 
 

@@ -1,6 +1,6 @@
 """From the results of a study of components to its findings. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from muonlab.jobs.job import JobRecord
@@ -17,6 +17,7 @@ from muonlab.studies.components.tuning import spreads, tuning
 from muonlab.studies.components.verdict import judge_all, verdict
 from muonlab.study import folder as folders
 from muonlab.study.controls import checks
+from muonlab.study.recorded import same_runs
 from muonlab.study.sections import findings
 from muonlab.study.study import Found
 from muonlab.study.words import definitions
@@ -25,7 +26,16 @@ from muonlab.study.words import definitions
 def find(runs: ComponentRuns, records: Sequence[JobRecord] = (), expected: int = 0) -> ComponentsFound:
     """Return all that follows from the results of a study; `expected` is the number of jobs that are known by now."""
     asked, controls = runs.asked, tuple(controls_of(runs))
-    return Found(runs, asked.arms, asked.mapped, asked.seeds, RULE, controls, tuple(records), expected)
+    return Found(
+        runs, asked.arms, asked.mapped, asked.seeds, RULE, controls, tuple(records), expected, dict(_copies(runs))
+    )
+
+
+def _copies(runs: ComponentRuns) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield the problems and arms with runs that should differ and are one run: out of the verdict, with the reason."""
+    for (case, arm), own in runs.own.items():
+        if copies := same_runs(own.compared(runs.asked.main).values()):
+            yield (case, arm), f"has runs that are one run, bit by bit (seeds {copies[0][0]} and {copies[0][1]})"
 
 
 def analyse(folder: Path) -> Findings:

@@ -12,8 +12,9 @@ from muonlab.studies.components.jobs import POLICY
 from muonlab.studies.components.readings import ComponentsFound
 from muonlab.studies.components.remarks import remarks
 from muonlab.studies.components.tuning import Spread
+from muonlab.study.fairness import transferred
 from muonlab.study.judge import LABELS, Judged, in_counts, judge, whole
-from muonlab.study.words import missing_jobs, on_edges
+from muonlab.study.words import missing_jobs, on_edges, several
 
 NOTABLE = 0.1  # share of compared runs that are censored
 
@@ -30,12 +31,26 @@ def verdict(
     asked = found.runs.asked
     answer = whole([each.answer for each in judged])
     eps = " or ".join(f"{each:g}" for each in dict.fromkeys(asked.main_eps(case) for case in asked.mapped))
-    sentence = f"{found.first.name} against {found.names()} at the first time the train loss is at most {eps}"
+    sentence = (
+        f"{found.first.name} against {found.names()} at the first time the train loss is at most {eps} "
+        f"({_size(found)}, at most {asked.budget} steps)"
+    )
     sentence += f": inconclusive, because {_why(judged)}." if answer == "inconclusive" else "."
     if said := in_words(found, judged):
         sentence += f" {said}"
     more, weak = [*_one_by_one(found, judged), *remarks(found, judged, flows)], cautions(found, spreads)
     return Verdict(answer, LABELS[answer], sentence, None, tuple(more), scope(found), tuple(weak))
+
+
+def _size(found: ComponentsFound) -> str:
+    """Return "0 and 1 hidden layers, width 64, 16 inputs": an answer is about this size."""
+    asked = found.runs.asked
+    nets = [case.net for case in asked.mapped]
+    depths = sorted({net.depth for net in nets})
+    layers = f"{several(depths)} hidden layer{'s' * (depths != [1])}"
+    widths = sorted({net.width for net in nets if net.depth})
+    inputs = sorted({case.components.dimension for case in asked.mapped})
+    return f"{layers}{f', width {several(widths)}' if widths else ''}, {several(inputs)} inputs"
 
 
 def _one_by_one(found: ComponentsFound, judged: Sequence[Judged]) -> Iterator[str]:
@@ -76,6 +91,8 @@ def scope(found: ComponentsFound) -> tuple[tuple[str, str], ...]:
         "of each",
         "not tuned": "momentum, weight decay, betas: one value each (see Data and settings); no schedule",
     }
+    if shared := transferred(found.arms, {arm.label: (arm.optimizer,) for arm in found.arms}):
+        words["transferred"] = "; ".join(shared)
     return *words.items(), *_tuned(found)
 
 

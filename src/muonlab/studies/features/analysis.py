@@ -8,6 +8,7 @@ from muonlab.jobs import store
 from muonlab.jobs.job import JobRecord
 from muonlab.report.findings import Definitions, Element, Figure, Findings, Table, Text
 from muonlab.studies.features import readings, sections
+from muonlab.studies.features import verdict as verdicts
 from muonlab.studies.features.answers import first_screen
 from muonlab.studies.features.beyond import beyond_clean
 from muonlab.studies.features.claims import CONTROL_NOTE, controls_of
@@ -20,6 +21,7 @@ from muonlab.studies.features.readings import FeatureRuns, FeaturesFound
 from muonlab.studies.features.robustness import robustness
 from muonlab.studies.features.terms import MEASURES, OWN
 from muonlab.studies.features.verdict import judge_all, verdict
+from muonlab.study import fairness
 from muonlab.study.controls import checks
 from muonlab.study.sections import findings
 from muonlab.study.study import Found, Rule
@@ -40,7 +42,7 @@ def find(runs: FeatureRuns, records: Sequence[JobRecord] = (), expected: int = 0
         controls=tuple(control for family in families for control in controls_of(family)),
         records=tuple(records),
         expected=expected,
-        aside=flaws(families),
+        aside=flaws(runs.asked, families),
     )
 
 
@@ -59,7 +61,7 @@ def analyse(folder: Path) -> Findings:
         ("Ranks by layer", ranks(ends)),
         ("Transfer", sections.transfer(found)),
         ("Equal budget next to matched loss", sections.states(found)),
-        ("Tuning", sections.tuning(found)),
+        ("Tuning", (*sections.tuning(found), *fairness.table(verdicts.included(found), "Final validation loss"))),
         ("Learning curves", sections.learning_curves(found)),
         ("Controls", checks(found.controls, CONTROL_NOTE, sections.FAMILY)),
         ("Corruptions", sections.sheets(found)),

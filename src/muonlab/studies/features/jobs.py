@@ -14,7 +14,7 @@ from muonlab.studies.features.matching import ahead, matching
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.study import search
 from muonlab.study.folder import Results, make_job
-from muonlab.study.optimizers import Custom
+from muonlab.study.optimizers import Custom, differing, shown
 from muonlab.study.search import SEARCH_FROM, Policy, Scores, last_losses, mean_scores
 from muonlab.study.study import Arm, Step
 
@@ -28,7 +28,12 @@ JobConfig = Pretrain | Measure | Transfer
 
 def trials(study: FeatureStudy) -> list[tuple[str, dict[str, Any]]]:
     """Return target and arguments of what finds beforehand that files or nets do not fit, one per family."""
-    own = {a.label: a.optimizer.model_dump(mode="json") for a in study.arms if isinstance(a.optimizer, Custom)}
+    own = {
+        f"{arm.label}{number or ''}": each.model_dump(mode="json")
+        for arm in study.arms
+        for number, each in enumerate(study.tried(arm))
+        if isinstance(each, Custom)
+    }
     exact = [key.partition(".")[2] for key in study.settings if key.startswith(("images.", "text."))]
     return [
         (
@@ -86,11 +91,13 @@ class _FamilySteps:
         finals: dict[str, list[Step]] = {}
         is_searched = True
         for arm in self._study.arms:
-            searched, rate = self._searched(arm, "search", partial(self._pretrain, arm, "search", self._tried))
+            searched, best = self._searched(arm, "search", partial(self._pretrain, arm, "search", self._tried))
             yield from searched
-            is_searched &= searched[-1].job.id in self._results
-            if rate is not None:
-                finals[arm.label] = list(self._in_blocks(partial(self._pretrain, arm, "final", rates=(rate,))))
+            is_searched &= all(step.job.id in self._results for step in searched)
+            if best is not None:
+                optimizer, rate = best
+                final = partial(self._pretrain, arm, "final", rates=(rate,), optimizer=optimizer)
+                finals[arm.label] = list(self._in_blocks(final))
                 yield from finals[arm.label]
         done = {a: blocks for a, blocks in finals.items() if all(each.job.id in self._results for each in blocks)}
         # The states of each depend on the runs of all. Where every rate or run of one diverged, the others go on.
@@ -111,15 +118,20 @@ class _FamilySteps:
     def _tried(self) -> tuple[int, ...]:
         return tuple(range(SEARCH_FROM, SEARCH_FROM + self._study.search_seeds))
 
-    def _searched(self, arm: Arm, role: str, make: Callable[[Rates], Step]) -> tuple[list[Step], float | None]:
-        """Return the jobs of a search so far, and its best rate once it is known."""
+    def _searched(self, arm: Arm, role: str, make: Callable[..., Step]) -> tuple[list[Step], tuple[Any, float] | None]:
+        """Return the jobs of a search so far, and the best settings with their best rate once all are known."""
 
         def read(step: Step) -> Scores | None:
             result = self._results.get(step.job.id)
             return None if result is None else mean_scores(last_losses([result], best=role == "transfer search"))
 
-        found, known = search.run(self._study.searches[arm.label], POLICY, lambda rates, _: make(rates), read)
-        return found, None if known is None else search.best(known, POLICY)
+        found, scores = [], []
+        for optimizer in self._study.tried(arm):
+            own = self._study.searches[arm.label]
+            steps, known = search.run(own, POLICY, partial(_with_rates, make, optimizer), read)
+            found += steps
+            scores.append((optimizer, known))
+        return found, chosen(scores)
 
     def _in_blocks(self, make: Callable[[Seeds], Step]) -> Iterator[Step]:
         """Yield a job per block of seeds: one that is done stays, whatever number of seeds it was asked with."""
@@ -132,19 +144,27 @@ class _FamilySteps:
             rest = rest[len(block.config.seeds) :]
 
     def _pretrain(
-        self, arm: Arm, role: str, seeds: Seeds, rates: Rates, budget: int | None = None, rival: str = ""
+        self,
+        arm: Arm,
+        role: str,
+        seeds: Seeds,
+        rates: Rates,
+        *,
+        optimizer: Any,
+        budget: int | None = None,
+        rival: str = "",
     ) -> Step:
         training = self._plan.training
         config = Pretrain(
             family=self._plan.family,
-            optimizer=arm.optimizer,
+            optimizer=optimizer,
             training=training if budget is None else training.model_copy(update={"budget": budget}),
             rates=rates,
             seeds=seeds,
             keep=role != "search",
         )
         words = {"search": "search", "final": "final runs"}.get(role) or f"{budget} steps to meet {self._name(rival)}"
-        return self._step(config, role, arm.label, f"{arm.name}, {words}", rival)
+        return self._step(config, role, arm.label, f"{arm.name}{self._own(arm, optimizer)}, {words}", rival)
 
     def _matches(self, finals: Mapping[str, Sequence[Step]], arms: tuple[Arm, Arm]) -> Iterator[Step]:
         """Yield the search for a budget at which the one of two that ends lower ends where the other does."""
@@ -155,11 +175,12 @@ class _FamilySteps:
         if leads is None:
             return
         arm, other = arms if leads else arms[::-1]
-        (rate,) = finals[arm.label][0].config.rates
+        final = finals[arm.label][0].config
         at, shorter = self._results[finals[arm.label][0].job.id]["steps"], {}
 
         def blocks_of(budget: int) -> list[Step]:
-            made = partial(self._pretrain, arm, "match", rates=(rate,), budget=budget, rival=other.label)
+            same = {"rates": final.rates, "optimizer": final.optimizer}
+            made = partial(self._pretrain, arm, "match", budget=budget, rival=other.label, **same)
             return list(self._in_blocks(made))
 
         while budget := matching(runs[arm.label], runs[other.label], at, shorter).next:
@@ -234,17 +255,19 @@ class _FamilySteps:
             # The first block that has as many runs as a search takes: with a block more, the search stands.
             block = max(blocks, key=lambda each: min(number, len(self._members(each))))
             tried = partial(self._fine_tune, task, arm, "transfer search", block.config.seeds, block=block)
-        searched, rate = self._searched(arm, "transfer search", tried)
+        searched, best = self._searched(arm, "transfer search", tried)
         yield from searched
-        if rate is None:
+        if best is None:
             return
-        final = partial(self._fine_tune, task, arm, "transfer", rates=(rate,))
+        final = partial(self._fine_tune, task, arm, "transfer", rates=(best[1],), optimizer=best[0])
         if blocks is None:
             yield from self._in_blocks(final)
         else:
             yield from (final(block.config.seeds, block=block) for block in blocks)
 
-    def _fine_tune(self, task: Any, arm: Arm, role: str, seeds: Seeds, rates: Rates, block: Step | None = None) -> Step:
+    def _fine_tune(
+        self, task: Any, arm: Arm, role: str, seeds: Seeds, rates: Rates, *, optimizer: Any, block: Step | None = None
+    ) -> Step:
         end = None if block is None else self._end(block, self._study.search_seeds if role != "transfer" else None)
         config = Transfer(
             family=self._plan.family,
@@ -252,15 +275,21 @@ class _FamilySteps:
             weights=None if block is None else block.job.id,
             states=() if end is None else (end,),
             seeds=seeds,  # weights are found by the place of a seed among all that were trained
-            optimizer=arm.optimizer,
+            optimizer=optimizer,
             training=self._plan.transfer,
             rates=rates,
             is_final=role == "transfer",
         )
         label = NEW if block is None else block.arm
         whose = "new weights" if block is None else f"{self._name(label)} weights"
-        words = f"{whose}, fine-tuned on {task} by {arm.name}" + (", search" if role == "transfer search" else "")
+        words = f"{whose}, fine-tuned on {task} by {arm.name}{self._own(arm, optimizer)}"
+        words += ", search" if role == "transfer search" else ""
         return self._step(config, role, label, words, arm.label)
+
+    def _own(self, arm: Arm, optimizer: Any) -> str:
+        """Return " with weight_decay 0.1", the searched settings of an arm; empty where the rate alone is searched."""
+        words = in_words(optimizer, self._study.tried(arm))
+        return f" with {words}" if words else ""
 
     def _name(self, label: str) -> str:
         return next(arm.name for arm in self._study.arms if arm.label == label)
@@ -273,6 +302,31 @@ class _FamilySteps:
         case = self._plan.name
         job = make_job(f"{case}: {words}", TARGET, config, cost(config), case=case, arm=label, role=role)
         return Step(job, config, role, self._plan, label, by)
+
+
+def _with_rates(make: Callable[..., Step], optimizer: Any, rates: Rates, _: int) -> Step:
+    return make(rates=rates, optimizer=optimizer)
+
+
+def chosen(scores: Sequence[tuple[Any, Scores | None]]) -> tuple[Any, float] | None:
+    """Return the settings of the smallest score with its rate, the first of equals.
+
+    Args:
+        scores: settings, and the scores of their rates; None while these are not all known.
+    """
+    found = []
+    for optimizer, known in scores:
+        if known is None:
+            return None
+        if (rate := search.best(known, POLICY)) is not None:
+            found.append((known[rate], optimizer, rate))
+    return min(found, key=lambda each: each[0])[1:] if found else None
+
+
+def in_words(optimizer: Any, tried: Sequence[Any]) -> str:
+    """Return the settings in which one of several configs differs from the others, as "weight_decay 0.1"."""
+    held = shown(optimizer)
+    return ", ".join(f"{key} {held[key]}" for key in differing(tried))
 
 
 # -- states at matched loss ----------------------------------------------------------

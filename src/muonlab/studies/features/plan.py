@@ -62,13 +62,15 @@ class FamilyPlan(Growing):
 class FeatureStudy(Growing):
     """What a study of features asks."""
 
-    added = frozenset({"labels", "matched"})
+    added = frozenset({"labels", "matched", "variants"})
     preset: str  # where it came from, with the settings
     settings: dict[str, list[str]]
     families: tuple[FamilyPlan, ...] = Field(min_length=1)
     optimizers: tuple[Searched, ...] = Field(min_length=1)  # the first is compared with each of the others
     labels: tuple[str, ...] = ()  # of the optimizers, in their order; by default their names
     searches: dict[str, Search]  # by label of the arm
+    # By label, the settings that are searched as well, each with all learning rates; those of `optimizers` are first.
+    variants: dict[str, tuple[Searched, ...]] = Field(default={})
     seeds: int = Field(ge=1, le=MAX_SEEDS)  # final runs of each
     search_seeds: int = Field(ge=1, le=MAX_SEEDS)  # runs of each rate of a search
     # How losses are matched: at the end of a shorter schedule, or at a checkpoint on the way to the common budget.
@@ -79,6 +81,10 @@ class FeatureStudy(Growing):
         """Who is compared, the first with each of the others."""
         labels = self.labels or tuple(optimizer.name for optimizer in self.optimizers)
         return arms_of(dict(zip(labels, self.optimizers, strict=True)))
+
+    def tried(self, arm: Arm) -> tuple[Any, ...]:
+        """Return the settings of an arm that are searched, each with all learning rates."""
+        return self.variants.get(arm.label, (arm.optimizer,))
 
 
 # -- settings: the fields of the configs, under the names that a user types ------------------------
@@ -128,20 +134,22 @@ def plan(preset: str = "laptop", settings: Mapping[str, Any] | None = None) -> F
     _check_effect(chosen, labels, families)
     extensions = chosen.whole("extensions", at_least=0, at_most=MAX_EXTENSIONS)
     arms = {
-        label: (optimizers.build(chosen, label, name, OPTIMIZERS), optimizers.rates(chosen, label, name))
+        label: (optimizers.variants(chosen, label, name, OPTIMIZERS), optimizers.rates(chosen, label, name))
         for label, name in labels.items()
     }
     optimizers.check_differ(arms)
+    own = {label: tried for label, (tried, _) in arms.items()}
     return FeatureStudy(
         preset=preset,
         settings=chosen.given,
         families=tuple(families),
-        optimizers=tuple(optimizer for optimizer, _ in arms.values()),
+        optimizers=tuple(tried[0] for tried in own.values()),
         labels=() if list(labels) == list(labels.values()) else tuple(labels),
         searches={label: Search(rates=rates, extensions=extensions) for label, (_, rates) in arms.items()},
         seeds=chosen.whole("seeds", at_least=1, at_most=MAX_SEEDS),
         search_seeds=chosen.whole("search_seeds", at_least=1, at_most=MAX_SEEDS),
         matched=_matched(chosen),
+        variants={label: tried for label, tried in own.items() if len(tried) > 1},
     )
 
 

@@ -38,9 +38,11 @@ class Transferred:
     chance: float
     search: Searched | None
     rate: float | None = None
+    num_tried: int = 0  # runs of the search, with all settings
     num_last: int = 0  # runs that were best at the last evaluation: more steps may help
 
 
+Tried = tuple[Any, Mapping[str, Any]]  # an optimizer's settings, and the result of a job of the search with them
 Way = tuple[str, ...]  # task, arm of the pretraining ("none" for new weights), arm of the fine-tuning or "linear"
 
 
@@ -66,7 +68,8 @@ class FamilyRuns:
 
     Attributes:
         models: every measured model.
-        searches: by arm.
+        searches: by arm, the one for the rate of its best settings.
+        settings: by arm, all settings that were tried, each with the search for its rate.
         finals: result of the final runs by arm.
         path: by arm, clean and corrupted accuracy at every evaluation of every seed that has not diverged.
         transfers: every way of transfer that is done.
@@ -79,6 +82,7 @@ class FamilyRuns:
     arms: tuple[str, ...]
     models: tuple[Model, ...] = ()
     searches: dict[str, Searched] = field(default_factory=dict)
+    settings: dict[str, tuple[tuple[Any, Searched], ...]] = field(default_factory=dict)
     finals: dict[str, dict[str, Any]] = field(default_factory=dict)
     path: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     transfers: Mapping[Way, Transferred] = field(default_factory=dict)
@@ -124,6 +128,14 @@ class FamilyRuns:
         """Return the final runs of an arm that have not diverged."""
         return [member for member in self.finals[arm]["members"] if member["diverged_at"] is None]
 
+    def num_tried(self, arm: str) -> int:
+        """Return the runs of pretraining by which an arm's settings were chosen."""
+        return sum(own.num_runs for _, own in self.settings.get(arm, ()))
+
+    def chosen(self, arm: str) -> Any:
+        """Return the settings of an arm's final runs: the first of the best, or of those asked where none is known."""
+        return next((each for each, own in self.settings[arm] if own is self.searches[arm]), self.settings[arm][0][0])
+
     def has_diverged(self, arm: str) -> bool:
         """Return whether there are final runs of an arm and all of them diverged."""
         return arm in self.finals and bool(self.finals[arm]["members"]) and not self.ended(arm)
@@ -164,15 +176,28 @@ def read(folder: Path, request: int = -1) -> tuple[FeatureRuns, list[folders.Job
 def gather(asked: FeatureStudy, known: Sequence[Step], results: Results) -> FeatureRuns:
     """Return what the results of the known jobs hold."""
     done: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {plan.name: {} for plan in asked.families}
+    tried: dict[str, dict[tuple[str, ...], list[Tried]]] = {plan.name: {} for plan in asked.families}
     for step in known:
         if step.job.id in results:
-            task = (step.config.task,) if isinstance(step.config, Transfer) else ()
-            done[step.case.name].setdefault((step.role, *task, step.arm, step.by), []).append(results[step.job.id])
-    return FeatureRuns(asked, {plan.name: _family(asked, plan, done[plan.name]) for plan in asked.families})
+            task, result = (step.config.task,) if isinstance(step.config, Transfer) else (), results[step.job.id]
+            key = (step.role, *task, step.arm, step.by)
+            done[step.case.name].setdefault(key, []).append(result)
+            if "search" in step.role:
+                tried[step.case.name].setdefault(key, []).append((step.config.optimizer, result))
+    own = {plan.name: _family(asked, plan, done[plan.name], tried[plan.name]) for plan in asked.families}
+    return FeatureRuns(asked, own)
 
 
-def _family(asked: FeatureStudy, plan: FamilyPlan, done: Mapping[tuple[str, ...], list[dict[str, Any]]]) -> FamilyRuns:
+def _family(
+    asked: FeatureStudy,
+    plan: FamilyPlan,
+    done: Mapping[tuple[str, ...], list[dict[str, Any]]],
+    tried: Mapping[tuple[str, ...], list[Tried]],
+) -> FamilyRuns:
     labels = tuple(arm.label for arm in asked.arms)
+    settings = {
+        arm.label: _by_setting(asked.tried(arm), tried.get(("search", arm.label, ""), ())) for arm in asked.arms
+    }
     finals, measures = (
         {label: _joined(done[role, label, ""]) for label in labels if (role, label, "") in done}
         for role in ("final", "measure")
@@ -198,10 +223,11 @@ def _family(asked: FeatureStudy, plan: FamilyPlan, done: Mapping[tuple[str, ...]
             for label, result in measures.items()
             for row in result["models"]
         ),
-        searches={label: _searched(done.get(("search", label, ""), ())) for label in labels},
+        settings=settings,
+        searches={label: best_of([own for _, own in each]) for label, each in settings.items()},
         finals=finals,
         path={label: _finite(result["path"], finals.get(label, {})) for label, result in measures.items()},
-        transfers={way: _transferred(result, done.get(("transfer search", *way))) for way, result in ways.items()},
+        transfers={way: _transferred(result, tried.get(("transfer search", *way))) for way, result in ways.items()},
         probed=_probed(
             [(arm, result) for (_, arm, by), result in ways.items() if by == LINEAR]
             + [(key[2], each) for key, results in done.items() if key[0] == "match transfer" for each in results]
@@ -235,15 +261,38 @@ def _searched(results: Sequence[Mapping[str, Any]], *, best: bool = False) -> Se
     return Searched(mean_scores(losses), losses, POLICY)
 
 
-def _transferred(result: Mapping[str, Any], searched: Sequence[Mapping[str, Any]] | None) -> Transferred:
+def _by_setting(
+    optimizers: Sequence[Any], tried: Sequence[Tried], *, best: bool = False
+) -> tuple[tuple[Any, Searched], ...]:
+    """Return each of the settings that an optimizer is tried with, and the search for its rate."""
+    return tuple(
+        (each, _searched([result for optimizer, result in tried if optimizer == each], best=best))
+        for each in optimizers
+    )
+
+
+def best_of(searches: Sequence[Searched]) -> Searched:
+    """Return the search with the best rate of all, the first of equals; of none that has one, the first."""
+    known = [each for each in searches if each.best is not None]
+    return min(known, key=lambda each: each.scores[each.best], default=searches[0])
+
+
+def _transferred(result: Mapping[str, Any], tried: Sequence[Tried] | None) -> Transferred:
     members = [member for member in result["members"] if member.get("state", FINAL) == FINAL]
     return Transferred(
         accuracies={m["seed"]: m["test_accuracy"] for m in members if m["test_accuracy"] is not None},
         chance=result["chance"],
-        search=_searched(searched, best=True) if searched else None,
+        search=best_of([own for _, own in _by_setting(_each(tried), tried, best=True)]) if tried else None,
+        num_tried=sum(len(each["members"]) for _, each in tried or ()),
         rate=members[0].get("rate") if members else None,
         num_last=sum(member.get("is_last", False) for member in members),
     )
+
+
+def _each(tried: Sequence[Tried]) -> list[Any]:
+    """Return the settings that were tried, each once."""
+    held = [optimizer for optimizer, _ in tried]
+    return [each for place, each in enumerate(held) if each not in held[:place]]  # they have no hash
 
 
 def _matches(

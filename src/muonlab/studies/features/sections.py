@@ -8,7 +8,7 @@ from typing import Any
 from muonlab.report.findings import Axis, Column, Element, Figure, Line, Lines, Series, Table, Text, Value
 from muonlab.studies.features.answers import means
 from muonlab.studies.features.claims import CLAIMS
-from muonlab.studies.features.jobs import FINAL, LINEAR, NEW, UNTRAINED
+from muonlab.studies.features.jobs import FINAL, LINEAR, NEW, UNTRAINED, in_words
 from muonlab.studies.features.matched import matched_budgets
 from muonlab.studies.features.nets import Compared, Place
 from muonlab.studies.features.readings import EQUAL, MATCHED, FamilyRuns, FeaturesFound, Model
@@ -234,7 +234,7 @@ def _ways(found: FeaturesFound) -> Table:
             found.name(by),
             way.rate,
             (way.search.edge or "no") if way.search else None,
-            way.search.num_runs if way.search else None,
+            way.num_tried if way.search else None,
             len(way.accuracies),
             way.num_last,
         )
@@ -258,9 +258,48 @@ def _ways(found: FeaturesFound) -> Table:
 
 def tuning(found: FeaturesFound) -> tuple[Element, ...]:
     """Return the figure and table of the searches; none where nothing is tried."""
-    searches = {family.name: family.searches for family in found.runs.families.values()}
+    families = found.runs.families.values()
+    searches = {family.name: family.searches for family in families}
+    chosen = {family.name: {label: family.chosen(label) for label in family.arms} for family in families}
     note = "The best is chosen by clean validation loss, on which no measure of the report is taken."
-    return shared.tuning(found.arms, searches, FAMILY, "Clean validation loss at the end of training", note)
+    loss = "Clean validation loss at the end of training"
+    if any(found.runs.asked.variants.values()):
+        loss += ", at the best other settings"
+    return *shared.tuning(found.arms, searches, FAMILY, loss, note, chosen), *_settings(found)
+
+
+def _settings(found: FeaturesFound) -> tuple[Table, ...]:
+    """Return every setting that was tried, with the best rate of each; none where rates alone were searched."""
+    rows = [
+        (
+            family.name,
+            arm.name,
+            in_words(optimizer, found.runs.asked.tried(arm)),
+            search.best,
+            shared.product(search.best, optimizer),
+            search.loss,
+            search.edge or "no",
+            search.num_runs,
+            search is family.searches[arm.label],
+        )
+        for family in found.runs.families.values()
+        for arm in found.arms
+        if arm.label in found.runs.asked.variants
+        for optimizer, search in family.settings[arm.label]
+        if search.scores
+    ]
+    if not rows:
+        return ()
+    head = (
+        *(FAMILY, *columns("optimizer: Optimizer; setting: Setting; rate: Its best learning rate [exact]")),
+        *columns("product: lr × decay [exact]; loss: Validation loss [number]; edge: On an edge"),
+        *columns("num_runs: Runs [count]; chosen: Chosen"),
+    )
+    note = (
+        "Each setting has a search for its learning rate, with as many rates; the final runs have the best of all. A "
+        "step shrinks a weight by lr × decay, so that a decay is good with one rate and not with another."
+    )
+    return (Table("tuning-settings", "Every setting that was tried", head, tuple(rows), note),)
 
 
 def learning_curves(found: FeaturesFound) -> tuple[Element, ...]:

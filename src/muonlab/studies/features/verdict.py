@@ -11,11 +11,15 @@ from statistics import fmean
 from muonlab.report.findings import Verdict, as_text
 from muonlab.studies.features.claims import CLAIMS
 from muonlab.studies.features.config import ImageData
+from muonlab.studies.features.flaws import settings_tried
 from muonlab.studies.features.jobs import FINAL, LINEAR, UNTRAINED
 from muonlab.studies.features.matching import WITHIN
 from muonlab.studies.features.readings import EQUAL, MATCHED, FamilyRuns, FeaturesFound
+from muonlab.study.fairness import Inclusion, inclusions, transferred
+from muonlab.study.fairness import cautions as fairness
 from muonlab.study.judge import LABELS, Judged, judge, together, votes
-from muonlab.study.words import differences, means, missing_jobs, on_claim, on_edges, uncontrolled
+from muonlab.study.optimizers import differing
+from muonlab.study.words import differences, means, missing_jobs, on_claim, on_edges, several, uncontrolled
 
 Both = tuple[Judged, Judged]  # a claim at equal budget and at matched loss
 
@@ -28,20 +32,43 @@ def judge_all(found: FeaturesFound) -> list[Both]:
 def verdict(found: FeaturesFound, judged: Sequence[Both]) -> Verdict:
     """Return the verdict over all claims: a sentence on them together, then one on each."""
     answer, label = together([equal for equal, _ in judged])
-    sentence = f"{found.first.name} against {found.names()}, at equal budget, each with its own tuned learning rate."
+    where = _where(found)
+    sentence = f"{found.first.name} against {found.names()}{where}, each with its own tuned learning rate."
     if at_matched := [at_loss for _, at_loss in judged if at_loss.comparisons]:
-        sentence += f" At matched loss: {together(at_matched)[1].removesuffix('.')}."
-    if found.runs.asked.matched == "checkpoints" and at_matched:
-        sentence += " Losses are matched at checkpoints of unfinished schedules."
-    if out := in_words(found):
+        how = " (at checkpoints of unfinished schedules)" if found.runs.asked.matched == "checkpoints" else ""
+        sentence += f" At matched loss{how}: {together(at_matched)[1].removesuffix('.')}."
+    if out := in_words(found, in_short=True):
         sentence += f" Out of the verdict: {out}."
     more = tuple(_on_claim(found, both) for both in judged)
     return Verdict(answer, label, sentence, None, more, scope(found), tuple(cautions(found, judged)))
 
 
-def in_words(found: FeaturesFound) -> str:
-    """Return whose runs are out of the verdict, where and why."""
-    return "; ".join(f"{found.name(arm)} on {case} {why}" for (case, arm), why in found.aside.items())
+MOST_PLACES = 3  # that a sentence names
+
+
+def _where(found: FeaturesFound) -> str:
+    """Return " in cnn on digits (5,000 parameters, 240 steps)": an answer is about this size and horizon."""
+    families = [family for family in found.runs.families.values() if family.finals]
+    if not families:
+        return ", at equal budget"
+    names = [family.name for family in families]
+    places = several(names) if len(names) <= MOST_PLACES else f"{len(names)} nets with their data"
+    sizes = [next(iter(family.finals.values()))["num_parameters"] for family in families]
+    steps = [family.plan.training.budget for family in families]
+    return f" in {places} ({_range(sizes)} parameters, {_range(steps)} steps), at equal budget"
+
+
+def _range(values: Sequence[int]) -> str:
+    return " to ".join(f"{value:,}" for value in dict.fromkeys((min(values), max(values))))
+
+
+def in_words(found: FeaturesFound, *, in_short: bool = False) -> str:
+    """Return whose runs are out of the verdict, where and why; in short without numbers."""
+    said = []
+    for (case, arm), why in found.aside.items():
+        words = "; ".join(part.partition(" (")[0] for part in why.split("; ")) if in_short else why
+        said.append(f"{found.name(arm)} on {case} {words}")
+    return "; ".join(said)
 
 
 def _answer(judged: Judged) -> str:
@@ -75,14 +102,28 @@ def scope(found: FeaturesFound) -> tuple[tuple[str, str], ...]:
         for family in families
         for final in list(family.finals.values())[:1]
     ]
-    searches = [f"{arm.name} {sum(family.searches[arm.label].num_runs for family in families)}" for arm in found.arms]
-    seeds = found.runs.asked.seeds
+    searches = [f"{arm.name} {sum(family.num_tried(arm.label) for family in families)}" for arm in found.arms]
+    asked = found.runs.asked
+    tried = {arm.label: asked.tried(arm) for arm in found.arms}
+    own = dict.fromkeys(field.replace("_", " ") for each in tried.values() for field in differing(each))
+    tuned = several(["learning rate", *own]) if own else "learning rate alone"
+    shared = transferred(found.arms, tried) if found.rivals else []
     return (
         ("nets and data", "; ".join(sets) or "none yet"),
-        ("runs", f"{seeds} seeds each, of initial weights and order of batches; split and test set are fixed"),
-        ("tuning", f"learning rate alone, by validation loss; runs of pretraining: {', '.join(searches)}"),
-        ("not tuned", "weight decay, momentum, schedule, batch: one value each, transferred to all nets and data"),
+        ("runs", f"{asked.seeds} seeds each, of initial weights and order of batches; split and test set are fixed"),
+        ("tuning", f"{tuned}, by validation loss; runs of pretraining: {', '.join(searches)}"),
+        ("not tuned", "all other settings, schedule and batch: one value each, for all nets and data"),
+        *((("transferred", "; ".join(shared)),) if shared else ()),
     )
+
+
+def included(found: FeaturesFound) -> list[Inclusion]:
+    """Return every special case among the optimizers next to its general form, by final validation loss."""
+    losses = {
+        family.name: {arm: [run["validation_loss"][-1] for run in family.ended(arm)] for arm in family.finals}
+        for family in found.runs.families.values()
+    }
+    return inclusions(found.arms, losses)
 
 
 # -- cautions: what weakens the answers, a sentence each, with the places that it is about ---------
@@ -101,6 +142,7 @@ def cautions(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
         said.append(
             f"Out of the verdict, though in the tables: {out}. A search with more search_seeds may find better."
         )
+    said += [*fairness(included(found)), *_more_settings(found)]
     said += [*_unfinished(found, judged), *_said(found, OF_RUNS)]
     for equal, at_loss in judged:
         sides = equal.answer, at_loss.answer
@@ -115,6 +157,16 @@ def cautions(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
     controlled = {control.place for control in found.controls}
     said += uncontrolled(name for name in compared if name not in controlled)
     return [*said, *_said(found, OF_MEASURES)]
+
+
+def _more_settings(found: FeaturesFound) -> list[str]:
+    """Return a caution where a rival had more settings to choose from than the first arm; fewer are set aside."""
+    tried = settings_tried(found.runs.asked)
+    own = tried[found.first.label]
+    names = [f"{rival.name} {tried[rival.label]}" for rival in found.rivals if tried[rival.label] > own]
+    if not names:
+        return []
+    return [f"Rivals had more settings to choose from: {found.first.name} {own}, {', '.join(names)}."]
 
 
 def _of_all(found: FeaturesFound, places: Callable[[FeaturesFound, FamilyRuns], Places]) -> list[str]:
@@ -168,7 +220,7 @@ def _ceilings(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
 
 
 def _unequal(found: FeaturesFound, family: FamilyRuns) -> Places:
-    counts = {label: search.num_runs for label, search in family.searches.items() if search.num_runs}
+    counts = {label: number for label in family.arms if (number := family.num_tried(label))}
     if len(set(counts.values())) > 1:
         yield f"{family.name} ({', '.join(f'{found.name(label)} {number}' for label, number in counts.items())})"
 

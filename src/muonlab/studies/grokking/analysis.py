@@ -7,13 +7,14 @@ from pathlib import Path
 from muonlab.jobs.files import StudyError
 from muonlab.report.findings import Element, Findings, Text
 from muonlab.stats.proportions import chance_limit
-from muonlab.studies.grokking import figures, paper, tables, thresholds
-from muonlab.studies.grokking.comparison import Pair, family_of_tests, pairs_of
+from muonlab.studies.grokking import figures, paper, sensitivity, tables, thresholds
+from muonlab.studies.grokking.comparison import Pair, family_of_tests, included, pairs_of
 from muonlab.studies.grokking.conditions import Condition, GrokkingFound, GrokkingRuns, read
 from muonlab.studies.grokking.config import RESULTS_VERSION
 from muonlab.studies.grokking.remarks import no_control
 from muonlab.studies.grokking.terms import definitions
 from muonlab.studies.grokking.verdict import judge, machine
+from muonlab.study import fairness
 from muonlab.study.controls import ERROR, Control, in_short
 from muonlab.study.sections import config_in_full, environment, findings
 from muonlab.study.study import Found, Rule
@@ -72,7 +73,7 @@ def analyse(folder: Path) -> Findings:
         ("Tests", (tables.tests(family),) if pairs else ()),
         *(_true_labels(runs, pairs) if runs.held else ()),
         ("Controls on random labels", _controls(found)),
-        ("Settings and cost", (tables.costs(runs),) if runs.held else ()),
+        ("Settings and cost", _settings(runs) if runs.held else ()),
         ("What the words mean", (definitions(runs),)),
         ("Every run, config and environment", _in_full(found)),
     )
@@ -100,6 +101,10 @@ def _notices(runs: GrokkingRuns) -> list[Text]:
         for condition in (*runs.held, *runs.controls)
         for cell, reason in condition.curves[1].items()
     ]
+    everyone = (*runs.held, *runs.controls, *runs.searched, *runs.sources)
+    copies = [f"{c.variant} on {c.block}, seeds {a} and {b}" for c in everyone for a, b in c.copies]
+    if copies:
+        said.append(Text(f"Runs that should differ are one run, bit by bit: {'; '.join(copies[:3])}.", "warning"))
     members = [member for condition in runs.held for member in condition.members]
     if diverged := sum(member.diverged_at is not None for member in members):
         words = f"{diverged} of {len(members)} runs diverged; they are results and stay in every number."
@@ -110,7 +115,8 @@ def _notices(runs: GrokkingRuns) -> list[Text]:
 def _comparison(pair: Pair, family: Sequence, is_first: bool) -> list[Element]:
     """Return what is said of a pair; the ratios of the first stand next to the verdict."""
     settings = [tables.pairs_of_settings(pair), tables.choices(pair)] if max(pair.tried) > 1 else []
-    return [*(() if is_first else (figures.ratios(pair),)), tables.blocks(pair, family), *settings]
+    shown = () if is_first else (figures.ratios(pair),)
+    return [*shown, tables.blocks(pair, family), *sensitivity.figure(pair), *settings]
 
 
 def _true_labels(runs: GrokkingRuns, pairs: Sequence[Pair]) -> list[tuple[str, Sequence[Element]]]:
@@ -133,6 +139,12 @@ def _next_to_the_paper(runs: GrokkingRuns, pairs: Sequence[Pair]) -> list[tuple[
     epochs = pair.uncensored_epochs()
     said = (paper.reproduction(*epochs), paper.side_by_side(*epochs, pair.num_runs, where), paper.recomputation())
     return [("Next to the paper", (figures.distribution(runs), *said))]
+
+
+def _settings(runs: GrokkingRuns) -> Sequence[Element]:
+    """What each optimizer was given, and whether a general form did as well as its special cases."""
+    what = "Steps to the first crossing as a share of the budget, of every run at the compared setting"
+    return tables.costs(runs), *fairness.table(included(runs), what, "ratio")
 
 
 def _controls(found: GrokkingFound) -> list[Element]:

@@ -29,6 +29,7 @@ from muonlab.studies.grokking.choosing import Choice, choice, score
 from muonlab.studies.grokking.conditions import Condition, GrokkingRuns
 from muonlab.studies.grokking.config import values_of
 from muonlab.studies.grokking.costs import needed_share
+from muonlab.study.fairness import Inclusion, inclusions
 from muonlab.study.study import ALPHA, MIN_RUNS, Arm
 
 LEVEL = 0.95
@@ -345,6 +346,16 @@ def _pair(
         if one and other and min(len(one.members), len(other.members)) >= MIN_RUNS:
             blocks[block] = one, other
     return Pair(runs, arms, variants, blocks, choices)
+
+
+def included(runs: GrokkingRuns) -> list[Inclusion]:
+    """Return every special case among the arms next to its general form, at the settings that are compared."""
+    shares: dict[str, dict[str, list[float]]] = {}
+    for arm in runs.arms:
+        own = choose(runs, arm)
+        for condition in runs.variants(arm.label).get(own.variant, ()) if own else ():
+            shares.setdefault(condition.block, {})[arm.label] = (condition.middles / condition.budget).tolist()
+    return inclusions(runs.arms, shares)
 
 
 # -- tests and effect sizes ------------------------------------------------------------------------

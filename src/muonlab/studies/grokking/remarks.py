@@ -6,9 +6,11 @@ from typing import Literal
 from muonlab.report.findings import as_text
 from muonlab.stats.proportions import wilson
 from muonlab.stats.results import Estimate
-from muonlab.studies.grokking.comparison import Pair, Part, every_pair, outside
+from muonlab.studies.grokking import sensitivity
+from muonlab.studies.grokking.comparison import Pair, Part, every_pair, included, outside
 from muonlab.studies.grokking.conditions import GrokkingFound
 from muonlab.studies.grokking.thresholds import at_thresholds
+from muonlab.study import fairness
 from muonlab.study.controls import Control
 from muonlab.study.study import MIN_RUNS
 from muonlab.study.words import on_edges, several
@@ -24,7 +26,7 @@ _UNITS: dict[Literal["flops", "needed"], str] = {
 def remarks(pair: Pair) -> list[str]:
     """Return further findings on a comparison, a sentence or two for each."""
     found = [_per("task", pair), _per("loss", pair), _cost(pair), _crossed(pair), _stays(pair), _thresholds(pair)]
-    found += [_settings(pair), _detectable(pair)]
+    found += [sensitivity.in_words(pair), _settings(pair), _detectable(pair)]
     return [sentence for sentence in found if sentence]
 
 
@@ -36,7 +38,7 @@ def against(pair: Pair) -> str:
 def cautions(found: GrokkingFound, pair: Pair) -> list[str]:
     """Return what weakens the answer."""
     said = [_missing_blocks(pair), _horizon(pair), _does_not_last(pair), _turned_by_cost(pair)]
-    said += [_chosen_on_judged(pair), *_edges(pair)]
+    said += [_chosen_on_judged(pair), *_edges(pair), *fairness.cautions(included(found.runs), "ratio")]
     if pair.tried[0] != pair.tried[1]:
         said.append("The optimizers did not have equally many settings to choose from; more settings, better luck.")
     said.append(no_control(found.controls))
@@ -57,6 +59,22 @@ def measured(pair: Pair, subject: str) -> str:
     return (
         f"{subject} needed {as_text(ratio.value, 'ratio')} times {second}’s steps ({_bounds(pair)}; {mean}, "
         f"{num_first} {first} and {num_second} {second} runs{_diverged(pair)}; {_p(pair)})"
+    )
+
+
+def in_short(pair: Pair, subject: str) -> str:
+    """Return the number, its interval, p and n, as the first sentence of a report has them: the rest is below it."""
+    (first, second), ratio, p = pair.names, pair.ratio, pair.test.p
+    if ratio.value is None:
+        return f"there is no ratio of times ({ratio.reason})"
+    bounds = _bounds(pair).removesuffix(", as all runs of one optimizer cross at one evaluation")
+    where = f" in {len(pair.blocks)} blocks" if len(pair.blocks) > 1 else ""
+    tests = f"no p, as {pair.test.reason}" if p is None else f"p = {as_text(p, 'p')}"
+    torn = ", and ranks point the OTHER way" if pair.is_torn and p is not None else ""
+    return (
+        f"{subject} needed {as_text(ratio.value, 'ratio')} times {second}’s steps "
+        f"({bounds.removesuffix(pair.for_choice) if pair.for_choice else bounds}, {tests}{torn}; {pair.num_runs[0]} "
+        f"{first} and {pair.num_runs[1]} {second} runs{where}{_diverged(pair)})"
     )
 
 

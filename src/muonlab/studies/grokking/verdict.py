@@ -10,7 +10,8 @@ does, so its rule is its own. It is inconclusive where
 - no run crossed, or the ratio has no test;
 - p is above ALPHA, or so few runs cannot give a smaller one (but see EQUIVALENCE);
 - ranks tell the two apart the other way round than the ratio does;
-- the best learning rate of the arm that is behind lies on the edge of those that were tried: beyond, it might overtake.
+- the best learning rate of the arm that is behind lies on the edge of those that were tried: beyond, it might overtake;
+- the arm that is behind had fewer settings to choose from.
 
 It depends on the task where, with p adjusted by Holm over the tasks, the first arm is sooner on one and later on
 another. Further findings, and what weakens the answer, are in remarks.py.
@@ -23,8 +24,9 @@ from muonlab.report.findings import Answer, Verdict, as_text
 from muonlab.studies.grokking.comparison import Pair, outside
 from muonlab.studies.grokking.conditions import Condition, GrokkingFound, GrokkingRuns, recorded, recorded_number
 from muonlab.studies.grokking.config import OwnNet
-from muonlab.studies.grokking.remarks import against, cautions, measured, no_control, remarks
+from muonlab.studies.grokking.remarks import against, cautions, in_short, measured, no_control, remarks
 from muonlab.study.controls import failed
+from muonlab.study.fairness import transferred
 from muonlab.study.search import behind
 from muonlab.study.study import ALPHA, MIN_RUNS
 from muonlab.study.words import several
@@ -46,7 +48,15 @@ def judge(found: GrokkingFound, pairs: Sequence[Pair]) -> Verdict:
     sentence = f"{claim}, {scope_in_words(pair)}."
     shown = pair.ratio if pair.ratio.value is not None else None
     scope, weak = scope_of(found.runs, pair), tuple(cautions(found, pair))
-    return Verdict(answer, label, sentence, shown, (*remarks(pair), *further), scope, weak)
+    more = (*in_full(pair), *remarks(pair), *further)
+    return Verdict(answer, label, sentence, shown, more, scope, weak)
+
+
+def in_full(pair: Pair) -> list[str]:
+    """Return the number with all that it rests on, and how the two were tuned, which the first sentence leaves out."""
+    if pair.ratio.value is None:
+        return []
+    return [f"In full: {measured(pair, pair.names[0])}; batch {_batch(pair.conditions)}; {_tuning(pair)}."]
 
 
 def decide(found: GrokkingFound, pair: Pair) -> tuple[Answer, str, str]:
@@ -57,7 +67,7 @@ def decide(found: GrokkingFound, pair: Pair) -> tuple[Answer, str, str]:
         return _claim(pair, tasks)
     claim = f"Inconclusive, because {'; and '.join(reasons)}"
     if pair.ratio.value is not None:
-        claim += f": {measured(pair, pair.names[0])}"
+        claim += f": {in_short(pair, pair.names[0])}"
     return "inconclusive", "Inconclusive", claim
 
 
@@ -103,7 +113,7 @@ def _reasons(found: GrokkingFound, pair: Pair, tasks: Tasks) -> list[str]:
     elif test.p > ALPHA:
         reasons.append(_undecided(pair))
     else:
-        reasons += _may_overtake(pair)
+        reasons += [*_may_overtake(pair), *_had_less(pair)]
     return reasons
 
 
@@ -153,6 +163,17 @@ def _may_overtake(pair: Pair, *, is_equal: bool = False) -> list[str]:
     ]
 
 
+def _had_less(pair: Pair) -> list[str]:
+    """Why nothing is decided where the arm that is behind had fewer settings to choose from."""
+    assert pair.ratio.value is not None, "a comparison without a ratio is not decided"
+    own = dict(zip(pair.names, pair.tried, strict=True))
+    (name,) = behind(*pair.names, pair.ratio.value - 1)
+    most = max(own.values())
+    if own[name] == most:
+        return []
+    return [f"{name}, which is behind, had {own[name]} settings to choose from and the other {most}"]
+
+
 def _torn(pair: Pair) -> str:
     """What it means that ranks and means point in opposite directions."""
     assert pair.ratio.value is not None, "a comparison without a ratio is not torn"
@@ -169,12 +190,12 @@ def _claim(pair: Pair, tasks: Tasks) -> tuple[Answer, str, str]:
     if all(tasks):
         sooner, later = tasks
         claim = f"It depends on the task: {first} crossed sooner than {second} on {several(sooner)} and later on "
-        return "mixed", "Depends on the task", f"{claim}{several(later)}; over all, {measured(pair, 'it')}"
+        return "mixed", "Depends on the task", f"{claim}{several(later)}; over all, {in_short(pair, 'it')}"
     if _is_equal(pair):
-        return "no", "No difference", f"No difference of {EQUIVALENCE - 1:.0%} or more: {measured(pair, first)}"
+        return "no", "No difference", f"No difference of {EQUIVALENCE - 1:.0%} or more: {in_short(pair, first)}"
     if pair.ratio.value is not None and pair.ratio.value < 1:
-        return "yes", "Sooner", f"{first} crossed sooner than {second}: {measured(pair, 'it')}"
-    return "no", "Later", f"{first} crossed later than {second}: {measured(pair, 'it')}"
+        return "yes", "Sooner", f"{first} crossed sooner than {second}: {in_short(pair, 'it')}"
+    return "no", "Later", f"{first} crossed later than {second}: {in_short(pair, 'it')}"
 
 
 def _tasks_by_side(pair: Pair) -> Tasks:
@@ -197,9 +218,10 @@ def scope_in_words(pair: Pair) -> str:
     conditions = pair.conditions
     tasks, losses = _values(c.config.task.name for c in conditions), _values(c.config.loss for c in conditions)
     where = several(tasks) if len(tasks) <= 3 else f"{len(tasks)} tasks"
+    unequal = "; UNEQUAL tuning" if pair.tried[0] != pair.tried[1] else ""
     return (
-        f"on {where} with {several(losses)}, at this size ({_size(conditions)}), batch {_batch(conditions)} and "
-        f"horizon of {_numbers(c.budget for c in conditions)} steps; {_tuning(pair)}"
+        f"on {where} with {several(losses)} ({_size(conditions)}, horizon of "
+        f"{_numbers(c.budget for c in conditions)} steps{unequal})"
     )
 
 
@@ -218,6 +240,7 @@ def scope_of(runs: GrokkingRuns, pair: Pair | None) -> tuple[tuple[str, str], ..
         ("Horizon", f"{horizon} steps"),
         ("Crossing", f"validation accuracy at or above {_numbers(p.threshold for p in protocols)}"),
         ("Tuning", _tuning(pair) if pair else "no comparison"),
+        *_transferred(runs, pair),
         ("Machine", machine(runs)),
     )
 
@@ -234,6 +257,18 @@ def _tuning(pair: Pair) -> str:
     kind = "equal" if tried[0] == tried[1] else "UNEQUAL"
     where = "by runs with seeds of their own" if pair.num_choices == 1 else "on the judged runs"
     return f"{' and '.join(best)} ({kind} tuning), chosen {where}"
+
+
+def _transferred(runs: GrokkingRuns, pair: Pair | None) -> list[tuple[str, str]]:
+    """What has one value for both arms, or is one arm's for the other, without a search."""
+    if pair is None:
+        return []
+    tried: dict[str, list[Any]] = {}
+    for condition in (*runs.searched, *runs.held):
+        own = tried.setdefault(condition.arm, [])
+        own.extend([condition.config.optimizer] * (condition.config.optimizer not in own))
+    said = transferred(pair.arms, tried)
+    return [("Transferred", "; ".join(said))] if said else []
 
 
 def machine(runs: GrokkingRuns) -> str:
