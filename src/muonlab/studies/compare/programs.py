@@ -102,4 +102,4 @@ def call(found: Found, arm: Arm, point: Point) -> str:
     trained = asked.trained
     if isinstance(trained, Command):
         return trained.call(arm.optimizer, point, asked.training.budget)
-    return str(constructor(arm.optimizer, point))
+    return str(constructor(arm.optimizer, point, is_named=arm.label in asked.named))
