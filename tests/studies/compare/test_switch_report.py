@@ -234,14 +234,6 @@ def test_where_both_losses_are_nearly_0_it_is_said_that_the_margin_is_too():
     assert "nearly 0" not in verdict(switch_of(asked_of("seeds=5"), usual)).sentence
 
 
-# Bug: two optimizers whose runs all end at one loss, such as an accuracy of 1, were "inconclusive".
-def test_runs_that_all_end_as_their_partners_do_are_equal():
-    for value in (0.0, -1.0):
-        switch = switch_of(asked_of(), ending(lambda noise, value=value: value, lambda noise, value=value: value))
-        assert [each.outcome for each in switch.candidates] == ["equal"]
-        assert "Muon and AdamW differ by less than 1 %" in verdict(switch).sentence
-
-
 # -- what trials and seeds resolve -------------------------------------------------------------------
 
 

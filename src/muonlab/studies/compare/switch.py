@@ -206,18 +206,15 @@ class Switch:
         if any_lost(counts := self.counts(arm.label)):
             return by_counts(counts, p, [*names.values()], self.lost_word)
         estimate = effect.estimate
-        is_same = estimate.value == 0 and p is None  # every run ends as its partner does, such as at an accuracy of 1
-        if p is None and not is_same:
+        if p is None or estimate.value is None:
             return "undecided", f"{estimate.reason}"
-        assert estimate.value is not None
         # A difference that is sure and too small to matter is no reason to switch.
-        is_equal = is_same or lies_within(estimate, -self.margin, self.margin)
-        is_sure = p is not None and p <= ALPHA
-        if (is_equal or is_sure) and (edges := self.may_gain(arm, estimate.value, is_equal=is_equal)):
+        is_equal = lies_within(estimate, -self.margin, self.margin)
+        if (is_equal or p <= ALPHA) and (edges := self.may_gain(arm, estimate.value, is_equal=is_equal)):
             return "undecided", near_edge(edges)
         if is_equal:
             return "equal", ""
-        if is_sure:
+        if p <= ALPHA:
             return ("better" if estimate.value < 0 else "worse"), ""
         if not excludes(estimate, 0.0):
             return "undecided", "the interval contains 0 and differences that would matter" + self._near_zero
