@@ -178,12 +178,14 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
     dry_run
         Print the jobs, what each optimizer would be tried with and the estimated time, and run nothing.
     """
-    from muonlab.studies.compare.ask import ask, default_folder, first_command
+    from muonlab.studies.compare.ask import ask, default_folder, first_command, notes
     from muonlab.studies.compare.resolution import foreseen
 
     study, asked, beside = ask(words)
     folder = Path(",".join(beside.get("out", [str(DEFAULT_ROOT / default_folder(asked))])))
     how = running.execution(beside)
+    for note in notes(asked, folder):
+        print(f"note: {note}", file=sys.stderr)
     if dry_run:
         for arm in asked.arms:
             print(f"{arm.name}: {asked.searches[arm.label].words}")

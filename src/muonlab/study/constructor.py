@@ -13,37 +13,42 @@ class Constructor:
 
     Attributes:
         name: of what is called, as a user writes it.
-        takes_model: whether it takes the model itself rather than its parameters.
+        first: what it takes first: the model itself, its parameters, or those with their names.
         keywords: of the call.
     """
 
     name: str
-    takes_model: bool
+    first: str
     keywords: dict[str, Any]
 
     def __str__(self) -> str:
         first = sorted(self.keywords, key=lambda key: key != "lr")
         given = ", ".join(f"{key}={self.keywords[key]!r}" for key in first)
-        return f"{self.name}({'model' if self.takes_model else 'model.parameters()'}, {given})"
+        return f"{self.name}({self.first}, {given})"
 
 
-def constructor(optimizer: Any, point: Point) -> Constructor:
+MODEL, PARAMETERS, NAMED = "model", "model.parameters()", "model.named_parameters()"
+
+
+def constructor(optimizer: Any, point: Point, *, is_named: bool = False) -> Constructor:
     """Return the call that makes an optimizer.
 
     Args:
         optimizer: a config of `muonlab.study.optimizers` with one learning rate, or of an optimizer of a user's own.
         point: the settings that were tuned.
+        is_named: whether one of a user's own takes parameters with their names.
     """
     if optimizer.name == "custom":
-        return Constructor(optimizer.call.attribute, False, {**point, **optimizer.arguments})
+        first = NAMED if is_named else PARAMETERS
+        return Constructor(optimizer.call.attribute, first, {**point, **optimizer.arguments})
     own = {**dict(optimizer), **point}  # with the fields that a dump leaves out
     own.pop("name")
     factor = own.pop(FACTOR, 1.0)
     if optimizer.name == "sgd":
-        return Constructor("torch.optim.SGD", False, own)
+        return Constructor("torch.optim.SGD", PARAMETERS, own)
     betas = (own.pop("beta1"), own.pop("beta2"))
     if optimizer.name == "adamw":
-        return Constructor("torch.optim.AdamW", False, {**own, "betas": betas})
+        return Constructor("torch.optim.AdamW", PARAMETERS, {**own, "betas": betas})
     keywords = {
         "lr": own["lr"],
         "adamw_lr": float(f"{own['lr'] * factor:.3g}"),
@@ -63,5 +68,5 @@ def constructor(optimizer: Any, point: Point) -> Constructor:
         **{part: (own[part], type(optimizer).model_fields[part].default) for part in sorted(OF_PARTS)},
     }
     return Constructor(
-        "muonlab.MuonAdamW", True, keywords | {key: value for key, (value, usual) in further.items() if value != usual}
+        "muonlab.MuonAdamW", MODEL, keywords | {key: value for key, (value, usual) in further.items() if value != usual}
     )

@@ -400,6 +400,13 @@ def custom(label: str, name: str, texts: Mapping[str, Sequence[str]]) -> Custom:
     )
 
 
+def takes_names(optimizer: Any) -> bool:
+    """Return whether an optimizer of a user's own is a function of `named_parameters` (`muonlab.train.optimizers`)."""
+    if not isinstance(optimizer, Custom):
+        return False
+    return dotted.arguments(dotted.load("optimizers", optimizer.call.name))[:1] == ["named_parameters"]
+
+
 def _argument(key: str, function: Any, texts: Sequence[str]) -> Any:
     """Return the value of one argument; a list has brackets, for commas alone part the points of a sweep.
 

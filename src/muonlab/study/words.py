@@ -35,7 +35,7 @@ def on_edges(places: Iterable[str]) -> list[str]:
     """Return a caution where a search ended on an edge; `places` says where."""
     if not (named := "; ".join(places)):
         return []
-    return [f"A best learning rate lies on the edge of what was tried, so a better one may lie beyond: {named}."]
+    return [f"A best learning rate lies at the edge of what was tried, so a better one may lie beyond: {named}."]
 
 
 def uncontrolled(places: Iterable[str]) -> list[str]:

@@ -14,9 +14,10 @@ import pytest
 from muonlab.jobs import store
 from muonlab.report.findings import Record, Table
 from muonlab.studies.compare.analysis import analyse, find
-from muonlab.studies.compare.ask import ask, default_folder, first_command
+from muonlab.studies.compare.ask import ask, default_folder, first_command, notes
 from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.jobs import begin, outline, steps
+from muonlab.studies.compare.programs import columns
 from muonlab.studies.compare.sentences import verdict
 from muonlab.studies.compare.switch import Switch
 from muonlab.studies.compare.work import log
@@ -214,6 +215,8 @@ def test_a_failed_run_of_a_program_that_has_worked_counts_as_a_miss_and_the_repo
     words = shlex.split(asked_again.removeprefix("Config in full: muonlab compare "))
     assert ask(words)[1] == asked  # the command in the report asks for the same
     assert rows[0][-1] == "the program ended with exit status 3. Its last lines:\nhello from adamw\nout of luck"
+    shown = [columns(record.result or {}) for record in store.records(Path("study"))]
+    assert sum(each["why"] == "the program ended with exit status 3" for each in shown) == len(rows)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +239,29 @@ def test_the_first_trial_of_each_optimizer_comes_before_all_others():
     assert [(step.arm, step.config.points) for step in steps(asked, {})] == [
         (arm.label, (space_of(asked, arm.label).defaults,)) for arm in asked.arms
     ]
+
+
+# Bug: another metric= of the same program ran every program again, though their logs had it.
+def test_another_metric_is_read_from_the_logs_of_the_runs_that_are_done():
+    asked = asked_of("", trials=2)
+    results = done(asked, arms=("adamw",))
+    job = first(asked)
+    started = {path: path.stat().st_mtime_ns for path in Path("study").glob("*/runs/*/output.txt")}
+    other = asked_of("", metric="-acc", trials=2)
+    assert notes(other, Path("study")) == [
+        "acc is read from the logs of earlier runs where they have it; those do not run again"
+    ]
+    begin(other, Path("study"))
+    again = run(config=first(other).config, folder=f"study/{first(other).id}")
+    (before,), (after,) = results[job.id]["members"], again["members"]
+    assert after["validation_loss"] == [
+        None if loss is None else pytest.approx(-1 / (1 + loss)) for loss in before["validation_loss"]
+    ]
+    assert {path: path.stat().st_mtime_ns for path in Path("study").glob("*/runs/*/output.txt")} == started
+    # One that no log has makes the programs run again, and it is said before.
+    (said,) = notes(asked_of("", metric="perplexity", trials=2), Path("study"))
+    assert said == "perplexity is not in the logs of the runs that are done, which hold step, rate, acc: they run again"
+    assert notes(asked_of("nan", metric="-acc", trials=2), Path("study")) == []  # another command is another run
 
 
 def test_a_name_that_the_log_lacks_is_answered_with_those_that_it_has():

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
+from invented import reported
 from muonlab.jobs import store
 from muonlab.studies.compare import suite
 from muonlab.studies.compare.analysis import analyse, find
@@ -206,6 +208,29 @@ def test_a_suite_ends_in_outcomes_and_in_the_profile_that_its_curves_give():
         "Time to target",
         "What this does not show",
     }
+
+
+# Bug: one final run that diverged left the whole suite without a word on anything else.
+@pytest.mark.parametrize(("lost", "answer"), [(1, "inconclusive"), (5, "no")])
+def test_final_runs_that_diverge_are_counted_over_all_workloads(lost, answer):
+    def loss(arm, point, seed):
+        if arm == "muon" and 0 <= seed < lost:
+            return None
+        return 0.5 + 0.1 * np.random.default_rng([seed, arm == "muon", int(1e6 * point["lr"])]).random()
+
+    words = ["suite=mlp,modular", "steps=12", "trials=3", "extensions=0", "horizons=1", "optimizers=adamw,muon"]
+    findings = reported(ask([*words])[1], loss)
+    p = stats.fisher_exact([[2 * lost, 10 - 2 * lost], [0, 10]])[1]
+    assert (p <= 0.05) == (answer == "no")
+    assert findings.verdict.answer == answer
+    sentence = findings.verdict.sentence
+    if answer == "no":
+        assert sentence.startswith("Muon diverges more often than AdamW: 10 of 10 against 0 of 10 final runs.")
+    else:
+        assert sentence.startswith("Muon against AdamW: inconclusive, because 2 of 10 Muon runs diverged.")
+    assert "On single workloads, lower on " in sentence
+    (table,) = findings.first
+    assert [row[2] for row in table.rows] == [pytest.approx(p)]
 
 
 def test_the_example_gives_hidden_matrices_to_torchs_muon_and_all_else_to_adamw():

@@ -17,6 +17,7 @@ from muonlab.jobs.job import JobRecord
 from muonlab.studies.compare import analyse
 from muonlab.studies.compare.analysis import find
 from muonlab.studies.compare.ask import ask, default_folder
+from muonlab.studies.compare.config import Train, Training
 from muonlab.studies.compare.jobs import outline, steps
 from muonlab.studies.compare.sentences import on_present
 from muonlab.studies.compare.switch import Switch
@@ -24,6 +25,7 @@ from muonlab.studies.compare.trials import FINALISTS, FRESH, FRESH_FROM, by_poin
 from muonlab.studies.compare.work.job import check, run
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study import dotted
+from muonlab.study.optimizers import AdamW
 from muonlab.study.search import SEARCH_FROM
 from muonlab.study.settings import UsageError
 
@@ -108,6 +110,29 @@ class Exits:
         yield PARTS[0]
         raise SystemExit("no data")
 def exits_late(seed): return net(), Exits(), PARTS[1], ce
+def lazy(seed): return nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 2)), *PARTS, ce
+class NoLength(torch.utils.data.Dataset):
+    def __getitem__(self, row): return X[row], Y[row]
+def no_length(seed): return net(), NoLength(), PARTS[1], ce
+def none(seed): return net(), None, PARTS[1], ce
+def hollow(seed): return net(), [(X[:0], Y[:0]), PARTS[0]], PARTS[1], ce
+def sparse(seed):
+    model = nn.Sequential(nn.Embedding(2, 4, sparse=True), nn.Flatten(), nn.Linear(4, 2))
+    return model, (Y[:48, None], Y[:48]), (Y[48:, None], Y[48:]), ce
+def penalty(seed):
+    def loss(out, y): return ce(out, y) + torch.autograd.grad(out.sum(), out, create_graph=True)[0].sum()
+    return net(), *PARTS, loss
+class NoWay(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x): return x.clone()
+    @staticmethod
+    def backward(context, gradient): raise RuntimeError("no way back")
+def backward(seed): return net(), *PARTS, lambda out, y: NoWay.apply(ce(out, y))
+def compiled(seed): return torch.compile(net()), *PARTS, ce
+def sizes(seed): return nn.Linear(4, 2 + seed % 2), *PARTS, ce
+def probabilities(seed):
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1), nn.Sigmoid())
+    return model, *((x, y[:, None].float()) for x, y in PARTS), nn.BCELoss()
 def half(seed): return net().bfloat16(), *PARTS, ce
 def meta(seed): return net().to("meta"), *PARTS, ce
 def whole(seed): return net(), (X.long(), Y), PARTS[1], ce
@@ -194,6 +219,13 @@ def plain_loop(point, seed, task="task"):
     return loss(model(inputs), targets).item()
 
 
+def job_of(task, points=({"lr": 0.01},), seeds=(0,)):
+    """A job of AdamW, as a config."""
+    trained = asked_of(f"own.py:{task}").trained
+    training = Training(budget=6, evaluations=2)
+    return Train(trained=trained, training=training, optimizer=AdamW(), points=points, seeds=seeds)
+
+
 def test_every_member_of_the_search_is_the_run_that_a_plain_loop_gives():
     asked = asked_of("own.py:task", "optimizers=adamw", "schedule=constant", "warmup=0")
     search = of_role(asked, done(asked), "search")
@@ -220,6 +252,33 @@ def test_what_is_wrong_with_a_late_batch_is_a_message_or_a_run_that_diverged():
     assert {member["diverged_at"] for member in run(config=nan.config, folder="nan")["members"]} == {3}
     with pytest.raises(ValueError, match=r"own.py:late_train_labels: the loss raised \w+: .* for outputs"):
         run(config=labels.config, folder="labels")
+
+
+# Bug: a loss that refuses NaN, as nn.BCELoss does, failed the job of all trials where one of them diverged.
+def test_a_loss_that_refuses_what_a_diverged_run_puts_out_spares_the_others_of_its_stack():
+    job = job_of("probabilities", points=({"lr": 0.01}, {"lr": 1e30}))
+    good, bad = run(config=job.model_dump(mode="json"), folder="stack")["members"]
+    alone = job.model_copy(update={"points": job.points[:1]})
+    (same,) = run(config=alone.model_dump(mode="json"), folder="alone")["members"]
+    assert (good["diverged_at"], bad["diverged_at"] is not None) == (None, True)
+    assert good["validation_loss"] == pytest.approx(same["validation_loss"], rel=1e-5)
+
+
+# Bug: torch's error about stacks of unequal sizes.
+def test_nets_that_differ_between_seeds_are_named():
+    job = job_of("sizes", seeds=(0, 1))
+    with pytest.raises(
+        ValueError, match=r"weight of the model is \(2, 4\) for seed 0 and \(3, 4\) for seed 1; expected"
+    ):
+        run(config=job.model_dump(mode="json"), folder="sizes")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_that_is_compiled_already_trains_as_the_plain_one_does():
+    plain, compiled = (
+        run(config=job_of(task).model_dump(mode="json"), folder=task)["members"] for task in ("task", "compiled")
+    )
+    assert compiled == plain
 
 
 @pytest.mark.parametrize("task", ["padded", "weighted", "squeezed", "several"])
@@ -322,6 +381,13 @@ def test_from_the_command_line_it_ends_in_a_report_and_goes_on_to_the_same_bytes
         ("whole", r"does not read inputs \(32, 4\) of int64: .*; where it expects numbers, give inputs.float\(\)"),
         ("targets", r"train yields a tuple \(Tensor, dict\); expected batches \(inputs, targets\)"),
         ("outputs", "the model returned a dict; expected a tensor, such as the logits"),
+        ("lazy", "0.weight of the model has no shape yet; call the model on a batch in the function"),
+        ("no_length", "a dataset without length as train; expected batches of it, .* or a dataset with __len__"),
+        ("none", "returned an object of NoneType as train; expected a loader, a dataset"),
+        ("hollow", "train yields a batch without examples, batch 1; leave it out"),
+        ("sparse", "0.weight has sparse gradients; expected dense ones, with sparse=False"),
+        ("penalty", "of batch 1 of validation; evaluations compute no gradients, so it may ask for none there"),
+        ("backward", "the backward pass raised RuntimeError: no way back"),
     ],
 )
 def test_what_a_task_may_get_wrong_is_named_before_anything_runs(task, message):

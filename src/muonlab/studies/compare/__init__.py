@@ -7,6 +7,7 @@ from muonlab.studies.compare.analysis import analyse
 from muonlab.studies.compare.config import STUDY, CompareStudy
 from muonlab.studies.compare.jobs import begin, jobs_of, outline, trials
 from muonlab.studies.compare.plan import OwnStudy, compare_optimizers
+from muonlab.studies.compare.programs import columns
 
 VALIDATION_LOSS, TRAIN_LOSS, STEPS = "validation_loss", "train_loss", "steps"
 VALIDATION_ACCURACY, TEST_ACCURACY = "validation_accuracy", "test_accuracy"
@@ -22,6 +23,7 @@ __all__ = [
     "OwnStudy",
     "analyse",
     "begin",
+    "columns",
     "compare_optimizers",
     "jobs_of",
     "outline",

@@ -238,7 +238,7 @@ def analyse(folder: Path) -> Findings:
     if not isinstance(judged, Switch):
         return whole
     is_code = found.runs.points and not isinstance(found.runs.asked.trained, Command)
-    files = (("best.py", best(found.arms, found.runs.points, title)),) if is_code else ()
+    files = (("best.py", best(found.arms, found.runs.points, title, asked.named)),) if is_code else ()
     return replace(whole, first=answer.first_screen(judged), files=files)
 
 

@@ -155,6 +155,15 @@ def first_command(asked: CompareStudy, folder: Path, device: str) -> str:
     )
 
 
+def notes(asked: CompareStudy, folder: Path) -> list[str]:
+    """Return what to know before anything runs: whether runs of a program are read again for another metric."""
+    if not isinstance(asked.trained, Command) or not folder.is_dir():
+        return []
+    from muonlab.studies.compare.work import recorded
+
+    return recorded.notes(asked, folder)
+
+
 # -- from Python -----------------------------------------------------------------------------------
 
 # Classes that muonlab has as built-in optimizers: they train a population faster, and have ranges of their own.
@@ -228,6 +237,8 @@ def compare(
     study, asked, _ = ask([f"optimizers={','.join(f'{label}={name}' for label, name in labels.items())}", *words])
     folder = Path(out if out is not None else Path("runs") / default_folder(asked))
     names: dict[str, str] = {}
+    for note in notes(asked, folder):
+        print(f"note: {note}", file=sys.stderr)
     with closing(local.run(study, asked, folder, workers=workers, device=device)) as events:
         for event in events:
             if event.kind == "started":

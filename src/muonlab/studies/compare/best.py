@@ -2,7 +2,7 @@
 
 import keyword
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from muonlab.study.constructor import constructor
 from muonlab.study.dotted import is_file
@@ -10,16 +10,28 @@ from muonlab.study.space import Point
 from muonlab.study.study import Arm
 
 
-def best(arms: tuple[Arm, ...], points: Mapping[str, Point], title: str) -> str:
-    """Return a module with a function for each optimizer, from a model to the optimizer at its best setting."""
+def best(arms: tuple[Arm, ...], points: Mapping[str, Point], title: str, named: Sequence[str] = ()) -> str:
+    """Return a module with a function for each optimizer, from a model to the optimizer at its best setting.
+
+    Args:
+        arms: who was compared.
+        points: label -> best setting.
+        title: of the study.
+        named: labels of optimizers that take parameters with their names.
+    """
     about = title.replace("\\", "/").replace('"', "'")
     head = f'"""The best setting of each optimizer, as muonlab compare found it: {about}."""'
-    return "\n\n\n".join([head, *(_code(arm, points[arm.label]) for arm in arms if arm.label in points)]) + "\n"
+    return (
+        "\n\n\n".join(
+            [head, *(_code(arm, points[arm.label], arm.label in named) for arm in arms if arm.label in points)]
+        )
+        + "\n"
+    )
 
 
-def _code(arm: Arm, point: Point) -> str:
+def _code(arm: Arm, point: Point, is_named: bool) -> str:
     # The import is within: a label is often the name of the optimizer itself, or of another's module.
-    call = constructor(arm.optimizer, point)
+    call = constructor(arm.optimizer, point, is_named=is_named)
     return f"def {_function(arm.label)}(model):\n    {_import(arm)}\n\n    return {call}"
 
 

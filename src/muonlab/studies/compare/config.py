@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from muonlab.studies.compare.command import Command
 from muonlab.study.dotted import Dotted
-from muonlab.study.fields import Count, Frozen, Share
+from muonlab.study.fields import Count, Frozen, Growing, Share
 from muonlab.study.optimizers import Passed, Searched
 from muonlab.study.search import MAX_EXTENSIONS, Search
 from muonlab.study.space import Space
@@ -149,7 +149,7 @@ class Claimed(BaseModel):
     quantities: Annotated[tuple[Key, ...], Field(min_length=1)]
 
 
-class CompareStudy(BaseModel):
+class CompareStudy(Growing):
     """What is asked, complete: a report needs nothing further, not even the user's file.
 
     Attributes:
@@ -166,9 +166,10 @@ class CompareStudy(BaseModel):
         extensions: how many times a search may go on beyond an edge.
         part: of a part with less than the whole budget: that budget, for people.
         suite: of a part: the suite that it is of.
+        named: labels of the optimizers of a user's own that take parameters with their names.
     """
 
-    model_config = Frozen
+    added = frozenset({"named"})
     preset: str
     settings: dict[str, list[str]]
     question: str
@@ -187,6 +188,7 @@ class CompareStudy(BaseModel):
     extensions: int = Field(default=3, ge=0, le=MAX_EXTENSIONS)
     part: str = ""
     suite: str = ""
+    named: tuple[str, ...] = ()
 
     @cached_property
     def parts(self) -> tuple["CompareStudy", ...]:

@@ -247,6 +247,7 @@ def _arms(chosen: Chosen, labels: Mapping[str, str], trained: Any, baseline: str
         "search_seeds": chosen.whole("search_seeds", at_least=1, at_most=MAX_SEEDS),
         "extensions": extensions,
         "horizons": _horizons(chosen),
+        "named": [label for label, (own, _) in built.items() if optimizers.takes_names(own)],
     }
 
 

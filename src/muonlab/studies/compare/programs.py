@@ -91,6 +91,14 @@ def failures(found: Found) -> tuple[Element, ...]:
     )
 
 
+def columns(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return what `muonlab show` says of a job: its runs, how many diverged, and why the first ended early."""
+    members = result.get("members", ())
+    lost = [member for member in members if member["diverged_at"] is not None]
+    why = next((member["failure"].partition(". Its last")[0] for member in lost if member.get("failure")), "")
+    return {"runs": str(len(members) or ""), "diverged": str(len(lost) or ""), "why": why}
+
+
 def _setting(record: JobRecord, run: Mapping[str, Any]) -> tuple[str, int]:
     point = (record.result or {})["points"][run["point"]]
     return ", ".join(f"{key} {value:g}" for key, value in point.items()), run["seed"]
@@ -102,4 +110,4 @@ def call(found: Found, arm: Arm, point: Point) -> str:
     trained = asked.trained
     if isinstance(trained, Command):
         return trained.call(arm.optimizer, point, asked.training.budget)
-    return str(constructor(arm.optimizer, point))
+    return str(constructor(arm.optimizer, point, is_named=arm.label in asked.named))

@@ -3,14 +3,15 @@
 import math
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Any
 
 from muonlab.report.findings import Answer, Verdict, as_text
 from muonlab.stats.results import Estimate
 from muonlab.studies.compare import programs
 from muonlab.studies.compare.resolution import on_regions
-from muonlab.studies.compare.switch import Candidate, Switch
+from muonlab.studies.compare.switch import Candidate, Counts, Switch
 from muonlab.study.study import MIN_RUNS, Arm, Found
-from muonlab.study.words import missing_jobs, several
+from muonlab.study.words import missing_jobs, on_edges, several
 
 LABELS: dict[Answer, str] = {"yes": "Yes", "no": "No", "mixed": "It depends", "inconclusive": "Inconclusive"}
 
@@ -107,13 +108,7 @@ def sentence(switch: Switch, candidate: Candidate) -> str:
     name, other, runs = candidate.arm.name, switch.baseline.name, switch.found.runs
     budget, effect = _steps(switch), candidate.effect
     if effect is None or effect.estimate.value is None:
-        words = {"better": "diverges less often than", "worse": "diverges more often than"}
-        if candidate.outcome == "undecided":
-            return f"{name} against {other}: inconclusive, because {candidate.why}."
-        counts = [
-            f"{lost} of {number}" for lost, number in map(switch.lost, (candidate.arm.label, switch.baseline.label))
-        ]
-        return f"{name} {words[candidate.outcome]} {other}: {counts[0]} against {counts[1]} final runs."
+        return on_counts(candidate, other, switch.counts(candidate.arm.label))
     means = [as_text(fmean(runs.losses(label).values())) for label in (candidate.arm.label, switch.baseline.label)]
     trials = runs.num_trials
     numbers = (
@@ -128,6 +123,15 @@ def sentence(switch: Switch, candidate: Candidate) -> str:
         "undecided": f"{name} against {other} is inconclusive, because {candidate.why}: {numbers}",
     }[candidate.outcome]
     return f"{head}.{_pace(switch, candidate)}"
+
+
+def on_counts(each: Candidate | Any, other: str, counts: Counts) -> str:
+    """Return the outcome of a candidate without a difference: how many of its runs diverge decides, or nothing."""
+    if each.outcome == "undecided":
+        return f"{each.arm.name} against {other}: inconclusive, because {each.why}."
+    words = {"better": "diverges less often than", "worse": "diverges more often than"}[each.outcome]
+    ours, theirs = (f"{lost} of {number}" for lost, number in counts)
+    return f"{each.arm.name} {words} {other}: {ours} against {theirs} final runs."
 
 
 def _steps(switch: Switch) -> str:
@@ -179,12 +183,9 @@ def _cautions(switch: Switch) -> list[str]:
         for arm in found.arms
         if (own := runs.trials.get(arm.label)) and own.point and own.edge
     }
-    if edges:
-        ranges = several(f"{label}.lr=LOW..HIGH" for label in edges)
-        said.append(
-            f"The best learning rate lies near the edge of its range: {'; '.join(edges.values())}. A better one may "
-            f"lie beyond, and the interval, which takes it to lie within, is too narrow. Widen {ranges}."
-        )
+    ranges = several(f"{label}.lr=LOW..HIGH" for label in edges)
+    further = f"The interval takes it to lie within, so it is too narrow. Widen {ranges}."
+    said += [f"{words} {further}" for words in on_edges(edges.values())]
     for arm in found.arms:
         if switch.has_no_winner(arm.label):
             again = runs.trials[arm.label].again

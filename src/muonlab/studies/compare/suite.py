@@ -2,23 +2,33 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 from typing import Any
 
-from muonlab.report.findings import Answer, Verdict, as_text
+from muonlab.report.findings import Answer, Verdict, as_text, excludes
 from muonlab.stats.effects import Effect
 from muonlab.stats.p_values import holm
 from muonlab.stats.profile import Profile, profiles
 from muonlab.stats.results import Estimate
 from muonlab.stats.tuned import pooled_ratio
 from muonlab.studies.compare.pace import first_below
-from muonlab.studies.compare.sentences import LABELS, on_looks
-from muonlab.studies.compare.switch import Candidate, Outcome, Switch
+from muonlab.studies.compare.sentences import LABELS, on_counts, on_looks
+from muonlab.studies.compare.switch import (
+    Candidate,
+    Counts,
+    Outcome,
+    Switch,
+    any_lost,
+    by_counts,
+    lies_within,
+    near_edge,
+    p_of,
+)
 from muonlab.study.study import ALPHA, MIN_RUNS, Arm, Found
-from muonlab.study.words import missing_jobs, several
+from muonlab.study.words import missing_jobs, on_edges, several
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ class Suite:
         """Every candidate, the best first: by outcome, then by ratio."""
         candidates = [arm for arm in self.arms if arm is not self.baseline]
         ratios = {arm.label: self._ratio(arm) for arm in candidates}
-        adjusted = holm({label: ratio.p if self._has_runs(label) else None for label, ratio in ratios.items()})
+        adjusted = holm({label: self._p(label, ratio) for label, ratio in ratios.items()})
         found = []
         for arm, *own in zip(candidates, *(each.candidates for each in self.switches), strict=True):
             ratio, p = ratios[arm.label], adjusted[arm.label]
@@ -110,6 +120,17 @@ class Suite:
         known = [(ours, theirs) for ours, theirs in both if ours and theirs]
         return pooled_ratio(known if len(known) == len(both) else [])
 
+    def counts(self, label: str) -> Counts:
+        """Return the final runs of an optimizer that diverged, and all; and those of the baseline."""
+        ours, theirs = zip(*(each.counts(label) for each in self.switches), strict=True)
+        return _sums(ours), _sums(theirs)
+
+    def _p(self, label: str, ratio: Effect) -> float | None:
+        if not self._has_runs(label):
+            return None
+        counts = self.counts(label)
+        return p_of(counts) if any_lost(counts) else ratio.p
+
     def _has_runs(self, label: str) -> bool:
         sides = (label, self.baseline.label)
         return all(len(each.found.runs.finals[side]) >= MIN_RUNS for each in self.switches for side in sides)
@@ -120,21 +141,27 @@ class Suite:
             f"{each.name} on {one.found.runs.asked.name}" for each, one in both if one.has_no_winner(each.label)
         ]:
             return "undecided", f"no setting of {several(lost)} has ended without diverging"
-        if ratio.value is None or ratio.lower is None or ratio.upper is None:
+        if any_lost(counts := self.counts(arm.label)):
+            return by_counts(counts, p, (arm.name, self.baseline.name), self.switches[0].lost_word)
+        if ratio.value is None or ratio.lower is None:
             return "undecided", f"{ratio.reason}"
         if p is None:
             return "undecided", f"fewer than {MIN_RUNS} final runs on some workload"
         margin = self.switches[0].found.runs.asked.margin
-        is_equal = 1 - margin < ratio.lower and ratio.upper < 1 + margin
+        is_equal = lies_within(ratio, 1 - margin, 1 + margin)
         if not is_equal and p > ALPHA:
-            inside = "the interval contains 1" if ratio.lower <= 1 <= ratio.upper else f"Holm’s p is {p:.2g}"
-            return "undecided", inside
+            return "undecided", f"Holm’s p is {p:.2g}" if excludes(ratio, 1.0) else "the interval contains 1"
         sides = [each.may_gain(arm, ratio.value - 1, is_equal=is_equal) for each in self.switches]
-        if names := dict.fromkeys(each.name for own in sides for each in own):
-            return "undecided", f"the best learning rate of {several(names)} lies near the edge of its range somewhere"
+        if edges := [each for own in sides for each in own]:
+            return "undecided", f"{near_edge(edges)} somewhere"
         if is_equal:
             return "equal", ""
         return ("better" if ratio.value < 1 else "worse"), ""
+
+
+def _sums(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    lost, total = map(sum, zip(*pairs, strict=True))
+    return lost, total
 
 
 def _or_infinite(value: float | None) -> float:
@@ -186,7 +213,12 @@ def verdict(suite: Suite, found: Found) -> Verdict:
     )
     more = [*said[1:], *_settles(ranked)]
     label = _answer(ranked)
-    cautions = (*missing_jobs(found.records, found.expected), *_diverged(suite), *_edges(suite), *on_looks(found))
+    cautions = (
+        *missing_jobs(found.records, found.expected),
+        *_diverged(suite),
+        *on_edges(_at_edges(suite)),
+        *on_looks(found),
+    )
     interval = ranked[0].ratio.estimate if ranked else None
     return Verdict(label, LABELS[label], said[0], interval, tuple(more), scope, cautions)
 
@@ -199,8 +231,11 @@ def _answer(ranked: Sequence[Standing]) -> Answer:
 def _sentence(suite: Suite, each: Standing) -> str:
     """Return the ratio over all workloads, then on how many a candidate is better and worse."""
     name, other, number, ratio = each.arm.name, suite.baseline.name, len(suite.switches), each.ratio.estimate
+    alone = f"On single workloads, lower on {each.count('better')} of {number} and higher on {each.count('worse')}"
+    reached = sum(math.isfinite(own.get(each.arm.label, math.inf)) for own in suite.times.values())
+    pace = f"; it reaches {other}’s loss on {reached}" if suite.times else ""
     if ratio.value is None:
-        return f"{name} against {other}: inconclusive, because {each.why}."
+        return f"{on_counts(each, other, suite.counts(each.arm.label))} {alone}{pace}."
     head = {
         "better": f"{name} ends below {other}",
         "worse": f"{name} ends above {other}",
@@ -209,9 +244,6 @@ def _sentence(suite: Suite, each: Standing) -> str:
     }[each.outcome]
     first = f", geometric mean over {number} workloads" if each is suite.standings[0] else ""
     n = f"n = {each.ratio.n[0]} + {each.ratio.n[1]} runs"
-    alone = f"On single workloads, lower on {each.count('better')} of {number} and higher on {each.count('worse')}"
-    reached = sum(math.isfinite(own.get(each.arm.label, math.inf)) for own in suite.times.values())
-    pace = f"; it reaches {other}’s loss on {reached}" if suite.times else ""
     return f"{head}: {as_text(ratio, 'ratio')} times its final loss{first} ({n}). {alone}{pace}."
 
 
@@ -236,11 +268,7 @@ def _diverged(suite: Suite) -> Iterator[str]:
         yield f"Final runs diverged: {', '.join(lost)}."
 
 
-def _edges(suite: Suite) -> Iterator[str]:
-    found = [
-        f"{each.found.runs.asked.name}: {', '.join(names)}"
-        for each in suite.switches
-        if (names := [arm.name for arm in suite.arms if each.is_near_edge(arm)])
-    ]
-    if found:
-        yield f"Best learning rates near the edge of their range, a better one may lie beyond: {'; '.join(found)}."
+def _at_edges(suite: Suite) -> Iterator[str]:
+    for each in suite.switches:
+        if names := [arm.name for arm in suite.arms if each.is_near_edge(arm)]:
+            yield f"{each.found.runs.asked.name}: {', '.join(names)}"

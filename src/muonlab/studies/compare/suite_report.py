@@ -26,7 +26,7 @@ from muonlab.studies.compare.config import CompareStudy
 from muonlab.studies.compare.sections import curves, settings
 from muonlab.studies.compare.sentences import on_present
 from muonlab.studies.compare.suite import Suite, of, verdict
-from muonlab.studies.compare.switch import Candidate, Outcome, Switch
+from muonlab.studies.compare.switch import Candidate, Outcome, Switch, any_lost
 from muonlab.study.sections import every_job, findings, in_full, optimizer_settings, over_runs
 from muonlab.study.space import Space
 from muonlab.study.study import Arm, Found
@@ -41,7 +41,8 @@ Ratio: Final validation loss of an optimizer divided by {baseline}’s, geometri
 the same. Its 95% interval contains the luck of tuning, and is about these workloads with other seeds and other trials,
 not about further workloads. p is Holm’s over the optimizers. The answer follows from it: equal where the whole interval
 lies within {margin:.1%} of 1; better or worse where p is at most {alpha:g}; else inconclusive, and wherever the one
-behind has its best learning rate near the edge of what was tried.
+behind has its best learning rate near the edge of what was tried. Where final runs of either diverged there is no
+ratio: p is then of how many of all did (Fisher’s exact test).
 
 Outcome: Of the final validation loss on one workload, compared with {baseline}’s; p is Holm’s over all optimizers and
 workloads of a budget. Equal: the whole 95% interval of the difference, which contains the luck of tuning, lies within
@@ -100,7 +101,7 @@ def analyse(founds: Sequence[Found], asked: CompareStudy, version: int) -> Findi
 def first_screen(suite: Suite) -> tuple[Element, ...]:
     """Return the figure of all ratios, and a row for each optimizer."""
     known = [each for each in suite.standings if each.ratio.estimate.lower is not None]
-    if not known:
+    if not known and not any(any_lost(suite.counts(each.arm.label)) for each in suite.standings):
         return (Text("No optimizer has final runs on every workload yet."),)
     name = suite.baseline.name
     rows = tuple(ForestRow(each.arm.name, each.ratio.estimate, "{} + {}".format(*each.ratio.n)) for each in known)
@@ -122,7 +123,8 @@ def first_screen(suite: Suite) -> tuple[Element, ...]:
         for each in suite.standings
     )
     note = "Score: mean share of workloads on which it is about the fastest to the target (see Time to target)."
-    return figure, Table("standings", "All workloads together", columns, own, note)
+    table = Table("standings", "All workloads together", columns, own, note)
+    return (figure, table) if rows else (table,)
 
 
 def answer(suite: Suite) -> tuple[Element, ...]:

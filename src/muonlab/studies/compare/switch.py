@@ -1,7 +1,7 @@
 """Should one switch from the baseline to another optimizer? Each candidate against it, tuned by as many trials."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -9,8 +9,10 @@ from typing import Literal
 
 import scipy
 
+from muonlab.report.findings import as_text, excludes
 from muonlab.stats.effects import Effect
 from muonlab.stats.p_values import holm
+from muonlab.stats.results import Estimate
 from muonlab.stats.tuned import Tuned, tuned_difference, variances
 from muonlab.studies.compare import programs
 from muonlab.studies.compare.config import MAX_SEEDS
@@ -21,6 +23,45 @@ from muonlab.study.study import ALPHA, MIN_RUNS, Arm, Found
 from muonlab.study.words import several
 
 Outcome = Literal["better", "worse", "equal", "undecided"]
+Counts = tuple[tuple[int, int], tuple[int, int]]  # final runs that diverged, and all: of a candidate, of the baseline
+NEAR_ZERO = 1e-3  # share of the loss before training: a margin that is a share of a lower one tells nothing apart
+
+# -- rules that a suite shares ---------------------------------------------------------------------
+
+
+def any_lost(counts: Counts) -> bool:
+    """Return whether a run diverged: such runs have no loss, and how many do differs or not."""
+    return any(lost for lost, _ in counts)
+
+
+def p_of(counts: Counts) -> float:
+    """Return p of equal shares of runs that diverge (Fisher's exact test)."""
+    table = [[lost, number - lost] for lost, number in counts]
+    return float(scipy.stats.fisher_exact(table)[1])  # pyright: ignore[reportArgumentType]
+
+
+def by_counts(counts: Counts, p: float | None, names: Sequence[str], word: str) -> tuple[Outcome, str]:
+    """Return the outcome where runs diverged, and why it is undecided."""
+    if p is None or p > ALPHA:
+        lost = (f"{lost} of {total} {name} runs" for name, (lost, total) in zip(names, counts, strict=True) if lost)
+        return "undecided", f"{several(lost)} {word}"
+    ours, theirs = (lost / total for lost, total in counts)
+    return ("worse" if ours > theirs else "better"), ""
+
+
+def lies_within(estimate: Estimate, low: float, high: float) -> bool:
+    """Return whether the whole interval lies between two values."""
+    return estimate.lower is not None and estimate.upper is not None and low < estimate.lower <= estimate.upper < high
+
+
+def near_edge(arms: Iterable[Arm]) -> str:
+    """Return why a difference is undecided where who is not ahead may gain beyond an edge."""
+    return (
+        f"the best learning rate of {several(dict.fromkeys(arm.name for arm in arms))} lies near the edge of its range"
+    )
+
+
+# -- one training ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -131,6 +172,10 @@ class Switch:
         """What a run did that has no final loss."""
         return programs.words(self.found.runs.asked)["lost"]
 
+    def counts(self, label: str) -> Counts:
+        """Return the final runs of an arm that diverged, and all; and those of the baseline."""
+        return self.lost(label), self.lost(self.baseline.label)
+
     def lost(self, label: str) -> tuple[int, int]:
         """Return the final runs of an arm that diverged, and all."""
         losses = self.found.runs.losses(label).values()
@@ -139,11 +184,8 @@ class Switch:
     def _p(self, label: str, effect: Effect | None) -> float | None:
         if effect is None or min(effect.n) < MIN_RUNS:
             return None
-        ours, theirs = self.lost(label), self.lost(self.baseline.label)
-        if ours[0] or theirs[0]:  # runs that diverge have no loss; how many do, differs or not
-            table = [[lost, number - lost] for lost, number in (ours, theirs)]
-            return float(scipy.stats.fisher_exact(table)[1])  # pyright: ignore[reportArgumentType]
-        return effect.p
+        counts = self.counts(label)
+        return p_of(counts) if any_lost(counts) else effect.p
 
     def _candidate(self, arm: Arm, effect: Effect | None, p: float | None) -> Candidate:
         outcome, why = self._outcome(arm, effect, p)
@@ -161,33 +203,31 @@ class Switch:
             return "undecided", f"{several(lacking)} {'has' if len(lacking) == 1 else 'have'} no final runs yet"
         if min(effect.n) < MIN_RUNS:
             return "undecided", f"there are too few final runs, {min(effect.n)} each; at least {MIN_RUNS} are needed"
-        if p is None:
-            return "undecided", f"{effect.estimate.reason}"
-        lost = {label: self.lost(label) for label in names}
-        if any(number for number, _ in lost.values()):
-            words = several(
-                f"{number} of {total} {names[label]} runs" for label, (number, total) in lost.items() if number
-            )
-            if p > ALPHA:
-                return "undecided", f"{words} {self.lost_word}"
-            shares = [lost[label][0] / lost[label][1] for label in names]
-            return ("worse" if shares[0] > shares[1] else "better"), ""
+        if any_lost(counts := self.counts(arm.label)):
+            return by_counts(counts, p, [*names.values()], self.lost_word)
         estimate = effect.estimate
-        assert estimate.value is not None
-        assert estimate.lower is not None
-        assert estimate.upper is not None
+        if p is None or estimate.value is None:
+            return "undecided", f"{estimate.reason}"
         # A difference that is sure and too small to matter is no reason to switch.
-        is_equal = -self.margin < estimate.lower and estimate.upper < self.margin
+        is_equal = lies_within(estimate, -self.margin, self.margin)
         if (is_equal or p <= ALPHA) and (edges := self.may_gain(arm, estimate.value, is_equal=is_equal)):
-            names = several(each.name for each in edges)
-            return "undecided", f"the best learning rate of {names} lies near the edge of its range"
+            return "undecided", near_edge(edges)
         if is_equal:
             return "equal", ""
         if p <= ALPHA:
             return ("better" if estimate.value < 0 else "worse"), ""
-        if not estimate.lower <= 0 <= estimate.upper:
-            return "undecided", f"among {len(self.arms)} candidates, Holm’s p is {p:.2g}, above {ALPHA:g}"
-        return "undecided", "the interval contains 0 and differences that would matter"
+        if not excludes(estimate, 0.0):
+            return "undecided", "the interval contains 0 and differences that would matter" + self._near_zero
+        return "undecided", f"among {len(self.arms)} candidates, Holm’s p is {p:.2g}, above {ALPHA:g}"
+
+    @property
+    def _near_zero(self) -> str:
+        """Why the margin is next to nothing, where the baseline's loss is; empty elsewhere."""
+        first = [run["validation_loss"][0] for run in self.found.runs.finals[self.baseline.label].values()]
+        if self.level is None or not first or first[0] is None or abs(self.level) > NEAR_ZERO * abs(first[0]):
+            return ""
+        share = f"{self.found.runs.asked.margin:.1%}".replace(".0%", "%")
+        return f", as {self.baseline.name}’s loss is nearly 0 ({as_text(self.level)}) and {share} of it matters"
 
     def _settles(self, arm: Arm, effect: Effect | None) -> str:
         """Return what would narrow the interval to the size of the difference, or of the margin."""
@@ -200,6 +240,8 @@ class Switch:
             return f"Give a lower range of learning rates, {lost[0].label}.lr=LOW..HIGH."
         if min(effect.n) < MIN_RUNS:
             return f"Run at least {MIN_RUNS} seeds (seeds={MIN_RUNS})."
+        if self._near_zero:
+            return "Compare where losses still differ, with fewer steps or a harder task; or give a wider margin=."
         if lost := [each for each in (arm, self.baseline) if self.lost(each.label)[0]]:
             ranges = several(f"{each.label}.lr=LOW..HIGH" for each in lost)
             return f"Give a lower range of learning rates, {ranges}, or more seeds, such as seeds={2 * effect.n[0]}."

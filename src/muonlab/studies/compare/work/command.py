@@ -11,9 +11,9 @@ from typing import Any
 
 from muonlab.jobs.files import fingerprint
 from muonlab.jobs.guard import Guarded
-from muonlab.studies.compare.command import RUN, RUN_FOLDER, Command, words_of
+from muonlab.studies.compare.command import RUN_FOLDER, Command, words_of
 from muonlab.studies.compare.config import Train
-from muonlab.studies.compare.work import log
+from muonlab.studies.compare.work import log, recorded
 from muonlab.studies.compare.work.log import Logged
 from muonlab.studies.compare.work.program import Curves, has_worked
 from muonlab.study.optimizers import Passed
@@ -60,11 +60,15 @@ class Program:
         command, optimizer, budget = self._command, job.optimizer, job.training.budget
         assert isinstance(optimizer, Passed)
         _check_sources(optimizer)
+        for earlier in recorded.find(job, context.folder.parent, place.name):
+            found = log.read(recorded.log_of(command, earlier), command, budget)
+            if not _amiss(found, command, True, budget):
+                context.clock.log(f"{command.keys['validation_loss']} is read from an earlier run, {earlier}")
+                return _curves(found, job, "")
         own = place / RUN_FOLDER
         own.mkdir(exist_ok=True)
         words = words_of(command, optimizer, point, seed, job.training, own, context.device)
-        output = place / "output.txt"
-        path = output if command.log is None else Path(command.log.replace(RUN, str(own.absolute())))
+        output, path = place / recorded.OUTPUT, recorded.log_of(command, place)
         if path is not output:
             path.unlink(missing_ok=True)  # of an attempt that was cut off; it lies in the run's own folder
         why = _wait(words, output, command.timeout, lambda: report(min(log.last_step(path, command) or 0, budget)))

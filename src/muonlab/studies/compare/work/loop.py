@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from muonlab.optim.muonadamw import MuonAdamW
 from muonlab.studies.compare.config import Training
 from muonlab.studies.compare.work.program import Curves, Value
-from muonlab.study.constructor import constructor
+from muonlab.study.constructor import MODEL, constructor
 from muonlab.train import optimizers
 from muonlab.train.schedule import pace
 
@@ -164,7 +164,7 @@ def make(net: nn.Module, optimizer: Any, point: Mapping[str, float]) -> Optimize
             f"{optimizer.call.name} made a {type(made).__name__}; Lightning and Trainer take one torch.optim.Optimizer"
         )
     call = constructor(optimizer, point)
-    return BUILT_IN[call.name](net if call.takes_model else [p for _, p in trained], **call.keywords)
+    return BUILT_IN[call.name](net if call.first == MODEL else [p for _, p in trained], **call.keywords)
 
 
 def _leave_random_streams(optimizer: Optimizer) -> None:

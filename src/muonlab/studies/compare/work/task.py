@@ -1,5 +1,6 @@
 """A user's function `task(seed)`: what it returns, made into a net, batches and evaluations of every seed."""
 
+import contextlib
 import copy
 import inspect
 import itertools
@@ -32,6 +33,7 @@ EXPECTED = (
 COMPARED = {"train": 2, "validation": 1}  # batches of a part that two calls with one seed must have in common
 RAISED = (Exception, SystemExit)  # by a user's function: anything but Ctrl-C
 
+HARMLESS = 0.5  # an output that any loss takes, be it a probability or a logit
 OWN_LOSSES = (
     "The loss differs between seeds, and a stack has one for all members. So its members train one after the other, "
     "which makes small nets many times slower."
@@ -125,6 +127,8 @@ class TaskMaterial:
                 else f"an object of {type(found).__name__} without {', '.join(missing)}"
             )
             raise ValueError(f"{self.where} returned {kind}; expected {EXPECTED}")
+        # What torch.compile has wrapped: muonlab compiles all runs as one program, where that pays.
+        fields["model"] = getattr(fields["model"], "_orig_mod", fields["model"])
         if not isinstance(fields["model"], nn.Module):
             kind = type(fields["model"]).__name__
             raise ValueError(f"{self.where} returned a {kind} as model; expected a torch.nn.Module")
@@ -137,7 +141,7 @@ class TaskMaterial:
         parts = {
             name: self._loader(name, fields[name], is_train=name == "train")
             for name in ("train", "validation", "test")
-            if fields.get(name) is not None
+            if name != "test" or fields.get(name) is not None
         }
         return Given(**(dict(fields) | parts))
 
@@ -146,16 +150,15 @@ class TaskMaterial:
         if isinstance(part, tuple | list) and len(part) == 2 and all(isinstance(each, Tensor) for each in part):
             part = torch.utils.data.TensorDataset(*part)
         if isinstance(part, Dataset) and not isinstance(part, torch.utils.data.IterableDataset):
-            number = len(part)  # pyright: ignore[reportArgumentType]
+            number = len(part) if hasattr(part, "__len__") else None  # pyright: ignore[reportArgumentType]
+            if number is None:
+                raise self._no_length(name)
             if number == 0:
                 raise ValueError(f"{self.where}: {name} is empty; expected at least one example")
             batch = min(self._batch, number) if is_train else min(256, number)
             return DataLoader(part, batch, shuffle=is_train, drop_last=is_train)
         if isinstance(part, torch.utils.data.IterableDataset):
-            raise ValueError(
-                f"{self.where} returned a dataset without length as {name}; expected batches of it, such as "
-                f"DataLoader({name}, {self._batch})"
-            )
+            raise self._no_length(name)
         if isinstance(part, Iterator):
             raise ValueError(
                 f"{self.where} returned a {type(part).__name__} as {name}, which yields its batches once; expected a "
@@ -169,6 +172,12 @@ class TaskMaterial:
             )
         return part
 
+    def _no_length(self, name: str) -> ValueError:
+        return ValueError(
+            f"{self.where} returned a dataset without length as {name}; expected batches of it, such as "
+            f"DataLoader({name}, {self._batch}), or a dataset with __len__"
+        )
+
     # -- what jobs ask for ---------------------------------------------------------------------------
 
     def build(self, seed: int = 0) -> nn.Module:
@@ -180,6 +189,7 @@ class TaskMaterial:
     ) -> tuple[Engine, "Loaders", "Reader"]:
         """Return the members of a job, their batches, and what evaluates them."""
         model, first = self.build(seeds[0]), next(self.batches(seeds[0], "train"))
+        self._check_alike(model, seeds)
         treated = optimizers.of_config(model, optimizer, points, in_place=True)
         draw, losses = Loaders(self, seeds, device), [self._guarded(self.given(seed).loss) for seed in seeds]
         if self._is_one_loss(model, first, seeds):
@@ -188,6 +198,19 @@ class TaskMaterial:
         else:
             members, reason = Sequential(self.build, losses, treated, seeds, device=device), OWN_LOSSES
         return members, draw, Reader(self, draw, losses, device, reason)
+
+    def _check_alike(self, model: nn.Module, seeds: Sequence[int]) -> None:
+        """Raise ValueError where the nets of two seeds differ in more than their weights."""
+        shapes = {name: p.shape for name, p in model.named_parameters()}
+        for seed in dict.fromkeys(seeds):
+            others = {name: p.shape for name, p in self.given(seed).model.named_parameters()}
+            if others != shapes:
+                name = next(name for name in (*shapes, *others) if shapes.get(name) != others.get(name))
+                here, there = (tuple(each[name]) if name in each else "missing" for each in (shapes, others))
+                raise ValueError(
+                    f"{self.where}: {name} of the model is {here} for seed {seeds[0]} and {there} for seed {seed}; "
+                    "expected one net, whose weights alone depend on the seed"
+                )
 
     def _is_one_loss(self, model: nn.Module, first: Batch, seeds: Sequence[int]) -> bool:
         """Return whether the losses of all seeds are one function, by their value on a batch."""
@@ -207,6 +230,11 @@ class TaskMaterial:
             except torch.OutOfMemoryError:
                 raise
             except RAISED as error:
+                # A loss such as nn.BCELoss refuses what a run that diverges puts out; the others of its stack are well.
+                is_bad = ~outputs.isfinite()
+                with contextlib.suppress(Exception):
+                    value = loss(torch.where(is_bad, HARMLESS, outputs), targets)
+                    return value * torch.where(is_bad.any(), torch.nan, 1.0)
                 shapes = f"outputs {_kind(outputs)} and targets {_kind(targets)}"
                 raise ValueError(f"{self.where}: the loss raised {one_line(error)} for {shapes}") from error
 
@@ -222,7 +250,9 @@ class TaskMaterial:
         except RAISED as error:
             if "Using a target size" in str(error):
                 raise self._broadcasts(shapes) from error
-            raise ValueError(f"{self.where}: the loss raised {one_line(error)} for {shapes}") from error
+            hint = "" if torch.is_grad_enabled() else "; evaluations compute no gradients, so it may ask for none there"
+            hint = hint if "does not require grad" in str(error) else ""
+            raise ValueError(f"{self.where}: the loss raised {one_line(error)} for {shapes}{hint}") from error
         if pairs.found:
             raise self._broadcasts(shapes)
         return value
@@ -259,7 +289,10 @@ class TaskMaterial:
                 if number == 0:
                     raise ValueError(f"{where} is empty; expected at least one batch")
                 return
-            yield _pair(found, where)
+            pair = _pair(found, where)
+            if pair[1].shape[:1] == (0,):
+                raise ValueError(f"{where} yields a batch without examples, batch {number + 1}; leave it out")
+            yield pair
 
     def check(self) -> None:
         """Raise ValueError where a job could not do its work: one forward and backward pass on the first batch."""
@@ -283,14 +316,30 @@ class TaskMaterial:
             raise ValueError(
                 f"{self.where}: the loss of the first batch is {loss.mean().item()}; check the data for NaN"
             )
+        self._check_gradients(model, loss)
         self._check_evaluation(model)
         self._check_repeats(given)
+
+    def _check_gradients(self, model: nn.Module, loss: Tensor) -> None:
+        """Raise ValueError where the backward pass fails, or gives what optimizers do not take."""
+        try:
+            loss.mean().backward()
+        except RAISED as error:
+            raise ValueError(f"{self.where}: the backward pass raised {one_line(error)}") from error
+        for name, p in model.named_parameters():
+            if p.grad is not None and p.grad.layout is not torch.strided:
+                raise ValueError(f"{self.where}: {name} has sparse gradients; expected dense ones, with sparse=False")
 
     def _check_tensors(self, model: nn.Module) -> None:
         """Raise ValueError where the model's parameters are not float32 numbers in memory."""
         parameters = list(model.parameters())
         if not parameters:
             raise ValueError(f"{self.where}: the model has no parameters; expected some to train")
+        if lazy := [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]:
+            raise ValueError(
+                f"{self.where}: {lazy[0]} of the model has no shape yet; call the model on a batch in the function, "
+                "or give its layers their sizes"
+            )
         if other := {p.dtype for p in parameters} - {torch.float32}:
             raise ValueError(
                 f"{self.where}: the model has {_dtype(min(other, key=str))} parameters; expected float32, such as "
