@@ -38,7 +38,7 @@ class MuonAdamW(Shell):
             be routes of `split_params`) and "rule", "muon" or "adamw", and whatever differs from the arguments; or
             parameters without names, all of which go to `rule`.
         lr: step size of Muon, a number or a tensor of one.
-        adamw_lr: step size of AdamW; by default 3e-4.
+        adamw_lr: step size of AdamW; a tuned one is better than the default (records/defaults).
         weight_decay: decoupled decay of Muon's parameters.
         adamw_weight_decay: decoupled decay of AdamW's parameters.
         momentum: of Muon, in [0, 1).
@@ -63,9 +63,9 @@ class MuonAdamW(Shell):
 
     Examples:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-        >>> optimizer = MuonAdamW(model, lr=0.02, adamw_lr=3e-4)
+        >>> optimizer = MuonAdamW(model, lr=0.02, adamw_lr=0.005)
         >>> [(group["rule"], group["lr"]) for group in optimizer.param_groups]
-        [('muon', 0.02), ('adamw', 0.0003)]
+        [('muon', 0.02), ('adamw', 0.005)]
 
     References:
         As of Muon; AdamW: Loshchilov & Hutter 2019, arXiv 1711.05101, by torch.optim's own code.
@@ -79,7 +79,7 @@ class MuonAdamW(Shell):
         self,
         params: nn.Module | Split | Iterable[Any],
         lr: float | Tensor = 0.02,
-        adamw_lr: float | Tensor = 3e-4,
+        adamw_lr: float | Tensor = 3e-3,
         weight_decay: float | Tensor = 0.01,
         adamw_weight_decay: float | Tensor = 0.01,
         momentum: float = 0.95,
