@@ -2,6 +2,7 @@
 
     python benchmarks/defaults.py --save records/defaults/defaults.json    # trains what is missing, prints the tables
     python benchmarks/defaults.py --read records/defaults/defaults.json    # prints them again
+    python benchmarks/defaults.py --widths --save records/defaults/widths.json    # the GPT at twice that width
 
 AdamW has one rate; "keep" gives it to both halves with match_rms_adamw; "original" leaves Muon's rate at .02 and
 varies adamw_lr alone. Each of them is trained at each rate: rates are chosen on the first seeds and judged on the
@@ -32,23 +33,30 @@ from muonlab.study.optimizers import AdamW, Custom
 HERE = Path(__file__).resolve()
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 CHOSEN_ON, JUDGED_ON = range(1000, 1003), range(5)
-DECAY, LR, ADAMW_LR = 0.01, 0.02, 3e-4  # MuonAdamW's defaults
+DECAY, LR = 0.01, 0.02  # MuonAdamW's defaults
+ADAMW_LR, BEFORE = 3e-3, 3e-4  # its default, and what it was when this was measured
 LARGER = "gpt, width 64"
 WORKLOADS = (*TASKS, LARGER)
+WIDTHS, OF_WIDTHS = ("gpt, width 128",), range(3)  # without "keep", and rates judged where chosen
 
 
 # -- what is trained ---------------------------------------------------------------------------------------------------
 
 
-def larger_gpt(seed):
-    """Return the GPT of the pocket suite at twice its width."""
-    return builtin.gpt(None, seed, width=64)
+def larger_gpt(seed, width=64):
+    """Return the GPT of the pocket suite, of width 32, at another width."""
+    return builtin.gpt(None, seed, width=width)
+
+
+gpt_of_128 = partial(larger_gpt, width=128)
+LARGER_GPTS = dict(zip((LARGER, *WIDTHS), ("larger_gpt", "gpt_of_128"), strict=True))
 
 
 @cache
 def skeleton(workload):
     """Return a model of a workload, for its modules: they decide which parameters Muon takes, and how."""
-    return (larger_gpt(0) if workload == LARGER else builtin.TASKS[workload](None, 0))[0]
+    larger = LARGER_GPTS.get(workload)
+    return (globals()[larger](0) if larger else builtin.TASKS[workload](None, 0))[0]
 
 
 def muon_adamw(named_parameters, workload, **options):
@@ -73,28 +81,30 @@ RECIPES = {
 }
 
 
-def job(workload, recipe):
+def job(workload, recipe, seeds):
     """Return a job: every rate with every seed, in the workload's own steps, with its linear schedule."""
-    known = TASKS["gpt" if workload == LARGER else workload]
+    larger = LARGER_GPTS.get(workload)
+    known = TASKS["gpt" if larger else workload]
     optimizer, point = RECIPES[recipe]
     return Train(
-        trained=Task(task=find("task", f"{HERE}:larger_gpt"))
-        if workload == LARGER
+        trained=Task(task=find("task", f"{HERE}:{larger}"))
+        if larger
         else BuiltIn(builtin=workload, data=data_of(workload, None)),
         training=Training(batch=known.batch, budget=known.budget, evaluations=2),
         optimizer=optimizer(workload),
         points=tuple(point(rate) for rate in RATES),
-        seeds=(*CHOSEN_ON, *JUDGED_ON),
+        seeds=seeds,
     )
 
 
-def measured(folder):
+def measured(folder, workloads=WORKLOADS, recipes=tuple(RECIPES), seeds=(*CHOSEN_ON, *JUDGED_ON)):
     """Train what is missing; return workload -> recipe -> rate -> final validation losses by seed, NaN if diverged."""
-    found = {workload: {recipe: {} for recipe in RECIPES} for workload in WORKLOADS}
-    for workload in WORKLOADS:
-        for recipe in RECIPES:
+    found = {workload: {recipe: {} for recipe in recipes} for workload in workloads}
+    for workload in workloads:
+        for recipe in recipes:
             place = folder / f"{workload}-{recipe}".replace(", ", "-").replace(" ", "-")
-            result = run(config=job(workload, recipe).model_dump(mode="json"), folder=str(place), compile="auto")
+            config = job(workload, recipe, seeds).model_dump(mode="json")
+            result = run(config=config, folder=str(place), compile="auto")
             for member in result["members"]:
                 loss = member["validation_loss"][-1] if member["diverged_at"] is None else None
                 rate = RATES[member["point"]]
@@ -153,23 +163,35 @@ ROWS = {
     "keep a third of it": partial(by_best, "keep", shift=-1),
     "keep three times it": partial(by_best, "keep", shift=1),
     "keep, its own best of six rates": partial(tuned, "keep"),
-    "lr .02, adamw_lr 3e-4: the default": partial(fixed, "original", ADAMW_LR),
+    "lr .02, adamw_lr 3e-4: the default before": partial(fixed, "original", BEFORE),
+    "lr .02, adamw_lr 3e-3: the default": partial(fixed, "original", ADAMW_LR),
     "lr .02, adamw_lr AdamW's best": partial(by_best, "original"),
     "lr .02, its own best of six adamw_lr": partial(tuned, "original"),
     **{f"AdamW at {words(rate)}": partial(fixed, "adamw", rate) for rate in RATES},
     **{f"keep at {words(rate)}": partial(fixed, "keep", rate) for rate in RATES},
-    **{f"lr .02, adamw_lr {words(rate)}": partial(fixed, "original", rate) for rate in RATES if rate != ADAMW_LR},
+    **{
+        f"lr .02, adamw_lr {words(rate)}": partial(fixed, "original", rate)
+        for rate in RATES
+        if rate not in (ADAMW_LR, BEFORE)
+    },
 }
 
 
-IN_DETAIL = ("keep AdamW's best rate", "lr .02, adamw_lr 3e-4: the default", "lr .02, adamw_lr AdamW's best")
+IN_DETAIL = (
+    "keep AdamW's best rate",
+    "lr .02, adamw_lr 3e-4: the default before",
+    "lr .02, adamw_lr 3e-3: the default",
+    "lr .02, adamw_lr 0.01",
+    "lr .02, adamw_lr AdamW's best",
+)
 PAIRS = {
     **{
         f"keep / AdamW, both at {words(rate)}": (partial(fixed, "keep", rate), partial(fixed, "adamw", rate))
         for rate in RATES
     },
     "keep / lr .02, both with AdamW's best rate": (partial(by_best, "keep"), partial(by_best, "original")),
-    "lr .02, adamw_lr 3e-3 / the default": (partial(fixed, "original", 3e-3), partial(fixed, "original", ADAMW_LR)),
+    "lr .02, adamw_lr 3e-3 / 3e-4": (partial(fixed, "original", ADAMW_LR), partial(fixed, "original", BEFORE)),
+    "lr .02, adamw_lr 1e-2 / 3e-3": (partial(fixed, "original", 1e-2), partial(fixed, "original", ADAMW_LR)),
 }
 TUNED_ADAMW = partial(tuned, "adamw")
 
@@ -232,9 +254,23 @@ def table(found) -> str:
     return "\n".join(lines)
 
 
-def saved(found) -> str:
+def table_of_widths(found) -> str:
+    """Return the final losses over those of AdamW's best rate, as Markdown; the best rate is of the same seeds."""
+    names = [(workload, recipe) for workload, recipes in found.items() for recipe in recipes]
+    titles = [f"{workload}: {'AdamW' if recipe == 'adamw' else 'lr .02, adamw_lr'}" for workload, recipe in names]
+    lines = ["| rate | " + " | ".join(titles) + " |", "|---" * (len(names) + 1) + "|"]
+    for rate in RATES:
+        cells = []
+        for workload, recipe in names:
+            best = min(found[workload]["adamw"].values(), key=lambda losses: fmean(x or math.inf for x in losses))
+            own = [x or math.inf for x in found[workload][recipe][rate]]
+            cells.append(as_text(geometric([math.log(x / y) for x, y in zip(own, best, strict=True)])))
+        lines.append(f"| {words(rate)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def saved(found, about) -> str:
     """Return the JSON: a line for each workload, recipe and rate."""
-    about = {"chosen_on": list(CHOSEN_ON), "judged_on": list(JUDGED_ON), "torch": torch.__version__}
     rows = [
         {"workload": workload, "recipe": recipe, "rate": rate, "losses": [x and float(f"{x:.5g}") for x in losses]}
         for workload, recipes in found.items()
@@ -258,13 +294,20 @@ def main() -> None:
     parser.add_argument("--jobs", type=Path, default=Path("runs/defaults"), help="their folder; a killed run goes on")
     parser.add_argument("--save", type=Path, help="a JSON file of all final losses")
     parser.add_argument("--read", type=Path, help="print the tables of such a file, and train nothing")
+    parser.add_argument("--widths", action="store_true", help="the GPT at a width of 128")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = read(options.read) if options.read else measured(options.jobs)
+    if options.widths:
+        asked = WIDTHS, ("adamw", "original"), tuple(OF_WIDTHS)
+        about = {"seeds": list(OF_WIDTHS), "torch": torch.__version__}
+    else:
+        asked = ()
+        about = {"chosen_on": list(CHOSEN_ON), "judged_on": list(JUDGED_ON), "torch": torch.__version__}
+    found = read(options.read) if options.read else measured(options.jobs, *asked)
     if options.save:
         options.save.parent.mkdir(parents=True, exist_ok=True)
-        options.save.write_text(saved(found))
-    print(table(found))
+        options.save.write_text(saved(found, about))
+    print((table_of_widths if options.widths else table)(found))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """MuonAdamW: one optimizer for a whole model, Muon for its hidden matrices and AdamW for all else."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -35,9 +35,10 @@ class MuonAdamW(Shell):
 
     Args:
         params: a model; its named parameters; what `split_params` returned; or groups, dicts with "params" (which may
-            be routes of `split_params`) and "rule", "muon" or "adamw", and whatever differs from the arguments.
+            be routes of `split_params`) and "rule", "muon" or "adamw", and whatever differs from the arguments; or
+            parameters without names, all of which go to `rule`.
         lr: step size of Muon, a number or a tensor of one.
-        adamw_lr: step size of AdamW; by default 3e-4.
+        adamw_lr: step size of AdamW; a tuned one is better than the default (records/defaults).
         weight_decay: decoupled decay of Muon's parameters.
         adamw_weight_decay: decoupled decay of AdamW's parameters.
         momentum: of Muon, in [0, 1).
@@ -50,7 +51,7 @@ class MuonAdamW(Shell):
             `split_params` shows, -> options, as in {"vector": {"weight_decay": 0.0}}; or a function from a route to
             options or None.
         model: of which groups without a rule have parameters; they then go where those of the model go.
-        rule: of groups that have none, and whose parameters are not those of `model`.
+        rule: of groups that have none and whose parameters are not those of `model`, and of parameters without names.
         qk_clip: the largest attention logit that a head may have (MuonClip; `QKClip`); None: no clip. Needs the model.
 
     Raises:
@@ -62,9 +63,9 @@ class MuonAdamW(Shell):
 
     Examples:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-        >>> optimizer = MuonAdamW(model, lr=0.02, adamw_lr=3e-4)
+        >>> optimizer = MuonAdamW(model, lr=0.02, adamw_lr=0.005)
         >>> [(group["rule"], group["lr"]) for group in optimizer.param_groups]
-        [('muon', 0.02), ('adamw', 0.0003)]
+        [('muon', 0.02), ('adamw', 0.005)]
 
     References:
         As of Muon; AdamW: Loshchilov & Hutter 2019, arXiv 1711.05101, by torch.optim's own code.
@@ -78,7 +79,7 @@ class MuonAdamW(Shell):
         self,
         params: nn.Module | Split | Iterable[Any],
         lr: float | Tensor = 0.02,
-        adamw_lr: float | Tensor = 3e-4,
+        adamw_lr: float | Tensor = 3e-3,
         weight_decay: float | Tensor = 0.01,
         adamw_weight_decay: float | Tensor = 0.01,
         momentum: float = 0.95,
@@ -123,6 +124,8 @@ class MuonAdamW(Shell):
         arguments.check({"rule": "adamw", **given, **self._adamw}, prefixed=self._adamw)
         if rule not in (None, "muon", "adamw"):
             raise ValueError(f"rule={rule!r} for groups without one; expected 'muon', 'adamw' or None")
+        if rule is not None and isinstance(params, Iterator):  # model.parameters()
+            params = list(params)
         whole = params if isinstance(params, nn.Module) else model
         if qk_clip is not None and (whole is None or capturable):
             raise ValueError(
@@ -130,7 +133,7 @@ class MuonAdamW(Shell):
                 if capturable
                 else f"qk_clip={qk_clip!r} without a model, whose attentions it watches; give the model, or model=model"
             )
-        groups = _groups_given(params)
+        groups = _groups_given(params, rule)
         found = _split(params if groups is None else model, rules, heads)
         if groups is not None:
             _check_alone(
@@ -226,10 +229,12 @@ def hf_factory(**arguments: Any) -> Callable[..., MuonAdamW]:
     return lambda model, **passed: MuonAdamW(model, **{**arguments, **passed})
 
 
-def _groups_given(params: Any) -> list[dict[str, Any]] | None:
-    """Return groups, if that is what MuonAdamW was given."""
+def _groups_given(params: Any, rule: Rule | None) -> list[dict[str, Any]] | None:
+    """Return groups, if that is what MuonAdamW was given, or a group of parameters without names for the rule."""
     if isinstance(params, nn.Module | Split | Mapping) or not isinstance(params, list | tuple):
         return None
+    if rule is not None and any(isinstance(each, Tensor) for each in params):
+        return [{"params": list(params)}]
     return list(params) if params and all(isinstance(each, dict) for each in params) else None
 
 
@@ -237,6 +242,11 @@ def _split(params: Any, rules: Rules | None, heads: Heads) -> Split:
     """Return where the parameters go of a model, or whatever else has names; nothing for None."""
     if params is None:
         return Split(())
+    if isinstance(params, Tensor):
+        raise TypeError(
+            "params argument given to the optimizer should be an iterable of Tensors or dicts, but got one tensor; "
+            "expected the model, model.named_parameters(), or groups with a rule"
+        )
     if isinstance(params, Split):
         _check_alone("what split_params returned; give them to split_params", rules=rules, heads=heads)
         return params
@@ -245,7 +255,7 @@ def _split(params: Any, rules: Rules | None, heads: Heads) -> Split:
         if any(isinstance(each, Tensor) for each in params):
             raise ValueError(
                 "MuonAdamW got parameters without names, so embeddings and heads cannot be told from hidden matrices; "
-                "expected the model, model.named_parameters(), or groups with a rule"
+                "expected the model, model.named_parameters(), groups with a rule, or rule= for all of them"
             )
     return split_params(params, rules, heads=heads)
 

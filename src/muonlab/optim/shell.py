@@ -330,7 +330,7 @@ class Shell(torch.optim.Optimizer):
                 item.state["remainder"] = item.like_parameter(remainder)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {name: getattr(self, name) for name in self._own}
+        return super().__getstate__() | {"process_group": None} | {name: getattr(self, name) for name in self._own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
