@@ -194,12 +194,7 @@ class _ByRule(torch.optim.Optimizer):
         for treatment, ps in self._groups:
             gradients = [treatment.seen(torch.zeros_like(p) if p.grad is None else p.grad, 0) for p in ps]
             seen, states = [treatment.seen(p.detach(), 0) for p in ps], [self.state[p] for p in ps]
-            hyper = treatment.paced(pace)
-            if treatment.in_place:
-                in_place.update(treatment.rule, gradients, states, seen, hyper, self._workspace)
-            else:
-                for k, p in enumerate(ps):
-                    seen[k], self.state[p] = treatment.rule.update(gradients[k], states[k], seen[k], **hyper)
+            in_place.update(treatment.rule, gradients, states, seen, treatment.paced(pace), self._workspace)
             for p, updated in zip(ps, seen, strict=True):
                 if updated.data_ptr() != p.data_ptr():
                     p.copy_(updated.view(p.shape))
