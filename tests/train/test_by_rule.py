@@ -1,7 +1,5 @@
 """What shares a treatment is updated together, and what is dropped, saved and restored is the members' own."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -82,12 +80,12 @@ def test_a_pace_multiplies_all_learning_rates_in_its_step_alone(lr):
     assert all(torch.equal(paced[name], p) for name, p in ps.items())
 
 
-def test_members_that_differ_in_every_setting_step_in_place_as_each_would_alone():
+def several(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_members_that_differ_in_every_setting_step_in_place_as_each_would_alone(monkeypatch):
     """By kernels in place, to rounding, over a pace and a member that leaves; the oracle is the pure rule by member."""
-
-    def several(*values):
-        return torch.tensor(values, dtype=torch.float64)
-
     by_muon = {"lr": several(0.01, 0.02, 0.04), "momentum": several(0.8, 0.9, 0.95), "weight_decay": 0.1}
     by_adamw = {
         "lr": several(0.1, 0.01, 0.001),
@@ -95,25 +93,58 @@ def test_members_that_differ_in_every_setting_step_in_place_as_each_would_alone(
         "beta2": 0.98,
         "weight_decay": several(0.0, 1.0, 0.1),
     }
-    matrix = Treatment(muon, {**by_muon, "adjust_lr_fn": "match_rms_adamw"}, flatten=True, in_place=True)
-    rest = Treatment(adamw, by_adamw, in_place=True)
-    ps = stacks()
+    matrix = Treatment(muon, {**by_muon, "adjust_lr_fn": "match_rms_adamw"}, flatten=True)
+    rest = Treatment(adamw, by_adamw)
+    ps, others = stacks(), stacks()
     own = {name: rest if name in ("b", "c") else matrix for name in ps}
-    assert muon.takes_each(matrix.hyper, [], []), "the step in place is not taken"
-    optimizer, plain = (
-        ByRule(ps, own),
-        ByRule(stacks(), {name: replace(each, in_place=False) for name, each in own.items()}),
-    )
-    others = stacks()
+    optimizer, plain = ByRule(ps, own), ByRule(others, own)
     for step, pace in enumerate((0.5, 1.0, 0.25)):
         if step == 2:
             for each in (optimizer, plain):
                 each.keep([0, 2])
             ps, others = ({name: p[[0, 2]] for name, p in each.items()} for each in (ps, others))
         gradients = {name: p.cos().transpose(1, -1).contiguous().transpose(1, -1) for name, p in ps.items()}
-        optimizer.step_stacked(ps, gradients, step, pace)
-        plain.step_stacked(others, {name: p.cos() for name, p in others.items()}, step, pace)
+        with monkeypatch.context() as patched:
+            for rule in (muon, adamw):
+                patched.setattr(rule, "update", lambda *_, **__: pytest.fail("not in place"))
+            optimizer.step_stacked(ps, gradients, step, pace)
+        with monkeypatch.context() as patched:
+            for rule in (muon, adamw):
+                patched.setattr(rule, "takes", lambda *_: False)
+            plain.step_stacked(others, {name: p.cos() for name, p in others.items()}, step, pace)
     for name, p in ps.items():
         torch.testing.assert_close(p, others[name], rtol=1e-9, atol=1e-12)
     for name, tensor in plain.tensors().items():
         torch.testing.assert_close(optimizer.tensors()[name], tensor, rtol=1e-9, atol=1e-12)
+
+
+PAPERS = {"adjust_lr_fn": "match_rms_adamw", "polar_dtype": torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("rule", "own", "hyper"),
+    [
+        (muon, {"lr": 0.013, "momentum": 0.93, "weight_decay": 0.07}, {}),
+        (muon, {"lr": 0.013, "weight_decay": 0.0}, PAPERS),
+        (muon, {"lr": 0.013, "weight_decay": 0.07}, {"cautious": True, "nesterov": False}),
+        (muon, {"lr": 0.013}, {"variant": "adamuon", "equilibrate": "row"}),
+        (muon, {"lr": 0.013}, {"hyperball": True, "update_floor": 0.3}),
+        (adamw, {"lr": 0.013, "beta1": 0.8, "beta2": 0.98, "weight_decay": 0.07}, {}),
+    ],
+    ids=["muon", "bfloat16", "cautious", "variant", "held", "adamw"],
+)
+@pytest.mark.parametrize("num_members", [1, 5])
+def test_settings_by_member_that_are_all_equal_give_the_bits_of_a_number(rule, own, hyper, num_members):
+    """On a CPU, and of matrices whose entries fill its vectors: the rest of a row may be added in another order."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"a": (48, 32), "b": (32, 64)}
+    begin = {name: torch.randn(num_members, *shape, generator=generator) for name, shape in shapes.items()}
+    found = []
+    for one in (own, {name: several(*[value] * num_members) for name, value in own.items()}):
+        ps = {name: p.clone() for name, p in begin.items()}
+        shared = Treatment(rule, {**hyper, **one})
+        optimizer = ByRule(ps, dict.fromkeys(ps, shared))
+        for step in range(3):
+            optimizer.step_stacked(ps, {name: (p + step).cos() for name, p in begin.items()}, step, 0.7)
+        found.append(ps | optimizer.tensors())
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())

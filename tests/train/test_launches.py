@@ -56,7 +56,7 @@ def test_nor_do_they_with_learning_rates_by_member():
         rates = by_member([0.01 * (1 + number) for number in range(num_members)], "meta")
         for name, treatment in list(population.optimizer.treatments.items()):
             hyper = {**treatment.hyper, "lr": rates}
-            population.optimizer.treatments[name] = Treatment(treatment.rule, hyper, treatment.flatten, in_place=True)
+            population.optimizer.treatments[name] = Treatment(treatment.rule, hyper, treatment.flatten)
         population.step(*rows(0), 0)
         found.append(count_launches(lambda rows=rows, population=population: population.step(*rows(1), 1)))
     assert found[0] == found[1]

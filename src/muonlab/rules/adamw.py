@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from muonlab.rules.operands import Workspace, by_kind, on_host, operand
+from muonlab.rules.operands import Workspace, by_kind, is_by_member, on_host, operand
 
 FUSED_DEVICES = {"cpu", "cuda", "xpu", "mps", "meta"}
-DEFAULTS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01}
 
 
 def init(p: Tensor) -> dict[str, Tensor]:
@@ -63,9 +62,9 @@ def update_(
     workspace: Workspace | None = None,
     *,
     lr: float | Tensor,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
+    beta1: float | Tensor = 0.9,
+    beta2: float | Tensor = 0.999,
+    eps: float | Tensor = 1e-8,
     weight_decay: float | Tensor = 0.01,
     found_inf: Tensor | None = None,
     capturable: bool = False,
@@ -77,14 +76,17 @@ def update_(
         states: a state for each, of any dtype.
         ps: parameters.
         workspace: not needed.
-        lr: as of `update`, as are the others; numbers, or tensors without axes.
+        lr: as of `update`, as are the others; numbers, or tensors without axes, or where `takes` says so (S,).
         found_inf: 1.0 on a device leaves parameters and states unchanged, without a transfer to the host.
         capturable: whether the step may be captured in a CUDA graph.
     """
     if not ps:
         return
+    given = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
+    if any(map(is_by_member, given.values())):
+        _update_each(grads, states, ps, given)
+        return
     if torch.compiler.is_compiling():
-        given = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
         _update_in_a_graph(grads, states, ps, given, found_inf)
         return
     if isinstance(weight_decay, Tensor) and not on_host(weight_decay.device):  # which torch's kernel would read back
@@ -111,11 +113,7 @@ def update_(
         found_inf=found_inf,
         capturable=capturable,
         amsgrad=False,
-        beta1=beta1,
-        beta2=beta2,
-        lr=lr,
-        weight_decay=weight_decay,  # pyright: ignore[reportArgumentType]  # a tensor does as well
-        eps=eps,
+        **{**given, "weight_decay": weight_decay},  # pyright: ignore[reportArgumentType]  # a tensor does as well
         maximize=False,
     )
     for index in (0, 2, 3):  # the gradients are only read
@@ -141,27 +139,23 @@ def _update_in_a_graph(
             old.copy_(value if found_inf is None else torch.where(found_inf.to(old.device) > 0, old, value))
 
 
-def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:
-    """Return whether `update_each_` can walk through these tensors: on a CPU, as it makes a call for each member."""
-    is_one_dtype = all(p.dtype == grad.dtype for p, grad in zip(ps, grads, strict=True))
-    return is_one_dtype and all(on_host(p.device) for p in ps) and _are_plain([list(ps)], is_on_cpu=True)
+def takes(hyper: Mapping[str, Any], ps: Sequence[Tensor]) -> bool:
+    """Return whether `update_` has these hyper-parameters.
 
-
-def update_each_(
-    grads: Sequence[Tensor],
-    states: Sequence[dict[str, Tensor]],
-    ps: Sequence[Tensor],
-    workspace: Workspace | None = None,
-    **hyper: float | Tensor,
-) -> None:
-    """Make the step of `update` on stacks (S, ...) in place, by a call of torch's fused kernel for each member.
-
-    The hyper-parameters are numbers, or tensors (S,), as of `update`; all else is as of `update_`.
+    Where they differ by member it makes a call for each, so on a CPU alone, and walks through them as they are.
     """
+    if not any(map(is_by_member, hyper.values())):
+        return True
+    return all(on_host(p.device) for p in ps) and _are_plain([list(ps)], is_on_cpu=True)
+
+
+def _update_each(
+    grads: Sequence[Tensor], states: Sequence[dict[str, Tensor]], ps: Sequence[Tensor], hyper: dict[str, Any]
+) -> None:
+    """Make the step of stacks (S, ...), by a call of torch's fused kernel for each member; see `takes`."""
     steps = [state["step"] for state in states]
     torch._foreach_add_(steps, 1)
-    own = {**DEFAULTS, **hyper}
-    by_member = {name: value.tolist() if isinstance(value, Tensor) else repeat(value) for name, value in own.items()}
+    by_member = {name: value.tolist() if is_by_member(value) else repeat(value) for name, value in hyper.items()}
     moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
     # A gradient of a stack may come with its axes in another order in memory.
     columns = (ps, map(Tensor.contiguous, grads), *moments)

@@ -1,5 +1,6 @@
 """Muon: momentum, orthogonalized (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from muonlab.rules import parts
 from muonlab.rules.matrices import Matrices, as_stack, batches, in_few_calls, is_plain, memory, split, tiles
-from muonlab.rules.operands import Workspace, by_kind, operand
+from muonlab.rules.operands import Workspace, by_kind, is_by_member, operand
 from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_, product_dtype
 from muonlab.rules.polynomials import Polynomial
 
@@ -21,7 +22,7 @@ ADJUSTMENTS: dict[str, Callable[[int, int], float]] = {
     "none": lambda rows, columns: 1.0,
 }
 VARIANTS = ("normuon", "adamuon")
-BY_MEMBER = ("lr", "momentum", "weight_decay")  # what may differ from member to member in `update_each_`
+BY_MEMBER = ("lr", "momentum", "weight_decay")  # what may differ from member to member in `update_`
 
 
 def adjustment(rows: int, columns: int, adjust_lr_fn: AdjustLR = "original") -> float:
@@ -134,9 +135,11 @@ def update(
     return p, state
 
 
-def takes(hyper: Mapping[str, Any]) -> bool:
-    """Return whether `update_` has these hyper-parameters: it lacks the control."""
-    return bool(hyper.get("is_orthogonal", True))
+def takes(hyper: Mapping[str, Any], ps: Sequence[Tensor]) -> bool:
+    """Return whether `update_` has these hyper-parameters: it lacks the control, and some must be numbers."""
+    by_member = {name for name, value in hyper.items() if is_by_member(value)}
+    is_known = by_member <= set(BY_MEMBER) and not (by_member and any(p.is_complex() for p in ps))
+    return bool(hyper.get("is_orthogonal", True)) and is_known
 
 
 # --- the same step in place
@@ -153,7 +156,7 @@ def update_(
     workspace: Workspace,
     *,
     lr: float | Tensor,
-    momentum: float = 0.95,
+    momentum: float | Tensor = 0.95,
     weight_decay: float | Tensor = 0.01,
     nesterov: bool = True,
     method: str = "quintic",
@@ -181,11 +184,13 @@ def update_(
         states: a state for each, in its dtype.
         ps: parameters, (*members, rows, columns); more than one axis of members must allow a view as one.
         workspace: where temporary tensors come from.
-        lr: number or tensor without axes. This and the others as of `update`; is_orthogonal must be True.
+        lr: number or tensor without axes; or, as momentum and weight_decay too, a float64 tensor (S,) by member for
+            parameters (S, rows, columns). This and the others as of `update`; is_orthogonal must be True.
         coefficients: of the quintic, as of `polar.orthogonalize`; so is eps.
         finite: one boolean without axes; where it is False, all parameters and states stay as they are.
     """
     assert is_orthogonal, "only update has the control"
+    hyper = _by_member(ps, lr, momentum, weight_decay)
     pieces = [
         Matrices(
             as_stack(p),
@@ -193,6 +198,7 @@ def update_(
             as_stack(state["momentum"]),
             None if variant is None else as_stack(state["second_moment"]),
             None if finite is None else finite.to(p.device),
+            None if hyper is None else _of_shape(hyper, p, adjust_lr_fn),
         )
         for grad, state, p in zip(grads, states, ps, strict=True)
         if p.numel()
@@ -206,14 +212,16 @@ def update_(
     last = {"lr": lr, "weight_decay": weight_decay, "cautious": cautious}
     for batch in batches(pieces, mixes=mixes):
         members = list(chain.from_iterable(batch))
-        like, flag, is_few = members[0].p, members[0].finite, in_few_calls(members[0])
+        like, flag, is_few = members[0].p, members[0].finite, in_few_calls(members[0]) and hyper is None
         is_tiled = is_simple and all(is_plain(piece) for piece in members)
         directions, slots = memory(batch, (polar_dtype if is_tiled else None) or like.dtype, workspace)
         if is_tiled:
-            _average_by_tiles(members, slots, momentum, nesterov, workspace)
+            _average_by_tiles(members, slots, float(momentum), nesterov, workspace)
+        elif hyper is not None:
+            _average_each(members, slots, nesterov, variant)
         else:
             seen = [piece.momentum for piece in members], [piece.grad for piece in members]
-            options = {"momentum": momentum, "nesterov": nesterov, "variant": variant, "finite": flag}
+            options: Any = {"momentum": momentum, "nesterov": nesterov, "variant": variant, "finite": flag}
             average_(*seen, slots, **options, memory=directions if is_few else ())
         if equilibrate is not None:
             for stack in directions:
@@ -234,7 +242,9 @@ def update_(
             updates[index] = finish_(updates[index], piece, factors[index], beta2=beta2, update_floor=update_floor)
         if hyperball:
             for piece, O in zip(members, updates, strict=True):
-                hold_(piece.p, O, lr, piece.finite)
+                hold_(piece.p, O, lr if piece.hyper is None else piece.hyper["lr"], piece.finite)
+        elif hyper is not None:
+            _apply_each(members, updates, cautious)
         elif is_tiled:
             _apply_by_tiles(members, updates, factors, float(lr), float(weight_decay), workspace)
         else:
@@ -276,58 +286,45 @@ def _scaled(stacks: list[Tensor], dtype: torch.dtype, workspace: Workspace) -> l
     return scaled
 
 
-def takes_each(hyper: Mapping[str, Any], grads: Sequence[Tensor], ps: Sequence[Tensor]) -> bool:
-    """Return whether `update_each_` has these hyper-parameters."""
-    known = {*BY_MEMBER, "nesterov", "method", "steps", "adjust_lr_fn", "variant", *parts.OFF}
-    return hyper.keys() <= known and hyper.get("variant") is None and parts.are_off(hyper)
-
-
-def update_each_(
-    grads: Sequence[Tensor],
-    states: Sequence[dict[str, Tensor]],
-    ps: Sequence[Tensor],
-    workspace: Workspace,
-    *,
-    lr: float | Tensor,
-    momentum: float | Tensor = 0.95,
-    weight_decay: float | Tensor = 0.01,
-    nesterov: bool = True,
-    method: str = "quintic",
-    steps: int | None = None,
-    adjust_lr_fn: AdjustLR = "original",
-    **off: Any,
-) -> None:
-    """Make the step of `update` on stacks (S, rows, columns) in place; learning rates and others may differ, (S,).
-
-    All but lr, momentum and weight_decay are numbers. It is as of `update_`, without its variants and parts.
-    """
-    given = dict(zip(BY_MEMBER, (lr, momentum, weight_decay), strict=True))
-    rates, kept, decay = (
-        (each.double() if isinstance(each, Tensor) else torch.full((), each, dtype=torch.float64, device=ps[0].device))
-        .expand(len(ps[0]))
-        .view(-1, 1, 1)
-        for each in given.values()
+def _by_member(ps: Sequence[Tensor], *given: float | Tensor) -> dict[str, Tensor] | None:
+    """Return `BY_MEMBER` and what follows from them, (S, 1, 1) each in float64; None where all are numbers."""
+    if not any(map(is_by_member, given)):
+        return None
+    lr, momentum, weight_decay = (
+        torch.as_tensor(each, dtype=torch.float64, device=ps[0].device).expand(len(ps[0])).view(-1, 1, 1)
+        for each in given
     )
-    hyper = {"rate": rates, "kept": kept, "new": 1 - kept, "shrink": 1 - rates * decay}
-    pieces = [
-        Matrices(p, grad, state["momentum"], hyper={name: each.to(p.dtype) for name, each in hyper.items()})
-        for grad, state, p in zip(grads, states, ps, strict=True)
-        if p.numel()
-    ]
-    for batch in batches(pieces, mixes=method not in ("quintic", "exact")):
-        members = list(chain.from_iterable(batch))
-        directions, slots = memory(batch, members[0].p.dtype, workspace)
-        for piece, slot in zip(members, slots, strict=True):
-            assert piece.hyper is not None
-            piece.momentum.lerp_(piece.grad, piece.hyper["new"])
-            slot.copy_(piece.grad if nesterov else piece.momentum)
-            if nesterov:
-                slot.lerp_(piece.momentum, piece.hyper["kept"])
-        updates = split(orthogonalize_(directions, method, steps=steps, workspace=workspace), batch)
-        for piece, update in zip(members, updates, strict=True):
-            assert piece.hyper is not None
-            factor = adjustment(*piece.shape, adjust_lr_fn)
-            piece.p.mul_(piece.hyper["shrink"]).addcmul_(update, piece.hyper["rate"], value=-factor)
+    decay = lr * weight_decay
+    return {"lr": lr, "decay": decay, "shrink": 1 - decay, "kept": momentum, "new": 1 - momentum}
+
+
+def _of_shape(hyper: Mapping[str, Tensor], p: Tensor, adjust_lr_fn: AdjustLR) -> dict[str, Tensor]:
+    """Return what `_by_member` returned and the size of a step of p, in p's dtype: rounded once, as numbers are."""
+    size, each_has = hyper["lr"] * -adjustment(*p.shape[-2:], adjust_lr_fn), math.prod(p.shape[1:-2])
+    return {name: each.repeat_interleave(each_has, 0).to(p.dtype) for name, each in {**hyper, "size": size}.items()}
+
+
+def _average_each(members: list[Matrices], slots: list[Tensor], nesterov: bool, variant: str | None) -> None:
+    """Do as `average_` does, by the momentum of each matrix."""
+    for piece, slot in zip(members, slots, strict=True):
+        assert piece.hyper is not None
+        piece.momentum.lerp_(piece.grad, piece.hyper["new"])
+        slot.copy_(piece.grad if nesterov else piece.momentum)
+        if nesterov:
+            slot.lerp_(piece.momentum, piece.hyper["kept"])
+        if variant == "adamuon":
+            slot.sgn_()
+
+
+def _apply_each(members: list[Matrices], updates: list[Tensor], cautious: bool) -> None:
+    """Do as `apply_` does, by the learning rate and the decay of each matrix."""
+    for piece, O in zip(members, updates, strict=True):
+        assert piece.hyper is not None
+        if cautious:
+            piece.p.sub_(piece.p * agree(O, piece.p) * piece.hyper["decay"])
+        else:
+            piece.p.mul_(piece.hyper["shrink"])
+        piece.p.addcmul_(O, piece.hyper["size"])
 
 
 def average_(

@@ -35,6 +35,11 @@ def by_kind(tensors: Sequence[Tensor]) -> list[list[int]]:
     return list(kinds.values())
 
 
+def is_by_member(value: Any) -> bool:
+    """Return whether a hyper-parameter is a number of every member, (S,)."""
+    return isinstance(value, Tensor) and value.ndim > 0
+
+
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite real number, not a boolean."""
     return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from muonlab.rules import in_place
 from muonlab.rules.in_place import State
-from muonlab.rules.operands import Workspace
+from muonlab.rules.operands import Workspace, is_by_member
 from muonlab.rules.wrapped import Ahead, Independent
+from muonlab.train.products import fast_products
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,11 @@ class Treatment:
         flatten: see a parameter as the matrix of its first axis by all the others, as Jordan et al. 2024 do with the
             kernel (outputs, inputs, height, width) of a convolution. Its state has that shape too. Matrices and
             vectors stay as they are.
-        in_place: step in place where hyper-parameters differ by member, and where members train one after the other,
-            too. It is faster and changes rounding, so studies whose results were recorded without leave it.
     """
 
     rule: Any
     hyper: Mapping[str, Any] = field(default_factory=dict)
     flatten: bool = False
-    in_place: bool = False
 
     @property
     def name(self) -> str:
@@ -81,6 +79,7 @@ class ByRule:
         self.states: dict[str, State] = {name: treatments[name].initial(p) for name, p in stacks.items()}
         self._workspace = Workspace()
 
+    @fast_products()
     def step_stacked(
         self, stacks: Mapping[str, Tensor], gradients: Mapping[str, Tensor], step: int, pace: float = 1.0
     ) -> None:
@@ -98,7 +97,6 @@ class ByRule:
                 ps,
                 treatment.paced(pace),
                 self._workspace,
-                each=treatment.in_place,
             )
             for name, p in zip(group, ps, strict=True):
                 if p.data_ptr() != stacks[name].data_ptr():  # a stack whose strides allow no view of the matrices
@@ -108,7 +106,7 @@ class ByRule:
         """Drop all members but those, given by their positions."""
 
         def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
-            return {key: each[list(members)] if _is_by_member(each) else each for key, each in values.items()}
+            return {key: each[list(members)] if is_by_member(each) else each for key, each in values.items()}
 
         self.states = {name: chosen(state) for name, state in self.states.items()}
         # Parameters that shared a treatment share the new one: they are stepped together.
@@ -124,7 +122,3 @@ class ByRule:
         self.states = {
             name: {key: tensors[f"state/{name}/{key}"].clone() for key in state} for name, state in self.states.items()
         }
-
-
-def _is_by_member(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0

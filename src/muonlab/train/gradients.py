@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils.flop_counter import FlopCounterMode
 
+from muonlab.train.products import fast_products
 from muonlab.train.program import compiled
 
 Parameters = dict[str, Tensor]
@@ -36,6 +37,7 @@ class Gradients:
         self._of_stack: Callable[..., Parameters] = self._eager
         self.height, self.is_compiled = height, False
 
+    @fast_products()
     def __call__(self, parameters: Parameters, *batch: Tensor) -> Parameters:
         """Return the gradients of all members, name -> (S, ...), for what the loss takes, (S, ...) each."""
         num_members = len(batch[0])

@@ -27,7 +27,6 @@ def treatments(
     takes: str = "hidden",
     stems: Collection[str] = (),
     flatten: bool = False,
-    in_place: bool = False,
 ) -> dict[str, Treatment]:
     """Return parameter name -> rule and hyper-parameters.
 
@@ -39,15 +38,14 @@ def treatments(
         takes: the matrices that Muon takes, one of `muonlab.optim.routing.TAKES`.
         stems: names of modules that read the input, which are not hidden (Jordan et al. 2024).
         flatten: as of `Treatment`, of Muon.
-        in_place: as of `Treatment`.
     """
     if name != "muon":
-        one = Treatment(RULES[name], hyper, in_place=in_place)
+        one = Treatment(RULES[name], hyper)
         return {parameter: one for parameter, _ in net.named_parameters()}
     around = {key: hyper[key] for key in AROUND if key in hyper}
     own = {key: value for key, value in hyper.items() if key not in AROUND}
-    by_muon = _around(Treatment(muon, own, flatten=flatten, in_place=in_place), **around)
-    by_adamw = _around(Treatment(adamw, others or {}, in_place=in_place), **around)
+    by_muon = _around(Treatment(muon, own, flatten=flatten), **around)
+    by_adamw = _around(Treatment(adamw, others or {}), **around)
     return {
         parameter: by_muon if role in TAKES[takes] and parameter.split(".")[0] not in stems else by_adamw
         for parameter, role in roles(net).items()
@@ -77,7 +75,6 @@ def of_config(
     points: Sequence[Mapping[str, float]],
     *,
     stems: Collection[str] = (),
-    in_place: bool = False,
 ) -> dict[str, Treatment] | list[OptimizerFactory]:
     """Return the optimizer of members that differ in some of its settings, as the engines take it.
 
@@ -89,7 +86,6 @@ def of_config(
         optimizer: a config of `muonlab.study.optimizers`: of a rule, or of an optimizer of a user's own.
         points: settings of each member, such as {"lr": 0.1}.
         stems: as of `treatments`.
-        in_place: as of `Treatment`.
     """
     if optimizer.name == "custom":
         make = optimizer.call.load("optimizers")
@@ -104,7 +100,7 @@ def of_config(
         hyper |= {"adjust_lr_fn": "match_rms_adamw"}
     if is_coupled:  # which has no form in place
         return {name: Treatment(Coupled(RULES[optimizer.name]), hyper) for name, _ in net.named_parameters()}
-    return treatments(net, optimizer.name, hyper, others=others, stems=stems, flatten=True, in_place=in_place)
+    return treatments(net, optimizer.name, hyper, others=others, stems=stems, flatten=True)
 
 
 def _by_member(points: Sequence[Mapping[str, float]]) -> dict[str, float | Tensor]:

@@ -14,6 +14,7 @@ from muonlab.train.by_rule import ByRule, Treatment
 from muonlab.train.gradients import Gradients
 from muonlab.train.instances import Instances, OptimizerFactory, views
 from muonlab.train.modules import Net, drawn, takes_key
+from muonlab.train.products import fast_products
 from muonlab.train.seeds import fold_in
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, C), labels (B,) -> (B,)
@@ -137,6 +138,7 @@ class Population:
         return (inputs, labels, keys) if member is None else (inputs[None], labels[None], keys[member : member + 1])
 
     @torch.no_grad()
+    @fast_products()
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return loss and correctness of every member on every row, in eval mode.
 
@@ -156,6 +158,7 @@ class Population:
         return torch.cat(losses, dim=1), torch.cat(hits, dim=1)
 
     @torch.no_grad()
+    @fast_products()
     def measure(
         self,
         function: Callable[[Tensor, Tensor], Tensor],

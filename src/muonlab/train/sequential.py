@@ -20,6 +20,7 @@ from muonlab.train.by_rule import Treatment
 from muonlab.train.instances import Instances, Named, OptimizerFactory
 from muonlab.train.modules import Net, drawn, takes_key
 from muonlab.train.population import EVALUATION_ROWS, ByMember, Loss
+from muonlab.train.products import fast_products
 from muonlab.train.seeds import fold_in, forked
 
 
@@ -84,7 +85,7 @@ class Sequential:
         for member, (net, seed) in enumerate(zip(self._nets, self._seeds, strict=True)):
             net.train()
             net.zero_grad()
-            with forked(seed, "forward", step, self._device):
+            with forked(seed, "forward", step, self._device), fast_products():
                 loss = self._losses[member](net(inputs[member], **self._key(net, seed, step)), labels[member]).mean()
                 loss.backward()
             self.instances.step(member, step, pace)
@@ -103,6 +104,7 @@ class Sequential:
         return 0.0
 
     @torch.no_grad()
+    @fast_products()
     def evaluate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return loss and correctness of every member on every row, in eval mode; as of `Population`."""
         losses, hits = [], []
@@ -115,6 +117,7 @@ class Sequential:
         return torch.stack(losses), torch.stack(hits)
 
     @torch.no_grad()
+    @fast_products()
     def measure(
         self,
         function: Callable[[Tensor, Tensor], Tensor] | Sequence[Callable[[Tensor, Tensor], Tensor]],
@@ -185,18 +188,14 @@ class _ByRule(torch.optim.Optimizer):
         self._groups, self._workspace = list(groups.values()), Workspace()
 
     @torch.no_grad()
+    @fast_products()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Update every parameter; one that has no part in the loss has a gradient of zeros, as in a population."""
         pace = self.param_groups[0]["lr"]
         for treatment, ps in self._groups:
             gradients = [treatment.seen(torch.zeros_like(p) if p.grad is None else p.grad, 0) for p in ps]
             seen, states = [treatment.seen(p.detach(), 0) for p in ps], [self.state[p] for p in ps]
-            hyper = treatment.paced(pace)
-            if treatment.in_place:
-                in_place.update(treatment.rule, gradients, states, seen, hyper, self._workspace)
-            else:
-                for k, p in enumerate(ps):
-                    seen[k], self.state[p] = treatment.rule.update(gradients[k], states[k], seen[k], **hyper)
+            in_place.update(treatment.rule, gradients, states, seen, treatment.paced(pace), self._workspace)
             for p, updated in zip(ps, seen, strict=True):
                 if updated.data_ptr() != p.data_ptr():
                     p.copy_(updated.view(p.shape))

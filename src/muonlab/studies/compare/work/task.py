@@ -190,7 +190,7 @@ class TaskMaterial:
         """Return the members of a job, their batches, and what evaluates them."""
         model, first = self.build(seeds[0]), next(self.batches(seeds[0], "train"))
         self._check_alike(model, seeds)
-        treated = optimizers.of_config(model, optimizer, points, in_place=True)
+        treated = optimizers.of_config(model, optimizer, points)
         draw, losses = Loaders(self, seeds, device), [self._guarded(self.given(seed).loss) for seed in seeds]
         if self._is_one_loss(model, first, seeds):
             members, reason = engine.build(self.build, losses[0], treated, seeds, *first, device=device)
