@@ -151,7 +151,7 @@ def test_the_readme_has_code_of_both_kinds():
 
 # Every block of python, and the block of text that follows it at once, which is what it prints.
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
-NAMES = "optimizer", "engine", "extend", "theory", "inspect", "studies", "export"
+NAMES = "optimizer", "engine", "extend", "theory", "inspect", "studies", "export", "measure"
 RUN = ["README.md", *(f"docs/{page}.md" for page in NAMES)]
 RUN += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "frameworks").glob("*.md"))
 PYTHON = [

@@ -65,6 +65,14 @@ def test_plain_loop_learns_and_resumes_with_the_same_losses(run, tmp_path):
     assert (step, count, difference) == (25, 5, 0)
 
 
+def test_watch_training_measures_both_optimizers_and_changes_nothing(run, tmp_path):
+    printed = run("watch_training.py", f"--steps 20 --every 10 --width 16 --out {tmp_path}")
+    for name in ("adamw", "muon"):
+        assert re.findall(rf"^{name} +(\d+) +0\.\d+", printed, re.MULTILINE) == ["10", "20"]
+        assert numbers(rf"{name}: (\d+) losses without Watch, largest difference (\S+)", printed) == (20, 0)
+        assert len((tmp_path / f"watch-{name}.jsonl").read_text().splitlines()) == 2
+
+
 def test_schedulers_turn_both_learning_rates_and_the_momentum(run):
     printed = run("schedulers.py")
     assert all(float(accuracy) > 0.9 for accuracy in re.findall(r"accuracy on new points: ([\d.]+)", printed))

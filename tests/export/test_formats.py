@@ -2,6 +2,8 @@
 
 import json
 import sys
+import types
+import warnings
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -168,6 +170,72 @@ def test_weights_and_biases_has_every_run_offline(tmp_path, monkeypatch):
     assert len(list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))) == 2
 
 
+class StandIn(types.ModuleType):
+    """Keeps runs as trackio does: `init`, `log` and `finish` make them, `Api` reads them."""
+
+    def __init__(self, place):
+        super().__init__("trackio")
+        self.kept, self.utils = [], types.SimpleNamespace(TRACKIO_DIR=str(place))
+
+    def Api(self):  # noqa: N802
+        return types.SimpleNamespace(runs=self._runs)
+
+    def _runs(self, project):
+        if not self.kept:
+            raise ValueError(f"Project '{project}' does not exist")
+        return list(self.kept)
+
+    def init(self, project, name=None, *, config, embed, auto_log_gpu, auto_log_cpu):
+        assert (embed, auto_log_gpu, auto_log_cpu) == (False, False, False)
+        print(f"* Created new run: {name}")
+        run = types.SimpleNamespace(project=project, name=name, config=config, logs=[], is_done=False)
+        run.delete = lambda: self.kept.remove(run)
+        self.kept.append(run)
+
+    def log(self, metrics, step=None):
+        self.kept[-1].logs.append((step, metrics))
+
+    def finish(self):
+        self.kept[-1].is_done = True
+
+
+def few_runs():
+    return {name: rows[:2] if name == "runs" else rows for name, rows in tables.read(STUDY).items()}
+
+
+def test_trackio_is_given_every_run_once(tmp_path, monkeypatch, capsys):
+    trackio = StandIn(tmp_path)
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    own = [run.name for run in trackers.runs(few_runs())]
+    for number in range(2):
+        assert trackers.log("trackio", few_runs(), STUDY, tmp_path) == tmp_path
+        if number == 0:  # one of the same name that the user has made
+            trackio.kept.insert(0, types.SimpleNamespace(name=own[0], config={"job": "mine"}))
+    assert capsys.readouterr().out == ""
+    assert [run.name for run in trackio.kept] == [own[0], *own]
+    for kept, run in zip(trackio.kept[1:], trackers.runs(few_runs()), strict=True):
+        assert (kept.config, kept.logs, kept.is_done) == (run.settings, run.points, True)
+
+
+def test_trackio_reads_every_curve_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own
+        trackio = pytest.importorskip("trackio", reason="trackio is not installed: pip install 'muonlab[trackio]'")
+        monkeypatch.setattr(trackio.utils, "TRACKIO_DIR", tmp_path)
+        monkeypatch.setattr(trackio.sqlite_storage, "TRACKIO_DIR", tmp_path)
+        for _ in range(2):
+            trackers.log("trackio", few_runs(), STUDY, tmp_path)
+        assert sorted(run.name for run in trackio.Api().runs("study")) == sorted(
+            run.name for run in trackers.runs(few_runs())
+        )
+        for run in trackers.runs(few_runs()):
+            logs = trackio.sqlite_storage.SQLiteStorage.get_logs("study", run.name)
+            assert [(row["step"], row["validation_accuracy"]) for row in logs] == [
+                (step, values["validation_accuracy"]) for step, values in run.points
+            ]
+
+
 def test_mistakes_are_said_before_anything_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for words, status, said in (
@@ -180,3 +248,45 @@ def test_mistakes_are_said_before_anything_is_written(tmp_path, monkeypatch, cap
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="is in the way"):
         files.write(STUDY, ["csv"], tmp_path / "file")
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """A file as `muonlab.measure.Watch` leaves it when it is killed while it writes."""
+    path = tmp_path / "watch.jsonl"
+    rows = [
+        {"step": step, "hidden_rank/body": 4.5 - step / 10, "margin": None if step == 20 else 0.5} for step in (10, 20)
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows) + '{"step": 30, "hid')
+    return path
+
+
+def test_rows_of_a_watched_training_are_one_run(watched):
+    pytest.importorskip("pandas")
+    found = muonlab.load(watched, "pandas")
+    assert as_read(found["evaluations"]) == {
+        "job": ["watch"] * 2, "step": [10, 20], "hidden_rank/body": [3.5, 2.5], "margin": [0.5, None],
+    }  # fmt: skip
+    assert found["runs"].to_dict("records") == [{"job": "watch", "steps": 20, "final.hidden_rank/body": 2.5}]
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (place,) = files.write(watched, ["tensorboard"])
+    curve = EventAccumulator(str(place / "watch")).Reload().Scalars("hidden_rank/body")
+    assert [(event.step, event.value) for event in curve] == [(10, 3.5), (20, 2.5)]
+
+
+def test_a_file_of_something_else_is_refused(watched, tmp_path):
+    other = tmp_path / "other.jsonl"
+    for text in ("", '{"loss": 1.0}\n', '{"step": "1"}\n'):
+        other.write_text(text)
+        with pytest.raises(
+            StudyError, match="has no evaluations; expected a study's folder, or JSON lines with a step"
+        ):
+            muonlab.load(other)
+    other.write_text("not json\n{}\n")
+    with pytest.raises(StudyError, match="is torn, from line 1"):
+        muonlab.load(other)
+    with pytest.raises(StudyError, match="is a file, which has no figures; expected csv, parquet"):
+        files.write(watched, ["csv", "svg"])
+    assert not (tmp_path / "export").exists()

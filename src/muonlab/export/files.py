@@ -22,7 +22,7 @@ def write(folder: Path, kinds: list[str], out: Path | None = None) -> list[Path]
     """Write what a study found in other formats, and return what was written.
 
     Args:
-        folder: the study's.
+        folder: the study's, or a file of JSON lines with a step each.
         kinds: any of `KINDS`.
         out: folder of the files; made if missing, `export` in the study's by default.
 
@@ -32,7 +32,10 @@ def write(folder: Path, kinds: list[str], out: Path | None = None) -> list[Path]
     """
     for kind in kinds:
         check_name("format", kind, KINDS)
-    out = folder / "export" if out is None else out
+    if folder.is_file() and set(kinds) & set(IMAGES):
+        expected = ", ".join(kind for kind in KINDS if kind not in IMAGES)
+        raise StudyError(f"{folder} is a file, which has no figures; expected {expected}")
+    out = (folder.parent if folder.is_file() else folder) / "export" if out is None else out
     tables = read(folder) if set(kinds) - set(IMAGES) else {}
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ def load(folder: str | Path, library: str | None = None) -> dict[str, Any]:
     """Return the tables of a study as data frames, by name: runs, evaluations, comparisons, and more where there are.
 
     Args:
-        folder: the study's.
+        folder: the study's, or a file of JSON lines with a step each, as `muonlab.measure.Watch` writes it.
         library: "pandas" or "polars"; by default the first of the two that is installed.
 
     Returns:

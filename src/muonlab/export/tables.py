@@ -31,9 +31,13 @@ NUMBERED = 16  # numbers of a list that become columns, at most
 def read(folder: Path) -> Tables:
     """Return the tables of a study's folder: runs, evaluations and comparisons come first, and may be empty.
 
+    A file of JSON lines with a step each, as `muonlab.measure.Watch` writes it, is one run.
+
     Raises:
-        StudyError: the folder holds no study, or its study.json cannot be read.
+        StudyError: the folder holds no study, or its study.json or the file cannot be read.
     """
+    if folder.is_file():
+        return _of_lines(folder)
     store.read(folder)
     found: Tables = {RUNS: [], EVALUATIONS: [], COMPARISONS: []}
     for record in store.records(folder):
@@ -42,6 +46,23 @@ def read(folder: Path) -> Tables:
         list(comparisons(package_of(folder).analyse(folder))) if any(map(_is_done, found[RUNS])) else []
     )
     return found
+
+
+def _of_lines(path: Path) -> Tables:
+    try:
+        lines = read_lines(path, whole=True)
+    except StudyError:  # the last line may be half-written
+        lines = read_lines(path)
+    if not lines or not all(isinstance(line.get("step"), int) for line in lines):
+        raise StudyError(f"{path} has no evaluations; expected a study's folder, or JSON lines with a step each")
+    who = {"job": path.stem, "run": None}
+    rows = [who | flat(line) for line in lines]
+    last = {f"final.{key}": value for key, value in rows[-1].items() if key not in who and key != "step"}
+    return {
+        RUNS: [who | {"case": None, "arm": None, "steps": rows[-1]["step"]} | last],
+        EVALUATIONS: rows,
+        COMPARISONS: [],
+    }
 
 
 def _is_done(row: Row) -> bool:

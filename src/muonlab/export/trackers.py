@@ -3,8 +3,10 @@
 Each run of the study is a run of the tracker, with its settings and with the curves of its evaluations.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ def runs(tables: Tables) -> Iterator[Tracked]:
 
 
 def _name(run: Mapping[str, Any]) -> str:
+    if run["run"] is None:  # a file
+        return run["job"]
     about = "-".join(str(run[key]).replace("/", "-").replace(" ", "-") for key in ("case", "arm") if run[key])
     return f"{about or 'job'}-{run['job'][:6]}-{run['run']}"
 
@@ -58,7 +62,7 @@ def _tensorboard(found: Iterator[Tracked], project: str, out: Path) -> Path:
 
 
 def _wandb(found: Iterator[Tracked], project: str, out: Path) -> Path:
-    wandb = package("wandb", "wandb", "Weights & Biases")
+    wandb = package("wandb", "muonlab[wandb]", "Weights & Biases")
     for run in found:
         quiet = wandb.Settings(console="off", silent=True)
         with wandb.init(
@@ -70,12 +74,22 @@ def _wandb(found: Iterator[Tracked], project: str, out: Path) -> Path:
 
 
 def _trackio(found: Iterator[Tracked], project: str, out: Path) -> Path:
-    trackio = package("trackio", "trackio", "trackio")
-    for run in found:
-        trackio.init(project=project, name=run.name, config=run.settings, embed=False)
-        for step, values in run.points:
-            trackio.log(values, step=step)
-        trackio.finish()
+    trackio = package("trackio", "muonlab[trackio]", "trackio")
+    # What it says is not the export's answer, and what this machine does now says nothing about runs that have ended.
+    quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
+    with redirect_stdout(sys.stderr):
+        try:
+            earlier = list(trackio.Api().runs(project))
+        except ValueError:  # there is no such project yet
+            earlier = []
+        for run in found:
+            for same in earlier:  # a second export takes the place of the first
+                if same.name == run.name and (same.config or {}).get("job") == run.settings["job"]:
+                    same.delete()
+            trackio.init(project=project, name=run.name, config=run.settings, **quiet)
+            for step, values in run.points:
+                trackio.log(values, step=step)
+            trackio.finish()
     return Path(trackio.utils.TRACKIO_DIR)
 
 
@@ -92,10 +106,10 @@ def log(kind: str, tables: Tables, folder: Path, out: Path) -> Path:
     Args:
         kind: one of `TRACKERS`.
         tables: of the study.
-        folder: the study's; its name is that of the project.
+        folder: the study's, or the file; its name is that of the project.
         out: where the files go; trackio has a place of its own, which TRACKIO_DIR names.
 
     Raises:
         StudyError: the tracker's package is not installed.
     """
-    return TRACKERS[kind](runs(tables), folder.resolve().name, out)
+    return TRACKERS[kind](runs(tables), folder.resolve().stem if folder.is_file() else folder.resolve().name, out)

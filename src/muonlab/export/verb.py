@@ -17,12 +17,12 @@ def export(folder: Path, *, to: str = "csv", out: Path | None = None) -> int:
     Parameters
     ----------
     folder
-        The study's folder.
+        The study's folder, or a file of JSON lines with a step each (muonlab.measure.Watch).
     to
         csv, parquet, latex or json for the tables; svg or png for the figures; tensorboard, wandb (offline) or trackio
         for the curves. Several with commas.
     out
-        Where the files go (default: export/ in the study's folder).
+        Where the files go (default: export/ in the study's folder, or beside the file).
     """
     from muonlab.export import files
 

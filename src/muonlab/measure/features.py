@@ -81,7 +81,7 @@ def stream(
     for name, wanted in pools.items():
         if wanted not in POOLS:
             raise ValueError(f"pool={wanted!r} for tap {name!r}: expected one of {', '.join(POOLS)}")
-    forward = _call if forward is None else forward
+    forward = call if forward is None else forward
     num_examples = 0
     seen: dict[str, Tensor] = {}
     current_mask: Tensor | None = None
@@ -94,7 +94,7 @@ def stream(
 
         return hook
 
-    with _hooked(model, {modules[name]: hook_of(name) for name in consumers}), torch.no_grad():
+    with hooked(model, {modules[name]: hook_of(name) for name in consumers}), torch.no_grad():
         for batch in batches:
             seen.clear()
             current_mask = None if mask is None else mask(batch)
@@ -169,7 +169,7 @@ def _find(model: nn.Module, names: list[str]) -> dict[str, nn.Module]:
 
 
 @contextmanager
-def _hooked(model: nn.Module, hooks: dict[nn.Module, Callable[..., None]]) -> Iterator[None]:
+def hooked(model: nn.Module, hooks: dict[nn.Module, Callable[..., None]]) -> Iterator[None]:
     """Set eval mode and the hooks; afterwards, whatever happened, remove them and restore the modes."""
     modes = [(module, module.training) for module in model.modules()]
     handles = []
@@ -185,7 +185,8 @@ def _hooked(model: nn.Module, hooks: dict[nn.Module, Callable[..., None]]) -> It
             module.training = mode
 
 
-def _call(model: nn.Module, batch: Any) -> object:
+def call(model: nn.Module, batch: Any) -> Any:
+    """Call a model with a batch: a tensor, a tuple (`model(*batch)`) or a mapping (`model(**batch)`)."""
     if isinstance(batch, Mapping):
         return model(**batch)
     return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from muonlab.data.sources import DataError
+from muonlab.measure.taps import choose, pools, tap_shapes
 from muonlab.nets.gpt import GPT
 from muonlab.nets.resnet import ResNet
 from muonlab.studies.checkpoints.config import Group, Texts
 from muonlab.studies.checkpoints.work.candidates import Candidates, Member, plain_call, ready
 from muonlab.studies.checkpoints.work.material import open_data
 from muonlab.studies.checkpoints.work.nets import builder, digest, fill, logits
-from muonlab.studies.checkpoints.work.taps import choose, pools, tap_shapes
 
 # -- made and filled -------------------------------------------------------------------------------
 
@@ -218,6 +218,7 @@ EXPERTS = nn.ModuleDict({"h": nn.ModuleList(Stage(8) for _ in range(3)), "head":
         (EXPERTS, [], "h.0 h.1 h.2"),
         (PLAIN, [], "1 3"),  # modules with parameters, but the head
         (nn.ModuleDict({"net": PLAIN}), [], "net.1 net.3"),
+        (nn.ModuleDict({"parts": nn.ModuleList([PLAIN, PLAIN[:3]]), "head": PLAIN[1]}), [], "parts.0 parts.1"),
         (Net(), ["layer?.layers.0", "stem"], "stem layer1.layers.0 layer2.layers.0"),  # in the order of the net
         (Net(), ["layer*"], "layer1 layer2"),
     ],
@@ -227,9 +228,9 @@ def test_taps_are_those_of_the_net_or_of_its_blocks_or_of_patterns(net, patterns
 
 
 def test_taps_that_cannot_be_chosen_are_an_error():
-    with pytest.raises(DataError, match="no two modules with parameters"):
+    with pytest.raises(ValueError, match="no two modules with parameters"):
         choose(nn.Sequential(nn.Linear(4, 2)))
-    with pytest.raises(DataError, match=r"taps='layer3' matches no module of the net; nearest: .*layer2"):
+    with pytest.raises(ValueError, match=r"taps='layer3' matches no module of the net; nearest: .*layer2"):
         choose(Net(), ["stem", "layer3"])
 
 
@@ -250,5 +251,5 @@ def test_shapes_are_those_of_the_first_tensor_of_the_modules_that_are_called():
 def test_a_shape_that_no_pool_is_for_is_refused():
     shapes = [("d", (2, 1, 1, 1, 1)), ("e", (5, 2, 8))]
     for name, message in (("d", "expected 2, 3 or 4 axes"), ("e", "batch_first=True"), ("f", "does not call it")):
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(ValueError, match=message):
             pools(shapes, [name], None, num_examples=2)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from muonlab.data.sources import DataError
+from muonlab.measure import taps
 from muonlab.studies.checkpoints.config import Group
-from muonlab.studies.checkpoints.work import taps
 from muonlab.studies.checkpoints.work.nets import logits
 from muonlab.studies.features.work.material import Material
 from muonlab.studies.features.work.states import Pools, Subject, mask_of, rows
@@ -77,7 +77,8 @@ def ready(candidates: Candidates, net: nn.Module, device: str) -> Subject:
     """Return a net as what is measured, after a trial on two examples.
 
     Raises:
-        DataError: what the net raises of such inputs; outputs that do not fit the data; taps or pools that do not fit.
+        DataError: what the net raises of such inputs; outputs that do not fit the data.
+        ValueError: taps or pools that do not fit.
     """
     given = candidates.given
     examples = given.judged.test.inputs[:TRIED]

@@ -10,9 +10,10 @@ from torch import nn
 
 from muonlab.data.sources import DataError
 from muonlab.jobs.files import fingerprint, read_json
+from muonlab.measure import taps
 from muonlab.studies.checkpoints.config import Data, Group, Images, Inspect, StudyData, Texts
 from muonlab.studies.checkpoints.plan import Described
-from muonlab.studies.checkpoints.work import checkpoints, huggingface, nets, taps
+from muonlab.studies.checkpoints.work import checkpoints, huggingface, nets
 from muonlab.studies.checkpoints.work.candidates import Candidates, Member, plain_call, ready
 from muonlab.studies.checkpoints.work.material import open_data
 from muonlab.studies.checkpoints.work.measuring import inspect

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from muonlab.measure import taps
 from muonlab.measure.features import gather
-from muonlab.studies.checkpoints.work import taps
 from muonlab.studies.features.config import OwnNet
 from muonlab.studies.features.work.material import Material
 

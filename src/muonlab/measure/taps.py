@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from muonlab.data.sources import DataError
 from muonlab.measure.features import taps
 
 POOL_OF_AXES = {2: "flatten", 3: "mean_tokens", 4: "mean_pixels"}
@@ -28,7 +27,7 @@ def choose(net: nn.Module, patterns: Sequence[str] = ()) -> tuple[str, ...]:
             "layer1.0.conv1".
 
     Raises:
-        DataError: a pattern that matches nothing, with the nearest names; a net without modules.
+        ValueError: a pattern that matches nothing, with the nearest names; a net without modules.
     """
     names = taps(net)
     if not patterns:
@@ -43,7 +42,7 @@ def choose(net: nn.Module, patterns: Sequence[str] = ()) -> tuple[str, ...]:
         ]
         if not found:
             near = difflib.get_close_matches(pattern, names, n=5, cutoff=0.3) or names[:5]
-            raise DataError(f"taps={pattern!r} matches no module of the net; nearest: {', '.join(near)}")
+            raise ValueError(f"taps={pattern!r} matches no module of the net; nearest: {', '.join(near)}")
         chosen.update(found)
     return tuple(name for name in names if name in chosen)
 
@@ -81,8 +80,15 @@ def _children(net: nn.Module) -> tuple[str, ...]:
             break
         prefix, module = f"{prefix}{held[0]}.", module.get_submodule(held[0])
     if not held:
-        raise DataError("the net has no two modules with parameters, so none before its head; give taps=NAME")
-    return tuple(prefix + name for name in held[:-1])
+        raise ValueError("the net has no two modules with parameters, so none before its head; give taps=NAME")
+    return tuple(prefix + name for each in held[:-1] for name in _called(each, module.get_submodule(each)))
+
+
+def _called(name: str, module: nn.Module) -> list[str]:
+    """Return the name of a module, or those within it where it is a list or dict, which nobody calls."""
+    if type(module) not in (nn.ModuleList, nn.ModuleDict):
+        return [name]
+    return [inner for child, each in module.named_children() for inner in _called(f"{name}.{child}", each)]
 
 
 def tap_shapes(
@@ -128,19 +134,19 @@ def pools(
         num_examples: B of the shapes.
 
     Raises:
-        DataError: a tap that the net does not call, or a shape that no pool is for.
+        ValueError: a tap that the net does not call, or a shape that no pool is for.
     """
     known, found = dict(shapes), {}
     for name in chosen:
         if name not in known:
-            raise DataError(f"tap {name!r}: the net does not call it, or it returns no tensor; give other taps")
+            raise ValueError(f"tap {name!r}: the net does not call it, or it returns no tensor; give other taps")
         shape = known[name]
         if shape[:1] != (num_examples,):
-            raise DataError(
+            raise ValueError(
                 f"tap {name!r} gave {shape} for {num_examples} examples; expected these along the first axis "
                 "(batch_first=True)"
             )
         if pool is None and len(shape) not in POOL_OF_AXES:
-            raise DataError(f"tap {name!r} gave {shape}; expected 2, 3 or 4 axes, or give pool=flatten")
+            raise ValueError(f"tap {name!r} gave {shape}; expected 2, 3 or 4 axes, or give pool=flatten")
         found[name] = pool or POOL_OF_AXES[len(shape)]
     return found
