@@ -215,7 +215,7 @@ def test_a_study_of_one_arm_reports_itself_and_a_run_that_diverges_is_a_result(o
     assert (store.read(out).study, found.verdict.answer) == ("compare", "inconclusive")
     assert "because there is nothing to compare with" in found.verdict.more[0]
     (row,) = tables_of(found)["tuning-rates"].rows
-    assert (row[2], row[6]) == (0.1, "1 × 10³⁰")  # the rate that is chosen, and the one at which a run diverged
+    assert (row[2], row[7]) == (0.1, "1 × 10³⁰")  # the rate that is chosen, and the one at which a run diverged
 
 
 def test_a_file_without_a_study_says_what_was_expected(tmp_path, monkeypatch):
