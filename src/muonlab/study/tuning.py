@@ -8,11 +8,17 @@ from muonlab.study.sections import line
 from muonlab.study.study import Arm
 
 LARGEST = 1e100  # loss that a figure shows: one beyond has diverged in all but name, and its axis would hide the others
+OPTIMIZER = Column("optimizer", "Optimizer")
 LOG_FROM = 10  # an axis of losses is logarithmic where the largest is this many times the smallest
 
 
 def tuning(
-    arms: Sequence[Arm], places: Mapping[str, Mapping[str, Searched]], place: Column, loss: str, note: str
+    arms: Sequence[Arm],
+    places: Mapping[str, Mapping[str, Searched]],
+    place: Column,
+    loss: str,
+    note: str,
+    who: Column | None = None,
 ) -> tuple[Element, ...]:
     """Return the figure and table of the searches; none where nothing is tried.
 
@@ -22,6 +28,7 @@ def tuning(
         place: column of the cases.
         loss: by which rates are chosen, such as "Validation loss at the end of training".
         note: under the table.
+        who: column of what the arms are; by default they are optimizers, tuned for final runs with seeds of their own.
     """
     panels = [
         Lines(name, tuple(_curve(arm, own) for arm in arms if (own := searches[arm.label]).scores))
@@ -44,7 +51,10 @@ def tuning(
         Axis("validation loss", log=is_log),
         tuple(panel for panel in panels if any(y is not None for each in panel.lines for y in each.y)),
     )
-    return (*((figure,) if figure.panels else ()), _table(arms, places, place, note))
+    return (
+        *((figure,) if figure.panels else ()),
+        _table(arms, places, (place, who or OPTIMIZER), note if who else f"{note} {OWN_SEEDS}"),
+    )
 
 
 def _curve(arm: Arm, search: Searched) -> Line:
@@ -58,7 +68,9 @@ def _finite(search: Searched, rate: float) -> list[float]:
     return [each for each in search.losses[rate] if each is not None] if loss < LARGEST else []
 
 
-def _table(arms: Sequence[Arm], places: Mapping[str, Mapping[str, Searched]], place: Column, note: str) -> Table:
+def _table(
+    arms: Sequence[Arm], places: Mapping[str, Mapping[str, Searched]], names: tuple[Column, Column], note: str
+) -> Table:
     rows = tuple(
         (name, arm.name, own.best, own.loss, own.edge or "no", own.tried, own.lost, own.num_runs)
         for name, searches in places.items()
@@ -66,8 +78,7 @@ def _table(arms: Sequence[Arm], places: Mapping[str, Mapping[str, Searched]], pl
         if (own := searches[arm.label]).scores
     )
     columns = (
-        place,
-        Column("optimizer", "Optimizer"),
+        *names,
         Column("rate", "Best learning rate", "exact"),
         Column("loss", "Its validation loss", "number"),
         Column("edge", "On an edge"),
@@ -75,7 +86,7 @@ def _table(arms: Sequence[Arm], places: Mapping[str, Mapping[str, Searched]], pl
         Column("diverged", "Diverged"),
         Column("num_runs", "Runs", "count"),
     )
-    return Table("tuning-rates", "Learning rates", columns, rows, f"{note} {OWN_SEEDS}")
+    return Table("tuning-rates", "Learning rates", columns, rows, note)
 
 
 OWN_SEEDS = (

@@ -122,8 +122,9 @@ class TransferStudy(BaseModel):
 # -- presets: settings as a user types them --------------------------------------------------------
 
 # As many rates for every rule, each twice the last; a search goes on where the best lies on an edge.
-LAPTOP = {"rules": list(RULES)} | written(
+LAPTOP = written(
     """
+    rules=original,match_rms_adamw,spectral,none,adamw
     widths=16,32,64,128 seeds=4 extensions=4 tolerance=0.25 check_steps=5
     depth=2 head_width=16 batch=8 budget=80 evaluations=2
     original.rates=0.02,0.04,0.08,0.16,0.32 spectral.rates=0.02,0.04,0.08,0.16,0.32 none.rates=0.02,0.04,0.08,0.16,0.32

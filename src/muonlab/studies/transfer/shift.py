@@ -56,19 +56,17 @@ def per_doubling(widths: Sequence[int], values: Sequence[Sequence[float]], misse
             slope.
     """
     x = np.log2(widths) - np.log2(widths).mean()
-    spread = float(x @ x)
-    slopes = [float(x @ np.array(own)) / spread for own in zip(*values, strict=True)]
-    found = mean(slopes)
+    found = mean([float(x @ np.array(own)) / float(x @ x) for own in zip(*values, strict=True)])
     if found.lower is None or found.upper is None:
         return found
-    wider = missed * float(np.abs(x).sum()) / spread
+    wider = widening(widths, missed)
     return replace(found, lower=found.lower - wider, upper=found.upper + wider)
 
 
-def resolution(widths: Sequence[int], step: float) -> float:
-    """Return how much of a slope a grid leaves open, either way; the step is log2 of the ratio of two rates."""
+def widening(widths: Sequence[int], missed: float) -> float:
+    """Return what errors of `missed` at all widths, each in the worst direction, do to a slope."""
     x = np.log2(widths) - np.log2(widths).mean()
-    return MISSED * step * float(np.abs(x).sum() / (x @ x))
+    return missed * float(np.abs(x).sum() / (x @ x))
 
 
 def chosen_by_others(losses: Losses) -> list[float | None]:
@@ -90,16 +88,15 @@ def chosen_by_others(losses: Losses) -> list[float | None]:
 
 
 def regret(narrow: Losses, wide: Losses) -> Estimate:
-    """Return by which share the wide net's loss is larger at the narrow one's best rate than at its own.
+    """Return by how many percent the wide net's loss is larger at the narrow one's best rate than at its own.
 
     Of each seed, at the rates that the others choose; so the luck of choosing the wide net's best does not count, and
     a regret may be negative. None while a chosen rate has no run at the wide net, or where a run diverged there.
     """
-    shares = []
-    for place, (kept, own) in enumerate(zip(chosen_by_others(narrow), chosen_by_others(wide), strict=True)):
-        pair = [wide[rate][place] if rate in wide else None for rate in (kept, own) if rate is not None]
-        if len(pair) < 2 or None in pair:
-            return Estimate(None, None, None, n=len(narrow), reason="a run is missing, or diverged")
-        at_kept, at_own = pair
-        shares.append(at_kept / at_own - 1)  # pyright: ignore[reportOptionalOperand]
-    return mean(shares)
+    found = []
+    for place, rates in enumerate(zip(chosen_by_others(narrow), chosen_by_others(wide), strict=True)):
+        kept, own = (None if rate is None or rate not in wide else wide[rate][place] for rate in rates)
+        if kept is None or own is None:
+            return Estimate(None, None, None, reason="a run is missing, or diverged")
+        found.append(100 * (kept / own - 1))
+    return mean(found)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,8 +34,8 @@ class Task:
 
     def load(self, key: str) -> Callable[[int], Given]:
         """Return the function; key and errors are as of `BuiltInTask.load`."""
-        gpt, net = BuiltInTask(BuiltIn(builtin="gpt", data=self.net.data)).load(key), self.net
-        return lambda seed: gpt(seed, width=net.width, depth=net.depth, heads=net.heads)
+        task: Callable[..., Given] = BuiltInTask(BuiltIn(builtin="gpt", data=self.net.data)).load(key)
+        return partial(task, width=self.net.width, depth=self.net.depth, heads=self.net.heads)
 
 
 def material_of(net: Net, batch: int) -> TaskMaterial:
