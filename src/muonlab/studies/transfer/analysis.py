@@ -88,9 +88,8 @@ def analyse(folder: Path) -> Findings:
 
 
 def _verdict(asked: TransferStudy, rules: Sequence[Rule], missing: list[str]) -> Verdict:
-    answers = {rule.judged[0] for rule in rules}
-    answer: Answer = "inconclusive" if len(answers) > 1 else next(iter(answers))
-    answer = "mixed" if {"yes", "no"} <= answers else answer
+    answers: set[Answer] = {rule.judged[0] for rule in rules}
+    answer: Answer = answers.pop() if len(answers) == 1 else "mixed" if {"yes", "no"} <= answers else "inconclusive"
     parts = [f"{as_text(rule.shift, 'ratio')} under {rule.arm.name}" for rule in rules if rule.shift.value is not None]
     sentence = (
         f"Per doubling of the width the best rate moves by {'; '.join(parts)} (octaves, 95% over {asked.seeds} seeds)."

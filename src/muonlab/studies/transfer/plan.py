@@ -195,9 +195,9 @@ def _nets(chosen: Chosen) -> list[Net]:
     how = {key: chosen.one(key) for key in ("depth", "head_width")}
     found = [make(Net, {"data": data_of("gpt", text), "width": width, **how}) for width in widths]
     for net in found:
-        if net.width % (2 * net.heads):
+        if net.width % min(net.width, net.head_width) or net.width % 2:
             raise UsageError(
-                f"widths={','.join(chosen.merged['widths'])} is not valid: a net of width {net.width} has {net.heads} "
-                f"heads of {net.head_width}; expected multiples of {net.head_width}, or even widths below it"
+                f"widths={','.join(chosen.merged['widths'])} is not valid: a net of width {net.width} has heads of "
+                f"{net.head_width}; expected multiples of {net.head_width}, or even widths below it"
             )
     return found
