@@ -79,9 +79,9 @@ def analyse(folder: Path) -> Findings:
         ("Settings and jobs", _settings(found)),
         ("What the words mean", (_terms(asked, rules),)),
     )
-    title = f"transfer, {', '.join(rule.arm.name for rule in rules)}"
+    title = f"transfer, preset {asked.preset}"
     said = _verdict(asked, rules, missing_jobs(found.records, expected))
-    return findings(title, QUESTION, said, found, (), shown, RESULTS_VERSION, (*losses, _answers(rules)))
+    return findings(title, QUESTION, said, found, (), shown, RESULTS_VERSION, (_answers(rules), *losses))
 
 
 # -- the verdict -----------------------------------------------------------------------------------
@@ -116,6 +116,8 @@ def _on_rule(rule: Rule) -> str:
     if rule.regret.value is None:
         return f"{head}."
     narrow, wide = rule.widths[0], rule.widths[-1]
+    if rule.regret.value == 0:  # in every seed
+        return f"{head}. Widths {narrow} and {wide} have the same best rate of the grid."
     costs = f"costs {as_text(rule.regret)} percent of the loss"
     return f"{head}. Keeping the best rate of width {narrow} at width {wide} {costs}."
 
@@ -128,7 +130,7 @@ def _answers(rules: Sequence[Rule]) -> Table:
         Column("best_wide", f"Width {wide}", "exact"),
         Column("shift", "Octaves per doubling", "ratio"),
         Column("regret", "Regret, %", "number"),
-        Column("change", "Change of logits, octaves per doubling", "ratio"),
+        Column("change", "Logits’ change, octaves per doubling", "ratio"),
         Column("answer", "Transfers"),
     )
     rows = tuple(
