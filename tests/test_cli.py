@@ -340,8 +340,8 @@ def test_a_study_that_this_version_does_not_know_is_said(tmp_path, muonlab):
     status, _, errors = muonlab("report", tmp_path)
     assert status == 1
     assert (
-        "holds the study 'sleep'; this version of muonlab reports grokking, features, components, compare and inspect"
-        in errors
+        "holds the study 'sleep'; this version of muonlab reports grokking, features, components, transfer, compare and "
+        "inspect" in errors
     )
 
 

@@ -45,7 +45,7 @@ def test_a_preset_comes_back_from_its_file(preset, tmp_path):
         ({"widths": [16]}, "widths=16 is not valid; expected two numbers or more"),
         ({"rules": ["originel"]}, "unknown rule 'originel'; did you mean 'original'?"),
         ({"rules": ["adamw"], "muon.momentum": 0.9}, "muon.momentum has no effect"),
-        ({"original.rates": [0.1, 0.2]}, "original.rates=0.1,0.2 is not valid"),
+        ({"original.rates": [0.1, 0.2]}, "original.rates=0.1,0.2 is not valid; expected 3 numbers or more"),
         ({"tolerance": 0}, "tolerance=0 is not valid; expected greater than 0"),
         ({"text": "no_such.txt"}, "there is no such file"),
     ],
@@ -180,6 +180,10 @@ def test_stopped_and_run_again_it_ends_with_the_same_bytes_and_a_report(tmp_path
     ids = sorted(store.Results(Path("whole")))
     assert ids == sorted(store.Results(Path("runs/transfer")))
     assert len(ids) == len(transfer.outline(asked)) == 8
+    page = (Path(__file__).parents[3] / "docs" / "files.md").read_text()
+    keys = {key for each in store.Results(Path("whole")).values() for key in (*each, *each.get("members", [{}])[0])}
+    assert {"members", "changes"} < keys
+    assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
     for each in ids:
         assert (
             Path("whole", each, "result.json").read_bytes() == Path("runs/transfer", each, "result.json").read_bytes()
