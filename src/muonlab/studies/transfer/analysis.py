@@ -34,7 +34,6 @@ WORDS = {"yes": "Yes", "no": "No", "mixed": "It depends on the rule", "inconclus
 # From narrow to wide, dark to light; told apart by all common kinds of colour blindness (viridis).
 SHADES = ("#440154", "#31688e", "#35b779", "#c8a400", "#a85c88", "#66635d")
 NOTHING = Searched({}, {}, POLICY)  # of a search that is not done
-LAST = "head"  # the layer of the first table: its outputs are the logits
 TERMS = """
 Best rate: Of a width and seed, the vertex of the parabola through the best of the grid and its two neighbours, in the
 logarithm of the rate. A loss is that on validation data at the end of training.
@@ -97,6 +96,8 @@ def _verdict(asked: TransferStudy, rules: Sequence[Rule], missing: list[str]) ->
         else "No rule has a best rate at every width yet."
     )
     edges = on_edges(f"{rule.arm.name}: {'; '.join(rule.edges)}" for rule in rules if rule.edges)
+    seeds = "; ".join(each for rule in rules for each in rule.seeds_on_edges)
+    lone = [f"The best rate of some seeds lies on an edge, that of the mean does not: {seeds}."] if seeds else []
     training = asked.training
     scope = (
         ("net", f"a GPT of characters, depth {asked.nets[0].depth}, widths {several(w.width for w in asked.nets)}"),
@@ -107,7 +108,7 @@ def _verdict(asked: TransferStudy, rules: Sequence[Rule], missing: list[str]) ->
             "AdamW’s rate for what Muon does not take, decay and momentum, at every width (see Settings and jobs)",
         ),
     )
-    return Verdict(answer, WORDS[answer], sentence, None, tuple(map(_on_rule, rules)), scope, (*missing, *edges))
+    return Verdict(answer, WORDS[answer], sentence, None, tuple(map(_on_rule, rules)), scope, (*missing, *edges, *lone))
 
 
 def _on_rule(rule: Rule) -> str:
@@ -130,20 +131,23 @@ def _answers(rules: Sequence[Rule]) -> Table:
         Column("best_wide", f"Width {wide}", "exact"),
         Column("shift", "Octaves per doubling", "ratio"),
         Column("regret", "Regret, %", "number"),
-        Column("change", "Logits’ change, octaves per doubling", "ratio"),
+        Column("hidden", "Change of hidden states", "ratio"),
+        Column("logits", "Change of logits", "ratio"),
         Column("answer", "Transfers"),
     )
     rows = tuple(
         (
             rule.arm.name,
             *(_best(rule, width) for width in (narrow, wide)),
-            *(rule.shift, rule.regret, rule.coordinate(LAST), WORDS[rule.judged[0]].lower()),
+            *(rule.shift, rule.regret, *map(rule.coordinate, (f"blocks.{rule.asked.nets[0].depth - 1}", "head"))),
+            WORDS[rule.judged[0]].lower(),
         )
         for rule in rules
     )
     note = (
-        f"Regret: how much larger the loss at width {wide} is at the best rate of width {narrow}. The change of logits "
-        "is that of the coordinate check: 0 where a rate does as much at every width."
+        f"Regret: how much larger the loss at width {wide} is at the best rate of width {narrow}. Change: in the "
+        "coordinate check, octaves per doubling; 0 where a rate does as much at every width. Hidden states are those "
+        "after the last block; the head’s rate is AdamW’s, under every rule."
     )
     return Table("answers", "By rule", columns, rows, note)
 

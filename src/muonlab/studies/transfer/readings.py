@@ -100,6 +100,17 @@ class Rule:
             if own.edge
         ]
 
+    @property
+    def seeds_on_edges(self) -> list[str]:
+        """Where that of the mean lies inside, but those of some seeds on an edge, in words."""
+        found = []
+        for width, own in self.searches.items():
+            outermost = {math.log2(min(own.losses)), math.log2(max(own.losses))}
+            number = sum(octave in outermost for octave in self.octaves.get(width, ()))
+            if number and not own.edge:
+                found.append(f"{self.arm.name} at width {width} ({number} of {self.asked.seeds})")
+        return found
+
     @cached_property
     def judged(self) -> tuple[Answer, str]:
         """The answer, and why it is inconclusive with what would settle it."""
