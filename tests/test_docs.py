@@ -22,7 +22,7 @@ from muonlab.jobs import local, store
 from muonlab.jobs.clock import Clock
 from muonlab.jobs.files import read_json
 from muonlab.studies import checkpoints as inspection
-from muonlab.studies import components, features, grokking
+from muonlab.studies import components, features, grokking, transfer
 from muonlab.studies.compare import ask
 from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, TRAINING, keys_of
 from muonlab.studies.components.work import job as component_job
@@ -55,7 +55,7 @@ def test_every_verb_has_help_with_an_example_and_stands_in_the_docs(verb, capsys
     assert any(f"muonlab {verb}" in page for page in PAGES)
 
 
-@pytest.mark.parametrize("study", [grokking, features, components])
+@pytest.mark.parametrize("study", [grokking, features, components, transfer])
 def test_every_setting_of_a_study_is_printed_with_what_it_means(study, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["settings", study.STUDY, "--json"])

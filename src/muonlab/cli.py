@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     pass
 
 DEFAULT_ROOT = Path("runs")
-STUDIES = ("grokking", "features", "components")  # those that `run` runs
+STUDIES = ("grokking", "features", "components", "transfer")  # those that `run` runs
 DESCRIBED = (*STUDIES, "compare")  # those whose settings are listed
 
 app = App(
@@ -53,6 +53,8 @@ def run(
 
         muonlab run components preset=laptop
 
+        muonlab run transfer preset=laptop
+
         muonlab run my_study.py seeds=10
 
         muonlab run study.toml
@@ -62,8 +64,9 @@ def run(
     Parameters
     ----------
     study
-        What to run: grokking, features, components, a file that defines a study of your own (docs/own-study.md), or
-        a .toml or .yaml file that holds the name and the settings of any study (docs/studies.md).
+        What to run: grokking, features, components, transfer, a file that defines a study of your own
+        (docs/own-study.md), or a .toml or .yaml file that holds the name and the settings of any study
+        (docs/studies.md).
     settings
         key=value, with commas for several values. preset=tiny, laptop, paper (for features also real, for components
         full in its place) is where the rest starts from; out=DIR is the study's folder (default runs/STUDY), device=cpu
@@ -316,7 +319,7 @@ def settings(study: str, *, as_json: Annotated[bool, Parameter(name="--json", ne
     Parameters
     ----------
     study
-        grokking, features, components, compare, or a file that defines a study of your own.
+        grokking, features, components, transfer, compare, or a file that defines a study of your own.
     as_json
         Print a JSON list with one object per setting: section, key, values, says, default, presets.
     """

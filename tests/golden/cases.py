@@ -91,7 +91,8 @@ def plans(folder: Path) -> dict[str, Any]:
 def _recorded_plans() -> Iterator[tuple[str, str, dict[str, Any]]]:
     for path in RECORDED.values():
         held = json.loads(path.read_text(encoding="utf-8"))
-        if held["study"] != "inspect":  # its plan reads the weights, which records do not hold
+        # A plan of inspect reads the weights, which records do not hold; one of transfer names this Python's sources.
+        if held["study"] not in ("inspect", "transfer"):
             for asked in held.get("requests", [held]):  # older files have one request, without a list
                 yield held["study"], asked["preset"], asked["settings"]
 

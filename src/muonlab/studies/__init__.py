@@ -15,6 +15,7 @@ PACKAGES = {
     "grokking": "muonlab.studies.grokking",
     "features": "muonlab.studies.features",
     "components": "muonlab.studies.components",
+    "transfer": "muonlab.studies.transfer",
     "compare": "muonlab.studies.compare",
     "inspect": "muonlab.studies.checkpoints",
 }

@@ -268,7 +268,8 @@ class Chosen:
         except ValueError:
             found = []
         if len(found) < at_least or not all(0 < number < float("inf") for number in found):
-            raise self.wrong(key, "numbers above 0" if at_least == 1 else "two numbers or more, all above 0")
+            few = {1: "numbers above 0", 2: "two numbers or more, all above 0"}
+            raise self.wrong(key, few.get(at_least, f"{at_least} numbers or more, all above 0"))
         return tuple(found)
 
     def fields(self, model: type[BaseModel], prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from muonlab.study.sections import line
 from muonlab.study.study import Arm
 
 LARGEST = 1e100  # loss that a figure shows: one beyond has diverged in all but name, and its axis would hide the others
+OPTIMIZER = Column("optimizer", "Optimizer")
 LOG_FROM = 10  # an axis of losses is logarithmic where the largest is this many times the smallest
 
 
@@ -20,6 +21,7 @@ def tuning(
     loss: str,
     note: str,
     chosen: Mapping[str, Mapping[str, Any]] | None = None,
+    who: Column | None = None,
 ) -> tuple[Element, ...]:
     """Return the figure and table of the searches; none where nothing is tried.
 
@@ -30,6 +32,7 @@ def tuning(
         loss: by which rates are chosen, such as "Validation loss at the end of training".
         note: under the table.
         chosen: name of a case -> label of an arm -> its optimizer there; by default the arm's own.
+        who: column of what the arms are; by default they are optimizers, tuned for final runs with seeds of their own.
     """
     panels = [
         Lines(name, tuple(_curve(arm, own) for arm in arms if (own := searches[arm.label]).scores))
@@ -53,7 +56,8 @@ def tuning(
         tuple(panel for panel in panels if any(y is not None for each in panel.lines for y in each.y)),
     )
     own = chosen or {name: {arm.label: arm.optimizer for arm in arms} for name in places}
-    return (*((figure,) if figure.panels else ()), _table(arms, places, place, note, own))
+    table = _table(arms, places, (place, who or OPTIMIZER), note if who else f"{note} {OWN_SEEDS}", own)
+    return (*((figure,) if figure.panels else ()), table)
 
 
 def _curve(arm: Arm, search: Searched) -> Line:
@@ -76,7 +80,7 @@ def product(rate: float | None, optimizer: Any) -> float | None:
 def _table(
     arms: Sequence[Arm],
     places: Mapping[str, Mapping[str, Searched]],
-    place: Column,
+    names: tuple[Column, Column],
     note: str,
     chosen: Mapping[str, Mapping[str, Any]],
 ) -> Table:
@@ -90,8 +94,7 @@ def _table(
         if (own := searches[arm.label]).scores
     )
     columns = (
-        place,
-        Column("optimizer", "Optimizer"),
+        *names,
         Column("rate", "Best learning rate", "exact"),
         Column("product", "lr × decay", "exact"),
         Column("loss", "Its validation loss", "number"),
@@ -100,7 +103,7 @@ def _table(
         Column("diverged", "Diverged"),
         Column("num_runs", "Runs", "count"),
     )
-    return Table("tuning-rates", "Learning rates", columns, rows, f"{note} {OWN_SEEDS}")
+    return Table("tuning-rates", "Learning rates", columns, rows, note)
 
 
 OWN_SEEDS = (

@@ -65,7 +65,7 @@ def _around(treatment: Treatment, decay: str = "decoupled", lookahead: float = 0
     return replace(treatment, rule=rule, hyper=hyper)
 
 
-OF_MUON = ("momentum", "nesterov", "steps", "variant", *parts.OFF, *AROUND)
+OF_MUON = ("momentum", "nesterov", "steps", "variant", "adjust_lr_fn", *parts.OFF, *AROUND)
 AUXILIARY = "adamw_factor"  # learning rate of AdamW for what Muon does not take, divided by Muon's
 
 
@@ -79,7 +79,8 @@ def of_config(
     """Return the optimizer of members that differ in some of its settings, as the engines take it.
 
     Steps of Muon are scaled to the root mean square of AdamW's (arXiv 2502.16982), which updates what Muon does not
-    take: so one learning rate serves both.
+    take: so one learning rate serves both. A config with `adjust_lr_fn` says another scale, one with `adamw_lr` another
+    rate for what Muon does not take.
 
     Args:
         net: whose parameters they are.
@@ -95,9 +96,9 @@ def of_config(
     hyper, others = fields, None
     if optimizer.name == "muon":
         others = {key: value for key, value in fields.items() if key not in OF_MUON}
-        others["lr"] = others["lr"] * factor
+        others["lr"] = others.pop("adamw_lr", others["lr"] * factor)
         hyper = {key: value for key, value in fields.items() if key in ("lr", "weight_decay", *OF_MUON)}
-        hyper |= {"adjust_lr_fn": "match_rms_adamw"}
+        hyper = {"adjust_lr_fn": "match_rms_adamw"} | hyper
     if is_coupled:  # which has no form in place
         return {name: Treatment(Coupled(RULES[optimizer.name]), hyper) for name, _ in net.named_parameters()}
     return treatments(net, optimizer.name, hyper, others=others, stems=stems, flatten=True)

@@ -123,11 +123,11 @@ def _text(source: str | None) -> tuple[int, Parts]:
     return encoder.vocabulary, [data.train, data.validation.first(MOST // 4), test]
 
 
-def gpt(source: str | None, seed: int, width: int = 32) -> Given:
+def gpt(source: str | None, seed: int, width: int = 32, *, depth: int = 2, heads: int = 2) -> Given:
     """Return a GPT of characters."""
     vocabulary, parts = _text(source)
     how = {"norm": "rms", "positions": "rope", "tied": False}
-    return _given(_as_torch_draws(GPT(vocabulary, depth=2, width=width, heads=2, **how)), parts, next_token)
+    return _given(_as_torch_draws(GPT(vocabulary, depth=depth, width=width, heads=heads, **how)), parts, next_token)
 
 
 def next_token(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def _work(job: Train, context: Context) -> dict[str, Any]:
     material = _material(job.trained, job.training.batch)
     if isinstance(material, Program | Framework):
         return program.train(job, material, context)
-    return _train(job, material, context)
+    return train(job, material, context)
 
 
 def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], batch: int = 32) -> None:
@@ -86,7 +86,8 @@ def check_custom(own: Custom, material: Material | TaskMaterial | Framework, lab
     optimizers.check(own.call.load("optimizers"), own.arguments, net, called)
 
 
-def _train(job: Train, material: Material | TaskMaterial, context: Context) -> dict[str, Any]:
+def train(job: Train, material: Material | TaskMaterial, context: Context) -> dict[str, Any]:
+    """Train the members of a job, a member per point and seed, and return what result.json holds."""
     # -- the members: every point with every seed --------------------------------------------------
     who = list(itertools.product(range(len(job.points)), job.seeds))
     trained, draw, reader = material.members(

@@ -1,0 +1,1 @@
+"""The jobs of the transfer study: training at several rates, and the first steps of the coordinate check."""
