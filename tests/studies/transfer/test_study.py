@@ -134,6 +134,18 @@ def test_a_best_rate_on_an_edge_is_said_and_decides_nothing(rules):
     assert why == "at width 16 the best rate is the highest tried, 1.3: give none.rates beyond it, or more extensions"
 
 
+def test_a_seed_that_diverged_at_every_rate_is_said():
+    asked = transfer.plan("laptop", SEEDS | {"rules": ["original"]})
+    known, found = answered(asked)
+    for step in known:
+        if step.role == "search" and step.case.width == 32:
+            lost = [m | {"diverged_at": 80} if m["seed"] == 1 else m for m in found[step.job.id]["members"]]
+            found[step.job.id] = found[step.job.id] | {"members": lost}
+    (rule,) = gather(asked, known, found)
+    assert rule.judged[0] == "inconclusive"
+    assert rule.judged[1].startswith("at width 32 a seed diverged at every rate: give lower original.rates")
+
+
 def test_the_rate_of_the_narrowest_net_is_run_at_the_widest_where_its_search_did_not_try_it():
     rates = {"match_rms_adamw.rates": [0.006, 0.012, 0.024], "rules": ["match_rms_adamw"]}
     wide = transfer.plan("laptop", SEEDS | rates)

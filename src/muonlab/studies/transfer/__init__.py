@@ -17,8 +17,8 @@ jobs_of = partial(folder.jobs_of, steps)
 
 def trials(asked: TransferStudy) -> list[tuple[str, dict[str, Any]]]:
     """Return what finds beforehand that the text cannot be trained on."""
-    nets = [net.model_dump(mode="json") for net in asked.nets]
-    return [("muonlab.studies.transfer.work.job:check", {"nets": nets, "batch": asked.training.batch})]
+    narrow = asked.nets[0].model_dump(mode="json")
+    return [("muonlab.studies.transfer.work.job:check", {"net": narrow, "batch": asked.training.batch})]
 
 
 def outline(asked: TransferStudy) -> list[tuple[str, float]]:

@@ -115,6 +115,9 @@ class Rule:
     def judged(self) -> tuple[Answer, str]:
         """The answer, and why it is inconclusive with what would settle it."""
         found, limit = self.shift, self.asked.tolerance
+        if lost := [width for width in self.searches if width not in self.octaves]:
+            lower = f"give lower {self.arm.label}.rates, or more extensions"
+            return "inconclusive", f"at width {lost[0]} a seed diverged at every rate: {lower}"
         if found.value is None:
             return "inconclusive", f"{found.reason}; the same command goes on"
         if self.edges:

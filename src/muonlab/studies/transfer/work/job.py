@@ -43,9 +43,9 @@ def material_of(net: Net, batch: int) -> TaskMaterial:
     return TaskMaterial(Task(net), batch)  # pyright: ignore[reportArgumentType]
 
 
-def check(*, nets: list[dict[str, Any]], batch: int) -> None:
+def check(*, net: dict[str, Any], batch: int) -> None:
     """Raise ValueError where no job could do its work, such as for a text that is too short."""
-    material_of(Net.model_validate(nets[0]), batch).check()
+    material_of(Net.model_validate(net), batch).check()
 
 
 def run(*, config: dict[str, Any], folder: str, **where: Any) -> dict[str, Any]:
