@@ -2,12 +2,16 @@
 
     python benchmarks/eight_bit.py --save records/int8/int8.json    # trains what is missing, prints the tables
     python benchmarks/eight_bit.py --read records/int8/int8.json    # prints them again
+    python benchmarks/eight_bit.py --bytes records/int8/int8.json   # counts bytes again, and keeps its losses
+
+pytorch_optimizer and bitsandbytes have a row where they are installed (pip install --no-deps bitsandbytes).
 
 The GPT is the pocket suite's at width 64, with its steps, schedule and text; Muon's rate is MuonAdamW's default, and
 AdamW's 0.01, its best there (records/defaults).
 """
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 
@@ -47,11 +51,20 @@ def contenders():
         "torch.optim.Muon": torch.optim.Muon,
         "torch.optim.AdamW": torch.optim.AdamW,
     }
-    try:
+    with contextlib.suppress(ImportError):
         from pytorch_optimizer import Muon
-    except ImportError:
-        return found
-    return found | {"pytorch_optimizer.Muon": lambda params: Muon([{"params": params, "use_muon": True}])}
+
+        found["pytorch_optimizer.Muon"] = lambda params: Muon([{"params": params, "use_muon": True}])
+    with contextlib.suppress(ImportError):
+        from bitsandbytes.optim import AdamW8bit, Lion8bit
+
+        found |= {"bitsandbytes.AdamW8bit": AdamW8bit, "bitsandbytes.Lion8bit": Lion8bit}
+    return found
+
+
+# Bytes of state an entry of a package that no registry has, read in its source and not run: one momentum like the
+# parameter (microsoft/dion, commit 0c20549, dion/muon.py, _get_or_initialize_state).
+READ = {"dion.Muon, from its source, not run": {"float32": 4.0, "bfloat16": 2.0}}
 
 
 def peak(function):
@@ -118,6 +131,7 @@ def tables(measured):
     lines = ["| parameters | optimizer | bytes of state an entry | MiB of a step beyond it |", "|---|---|---|---|"]
     for shapes, rows in measured["memory"].items():
         lines += [f"| {shapes} | {name} | {each['state']:.3f} | {each['step']:.1f} |" for name, each in rows.items()]
+        lines += [f"| {shapes} | {name} | {of[shapes.split(', ')[1]]:.3f} | – |" for name, of in READ.items()]
     found = measured["losses"]
     wide, small = (torch.tensor(found[kind]) for kind in KINDS)
     lines += ["", "| evaluation | float32, mean (SD over seeds) | int8 - float32, paired |", "|---|---|---|"]
@@ -132,15 +146,18 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--save", type=Path)
     parser.add_argument("--read", type=Path)
+    parser.add_argument("--bytes", type=Path, help="a file of --save, whose bytes are counted again")
     parser.add_argument("--jobs", type=Path, default=Path("runs/int8"))
     asked = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
     if asked.read is not None:
         measured = json.loads(asked.read.read_text())
+    elif asked.bytes is not None:
+        measured = json.loads(asked.bytes.read_text()) | {"memory": memory()}
     else:
-        torch.manual_seed(0)
-        torch.set_num_threads(1)
         measured = {"machine": machine("cpu", 1), "memory": memory(), "losses": losses(asked.jobs)}
-        if asked.save is not None:
-            asked.save.parent.mkdir(parents=True, exist_ok=True)
-            asked.save.write_text(json.dumps(measured, indent=1) + "\n")
+    if place := asked.save or asked.bytes:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(measured, indent=1) + "\n")
     print("\n".join(tables(measured)))

@@ -221,6 +221,42 @@ def test_rows_that_nothing_tells_apart_stay_one_matrix_and_the_table_says_so():
     assert split.routes[0].blocks == 1
 
 
+@pytest.mark.parametrize(
+    "layer",
+    ["w_qkv", "QKV", "qkv_layer", "proj_qkv", "c_qkv", "mixed_qkv", "qkv_transform", "kqv", "keys_queries_values"],
+)
+def test_whatever_is_called_query_key_and_value_is_said_to_be_so(layer):
+    """In some of the tutorials that have these names the rows are interleaved, in others they are not."""
+    split = split_params(Attention(layer, 24, num_heads=HEADS))
+    assert split.routes[0].blocks == 1
+    assert "rows of query, key and value are not known: split=" in str(split)
+    assert split_params(Attention(layer, 24), heads={layer: (HEADS, HEADS)}).routes[0].blocks == 12
+
+
+@pytest.mark.parametrize("layer", ["kv_proj", "w_kv", "kv_linear", "key_value", "wkv"])
+def test_so_is_whatever_is_called_key_and_value_and_has_as_many_rows(layer):
+    assert "rows of key and value are not known" in str(split_params(Attention(layer, 16, num_heads=HEADS)))
+    assert "not known" not in str(split_params(Attention(layer, 12, num_heads=HEADS)))  # a latent
+
+
+class JetMoeAttention(Attention):
+    pass
+
+
+class GluMlp(nn.Module):  # of timm
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(6, 16), nn.Linear(8, 6)
+
+
+def test_classes_and_names_say_more_of_pairs():
+    net = JetMoeAttention("kv_proj", 16, num_heads=HEADS, num_key_value_heads=HEADS)
+    assert "2 blocks: key, value" in str(split_params(net))
+    assert "2 blocks: gate, up" in str(split_params(GluMlp()))
+    for layer in ("fused_gate_up", "proj_up_gate", "gate_up_linear", "w1_w3"):
+        assert "2 blocks: gate, up" in str(split_params(nn.ModuleDict({layer: nn.Linear(6, 16)}))), layer
+
+
 def test_heads_that_do_not_divide_the_rows_or_match_nothing_are_refused():
     net = Attention("q_proj", 10, num_heads=HEADS)
     with pytest.raises(ValueError, match=r"parameter q_proj\.weight: its 10 rows cannot be divided among 4 heads"):

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from muonlab import MuonAdamW
-from muonlab.optim import rounding, shell
+from muonlab import Muon, MuonAdamW
+from muonlab.optim import muon_step, rounding, shell
+from muonlab.rules import polar
 from muonlab.rules.operands import Workspace
 
 
@@ -58,6 +59,52 @@ def test_a_step_needs_what_torch_needs_and_one_batch(monkeypatch, rule, dtype, s
 
     copies = of_a_second_step(ours, drawn(shapes, dtype))
     assert copies <= theirs + 1.5 * BATCH  # a batch and the tiles that round it
+
+
+TILES = 3 * 2**19  # of a direction, of a gradient, and of what rounds
+MATRICES = [(512, 512)] * 4
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dtype"),
+    [
+        (MATRICES, torch.float32),
+        (MATRICES, torch.bfloat16),
+        ([(4, 512, 512)], torch.bfloat16),  # experts
+        ([(512, 1024)], torch.float32),
+        ([(512, 1024)], torch.bfloat16),
+    ],
+)
+def test_a_first_step_with_its_workspace_needs_what_torch_needs_and_one_batch_of_products(shapes, dtype):
+    """Where torch multiplies in bfloat16, it multiplies in float32."""
+    theirs = of_a_second_step(torch.optim.Muon, drawn(MATRICES if len(shapes[0]) == 3 else shapes, dtype))
+
+    def ours(parameters):
+        optimizer = MuonAdamW([{"params": parameters, "rule": "muon"}])
+        optimizer.register_step_post_hook(lambda *_: optimizer.free_workspace())
+        return optimizer
+
+    assert of_a_second_step(ours, drawn(shapes, dtype)) <= theirs + polar.CHUNK_BYTES + TILES
+
+
+@pytest.mark.parametrize("rounding_way", rounding.ROUNDINGS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", [{}, {"cautious": True}, {"method": "quintic"}, {"state_dtype": "int8"}])
+def test_parts_of_a_narrow_parameter_are_stepped_as_the_whole_is(monkeypatch, rounding_way, dtype, options):
+    """By tiles and by batches; in blocks, experts and transposed ones, of which parts are no parts of the memory."""
+    ends = []
+    for whole in (False, True):
+        if whole:
+            monkeypatch.setattr(muon_step, "in_parts", lambda *_: False)
+        parameters = drawn([(96, 64), (3, 80, 64), (64, 96), (8, 8)], dtype)
+        names = list(zip("abcd", parameters, strict=True))
+        optimizer = Muon(names, lr=0.1, rounding=rounding_way, split={"a": 3, "c": "cr"}, **options)
+        for step in range(3):
+            for p in parameters:
+                p.grad = torch.sin(p.detach().float() + step).to(p.dtype)
+            optimizer.step()
+        ends.append([*parameters, *(each["remainder"] for each in optimizer.state.values() if "remainder" in each)])
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
 
 
 def test_what_is_kept_after_a_step_has_a_bound(monkeypatch):

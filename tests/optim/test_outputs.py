@@ -140,6 +140,40 @@ def test_without_tokens_the_last_layer_is_the_head_if_its_outputs_can_be_the_net
     assert "last.weight" not in to_adamw(tied)
 
 
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ({"actor": 4, "critic": 1}, {"actor", "critic"}),  # the critic by its side of 1
+        ({"critic": 1, "actor": 4}, {"actor", "critic"}),
+        ({"mean": 4, "log_std": 4}, set()),  # so are the two projections of CLIP
+        ({"digit": 10, "colour": 3, "size": 5}, {"digit", "colour", "size"}),
+        ({"mix": 32, "grade": 3}, {"grade"}),  # other layers give 32
+    ],
+)
+def test_layers_that_end_a_net_side_by_side_are_heads_together(ends, expected):
+    net = nn.ModuleDict({"up": nn.Linear(8, 32), "trunk": nn.Linear(32, 32)})
+    net.update({name: nn.Linear(32, rows) for name, rows in ends.items()})
+    assert to_adamw(net) == {f"{name}.weight" for name in expected}
+    net["last"] = nn.Linear(32, 32)  # a square layer says nothing
+    assert to_adamw(net) == {f"{name}.weight" for name, rows in ends.items() if rows == 1}
+
+
+@pytest.mark.parametrize("name", ["dist_head", "ctc_head", "enc_score_head", "emotion_head"])
+def test_a_layer_outside_of_blocks_whose_name_ends_in_head_is_one(name):
+    net = nn.ModuleDict({"up": nn.Linear(8, 32), name: nn.Linear(32, 5), "down": nn.Linear(32, 32)})
+    assert to_adamw(net) == {f"{name}.weight"}
+    net["multi_head"] = net.pop(name)
+    net["mix"] = nn.Linear(32, 32)
+    assert to_adamw(net) == set()
+
+
+def test_lists_of_detectors_are_heads():
+    names = ("class_embed", "enc_out_class_embed", "enc_out_bbox_embed")
+    net = nn.ModuleDict({"up": nn.Linear(8, 32), "classifier_distill": nn.ModuleDict({"linear": nn.Linear(32, 7)})})
+    net.update({name: nn.ModuleList([nn.Linear(32, 4) for _ in range(2)]) for name in names})
+    assert to_adamw(net) == {name for name, p in net.named_parameters() if p.ndim > 1} - {"up.weight"}
+
+
 def test_each_member_of_a_list_called_head_is_one():
     net = nn.ModuleDict({"body": nn.Linear(8, 8), "head": nn.ModuleList([nn.Linear(8, 4), nn.Linear(8, 5)])})
     assert to_adamw(net) == {"head.0.weight", "head.1.weight"}

@@ -148,3 +148,16 @@ def test_settings_by_member_that_are_all_equal_give_the_bits_of_a_number(rule, o
             optimizer.step_stacked(ps, {name: (p + step).cos() for name, p in begin.items()}, step, 0.7)
         found.append(ps | optimizer.tensors())
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
+def test_a_momentum_by_member_is_taken_where_a_number_would_go_by_tiles():
+    momenta, (rows, columns) = several(0.5, 0.8, 0.95), (64, 80)  # so large that a step goes tile by tile
+    begin = torch.randn(3, rows, columns, generator=torch.Generator().manual_seed(0))
+    ps = {"a": begin.clone()}
+    optimizer = ByRule(ps, {"a": Treatment(muon, {"lr": 0.02, "momentum": momenta, "method": "auto"})})
+    plain, state = begin.clone(), muon.init(begin)
+    for step in range(3):
+        optimizer.step_stacked(ps, {"a": (begin + step).cos()}, step)
+        each = momenta.view(3, 1, 1)
+        plain, state = muon.update((begin + step).cos(), state, plain, lr=0.02, momentum=each, method="auto")
+    torch.testing.assert_close(ps["a"], plain, rtol=1e-4, atol=1e-6)

@@ -19,9 +19,14 @@ def decoupled_decay(group: dict[str, Any]) -> float | Tensor:
     return group["weight_decay"] if group["decay"] == "decoupled" else 0.0
 
 
+def is_off(group: dict[str, Any], state: dict[str, Any]) -> bool:
+    """Return whether nothing is done around the rule of a parameter with this state."""
+    return group["decay"] == "decoupled" and not group["lookahead"] > 0 and "mean_change" not in state
+
+
 def before(group: dict[str, Any], item: Item) -> None:
     """Do what comes before the rule to the `work` and the gradient of a parameter."""
-    if _is_ahead(group, item):
+    if group["lookahead"] > 0 or "mean_change" in item.state:
         state = item.state
         if "mean_change" not in state:
             state["mean_change"] = item.zeros(group["state_dtype"])
@@ -50,10 +55,6 @@ def after(group: dict[str, Any], item: Item) -> None:
     item.work.copy_(moved)
     state["reach"].copy_(reach)
     item.last = None
-
-
-def _is_ahead(group: dict[str, Any], item: Item) -> bool:
-    return group["lookahead"] > 0 or "mean_change" in item.state
 
 
 def _pace(group: dict[str, Any]) -> float | Tensor:

@@ -1,5 +1,6 @@
 """Query, key and value of an attention: which rows of which layer, as its modules and the model's config say."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,8 +30,10 @@ KEYS_OR_VALUES = KEYS | VALUES
 FUSED = frozenset(_words("qkv Wqkv c_attn qkv_proj to_qkv in_proj_weight qkv_linear W_pack"))
 # Keys and values in one layer, one above the other.
 FUSED_PAIRS = frozenset(_words("kv to_kv Wkv c_attn"))
-# Layers whose order of rows differs from class to class.
-UNSAID = frozenset(_words("query_key_value wqkv linear_qkv fused_qkv attn_qkv"))
+# Layers whose order of rows differs from class to class, by a word of their name: query_key_value, wqkv, qkv_layer.
+UNSAID = re.compile(r"(^|_)(w?qkvs?|w?kqv|qvk|(quer(y|ies)|keys?)_(quer(y|ies)|keys?)_values?)\d*($|_)")
+# Keys and values, of which the same is true.
+UNSAID_PAIRS = re.compile(r"(^|_)(w?kv|keys?_values?)\d*($|_)")
 
 # Of which some call their matrices key and value (RWKV).
 FEED_FORWARD = frozenset(_words("mlp ffn feed_forward"))
@@ -166,6 +169,11 @@ def _of_delta_in_order(attention: Any, heads: Counts, rows: int) -> Rows:
     )
 
 
+def _of_pair(attention: Any, heads: Counts, rows: int) -> Rows:
+    half = rows // 2
+    return Rows(1, (half, half), (_unit(half, heads, "keys"),) * 2, "key, value", letters="kv")
+
+
 # Beginning of the class's name, layer.
 OWN_WAYS: dict[tuple[str, str], Callable[[Any, Counts, int], Rows]] = {
     ("GPTNeoX", "query_key_value"): _by_head,
@@ -177,6 +185,7 @@ OWN_WAYS: dict[tuple[str, str], Callable[[Any, Counts, int], Rows]] = {
     ("GPTBigCode", "c_attn"): _of_bigcode,
     ("CodeGen", "qkv_proj"): _of_codegen,
     ("InternLM2", "wqkv"): _by_group,
+    ("JetMoe", "kv_proj"): _of_pair,
     ("", "kv_b_proj"): _of_latent,
     ("", "in_proj_qkvz"): _of_delta,
     ("", "in_proj_qkv"): _of_delta_in_order,
@@ -218,7 +227,14 @@ def called(place: Place) -> set[str]:
 
 def is_fused(place: Place) -> bool:
     """Return whether a layer has query, key and value by its name, known parts or not."""
-    return bool({place.layer, place.tensor} & (FUSED | UNSAID))
+    layers = {place.layer, place.tensor}
+    return bool(layers & FUSED) or any(UNSAID.search(layer.lower()) for layer in layers)
+
+
+def is_pair(place: Place, rows: int, columns: int) -> bool:
+    """Return whether a layer has key and value by its name and as many rows as both, in an order that is not known."""
+    heads = counts(place) if UNSAID_PAIRS.search(place.layer.lower()) else None
+    return heads is not None and rows in (2 * columns, 2 * heads.keys * (heads.size or 0))
 
 
 def _unit(rows: int, heads: Counts | None, which: str = "queries") -> int:

@@ -4,15 +4,22 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from muonlab.optim.attention import ByHead, fused_rows, is_fused
+from muonlab.optim.attention import ByHead, fused_rows, is_fused, is_pair
 from muonlab.optim.layout import Kind
 from muonlab.optim.names import CONVOLUTIONS, RECURRENT, is_transposed
 from muonlab.optim.places import Place
 
-# Gate and up projection of a gated feed-forward layer, one above the other.
-GATED = frozenset(["gate_up_proj", "gate_up", "gate_and_up_proj", "up_gate_proj", "w13", "w12", "weights_in"])
+# Gate and up projection of a gated feed-forward layer, one above the other; so is what has both words in its name.
+GATED = frozenset(["gate_up_proj", "gate_up", "gate_and_up_proj", "up_gate_proj", "w13", "w12", "w1_w3", "weights_in"])
 # The same by layers that are called so in certain classes alone: name, beginning of the class's name.
-GATED_IN = (("Wi", "ModernBert"), ("input_linear", "Granite"), ("input_linear", "JetMoe"))
+GATED_IN = (
+    ("Wi", "ModernBert"),
+    ("input_linear", "Granite"),
+    ("input_linear", "JetMoe"),
+    ("fc1", "GluMlp"),  # timm, and SwiGLUPacked of it
+    ("proj", "GEGLU"),  # diffusers, as the next
+    ("proj", "SwiGLU"),
+)
 BY_HEAD = "by head"
 GATES = {nn.LSTM: 4, nn.LSTMCell: 4, nn.GRU: 3, nn.GRUCell: 3}
 
@@ -56,12 +63,14 @@ def form(place: Place, by_head: ByHead | None = None) -> Form:
         return Form(kind, fused.by_part, fused.said)
     if is_fused(place):
         return Form(kind, 1, "the rows of query, key and value are not known: split=")
+    if is_pair(place, rows, columns):
+        return Form(kind, 1, "the rows of key and value are not known: split=")
     return Form(kind)
 
 
 def _is_gated(place: Place) -> bool:
     layers = {place.layer, place.tensor}
-    if layers & GATED:
+    if layers & GATED or any({"gate", "up"} <= set(layer.lower().split("_")) for layer in layers):
         return True
     classes = [type(module).__name__ for module in (place.module, *place.around)]
     return any(layer in layers and any(each.startswith(begin) for each in classes) for layer, begin in GATED_IN)

@@ -135,5 +135,8 @@ class Muon(Shell):
             raise ValueError(f"rule={group['rule']!r} in a group of Muon; expected 'muon': MuonAdamW has both")
         return group
 
+    def _widens_in_parts(self, group: dict[str, Any], item: Item) -> bool:
+        return muon_step.in_parts(group, item, self.process_group)
+
     def _update(self, group: dict[str, Any], items: list[Item], workspace: Workspace) -> None:
         muon_step.update(group, items, self.process_group, workspace)

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from muonlab.optim import arguments, eight_bit, norms
+from muonlab.optim import arguments, around, eight_bit, norms
 from muonlab.optim.around import decoupled_decay
 from muonlab.optim.layout import Layout, layout
+from muonlab.optim.rounding import is_narrow, narrow, widen
 from muonlab.optim.sharding import exchange, is_dtensor
 from muonlab.optim.shell import Item
 from muonlab.rules import muon, parts
-from muonlab.rules.matrices import Matrices
+from muonlab.rules.matrices import Matrices, Narrow
 from muonlab.rules.operands import Workspace, by_kind, on_host
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 EIGHT_BIT_KEY = 2**31  # tells the noise of a momentum from that of its parameter
-# Of a stack of matrices: the parameter, its gradient and its state.
-Row = tuple[Tensor, Tensor, dict[str, Tensor]]
+# Of a stack of matrices: the parameter, its gradient and its state, and how the parameter is widened.
+Row = tuple[Tensor, Tensor, dict[str, Tensor], Narrow | None]
 # Stacks that are copies, and the tensor to which they go back.
 Copy = tuple[Layout, list[Tensor], Tensor]
 
@@ -43,12 +44,52 @@ def update(group: dict[str, Any], items: list[Item], process_group: Any, workspa
         _keep_momentum(group, item, momentum)
 
 
+def in_parts(group: dict[str, Any], item: Item, process_group: Any) -> bool:
+    """Return whether a narrow parameter is widened by tiles or batches of matrices in `update`, not whole.
+
+    Its matrices must be parts of it, one after the other, and nothing else may be done to it whole in a step.
+    """
+    p, state = item.parameter, item.state
+    if not is_narrow(p) or not on_host(p.device) or process_group is not None or is_dtensor(p):
+        return False
+    if item.finite is not None or torch.compiler.is_compiling():
+        return False
+    has_remainder = p.dtype == torch.bfloat16 and group["rounding"] == "remainder"
+    is_simple = group["variant"] is None and around.is_off(group, state) and has_remainder == ("remainder" in state)
+    if not is_simple or not p.is_contiguous() or not p.numel():
+        return False
+    each = layout(p.shape, *group["layouts"][item.index])
+    return each.is_view(p) and all(stack.is_contiguous() for stack in each.stacks(p))
+
+
+def _narrow(group: dict[str, Any], item: Item) -> Narrow | None:
+    """Return how parts of a parameter are widened and rounded, as the whole would be."""
+    if not item.in_parts:
+        return None
+    p, remainder, key, rounding = item.work, item.remainder, 0, group["rounding"]
+    if rounding == "stochastic" and p.dtype == torch.bfloat16:
+        key = item.noise_key(group)
+
+    def rest(part: Tensor) -> Tensor | None:
+        return None if remainder is None else remainder.view(-1)[place(part) :][: part.numel()].view(part.shape)
+
+    def place(part: Tensor) -> int:
+        return part.storage_offset() - p.storage_offset()
+
+    def put_back(wide: Tensor, part: Tensor) -> None:
+        left = narrow(wide, part, rounding, key, place(part))
+        if left is not None and (own := rest(part)) is not None:
+            own.copy_(left)
+
+    return Narrow(lambda part: widen(part, rest(part)), put_back)
+
+
 def _wide_momentum(item: Item) -> Tensor:
     """Return the momentum in the dtype of the step: as it is kept, or a copy."""
     kept = item.local("momentum_buffer")
     if kept.dtype == torch.int8:
-        return eight_bit.widen(kept, item.local("momentum_peaks"), item.work.dtype)
-    return kept.to(item.work.dtype)
+        return eight_bit.widen(kept, item.local("momentum_peaks"), item.dtype)
+    return kept.to(item.dtype)
 
 
 def _keep_momentum(group: dict[str, Any], item: Item, momentum: Tensor) -> None:
@@ -96,12 +137,13 @@ def _alone(
     rows: list[Row] = []
     copies: list[Copy] = []
     for (item, each), momentum in zip(members, momenta, strict=True):
+        how = _narrow(group, item)
         columns = [_open(each, item.work, copies), each.stacks(item.grad.to(item.work.dtype))]
         columns.append(_open(each, momentum, copies))
         if group["variant"] is not None:
             columns.append(_open_second_moment(each, item.state["second_moment"], copies))
         for p, grad, *state in zip(*columns, strict=True):
-            rows.append((p, grad, dict(zip(("momentum", "second_moment"), state, strict=False))))
+            rows.append((p, grad, dict(zip(("momentum", "second_moment"), state, strict=False)), how))
     _step(rows, workspace, members[0][0].finite if members else None, **_hyper(group))
     for each, stacks, tensor in copies:
         each.put_back(stacks, tensor)
@@ -131,8 +173,9 @@ def _step(rows: list[Row], workspace: Workspace, finite: Tensor | None, **hyper:
         is_wide = on_host(p.device) or p.is_complex() or p.dtype == torch.float64 or hyper["method"] == "exact"
         by_dtype[hyper["polar_dtype"] or (None if is_wide else torch.bfloat16)].append(row)
     for dtype, alike in by_dtype.items():
-        ps, grads, states = map(list, zip(*alike, strict=True))
-        muon.update_(grads, states, ps, workspace, **{**hyper, "polar_dtype": dtype, "finite": finite})
+        ps, grads, states, how = map(list, zip(*alike, strict=True))
+        options = {**hyper, "polar_dtype": dtype, "finite": finite, "narrow": how}
+        muon.update_(grads, states, ps, workspace, **options)
 
 
 def _exchanged(
@@ -164,7 +207,7 @@ def _exchanged(
         for tensor, result, index in zip(tensors, results, indices, strict=True):
             each = layout(tensor.shape, *group["layouts"][items[index].index])  # maybe of some experts only
             for p, grad in zip(_open(each, result, copies), each.stacks(tensor), strict=True):
-                rows.append((p, grad, {"momentum": torch.zeros_like(p)}))
+                rows.append((p, grad, {"momentum": torch.zeros_like(p)}, None))
         _step(rows, workspace, None, **hyper | plain)
         for each, stacks, result in copies:
             each.put_back(stacks, result)

@@ -175,6 +175,9 @@ class MuonAdamW(Shell):
         betas = group.setdefault("betas", (momentum, self.defaults["betas"][1]))
         return {**group, "cycled": betas}
 
+    def _widens_in_parts(self, group: dict[str, Any], item: Item) -> bool:
+        return group["rule"] == "muon" and muon_step.in_parts(group, item, self.process_group)
+
     def _update(self, group: dict[str, Any], items: list[Item], workspace: Workspace) -> None:
         if group["rule"] == "muon":
             # OneCycleLR and CyclicLR turn betas[0] in every group; in Muon's it stands for the momentum.

@@ -16,11 +16,13 @@ def _words(text: str) -> tuple[str, ...]:
 HEADS = _words(
     """head aux_head lm_head mlm_head head_dist mc_head shared_head cls_head reg_head seg_head segmentation_head
     policy_head value_head action_head output_head prediction_head pred_head qa_head q_head classification_head
-    regression_head projection_head classifier *_classifier unembed unembedding logits to_logits cls_logits lm_logits
-    cls_score bbox_pred bbox_reg bbox_predictor qa_outputs embed_out"""
+    regression_head projection_head classifier *_classifier classifier_* unembed unembedding logits to_logits
+    cls_logits lm_logits cls_score bbox_pred bbox_reg bbox_predictor qa_outputs embed_out"""
 )
 # A list of heads: each of its members is one.
-HEAD_LISTS = _words("heads heads_dist lm_heads classifiers class_embed bbox_embed output_heads")
+HEAD_LISTS = _words("heads heads_dist lm_heads classifiers *class_embed *bbox_embed output_heads")
+# Outside of layers that repeat, any layer is a head that is called so, but for what belongs to an attention.
+HEADS_OF_ATTENTION = _words("*multi_head *per_head *attn_head *attention_head *query_head *key_head *value_head q_head")
 # Names that mean other things within repeated layers (attention.output), so that they count outside of those alone.
 HEAD_LEAVES = _words(
     """fc fc_out out_fc output output_layer output_projection output_proj out_layer decoder decoder_pred generator

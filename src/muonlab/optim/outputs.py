@@ -12,6 +12,7 @@ from muonlab.optim.names import (
     HEAD_LEAVES,
     HEAD_LISTS,
     HEADS,
+    HEADS_OF_ATTENTION,
     RECURRENT,
     is_called,
     is_table,
@@ -61,11 +62,13 @@ def _by_name(places: Sequence[Place]) -> set[Place]:
                 if members and members[-1].parts != parts:  # weight_norm has two tensors for one weight
                     members.clear()
                 members.append(place)
-            elif part in HEAD_LISTS and index < depth and len(parts) <= index + 3:
+            elif is_called(part, HEAD_LISTS) and index < depth and len(parts) <= index + 3:
                 found.add(place)
         is_layer = place.tensor in ("weight", "weight_v") and depth == len(parts)
         is_layer &= not any(is_called(part, HEADS) for part in parts)
-        if is_layer and ".".join(["", *parts[:-1]]).endswith(tuple(f".{leaf}" for leaf in HEAD_LEAVES)):
+        is_leaf = ".".join(["", *parts[:-1]]).endswith(tuple(f".{leaf}" for leaf in HEAD_LEAVES))
+        is_leaf |= is_called(place.layer, ("*_head",)) and not is_called(place.layer, HEADS_OF_ATTENTION)
+        if is_layer and is_leaf:
             found.add(place)
     for head, members in last.items():
         # A square matrix within a head is the layer before one that is shared with an embedding (RoBERTa, ModernBERT).
@@ -109,19 +112,26 @@ def _of_vocabularies(places: Sequence[Place], named: set[Place]) -> set[Place]:
 def _last(places: Sequence[Place]) -> set[Place]:
     """Return the last matrix of a net if it is a linear layer whose number of outputs no other one gives or takes.
 
-    The first one may take as many: what comes out is then what goes in, as in an autoencoder.
+    The first one may take as many: what comes out is then what goes in, as in an autoencoder. Several that end a net
+    side by side, from as many inputs to numbers of outputs that differ, are heads together: actor and critic, tasks.
     """
     matrices = _matrices(places)
     # Names alone do not tell whether an embedding is shared with the head.
     may_be_tied = any(not place.path and is_table(place) and not _is_of_positions(place) for place in places)
     if len(matrices) < 2 or may_be_tied or _is_tied(places):
         return set()
-    first, *between, last = matrices
-    outputs = _outputs(last)
-    others = {_outputs(first), *map(_outputs, between), *map(_inputs, between), _inputs(last)}
-    others |= {place.parameter.shape[-1] for place in places if is_table(place)}  # the width of the hidden states
-    is_head = _is_linear(last) and not last.is_repeated and outputs > 1 and outputs not in others
-    return {last} if is_head else set()
+    rest = matrices[1:]
+    together: list[Place] = []
+    while rest and _may_end(rest[-1]) and (not together or _inputs(rest[-1]) == _inputs(together[0])):
+        together.append(rest.pop())
+    taken = Counter(_outputs(place) for place in matrices)
+    taken.update(_inputs(place) for place in matrices[1:])
+    taken.update(place.parameter.shape[-1] for place in places if is_table(place))  # the width of the hidden states
+    return {place for place in together if _outputs(place) > 1 and taken[_outputs(place)] == 1}
+
+
+def _may_end(place: Place) -> bool:
+    return _is_linear(place) and not place.is_repeated and _outputs(place) != _inputs(place)
 
 
 def _matrices(places: Sequence[Place]) -> list[Place]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 Rounding = Literal["stochastic", "remainder", "nearest"]
-TILE = 2**18  # entries that are rounded at a time: bits and noise are a few times their memory
+TILE = 2**16  # entries that are rounded at a time: bits and noise are a few times their memory
 ROUNDINGS: tuple[Rounding, ...] = ("stochastic", "remainder", "nearest")
 
 
@@ -34,7 +34,7 @@ def widen(p: Tensor, remainder: Tensor | None = None) -> Tensor:
     return (bits + remainder).view(torch.float32)
 
 
-def narrow(wide: Tensor, p: Tensor, rounding: Rounding, key: int | Tensor) -> Tensor | None:
+def narrow(wide: Tensor, p: Tensor, rounding: Rounding, key: int | Tensor, first: int = 0) -> Tensor | None:
     """Put float32 values into a narrow parameter, in place.
 
     stochastic: up with the probability of the distance from below, so that the mean over steps is exact (Zamirai et
@@ -47,6 +47,7 @@ def narrow(wide: Tensor, p: Tensor, rounding: Rounding, key: int | Tensor) -> Te
         p: bfloat16 or float16.
         rounding: how.
         key: of the noise; to differ from step to step and from parameter to parameter. An int64 tensor or a number.
+        first: position in the parameter at which p begins, of which it is a part.
 
     Returns:
         The remainder, int16, or None.
@@ -55,9 +56,9 @@ def narrow(wide: Tensor, p: Tensor, rounding: Rounding, key: int | Tensor) -> Te
         p.copy_(wide)
         return None
     if p.numel() <= TILE or not (p.is_contiguous() and wide.is_contiguous()):
-        return _narrow(wide, p, rounding, key, 0)
+        return _narrow(wide, p, rounding, key, first)
     tiles = zip(wide.view(-1).split(TILE), p.view(-1).split(TILE), strict=True)
-    parts = [_narrow(*tile, rounding, key, index * TILE) for index, tile in enumerate(tiles)]
+    parts = [_narrow(*tile, rounding, key, first + index * TILE) for index, tile in enumerate(tiles)]
     remainders = [part for part in parts if part is not None]
     return torch.cat(remainders).view(p.shape) if remainders else None
 

@@ -16,7 +16,8 @@ from muonlab.optim.sharding import agree, is_dtensor, local_shard
 from muonlab.rules.operands import Workspace, on_host
 
 # Of float32 copies of narrow parameters and gradients that are made at a time; a larger parameter is one batch.
-BATCH_BYTES = 2**24
+BATCH_BYTES = 2**23
+ON_DEVICE = 32  # times as many elsewhere, where a call costs more than a pass over memory
 KEPT_BYTES = 2**26  # of temporary tensors that are kept from step to step
 
 
@@ -33,10 +34,16 @@ class Item:
     state: dict[str, Any] = field(default_factory=dict)  # in the optimizer; empty at first
     work: Tensor = None  # pyright: ignore[reportAssignmentType]  # local shard, or a float32 copy; set by the step
     last: Tensor | None = None  # of `around`: where the parameter was
+    in_parts: bool = False  # is a narrow parameter widened by the rule, part by part? Then `work` is narrow
 
     def local(self, name: str) -> Tensor:
         """Return the local shard of an entry of the state; what is done to it in place is done to the state."""
         return local_shard(self.state[name], self.parameter)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the step: float32 for narrow parameters."""
+        return torch.float32 if is_narrow(self.parameter) else self.parameter.dtype
 
     @property
     def remainder(self) -> Tensor | None:
@@ -136,6 +143,10 @@ class Shell(torch.optim.Optimizer):
         """
         raise NotImplementedError
 
+    def _widens_in_parts(self, group: dict[str, Any], item: Item) -> bool:
+        """Return whether `_update` widens a parameter by itself, part by part."""
+        return False
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make a step; return what the closure returned, or None.
@@ -178,10 +189,13 @@ class Shell(torch.optim.Optimizer):
         taken = self._looked_at(taken) if self._waits(taken) else self._flagged(taken)
         self._workspace = self._workspace or Workspace()
         for group, items in taken:
+            for item in items:
+                item.state = self.state[item.parameter]
+                item.in_parts = self._widens_in_parts(group, item)
             for batch in self._batches(group, items):
                 for item in batch:
-                    item.state = self.state[item.parameter]
-                    item.work = widen(local_shard(item.parameter, item.parameter), item.remainder)
+                    local = local_shard(item.parameter, item.parameter)
+                    item.work = local if item.in_parts else widen(local, item.remainder)
                     around.before(group, item)
                 self._update(group, batch, self._workspace)
                 for item in batch:
@@ -213,7 +227,7 @@ class Shell(torch.optim.Optimizer):
         room = 0
         for item in items:
             is_widened = is_narrow(item.parameter)
-            copies = 2 if is_widened else 0  # it and its gradient
+            copies = 2 if is_widened and not item.in_parts else 0  # it and its gradient
             if group["state_dtype"] not in (None, torch.float32 if is_widened else item.parameter.dtype):
                 copies += 1 if group["rule"] == "muon" else 2  # momentum, or both moments
             size = 4 * copies * item.parameter.numel()
@@ -221,7 +235,7 @@ class Shell(torch.optim.Optimizer):
                 yield batch
                 batch = []
             if not batch:
-                room = BATCH_BYTES if on_host(item.parameter.device) else 16 * BATCH_BYTES  # a GPU is kept busy
+                room = BATCH_BYTES if on_host(item.parameter.device) else ON_DEVICE * BATCH_BYTES
             room -= size
             batch.append(item)
         if batch:
@@ -315,7 +329,7 @@ class Shell(torch.optim.Optimizer):
     def _write(self, group: dict[str, Any], items: list[Item]) -> None:
         """Put the float32 copies of narrow parameters back."""
         for item in items:
-            if not is_narrow(item.parameter):
+            if not is_narrow(item.parameter) or item.in_parts:
                 continue
             local = local_shard(item.parameter, item.parameter)
             key: int | Tensor = 0

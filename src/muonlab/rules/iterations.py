@@ -73,7 +73,8 @@ def bounded(
     """
     work, like = workspace or Workspace(), stacks[0]
     counts, side = [len(X) for X in stacks], min(like.shape[-2:])
-    A, W, Q, spare = (work.take(name, (sum(counts), side, side), like) for name in ("A", "W", "Q", "R"))
+    A, W = (work.take(name, (sum(counts), side, side), like) for name in ("A", "W"))
+    spare = work.take("R", A.shape, like) if max(stages) > 1 else A  # one polynomial alone needs none
     here = [X.contiguous() for X in stacks]  # torch has bfloat16 products into other layouts element by element
     there = [work.take(f"Y{index}", X.shape, X) for index, X in enumerate(stacks)]
     remaining = list(polynomials)
@@ -86,6 +87,7 @@ def bounded(
             scale = _precondition_(A)
         elif number == 0:
             scale, has_square = _divide_by_bound_(A, W, remaining[0][2]), True
+        Q = _scratch(there, A, work) if length > 1 else A
         composed = _compose(remaining[:length], A, W, Q, spare, has_square=has_square)
         if scale is not None:
             composed.mul_(scale.mT * margin)
@@ -95,6 +97,13 @@ def bounded(
             torch.bmm(X, factor.mH, out=Y) if _is_tall(X) else torch.bmm(factor, X, out=Y)
         here, there, remaining = there, here, remaining[length:]
     return here
+
+
+def _scratch(there: list[Tensor], A: Tensor, workspace: Workspace) -> Tensor:
+    """Return memory like A for `_compose`: that of the next X, which is written after it, where it is in one piece."""
+    if len(there) == 1:
+        return there[0].view(-1)[: A.numel()].view(A.shape)
+    return workspace.take("Q", A.shape, A)
 
 
 def _is_tall(X: Tensor) -> bool:
@@ -122,8 +131,8 @@ def _compose(
     """Return w_n ... w_1 with w = a + b A + c A^2, where each w acts on the A that those before it left.
 
     Rounded matrices do not commute, so w_1 has to meet X first: from the left as they are, from the right as
-    w_1 ... w_n, which is the adjoint. A, (k, r, r), is overwritten; the result is in W, Q or spare, which are memory
-    like A. With has_square, W is c A^2 already, with the first polynomial's c.
+    w_1 ... w_n, which is the adjoint. A, (k, r, r), is overwritten; the result is in W or spare, which are memory
+    like A, as Q is. With has_square, W is c A^2 already, with the first polynomial's c.
     """
     for number, (a, b, c) in enumerate(polynomials):
         if c == 0:  # a cubic has no A^2; and with alpha=0 torch 2.13 forgets beta in bfloat16 on a CPU

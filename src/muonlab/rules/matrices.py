@@ -1,7 +1,7 @@
 """Matrices of many parameters in one step: in batches for orthogonalization, and in tiles for a CPU's cache."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -18,16 +18,30 @@ SMALL = 2**12  # entries of a matrix below which a call for many costs less than
 SIDE = 256  # on a CPU, products of larger sides than this are no faster for being stacked
 
 
+@dataclass(frozen=True)
+class Narrow:
+    """How a part of a parameter that is narrower than its step is widened, and what becomes of it put back.
+
+    Attributes:
+        widen: (part of the parameter, contiguous) -> the same in the dtype of the step, in memory of its own.
+        put_back: (wide, part of the parameter), in place.
+    """
+
+    widen: Callable[[Tensor], Tensor]
+    put_back: Callable[[Tensor, Tensor], object]
+
+
 @dataclass
 class Matrices:
     """Matrices of one parameter, (k, rows, columns) each; momentum, second moment and p are changed in place."""
 
     p: Tensor
     grad: Tensor
-    momentum: Tensor
+    momentum: Tensor  # in the dtype of the step
     second_moment: Tensor | None = None
     finite: Tensor | None = None  # whether the step is made: one boolean of all, on the device
     hyper: Mapping[str, Tensor] | None = None  # of each matrix, (k, 1, 1), where they differ
+    narrow: Narrow | None = None  # where p and its gradient are not in the dtype of the step
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -39,7 +53,14 @@ class Matrices:
         p, grad, momentum = (tensor[start:stop] for tensor in (self.p, self.grad, self.momentum))
         v = None if self.second_moment is None else self.second_moment[start:stop]
         hyper = None if self.hyper is None else {name: each[start:stop] for name, each in self.hyper.items()}
-        return Matrices(p, grad, momentum, v, self.finite, hyper)
+        return Matrices(p, grad, momentum, v, self.finite, hyper, self.narrow)
+
+    def widened(self) -> "Matrices":
+        """Return the same with copies of p and its gradient in the dtype of the step, if they are in another."""
+        if self.narrow is None:
+            return self
+        p, grad = self.narrow.widen(self.p), self.grad.to(self.momentum.dtype)
+        return Matrices(p, grad, self.momentum, self.second_moment, self.finite, self.hyper)
 
 
 def as_stack(tensor: Tensor) -> Tensor:
@@ -55,7 +76,7 @@ def batches(pieces: Iterable[Matrices], mixes: bool) -> Iterator[list[list[Matri
     together: dict[object, list[Matrices]] = defaultdict(list)
     for piece in pieces:
         is_mixed = mixes and (not on_host(piece.p.device) or min(piece.shape) <= SIDE)
-        together[min(piece.shape) if is_mixed else piece.shape, piece.p.dtype, piece.p.device].append(piece)
+        together[min(piece.shape) if is_mixed else piece.shape, piece.momentum.dtype, piece.p.device].append(piece)
     for members in together.values():
         members.sort(key=lambda piece: piece.shape)  # as method="auto" goes by the longest of a batch
         batch: dict[tuple[int, int], list[Matrices]] = defaultdict(list)
@@ -76,7 +97,7 @@ def batches(pieces: Iterable[Matrices], mixes: bool) -> Iterator[list[list[Matri
 
 def _size(piece: Matrices) -> int:
     """Return the share of a batch's ROOM that one matrix takes: what fits the cache of a CPU, or keeps a GPU busy."""
-    count = chunk(*piece.shape, piece.p.element_size(), piece.p.device)
+    count = chunk(*piece.shape, piece.momentum.element_size(), piece.p.device)
     if on_host(piece.p.device):
         count = max(1, min(count, 4 * SIDE**2 // min(piece.shape) ** 2))
     return max(1, ROOM // count)
@@ -86,7 +107,7 @@ def memory(batch: list[list[Matrices]], dtype: torch.dtype, workspace: Workspace
     """Return memory for directions, a stack (k, rows, columns) for each shape, and in it the part of each piece."""
     counts = [sum([each.p.shape[0] for each in alike]) for alike in batch]
     stacks = [
-        workspace.take(f"direction{index}", (count, *alike[0].shape), alike[0].p, dtype)
+        workspace.take(f"direction{index}", (count, *alike[0].shape), alike[0].momentum, dtype)
         for index, (count, alike) in enumerate(zip(counts, batch, strict=True))
     ]
     return stacks, split(stacks, batch)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from muonlab.rules import parts
-from muonlab.rules.matrices import Matrices, as_stack, batches, in_few_calls, is_plain, memory, split, tiles
+from muonlab.rules.matrices import Matrices, Narrow, as_stack, batches, in_few_calls, is_plain, memory, split, tiles
 from muonlab.rules.operands import Workspace, by_kind, is_by_member, operand
 from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_, product_dtype
 from muonlab.rules.polynomials import Polynomial
@@ -174,6 +174,7 @@ def update_(
     update_floor: float = 0.0,
     hyperball: bool = False,
     finite: Tensor | None = None,
+    narrow: Sequence[Narrow | None] | None = None,
 ) -> None:
     """Make the step of `update` on many parameters in place, orthogonalizing matrices in batches.
 
@@ -181,13 +182,14 @@ def update_(
 
     Args:
         grads: a gradient for each parameter, in its dtype.
-        states: a state for each, in its dtype.
+        states: a state for each, in the dtype of the step.
         ps: parameters, (*members, rows, columns); more than one axis of members must allow a view as one.
         workspace: where temporary tensors come from.
         lr: number or tensor without axes; or, as momentum and weight_decay too, a float64 tensor (S,) by member for
             parameters (S, rows, columns). This and the others as of `update`; is_orthogonal must be True.
         coefficients: of the quintic, as of `polar.orthogonalize`; so is eps.
         finite: one boolean without axes; where it is False, all parameters and states stay as they are.
+        narrow: for each parameter that is not in the dtype of the step how it is widened, by tiles or by batches.
     """
     assert is_orthogonal, "only update has the control"
     hyper = _by_member(ps, lr, momentum, weight_decay)
@@ -199,8 +201,9 @@ def update_(
             None if variant is None else as_stack(state["second_moment"]),
             None if finite is None else finite.to(p.device),
             None if hyper is None else _of_shape(hyper, p, adjust_lr_fn),
+            narrow=own,
         )
-        for grad, state, p in zip(grads, states, ps, strict=True)
+        for grad, state, p, own in zip(grads, states, ps, narrow or [None] * len(ps), strict=True)
         if p.numel()
     ]
     mixes = method not in ("quintic", "exact")  # by products that several shapes share, at scales that may differ
@@ -211,9 +214,10 @@ def update_(
     polar = {"steps": steps, "coefficients": coefficients, "eps": eps, "dtype": polar_dtype, "workspace": workspace}
     last = {"lr": lr, "weight_decay": weight_decay, "cautious": cautious}
     for batch in batches(pieces, mixes=mixes):
-        members = list(chain.from_iterable(batch))
-        like, flag, is_few = members[0].p, members[0].finite, in_few_calls(members[0]) and hyper is None
-        is_tiled = is_simple and all(is_plain(piece) for piece in members)
+        kept = list(chain.from_iterable(batch))
+        like, flag, is_few = kept[0].momentum, kept[0].finite, in_few_calls(kept[0]) and hyper is None
+        is_tiled = is_simple and not is_by_member(momentum) and all(is_plain(piece) for piece in kept)
+        members = kept if is_tiled else [piece.widened() for piece in kept]
         directions, slots = memory(batch, (polar_dtype if is_tiled else None) or like.dtype, workspace)
         if is_tiled:
             _average_by_tiles(members, slots, float(momentum), nesterov, workspace)
@@ -249,6 +253,9 @@ def update_(
             _apply_by_tiles(members, updates, factors, float(lr), float(weight_decay), workspace)
         else:
             apply_([piece.p for piece in members], updates, factors, **last, finite=flag)
+        for piece, own in zip(members, kept, strict=True):
+            if own.narrow is not None and not is_tiled:
+                own.narrow.put_back(piece.p, own.p)
 
 
 def _apply_in_few_calls(
@@ -418,11 +425,13 @@ def _average_by_tiles(
             squares = 0.0
             for b_tile, g_tile, X_tile in tiles(b, g, X):
                 tile = workspace.take("tile", b_tile.shape, b_tile)
+                if piece.narrow is not None:
+                    g_tile = workspace.take("gradient", g_tile.shape, b_tile).copy_(g_tile)
                 average_([b_tile], [g_tile], [tile], momentum=momentum, nesterov=nesterov)
                 squares += float(torch.dot(tile.view(-1), tile.view(-1)))
                 X_tile.copy_(tile)
             if not SMALLEST**2 < squares < LARGEST**2:
-                whole = torch.empty_like(g)
+                whole, g = torch.empty_like(b), g.to(b.dtype)
                 _look_ahead([b], [g], [whole], momentum, nesterov)
                 X.copy_(divide_by_largest_entry_(whole))
 
@@ -438,8 +447,11 @@ def _apply_by_tiles(
     for piece, update, factor in zip(members, updates, factors, strict=True):
         for p, O in zip(piece.p.unbind(), update.unbind(), strict=True):
             for p_tile, tile in tiles(p, O):
-                wide = tile if tile.dtype == p.dtype else workspace.take("tile", tile.shape, p).copy_(tile)
-                apply_([p_tile], [wide], [factor], lr=lr, weight_decay=weight_decay)
+                wide_p = p_tile if piece.narrow is None else piece.narrow.widen(p_tile)
+                wide = tile if tile.dtype == wide_p.dtype else workspace.take("tile", tile.shape, wide_p).copy_(tile)
+                apply_([wide_p], [wide], [factor], lr=lr, weight_decay=weight_decay)
+                if piece.narrow is not None:
+                    piece.narrow.put_back(wide_p, p_tile)
 
 
 def rescale(O: Tensor, v: Tensor, beta2: float | Tensor) -> tuple[Tensor, Tensor]:
