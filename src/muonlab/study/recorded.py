@@ -6,6 +6,7 @@ Every report shows it (`muonlab.study.sections.findings`), whatever the study: a
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from muonlab.jobs.job import JobRecord, canonical_json
@@ -20,10 +21,10 @@ Row = tuple[Value, ...]
 
 
 def section(found: Found) -> tuple[Element, ...]:
-    """Return who updates what, and whether a step repeats; none where no job of the study trains or has begun."""
+    """Return who updates what, whether a step repeats and what it costs; none where no job that trains has begun."""
     if not has_trained(found.records):
         return ()
-    return *_routing(found), Text(f"The same bytes twice? {badge(found.records)}.")
+    return *_routing(found), Text(f"The same bytes twice? {badge(found.records)}."), *_costs(found)
 
 
 def has_trained(records: Iterable[JobRecord]) -> bool:
@@ -67,6 +68,36 @@ def _arm(found: Found, record: JobRecord) -> str:
     optimizer = record.config.get("optimizer") or {}
     label = record.arm or record.config.get("label") or optimizer.get("name", "")
     return next((arm.name for arm in found.arms if arm.label == label), label)
+
+
+# -- what a step costs -----------------------------------------------------------------------------
+
+
+def _costs(found: Found) -> tuple[Table, ...]:
+    """Return FLOPs and seconds of a step, the second and third axis beside steps; none where neither was recorded."""
+    held: dict[tuple[str, str], list[tuple[float | None, float | None]]] = {}
+    for record in found.records:
+        seconds, flops = record.environment.get("seconds_per_member_step"), (record.result or {}).get("flops_per_step")
+        if "seeds" in record.config and "transfer" not in record.role and (seconds or flops):
+            held.setdefault((record.case, _arm(found, record)), []).append((seconds, flops))
+    if not held:
+        return ()
+    rows = []
+    for place, own in held.items():
+        columns = ([each for each in column if each] for column in zip(*own, strict=True))
+        seconds, flops = (median(column) if column else None for column in columns)
+        rows.append((*place, flops, seconds, len(own)))
+    head = (
+        *(Column("case", "Case"), Column("optimizer", "Optimizer"), Column("flops", "FLOPs of a step", "number")),
+        *(Column("seconds", "Seconds of a step", "number"), Column("jobs", "Jobs", "count")),
+    )
+    note = (
+        "Of one step of one run, the median over jobs. FLOPs are those of matrix products and convolutions, the "
+        "optimizer’s own included. Seconds are shares of runs that train together, on a machine that may have done "
+        "other things as well: they were not measured interleaved, and decide nothing. Times of the report in steps "
+        "become FLOPs or seconds by these factors."
+    )
+    return (Table("step-costs", "What a step costs: the other axes", head, tuple(rows), note),)
 
 
 # -- whether a step repeats ------------------------------------------------------------------------
@@ -160,5 +191,5 @@ def warnings(records: Sequence[JobRecord]) -> list[Text]:
             Text(f"Runs that should differ are one run, bit by bit, and count as several: {words}{rest}.", "warning")
         )
     if is_random(records):
-        said.append(Text(f"Not deterministic: {badge(records)}.", "warning"))
+        said.append(Text(f"Not deterministic: {badge(records).removeprefix('NO: ')}.", "warning"))
     return said
