@@ -233,7 +233,7 @@ def test_02_who_is_behind_with_fewer_settings_leaves_it_open(tmp_path):
     rates = [own for rate in (0.01, 0.02, 0.04) for own in of("muon", optimizer__lr=rate)]
     found = analyse(grokking.write(tmp_path / "a", [*rates, *of("adamw")], fate)).verdict
     assert found.answer == "inconclusive"
-    assert "AdamW, which is behind, had 1 settings to choose from and the other 3" in found.sentence
+    assert "AdamW, which is behind, had 1 of the other’s 3 settings to choose from" in found.sentence
     assert "UNEQUAL tuning" in found.sentence
     assert analyse(grokking.write(tmp_path / "b", of("muon", "adamw"), fate)).verdict.answer == "yes"
 
@@ -250,7 +250,7 @@ def test_03_what_one_optimizer_has_from_another_is_marked_transferred(tmp_path):
     scope = dict(analyse(grokking.write(tmp_path, of("muon", "adamw"))).verdict.scope)
     assert "Muon’s learning rate 0.001, weight decay 1, beta1" in scope["Transferred"]
     scope = dict(said_of()[1].scope)
-    assert "weight decay 0.05 of Muon and AdamW" in scope["transferred"]
+    assert "weight decay 0.05, beta1 0.9, beta2 0.98 and eps 1e-08 of Muon and AdamW" in scope["transferred"]
     assert "Muon’s learning rate, for what it leaves to AdamW" in scope["transferred"]
 
 
@@ -297,7 +297,7 @@ def test_05_decays_are_searched_with_all_rates_and_their_product_is_shown(tmp_pa
     rows = rows_of(tables["tuning-settings"])
     assert [(row["optimizer"], row["setting"], row["chosen"]) for row in rows] == [
         *(("Muon", "weight_decay 0.05", True), ("Muon", "weight_decay 0.2", False)),
-        *(("AdamW", "weight_decay 0.0", False), ("AdamW", "weight_decay 0.1", True)),
+        *(("AdamW", "weight_decay 0", False), ("AdamW", "weight_decay 0.1", True)),
     ]
     assert [row["product"] for row in rows_of(tables["tuning-rates"])] == pytest.approx([0.01 * 0.05, 0.01 * 0.1])
     assert dict(findings.verdict.scope)["tuning"].startswith("learning rate and weight decay, by validation loss")
@@ -307,6 +307,9 @@ def test_06_the_rate_of_what_muon_leaves_to_adamw_is_searched_and_routing_is_cou
     asked = features.study(**CNN, **{"muon.adamw_factor": ["0.3", "1"], "muon.weight_decay": ["0.05", "0.1"]})
     settings = {(each.adamw_factor, each.weight_decay) for each in asked.variants["muon"]}
     assert settings == {(0.3, 0.05), (0.3, 0.1), (1, 0.05), (1, 0.1)}
+    names = [step.job.name for step in steps(asked, {})]
+    for factor in (0.3, 1):  # of which 1 is a default that a dump leaves out
+        assert f"cnn on digits: Muon with weight_decay 0.1, adamw_factor {factor:g}, search" in names
     with pytest.raises(UsageError, match="muon has 100 combinations of settings"):
         plan("tiny", {"muon.weight_decay": [f"0.{k}" for k in range(10)], "muon.adamw_factor": list(range(1, 11))})
     folder = grokking.write(tmp_path, of("muon", "adamw"))
