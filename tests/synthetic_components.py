@@ -134,7 +134,7 @@ def member(
         found = {"step": None, "values": None} if reason else {"step": 10.0 + place, "values": dict(held)}
         at.append({"eps": eps, "reason": reason, **found})
     diverged = any(each["reason"] == "diverged" for each in at)
-    own = 0.8 + 1e-9 * (1 + seed + 7919 * len(name))  # no two runs are one, whatever is planted
+    own = 0.8 + 1e-9 / 3 * (1 + seed + 7919 * len(name))  # no two runs are one, whatever is planted
     return {
         "rate": rate,
         "seed": seed,

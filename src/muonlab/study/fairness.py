@@ -10,7 +10,7 @@ from typing import Any
 
 from muonlab.report.findings import Column, Kind, Table, as_text
 from muonlab.stats.effects import Effect, difference
-from muonlab.study.optimizers import differing, shown
+from muonlab.study.optimizers import differing, settings_of, shown
 from muonlab.study.study import ALPHA, MIN_RUNS, NAMES, Arm
 from muonlab.study.words import several
 
@@ -32,11 +32,11 @@ def transferred(arms: Sequence[Arm], tried: Mapping[str, Sequence[Any]]) -> list
     for name, own in held.items():
         for field, value in own.items():
             users.setdefault((field, value), []).append(name)
-    said = [
-        f"{field.replace('_', ' ')} {value:g} of {several(names)}"
-        for (field, value), names in users.items()
-        if names[1:]
-    ]
+    shared: dict[str, list[str]] = {}
+    for (field, value), names in users.items():
+        if names[1:]:
+            shared.setdefault(several(names), []).append(f"{field.replace('_', ' ')} {value:g}")
+    said = [f"{several(own)} of {names}" for names, own in shared.items()]
     rival = next((_held(tried[arm.label]) for arm in arms if arm.label == "adamw"), {})
     for arm in arms:
         own = [
@@ -86,7 +86,7 @@ def _contains(general: Arm, special: Arm) -> bool:
         return False
     if (one.name, other.name) == ("adamw", "sgd"):
         return True
-    decays = [shown(each).get("weight_decay") for each in (one, other)]
+    decays = [settings_of(each).get("weight_decay") for each in (one, other)]
     return one.name == other.name and one.name in NAMES and bool(decays[0]) and decays[1] == 0
 
 

@@ -336,8 +336,16 @@ def _sweeps(name: str, field: str) -> bool:
 
 def differing(optimizers: Sequence[BaseModel]) -> tuple[str, ...]:
     """Return the settings in which configs of one optimizer differ."""
-    held = [shown(each) for each in optimizers]
-    return tuple(key for key in held[0] if len({repr(own.get(key)) for own in held}) > 1) if held else ()
+    held = [settings_of(each) for each in optimizers]
+    keys = dict.fromkeys(key for own in held for key in own)
+    return tuple(key for key in keys if len({repr(own.get(key)) for own in held}) > 1)
+
+
+def settings_of(optimizer: BaseModel) -> dict[str, Any]:
+    """Return all settings, those at their defaults too, which a dump may lack."""
+    if isinstance(optimizer, Custom | Passed):
+        return shown(optimizer)
+    return {key: getattr(optimizer, key) for key in fields(type(optimizer), "name")}
 
 
 def rates(chosen: Chosen, label: str, name: str) -> tuple[float, ...]:

@@ -5,7 +5,9 @@ Every report shows it (`muonlab.study.sections.findings`), whatever the study: a
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from muonlab.jobs.job import JobRecord, canonical_json
@@ -14,16 +16,23 @@ from muonlab.study.study import NAMES, Found
 
 CURVES = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
 TELLING = 24  # characters of the different numbers of a curve, from which equal curves are no coincidence
+COUNTS = {"tensors", "parameters"}  # of a rule
 MOST_COPIES = 3  # that are named
 
 Row = tuple[Value, ...]
 
 
-def section(found: Found) -> tuple[Element, ...]:
-    """Return who updates what, and whether a step repeats; none where no job of the study trains or has begun."""
+def section(found: Found, *, has_costs: bool = False) -> tuple[Element, ...]:
+    """Return who updates what, whether a step repeats and what it costs; none where no job that trains has begun.
+
+    Args:
+        found: the study.
+        has_costs: whether it has a table of its own of what a step costs.
+    """
     if not has_trained(found.records):
         return ()
-    return *_routing(found), Text(f"The same bytes twice? {badge(found.records)}.")
+    said = Text(f"The same bytes twice? {badge(found.records)}.")
+    return *_routing(found), said, *(() if has_costs else _costs(found))
 
 
 def has_trained(records: Iterable[JobRecord]) -> bool:
@@ -38,7 +47,11 @@ def _routing(found: Found) -> tuple[Element, ...]:
     rows: dict[tuple[str, str], list[Row]] = {}
     for record in found.records:
         held = record.environment.get("routing")
-        if held and "transfer" not in record.role:  # a transfer is by another optimizer than the weights
+        if (
+            isinstance(held, dict)
+            and all(isinstance(own, dict) and {*own} >= COUNTS for own in held.values())
+            and "transfer" not in record.role
+        ):  # a transfer is by another optimizer than the weights
             rows.setdefault((record.case, _arm(found, record)), _counts(held))
     if not rows:
         return (Text("Which parameters each optimizer updates was not recorded by the muonlab that ran these jobs."),)
@@ -63,10 +76,47 @@ def _counts(held: Mapping[str, Mapping[str, int]]) -> list[Row]:
     ]
 
 
+def _number(value: Any) -> float | None:
+    """Return a number of a file; None for anything else, for the file may be foreign."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if is_number else None
+
+
 def _arm(found: Found, record: JobRecord) -> str:
     optimizer = record.config.get("optimizer") or {}
     label = record.arm or record.config.get("label") or optimizer.get("name", "")
     return next((arm.name for arm in found.arms if arm.label == label), label)
+
+
+# -- what a step costs -----------------------------------------------------------------------------
+
+
+def _costs(found: Found) -> tuple[Table, ...]:
+    """Return FLOPs and seconds of a step, the second and third axis beside steps; none where neither was recorded."""
+    held: dict[tuple[str, str], list[tuple[float | None, float | None]]] = {}
+    for record in found.records:
+        seconds = _number(record.environment.get("seconds_per_member_step"))
+        flops = _number((record.result or {}).get("flops_per_step"))
+        if "seeds" in record.config and "transfer" not in record.role and (seconds or flops):
+            held.setdefault((record.case, _arm(found, record)), []).append((seconds, flops))
+    if not held:
+        return ()
+    rows = []
+    for place, own in held.items():
+        columns = ([each for each in column if each] for column in zip(*own, strict=True))
+        seconds, flops = (median(column) if column else None for column in columns)
+        rows.append((*place, flops, seconds, len(own)))
+    head = (
+        *(Column("case", "Case"), Column("optimizer", "Optimizer"), Column("flops", "FLOPs of a step", "number")),
+        *(Column("seconds", "Seconds of a step", "number"), Column("jobs", "Jobs", "count")),
+    )
+    note = (
+        "Of one step of one run, the median over jobs. FLOPs are those of matrix products and convolutions, the "
+        "optimizer’s own included. Seconds are shares of runs that train together, on a machine that may have done "
+        "other things as well: they were not measured interleaved, and decide nothing. Times of the report in steps "
+        "become FLOPs or seconds by these factors."
+    )
+    return (Table("step-costs", "What a step costs: the other axes", head, tuple(rows), note),)
 
 
 # -- whether a step repeats ------------------------------------------------------------------------
@@ -75,11 +125,11 @@ def _arm(found: Found, record: JobRecord) -> str:
 def badge(records: Sequence[JobRecord]) -> str:
     """Return whether a step that was computed twice gave the same bytes, and on what."""
     tried = [record.environment["repeats"] for record in records if "repeats" in record.environment]
-    yes, no, other = tried.count(True), tried.count(False), tried.count(None)
+    yes, no, other = (sum(each is state for each in tried) for state in (True, False, None))
     where = _where(records)
     if no:
         return f"NO: a step computed twice differed in {no} of {yes + no} jobs{where}, so chance is more than the seeds"
-    if not tried:
+    if not yes and not other:
         return f"Not tried in these jobs{where}"
     alone = f"not tried in {other} jobs, whose members train one after the other" if other else ""
     if not yes:
@@ -94,7 +144,7 @@ def is_random(records: Sequence[JobRecord]) -> bool:
 
 def _where(records: Iterable[JobRecord]) -> str:
     held = [record.environment for record in records if record.environment]
-    devices = sorted({str(own["device"]) for own in held if own.get("device")})
+    devices = sorted({own["device"] for own in held if isinstance(own.get("device"), str)})
     threads = sorted({own["threads"] for own in held if isinstance(own.get("threads"), int)})
     parts = devices + ([f"{' or '.join(map(str, threads))} thread{'s' * (threads != [1])}"] if threads else [])
     return f" ({', '.join(parts)})" if parts else ""
@@ -160,5 +210,5 @@ def warnings(records: Sequence[JobRecord]) -> list[Text]:
             Text(f"Runs that should differ are one run, bit by bit, and count as several: {words}{rest}.", "warning")
         )
     if is_random(records):
-        said.append(Text(f"Not deterministic: {badge(records)}.", "warning"))
+        said.append(Text(f"Not deterministic: {badge(records).removeprefix('NO: ')}.", "warning"))
     return said

@@ -247,6 +247,7 @@ def _pretty(value: Any) -> str:
 # -- the whole report ------------------------------------------------------------------------------
 
 
+COSTS = "costs"  # name of a study's own table of what a step costs
 HOW, WORDS = "Who updates what, and does it repeat?", "What the words mean"
 
 
@@ -285,6 +286,7 @@ def findings(
     said = (*controls.notices(found.controls), *of_jobs, *recorded.warnings(found.records), *notices)
     held = [Section(heading, tuple(elements)) for heading, elements in sections]
     last = next((place for place, own in enumerate(held) if own.title == WORDS), len(held))
-    held.insert(last, Section(HOW, recorded.section(found)))
+    has_costs = any(isinstance(each, Table) and each.name == COSTS for own in held for each in own.elements)
+    held.insert(last, Section(HOW, recorded.section(found, has_costs=has_costs)))
     own = tuple(section for section in held if section.elements)
     return Findings(title, question, verdict, said, own, tuple(first))

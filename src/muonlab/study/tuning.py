@@ -86,8 +86,8 @@ def _table(
 ) -> Table:
     rows = tuple(
         (
-            *(name, arm.name, own.best, product(own.best, chosen[name][arm.label]), own.loss),
-            *(own.edge or "no", own.tried, own.lost, own.num_runs),
+            *(name, arm.name, own.best, own.loss, own.edge or "no", own.tried, own.lost, own.num_runs),
+            product(own.best, chosen[name][arm.label]),
         )
         for name, searches in places.items()
         for arm in arms
@@ -96,12 +96,12 @@ def _table(
     columns = (
         *names,
         Column("rate", "Best learning rate", "exact"),
-        Column("product", "lr × decay", "exact"),
         Column("loss", "Its validation loss", "number"),
         Column("edge", "On an edge"),
         Column("tried", "Tried"),
         Column("diverged", "Diverged"),
         Column("num_runs", "Runs", "count"),
+        Column("product", "lr × decay", "exact"),
     )
     return Table("tuning-rates", "Learning rates", columns, rows, note)
 

@@ -113,7 +113,10 @@ def test_a_study_without_results_is_refused(tmp_path, options, words):
 def test_a_study_of_random_labels_alone_shows_its_controls(tmp_path):
     findings = analyse(synthetic.write(tmp_path, of("muon", "adamw", seeds=range(3), labels="random")))
     assert findings.verdict.sentence == "Inconclusive, because the study holds only random labels."
-    assert (names(findings, Table), names(findings, Figure)) == (["controls", "runs", "cells"], ["control-curves"])
+    assert (names(findings, Table), names(findings, Figure)) == (
+        ["controls", "step-costs", "runs", "cells"],
+        ["control-curves"],
+    )
 
 
 def test_a_sweep_with_three_optimizers(tmp_path):

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from muonlab.report.findings import as_text
 from muonlab.studies.features import config as schema
 from muonlab.studies.features.config import RESULTS_VERSION, Family, Measure, Pretrain, Rates, Seeds, State, Transfer
 from muonlab.studies.features.matching import ahead, matching
 from muonlab.studies.features.plan import FamilyPlan, FeatureStudy
 from muonlab.study import search
 from muonlab.study.folder import Results, make_job
-from muonlab.study.optimizers import Custom, differing, shown
+from muonlab.study.optimizers import Custom, differing, settings_of
 from muonlab.study.search import SEARCH_FROM, Policy, Scores, last_losses, mean_scores
 from muonlab.study.study import Arm, Step
 
@@ -325,8 +326,8 @@ def chosen(scores: Sequence[tuple[Any, Scores | None]]) -> tuple[Any, float] | N
 
 def in_words(optimizer: Any, tried: Sequence[Any]) -> str:
     """Return the settings in which one of several configs differs from the others, as "weight_decay 0.1"."""
-    held = shown(optimizer)
-    return ", ".join(f"{key} {held[key]}" for key in differing(tried))
+    held = settings_of(optimizer)
+    return ", ".join(f"{key} {as_text(held.get(key), 'exact')}" for key in differing(tried))
 
 
 # -- states at matched loss ----------------------------------------------------------

@@ -19,7 +19,8 @@ families [{", ".join(NETS)}]: nets: cnn and vit on images, gpt on text; a family
 net [package.module:function, or path/file.py:function]: nets of your own, in place of the families, or next to them
     where families is given too
 optimizers [{", ".join(OPTIMIZERS)}]: or any of torch's protocol, lion=lion_pytorch:Lion; the first is compared with
-    each of the others
+    each of the others. A setting of one, such as adamw.weight_decay or muon.adamw_factor, may have several values:
+    every combination of them is tried with all learning rates, and the best has the final runs
 seeds [a whole number, 1 to 1000]: final runs of each optimizer, of pretraining and of every transfer
 search_seeds [a whole number, 1 to 1000]: runs of each learning rate in a search; in fine-tuning at most seeds of them
 muon.rates [numbers, two or more]: learning rates that a search begins with, for pretraining and fine-tuning alike; lr

@@ -33,7 +33,9 @@ def verdict(found: FeaturesFound, judged: Sequence[Both]) -> Verdict:
     """Return the verdict over all claims: a sentence on them together, then one on each."""
     answer, label = together([equal for equal, _ in judged])
     where = _where(found)
-    sentence = f"{found.first.name} against {found.names()}{where}, each with its own tuned learning rate."
+    on_edge = {label for family in found.runs.families.values() for label, own in family.searches.items() if own.edge}
+    edge = f" (on an edge: {found.names(arm.label for arm in found.arms if arm.label in on_edge)})" if on_edge else ""
+    sentence = f"{found.first.name} against {found.names()}{where}, each with its own tuned learning rate{edge}."
     if at_matched := [at_loss for _, at_loss in judged if at_loss.comparisons]:
         how = " (at checkpoints of unfinished schedules)" if found.runs.asked.matched == "checkpoints" else ""
         sentence += f" At matched loss{how}: {together(at_matched)[1].removesuffix('.')}."

@@ -171,7 +171,7 @@ def _had_less(pair: Pair) -> list[str]:
     most = max(own.values())
     if own[name] == most:
         return []
-    return [f"{name}, which is behind, had {own[name]} settings to choose from and the other {most}"]
+    return [f"{name}, which is behind, had {own[name]} of the other’s {most} settings to choose from"]
 
 
 def _torn(pair: Pair) -> str:
