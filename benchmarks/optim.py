@@ -1,12 +1,16 @@
 """One step of muonlab's Muon beside torch.optim.Muon and the Muons of timm, pytorch_optimizer and heavyball.
 
     pip install 'muonlab[bench]'
-    python benchmarks/optim.py [--json] [--sets gpt2,width128,resnet18] [--methods auto,quintic] [--peers timm]
+    python benchmarks/optim.py [--json] [--sets gpt2,width128,...] [--methods auto,quintic] [--peers timm]
 
 All contenders are timed in one process, interleaved in random order; the figure is the median of the ratio to torch's
 step of the same round. Launches, memory and readiness are seen in a process of its own for each
 contender. A peer that is missing or fails has a line that says why. Further peers, on request: timm_default,
-timm_polar_express, pytorch_optimizer_gram, heavyball_compiled.
+timm_polar_express, pytorch_optimizer_gram, heavyball_compiled; products and torch_products, which are not optimizers:
+the matrix products of a step of muonlab and of torch alone, the floor of its time.
+
+At scale (records/optimizer/scale.txt), under 8 GB: --sets llama,many10,many100,many1000,many10000 --layers 4
+--peers products --skip accuracy --repeats 20 --seconds 20
 """
 
 import argparse
@@ -18,9 +22,9 @@ from pathlib import Path
 
 import torch
 from optimizer.accuracy import accuracy
-from optimizer.contenders import DEFAULT_PEERS, PEERS, TORCH, Contender, muonlab
+from optimizer.contenders import DEFAULT_PEERS, FLOORS, PEERS, TORCH, Contender, muonlab
 from optimizer.machine import machine, matrix_peak
-from optimizer.parameters import TITLES, quintic_operations, shapes, tensors
+from optimizer.parameters import DEFAULT_SETS, TITLES, quintic_operations, shapes, tensors, title
 from optimizer.probe import probe
 from optimizer.table import report_text
 from optimizer.timing import time_set
@@ -46,7 +50,7 @@ def loadable(contenders: list[Contender]) -> dict[str, str]:
 
 def measure_set(name: str, contenders: list[Contender], missing: dict[str, str], options, peak: float) -> dict:
     """Return everything that was seen on one set of parameters."""
-    say(f"{TITLES[name]}")
+    say(title(name, options.layers))
     of = shapes(name, options.layers)
     problems = dict(missing)
     present = [contender for contender in contenders if contender.name not in problems]
@@ -71,14 +75,14 @@ def measure_set(name: str, contenders: list[Contender], missing: dict[str, str],
         row = times[contender.name]
         row["gflops"] = operations / row["ms"]["median"] / 1e6
         row["share_of_peak"] = row["gflops"] / peak
-        if "probe" not in options.skip:
+        if "probe" not in options.skip and contender not in FLOORS:
             say(f"  {contender.name}: launches and memory")
             context = {"device": options.device, "dtype": options.ns_dtype, "threads": options.threads, "seed": SEED}
             row["probe"] = probe(contender, of, **context)
         rows[contender.name] = row
     return {
         "name": name,
-        "title": TITLES[name],
+        "title": title(name, options.layers),
         "matrices": len(of),
         "parameters": sum(math.prod(shape) for shape in of),
         "quintic_operations": operations,
@@ -137,8 +141,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON with everything, raw times too")
     parser.add_argument("--save", help="write that JSON to a file as well")
-    parser.add_argument("--sets", type=names(*TITLES), default=list(TITLES), help="gpt2,width128,resnet18")
-    parser.add_argument("--layers", type=int, default=12, help="of GPT-2-small")
+    parser.add_argument("--sets", type=names(*TITLES), default=list(DEFAULT_SETS), help=",".join(TITLES))
+    parser.add_argument("--layers", type=int, help="of GPT-2-small or Llama, instead of all")
     parser.add_argument("--methods", type=names(*METHODS), default=["auto"], help=f"of muonlab: {','.join(METHODS)}")
     parser.add_argument("--peers", type=names(*PEERS), default=list(DEFAULT_PEERS), help=",".join(PEERS))
     parser.add_argument("--repeats", type=int, default=200, help="rounds at most, for each set")

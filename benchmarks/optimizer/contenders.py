@@ -230,6 +230,22 @@ def heavyball(name: str, mode: str | None, about: str) -> Contender:
     )
 
 
+# --- the floor: products alone ----------------------------------------------------------------------------------------
+
+
+def products_alone(optimizer: Optimizer) -> Stepped:
+    from optimizer.floor import ProductsAlone
+
+    return Stepped(ProductsAlone(optimizer.step), optimizer.state)
+
+
+FLOORS = (
+    replace(
+        muonlab("auto", "bfloat16"), name="products", about="those of muonlab auto, alone: no step", wrap=products_alone
+    ),
+    replace(TORCH, name="torch_products", about="those of torch.optim.Muon, alone: no step", wrap=products_alone),
+)
+
 # --- steps that are compiled or captured ------------------------------------------------------------------------------
 
 WRAPPED = (
@@ -260,6 +276,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         *WRAPPED,
+        *FLOORS,
         DION,
         timm("timm", "original", 'always bfloat16; ns_coefficients="original" (its default is "quintic": same cost)'),
         timm("timm_default", "quintic", "always bfloat16; its default coefficients, five different triples"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import muonlab
 from matrices import draw, frame, with_spectrum
-from muonlab.rules import polar
+from muonlab.rules import iterations, polar
 from muonlab.rules.iterations import bounded
 from muonlab.rules.operands import Workspace
 from muonlab.rules.polar import METHODS, STEPS, normalize, orthogonalize, orthogonalize_
@@ -110,6 +110,19 @@ def as_the_study_had_it(G, dtype=None):
         A = X @ X.mT
         X = a * X + (b * A + c * (A @ A)) @ X
     return (X.mT if is_tall else X).to(G.dtype)
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 40), (2, 40, 56), (2, 88, 40)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize("method", ["polar_express", "gram", "cubic", "aol"])
+def test_symmetric_products_by_their_lower_halves_are_the_whole_ones(monkeypatch, method, dtype, tolerance, shape):
+    G = draw(*shape, dtype=torch.float32)
+    whole = orthogonalize(G, method, dtype=dtype)
+    strips = []
+    monkeypatch.setattr(iterations, "_strip", lambda left: strips.append(left) or 16)
+    halves = orthogonalize(G, method, dtype=dtype)
+    assert strips
+    close(halves, whole, tolerance)
 
 
 @pytest.mark.parametrize(
