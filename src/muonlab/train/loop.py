@@ -18,6 +18,10 @@ REPORT_STEPS = 50  # between two reports, where evaluations are further apart
 # FLOPs decide, not a clock (docs/design/same-bytes.md).
 COMPILED_FROM = 1e13
 
+# FLOPs of all evaluations of a job from which on a compiled training compiles them, too: an eager forward pass makes
+# some 7e10 a second, of which a program saves half, so compiling has been paid for.
+EVALUATIONS_FROM = 2e12
+
 Batch = tuple[Any, Any]  # inputs (S, B, ...) and labels (S, B, ...), or lists of S tensors whose sizes differ
 # From the step and the members that train to the positions, among these, of those that go on.
 Evaluate = Callable[[int, list[int]], Sequence[int]]
@@ -54,10 +58,10 @@ def train(
         steps: the numbers of steps after which to evaluate, ascending; the first is 0, the last the budget.
         context: where the job works.
         pace: step -> what all learning rates are multiplied by.
-        compile: compile the gradient (`pays`).
+        compile: compile the gradient (`pays`), and evaluations where they are enough work.
         metrics: what `evaluate` appends to; None trains without checkpoints.
     """
-    alive, budget = list(range(len(engine))), steps[-1]
+    alive, budget, num_evaluations = list(range(len(engine))), steps[-1], len(engine) * len(steps)
     clock, state = context.clock, context.folder / "state.safetensors"
 
     def leave(stay: Sequence[int]) -> None:
@@ -86,6 +90,8 @@ def train(
         leave(evaluate(step, alive))
     if alive:
         compile, height = prepare(engine, draw(0), context, compile=compile, height=height)
+    if isinstance(engine, Population) and compile:
+        engine.compile_evaluations(0 if context.compile == "always" else EVALUATIONS_FROM / num_evaluations)
     report(step)
 
     # -- train, evaluate, let go of the members that are done ----------------------------------------
@@ -101,6 +107,8 @@ def train(
                 report(step)
         clock.add(member_steps=(step - start) * len(alive), step=step)
         leave(evaluate(step, alive))
+        if isinstance(engine, Population) and compile:
+            clock.note(is_compiled=True, height=engine.gradients.height, preparation=engine.preparation)
         report(step)
         is_due = time.monotonic() - last_save >= CHECKPOINT_SECONDS
         if metrics is not None and is_due and alive and step < budget:
@@ -124,15 +132,13 @@ def prepare(engine: Engine, batch: Batch, context: Context, *, compile: bool, he
 
     A half-done job goes on as it began, with the height it had; unless the compiler has gone, which the log then says.
     """
-    preparation = 0.0
     if compile:
-        start = time.monotonic()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             compile = engine.compile(*batch)
-        preparation = time.monotonic() - start
         for warning in caught:
             context.clock.log(str(warning.message))
+    preparation = engine.preparation if isinstance(engine, Population) else 0.0
     if not isinstance(engine, Population):
         how, chosen = "one member after the other", 1
     elif compile:

@@ -9,8 +9,8 @@ from torch.func import functional_call, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.nets.dropout import mix
-from muonlab.rules.operands import on_host
 from muonlab.train.by_rule import ByRule, Treatment
+from muonlab.train.evaluations import Evaluations
 from muonlab.train.gradients import Gradients
 from muonlab.train.instances import Instances, OptimizerFactory, views
 from muonlab.train.modules import Net, drawn, takes_key
@@ -24,9 +24,6 @@ ByMember = Tensor | Sequence[Tensor]  # (S, ...), or S tensors whose sizes may d
 # FLOPs of a forward pass over a stack in `measure`. Its rows are the user's, so its activations are those of a large
 # batch: a GPT of width 32 took 1.6 times as long in passes of 4e9 (256 rows of 48 tokens, one core, n = 1).
 PASS_FLOPS = 5e8
-
-EVALUATION_ROWS = 256  # rows in one forward pass of an evaluation: small enough for the cache
-DEVICE_EVALUATION_ROWS = 2**16  # of all members together, off the CPU: few passes of bounded memory
 
 
 class Population:
@@ -87,7 +84,7 @@ class Population:
 
         self.gradients = Gradients(mean_loss, height or len(seeds))
         self._flops: dict[torch.Size, int] = {}  # of a member's forward pass in `measure`, by the shape of its inputs
-        self._judge = vmap(judge, in_dims=(0, None, 0))
+        self.evaluations = Evaluations(judge)
 
     def __len__(self) -> int:
         """Return S, the number of members."""
@@ -115,6 +112,19 @@ class Population:
     def compile(self, inputs: ByMember, labels: ByMember) -> bool:
         """Compile the gradient (`Gradients.compile`), and return whether that was done; arguments as of `step`."""
         return self.gradients.compile(self.parameters, *self._batch(self._alike(inputs), self._alike(labels), 0))
+
+    def compile_evaluations(self, flops: float) -> None:
+        """Compile `evaluate` for rows whose evaluation is so many FLOPs of one member or more, when it meets them.
+
+        The results are those of stacks to rounding, and the same whatever the number of members. It takes another
+        compilation for each kind of rows, and rows of one kind are as many, of the same shape and dtype.
+        """
+        self.evaluations.compiled_from = flops
+
+    @property
+    def preparation(self) -> float:
+        """Seconds that compiling has taken."""
+        return self.gradients.seconds + self.evaluations.seconds
 
     def choose_height(self, inputs: ByMember, labels: ByMember) -> int:
         """Take the height that suits the work (`Gradients.choose_height`), and return it; arguments as of `step`."""
@@ -150,12 +160,8 @@ class Population:
             Losses (S, rows), in the population's dtype, and whether the largest logit is the label's, (S, rows) bool.
         """
         self.net.eval()
-        num = EVALUATION_ROWS
-        if not on_host(inputs.device):
-            num = max(num, DEVICE_EVALUATION_ROWS // len(self))
-        both = zip(inputs.split(num), labels.split(num, dim=1), strict=True)
-        losses, hits = zip(*(self._judge(self.parameters, *part) for part in both), strict=True)
-        return torch.cat(losses, dim=1), torch.cat(hits, dim=1)
+        losses, hits = self.evaluations(self.parameters, inputs, labels)
+        return losses, hits
 
     @torch.no_grad()
     @fast_products()
