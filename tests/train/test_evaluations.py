@@ -12,7 +12,7 @@ from muonlab.train import evaluations as room
 from muonlab.train import gradients, loop
 from muonlab.train.batches import Batches
 from muonlab.train.by_rule import Treatment
-from muonlab.train.evaluations import Evaluations
+from muonlab.train.evaluations import Evaluations, Programs
 from muonlab.train.metrics import Metrics
 from muonlab.train.population import Population
 
@@ -30,6 +30,12 @@ def draw():
     weight = torch.randn(S, D, C, generator=generator, dtype=torch.float64)
     inputs = torch.randn(N, D, generator=generator, dtype=torch.float64)
     return {"weight": weight}, inputs, torch.randint(C, (S, N), generator=generator)
+
+
+def from_flops(flops):
+    programs = Programs()
+    programs.compiled_from = flops
+    return Evaluations(judge, programs)
 
 
 def kinds(tensors):
@@ -68,7 +74,7 @@ def assert_right(found, parameters, inputs, labels):
 def test_stacks_take_so_many_rows_at_once(monkeypatch, rows, programs):
     monkeypatch.setattr(room, "ROWS", rows)
     arguments = draw()
-    assert_right(Evaluations(judge)(*arguments), *arguments)
+    assert_right(Evaluations(judge, Programs())(*arguments), *arguments)
     assert programs == []
 
 
@@ -76,8 +82,7 @@ def test_stacks_take_so_many_rows_at_once(monkeypatch, rows, programs):
 @pytest.mark.parametrize(("passes", "rows"), [(1, 23), (2, 12), (3, 8), (23, 1)])
 def test_a_program_has_every_row_once_in_passes_by_its_flops(monkeypatch, passes, rows, programs):
     monkeypatch.setattr(room, "PROGRAM_FLOPS", FLOPS / passes)
-    evaluations, arguments = Evaluations(judge), draw()
-    evaluations.compiled_from = FLOPS
+    evaluations, arguments = from_flops(FLOPS), draw()
     for _ in range(2):
         assert_right(evaluations(*arguments), *arguments)
     assert [len(calls) for calls in programs] == [2 * S * math.ceil(N / rows)]
@@ -85,8 +90,7 @@ def test_a_program_has_every_row_once_in_passes_by_its_flops(monkeypatch, passes
 
 
 def test_what_is_too_little_work_and_what_has_no_rows_is_left_to_stacks(programs):
-    evaluations, (parameters, inputs, labels) = Evaluations(judge), draw()
-    evaluations.compiled_from = FLOPS
+    evaluations, (parameters, inputs, labels) = from_flops(FLOPS), draw()
     evaluations(parameters, inputs[:-1], labels[:, :-1])
     evaluations(parameters, inputs[:0], labels[:, :0])
     assert programs == []
@@ -97,8 +101,7 @@ def test_what_is_too_little_work_and_what_has_no_rows_is_left_to_stacks(programs
 def test_without_a_compiler_stacks_do_it_and_it_is_asked_once(monkeypatch):
     asked = []
     monkeypatch.setattr(room, "compiled", lambda *_: asked.append(1))
-    evaluations, arguments = Evaluations(judge), draw()
-    evaluations.compiled_from = 0
+    evaluations, arguments = from_flops(0), draw()
     for _ in range(2):
         assert_right(evaluations(*arguments), *arguments)
     assert asked == [1]
@@ -106,13 +109,38 @@ def test_without_a_compiler_stacks_do_it_and_it_is_asked_once(monkeypatch):
 
 @pytest.mark.kernels
 def test_a_real_program_is_the_stack_to_rounding(compiled_programs):
-    evaluations, (parameters, inputs, labels) = Evaluations(judge), draw()
+    (parameters, inputs, labels), programs = draw(), Programs()
+    evaluations = Evaluations(judge, programs)
     expected = evaluations(parameters, inputs, labels)
-    evaluations.compiled_from = 0
+    programs.compiled_from = 0
     losses, hits = evaluations(parameters, inputs, labels)
-    assert evaluations.seconds > 0
+    assert programs.seconds > 0
     torch.testing.assert_close(losses, expected[0], rtol=1e-12, atol=1e-14)
     assert torch.equal(hits, expected[1])
+
+
+@pytest.mark.parametrize("by_member", [False, True])
+def test_what_is_measured_is_compiled_for_each_function_and_kind(programs, by_member):
+    def squares(outputs, targets):
+        return torch.stack([(outputs - targets).square().mean(), outputs.max()])
+
+    def absolute(outputs, targets):
+        return (outputs - targets).abs().mean()
+
+    population = Population(net, softmax, {name: Treatment(sgd, {"lr": 0.3}) for name in net().state_dict()}, SEEDS)
+    generator = torch.Generator().manual_seed(2)
+    leading = (len(SEEDS),) if by_member else ()
+    inputs, targets = (torch.randn(*leading, 6, each, generator=generator) for each in (3, 2))
+    few = (inputs[:, :4], targets[:, :4]) if by_member else (inputs[:4], targets[:4])
+    calls = [(squares, inputs, targets), (absolute, inputs, targets), (squares, *few)]
+    expected = [population.measure(*call, by_member=by_member) for call in calls]
+    assert programs == []
+    population.compile_evaluations(2 * 6 * (3 * 8 + 8 * 2))  # as many as six rows are
+    for _ in range(2):
+        found = [population.measure(*call, by_member=by_member) for call in calls]
+        for own, oracle in zip(found, expected, strict=True):
+            torch.testing.assert_close(own, oracle, rtol=1e-6, atol=1e-6)
+    assert [len(each) for each in programs] == [2 * len(SEEDS)] * 2
 
 
 # -- in a job: the same command ends with the same bytes ---------------------------------------------------

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,27 +23,56 @@ DEVICE_ROWS = 2**16  # of all members together, off the CPU: few passes of bound
 PROGRAM_FLOPS = 5e8
 
 
+class Programs:
+    """Compiled functions of the tensors of one member, by what they are called with.
+
+    Attributes:
+        compiled_from: FLOPs of a call from which on a function is compiled.
+        seconds: what compiling has taken.
+    """
+
+    def __init__(self) -> None:
+        self.compiled_from, self.seconds = math.inf, 0.0
+        self._found: dict[Hashable, Function | None] = {}
+
+    def find(
+        self, kind: Hashable, flops: Callable[[], float], function: Function, example: Callable[[], Sequence[Tensor]]
+    ) -> Function | None:
+        """Return the program for calls of this kind, None where they are too little work; all else is asked once."""
+        if self.compiled_from == math.inf:
+            return None
+        if kind not in self._found:
+            start, program = time.monotonic(), None
+            if flops() >= self.compiled_from:
+                program = compiled(function, example())
+            self._found[kind] = program
+            self.seconds += time.monotonic() - start
+        return self._found[kind]
+
+
+def kind_of(*tensors: Tensor) -> Hashable:
+    """Return what a program must know of its arguments."""
+    return tuple((each.shape, each.dtype, each.device) for each in tensors)
+
+
 class Evaluations:
     """A function of parameters, inputs and labels for every member, row by row, which no row of another changes.
 
-    Attributes:
-        compiled_from: FLOPs of an evaluation of one member from which on it is compiled.
-        seconds: what compiling has taken.
-
     Args:
         judge: the function, of one member; torch.func.vmap must be able to stack it.
+        programs: where programs of it are.
     """
 
-    def __init__(self, judge: Judge):
-        self._judge, self._judges = judge, vmap(judge, in_dims=(0, None, 0))
-        self.compiled_from, self.seconds = math.inf, 0.0
-        self._programs: dict[object, tuple[int, Function | None]] = {}  # by kind of rows: how many at once, and by what
+    def __init__(self, judge: Judge, programs: Programs):
+        self._judge, self._judges, self._programs = judge, vmap(judge, in_dims=(0, None, 0)), programs
+        self._flops_of: dict[Hashable, float] = {}
 
     def __call__(self, parameters: Parameters, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         """Return what the function returns on inputs (rows, ...) and labels (S, rows), (S, rows, ...) each."""
-        rows, program = self._program(parameters, inputs, labels)
-        if program is not None:
-            return self._by_program(program, rows, parameters, inputs, labels)
+        if len(inputs) and self._programs.compiled_from < math.inf:
+            rows = math.ceil(len(inputs) / math.ceil(max(1.0, self._flops(parameters, inputs, labels) / PROGRAM_FLOPS)))
+            if (program := self._program(rows, parameters, inputs, labels)) is not None:
+                return self._by_program(program, rows, parameters, inputs, labels)
         num = ROWS
         if not on_host(inputs.device):
             num = max(num, DEVICE_ROWS // len(labels))
@@ -69,34 +98,25 @@ class Evaluations:
             found.append([torch.cat(each) for each in zip(*passes, strict=True)])
         return tuple(torch.stack(each) for each in zip(*found, strict=True))
 
-    def _program(self, parameters: Parameters, inputs: Tensor, labels: Tensor) -> tuple[int, Function | None]:
-        """Return the program for rows of this kind and how many it takes; None where they are too little work."""
-        if self.compiled_from == math.inf or len(inputs) == 0:
-            return 0, None
-        kind = inputs.shape, inputs.dtype, inputs.device, labels.shape[1:], labels.dtype
-        if kind not in self._programs:
-            flops = self.flops(parameters, inputs, labels)
-            is_enough = flops >= self.compiled_from
-            self._programs[kind] = self._made(flops, parameters, inputs, labels) if is_enough else (0, None)
-        return self._programs[kind]
-
-    def _made(
-        self, flops: float, parameters: Parameters, inputs: Tensor, labels: Tensor
-    ) -> tuple[int, Function | None]:
-        start, names = time.monotonic(), list(parameters)
+    def _program(self, rows: int, parameters: Parameters, inputs: Tensor, labels: Tensor) -> Function | None:
+        """Return the program for so many rows of an evaluation of this kind; None where that is too little work."""
+        names = list(parameters)
 
         def judge(*tensors: Tensor) -> tuple[Tensor, ...]:
             return self._judge(dict(zip(names, tensors, strict=False)), tensors[-2], tensors[-1])
 
-        rows = math.ceil(len(inputs) / math.ceil(max(1.0, flops / PROGRAM_FLOPS)))
-        example = [*(p[0] for p in parameters.values()), inputs[:rows].contiguous(), labels[0, :rows].contiguous()]
-        program = compiled(judge, example)
-        self.seconds += time.monotonic() - start
-        return rows, program
+        def example() -> list[Tensor]:
+            own = inputs[:rows].contiguous(), labels[0, :rows].contiguous()
+            return [*(p[0] for p in parameters.values()), *own]
 
-    def flops(self, parameters: Parameters, inputs: Tensor, labels: Tensor) -> float:
+        flops = lambda: self._flops(parameters, inputs, labels)  # noqa: E731
+        return self._programs.find(kind_of(inputs, labels[0]), flops, judge, example)
+
+    def _flops(self, parameters: Parameters, inputs: Tensor, labels: Tensor) -> float:
         """Return the FLOPs of an evaluation of one member, matrix products and convolutions alone."""
-        few = min(ROWS, len(inputs))
-        with FlopCounterMode(display=False) as counter:
-            self._judges({name: p[:1] for name, p in parameters.items()}, inputs[:few], labels[:1, :few])
-        return counter.get_total_flops() * len(inputs) / few
+        kind, few = kind_of(inputs, labels[0]), min(ROWS, len(inputs))
+        if kind not in self._flops_of:
+            with FlopCounterMode(display=False) as counter:
+                self._judges({name: p[:1] for name, p in parameters.items()}, inputs[:few], labels[:1, :few])
+            self._flops_of[kind] = counter.get_total_flops() * len(inputs) / few
+        return self._flops_of[kind]

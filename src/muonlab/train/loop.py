@@ -43,6 +43,7 @@ def train(
     *,
     pace: Callable[[int], float] = lambda step: 1.0,
     compile: bool = False,
+    num_jobs: int = 1,
     metrics: Metrics | None = None,
 ) -> None:
     """Train the members until the last of the steps, or until none is left, and evaluate them at each.
@@ -59,6 +60,7 @@ def train(
         context: where the job works.
         pace: step -> what all learning rates are multiplied by.
         compile: compile the gradient (`pays`), and evaluations where they are enough work.
+        num_jobs: jobs, about, that share the programs of evaluations on disk.
         metrics: what `evaluate` appends to; None trains without checkpoints.
     """
     alive, budget, num_evaluations = list(range(len(engine))), steps[-1], len(engine) * len(steps)
@@ -91,7 +93,8 @@ def train(
     if alive:
         compile, height = prepare(engine, draw(0), context, compile=compile, height=height)
     if isinstance(engine, Population) and compile:
-        engine.compile_evaluations(0 if context.compile == "always" else EVALUATIONS_FROM / num_evaluations)
+        least = EVALUATIONS_FROM / (num_evaluations * num_jobs)
+        engine.compile_evaluations(0 if context.compile == "always" else least)
     report(step)
 
     # -- train, evaluate, let go of the members that are done ----------------------------------------

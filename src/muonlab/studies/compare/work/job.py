@@ -115,6 +115,7 @@ def _train(job: Train, material: Material | TaskMaterial, context: Context) -> d
         context,
         pace=lambda step: pace(step, training.budget, warmup=training.warmup, kind=training.schedule),
         compile=reader.reason is None and loop.pays(context, flops, num_jobs=SHARED),
+        num_jobs=SHARED,
         metrics=metrics,
     )
 
