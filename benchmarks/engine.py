@@ -4,9 +4,10 @@
     python benchmarks/engine.py --device cuda --engines eager --members 1,16,64,256 --threads 1 --no-memory
 
 All variants are timed in one process, interleaved in random order; the figure is the median over the rounds of the
-ratio to the plain loop's step of the same round. Floor: the FLOPs of the matrix products that must be done, at the
-highest rate of a matrix product that was seen on this machine, in float32 for the net and bfloat16 for Muon's
-orthogonalization. Memory a member is what 16 of them take more than 4, in processes of their own.
+ratio to the plain loop's step of the same round, for one thread of a CPU in time of the processor. Floor: the FLOPs of
+the matrix products that must be done, at the highest rate of a matrix product that was seen on this machine, in float32
+for the net and bfloat16 for Muon's orthogonalization (benchmarks/floor.py measures a floor). Memory a member is what 16
+of them take more than 4, in processes of their own.
 """
 
 import argparse
@@ -15,13 +16,14 @@ import random
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
-from optimizer.machine import machine, matrix_peak, synchronize
+from optimizer.machine import clock, machine, matrix_peak, synchronize
 from training.plain import PlainLoop
 from training.populations import Variant, cell, flops
+
+from muonlab.train.products import fast_products
 
 CADENCE = 50  # steps between two evaluations, as in the study
 WARM_UP = 2
@@ -47,11 +49,11 @@ def time_rounds(found: dict[str, object], rounds: int, device: str) -> dict[str,
     for number in range(rounds + WARM_UP):
         for name in order.sample(sorted(found), len(found)):
             synchronize(device)
-            start = time.perf_counter()
+            start = clock(device)()
             found[name].step(number)  # pyright: ignore[reportAttributeAccessIssue]
             synchronize(device)
             if number >= WARM_UP:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock(device)() - start)
     return seconds
 
 
@@ -163,9 +165,10 @@ def main() -> None:
         probe(options.probe)
         return
     torch.set_num_threads(1)
-    peaks = {
-        str(t).removeprefix("torch."): 1e9 * matrix_peak(options.device, t) for t in (torch.float32, torch.bfloat16)
-    }
+    with fast_products():
+        peaks = {
+            str(t).removeprefix("torch."): 1e9 * matrix_peak(options.device, t) for t in (torch.float32, torch.bfloat16)
+        }
     table = [
         row
         for depth in options.depths

@@ -16,6 +16,8 @@ from optimizer.machine import machine, matrix_peak
 from torch.profiler import ProfilerActivity, profile
 from training.populations import Variant, cell, flops
 
+from muonlab.train.products import fast_products
+
 NUM_STEPS = 20
 NUM_SHOWN = 14
 
@@ -54,7 +56,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch._inductor.config.cpp.enable_kernel_profile = True  # of a program of its own, not the one that others load
     os.environ["MUONLAB_CACHE"] = tempfile.mkdtemp()
-    single, half = (matrix_peak("cpu", dtype) for dtype in (torch.float32, torch.bfloat16))
+    with fast_products():
+        single, half = (matrix_peak("cpu", dtype) for dtype in (torch.float32, torch.bfloat16))
     work = flops(cell(options.optimizer, options.depth, 1))
     floor = 1e-6 * (work["net"] / single + work["orthogonalization"] / half)
     found = {

@@ -2,6 +2,7 @@
 
 import time
 
+from optimizer.machine import clock
 from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.studies.grokking.config import CellConfig, NetConfig, ProtocolConfig, TaskConfig
@@ -27,51 +28,51 @@ class Variant:
     """A population with its rows, and where its time goes."""
 
     def __init__(self, config: CellConfig, *, compiled: bool, device: str = "cpu"):
-        self.count = len(config.seeds)
+        self.count, self._device = len(config.seeds), device
         task = build_task(config)
-        self._rows = build_rows(config, task, config.seeds, device)
-        self._population = build_population(config, task, config.seeds, device)
-        self._in_optimizer: list[float] = []
+        self.rows = build_rows(config, task, config.seeds, device)
+        self.population = build_population(config, task, config.seeds, device)
+        self.in_optimizer: list[float] = []
         self.compile_seconds: float | None = None
-        batch = self._rows(0)
+        batch = self.rows(0)
         if compiled:
             start = time.perf_counter()
-            if not self._population.compile(*batch):
+            if not self.population.compile(*batch):
                 raise SystemExit("there is no compiler on this machine; leave it out with --engines eager")
             self.compile_seconds = time.perf_counter() - start
         else:
-            self._population.choose_height(*batch)
-        plain = self._population.optimizer.step_stacked
+            self.population.choose_height(*batch)
+        plain = self.population.optimizer.step_stacked
 
         def timed(*arguments) -> None:
-            start = time.perf_counter()
+            start = clock(self._device)()
             plain(*arguments)
-            self._in_optimizer.append(time.perf_counter() - start)
+            self.in_optimizer.append(clock(self._device)() - start)
 
-        self._population.optimizer.step_stacked = timed
+        self.population.optimizer.step_stacked = timed
         self._times: list[float] = []
 
     def step(self, number: int) -> None:
-        start = time.perf_counter()
-        self._population.step(*self._rows(number), number)
-        self._times.append(time.perf_counter() - start)
+        start = clock(self._device)()
+        self.population.step(*self.rows(number), number)
+        self._times.append(clock(self._device)() - start)
 
     def evaluate(self) -> float:
         """Return the seconds of one evaluation on all rows."""
-        start = time.perf_counter()
-        self._population.evaluate(self._rows.inputs, self._rows.labels)
-        return time.perf_counter() - start
+        start = clock(self._device)()
+        self.population.evaluate(self.rows.inputs, self.rows.labels)
+        return clock(self._device)() - start
 
     def shares(self, cadence: int) -> dict[str, float | None]:
         """Return the shares of the time that go to the optimizer and, every `cadence` steps, to an evaluation."""
         half = len(self._times) // 2
         step = sorted(self._times)[half]
         evaluation = min(self.evaluate() for _ in range(2))
-        inside = sorted(self._in_optimizer)[len(self._in_optimizer) // 2] if self._in_optimizer else None
+        inside = sorted(self.in_optimizer)[len(self.in_optimizer) // 2] if self.in_optimizer else None
         return {
             "optimizer_share": None if inside is None else inside / step,
             "evaluation_share": evaluation / (evaluation + cadence * step),
-            "height": self._population.gradients.height,
+            "height": self.population.gradients.height,
             "compile_seconds": self.compile_seconds,
         }
 

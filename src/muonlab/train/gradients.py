@@ -1,6 +1,7 @@
 """The gradients of many members: as stacks of a height that suits their work, or by a compiled program."""
 
 import math
+import time
 from collections.abc import Callable
 
 import torch
@@ -26,6 +27,7 @@ class Gradients:
             the cache, and low ones leave more to Python. It changes results by rounding. Halved where the memory of a
             GPU is short.
         is_compiled: whether a program does it, for one member at a time.
+        seconds: what compiling has taken.
 
     Args:
         loss: of one member: parameters, *batch -> a number; torch.func.vmap must be able to stack it.
@@ -35,7 +37,7 @@ class Gradients:
     def __init__(self, loss: Callable[..., Tensor], height: int):
         self._loss, self._losses = loss, vmap(loss)
         self._of_stack: Callable[..., Parameters] = self._eager
-        self.height, self.is_compiled = height, False
+        self.height, self.is_compiled, self.seconds = height, False, 0.0
 
     @fast_products()
     def __call__(self, parameters: Parameters, *batch: Tensor) -> Parameters:
@@ -77,13 +79,14 @@ class Gradients:
         On a CPU that is faster than any stack. The results are those of the stacks to rounding, and the same whatever
         the number of members. Calls of other shapes or dtypes, such as a smaller last batch, are computed without it.
         """
-        names = list(parameters)
+        start, names = time.monotonic(), list(parameters)
 
         def gradient(*tensors: Tensor) -> list[Tensor]:
             return _gradient(self._loss, dict(zip(names, tensors, strict=False)), *tensors[len(names) :])
 
         example = [each[0] for each in (*parameters.values(), *batch)]
         program, known = compiled(gradient, example), [_kind(tensor) for tensor in example]
+        self.seconds += time.monotonic() - start
         if program is None:
             return False
 

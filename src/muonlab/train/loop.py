@@ -18,6 +18,10 @@ REPORT_STEPS = 50  # between two reports, where evaluations are further apart
 # FLOPs decide, not a clock (docs/design/same-bytes.md).
 COMPILED_FROM = 1e13
 
+# FLOPs of all evaluations of a job from which on a compiled training compiles them, too: an eager forward pass makes
+# some 7e10 a second, of which a program saves half, so compiling has been paid for.
+EVALUATIONS_FROM = 2e12
+
 Batch = tuple[Any, Any]  # inputs (S, B, ...) and labels (S, B, ...), or lists of S tensors whose sizes differ
 # From the step and the members that train to the positions, among these, of those that go on.
 Evaluate = Callable[[int, list[int]], Sequence[int]]
@@ -39,6 +43,7 @@ def train(
     *,
     pace: Callable[[int], float] = lambda step: 1.0,
     compile: bool = False,
+    num_jobs: int = 1,
     metrics: Metrics | None = None,
 ) -> None:
     """Train the members until the last of the steps, or until none is left, and evaluate them at each.
@@ -54,10 +59,11 @@ def train(
         steps: the numbers of steps after which to evaluate, ascending; the first is 0, the last the budget.
         context: where the job works.
         pace: step -> what all learning rates are multiplied by.
-        compile: compile the gradient (`pays`).
+        compile: compile the gradient (`pays`), and evaluations where they are enough work.
+        num_jobs: jobs, about, that share the programs of evaluations on disk.
         metrics: what `evaluate` appends to; None trains without checkpoints.
     """
-    alive, budget = list(range(len(engine))), steps[-1]
+    alive, budget, num_evaluations = list(range(len(engine))), steps[-1], len(engine) * len(steps)
     clock, state = context.clock, context.folder / "state.safetensors"
 
     def leave(stay: Sequence[int]) -> None:
@@ -89,6 +95,9 @@ def train(
         clock.record(routing=recorded.routing(engine))
         if saved is None:
             clock.record(repeats=recorded.repeats(engine, *draw(0)))
+    if isinstance(engine, Population) and compile:
+        least = EVALUATIONS_FROM / (num_evaluations * num_jobs)
+        engine.compile_evaluations(0 if context.compile == "always" else least)
     report(step)
 
     # -- train, evaluate, let go of the members that are done ----------------------------------------
@@ -104,6 +113,8 @@ def train(
                 report(step)
         clock.add(member_steps=(step - start) * len(alive), step=step)
         leave(evaluate(step, alive))
+        if isinstance(engine, Population) and compile:
+            clock.note(is_compiled=True, height=engine.gradients.height, preparation=engine.preparation)
         report(step)
         is_due = time.monotonic() - last_save >= CHECKPOINT_SECONDS
         if metrics is not None and is_due and alive and step < budget:
@@ -127,15 +138,13 @@ def prepare(engine: Engine, batch: Batch, context: Context, *, compile: bool, he
 
     A half-done job goes on as it began, with the height it had; unless the compiler has gone, which the log then says.
     """
-    preparation = 0.0
     if compile:
-        start = time.monotonic()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             compile = engine.compile(*batch)
-        preparation = time.monotonic() - start
         for warning in caught:
             context.clock.log(str(warning.message))
+    preparation = engine.preparation if isinstance(engine, Population) else 0.0
     if not isinstance(engine, Population):
         how, chosen = "one member after the other", 1
     elif compile:

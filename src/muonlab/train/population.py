@@ -9,12 +9,13 @@ from torch.func import functional_call, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.nets.dropout import mix
-from muonlab.rules.operands import on_host
 from muonlab.train.by_rule import ByRule, Treatment
+from muonlab.train.evaluations import Evaluations, Programs, kind_of
 from muonlab.train.gradients import Gradients
 from muonlab.train.instances import Instances, OptimizerFactory, views
 from muonlab.train.modules import Net, drawn, takes_key
 from muonlab.train.products import fast_products
+from muonlab.train.program import Function
 from muonlab.train.seeds import fold_in
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, C), labels (B,) -> (B,)
@@ -24,9 +25,6 @@ ByMember = Tensor | Sequence[Tensor]  # (S, ...), or S tensors whose sizes may d
 # FLOPs of a forward pass over a stack in `measure`. Its rows are the user's, so its activations are those of a large
 # batch: a GPT of width 32 took 1.6 times as long in passes of 4e9 (256 rows of 48 tokens, one core, n = 1).
 PASS_FLOPS = 5e8
-
-EVALUATION_ROWS = 256  # rows in one forward pass of an evaluation: small enough for the cache
-DEVICE_EVALUATION_ROWS = 2**16  # of all members together, off the CPU: few passes of bounded memory
 
 
 class Population:
@@ -87,7 +85,8 @@ class Population:
 
         self.gradients = Gradients(mean_loss, height or len(seeds))
         self._flops: dict[torch.Size, int] = {}  # of a member's forward pass in `measure`, by the shape of its inputs
-        self._judge = vmap(judge, in_dims=(0, None, 0))
+        self.programs = Programs()
+        self.evaluations = Evaluations(judge, self.programs)
 
     def __len__(self) -> int:
         """Return S, the number of members."""
@@ -115,6 +114,19 @@ class Population:
     def compile(self, inputs: ByMember, labels: ByMember) -> bool:
         """Compile the gradient (`Gradients.compile`), and return whether that was done; arguments as of `step`."""
         return self.gradients.compile(self.parameters, *self._batch(self._alike(inputs), self._alike(labels), 0))
+
+    def compile_evaluations(self, flops: float) -> None:
+        """Compile calls of `evaluate` and `measure` that are so many FLOPs of one member or more, when they come.
+
+        The results are those of stacks to rounding, and the same whatever the number of members. Each kind of call
+        takes another compilation: another function, number of rows, shape or dtype.
+        """
+        self.programs.compiled_from = flops
+
+    @property
+    def preparation(self) -> float:
+        """Seconds that compiling has taken."""
+        return self.gradients.seconds + self.programs.seconds
 
     def choose_height(self, inputs: ByMember, labels: ByMember) -> int:
         """Take the height that suits the work (`Gradients.choose_height`), and return it; arguments as of `step`."""
@@ -150,12 +162,8 @@ class Population:
             Losses (S, rows), in the population's dtype, and whether the largest logit is the label's, (S, rows) bool.
         """
         self.net.eval()
-        num = EVALUATION_ROWS
-        if not on_host(inputs.device):
-            num = max(num, DEVICE_EVALUATION_ROWS // len(self))
-        both = zip(inputs.split(num), labels.split(num, dim=1), strict=True)
-        losses, hits = zip(*(self._judge(self.parameters, *part) for part in both), strict=True)
-        return torch.cat(losses, dim=1), torch.cat(hits, dim=1)
+        losses, hits = self.evaluations(self.parameters, inputs, labels)
+        return losses, hits
 
     @torch.no_grad()
     @fast_products()
@@ -182,6 +190,13 @@ class Population:
             alone = ({name: p[k : k + 1] for name, p in self.parameters.items()} for k in range(len(self)))
             pairs = zip(alone, inputs, targets, strict=True)
             return torch.cat([judge(own, x[None], y[None]) for own, x, y in pairs])
+        if (program := self._program(function, judge, inputs, targets, by_member=by_member)) is not None:
+            pairs = zip(inputs, targets, strict=True) if by_member else [(inputs, targets)] * len(self)
+            each_of = [
+                program(*(p[k] for p in self.parameters.values()), x.contiguous(), y.contiguous())
+                for k, (x, y) in enumerate(pairs)
+            ]
+            return torch.stack([each[0] for each in each_of])
         found, height = [], self._height(judge, inputs, targets, by_member=by_member)
         for at in [slice(start, start + height) for start in range(0, len(self), height)]:
             batch = (inputs[at], targets[at]) if by_member else (inputs, targets)
@@ -192,14 +207,41 @@ class Population:
         """Return the members in one forward pass: all on a GPU, on a CPU what has about `PASS_FLOPS`."""
         if inputs.device.type != "cpu" or len(self) == 1:
             return len(self)
+        stacks = math.ceil(len(self) * self._flops_of(judge, inputs, targets, by_member=by_member) / PASS_FLOPS)
+        return math.ceil(len(self) / stacks)
+
+    def _flops_of(self, judge: Callable[..., Tensor], inputs: Tensor, targets: Tensor, *, by_member: bool) -> int:
+        """Return the FLOPs of one member in `measure`, one at the least."""
         shape = inputs.shape[1:] if by_member else inputs.shape
         if shape not in self._flops:
             one = (inputs[:1], targets[:1]) if by_member else (inputs, targets)
             with FlopCounterMode(display=False) as counter:
                 judge({name: p[:1] for name, p in self.parameters.items()}, *one)
             self._flops[shape] = max(1, counter.get_total_flops())
-        stacks = math.ceil(len(self) * self._flops[shape] / PASS_FLOPS)
-        return math.ceil(len(self) / stacks)
+        return self._flops[shape]
+
+    def _program(
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        judge: Callable[..., Tensor],
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        by_member: bool,
+    ) -> Function | None:
+        """Return a program of what `measure` does for one member; None where that is too little work."""
+        names, x, y = list(self.parameters), *((inputs[0], targets[0]) if by_member else (inputs, targets))
+
+        def of_one(*tensors: Tensor) -> tuple[Tensor]:
+            own = dict(zip(names, tensors, strict=False))
+            return (function(functional_call(self.net, own, (tensors[-2],)), tensors[-1]),)
+
+        return self.programs.find(
+            (function, kind_of(x, y)),
+            lambda: self._flops_of(judge, inputs, targets, by_member=by_member),
+            of_one,
+            lambda: [*(p[0] for p in self.parameters.values()), x.contiguous(), y.contiguous()],
+        )
 
     def keep(self, members: Sequence[int]) -> None:
         """Drop all members but those, given by their positions."""

@@ -17,9 +17,10 @@ from muonlab.nets.dropout import mix
 from muonlab.rules import in_place
 from muonlab.rules.operands import Workspace
 from muonlab.train.by_rule import Treatment
+from muonlab.train.evaluations import ROWS
 from muonlab.train.instances import Instances, Named, OptimizerFactory
 from muonlab.train.modules import Net, drawn, takes_key
-from muonlab.train.population import EVALUATION_ROWS, ByMember, Loss
+from muonlab.train.population import ByMember, Loss
 from muonlab.train.products import fast_products
 from muonlab.train.seeds import fold_in, forked
 
@@ -111,7 +112,7 @@ class Sequential:
         for net, loss, seed, own in zip(self._nets, self._losses, self._seeds, labels, strict=True):
             net.eval()
             with forked(seed, "evaluation", device=self._device):
-                logits = torch.cat([net(rows) for rows in inputs.split(EVALUATION_ROWS)])
+                logits = torch.cat([net(rows) for rows in inputs.split(ROWS)])
             losses.append(loss(logits, own))
             hits.append(logits.argmax(dim=-1) == own)
         return torch.stack(losses), torch.stack(hits)

@@ -116,6 +116,7 @@ def train(job: Train, material: Material | TaskMaterial, context: Context) -> di
         context,
         pace=lambda step: pace(step, training.budget, warmup=training.warmup, kind=training.schedule),
         compile=reader.reason is None and loop.pays(context, flops, num_jobs=SHARED),
+        num_jobs=SHARED,
         metrics=metrics,
     )
 

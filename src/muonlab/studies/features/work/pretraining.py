@@ -45,7 +45,7 @@ class Members:
     def options(self, training: Training, context: Context) -> dict[str, Any]:
         """Return how the loop paces the learning rates, and whether it compiles."""
         pays = loop.pays(context, self.flops * training.budget, num_jobs=SHARED)
-        return {"pace": lambda step: pace_of(training, step), "compile": pays}
+        return {"pace": lambda step: pace_of(training, step), "compile": pays, "num_jobs": SHARED}
 
 
 def members(job: Pretrain | Transfer, material: Material, data: Dataset, own: Sequence[int], device: str) -> Members:
