@@ -155,7 +155,7 @@ def test_a_search_that_goes_on_leaves_no_negative_time_and_no_full_share(clock, 
         start(view, "more", 10.0)
         clock[0] += 40
         view.show("tick", "", {})
-        assert "99% of the work, less than 10 s left" in last_line(stream)
+        assert "99% of the work, job more takes longer than others did" in last_line(stream)
 
 
 def test_without_an_outline_nothing_breaks(clock, stream):
@@ -214,3 +214,35 @@ def test_on_a_terminal_a_bar_shows_the_share_and_the_time_left(clock, monkeypatc
         assert (bar.completed, bar.description) == (0.5, "1 job done")
     assert (bar.completed, bar.fields["left"]) == (1.0, "")
     assert "[1 done] job a: done in 60 s\n" in stream.getvalue().replace("\r", "")
+
+
+# Bug: "about 10 s left" from job 36 to job 51 of 52: a job that reports nothing had as much to do as when it began.
+def test_the_time_left_falls_while_a_job_reports_nothing_and_says_when_it_takes_too_long(clock, stream):
+    with ProgressView([(f"job {k}", 1.0) for k in range(52)], 1, stream) as view:
+        for k in range(51):
+            start(view, k, 1.0)
+            clock[0] += 40
+            view.show("finished", k, {})
+        start(view, 51, 1.0)
+        said = []
+        for seconds in (0, 20, 19, 41, 60):
+            clock[0] += seconds
+            view.show("tick", "", {})
+            said.append(view._left_as_text())
+        assert said[0] == "about 40 s left"
+        assert said[1] == "about 20 s left"
+        assert said[2] == "less than 10 s left"
+        assert said[3:] == ["job 51 takes longer than others did"] * 2
+        view.show("finished", 51, {})
+        assert last_line(stream).endswith("job 51: done in 2 min 20 s; 99% of the work")
+
+
+def test_other_jobs_that_are_left_count_beside_one_that_takes_too_long(clock, stream):
+    with ProgressView([(f"job {k}", 1.0) for k in range(20)], 2, stream) as view:
+        for k in range(10):
+            start(view, k, 1.0)
+            clock[0] += 30
+            view.show("finished", k, {})
+        start(view, 10, 1.0)
+        clock[0] += 120
+        assert view._left_as_text() == "about 2 min 30 s left"  # nine more, and one that may end now

@@ -33,6 +33,7 @@ def test_a_control_that_failed_comes_first_in_words():
 def test_a_table_has_places_where_controls_have(rows_of):
     text, table = checks([GOOD, GOOD], "Of probes.", PLACE)
     assert (text.tone, text.text.startswith("All 2 controls passed")) == ("good", True)
+    assert checks([GOOD], "")[0].text.startswith("The one control passed")
     assert rows_of(table)[0] == {
         "family": "cnn",
         "control": "shuffled labels",

@@ -85,17 +85,22 @@ def run(
         yield Event("note", "", {"reason": note})
     with _own(folder):
         study.begin(asked, folder)
-        results = store.Results(folder)
+        results, known = store.Results(folder), set[str]()
 
         def ready() -> list[Job]:
-            jobs = study.jobs_of(asked, results.refresh())
-            store.ask(folder, (job.id for job in jobs))
+            jobs = study.jobs_of(asked, results)
+            if new := [job.id for job in jobs if job.id not in known]:
+                store.ask(folder, new)
+                known.update(new)
             return [job for job in jobs if job.id not in results]
 
         where = {"device": device, "compile": compile}
         start = None if launcher is None else launcher.start
         workers = workers or (available_cores() if launcher is None else launcher.num_workers)
-        yield from Pool(folder, ready, workers, where, start).events()
+        for event in Pool(folder, ready, workers, where, start).events():
+            if event.kind == "finished":
+                results.take(event.job)  # nobody else writes here
+            yield event
 
 
 def try_out(study: Study, asked: Any, folder: Path) -> list[str]:

@@ -250,7 +250,7 @@ def identities(folder: Path) -> list[str]:
 
 
 class Results(Mapping[str, dict[str, Any]]):
-    """Job id -> result of every job that is done, as it was at the last `refresh`.
+    """Job id -> result of every job that is done, as it was at the last `refresh` or `take`.
 
     A file is parsed once: whoever asks again whenever a job has ended reads one file, not all. One that cannot be read
     is left out; `records` says why.
@@ -271,16 +271,22 @@ class Results(Mapping[str, dict[str, Any]]):
         """Take in the files that are new or have changed, and return self."""
         before, self._found = self._found, {}
         for identity in identities(self._folder):
-            place = archive.place(self._folder, identity)
-            is_archived = not isinstance(place, Path)
-            try:
-                state = (self._folder / archive.NAME if is_archived else place / "result.json").stat()
-            except OSError:
-                continue
-            key = (state.st_ino, state.st_size, state.st_mtime_ns)
-            known = before.get(identity)
-            self._found[identity] = known if known and known[0] == key else (key, _result(place))
+            self._take(identity, before.get(identity))
         return self
+
+    def take(self, identity: str) -> None:
+        """Take in one job, which has ended: of a thousand, a run does not look at all whenever one has."""
+        self._take(identity, self._found.get(identity))
+
+    def _take(self, identity: str, known: tuple[tuple[int, ...], dict[str, Any] | None] | None) -> None:
+        place = archive.place(self._folder, identity)
+        is_archived = not isinstance(place, Path)
+        try:
+            state = (self._folder / archive.NAME if is_archived else place / "result.json").stat()
+        except OSError:
+            return
+        key = (state.st_ino, state.st_size, state.st_mtime_ns)
+        self._found[identity] = known if known and known[0] == key else (key, _result(place))
 
     def __getitem__(self, identity: str) -> dict[str, Any]:
         result = self._found[identity][1]

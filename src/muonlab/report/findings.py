@@ -212,7 +212,7 @@ class Grid:
     x: tuple[str, ...]  # labels of the columns, from the left
     y: tuple[str, ...]  # of the rows, from the top
     cells: tuple[tuple[GridCell | None, ...], ...]  # row by row from the top; None where nothing was asked
-    lower_side: str  # who is higher where the estimate lies below 0
+    lower_side: str  # who is higher where the estimate lies below 0; empty where it cannot
     upper_side: str
     kind: Kind = "ratio"
 

@@ -263,7 +263,8 @@ def draw_grid(axes: Axes, panel: Grid, most: float) -> None:
         spine.set_visible(False)
     place = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 8, "va": "bottom"}
     axes.annotate(f"■ {panel.upper_side}", (0, 1), (0, 4), ha="left", color=colour("higher"), **place)
-    axes.annotate(f"■ {panel.lower_side}", (1, 1), (0, 4), ha="right", color=colour("lower"), **place)
+    if panel.lower_side:
+        axes.annotate(f"■ {panel.lower_side}", (1, 1), (0, 4), ha="right", color=colour("lower"), **place)
 
 
 def _write(axes: Axes, cell: GridCell, x: float, row: int, kind: Kind) -> None:

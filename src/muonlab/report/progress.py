@@ -25,6 +25,7 @@ NEARLY = 0.99  # of the work, at most, until the end: an outline may be too shor
 NEAR = 4 / 3  # an upper bound that is closer to the time left than that is not shown
 SAVED = ".progress.json"  # what a run says of itself in the folder of its study, for those who watch
 SECONDS_BETWEEN_SAVES = 2.0
+LATE = 2.0  # times what a job was expected to take since its last report: nothing is known of its end
 STALE = 20.0  # seconds: a run that has not said anything for so long has been killed
 UNKNOWN = "time left not known yet"
 PRIOR = 0.01  # of the work: as much at the mean pace counts with what is known of one kind (LOG.md, "Time left")
@@ -72,6 +73,10 @@ class _Running:
     part: float = 0.0
     part_at_start: float | None = None
     seconds: float = 0.0  # until it last reported
+
+    def silent(self, now: float) -> float:
+        """Return the seconds since it last reported, or since it started."""
+        return now - self.start - self.seconds
 
     def advance(self, step: float, budget: float, now: float) -> None:
         """Take in a report. The first one says from where the job goes on, unless there is none but that of its end."""
@@ -218,7 +223,7 @@ class ProgressView:
 
     def _left_as_text(self) -> str:
         """Return the time left at the pace so far; empty where all that the outline has is done."""
-        begun = [(job.name, job.cost * (1 - job.part)) for job in self._running.values()]
+        begun, now = [(job, job.cost * (1 - job.part)) for job in self._running.values()], time.monotonic()
         waiting = list(self._outline.elements())
         if sum(cost for _, cost in (*begun, *waiting)) <= 1e-9 * self._outline_cost:  # sums of costs are rounded
             return ""
@@ -232,20 +237,22 @@ class ProgressView:
             return UNKNOWN
         prior = PRIOR * self._outline_cost
 
+        def take(name: str, cost: float, amount: str) -> float:
+            pace, mean = paces[_kind(name)], total.seconds / getattr(total, amount)
+            return cost * (pace.seconds + prior * mean) / (getattr(pace, amount) + prior)
+
         def seconds(amount: str) -> float:
             """Return when the last worker is done if each job that is left goes to the first that is free."""
-            mean = total.seconds / getattr(total, amount)
-
-            def take(name: str, cost: float) -> float:
-                pace = paces[_kind(name)]
-                return cost * (pace.seconds + prior * mean) / (getattr(pace, amount) + prior)
-
-            ends = [take(*job) for job in begun] + [0.0] * (self._workers - len(begun))
+            ends = [max(take(job.name, cost, amount) - job.silent(now), 0.0) for job, cost in begun]
+            ends += [0.0] * (self._workers - len(begun))
             heapq.heapify(ends)
             for job in waiting:
-                heapq.heapreplace(ends, ends[0] + take(*job))
+                heapq.heapreplace(ends, ends[0] + take(*job, amount))
             return max(ends)
 
+        late = [job.name for job, cost in begun if job.silent(now) >= LATE * take(job.name, cost, "used")]
+        if late and len(late) == len(begun) and not waiting:
+            return f"{late[0]} takes longer than others did"
         return time_left(seconds("worked"), seconds("used"))
 
 

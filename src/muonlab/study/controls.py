@@ -85,7 +85,8 @@ def in_short(controls: Sequence[Control]) -> list[Text]:
         for each in controls
         if each.state == "cannot tell"
     ]
-    words = f"All {len(controls)} controls passed: where there is nothing to find, nothing was found."
+    passed = "The one control" if len(controls) == 1 else f"All {len(controls)} controls"
+    words = f"{passed} passed: where there is nothing to find, nothing was found."
     return said or [Text(words, "good")]
 
 

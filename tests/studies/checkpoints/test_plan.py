@@ -18,7 +18,8 @@ def known(path, **others):
     return Described(path, hashlib.sha256(path.encode()).hexdigest(), **others)
 
 
-def asked(*paths, describe=known, **settings):
+def asked(*paths, describe=known, also=None, **settings):
+    paths = (*paths, *([also] if also else []))
     groups = [path if isinstance(path, Named) else Named("", (path,)) for path in paths]
     return plan(groups, settings, describe)
 
@@ -114,6 +115,7 @@ def test_the_same_weights_in_two_groups_are_one_model():
         ({"data": "text.txt", "examples": "labels.tsv"}, "text", ("robustness", "margins", "rank")),
         ({"examples": "labels.tsv"}, "text", ("robustness", "margins", "rank")),
         ({"data": "digits", "measures": "rank"}, "images", ("rank",)),
+        ({"data": "digits", "measures": ["rank", "cka"], "also": "b.pt"}, "images", ("rank", "cka")),
     ],
 )
 def test_what_is_measured_follows_from_the_data(settings, kind, measures):
@@ -149,6 +151,8 @@ def test_a_folder_without_tokenizer_is_refused_unless_bytes_are_asked_for(tmp_pa
         ({"data": "x.txt", "measures": "margins"}, r"measures has margins, which needs examples=PATH: labelled texts"),
         ({"measures": "transfer"}, r"which needs transfer=PATH: data of other classes; give it"),
         ({"measures": "ranks"}, r"unknown measure 'ranks'; did you mean 'rank'\?"),
+        ({"measures": ["rank", "cka"]}, r"measures has cka, which compares two models, and there is one; give another"),
+        ({"measures": ["cka"], "also": "b.pt"}, r"measures=cka answers no question alone; add another"),
         ({"measures": ["rank", "rank"]}, r"measures=rank,rank names rank twice"),
         ({"net.b": "m:f"}, r"unknown group 'b'; expected one of a"),
         ({"colors": ["red"]}, r"colors=red is not valid; expected #rrggbb or one of muon, adamw"),

@@ -317,3 +317,26 @@ def test_cautions_about_blind_layers_perfect_nets_controls_and_copies(pair, seed
         blind(found, 0, 1)
         because = "no layer has probes that do better than chance in both"
         assert said(found).more[1].endswith(f"{words}, because {because}.")
+
+
+def test_the_similarity_of_layers_is_a_map(tmp_path):
+    what = synthetic.asked(A=1, B=1)
+    folder = synthetic.write(tmp_path, what)
+    (place,) = tmp_path.glob("*/result.json")
+    result = json.loads(place.read_text())
+    taps = {"taps": [["x"], list("pqrstuvwxyzabc")], "widest": 64, "num_examples": 40}
+    row = {"groups": ["A", "B"], "checkpoints": ["a.pt", "b.pt"], **taps}
+    numbers = {"value": [0.9] * 13 + [None], "lower": [0.8] * 14, "upper": [0.95] * 14}
+    numbers["shuffled"] = [0.1] * 12 + [0.85, 0.1]
+    write_json(place, result | {"cka": [row | {key: [each] for key, each in numbers.items()}]})
+    findings = analysed(folder)
+    (section,) = [each for each in findings.sections if each.title == "Similarity of layers"]
+    (figure,) = section.elements
+    (panel,) = figure.panels
+    assert (panel.x, panel.y) == (("1", "2", "3", "5", "6", "7", "8", "9", "10", "12", "13", "14"), ("1",))
+    (cells,) = panel.cells
+    assert [cell.side for cell in cells] == ["higher"] * 10 + ["undecided"] * 2  # shuffled examples are as alike
+    assert (cells[0].estimate.value, cells[0].estimate.lower, cells[-1].estimate.value) == (0.9, 0.8, None)
+    for words in ("same 40 test examples", "at most 0.850 here", "up to 64 wide, more than there", "12 layers of each"):
+        assert words in figure.caption
+    assert "cka-1.svg" in {path.name for path in (write(findings, tmp_path).parent / "report").iterdir()}

@@ -7,6 +7,7 @@ from muonlab.studies.checkpoints import readings
 from muonlab.studies.checkpoints.claims import judged
 from muonlab.studies.checkpoints.config import RESULTS_VERSION
 from muonlab.studies.checkpoints.readings import DATA
+from muonlab.studies.checkpoints.similarity import similarities
 from muonlab.studies.checkpoints.tables import checkpoints, claims, first_screen, sources, transfer
 from muonlab.studies.checkpoints.verdict import verdict
 from muonlab.studies.features.claims import CONTROL_NOTE
@@ -29,12 +30,15 @@ are about recipes only where the checkpoints of a group differ in their seeds al
 Blind layer: One whose probe misjudges as many examples as chance does. It answers by its bias, far from a boundary that
 means little, so (b) is the mean over the other layers.
 
+Linear CKA: How alike two layers are: the squared Frobenius norm of the cross-covariance of their hidden states, divided
+by the norms of both covariances (Kornblith et al. 2019). 1 where one is the other, rotated or scaled.
+
 Transfer: A linear probe of the last layer on another classification; the weights of the net stay as they are.
 """
 ORDER = (
     *("Group", "One checkpoint per group", "Several checkpoints", "Holm", "Higher, lower", "Yes", "Corruption"),
     *("Severity", "Linear probe", "Margin", "Blind layer", "Layer", "Effective rank", "Stable rank"),
-    *("Participation ratio", "Transfer", "Chance", "Limit"),
+    *("Participation ratio", "Linear CKA", "Transfer", "Chance", "Limit"),
 )
 
 
@@ -53,6 +57,7 @@ def analyse(folder: Path) -> Findings:
         ("Robustness", robustness(shown)),
         ("Margins by layer", margins(shown)),
         ("Ranks by layer", ranks(shown)),
+        ("Similarity of layers", similarities(found)),
         ("Transfer", transfer(found)),
         ("Controls", checks(found.controls, CONTROL_NOTE, DATA) if found.cases else ()),
         ("Corruptions", (sheet_of(runs.data, sheet, "sheet"),) if sheet else ()),

@@ -16,7 +16,8 @@ ROLES = ("muon", "adamw", "sgd", "other", "ink")  # colours of the report, in th
 
 STANDARDISED = "those of the images that probes are fitted on"  # whose mean and deviation, where none are given
 
-Measure = Literal["robustness", "margins", "rank", "transfer"]
+Measure = Literal["robustness", "margins", "rank", "transfer", "cka"]
+ON_REQUEST: tuple[Measure, ...] = ("cka",)  # what is measured only where it is asked for
 PoolName = Literal["last_token", "mean_tokens", "cls", "mean_pixels", "flatten"]  # of `muonlab.measure.features`
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Level = Annotated[float, Field(gt=0)]

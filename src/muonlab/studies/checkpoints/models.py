@@ -82,7 +82,8 @@ def inspect(
         data: images (a folder, .zip, IDX, .npz or "digits") or a file of text; weights that a study of features kept
             need none.
         net: "package.module:function" that builds the net of checkpoints, or a dict of them by group.
-        measures: some of robustness, margins, rank and transfer; None takes all for which there is data.
+        measures: some of robustness, margins, rank, transfer and cka; None takes those of the first four that the data
+            allow.
         transfer: data of other classes, for a linear probe.
         taps: patterns of the names of the modules whose outputs are hidden states; () chooses.
         out: folder of the inspection. The same again is read from there.

@@ -11,6 +11,7 @@ from muonlab.jobs import store
 from muonlab.jobs.files import StudyError, fingerprint, read_json
 from muonlab.jobs.job import Job
 from muonlab.studies.checkpoints.config import (
+    ON_REQUEST,
     ROLES,
     Checkpoint,
     Data,
@@ -121,11 +122,18 @@ def _measures(chosen: Chosen, data: Data, known: Known) -> Sequence[str]:
     every: tuple[Measure, ...] = get_args(Measure)
     headless = next((each.path for each in known.values() if not each.has_head), None)
     if "measures" not in chosen.given:
-        possible = [name for name in every if name not in lacking(data) and (headless is None or name != "robustness")]
+        left_out = {*lacking(data), *ON_REQUEST, *(() if headless is None else ("robustness",))}
+        possible = [name for name in every if name not in left_out]
         if not possible:
             raise UsageError(f"{headless} has no head, so nothing can be measured on these data; give examples=PATH")
         return possible
     asked = chosen.names("measures", every, "measure")
+    if "cka" in asked and sum(each.num_members for each in known.values()) < 2:
+        raise UsageError(
+            "measures has cka, which compares two models, and there is one; give another, or leave cka out"
+        )
+    if set(asked) <= {*ON_REQUEST}:
+        raise UsageError(f"measures={','.join(asked)} answers no question alone; add another, as measures=rank,cka")
     if headless is not None and "robustness" in asked:
         others = ",".join(name for name in every if name not in ("robustness", *lacking(data)))
         raise UsageError(

@@ -337,3 +337,34 @@ def test_copies_of_weights_are_left_out(net, inspect_modules):
     found = inspect_modules({"g": nets, "h": [net(0)]}, ("rank",))
     assert [row["checkpoint"] for row in found["models"]] == ["g 0", "g 2", "h 0"]
     assert "g: g 1 has the weights of g 0; left out" in found["notes"]
+
+
+# -- similarity of layers --------------------------------------------------------------------------
+
+
+def test_layers_of_two_models_are_compared_over_the_same_examples(net, inspect_modules):
+    twin = copy.deepcopy(net(0))
+    with torch.no_grad():  # another order of the hidden units is a rotation
+        order = torch.randperm(len(twin[1].weight))
+        twin[1].weight.copy_(twin[1].weight[order])
+        twin[1].bias.copy_(twin[1].bias[order])
+    models = {"g": [net(0), net(1)], "h": [twin], "deep": [net(0, 3)]}
+    found = inspect_modules(models, ("rank", "cka"), taps=("1", "2.*"))
+    pairs = [(row["groups"], row["checkpoints"]) for row in found["cka"]]
+    assert pairs == [(["g", "g"], ["g 0", "g 1"]), (["g", "h"], ["g 0", "h 0"]), (["g", "deep"], ["g 0", "deep 0"])]
+    _, same, deeper = found["cka"]
+    assert same["value"][0][0] == pytest.approx(1, abs=1e-6)
+    assert same["lower"][0][0] <= same["value"][0][0] <= same["upper"][0][0]
+    assert same["value"][1][1] < 0.999
+    assert deeper["taps"] == [["1", "2.0", "2.1"], ["1", "2.0", "2.1", "2.2"]]
+    assert [len(row) for row in deeper["value"]] == [4, 4, 4]
+    assert same["num_examples"] == 20
+
+
+def test_similarity_is_measured_only_where_it_is_asked_for_and_can_be(net, inspect_modules, little):
+    assert "cka" not in inspect_modules({"g": [net(0)], "h": [net(1)]}, ("rank",))
+    dead = net(1)
+    with torch.no_grad():
+        for parameter in dead[1].parameters():
+            parameter.zero_()
+    assert inspect_modules({"g": [net(0)], "h": [dead]}, ("rank", "cka"), taps=("1",))["cka"][0]["value"] == [[None]]

@@ -12,6 +12,7 @@ from muonlab.data.dataset import DATA_SEED
 from muonlab.data.sources import DataError
 from muonlab.studies.checkpoints.work.candidates import Candidates, Member, can_answer, ready
 from muonlab.studies.checkpoints.work.nets import digest, is_finite
+from muonlab.studies.checkpoints.work.similarity import Similarities
 from muonlab.studies.features.config import Measuring
 from muonlab.studies.features.work.layers import controls
 from muonlab.studies.features.work.measuring import measure, num_pieces, sheet
@@ -36,7 +37,7 @@ def inspect(
 
     Args:
         groups: their data differ in nothing but how a study pools hidden states.
-        measures: some of robustness, margins, rank and transfer.
+        measures: some of robustness, margins, rank, transfer and cka.
         settings: how much.
         device: a torch device, on which nets run.
         notes: for the report, after those of the data.
@@ -50,6 +51,7 @@ def inspect(
     num_models, num_calls = sum(len(group.members) for group in groups), sum(len([*g.chunks()]) for g in groups)
     advance = counter(report, num_pieces(given, measures, num_models=num_models, num_calls=num_calls) + 1, num_models)
     said: list[str] = []
+    similarities = Similarities(settings.examples) if "cka" in measures else None
     described: list[dict[str, Any]] = []
     models: list[dict[str, Any]] = []
     checks: dict[str, Any] = {}
@@ -69,6 +71,9 @@ def inspect(
                 {"group": group.name, "checkpoint": member.checkpoint, "member": member.member, **row}
                 for member, row in zip(members, measured, strict=True)
             ]
+            if similarities is not None:
+                for member, subject in zip(members, subjects, strict=True):
+                    similarities.see(group, member, subject)
             checks = checks or controls(subjects[0], group.given.measured, settings, measures)
             has_answers = group.is_judged or can_answer(group, subjects[0])
             del subjects
@@ -93,6 +98,7 @@ def inspect(
             "models": models,
             "controls": checks,
             "sheet": sheet(given.measured.sheet()),
+            **({} if similarities is None else {"cka": similarities.rows()}),
         }
     )
 
