@@ -61,7 +61,10 @@ def ask(words: Sequence[str]) -> tuple[OwnStudy, CompareStudy, Settings]:
             raise UsageError("steps and budget are one setting; give one of them")
         given["budget"] = given.pop(STEPS)
     beside = {key: given.pop(key) for key in EXECUTION_KEYS if key in given}
-    study = study_of(labels, given)
+    try:
+        study = study_of(labels, given)
+    except UsageError as error:  # by the word that was given
+        raise UsageError(re.sub("^budget=", f"{STEPS}=", str(error))) from None
     # The request is kept as its words, so that a report can say which command asked for it.
     asked = study.asked.model_copy(update={"preset": "none", "settings": {"models": tasks, **_words(settings)}})
     return study, asked, beside
@@ -226,9 +229,13 @@ def compare(
         raise UsageError(
             'muonlab.compare was called as a worker imported the script; put the call under if __name__ == "__main__":'
         )
+    if optimizers is not None and not isinstance(optimizers, Mapping):
+        raise UsageError(f"optimizers={optimizers!r} is not valid; expected a dict, such as {{'AdamW': 'adamw'}}")
     labels = {label: _name_of(label, own) for label, own in (optimizers or {"AdamW": "adamw", "Muon": "muon"}).items()}
     given: dict[str, Any] = {} if baseline is None else {"baseline": baseline}
     for key, value in settings.items():
+        if value is None:  # as if it were not given
+            continue
         inner = value.items() if isinstance(value, Mapping) else None
         given |= {key: value} if inner is None else {f"{key}.{name}": each for name, each in inner}
     if task is not None:

@@ -1,5 +1,6 @@
 """What a report says of what is trained, where that may be a program: its settings, times, failures and command."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,12 +92,28 @@ def failures(found: Found) -> tuple[Element, ...]:
     )
 
 
+def why(run: Mapping[str, Any]) -> str:
+    """Return why a run ended too early, without the last lines of its output; empty where it did not."""
+    return (run.get("failure") or "").partition(". Its last")[0].partition(". It printed")[0]
+
+
+def on_failures(found: Found) -> list[str]:
+    """Return how many runs ended too early, and the reason of most of them."""
+    runs = [run for record in found.records for run in (record.result or {}).get("members", ())]
+    reasons = Counter(reason for run in runs if (reason := why(run)))
+    if not (total := reasons.total()):
+        return []
+    (reason, number), *others = reasons.most_common()
+    share = f", {number} of them since" if others else ":"
+    return [f"{total} of {len(runs)} runs ended early{share} {reason} (see Runs that ended early)."]
+
+
 def columns(result: Mapping[str, Any]) -> dict[str, str]:
     """Return what `muonlab show` says of a job: its runs, how many diverged, and why the first ended early."""
     members = result.get("members", ())
     lost = [member for member in members if member["diverged_at"] is not None]
-    why = next((member["failure"].partition(". Its last")[0] for member in lost if member.get("failure")), "")
-    return {"runs": str(len(members) or ""), "diverged": str(len(lost) or ""), "why": why}
+    reason = next((reason for member in lost if (reason := why(member))), "")
+    return {"runs": str(len(members) or ""), "diverged": str(len(lost) or ""), "why": reason}
 
 
 def _setting(record: JobRecord, run: Mapping[str, Any]) -> tuple[str, int]:

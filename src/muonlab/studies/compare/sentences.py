@@ -191,6 +191,7 @@ def _cautions(switch: Switch) -> list[str]:
             again = runs.trials[arm.label].again
             where = "with fresh seeds at each of its best settings" if again else "in every trial"
             said.append(f"{arm.name} {switch.lost_word} {where}: {programs.words(runs.asked)['why_lost']}.")
+    said += programs.on_failures(found)
     said += on_looks(found)
     if runs.asked.seeds < MIN_RUNS:
         said.append(f"seeds={runs.asked.seeds}: with fewer than {MIN_RUNS} final runs each, nothing can be decided.")

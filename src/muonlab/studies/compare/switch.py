@@ -237,14 +237,13 @@ class Switch:
                 return "Jobs failed: mend what `muonlab show` says of them; then the same command goes on."
             if not lost:
                 return "Finish the study: the same command goes on."
-            return f"Give a lower range of learning rates, {lost[0].label}.lr=LOW..HIGH."
+            return f"{self._lower(lost[:1])}."
         if min(effect.n) < MIN_RUNS:
             return f"Run at least {MIN_RUNS} seeds (seeds={MIN_RUNS})."
         if self._near_zero:
             return "Compare where losses still differ, with fewer steps or a harder task; or give a wider margin=."
         if lost := [each for each in (arm, self.baseline) if self.lost(each.label)[0]]:
-            ranges = several(f"{each.label}.lr=LOW..HIGH" for each in lost)
-            return f"Give a lower range of learning rates, {ranges}, or more seeds, such as seeds={2 * effect.n[0]}."
+            return f"{self._lower(lost)}, or more seeds, such as seeds={2 * effect.n[0]}."
         if edges := self.may_gain(arm, effect.estimate.value or 0.0):
             further = self.found.runs.asked.extensions + 1
             return f"Search further (extensions={further}), or give another range, {edges[0].label}.lr=LOW..HIGH."
@@ -266,6 +265,12 @@ class Switch:
         if more > MAX_SEEDS:
             return f"{said} more than {MAX_SEEDS:,} seeds would be needed at the difference that was found."
         return f"{said} about {more} seeds would settle it (seeds={more}), if the difference stays as it is."
+
+    def _lower(self, arms: Sequence[Arm]) -> str:
+        """Return what to do where runs of some arms diverge, or a program fails."""
+        ranges = several(f"{each.label}.lr=LOW..HIGH" for each in arms)
+        first = "Mend what ended runs early, or give" if programs.on_failures(self.found) else "Give"
+        return f"{first} a lower range of learning rates, {ranges}"
 
     @property
     def _holm_width(self) -> float:
