@@ -96,9 +96,8 @@ def show(found):
         low, high, best = (f"{10**each:.2g}" for each in ends)
         held = share(ends, *np.log10([today.low, today.high]))
         print(f"| {name} | {width} | {best} | {low} to {high} | {today.low:g} to {today.high:g} | {held:.0%} |")
-    print(
-        f"\n| optimizer | centre falls as | decades | good at {' | at '.join(map(str, WIDTHS))} |\n|---|---|---|---|---|---|"
-    )
+    widths = " | ".join(f"at {width}" for width in WIDTHS)
+    print(f"\n| optimizer | centre falls as | decades | good {widths} |\n|---|---|---|{'---|' * len(WIDTHS)}")
     for name in OPTIMIZERS:
         first = known[f"{name} {WIDTHS[0]}"]
         for rule, power in CENTRES.items():

@@ -186,7 +186,10 @@ def own(tmp_path, monkeypatch):
         ({"claims": 2 * CLAIMS}, "claims has two claims 'a'; give each a letter of its own"),
         ({"claims": [("a", "x", "y", ("steps",))]}, "a claim is about steps, and there is no target"),
         # what its functions do, found by a trial
-        ({"net": "own.py:hungry"}, "own.py:hungry needs width; expected .* of the data: inputs=2, classes=3, shape"),
+        (
+            {"net": "own.py:hungry"},
+            "own.py:hungry needs width; expected .*; the data have inputs .2., classes .3., shape",
+        ),
         ({"net": "own.py:number"}, "returned a int; expected a torch.nn.Module"),
         ({"net": "own.py:wide"}, r"does not read inputs of \(2,\): RuntimeError"),
         ({"data": "own.py:two"}, "returned 2 parts; expected train, validation and test"),
