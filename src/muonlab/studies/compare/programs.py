@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from muonlab.jobs.job import JobRecord
-from muonlab.report.findings import Column, Element, Table, as_text
+from muonlab.report.findings import Element, Table, as_text
 from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.config import CompareStudy
 from muonlab.study.constructor import constructor
+from muonlab.study.sections import columns as table_columns
 from muonlab.study.space import Point
 from muonlab.study.study import Arm, Found
 
@@ -77,19 +78,11 @@ def failures(found: Found) -> tuple[Element, ...]:
         for run in (record.result or {}).get("members", ())
         if run.get("failure")
     )
-    columns = (
-        Column("optimizer", "Optimizer"),
-        Column("role", "Job"),
-        Column("setting", "Setting"),
-        Column("seed", "Seed", "exact"),
-        Column("step", "Last step", "count"),
-        Column("why", "Why"),
+    head = table_columns(
+        "optimizer: Optimizer; role: Job; setting: Setting; seed: Seed [exact]; step: Last step [count]; why: Why"
     )
-    return (
-        (Table("failures", "Runs that ended early", columns, rows, "Each counts as a run that diverged."),)
-        if rows
-        else ()
-    )
+    title, note = "Runs that ended early", "Each counts as a run that diverged."
+    return (Table("failures", title, head, rows, note),) if rows else ()
 
 
 def why(run: Mapping[str, Any]) -> str:

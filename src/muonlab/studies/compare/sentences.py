@@ -9,7 +9,7 @@ from muonlab.report.findings import Answer, Verdict, as_text
 from muonlab.stats.results import Estimate
 from muonlab.studies.compare import programs
 from muonlab.studies.compare.resolution import on_regions
-from muonlab.studies.compare.switch import Candidate, Counts, Switch
+from muonlab.studies.compare.switch import Candidate, Counts, Switch, answer_of, rank
 from muonlab.study.study import MIN_RUNS, Arm, Found
 from muonlab.study.words import missing_jobs, on_edges, several
 
@@ -59,10 +59,8 @@ Diverged: {meaning} A trial that diverged cannot win; a final run that diverged 
 
 def verdict(switch: Switch, shorter: Sequence[Switch] = ()) -> Verdict:
     """Return the answer on all candidates: a sentence on the best of them, then on each other, and on less training."""
-    ranked = sorted(switch.candidates, key=_rank)
-    outcomes = {each.outcome for each in ranked}
-    is_open = "undecided" in outcomes or not outcomes
-    answer: Answer = "yes" if "better" in outcomes else "inconclusive" if is_open else "no"
+    ranked = sorted(switch.candidates, key=lambda each: rank(each.outcome, each.effect and each.effect.estimate))
+    answer = answer_of({each.outcome for each in ranked})
     sentences = [sentence(switch, each) for each in ranked]
     if sentences and (widths := on_regions(switch)):
         sentences[0] = f"{sentences[0]} {widths}"
@@ -95,12 +93,6 @@ def on_present(switch: Switch) -> list[str]:
         f"{switch.baseline.name} as you have it now ({setting}) ends at {as_text(fmean(now.values()))} (n = {len(now)})"
     )
     return [f"{head}. Minus that, at its best setting: {'; '.join(known)}." if known else f"{head}."]
-
-
-def _rank(candidate: Candidate) -> tuple[int, float]:
-    order = ("better", "undecided", "equal", "worse").index(candidate.outcome)
-    value = candidate.effect.estimate.value if candidate.effect else None
-    return order, math.inf if value is None else value
 
 
 def sentence(switch: Switch, candidate: Candidate) -> str:

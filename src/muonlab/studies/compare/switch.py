@@ -1,7 +1,7 @@
 """Should one switch from the baseline to another optimizer? Each candidate against it, tuned by as many trials."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -9,7 +9,7 @@ from typing import Literal
 
 import scipy
 
-from muonlab.report.findings import as_text, excludes
+from muonlab.report.findings import Answer, as_text, excludes
 from muonlab.stats.effects import Effect
 from muonlab.stats.p_values import holm
 from muonlab.stats.results import Estimate
@@ -24,9 +24,23 @@ from muonlab.study.words import several
 
 Outcome = Literal["better", "worse", "equal", "undecided"]
 Counts = tuple[tuple[int, int], tuple[int, int]]  # final runs that diverged, and all: of a candidate, of the baseline
+RANK: tuple[Outcome, ...] = ("better", "undecided", "equal", "worse")  # of candidates, the best first
 NEAR_ZERO = 1e-3  # share of the loss before training: a margin that is a share of a lower one tells nothing apart
 
 # -- rules that a suite shares ---------------------------------------------------------------------
+
+
+def answer_of(outcomes: Collection[Outcome]) -> Answer:
+    """Return whether to switch, from the outcomes of all candidates."""
+    if "better" in outcomes:
+        return "yes"
+    return "inconclusive" if "undecided" in outcomes or not outcomes else "no"
+
+
+def rank(outcome: Outcome, estimate: Estimate | None) -> tuple[int, float]:
+    """Return the place of a candidate: by outcome, then by difference or ratio."""
+    value = estimate.value if estimate else None
+    return RANK.index(outcome), math.inf if value is None else value
 
 
 def any_lost(counts: Counts) -> bool:
