@@ -21,7 +21,7 @@ from muonlab.report.findings import (
     as_text,
 )
 from muonlab.stats.results import Estimate
-from muonlab.studies.compare.pace import Cost, cost, counts_compiling, sharing
+from muonlab.studies.compare.pace import Cost, cost, sharing
 from muonlab.studies.compare.resolution import by_trials, on_detection, regions, widths_in_words
 from muonlab.studies.compare.switch import Candidate, Switch
 from muonlab.study.sections import columns, over_runs
@@ -30,7 +30,7 @@ from muonlab.study.study import Arm
 from muonlab.study.tuning import spans_decades
 
 COMPARED = (
-    "optimizer: Optimizer; setting: Best setting; validation_loss: Final loss [number]; steps: Steps to {baseline}’s "
+    "optimizer: Optimizer; setting: Best setting; validation_loss: Final loss [number]; steps: Steps to {goal} "
     "[ratio]; failures: Diverged"
 )
 DETAILS = (
@@ -41,7 +41,7 @@ DETAILS = (
 )
 COSTS = (
     "optimizer: Optimizer; seconds_per_step: Seconds per step [number]; flops_per_step: FLOPs per step [number]; "
-    "steps: Steps to {baseline}’s final loss [ratio]; seconds: Seconds to it [ratio]; flops: FLOPs to it [ratio]; "
+    "steps: Steps to {goal} [ratio]; seconds: Seconds to it [ratio]; flops: FLOPs to it [ratio]; "
     "reached: Runs that reach it"
 )
 
@@ -98,9 +98,8 @@ def _traces(switch: Switch, arms: Sequence[Arm], scale: dict[str, float]) -> tup
 def _on_seconds(switch: Switch) -> str:
     number = sharing(switch.found)
     shared = f" while up to {number} jobs shared the machine" if number > 1 else ""
-    compiled = ", compiling included" if counts_compiling(switch.found) else ""
     return (
-        f"Seconds per step: the median over the optimizer’s jobs, evaluations included{compiled}, measured{shared}; "
+        f"Seconds per step: the median over the optimizer’s jobs, evaluations included, measured{shared}; "
         "they decide nothing."
     )
 
@@ -132,7 +131,7 @@ def table(switch: Switch, key: str = "") -> Table:
     rows = tuple(tuple(_row(switch, arm)) for arm in _tried(switch))
     note = "Of the setting, what was tuned. Losses: means of final runs with 95% intervals over seeds. More: In detail."
     title = f"Every optimizer at its best setting, {switch.found.runs.asked.training.budget:,} steps"
-    head = COMPARED.format(baseline=switch.baseline.name)
+    head = COMPARED.format(goal=switch.goal.removesuffix(" final loss"))
     return Table(f"optimizers-compared{key}", title, columns(head), rows, note)
 
 
@@ -223,7 +222,7 @@ def _costs(switch: Switch) -> tuple[Table, ...]:
     )
     title, head = (
         "What a step costs, and what it takes to reach the baseline",
-        COSTS.format(baseline=switch.baseline.name),
+        COSTS.format(goal=switch.goal),
     )
     return (Table("costs", title, columns(head), tuple(rows), note),)
 

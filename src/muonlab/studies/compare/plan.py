@@ -188,6 +188,8 @@ def own_study(
         settings = [key.partition(".")[2] for key in texts if key.partition(".")[0] in labels]
         trained = what.program(command, whats | {"suite": suite}, labels, settings, training)
     elif suite is not None:
+        if "target" in texts:
+            raise UsageError("target= has no effect on a suite, whose workloads have losses of their own; leave it out")
         trained = what.suite(suite, whats, chosen.build(Training), training)
     else:
         trained = what.one(**whats)

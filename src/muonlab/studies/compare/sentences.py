@@ -35,8 +35,8 @@ Equal: The whole interval lies within {margin:.1%} of the baseline’s loss, and
 Better: not equal, Holm’s p is at most {alpha:g}, and the candidate’s loss is lower. Worse: the same, higher.
 Undecided: all else.
 
-Steps: First evaluation at which a run’s validation loss is at most the baseline’s mean final loss, as a share of
-{budget} steps; the baseline takes all of them. A run that does not get there is censored and counts with the whole
+Steps: First evaluation at which a run’s validation loss is at most {goal} (its mean), as a share of {budget} steps; the
+baseline is taken to need all of them. A run that does not get there is censored and counts with the whole
 budget (restricted mean): where some do not, the mean is a lower bound. The interval is over seeds, without the luck of
 tuning.
 
@@ -136,7 +136,7 @@ def _pace(switch: Switch, candidate: Candidate) -> str:
     found = candidate.pace
     if found is None:
         return ""
-    what = f"{switch.baseline.name}’s final loss"
+    what = switch.goal
     if not found.reached:
         return f" None of its runs reaches {what}."
     shares = [f"{as_text(found.steps, 'ratio')} of the steps"]

@@ -127,6 +127,12 @@ class Switch:
         return fmean(losses) if losses else None
 
     @property
+    def goal(self) -> str:
+        """The loss whose first step is compared, in words."""
+        target = self.found.runs.asked.target
+        return f"{self.baseline.name}’s final loss" if target is None else f"a loss of {target:g}"
+
+    @property
     def margin(self) -> float:
         """Size below which a difference does not matter, in the unit of the loss."""
         return self.found.runs.asked.margin * abs(self.level or 0.0)
