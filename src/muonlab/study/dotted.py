@@ -83,6 +83,11 @@ def name_of(key: str, value: Any) -> str:
             f"at the top of a file, or {FORM}"
         )
     file = getattr(owner, "__file__", None)
+    if owner.__name__ == "__main__" and (file is None or not Path(file).is_file()):
+        raise UsageError(
+            f"{key} is {attribute} of a notebook or of standard input, which a worker cannot import; put it into a "
+            f"file, such as my_project.py, and give {attribute} of that: from my_project import {attribute}"
+        )
     if file is None or not _is_own(owner):
         return f"{owner.__name__}:{attribute}"
     path, here = Path(file).resolve(), Path.cwd()

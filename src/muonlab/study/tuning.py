@@ -1,6 +1,6 @@
 """The searches for learning rates in a report: a figure and a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from muonlab.report.findings import Axis, Column, Element, Figure, Line, Lines, Table
@@ -41,8 +41,7 @@ def tuning(
     ]
     if not panels:
         return ()
-    heights = [y for panel in panels for each in panel.lines for y in each.y if y is not None]
-    is_log = bool(heights) and max(heights) > LOG_FROM * min(heights) > 0
+    heights = [y for panel in panels for each in panel.lines for y in each.y]
     caption = (
         f"{loss}, mean over the seeds of the search, with 95% intervals where there are two or more. A gap: a run of "
         "that learning rate diverged."
@@ -52,12 +51,18 @@ def tuning(
         "Validation loss by learning rate",
         caption,
         Axis("learning rate", log=True),
-        Axis("validation loss", log=is_log),
+        Axis("validation loss", log=spans_decades(heights)),
         tuple(panel for panel in panels if any(y is not None for each in panel.lines for y in each.y)),
     )
     own = chosen or {name: {arm.label: arm.optimizer for arm in arms} for name in places}
     table = _table(arms, places, (place, who or OPTIMIZER), note if who else f"{note} {OWN_SEEDS}", own)
     return (*((figure,) if figure.panels else ()), table)
+
+
+def spans_decades(losses: Iterable[float | None]) -> bool:
+    """Return whether an axis of losses is to be logarithmic."""
+    known = [loss for loss in losses if loss is not None]
+    return bool(known) and max(known) > LOG_FROM * min(known) > 0
 
 
 def _curve(arm: Arm, search: Searched) -> Line:

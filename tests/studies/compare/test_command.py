@@ -217,6 +217,8 @@ def test_a_failed_run_of_a_program_that_has_worked_counts_as_a_miss_and_the_repo
     assert rows[0][-1] == "the program ended with exit status 3. Its last lines:\nhello from adamw\nout of luck"
     shown = [columns(record.result or {}) for record in store.records(Path("study"))]
     assert sum(each["why"] == "the program ended with exit status 3" for each in shown) == len(rows)
+    (said,) = [each for each in analyse(Path("study")).verdict.cautions if "early" in each]
+    assert said.startswith(f"{len(rows)} of {len(shown)} runs ended early: the program ended with exit status 3 (see")
 
 
 @pytest.mark.parametrize(

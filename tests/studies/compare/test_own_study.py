@@ -186,7 +186,10 @@ def own(tmp_path, monkeypatch):
         ({"claims": 2 * CLAIMS}, "claims has two claims 'a'; give each a letter of its own"),
         ({"claims": [("a", "x", "y", ("steps",))]}, "a claim is about steps, and there is no target"),
         # what its functions do, found by a trial
-        ({"net": "own.py:hungry"}, "own.py:hungry needs width; expected .* of the data: inputs=2, classes=3, shape"),
+        (
+            {"net": "own.py:hungry"},
+            "own.py:hungry needs width; expected .*; the data have inputs .2., classes .3., shape",
+        ),
         ({"net": "own.py:number"}, "returned a int; expected a torch.nn.Module"),
         ({"net": "own.py:wide"}, r"does not read inputs of \(2,\): RuntimeError"),
         ({"data": "own.py:two"}, "returned 2 parts; expected train, validation and test"),
@@ -215,7 +218,7 @@ def test_a_study_of_one_arm_reports_itself_and_a_run_that_diverges_is_a_result(o
     assert (store.read(out).study, found.verdict.answer) == ("compare", "inconclusive")
     assert "because there is nothing to compare with" in found.verdict.more[0]
     (row,) = tables_of(found)["tuning-rates"].rows
-    assert (row[2], row[7]) == (0.1, "1 × 10³⁰")  # the rate that is chosen, and the one at which a run diverged
+    assert (row[2], row[6]) == (0.1, "1 × 10³⁰")  # the rate that is chosen, and the one at which a run diverged
 
 
 def test_a_file_without_a_study_says_what_was_expected(tmp_path, monkeypatch):

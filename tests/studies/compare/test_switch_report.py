@@ -29,6 +29,7 @@ from muonlab.studies.compare.work.job import count_flops
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study import dotted
 from muonlab.study.constructor import constructor
+from muonlab.study.settings import UsageError
 
 OWN = """
 import torch
@@ -103,6 +104,17 @@ def test_a_run_that_does_not_get_there_counts_with_the_whole_budget():
     sentence = verdict(switch).sentence
     assert "3 of its 4 runs reach AdamW’s final loss; with the others counted at the whole budget" in sentence
     assert "0.70" in sentence
+
+
+# Bug: target= was taken and had no effect.
+def test_a_target_takes_the_place_of_the_baselines_final_loss():
+    switch = switch_of(asked_of("target=1.2"), better)
+    found = pace(switch.found, switch.found.arm("muon"), switch.baseline)
+    assert found is not None
+    assert found.steps.value == pytest.approx(np.mean([0.4, 0.4, 0.4, 1.0]))  # after 4 steps, or never
+    assert "3 of its 4 runs reach a loss of 1.2; with the others" in verdict(switch).sentence
+    with pytest.raises(UsageError, match="target= has no effect on a suite"):
+        ask(["suite=pocket", "target=1"])
 
 
 def test_runs_that_all_diverge_before_the_end_have_shorter_curves_and_reach_nothing():

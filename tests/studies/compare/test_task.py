@@ -1,8 +1,10 @@
 """`muonlab compare` on a task of a user's own: what it trains, what it decides, and what a task may get wrong."""
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -407,6 +409,7 @@ def test_what_a_task_may_get_wrong_is_named_before_anything_runs(task, message):
         (["own.py:task", "trials=1"], "trials=1 is not valid; expected one whole number from 2"),
         (["own.py:task", "seeds=0"], "seeds=0 is not valid"),
         (["own.py:task", "steps=5", "budget=6"], "steps and budget are one setting"),
+        (["own.py:task", "steps=0"], "^steps=0 is not valid; expected at least 1"),
         (["own.py:task", "adamw.lr=1e-2..1e-4"], "adamw.lr=1e-2..1e-4 is not valid; expected a range that rises"),
         (["own.py:task", "adamw.lr=a..b"], "adamw.lr=a..b is not valid; expected two numbers above 0"),
         (["own.py:task", "adamw.lr=1e-3,1e-2"], "expected one range, adamw.lr=LOW..HIGH, or one value"),
@@ -442,6 +445,18 @@ def test_from_python_the_jobs_are_said_by_name(capsys):
     said = capsys.readouterr().err
     assert "AdamW, search: finished" in said
     assert "Muon, seeds 0 to 1: finished" in said
+
+
+def test_from_python_what_is_no_dict_or_stands_in_no_file_is_named(monkeypatch):
+    with pytest.raises(UsageError, match=r"optimizers=\['adamw', 'muon'\] is not valid; expected a dict"):
+        muonlab.compare("own.py:task", ["adamw", "muon"], target=None)  # pyright: ignore[reportArgumentType]
+    for file in (None, "<stdin>"):  # of a notebook, and of standard input
+        main_module = ModuleType("__main__")
+        exec("def task(seed): ...", main_module.__dict__)
+        main_module.__file__ = file
+        monkeypatch.setitem(sys.modules, "__main__", main_module)
+        with pytest.raises(UsageError, match="task of a notebook or of standard input, which a worker cannot import"):
+            muonlab.compare(main_module.task)
 
 
 def test_tasks_of_one_name_in_two_files_have_folders_of_their_own():

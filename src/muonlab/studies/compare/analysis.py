@@ -267,6 +267,7 @@ def _sections(
     words, budget = "What the words mean", asked.training.budget
     if isinstance(judged, Switch):
         values = {"budget": budget, "finalists": FINALISTS, "fresh": FRESH, "margin": asked.margin, "power": POWER}
+        values |= {"goal": judged.goal}
         return (
             ("In detail", answer.details(judged)),
             ("With less training", answer.shorter(shorter)),

@@ -21,13 +21,29 @@ from muonlab.report.findings import (
     as_text,
 )
 from muonlab.stats.results import Estimate
-from muonlab.studies.compare.pace import Cost, cost, counts_compiling, sharing
+from muonlab.studies.compare.pace import Cost, cost, sharing
 from muonlab.studies.compare.resolution import by_trials, on_detection, regions, widths_in_words
 from muonlab.studies.compare.switch import Candidate, Switch
-from muonlab.study.sections import over_runs
+from muonlab.study.sections import columns, over_runs
 from muonlab.study.space import Space
 from muonlab.study.study import Arm
-from muonlab.study.tuning import LOG_FROM
+from muonlab.study.tuning import spans_decades
+
+COMPARED = (
+    "optimizer: Optimizer; setting: Best setting; validation_loss: Final loss [number]; steps: Steps to {goal} "
+    "[ratio]; failures: Diverged"
+)
+DETAILS = (
+    "optimizer: Optimizer; difference: Minus {baseline} [number]; p_holm: p, Holm [p]; outcome: Outcome; "
+    "validation_accuracy: Validation accuracy [accuracy]; test_loss: Test loss [number]; test_accuracy: Test accuracy "
+    "[accuracy]; decades: Decades of learning rate [number]; diverged_trials: Trials diverged [count]; diverged: Final "
+    "runs diverged [count]; n: n [count]"
+)
+COSTS = (
+    "optimizer: Optimizer; seconds_per_step: Seconds per step [number]; flops_per_step: FLOPs per step [number]; "
+    "steps: Steps to {goal} [ratio]; seconds: Seconds to it [ratio]; flops: FLOPs to it [ratio]; "
+    "reached: Runs that reach it"
+)
 
 # -- the first screen ------------------------------------------------------------------------------
 
@@ -50,8 +66,6 @@ def _runs(switch: Switch) -> tuple[Figure, ...]:
     steps = Traces("", _traces(switch, arms, dict.fromkeys(costs, 1.0)), Axis("step"), marks)
     known = {label: seconds for label, seconds in costs.items() if seconds}
     in_time = Traces("", _traces(switch, arms, known), Axis("seconds of training, per run"), marks)
-    heights = [y for trace in steps.traces for y in trace.y if y is not None]
-    is_log = bool(heights) and max(heights) > LOG_FROM * min(heights) > 0
     caption = "A line for each final run."
     if switch.level is not None:
         caption += f" Dashed: {switch.baseline.name}’s mean final loss, {as_text(switch.level)}."
@@ -63,7 +77,7 @@ def _runs(switch: Switch) -> tuple[Figure, ...]:
             "Validation loss of every final run",
             caption,
             Axis("step"),
-            Axis("validation loss", log=is_log),
+            Axis("validation loss", log=spans_decades(y for trace in steps.traces for y in trace.y)),
             (steps, in_time) if len(known) == len(costs) else (steps,),
         ),
     )
@@ -84,9 +98,8 @@ def _traces(switch: Switch, arms: Sequence[Arm], scale: dict[str, float]) -> tup
 def _on_seconds(switch: Switch) -> str:
     number = sharing(switch.found)
     shared = f" while up to {number} jobs shared the machine" if number > 1 else ""
-    compiled = ", compiling included" if counts_compiling(switch.found) else ""
     return (
-        f"Seconds per step: the median over the optimizer’s jobs, evaluations included{compiled}, measured{shared}; "
+        f"Seconds per step: the median over the optimizer’s jobs, evaluations included, measured{shared}; "
         "they decide nothing."
     )
 
@@ -115,17 +128,11 @@ def _differences(switch: Switch) -> tuple[Figure, ...]:
 
 def table(switch: Switch, key: str = "") -> Table:
     """Return a row for each optimizer; the key tells tables of one report apart."""
-    columns = (
-        Column("optimizer", "Optimizer"),
-        Column("setting", "Best setting"),
-        Column("validation_loss", "Final loss", "number"),
-        Column("steps", f"Steps to {switch.baseline.name}’s", "ratio"),
-        Column("failures", "Diverged"),
-    )
     rows = tuple(tuple(_row(switch, arm)) for arm in _tried(switch))
     note = "Of the setting, what was tuned. Losses: means of final runs with 95% intervals over seeds. More: In detail."
     title = f"Every optimizer at its best setting, {switch.found.runs.asked.training.budget:,} steps"
-    return Table(f"optimizers-compared{key}", title, columns, rows, note)
+    head = COMPARED.format(goal=switch.goal.removesuffix(" final loss"))
+    return Table(f"optimizers-compared{key}", title, columns(head), rows, note)
 
 
 def _tried(switch: Switch) -> list[Arm]:
@@ -167,23 +174,10 @@ def details(switch: Switch) -> tuple[Element, ...]:
 
 def compared(switch: Switch, key: str = "") -> Table:
     """Return the difference, the outcome and more of each optimizer; the key as of `table`."""
-    name = switch.baseline.name
-    columns = (
-        Column("optimizer", "Optimizer"),
-        Column("difference", f"Minus {name}", "number"),
-        Column("p_holm", "p, Holm", "p"),
-        Column("outcome", "Outcome"),
-        Column("validation_accuracy", "Validation accuracy", "accuracy"),
-        Column("test_loss", "Test loss", "number"),
-        Column("test_accuracy", "Test accuracy", "accuracy"),
-        Column("decades", "Decades of learning rate", "number"),
-        Column("diverged_trials", "Trials diverged", "count"),
-        Column("diverged", "Final runs diverged", "count"),
-        Column("n", "n", "count"),
-    )
     rows = tuple(tuple(_detail(switch, arm)) for arm in _tried(switch))
     note = f"Means over final runs that did not diverge, with 95% intervals over seeds. {widths_in_words(switch)}"
-    return Table(f"in-detail{key}", "What was found of each", columns, rows, note)
+    head = columns(DETAILS.format(baseline=switch.baseline.name))
+    return Table(f"in-detail{key}", "What was found of each", head, rows, note)
 
 
 def shorter(switches: Sequence[Switch]) -> tuple[Element, ...]:
@@ -216,15 +210,6 @@ def _costs(switch: Switch) -> tuple[Table, ...]:
     costs = {arm.label: cost(switch.found, arm.label) for arm in _tried(switch)}
     if all(own == Cost(None, None) for own in costs.values()):
         return ()
-    columns = (
-        Column("optimizer", "Optimizer"),
-        Column("seconds_per_step", "Seconds per step", "number"),
-        Column("flops_per_step", "FLOPs per step", "number"),
-        Column("steps", f"Steps to {switch.baseline.name}’s final loss", "ratio"),
-        Column("seconds", "Seconds to it", "ratio"),
-        Column("flops", "FLOPs to it", "ratio"),
-        Column("reached", "Runs that reach it"),
-    )
     rows = []
     for arm in _tried(switch):
         own, candidate = costs[arm.label], _candidate(switch, arm)
@@ -235,7 +220,11 @@ def _costs(switch: Switch) -> tuple[Table, ...]:
         f"Shares of what the baseline’s whole budget takes, with 95% intervals over seeds. {_on_seconds(switch)} FLOPs "
         "are those of matrix products, the optimizer’s own included."
     )
-    return (Table("costs", "What a step costs, and what it takes to reach the baseline", columns, tuple(rows), note),)
+    title, head = (
+        "What a step costs, and what it takes to reach the baseline",
+        COSTS.format(goal=switch.goal),
+    )
+    return (Table("costs", title, columns(head), tuple(rows), note),)
 
 
 # -- tuning ----------------------------------------------------------------------------------------
@@ -268,13 +257,10 @@ def trials(switch: Switch) -> tuple[Element, ...]:
     keys = list(
         dict.fromkeys(key for own in runs.asked.searches.values() if isinstance(own, Space) for key in own.defaults)
     )
-    columns = (
-        Column("optimizer", "Optimizer"),
-        Column("trial", "Trial", "count"),
+    head = (
+        *columns("optimizer: Optimizer; trial: Trial [count]"),
         *(Column(key, key.replace("_", " ").capitalize(), "exact") for key in keys),
-        Column("validation_loss", "Validation loss", "number"),
-        Column("again", "With fresh seeds", "number"),
-        Column("place", "Chosen"),
+        *columns("validation_loss: Validation loss [number]; again: With fresh seeds [number]; place: Chosen"),
     )
     rows = tuple(
         (
@@ -291,7 +277,7 @@ def trials(switch: Switch) -> tuple[Element, ...]:
     )
     now = f", of {switch.baseline.name} the setting that you have now" if runs.asked.present else ""
     note = f"Validation loss at the end of training; “–”: a run diverged. Trial 0 is the optimizer’s default{now}."
-    return (Table("trials", "Every trial", columns, rows, note, folded=True),) if rows else ()
+    return (Table("trials", "Every trial", head, rows, note, folded=True),) if rows else ()
 
 
 def _finite(losses: Sequence[float]) -> float | None:

@@ -16,11 +16,11 @@ from muonlab.studies.compare.command import FIELDS as PROGRAM
 from muonlab.studies.compare.command import RUN_FOLDER, Command, settings_of, words_of
 from muonlab.studies.compare.config import HALF_AND_FULL, CompareStudy
 from muonlab.studies.compare.jobs import steps
-from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS, PRESENT, TRAINING, OwnStudy, compare_optimizers, keys_of
+from muonlab.studies.compare.plan import CHOICES, MARGIN, OPTIMIZERS, PRESENT, TRAINING, OwnStudy, keys_of, own_study
 from muonlab.studies.compare.programs import call
 from muonlab.study import dotted, optimizers
 from muonlab.study.described import EXECUTION_KEYS
-from muonlab.study.settings import Settings, UsageError, as_texts, parse
+from muonlab.study.settings import Settings, UsageError, as_texts, check_keys, parse
 from muonlab.study.study import NAMES
 
 WHAT = ("task", "net", "data", "loss", "suite", "command")
@@ -41,60 +41,60 @@ def ask(words: Sequence[str]) -> tuple[OwnStudy, CompareStudy, Settings]:
         UsageError: a word that cannot be; the message says what to do.
     """
     tasks = [word for word in words if "=" not in word]
-    settings = [word for word in words if "=" in word]
-    chosen = [word.partition("=")[2].split(",") for word in settings if word.startswith("optimizers=")]
-    labels = optimizers.labelled(
-        chosen[0] if chosen else DEFAULT,
-        OPTIMIZERS,
-        taken=(*WHAT, *CHOICES, *TRAINING),
-        any_word=any(word.startswith("command=") for word in settings),
-    )
-    given = _given(settings, labels)
+    pairs = [word.partition("=") for word in words if "=" in word]
+    short = [f"{key}=text" if key in VERBATIM else f"{key}={text}" for key, _, text in pairs]
+    given = parse(short, [key for key, _, _ in pairs])  # which there are is checked later
+    given |= {key: [text.strip()] for key, _, text in pairs if key in VERBATIM}
     if len(tasks) > 1 or (tasks and "task" in given):
         raise UsageError(f"{len(tasks) + ('task' in given)} tasks are given; expected one, such as my_project.py:task")
-    if tasks:
-        given["task"] = tasks
-    elif not any(key in given for key in WHAT):
+    if empty := [key for key in VERBATIM if given.get(key) == [""]]:
+        raise UsageError(f"{empty[0]}= has an empty value; expected {empty[0]}=VALUE")
+    # The request is kept as its words, so that a report can say which command asked for it.
+    said = {key: [text] for key, _, text in pairs if key not in EXECUTION_KEYS}
+    return _asked(given | ({"task": tasks} if tasks else {}), {"models": tasks, **said})
+
+
+def _asked(given: Settings, said: Settings) -> tuple[OwnStudy, CompareStudy, Settings]:
+    """Return what `ask` does.
+
+    Args:
+        given: key -> values.
+        said: the request in words, for its command.
+    """
+    is_program = "command" in given
+    chosen = given.pop("optimizers", DEFAULT)
+    labels = optimizers.labelled(chosen, OPTIMIZERS, taken=(*WHAT, *CHOICES, *TRAINING), any_word=is_program)
+    _check(given, labels)
+    if not any(key in given for key in WHAT):
         raise UsageError("nothing to train; give a task, such as muonlab compare my_project.py:task (docs/compare.md)")
     if STEPS in given:
         if "budget" in given:
             raise UsageError("steps and budget are one setting; give one of them")
         given["budget"] = given.pop(STEPS)
     beside = {key: given.pop(key) for key in EXECUTION_KEYS if key in given}
-    study = study_of(labels, given)
-    # The request is kept as its words, so that a report can say which command asked for it.
-    asked = study.asked.model_copy(update={"preset": "none", "settings": {"models": tasks, **_words(settings)}})
-    return study, asked, beside
+    try:
+        study = study_of(labels, given)
+    except UsageError as error:  # by the word that was given
+        raise UsageError(re.sub("^budget=", f"{STEPS}=", str(error))) from None
+    return study, study.asked.model_copy(update={"preset": "none", "settings": said}), beside
 
 
-def _given(words: Sequence[str], labels: Mapping[str, str]) -> Settings:
-    """Return key -> values of the words; texts are left out of the parsing, but may stand once, too."""
-    pairs = [word.partition("=") for word in words]
-    texts = {key: text for key, _, text in pairs if key in VERBATIM}
-    if empty := [key for key, text in texts.items() if not text.strip()]:
-        raise UsageError(f"{empty[0]}= has an empty value; expected {empty[0]}=VALUE")
-    taken = settings_of(texts["command"]) if "command" in texts else None
+def _check(given: Settings, labels: Mapping[str, str]) -> None:
+    """Raise UsageError for a setting that there is not, or that has no effect."""
+    taken = settings_of(given["command"][0]) if "command" in given else None
     known = [key for label, name in labels.items() for key in keys_of(label, name, taken)]
-    known += [key for key, _, _ in pairs if key.startswith(PRESENT)]
-    for key, _, _ in pairs:
+    known += [key for key in given if key.startswith(PRESENT)]
+    for key in given:
         label, _, setting = key.partition(".")
         if taken is not None and label in labels and setting and key not in known:
             raise UsageError(
                 f"{key} has no effect: the command has no {{{setting}}}; put it where the program takes it, or leave "
                 f"{key} out"
             )
-    short = [f"{key}=text" if key in VERBATIM else f"{key}{equals}{text}" for key, equals, text in pairs]
-    given = parse(
-        short, (*WHAT, *PROGRAM, "optimizers", "baseline", STEPS, *CHOICES, *TRAINING, *known, *EXECUTION_KEYS)
-    )
-    if "command" not in given and (own := [key for key in PROGRAM if key in given]):
-        raise UsageError(f"{own[0]}= has no effect without command=; give the program, or leave {own[0]} out")
-    return given | {key: [text] for key, text in texts.items()}
-
-
-def _words(settings: Sequence[str]) -> Settings:
-    split = (word.partition("=") for word in settings)
-    return {key: [value] for key, _, value in split if key not in EXECUTION_KEYS}
+    own = (*WHAT, *PROGRAM, "optimizers", "baseline", STEPS, *CHOICES, *TRAINING, *known, *EXECUTION_KEYS)
+    check_keys(given, own)
+    if taken is None and (idle := [key for key in PROGRAM if key in given]):
+        raise UsageError(f"{idle[0]}= has no effect without command=; give the program, or leave {idle[0]} out")
 
 
 def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
@@ -104,36 +104,22 @@ def study_of(labels: Mapping[str, str], given: Settings) -> OwnStudy:
         labels: label -> built-in or dotted name.
         given: key -> values.
     """
-    one = {key: ",".join(values) for key, values in given.items()}
+    one = {key: ",".join(values) for key, values in given.items() if key in (*WHAT, *PROGRAM, "baseline")}
     baseline = one.get("baseline", next(iter(labels)))
-    if baseline not in labels:
-        raise UsageError(f"baseline={baseline} is none of the optimizers; expected one of {', '.join(labels)}")
     others = [label for label in labels if label != baseline]
-    arms = {
-        label: (
-            labels[label],
-            {key.partition(".")[2]: values for key, values in given.items() if key.startswith(f"{label}.")},
-        )
-        for label in (*others, baseline)
-    }
-    named = {label: NAMES.get(label, label) if labels[label] == label else label for label in labels}
+    named = {label: NAMES.get(label, label) if name == label else label for label, name in labels.items()}
     names = " or ".join(named[label] for label in others)
-    question = f"Should you switch from {named[baseline]} to {names}?" if others else f"How good is {named[baseline]}?"
-    return compare_optimizers(
-        question=question,
-        arms=arms,
+    known = named.get(baseline, baseline)
+    usual = {"trials": TRIALS, "seeds": SEEDS, "extensions": EXTENSIONS, "search_seeds": 1, "margin": MARGIN}
+    texts = {key: [str(value)] for key, value in usual.items()} | {"horizons": [f"{each:g}" for each in HALF_AND_FULL]}
+    return own_study(
+        question=f"Should you switch from {known} to {names}?" if others else f"How good is {known}?",
+        labels={label: labels[label] for label in (*others, baseline) if label in labels},
+        texts=texts | {key: values for key, values in given.items() if key not in one},
         claims=[LOSS],
         baseline=baseline,
-        **{key: one[key] for key in WHAT if key in one and key != "command"},
         command={key: one[key] for key in PROGRAM if key in one} or None,
-        **{
-            "trials": TRIALS,
-            "seeds": SEEDS,
-            "extensions": EXTENSIONS,
-            **{key: one[key] for key in (*CHOICES, *TRAINING) if key in one},
-            "horizons": given.get("horizons", HALF_AND_FULL),
-            "present": {key.removeprefix(PRESENT): text for key, text in one.items() if key.startswith(PRESENT)},
-        },
+        **{key: one.get(key) for key in WHAT if key != "command"},
     )
 
 
@@ -226,15 +212,18 @@ def compare(
         raise UsageError(
             'muonlab.compare was called as a worker imported the script; put the call under if __name__ == "__main__":'
         )
-    labels = {label: _name_of(label, own) for label, own in (optimizers or {"AdamW": "adamw", "Muon": "muon"}).items()}
-    given: dict[str, Any] = {} if baseline is None else {"baseline": baseline}
-    for key, value in settings.items():
-        inner = value.items() if isinstance(value, Mapping) else None
-        given |= {key: value} if inner is None else {f"{key}.{name}": each for name, each in inner}
+    if optimizers is not None and not isinstance(optimizers, Mapping):
+        raise UsageError(f"optimizers={optimizers!r} is not valid; expected a dict, such as {{'AdamW': 'adamw'}}")
+    both = {label: _name_of(label, own) for label, own in (optimizers or {"AdamW": "adamw", "Muon": "muon"}).items()}
     if task is not None:
-        given["task"] = task if isinstance(task, str) else dotted.name_of("task", task)
-    words = [f"{key}={','.join(as_texts(key, value))}" for key, value in given.items()]
-    study, asked, _ = ask([f"optimizers={','.join(f'{label}={name}' for label, name in labels.items())}", *words])
+        settings["task"] = task if isinstance(task, str) else dotted.name_of("task", task)
+    given = {"optimizers": [f"{label}={name}" for label, name in both.items()]}
+    for key, value in {"baseline": baseline, **settings}.items():
+        inner = value if isinstance(value, Mapping) else {"": value}
+        texts = {".".join(filter(None, (key, name))): each for name, each in inner.items() if each is not None}
+        given |= {name: as_texts(name, each) for name, each in texts.items()}
+    said = {key: [",".join(texts)] for key, texts in given.items()}
+    study, asked, _ = _asked(given, {"models": [], **said})
     folder = Path(out if out is not None else Path("runs") / default_folder(asked))
     names: dict[str, str] = {}
     for note in notes(asked, folder):

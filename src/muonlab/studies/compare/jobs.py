@@ -1,5 +1,6 @@
 """The jobs of a comparison, as far as its results tell: searches, final runs in blocks of seeds, a control."""
 
+import itertools
 import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import Any
 
 from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.config import RESULTS_VERSION, STUDY, CompareStudy, NetAndData, Suite, Train
-from muonlab.studies.compare.trials import FINALISTS, FRESH, FRESH_FROM, Trials, by_point
+from muonlab.studies.compare.trials import FRESH, FRESH_FROM, Trials, by_point
 from muonlab.study import folder, search
 from muonlab.study.folder import Results, make_job
 from muonlab.study.optimizers import Custom
@@ -238,42 +239,29 @@ def outline(asked: CompareStudy, seconds: Sequence[float] = ()) -> list[tuple[st
         asked: the study.
         seconds: of a step of one run of each part, where they were measured.
     """
-    known = seconds or [STEP_SECONDS] * len(asked.parts)
-    found = [job for part, step in zip(asked.parts, known, strict=True) for job in _outline(part, step)]
-    return [(name, cost + (JOB_SECONDS if seconds else 0)) for name, cost in found]
+    searches = {
+        label: own if isinstance(own, Space) else own.model_copy(update={"extensions": 0})
+        for label, own in asked.searches.items()
+    }
+    # A copy would keep the parts that a cached property has made of the study as it was.
+    plain = CompareStudy.model_validate(asked.model_dump() | {"extensions": 0, "searches": searches})
+    imagined: dict[str, dict[str, Any]] = {}
+    while todo := [each for each in steps(plain, imagined) if each.job.id not in imagined]:
+        imagined |= {each.job.id: _imagined(each.config) for each in todo}
+    known = dict(zip((part.name for part in plain.parts), seconds, strict=True)) if seconds else {}
+    start = JOB_SECONDS if seconds else 0.0
+    found = steps(plain, imagined)
+    return [
+        (each.job.name, start + each.job.cost * known.get(each.case.name, STEP_SECONDS) / STEP_SECONDS)
+        for each in found
+    ]
 
 
-def _outline(asked: CompareStudy, step_seconds: float) -> list[tuple[str, float]]:
-    one = step_seconds * asked.training.budget
-    found = []
-    for arm in asked.arms:
-        own = asked.searches[arm.label]
-        number = own.trials if isinstance(own, Space) else len(own.rates)
-        if isinstance(asked.trained, Command):
-            found += [(name, one) for name in _outline_of_program(asked, arm, number)]
-            continue
-        for place, start in enumerate(range(0, number, CHUNK if isinstance(own, Space) else number)):
-            tried = min(CHUNK, number - start) if isinstance(own, Space) else number
-            found.append((_name(asked, arm, "search", (0,), place), one * tried * asked.search_seeds))
-        if isinstance(own, Space):
-            found.append((_name(asked, arm, "again", (0,)), one * min(FINALISTS, number) * FRESH))
-        for start in range(0, asked.seeds, BLOCK):
-            seeds = tuple(range(start, min(start + BLOCK, asked.seeds)))
-            roles = ("final", "present") if asked.present and arm.label == asked.baseline else ("final",)
-            found += [(_name(asked, arm, role, seeds), one * len(seeds)) for role in roles]
-    if isinstance(asked.trained, NetAndData):
-        found.append((_name(asked, asked.arms[0], "control", (0,)), one * BLOCK))
-    return found
-
-
-def _outline_of_program(asked: CompareStudy, arm: Arm, number: int) -> Iterator[str]:
-    """Yield the names of the runs of an arm."""
-    for trial in range(number):
-        yield from [_name(asked, arm, "search", (0,), trial)] * asked.search_seeds
-    for run in range(min(FINALISTS, number) * FRESH):
-        yield _name(asked, arm, "again", (0,), run)
-    for role in ("final", "present") if asked.present and arm.label == asked.baseline else ("final",):
-        yield from (_name(asked, arm, role, (seed,)) for seed in range(asked.seeds))
+def _imagined(config: Train) -> dict[str, Any]:
+    """Return a result of a job as far as it decides which jobs follow: every run ends well."""
+    who = itertools.product(range(len(config.points)), config.seeds)
+    run = {"diverged_at": None, "validation_loss": [1.0]}
+    return {"points": config.points, "members": [{"point": point, "seed": seed, **run} for point, seed in who]}
 
 
 # -- what a result says of the points that it tried ------------------------------------------------

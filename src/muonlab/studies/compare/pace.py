@@ -49,13 +49,16 @@ class Pace:
 
 
 def pace(found: Found[Any], arm: Arm, baseline: Arm) -> Pace | None:
-    """Return how soon an optimizer reaches the baseline's final loss; None where one of them has no final runs yet."""
+    """Return how soon an optimizer reaches the baseline's final loss, or the target where one is given.
+
+    None where one of them has no final runs yet.
+    """
     runs = found.runs
     target = [run["validation_loss"][-1] for run in runs.ended(baseline.label).values()]
     own = list(runs.finals[arm.label].values())
     if not target or not own:
         return None
-    budget, level = runs.asked.training.budget, fmean(target)
+    budget, level = runs.asked.training.budget, fmean(target) if runs.asked.target is None else runs.asked.target
     first = [first_below(runs.asked.training.steps, run["validation_loss"], level) for run in own]
     crossed = [step is not None for step in first]
     steps = restricted_mean([1.0 if step is None else step / budget for step in first], crossed, horizon=1.0)
@@ -95,13 +98,6 @@ def cost(found: Found[Any], label: str) -> Cost:
         if record.environment.get("seconds_per_member_step")
     ]
     return Cost(median(known) if known else None, found.runs.flops.get(label))
-
-
-def counts_compiling(found: Found[Any]) -> bool:
-    """Return whether the seconds include compiling, as those of jobs before it was recorded apart do."""
-    own = (record for arm in found.arms for record in _jobs(found, arm.label))
-    sessions = (session for record in own for session in record.environment.get("sessions", ()))
-    return any(session.get("is_compiled") and "preparation_seconds" not in session for session in sessions)
 
 
 def sharing(found: Found[Any]) -> int:

@@ -22,6 +22,7 @@ from muonlab.study.space import FACTOR, Space
 
 CHOICES = ("seeds", "search_seeds", "trials", "extensions", "target", "margin", "horizons")
 TRAINING = fields(Training)
+MARGIN = 0.01  # share of the baseline's loss that does not matter
 PRESENT = "present."  # before a setting that the baseline has now
 ARM = f"LABEL: (optimizer, {{'lr': [1e-3, 1e-2]}}), the optimizer {', '.join(OPTIMIZERS)}, or a class or function"
 CLAIM = f"(letter, title, words, quantities), with one or more quantities of {', '.join(get_args(Key))}"
@@ -93,7 +94,7 @@ def compare_optimizers(
     baseline: str | None = None,
     trials: int | None = None,
     target: float | None = None,
-    margin: float = 0.01,
+    margin: float = MARGIN,
     seeds: int = 5,
     search_seeds: int | None = None,
     extensions: int = 3,
@@ -141,12 +142,8 @@ def compare_optimizers(
     """
     check_keys({key: [""] for key in training}, TRAINING)
     labels, own = _labels(arms, any_word=command is not None)
-    if baseline is not None and baseline not in labels:
-        raise UsageError(f"baseline={baseline} is none of the optimizers; expected one of {', '.join(labels)}")
     if search_seeds is None:
         search_seeds = 2 if trials is None else 1
-    if isinstance(task, str) and task in TASKS:
-        training = {**TASKS[task].training, **training}
     given = {
         "seeds": seeds,
         "search_seeds": search_seeds,
@@ -159,11 +156,40 @@ def compare_optimizers(
     given |= {key: value for key, value in (("target", target), ("trials", trials)) if value is not None}
     given |= {f"{PRESENT}{key}": value for key, value in (present or {}).items()}
     texts = {key: as_texts(key, value) for key, value in given.items()}
-    chosen = Chosen("python", {}, texts)
-    whats = {"task": task, "net": net, "data": data, "loss": loss}
+    whats = {"task": task, "net": net, "data": data, "loss": loss, "suite": suite, "command": command}
+    return own_study(question=question, labels=labels, texts=texts, claims=claims, baseline=baseline, **whats)
+
+
+def own_study(
+    *,
+    question: str,
+    labels: Mapping[str, str],
+    texts: Settings,
+    claims: Iterable[tuple[str, str, str, Sequence[str]]],
+    baseline: str | None,
+    command: Mapping[str, Any] | None,
+    suite: str | Sequence[str] | None,
+    **whats: Named | None,
+) -> OwnStudy:
+    """Return the study of labelled optimizers; as of `compare_optimizers`, with the settings as texts.
+
+    Args:
+        question, claims, baseline, command, suite: as there.
+        labels: label -> built-in or dotted name.
+        texts: settings -> values.
+        whats: task, net, data and loss.
+    """
+    if baseline is not None and baseline not in labels:
+        raise UsageError(f"baseline={baseline} is none of the optimizers; expected one of {', '.join(labels)}")
+    if isinstance(task := whats["task"], str) and task in TASKS:
+        texts = {key: as_texts(key, value) for key, value in TASKS[task].training.items()} | texts
+    chosen, training = Chosen("python", {}, texts), {key: ",".join(texts[key]) for key in TRAINING if key in texts}
     if command is not None:
-        trained = what.program(command, whats, labels, [key.partition(".")[2] for key in own], training)
+        settings = [key.partition(".")[2] for key in texts if key.partition(".")[0] in labels]
+        trained = what.program(command, whats | {"suite": suite}, labels, settings, training)
     elif suite is not None:
+        if "target" in texts:
+            raise UsageError("target= has no effect on a suite, whose workloads have losses of their own; leave it out")
         trained = what.suite(suite, whats, chosen.build(Training), training)
     else:
         trained = what.one(**whats)
@@ -176,7 +202,7 @@ def compare_optimizers(
         "claims": _claims(claims),
     }
     asked = make(CompareStudy, held | _arms(chosen, labels, trained, baseline))
-    if target is None and any("steps" in claim.quantities for claim in asked.claims):
+    if asked.target is None and any("steps" in claim.quantities for claim in asked.claims):
         raise UsageError("a claim is about steps, and there is no target; give target=LOSS, a validation loss")
     return OwnStudy(asked, labels, texts)
 

@@ -1,13 +1,15 @@
 """What a report says of what is trained, where that may be a program: its settings, times, failures and command."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from muonlab.jobs.job import JobRecord
-from muonlab.report.findings import Column, Element, Table, as_text
+from muonlab.report.findings import Element, Table, as_text
 from muonlab.studies.compare.command import Command
 from muonlab.studies.compare.config import CompareStudy
 from muonlab.study.constructor import constructor
+from muonlab.study.sections import columns as table_columns
 from muonlab.study.space import Point
 from muonlab.study.study import Arm, Found
 
@@ -76,27 +78,35 @@ def failures(found: Found) -> tuple[Element, ...]:
         for run in (record.result or {}).get("members", ())
         if run.get("failure")
     )
-    columns = (
-        Column("optimizer", "Optimizer"),
-        Column("role", "Job"),
-        Column("setting", "Setting"),
-        Column("seed", "Seed", "exact"),
-        Column("step", "Last step", "count"),
-        Column("why", "Why"),
+    head = table_columns(
+        "optimizer: Optimizer; role: Job; setting: Setting; seed: Seed [exact]; step: Last step [count]; why: Why"
     )
-    return (
-        (Table("failures", "Runs that ended early", columns, rows, "Each counts as a run that diverged."),)
-        if rows
-        else ()
-    )
+    title, note = "Runs that ended early", "Each counts as a run that diverged."
+    return (Table("failures", title, head, rows, note),) if rows else ()
+
+
+def why(run: Mapping[str, Any]) -> str:
+    """Return why a run ended too early, without the last lines of its output; empty where it did not."""
+    return (run.get("failure") or "").partition(". Its last")[0].partition(". It printed")[0]
+
+
+def on_failures(found: Found) -> list[str]:
+    """Return how many runs ended too early, and the reason of most of them."""
+    runs = [run for record in found.records for run in (record.result or {}).get("members", ())]
+    reasons = Counter(reason for run in runs if (reason := why(run)))
+    if not (total := reasons.total()):
+        return []
+    (reason, number), *others = reasons.most_common()
+    share = f", {number} of them since" if others else ":"
+    return [f"{total} of {len(runs)} runs ended early{share} {reason} (see Runs that ended early)."]
 
 
 def columns(result: Mapping[str, Any]) -> dict[str, str]:
     """Return what `muonlab show` says of a job: its runs, how many diverged, and why the first ended early."""
     members = result.get("members", ())
     lost = [member for member in members if member["diverged_at"] is not None]
-    why = next((member["failure"].partition(". Its last")[0] for member in lost if member.get("failure")), "")
-    return {"runs": str(len(members) or ""), "diverged": str(len(lost) or ""), "why": why}
+    reason = next((reason for member in lost if (reason := why(member))), "")
+    return {"runs": str(len(members) or ""), "diverged": str(len(lost) or ""), "why": reason}
 
 
 def _setting(record: JobRecord, run: Mapping[str, Any]) -> tuple[str, int]:

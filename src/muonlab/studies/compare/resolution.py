@@ -11,7 +11,7 @@ from muonlab.studies.compare.config import CompareStudy
 from muonlab.studies.compare.switch import Candidate, Switch
 from muonlab.study.space import Space
 from muonlab.study.study import ALPHA, MIN_RUNS, Arm
-from muonlab.study.tuning import LOG_FROM
+from muonlab.study.tuning import spans_decades
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of the best loss, within which a width of learning rates is said
 MOST_IN_SENTENCE = 0.05  # of these, in the verdict's sentence
@@ -46,8 +46,7 @@ def by_trials(switch: Switch) -> tuple[Element, ...]:
         "with the losses of fresh seeds where there are any (Dodge et al. 2019). It takes the points of the Sobol "
         "sequence as exchangeable; trials beyond the edge of a range are not among them. A gap: all k may diverge."
     )
-    heights = [y for trace in traces for y in trace.y if y is not None]
-    y = Axis("final loss", log=bool(heights) and max(heights) > LOG_FROM * min(heights) > 0)
+    y = Axis("final loss", log=spans_decades(y for trace in traces for y in trace.y))
     panel = Traces("", traces, Axis("trials"))
     figure = Figure("trials-needed", "Final loss against number of trials", caption, Axis(""), y, (panel,))
     return *(Text(words) for words in on_trials(switch)), figure

@@ -7,6 +7,7 @@ from muonlab.report.findings import Axis, Column, Element, Figure, Kind, Line, L
 from muonlab.studies.compare import programs
 from muonlab.study.judge import LABELS, Judged, together
 from muonlab.study.sections import (
+    columns,
     comparison_columns,
     comparison_values,
     every_job,
@@ -76,12 +77,12 @@ def claims(found: Found, judged: Sequence[Judged]) -> tuple[Element, ...]:
         for each in judged
         for p in each.comparisons
     )
-    columns = Column("claim", "Claim"), Column("quantity", "Quantity"), Column("rival", "Rival")
+    head = *columns("claim: Claim; quantity: Quantity; rival: Rival"), *comparison_columns(found)
     note = (
         f"Holm’s p is adjusted over the comparisons of a claim; a side is named where it is at most {ALPHA:g}. "
         f"Intervals are 95%, each for itself. n: runs of {found.first.name} + of the rival."
     )
-    return *figures, Table("claims", "Every comparison", (*columns, *comparison_columns(found)), rows, note)
+    return *figures, Table("claims", "Every comparison", head, rows, note)
 
 
 def _figure(found: Found, judged: Judged, quantity: Quantity, pairs: Sequence[Comparison]) -> Figure:
@@ -97,16 +98,13 @@ def results(found: Found) -> tuple[Element, ...]:
     rows = [_row(found, arm) for arm in found.arms if found.runs.finals[arm.label]]
     if not rows:
         return ()
-    columns = (
-        Column("optimizer", "Optimizer"),
-        Column("rate", "Learning rate", "exact"),
+    head = (
+        *columns("optimizer: Optimizer; rate: Learning rate [exact]"),
         *(Column(key, key.replace("_", " ").capitalize(), kind) for key, kind in ENDS.items()),
-        Column("chance", "Chance", "accuracy"),
-        Column("diverged", "Diverged", "count"),
-        Column("n", "n", "count"),
+        *columns("chance: Chance [accuracy]; diverged: Diverged [count]; n: n [count]"),
     )
     note = "At the end of training, means over the runs that have not diverged, with 95% intervals over seeds."
-    return (Table("results", "Every arm at its best learning rate", columns, tuple(rows), note),)
+    return (Table("results", "Every arm at its best learning rate", head, tuple(rows), note),)
 
 
 def _row(found: Found, arm: Arm) -> tuple[Value, ...]:
@@ -155,9 +153,9 @@ def settings(found: Found) -> tuple[Element, ...]:
         **{key.replace("_", " "): sizes[key] for key in sizes if key.startswith("num_")},
         **({"trained one after the other": sizes["why_sequential"]} if sizes.get("why_sequential") else {}),
     }
-    columns = Column("what", "Setting"), Column("value", "Value", "exact")
+    head = columns("what: Setting; value: Value [exact]")
     return (
-        Table("settings", "What is trained", columns, tuple(what.items())),
+        Table("settings", "What is trained", head, tuple(what.items())),
         optimizer_settings(found.arms, "One value each, not tuned; the learning rate is searched (see Tuning)."),
         every_job(found.records),
         *in_full("compare", asked, found.records),

@@ -9,7 +9,7 @@ from muonlab.report.findings import Answer, Verdict, as_text
 from muonlab.stats.results import Estimate
 from muonlab.studies.compare import programs
 from muonlab.studies.compare.resolution import on_regions
-from muonlab.studies.compare.switch import Candidate, Counts, Switch
+from muonlab.studies.compare.switch import Candidate, Counts, Switch, answer_of, rank
 from muonlab.study.study import MIN_RUNS, Arm, Found
 from muonlab.study.words import missing_jobs, on_edges, several
 
@@ -35,8 +35,8 @@ Equal: The whole interval lies within {margin:.1%} of the baseline’s loss, and
 Better: not equal, Holm’s p is at most {alpha:g}, and the candidate’s loss is lower. Worse: the same, higher.
 Undecided: all else.
 
-Steps: First evaluation at which a run’s validation loss is at most the baseline’s mean final loss, as a share of
-{budget} steps; the baseline takes all of them. A run that does not get there is censored and counts with the whole
+Steps: First evaluation at which a run’s validation loss is at most {goal} (its mean), as a share of {budget} steps; the
+baseline is taken to need all of them. A run that does not get there is censored and counts with the whole
 budget (restricted mean): where some do not, the mean is a lower bound. The interval is over seeds, without the luck of
 tuning.
 
@@ -59,10 +59,8 @@ Diverged: {meaning} A trial that diverged cannot win; a final run that diverged 
 
 def verdict(switch: Switch, shorter: Sequence[Switch] = ()) -> Verdict:
     """Return the answer on all candidates: a sentence on the best of them, then on each other, and on less training."""
-    ranked = sorted(switch.candidates, key=_rank)
-    outcomes = {each.outcome for each in ranked}
-    is_open = "undecided" in outcomes or not outcomes
-    answer: Answer = "yes" if "better" in outcomes else "inconclusive" if is_open else "no"
+    ranked = sorted(switch.candidates, key=lambda each: rank(each.outcome, each.effect and each.effect.estimate))
+    answer = answer_of({each.outcome for each in ranked})
     sentences = [sentence(switch, each) for each in ranked]
     if sentences and (widths := on_regions(switch)):
         sentences[0] = f"{sentences[0]} {widths}"
@@ -95,12 +93,6 @@ def on_present(switch: Switch) -> list[str]:
         f"{switch.baseline.name} as you have it now ({setting}) ends at {as_text(fmean(now.values()))} (n = {len(now)})"
     )
     return [f"{head}. Minus that, at its best setting: {'; '.join(known)}." if known else f"{head}."]
-
-
-def _rank(candidate: Candidate) -> tuple[int, float]:
-    order = ("better", "undecided", "equal", "worse").index(candidate.outcome)
-    value = candidate.effect.estimate.value if candidate.effect else None
-    return order, math.inf if value is None else value
 
 
 def sentence(switch: Switch, candidate: Candidate) -> str:
@@ -144,7 +136,7 @@ def _pace(switch: Switch, candidate: Candidate) -> str:
     found = candidate.pace
     if found is None:
         return ""
-    what = f"{switch.baseline.name}’s final loss"
+    what = switch.goal
     if not found.reached:
         return f" None of its runs reaches {what}."
     shares = [f"{as_text(found.steps, 'ratio')} of the steps"]
@@ -191,6 +183,7 @@ def _cautions(switch: Switch) -> list[str]:
             again = runs.trials[arm.label].again
             where = "with fresh seeds at each of its best settings" if again else "in every trial"
             said.append(f"{arm.name} {switch.lost_word} {where}: {programs.words(runs.asked)['why_lost']}.")
+    said += programs.on_failures(found)
     said += on_looks(found)
     if runs.asked.seeds < MIN_RUNS:
         said.append(f"seeds={runs.asked.seeds}: with fewer than {MIN_RUNS} final runs each, nothing can be decided.")

@@ -1,21 +1,14 @@
 """The settings of `muonlab compare`, and those of a study of a user's own, as `muonlab settings` prints them."""
 
+from dataclasses import replace
 from typing import Any
 
 from muonlab.studies.compare.ask import EXTENSIONS, SEEDS, TRIALS
 from muonlab.studies.compare.command import GIVEN
 from muonlab.studies.compare.config import HALF_AND_FULL, Training
-from muonlab.studies.compare.plan import OPTIMIZERS
+from muonlab.studies.compare.plan import CHOICES, OPTIMIZERS
 from muonlab.study import dotted, optimizers, space
-from muonlab.study.described import EXECUTION, Sections, Setting, described, in_presets, rows
-
-CHOSEN = """
-seeds [a whole number, 1 to 1000]: final runs of each arm
-search_seeds [a whole number, 1 to 1000]: runs of each learning rate of a search
-extensions [a whole number, 0 to 20]: how many times a search may go on beyond the edge of its rates
-target [a number]: validation loss whose first step is the quantity steps
-"""
-
+from muonlab.study.described import EXECUTION, NONE, Sections, Setting, described, in_presets, rows
 
 HORIZONS = ",".join(f"{each:g}" for each in HALF_AND_FULL)
 VERB = f"""
@@ -29,7 +22,7 @@ extensions [a whole number, 0 to 20] ({EXTENSIONS}): how many times the search o
     edge of its learning rates
 horizons [shares of the budget] ({HORIZONS}): each has trials and a schedule of its own
 margin [a number, 0 to 1] (0.01): share of the baseline's loss below which a difference does not matter
-target [a number]: validation loss whose first step is reported
+target [a number]: validation loss whose first step is compared, in place of the baseline's final loss
 """
 TRAINED = """
 task [path/file.py:function or package.module:function]: the function task(seed), a LightningModule or a Trainer;
@@ -105,7 +98,7 @@ def _of_file(study: Any) -> Sections:
             arms += described(OPTIMIZERS[name], f"{label}.", without=("name",))
     found = {
         "How it runs": EXECUTION,
-        "What is compared": rows(CHOSEN),
+        "What is compared": [replace(each, default=NONE) for each in rows(VERB) if each.key in CHOICES],
         "Training": described(Training),
         "Optimizers": arms,
     }

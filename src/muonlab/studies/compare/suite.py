@@ -8,7 +8,7 @@ from functools import cached_property
 from statistics import median
 from typing import Any
 
-from muonlab.report.findings import Answer, Verdict, as_text, excludes
+from muonlab.report.findings import Verdict, as_text, excludes
 from muonlab.stats.effects import Effect
 from muonlab.stats.p_values import holm
 from muonlab.stats.profile import Profile, profiles
@@ -21,11 +21,13 @@ from muonlab.studies.compare.switch import (
     Counts,
     Outcome,
     Switch,
+    answer_of,
     any_lost,
     by_counts,
     lies_within,
     near_edge,
     p_of,
+    rank,
 )
 from muonlab.study.study import ALPHA, MIN_RUNS, Arm, Found
 from muonlab.study.words import missing_jobs, on_edges, several
@@ -112,8 +114,7 @@ class Suite:
             ratio, p = ratios[arm.label], adjusted[arm.label]
             outcome, why = self._outcome(arm, ratio.estimate, p)
             found.append(Standing(arm, tuple(own), self.profiles.get(arm.label), ratio, p, outcome, why))
-        order = ("better", "undecided", "equal", "worse")
-        return sorted(found, key=lambda each: (order.index(each.outcome), _or_infinite(each.ratio.estimate.value)))
+        return sorted(found, key=lambda each: rank(each.outcome, each.ratio.estimate))
 
     def _ratio(self, arm: Arm) -> Effect:
         both = [(each.tuned(arm.label), each.tuned(self.baseline.label)) for each in self.switches]
@@ -164,10 +165,6 @@ def _sums(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
     return lost, total
 
 
-def _or_infinite(value: float | None) -> float:
-    return math.inf if value is None else value
-
-
 def of(founds: Sequence[Found]) -> Suite:
     """Return the workloads of a suite, compared, with p adjusted over all of them.
 
@@ -212,7 +209,7 @@ def verdict(suite: Suite, found: Found) -> Verdict:
         ("tuning", f"{asked[0].searches[suite.baseline.label].trials} trials each or more on each workload"),
     )
     more = [*said[1:], *_settles(ranked)]
-    label = _answer(ranked)
+    label = answer_of({each.outcome for each in ranked})
     cautions = (
         *missing_jobs(found.records, found.expected),
         *_diverged(suite),
@@ -221,11 +218,6 @@ def verdict(suite: Suite, found: Found) -> Verdict:
     )
     interval = ranked[0].ratio.estimate if ranked else None
     return Verdict(label, LABELS[label], said[0], interval, tuple(more), scope, cautions)
-
-
-def _answer(ranked: Sequence[Standing]) -> Answer:
-    outcomes = {each.outcome for each in ranked}
-    return "yes" if "better" in outcomes else "inconclusive" if "undecided" in outcomes or not ranked else "no"
 
 
 def _sentence(suite: Suite, each: Standing) -> str:

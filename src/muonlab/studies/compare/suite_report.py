@@ -27,7 +27,7 @@ from muonlab.studies.compare.sections import curves, settings
 from muonlab.studies.compare.sentences import on_present
 from muonlab.studies.compare.suite import Suite, of, verdict
 from muonlab.studies.compare.switch import Candidate, Outcome, Switch, any_lost
-from muonlab.study.sections import every_job, findings, in_full, optimizer_settings, over_runs
+from muonlab.study.sections import columns, every_job, findings, in_full, optimizer_settings, over_runs
 from muonlab.study.space import Space
 from muonlab.study.study import Arm, Found
 from muonlab.study.words import definitions
@@ -111,32 +111,26 @@ def first_screen(suite: Suite) -> tuple[Element, ...]:
     panel = Forest("", rows, 1.0, "lower loss", f"{name} lower", "ratio")
     title = f"Final validation loss divided by {name}’s"
     figure = Figure("ratios", title, caption, Axis("ratio of final losses", log=True), Axis(""), (panel,))
-    columns = (
-        Column("optimizer", "Optimizer"),
-        Column("ratio", f"Loss / {name}’s", "ratio"),
-        Column("p_holm", "p, Holm", "p"),
-        Column("outcome", "Outcome"),
-        Column("score", "Score", "ratio"),
-    )
+    head = f"ratio: Loss / {name}’s [ratio]; p_holm: p, Holm [p]; outcome: Outcome; score: Score [ratio]"
     own = tuple(
         (each.arm.name, each.ratio.estimate, each.p, each.outcome, each.profile.score if each.profile else None)
         for each in suite.standings
     )
     note = "Score: mean share of workloads on which it is about the fastest to the target (see Time to target)."
-    table = Table("standings", "All workloads together", columns, own, note)
+    table = Table("standings", "All workloads together", columns(f"optimizer: Optimizer; {head}"), own, note)
     return (figure, table) if rows else (table,)
 
 
 def answer(suite: Suite) -> tuple[Element, ...]:
     """Return the final losses and the outcomes, optimizers by workloads."""
-    columns = Column("optimizer", "Optimizer"), *(Column(name, name, "number") for name in suite.names)
+    head = Column("optimizer", "Optimizer"), *(Column(name, name, "number") for name in suite.names)
     rows = tuple((arm.name, *(_loss(each, arm) for each in suite.switches)) for arm in suite.arms)
     note = (
         "Final validation loss of each optimizer at its best setting: mean over final runs that did not diverge, with "
         "95% intervals over seeds; test examples have no part in it."
     )
     now = (Text(f"{each.found.runs.asked.name}: {words}") for each in suite.switches for words in on_present(each))
-    return _outcomes(suite), Table("losses", "Final validation loss", columns, rows, note), *now
+    return _outcomes(suite), Table("losses", "Final validation loss", head, rows, note), *now
 
 
 def _loss(one: Switch, arm: Arm) -> Value:
@@ -145,14 +139,12 @@ def _loss(one: Switch, arm: Arm) -> Value:
 
 
 def _outcomes(suite: Suite, share: float = 1.0) -> Table:
-    names = suite.names
     counts: tuple[Outcome, ...] = ("better", "worse", "equal", "undecided")
-    columns = (
+    head = (
         Column("optimizer", "Optimizer"),
-        *(Column(name, name) for name in names),
+        *(Column(name, name) for name in suite.names),
         *(Column(f"num_{each}", each.capitalize(), "count") for each in counts),
-        Column("num_interval_below", "Interval below 0", "count"),
-        Column("num_interval_above", "Interval above 0", "count"),
+        *columns("num_interval_below: Interval below 0 [count]; num_interval_above: Interval above 0 [count]"),
     )
     rows = tuple(
         (
@@ -169,7 +161,7 @@ def _outcomes(suite: Suite, share: float = 1.0) -> Table:
     )
     where = "" if share == 1 else f", {share:.0%} of the budget"
     key = "outcomes" if share == 1 else f"outcomes-{share:g}"
-    return Table(key, f"Against {suite.baseline.name}{where}", columns, rows, note)
+    return Table(key, f"Against {suite.baseline.name}{where}", head, rows, note)
 
 
 def _outcome(one: Switch, own: Candidate) -> str:
@@ -192,7 +184,7 @@ def profile(suite: Suite) -> tuple[Element, ...]:
     )
     axes = Axis("factor of the fewest steps", (1.0, LARGEST), log=True), Axis("share of workloads", (0.0, 1.0))
     figure = Figure("profile", "Performance profile", caption, *axes, (Lines("", lines),))
-    columns = (
+    head = (
         Column("optimizer", "Optimizer"),
         *(Column(name, name, "ratio") for name in suite.times),
         *(Column(f"within_{factor:g}", f"Within {factor:g}x", "percent") for factor in FACTORS),
@@ -204,7 +196,7 @@ def profile(suite: Suite) -> tuple[Element, ...]:
         "Time to target as a share of the budget, median over final runs, “–” for never; then the profile at some "
         f"factors, and its mean up to {LARGEST:g}."
     )
-    return figure, Table("times", "Time to target", columns, rows, note)
+    return figure, Table("times", "Time to target", head, rows, note)
 
 
 def _row(suite: Suite, label: str) -> Iterator[Value]:
@@ -243,13 +235,12 @@ def _each(suite: Suite) -> Iterator[Element]:
 
 
 def _settings(suite: Suite, asked: CompareStudy, records: Sequence[JobRecord]) -> Iterator[Element]:
-    columns = Column("what", "Setting"), Column("value", "Value", "exact")
     for number, one in enumerate(suite.switches, 1):
         own = settings(one.found)[0]
         assert isinstance(own, Table)
-        yield replace(own, name=f"settings-{number}", title=one.found.runs.asked.name, columns=columns, folded=True)
+        yield replace(own, name=f"settings-{number}", title=one.found.runs.asked.name, folded=True)
     rows = tuple((arm.name, own.words) for arm in suite.arms if isinstance(own := asked.searches[arm.label], Space))
-    yield Table("ranges", "What was tried", (Column("optimizer", "Optimizer"), Column("tried", "Ranges")), rows)
+    yield Table("ranges", "What was tried", columns("optimizer: Optimizer; tried: Ranges"), rows)
     yield optimizer_settings(suite.arms, "One value each, not tuned.")
     yield every_job(records)
     yield from in_full("compare", asked, records)

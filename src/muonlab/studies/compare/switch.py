@@ -1,7 +1,7 @@
 """Should one switch from the baseline to another optimizer? Each candidate against it, tuned by as many trials."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -9,7 +9,7 @@ from typing import Literal
 
 import scipy
 
-from muonlab.report.findings import as_text, excludes
+from muonlab.report.findings import Answer, as_text, excludes
 from muonlab.stats.effects import Effect
 from muonlab.stats.p_values import holm
 from muonlab.stats.results import Estimate
@@ -24,9 +24,23 @@ from muonlab.study.words import several
 
 Outcome = Literal["better", "worse", "equal", "undecided"]
 Counts = tuple[tuple[int, int], tuple[int, int]]  # final runs that diverged, and all: of a candidate, of the baseline
+RANK: tuple[Outcome, ...] = ("better", "undecided", "equal", "worse")  # of candidates, the best first
 NEAR_ZERO = 1e-3  # share of the loss before training: a margin that is a share of a lower one tells nothing apart
 
 # -- rules that a suite shares ---------------------------------------------------------------------
+
+
+def answer_of(outcomes: Collection[Outcome]) -> Answer:
+    """Return whether to switch, from the outcomes of all candidates."""
+    if "better" in outcomes:
+        return "yes"
+    return "inconclusive" if "undecided" in outcomes or not outcomes else "no"
+
+
+def rank(outcome: Outcome, estimate: Estimate | None) -> tuple[int, float]:
+    """Return the place of a candidate: by outcome, then by difference or ratio."""
+    value = estimate.value if estimate else None
+    return RANK.index(outcome), math.inf if value is None else value
 
 
 def any_lost(counts: Counts) -> bool:
@@ -111,6 +125,12 @@ class Switch:
         """The baseline's mean final loss; None where no final run has one."""
         losses = [loss for loss in self.found.runs.losses(self.baseline.label).values() if math.isfinite(loss)]
         return fmean(losses) if losses else None
+
+    @property
+    def goal(self) -> str:
+        """The loss whose first step is compared, in words."""
+        target = self.found.runs.asked.target
+        return f"{self.baseline.name}’s final loss" if target is None else f"a loss of {target:g}"
 
     @property
     def margin(self) -> float:
@@ -237,14 +257,13 @@ class Switch:
                 return "Jobs failed: mend what `muonlab show` says of them; then the same command goes on."
             if not lost:
                 return "Finish the study: the same command goes on."
-            return f"Give a lower range of learning rates, {lost[0].label}.lr=LOW..HIGH."
+            return f"{self._lower(lost[:1])}."
         if min(effect.n) < MIN_RUNS:
             return f"Run at least {MIN_RUNS} seeds (seeds={MIN_RUNS})."
         if self._near_zero:
             return "Compare where losses still differ, with fewer steps or a harder task; or give a wider margin=."
         if lost := [each for each in (arm, self.baseline) if self.lost(each.label)[0]]:
-            ranges = several(f"{each.label}.lr=LOW..HIGH" for each in lost)
-            return f"Give a lower range of learning rates, {ranges}, or more seeds, such as seeds={2 * effect.n[0]}."
+            return f"{self._lower(lost)}, or more seeds, such as seeds={2 * effect.n[0]}."
         if edges := self.may_gain(arm, effect.estimate.value or 0.0):
             further = self.found.runs.asked.extensions + 1
             return f"Search further (extensions={further}), or give another range, {edges[0].label}.lr=LOW..HIGH."
@@ -266,6 +285,12 @@ class Switch:
         if more > MAX_SEEDS:
             return f"{said} more than {MAX_SEEDS:,} seeds would be needed at the difference that was found."
         return f"{said} about {more} seeds would settle it (seeds={more}), if the difference stays as it is."
+
+    def _lower(self, arms: Sequence[Arm]) -> str:
+        """Return what to do where runs of some arms diverge, or a program fails."""
+        ranges = several(f"{each.label}.lr=LOW..HIGH" for each in arms)
+        first = "Mend what ended runs early, or give" if programs.on_failures(self.found) else "Give"
+        return f"{first} a lower range of learning rates, {ranges}"
 
     @property
     def _holm_width(self) -> float:

@@ -18,6 +18,7 @@ from muonlab.studies.compare.work.program import Curves, Value
 from muonlab.study.constructor import MODEL, constructor
 from muonlab.train import optimizers
 from muonlab.train.schedule import pace
+from muonlab.train.seeds import States, restore, states
 
 BUILT_IN = {"torch.optim.AdamW": torch.optim.AdamW, "torch.optim.SGD": torch.optim.SGD, "muonlab.MuonAdamW": MuonAdamW}
 
@@ -44,7 +45,7 @@ class Watch:
         self._train: dict[int, Value] = {}
         self._sum: Tensor | float = 0.0
         self._number = 0
-        self._streams: _Streams | None = None
+        self._states: States | None = None
 
     def trained(self, loss: Tensor) -> None:
         """Add the training loss of a batch; nothing waits for the device."""
@@ -69,7 +70,7 @@ class Watch:
     def starts(self, step: int) -> bool:
         """Return `is_due`; what the evaluation draws from torch changes nothing in training."""
         if is_due := self.is_due(step):
-            self._streams = _streams()
+            self._states = states(_device())
         return is_due
 
     def evaluated(self, step: int, loss: float | None, accuracy: float | None) -> None:
@@ -78,8 +79,8 @@ class Watch:
         Raises:
             Ended: a loss is not finite.
         """
-        if self._streams is not None:
-            _restore(self._streams)
+        if self._states is not None:
+            restore(self._states, _device())
         losses = [loss] if loss is not None else []
         if self._number:
             mean = float(self._sum) / self._number
@@ -172,35 +173,26 @@ def _leave_random_streams(optimizer: Optimizer) -> None:
     step = optimizer.step
 
     def kept(self: Optimizer, closure: Callable[[], Any] | None = None) -> Any:
-        state = _streams()
+        before = states(_device())
 
         def closed() -> Any:
-            nonlocal state
+            nonlocal before
             assert closure is not None
-            _restore(state)
+            restore(before, _device())
             loss = closure()  # what the task draws is drawn for all optimizers
-            state = _streams()
+            before = states(_device())
             return loss
 
         found = step() if closure is None else step(closed)
-        _restore(state)
+        restore(before, _device())
         return found
 
     optimizer.step = types.MethodType(kept, optimizer)
 
 
-_Streams = tuple[Tensor, Tensor | None]  # states of torch's global generators: of the CPU, of the CUDA device in use
-
-
-def _streams() -> _Streams:
-    on_cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
-    return torch.get_rng_state(), torch.cuda.get_rng_state() if on_cuda else None
-
-
-def _restore(state: _Streams) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1])
+def _device() -> str:
+    """Return where draws change a run: the CUDA device in use, if one is."""
+    return "cuda" if torch.cuda.is_available() and torch.cuda.is_initialized() else "cpu"
 
 
 class Loop(Protocol):

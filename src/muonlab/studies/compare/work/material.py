@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from muonlab.data.image_dataset import ImageDataset
 from muonlab.losses import LOSSES
 from muonlab.studies.compare.config import NetAndData, Train
 from muonlab.studies.compare.work.reading import EVALUATED
+from muonlab.studies.work import own_nets
 from muonlab.study import dotted
 from muonlab.study.dotted import Dotted, one_line
 from muonlab.study.settings import UsageError
@@ -132,7 +134,8 @@ def load(trained: NetAndData) -> Material:
     )
     sizes = {**data.sizes, "shape": tuple(data.train.inputs.shape[1:])}
     loss = trained.loss.load("loss") if dotted.is_dotted(trained.loss.name) else LOSSES[trained.loss.name]
-    material = Material(trained, data, sizes["classes"], _builder(trained.net, sizes), loss)
+    build = partial(own_nets.build, trained.net, sizes, has_settings=False)
+    material = Material(trained, data, sizes["classes"], build, loss)
     _try(trained, material)
     return material
 
@@ -171,28 +174,6 @@ def _given(data: Dotted) -> Dataset:
         return Tensors(*parts)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-
-
-def _builder(net: Dotted, sizes: dict[str, Any]) -> Callable[[], nn.Module]:
-    """Return what makes the net: the user's function, called with what it takes of the data's sizes."""
-    where, function = f"net={net.name}", net.load("net")
-    given = {name: sizes[name] for name in dotted.arguments(function) if name in sizes}
-    if missing := [name for name in dotted.needed(function) or () if name not in given]:
-        raise ValueError(
-            f"{where} needs {', '.join(missing)}; expected a function that takes nothing, or sizes of the data: "
-            f"{', '.join(f'{name}={size}' for name, size in sizes.items())}"
-        )
-
-    def build() -> nn.Module:
-        try:
-            made = function(**given)
-        except Exception as error:
-            raise ValueError(f"{where} raised {one_line(error)} for {given}") from error
-        if not isinstance(made, nn.Module):
-            raise ValueError(f"{where} returned a {type(made).__name__}; expected a torch.nn.Module")
-        return made
-
-    return build
 
 
 def _try(trained: NetAndData, material: Material) -> None:

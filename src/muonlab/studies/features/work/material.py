@@ -15,7 +15,7 @@ from muonlab.data.text_datasets import PassageDataset, TextDataset
 from muonlab.data.tokens import build as build_tokenizer
 from muonlab.nets import named
 from muonlab.studies.features.config import Family, ImageData, Net, OwnNet, TextData, ViTConfig
-from muonlab.study import dotted
+from muonlab.studies.work import own_nets
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,20 +88,10 @@ def own_net(net: OwnNet, data: Dataset) -> nn.Module:
     Raises:
         ValueError: its function lacks an argument, raises, or returns no net.
     """
-    where, function, sizes = f"net={net.call.name}", net.call.load("net"), dict(data.sizes)
+    sizes = dict(data.sizes)
     if "vocabulary" in sizes:
         sizes = {"classes": None, "padding": None, **sizes}  # none where the next token is predicted
-    if lacking := [each for each in dotted.needed(function) or () if each not in {**sizes, **net.arguments}]:
-        offered = ", ".join(f"{name} ({size})" for name, size in sizes.items())
-        example = " ".join(f"net.{each}=VALUE" for each in lacking)
-        raise ValueError(f"{where} needs {', '.join(lacking)}; give {example}; the data have {offered}")
-    try:
-        made = named.build(function, sizes, **net.arguments)
-    except Exception as error:  # a user's function may raise anything
-        raise ValueError(f"{where} raised {dotted.one_line(error)} for {sizes | net.arguments}") from error
-    if not isinstance(made, nn.Module):
-        raise ValueError(f"{where} returned a {type(made).__name__}; expected a torch.nn.Module")
-    return made
+    return own_nets.build(net.call, sizes, net.arguments)
 
 
 def _images(net: Net, data: ImageData, exact: Collection[str]) -> Material:

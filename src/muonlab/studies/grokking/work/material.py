@@ -18,7 +18,7 @@ from muonlab.studies.grokking.config import (
     OwnNet,
     values_of,
 )
-from muonlab.study import dotted
+from muonlab.studies.work import own_nets
 from muonlab.study.optimizers import OF_OTHERS, RatedAdamW, RatedCustom, RatedSGD
 from muonlab.train import optimizers
 from muonlab.train.by_rule import Treatment
@@ -106,10 +106,7 @@ def builder(config: CellConfig, task: algorithmic.Task) -> Net:
 
 def _build(net: NetConfig | MLPConfig | OwnNet, sizes: Mapping[str, int]) -> nn.Module:
     if isinstance(net, OwnNet):
-        made = _own(net, sizes)
-        if not isinstance(made, nn.Module):
-            raise ValueError(f"net={net.call.name} returned a {type(made).__name__}; expected a torch.nn.Module")
-        return made
+        return own_nets.build(net.call, sizes, net.arguments)
     fields = values_of(net)
     kind = fields.pop("kind")
     if "vocabulary" not in sizes:
@@ -120,17 +117,6 @@ def _build(net: NetConfig | MLPConfig | OwnNet, sizes: Mapping[str, int]) -> nn.
     else:
         fields["context"] = sizes["tokens"] if fields["positions"] == "learned" else None
     return named.build(kind, given, **fields)
-
-
-def _own(net: OwnNet, sizes: Mapping[str, int]) -> Any:
-    call, where = net.call.load("net"), f"net={net.call.name}"
-    if lacking := [each for each in dotted.needed(call) or () if each not in {**sizes, **net.arguments}]:
-        example = " ".join(f"net.{each}=VALUE" for each in lacking)
-        raise ValueError(f"{where} needs {', '.join(lacking)}; give {example}, or a function without them")
-    try:
-        return named.build(call, sizes, **net.arguments)
-    except Exception as error:  # a user's function may raise anything
-        raise ValueError(f"{where} failed: {type(error).__name__}: {error}") from error
 
 
 # -- optimizer -----------------------------------------------------------------------------------------

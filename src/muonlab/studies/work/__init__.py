@@ -1,0 +1,1 @@
+"""What workers of several studies share."""
