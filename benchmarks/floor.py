@@ -24,11 +24,13 @@ from training.plain import PlainLoop
 from training.populations import Variant, cell
 from training.products import Recorder
 
+from muonlab.rules import adamw, muon
 from muonlab.train import products
 from muonlab.train.by_rule import Treatment
 from muonlab.train.optimizers import by_member
 
 WARM_UP = 1
+PURE = "step, rates by member, pure rule"
 PLAIN, ONEDNN, TORCHS = "plain loop", "plain loop, oneDNN", "step, torch's products"
 
 
@@ -39,6 +41,19 @@ def torchs_products() -> Iterator[None]:
         yield
     finally:
         products.pays = before
+
+
+@contextlib.contextmanager
+def by_pure_rules() -> Iterator[None]:
+    """Step by the pure rules, as members with rates of their own did."""
+    before = {rule: rule.takes for rule in (muon, adamw)}
+    for rule in before:
+        rule.takes = lambda *_: False
+    try:
+        yield
+    finally:
+        for rule, takes in before.items():
+            rule.takes = takes
 
 
 def of_step(variant: Variant) -> tuple[list[Callable], list[Callable]]:
@@ -107,6 +122,7 @@ def jobs(optimizer: str, count: int) -> tuple[dict[str, tuple[int, Callable[[int
         TORCHS: (count, within(torchs_products, variant.step)),
         "step": (count, variant.step),
         "step, rates by member": (count, own.step),
+        PURE: (count, within(by_pure_rules, own.step)),
         "floor: products of the net": (count, alone(net, count)),
         "evaluation, torch's products": (count, within(torchs_products, lambda step: stacks.evaluate())),
         "evaluation, stacks": (count, lambda step: stacks.evaluate()),
@@ -114,7 +130,7 @@ def jobs(optimizer: str, count: int) -> tuple[dict[str, tuple[int, Callable[[int
     }
     if iteration:
         found["floor: products of the iteration"] = count, alone(iteration, 1)
-    return found, {TORCHS: variant, "step": variant, "step, rates by member": own}
+    return found, {TORCHS: variant, "step": variant, "step, rates by member": own, PURE: own}
 
 
 def measure(optimizer: str, count: int, rounds: int) -> dict:
@@ -139,6 +155,7 @@ def measure(optimizer: str, count: int, rounds: int) -> dict:
         "times the plain loop, torch's products": (ms[PLAIN], ms[TORCHS]),
         "times the plain loop with oneDNN": (ms[ONEDNN], ms["step"]),
         "rates by member, over one rate": (ms["step, rates by member"], ms["step"]),
+        "rates by member by the pure rule, over one rate": (ms[PURE], ms["step"]),
         "share of the optimizer": (ms["optimizer in step"], ms["step"]),
         "share of the optimizer, torch's products": (ms[f"optimizer in {TORCHS}"], ms[TORCHS]),
     }
