@@ -266,6 +266,44 @@ def test_a_wrapped_model_is_routed_as_the_model(wrap, make):
         assert {unwrapped(route.name): (route.rule, route.kind, route.blocks) for route in routes} == plain
 
 
+@pytest.mark.filterwarnings("ignore")  # that TorchScript is old
+def test_a_scripted_model_is_routed_as_the_model():
+    blocks = nn.ModuleList([nn.Sequential(nn.Linear(D, D), nn.LayerNorm(D)) for _ in range(2)])
+    for net in (
+        nn.Sequential(nn.Embedding(30, D), nn.Linear(D, D), nn.LayerNorm((3, D)), nn.Linear(D, 30)),
+        nn.Sequential(nn.Conv1d(3, 8, 5), nn.Conv1d(8, 8, 5), nn.Flatten(), nn.Linear(8, 6)),
+        nn.Sequential(nn.Linear(4, D), *blocks, nn.Linear(D, 6)),
+    ):
+        routes = [
+            [(r.name, r.rule, r.kind) for r in split_params(each).routes] for each in (net, torch.jit.script(net))
+        ]
+        assert routes[0] == routes[1]
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "reason"),
+    [
+        ("LoraConfig", {"target_modules": ["q_proj"], "trainable_token_indices": [1, 2, 3]}, "embedding"),
+        ("TrainableTokensConfig", {"token_indices": [1, 2, 3]}, "embedding"),
+        ("OFTConfig", {"target_modules": ["q_proj"], "oft_block_size": 4}, "elementwise"),
+        ("HRAConfig", {"target_modules": ["q_proj"], "r": 4}, "elementwise"),
+        ("C3AConfig", {"target_modules": ["q_proj"], "block_size": 4}, "elementwise"),
+    ],
+)
+def test_what_is_no_factor_of_a_matrix_in_an_adapter_goes_to_adamw(config, options, reason):
+    peft = pytest.importorskip("peft")
+    if not hasattr(peft, config):
+        pytest.skip(f"this peft has no {config}")
+    net = nn.ModuleDict({"embed_tokens": nn.Embedding(30, D), "q_proj": nn.Linear(D, D), "head": nn.Linear(D, 30)})
+    adapted = peft.get_peft_model(net, getattr(peft, config)(**options))
+    for given in (adapted, list(adapted.named_parameters())):
+        routes = [
+            route for route in split_params(given).routes if route.parameter.ndim > 1 and "lora" not in route.name
+        ]
+        assert routes
+        assert {route.reason.removesuffix(", tied") for route in routes} == {reason}
+
+
 def test_modules_that_peft_saves_are_what_they_were():
     for name in ("score", "head"):
         net = modules_to_save(Language(name, vocabulary=D), name)
