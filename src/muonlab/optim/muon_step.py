@@ -63,18 +63,18 @@ def in_parts(group: dict[str, Any], item: Item, process_group: Any) -> bool:
 
 
 def _narrow(group: dict[str, Any], item: Item) -> Narrow | None:
-    """Return how parts of a parameter are widened and rounded, as the whole would be."""
+    """Return how parts of a parameter are widened and rounded, as the whole would be; None where the whole is."""
     if not item.in_parts:
         return None
     p, remainder, key, rounding = item.work, item.remainder, 0, group["rounding"]
     if rounding == "stochastic" and p.dtype == torch.bfloat16:
         key = item.noise_key(group)
 
+    def place(part: Tensor) -> int:
+        return int(part.storage_offset() - p.storage_offset())
+
     def rest(part: Tensor) -> Tensor | None:
         return None if remainder is None else remainder.view(-1)[place(part) :][: part.numel()].view(part.shape)
-
-    def place(part: Tensor) -> int:
-        return part.storage_offset() - p.storage_offset()
 
     def put_back(wide: Tensor, part: Tensor) -> None:
         left = narrow(wide, part, rounding, key, place(part))
