@@ -56,7 +56,8 @@ def in_parts(group: dict[str, Any], item: Item, process_group: Any) -> bool:
         return False
     has_remainder = p.dtype == torch.bfloat16 and group["rounding"] == "remainder"
     is_simple = group["variant"] is None and around.is_off(group, state) and has_remainder == ("remainder" in state)
-    if not is_simple or not p.is_contiguous() or not p.numel():
+    tensors = [p] if item.remainder is None else [p, item.remainder]
+    if not is_simple or not p.numel() or not all(tensor.is_contiguous() for tensor in tensors):
         return False
     each = layout(p.shape, *group["layouts"][item.index])
     return each.is_view(p) and all(stack.is_contiguous() for stack in each.stacks(p))
