@@ -167,6 +167,12 @@ def test_a_layer_outside_of_blocks_whose_name_ends_in_head_is_one(name):
     assert to_adamw(net) == set()
 
 
+def test_biases_by_distance_are_a_table_whatever_holds_them():
+    net = nn.ModuleDict({"rel_pos_x_bias": nn.Linear(32, 4, bias=False), "up": nn.Linear(8, 32)})
+    net["down"] = nn.Linear(32, 8)
+    assert {route.name: route.reason for route in split_params(net).routes}["rel_pos_x_bias.weight"] == "embedding"
+
+
 def test_lists_of_detectors_are_heads():
     names = ("class_embed", "enc_out_class_embed", "enc_out_bbox_embed")
     net = nn.ModuleDict({"up": nn.Linear(8, 32), "classifier_distill": nn.ModuleDict({"linear": nn.Linear(32, 7)})})

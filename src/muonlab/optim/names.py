@@ -34,6 +34,8 @@ EMBEDDINGS = _words(
     """emb *_emb *embed *embeds *embedding* embed_* pos_embed* wte wpe W_E W_pos *_token *_tokens cls_token* latent
     latents rel_pos* relative_attention_bias *bias_table trainable_tokens*"""
 )
+# Linear layers whose columns are looked up: biases by distance (LayoutLMv3).
+BIASES = _words("rel_pos*_bias relative_position*_bias")
 # Layers that are called as tables are, and multiply.
 PROJECTIONS = _words("*proj* *mapping* *patch*")
 # Parameters of two and more axes that act element by element.
@@ -61,7 +63,7 @@ def is_table(place: Place) -> bool:
     if isinstance(module, nn.Embedding | nn.EmbeddingBag) or (not is_known and "Embedding" in place.kind):
         return True
     if is_known or place.parameter.ndim != 2 or is_called(place.tensor, ELEMENTWISE):
-        return is_called(place.tensor, EMBEDDINGS)
+        return is_called(place.tensor, EMBEDDINGS) or is_called(place.layer, BIASES)
     # T5 and BART call the vocabulary of both halves so.
     is_shared = place.layer == "shared" and not any(part.isdigit() for part in place.parts)
     is_named = is_called(place.layer, EMBEDDINGS) and not is_called(place.layer, PROJECTIONS)
