@@ -39,16 +39,14 @@ def counted(make, shapes, dtype):
 
 def table():
     """Return the table as Markdown."""
-    lines = [
-        "| parameters | torch.optim.Muon, at most | muonlab, at most | muonlab, kept between steps |",
-        "|---" * 4 + "|",
-    ]
+    names = ("parameters", "torch.optim.Muon", "muonlab", "of it kept between steps", "muonlab, products in bfloat16")
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     for name, (shapes, dtype) in CASES.items():
         apart = [shape[1:] for shape in shapes for _ in range(shape[0])] if len(shapes[0]) == 3 else shapes
         theirs, _ = counted(torch.optim.Muon, apart, dtype)
-        lines.append(
-            f"| {name} | {theirs:.1f} | " + " | ".join(f"{x:.1f}" for x in counted(Muon, shapes, dtype)) + " |"
-        )
+        ours, kept = counted(Muon, shapes, dtype)
+        narrow, _ = counted(partial(Muon, ns_dtype=torch.bfloat16), shapes, dtype)
+        lines.append(f"| {name} | {theirs:.1f} | {ours:.1f} | {kept:.1f} | {narrow:.1f} |")
     return "\n".join(lines)
 
 

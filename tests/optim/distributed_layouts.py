@@ -93,6 +93,7 @@ def check(count, layout, **options):
     dist.barrier()
 
 
+VARIANTS = ({"variant": "normuon"}, {"variant": "adamuon", "update_floor": 0.5})
 MATRICES = tuple(name for name, shape in SHAPES.items() if len(shape) > 1)
 WITH_PARTS = {"equilibrate": "row", "renormalize": "col_row", "decay": "independent", "lookahead": 0.5}
 
@@ -112,7 +113,7 @@ def fully_sharded():
     for count in COUNTS:
         check(count, by(mesh_of(count), Shard(0)))
         check(count, by(mesh_of(count), Shard(0)), **WITH_PARTS)
-        for part in ({"hyperball": True}, {"update_floor": 2.0}):
+        for part in ({"hyperball": True}, {"update_floor": 2.0}, *VARIANTS):
             check(count, by(mesh_of(count), Shard(0)), **part)
             check(count, by(mesh_of(count), Shard(1)), names=MATRICES, **part)
 
@@ -123,7 +124,8 @@ def tensor_parallel():
     for count in COUNTS:
         for axis in (0, 1):
             check(count, by(mesh_of(count), Shard(axis)), names=MATRICES)
-        check(count, by(mesh_of(count), Shard(2)), names=("experts",))
+        for part in ({}, *VARIANTS):
+            check(count, by(mesh_of(count), Shard(2)), names=("experts",), **part)
 
 
 @case
@@ -144,7 +146,9 @@ def two_dimensions():
     for sizes in ((1, 2), (2, 1), (2, 2), (2, 4), (4, 2)):
         count, mesh = sizes[0] * sizes[1], mesh_of(*sizes)
         check(count, by(mesh, Replicate(), Shard(0)))
+        check(count, by(mesh, Replicate(), Shard(0)), **VARIANTS[0])
         check(count, by(mesh, Shard(0), Shard(1)), names=MATRICES, hyperball=sizes == (2, 4))
+        check(count, by(mesh, Shard(0), Shard(1)), names=MATRICES, **VARIANTS[sizes[0] % 2])
         check(count, by(mesh, _StridedShard(0, split_factor=sizes[1]), Shard(0)), names=("even",))
 
 

@@ -428,9 +428,22 @@ def a_step_that_is_left_out_is_left_out_on_ranks_without_a_shard_too():
 
 
 @case
-def a_variant_of_sharded_parameters_is_refused_before_the_first_step():
-    net = sharded(make_net())
-    assert "variant='normuon' with a sharded parameter" in refusal(lambda: MuonAdamW(net, variant="normuon"))
+def variants_resume_on_other_numbers_of_ranks():
+    for variant in ("normuon", "adamuon"):
+        net = sharded(make_net())
+        optimizer = make(net, variant=variant)
+        train(net, optimizer, num_steps=2, part=here())
+        with shared_folder() as folder:
+            save(net, optimizer, folder)
+            train(net, optimizer, first=2, num_steps=2, part=here())
+            wholes = {name: whole(p.detach()) for name, p in net.named_parameters()}
+            for num_ranks in (2, NUM_RANKS):
+                resumed = resume(folder, num_ranks, lambda net, variant=variant: make(net, variant=variant))
+                if resumed is not None:
+                    train(*resumed, first=2, num_steps=2, part=(dist.get_rank(), num_ranks))
+                    for name, p in resumed[0].named_parameters():
+                        torch.testing.assert_close(whole(p.detach()), wholes[name], rtol=0, atol=TOLERANCE[p.dtype])
+                dist.barrier()
 
 
 @case

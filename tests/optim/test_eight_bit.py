@@ -128,6 +128,7 @@ def test_a_foreign_checkpoint_is_refused_by_the_name_of_the_parameter():
     into_wide["param_groups"][0]["state_dtype"] = None
     for optimizer, state, message in (
         (small, theirs.state_dict(), r"dtype torch\.float32 for parameter weight.*state_dtype='int8'; expected"),
+        (small, wide.state_dict(), r"dtype torch\.float32 for parameter weight.*state_dtype='int8'; expected"),
         (small, torn, "with momentum_peaks None for parameter weight"),
         (small, short, r"with momentum_peaks \(4, 1\) for parameter weight"),
         (wide, into_wide, r"dtype torch\.int8 for parameter weight.*state_dtype=None; expected"),

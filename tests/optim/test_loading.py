@@ -211,6 +211,15 @@ def test_a_distributed_state_goes_round_where_a_rule_has_no_parameters(make, fla
         assert torch.equal(p, q)
 
 
+@pytest.mark.parametrize("given", [{}, {"weight": torch.ones(1), "bias": torch.ones(1)}, {"state": {}}])
+def test_what_is_no_state_of_an_optimizer_is_said_to_be_none(given):
+    optimizer = trained("ab")
+    with pytest.raises(
+        ValueError, match=r"no state_dict of an optimizer: it has .*expected 'state' and 'param_groups'"
+    ):
+        optimizer.load_state_dict(given)
+
+
 def test_files_from_before_have_an_empty_group():
     net = lora()
     optimizer = MuonAdamW(net, rules={})

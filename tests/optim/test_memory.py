@@ -107,6 +107,21 @@ def test_parts_of_a_narrow_parameter_are_stepped_as_the_whole_is(monkeypatch, ro
     assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
 
 
+def test_a_remainder_that_was_saved_in_another_order_of_memory_is_used():
+    ends = []
+    for is_turned in (False, True):
+        (p,) = drawn([(96, 64)], torch.bfloat16)
+        optimizer = Muon([p], lr=0.1, rounding="remainder")
+        for _ in range(3):
+            p.grad = torch.sin(p.detach().float()).bfloat16()
+            optimizer.step()
+            if is_turned:
+                state = optimizer.state[p]
+                state["remainder"] = state["remainder"].mT.contiguous().mT
+        ends.append(p)
+    assert torch.equal(*ends)
+
+
 def test_what_is_kept_after_a_step_has_a_bound(monkeypatch):
     monkeypatch.setattr(shell, "KEPT_BYTES", 2**18)
     (p,) = drawn([(256, 512)], torch.float32)  # directions and products of half a MiB

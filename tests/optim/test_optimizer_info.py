@@ -47,6 +47,8 @@ def test_parameters_without_names_go_to_the_rule_that_is_said():
     optimizer = MuonAdamW(layer.parameters(), rule="adamw")
     assert [len(group["params"]) for group in optimizer.param_groups] == [2]
     assert optimizer.param_groups[0]["rule"] == "adamw"
+    of_groups = MuonAdamW({"params": [p], "rule": "adamw"} for p in layer.parameters())  # a generator, as in torch
+    assert [len(group["params"]) for group in of_groups.param_groups] == [1, 1]
     with pytest.raises(ValueError, match="parameter 1: Muon takes matrices"):
         MuonAdamW(list(layer.parameters()), rule="muon")
     with pytest.raises(ValueError, match="rule= for all of them"):

@@ -167,6 +167,12 @@ def test_a_layer_outside_of_blocks_whose_name_ends_in_head_is_one(name):
     assert to_adamw(net) == set()
 
 
+def test_biases_by_distance_are_a_table_whatever_holds_them():
+    net = nn.ModuleDict({"rel_pos_x_bias": nn.Linear(32, 4, bias=False), "up": nn.Linear(8, 32)})
+    net["down"] = nn.Linear(32, 8)
+    assert {route.name: route.reason for route in split_params(net).routes}["rel_pos_x_bias.weight"] == "embedding"
+
+
 def test_lists_of_detectors_are_heads():
     names = ("class_embed", "enc_out_class_embed", "enc_out_bbox_embed")
     net = nn.ModuleDict({"up": nn.Linear(8, 32), "classifier_distill": nn.ModuleDict({"linear": nn.Linear(32, 7)})})
@@ -264,6 +270,44 @@ def test_a_wrapped_model_is_routed_as_the_model(wrap, make):
     for given in (lambda net: net, lambda net: list(net.named_parameters())):
         routes = split_params(given(wrap(make()))).routes
         assert {unwrapped(route.name): (route.rule, route.kind, route.blocks) for route in routes} == plain
+
+
+@pytest.mark.filterwarnings("ignore")  # that TorchScript is old
+def test_a_scripted_model_is_routed_as_the_model():
+    blocks = nn.ModuleList([nn.Sequential(nn.Linear(D, D), nn.LayerNorm(D)) for _ in range(2)])
+    for net in (
+        nn.Sequential(nn.Embedding(30, D), nn.Linear(D, D), nn.LayerNorm((3, D)), nn.Linear(D, 30)),
+        nn.Sequential(nn.Conv1d(3, 8, 5), nn.Conv1d(8, 8, 5), nn.Flatten(), nn.Linear(8, 6)),
+        nn.Sequential(nn.Linear(4, D), *blocks, nn.Linear(D, 6)),
+    ):
+        routes = [
+            [(r.name, r.rule, r.kind) for r in split_params(each).routes] for each in (net, torch.jit.script(net))
+        ]
+        assert routes[0] == routes[1]
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "reason"),
+    [
+        ("LoraConfig", {"target_modules": ["q_proj"], "trainable_token_indices": [1, 2, 3]}, "embedding"),
+        ("TrainableTokensConfig", {"token_indices": [1, 2, 3]}, "embedding"),
+        ("OFTConfig", {"target_modules": ["q_proj"], "oft_block_size": 4}, "elementwise"),
+        ("HRAConfig", {"target_modules": ["q_proj"], "r": 4}, "elementwise"),
+        ("C3AConfig", {"target_modules": ["q_proj"], "block_size": 4}, "elementwise"),
+    ],
+)
+def test_what_is_no_factor_of_a_matrix_in_an_adapter_goes_to_adamw(config, options, reason):
+    peft = pytest.importorskip("peft")
+    if not hasattr(peft, config):
+        pytest.skip(f"this peft has no {config}")
+    net = nn.ModuleDict({"embed_tokens": nn.Embedding(30, D), "q_proj": nn.Linear(D, D), "head": nn.Linear(D, 30)})
+    adapted = peft.get_peft_model(net, getattr(peft, config)(**options))
+    for given in (adapted, list(adapted.named_parameters())):
+        routes = [
+            route for route in split_params(given).routes if route.parameter.ndim > 1 and "lora" not in route.name
+        ]
+        assert routes
+        assert {route.reason.removesuffix(", tied") for route in routes} == {reason}
 
 
 def test_modules_that_peft_saves_are_what_they_were():

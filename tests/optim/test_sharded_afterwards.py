@@ -31,21 +31,31 @@ def test_fsdp1_is_refused_towards_fully_shard(one_rank, use_orig_params):
         assert "use_orig_params" not in str(refusal.value)
 
 
-def test_a_variant_of_what_is_sharded_afterwards_is_refused_before_anything_is_changed(one_rank):
+@pytest.mark.parametrize("variant", ["normuon", "adamuon"])
+def test_a_variant_of_what_is_sharded_afterwards_makes_the_steps_of_the_whole(one_rank, variant):
     """As Accelerate puts sharded parameters into the groups of an optimizer that is there."""
-    optimizer = Muon([("a", parameter(6, 4)), ("b", parameter(6, 4))], variant="normuon")
+
+    def made(*params):
+        return Muon(list(zip("ab", params, strict=True)), lr=0.1, variant=variant)
+
+    whole = [parameter(6, 4), parameter(6, 4, seed=1)]
+    plain, optimizer = made(*whole), made(parameter(6, 4), parameter(6, 4, seed=1))
     group = optimizer.param_groups[0]
-    group["params"] = [
-        nn.Parameter(DTensor.from_local(p.detach().clone(), one_rank, [Shard(0)])) for p in group["params"]
-    ]
-    starts = [p.detach().clone() for p in group["params"]]
-    for p in group["params"]:
-        p.grad = torch.ones_like(p)
-    with pytest.raises(ValueError, match=r"variant='normuon' with a sharded parameter.*expected variant=None"):
+    group["params"] = [nn.Parameter(DTensor.from_local(p.detach().clone(), one_rank, [Shard(0)])) for p in whole]
+    for step in range(3):
+        for p, q in zip(whole, group["params"], strict=True):
+            p.grad = torch.sin(torch.arange(24.0).view(6, 4) + step)
+            q.grad = DTensor.from_local(p.grad.clone(), one_rank, [Shard(0)])
+        plain.step()
         optimizer.step()
-    for p, start in zip(group["params"], starts, strict=True):
-        assert torch.equal(p.to_local(), start.to_local())
-        assert p not in optimizer.state or not optimizer.state[p]
+    for p, q in zip(whole, group["params"], strict=True):
+        torch.testing.assert_close(q.to_local(), p, rtol=0, atol=1e-6)
+
+
+def test_a_variant_of_sharded_complex_parameters_is_refused(one_rank):
+    p = nn.Parameter(DTensor.from_local(torch.ones(4, 4, dtype=torch.complex64), one_rank, [Shard(0)]))
+    with pytest.raises(ValueError, match=r"variant='normuon' with a sharded complex parameter, a of shape \(4, 4\)"):
+        Muon([("a", p)], variant="normuon")
 
 
 def test_a_compiled_step_of_sharded_parameters_runs_as_it_is_and_is_no_part_of_a_graph(one_rank):

@@ -32,7 +32,7 @@ def check(group: dict[str, Any], params: Iterable[Named], *, is_first: bool = Fa
     params = list(params)
     if is_first:
         _check_names(params)
-    _check_whole(group, params)
+    _check_real(group, params)
     if is_eight_bit(group["state_dtype"]):
         _check_eight_bits(params)
     if group["hyperball"] and is_first:
@@ -50,12 +50,12 @@ def _check_names(params: list[Named]) -> None:
         seen.add(name)
 
 
-def _check_whole(group: dict[str, Any], params: list[Named]) -> None:
+def _check_real(group: dict[str, Any], params: list[Named]) -> None:
     for name, p in params if group["variant"] is not None else ():
-        if is_dtensor(p):
+        if is_dtensor(p) and p.is_complex():
             raise ValueError(
-                f"variant={group['variant']!r} with a sharded parameter, {name} of shape {tuple(p.shape)}; expected "
-                "variant=None: its second moment is of whole matrices, which no rank keeps"
+                f"variant={group['variant']!r} with a sharded complex parameter, {name} of shape {tuple(p.shape)}; "
+                "expected variant=None, in an option of its group"
             )
 
 

@@ -93,7 +93,7 @@ def _stack(place: Place) -> Form:
 
 def _is_convolution(place: Place) -> bool:
     p, module = place.parameter, place.module
-    if "conv" in (type(module).__name__ if module is not None else place.layer).lower():
+    if "conv" in (place.kind if module is not None else place.layer).lower():
         return True
     if p.ndim == 3:
         return False

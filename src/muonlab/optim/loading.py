@@ -20,7 +20,17 @@ Says = Callable[[str, Tensor], bool]
 
 
 def names(state_dict: Mapping[str, Any]) -> list[str]:
-    """Return the names of the parameters that a state_dict has, as far as it has any."""
+    """Return the names of the parameters that a state_dict has, as far as it has any.
+
+    Raises:
+        ValueError: it is not that of an optimizer.
+    """
+    if not {"state", "param_groups"} <= set(state_dict):
+        has = ", ".join(map(repr, list(state_dict)[:3])) or "nothing"
+        raise ValueError(
+            f"this is no state_dict of an optimizer: it has {has}; expected 'state' and 'param_groups', which "
+            "optimizer.state_dict() returns"
+        )
     return [name for group in state_dict["param_groups"] for name in group.get("param_names") or ()]
 
 
@@ -50,8 +60,11 @@ def matched(state_dict: Mapping[str, Any], groups: Sequence[Group], says: Says) 
             raise ValueError(f"state_dict, group {position}: {error}") from None
         own_names = own.get("param_names") or [f"{index} of group {position}" for index in range(len(own["params"]))]
         layouts = group.get("layouts", [None] * len(own["params"]))
+        said = {**own, **group}
+        if is_eight_bit(own["state_dtype"]):  # which was asked for to save memory: a wide state would not
+            said["state_dtype"] = own["state_dtype"]
         for number, p, name, each in zip(group["params"], own["params"], own_names, layouts, strict=True):
-            _check_shapes(state_dict["state"].get(number, {}), p, {**own, **group}, name, each)
+            _check_shapes(state_dict["state"].get(number, {}), p, said, name, each)
     return {**state_dict, "param_groups": saved}
 
 

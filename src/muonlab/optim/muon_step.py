@@ -56,25 +56,26 @@ def in_parts(group: dict[str, Any], item: Item, process_group: Any) -> bool:
         return False
     has_remainder = p.dtype == torch.bfloat16 and group["rounding"] == "remainder"
     is_simple = group["variant"] is None and around.is_off(group, state) and has_remainder == ("remainder" in state)
-    if not is_simple or not p.is_contiguous() or not p.numel():
+    tensors = [p] if item.remainder is None else [p, item.remainder]
+    if not is_simple or not p.numel() or not all(tensor.is_contiguous() for tensor in tensors):
         return False
     each = layout(p.shape, *group["layouts"][item.index])
     return each.is_view(p) and all(stack.is_contiguous() for stack in each.stacks(p))
 
 
 def _narrow(group: dict[str, Any], item: Item) -> Narrow | None:
-    """Return how parts of a parameter are widened and rounded, as the whole would be."""
+    """Return how parts of a parameter are widened and rounded, as the whole would be; None where the whole is."""
     if not item.in_parts:
         return None
     p, remainder, key, rounding = item.work, item.remainder, 0, group["rounding"]
     if rounding == "stochastic" and p.dtype == torch.bfloat16:
         key = item.noise_key(group)
 
+    def place(part: Tensor) -> int:
+        return int(part.storage_offset() - p.storage_offset())
+
     def rest(part: Tensor) -> Tensor | None:
         return None if remainder is None else remainder.view(-1)[place(part) :][: part.numel()].view(part.shape)
-
-    def place(part: Tensor) -> int:
-        return part.storage_offset() - p.storage_offset()
 
     def put_back(wide: Tensor, part: Tensor) -> None:
         left = narrow(wide, part, rounding, key, place(part))
@@ -109,12 +110,20 @@ def _begin(group: dict[str, Any], item: Item, each: Layout) -> None:
     elif "momentum_buffer" not in state:
         state["momentum_buffer"] = item.zeros(group["state_dtype"])
     if group["variant"] is not None and "second_moment" not in state:
-        state["second_moment"] = muon.second_moment(each.matrices(item.work), group["variant"]).contiguous()
+        state["second_moment"] = _second_moment(item, each, group["variant"])
     if is_small or (item.parameter.dtype == torch.bfloat16 and group["rounding"] == "stochastic"):
         if "step" not in state:
             device = item.work.device if group["capturable"] else "cpu"
             state["step"] = torch.zeros((), dtype=torch.float32, device=device)
         state["step"] += 1
+
+
+def _second_moment(item: Item, each: Layout, variant: str) -> Tensor:
+    """Return zeros: of a sharded parameter laid out as it is, else as matrices."""
+    p = item.parameter
+    if not is_dtensor(p):
+        return muon.second_moment(each.matrices(item.work), variant).contiguous()
+    return norms.zeros_by_row(p, each, item.dtype) if variant == "normuon" else item.zeros(None)
 
 
 def _hyper(group: dict[str, Any]) -> dict[str, Any]:
@@ -268,6 +277,8 @@ def _finish_shard(group: dict[str, Any], item: Item, parameter: DTensor, each: L
     """Do as `_finish` for the shard of one parameter, whose ranks add up the squares of its norms."""
     p, ids = item.work, norms.numbers(parameter, each)
     norm = norms.of_shards(parameter, each, ids)
+    if group["variant"] is not None:
+        _rescale_shard(group, item, parameter, each, O, norm)
     adjust = group["adjust_lr_fn"] or "original"
     factors = norms.of_each([muon.adjustment(rows, columns, adjust) for _, rows, columns in each.shapes], each, ids, p)
     if group["update_floor"] > 0:
@@ -275,3 +286,17 @@ def _finish_shard(group: dict[str, Any], item: Item, parameter: DTensor, each: L
     O.mul_(factors)
     if group["hyperball"]:
         muon.hold_(p, O, group["lr"], item.finite, norm)
+
+
+def _rescale_shard(
+    group: dict[str, Any], item: Item, parameter: DTensor, each: Layout, O: Tensor, norm: norms.Norm
+) -> None:
+    """Do as `muon.rescale_` for the shard of one parameter, in place."""
+    v = item.state["second_moment"].to_local()
+    square = O.square() if group["variant"] == "adamuon" else norms.mean_by_row(parameter, each, O.square())
+    new = group["beta2"] * v + (1 - group["beta2"]) * square
+    v.copy_(new if item.finite is None else torch.where(item.finite, new, v))
+    before = norm(O)
+    O.div_(new.sqrt() + 1e-8)
+    after = norm(O)
+    O.mul_(before / torch.where(after > 0, after, 1))

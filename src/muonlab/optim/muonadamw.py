@@ -124,7 +124,7 @@ class MuonAdamW(Shell):
         arguments.check({"rule": "adamw", **given, **self._adamw}, prefixed=self._adamw)
         if rule not in (None, "muon", "adamw"):
             raise ValueError(f"rule={rule!r} for groups without one; expected 'muon', 'adamw' or None")
-        if rule is not None and isinstance(params, Iterator):  # model.parameters()
+        if isinstance(params, Iterator):  # model.parameters(), or a generator of groups
             params = list(params)
         whole = params if isinstance(params, nn.Module) else model
         if qk_clip is not None and (whole is None or capturable):

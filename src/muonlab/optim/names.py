@@ -32,8 +32,10 @@ HEAD_LEAVES = _words(
 # Tables and tokens that are looked up or added, never multiplied with.
 EMBEDDINGS = _words(
     """emb *_emb *embed *embeds *embedding* embed_* pos_embed* wte wpe W_E W_pos *_token *_tokens cls_token* latent
-    latents rel_pos* relative_attention_bias *bias_table"""
+    latents rel_pos* relative_attention_bias *bias_table trainable_tokens*"""
 )
+# Linear layers whose columns are looked up: biases by distance (LayoutLMv3).
+BIASES = _words("rel_pos*_bias relative_position*_bias")
 # Layers that are called as tables are, and multiply.
 PROJECTIONS = _words("*proj* *mapping* *patch*")
 # Parameters of two and more axes that act element by element.
@@ -41,6 +43,8 @@ ELEMENTWISE = _words(
     """*bias* b_? A_log* D alpha beta *gamma gain temperature scale *_scale layer_scale* weight_g time_decay time_first
     time_faaaa time_mix_*"""
 )
+# Of PEFT's adapters what is no factor of a matrix: entries of rotations, reflections, kernels, logits, scales.
+NO_FACTORS = _words("oft_R boft_R hra_u c3a_kernel vblora_* randlora_* module_logits")
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -56,10 +60,10 @@ def is_called(name: str, globs: Iterable[str]) -> bool:
 def is_table(place: Place) -> bool:
     """Return whether rows of a parameter are looked up: that of an embedding, or of something called so."""
     module, is_known = place.module, isinstance(place.module, KNOWN) or is_transposed(place)
-    if isinstance(module, nn.Embedding | nn.EmbeddingBag) or (not is_known and "Embedding" in type(module).__name__):
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag) or (not is_known and "Embedding" in place.kind):
         return True
     if is_known or place.parameter.ndim != 2 or is_called(place.tensor, ELEMENTWISE):
-        return is_called(place.tensor, EMBEDDINGS)
+        return is_called(place.tensor, EMBEDDINGS) or is_called(place.layer, BIASES)
     # T5 and BART call the vocabulary of both halves so.
     is_shared = place.layer == "shared" and not any(part.isdigit() for part in place.parts)
     is_named = is_called(place.layer, EMBEDDINGS) and not is_called(place.layer, PROJECTIONS)

@@ -142,7 +142,7 @@ def _matrices(places: Sequence[Place]) -> list[Place]:
         if place.parameter.ndim > 1
         and not is_table(place)
         and not is_called(place.tensor, (*EMBEDDINGS, *ELEMENTWISE))
-        and not ("Norm" in type(place.module).__name__ and not isinstance(place.module, nn.Linear))
+        and not ("Norm" in place.kind and not isinstance(place.module, nn.Linear))
     ]
 
 
@@ -154,7 +154,7 @@ def _is_linear(place: Place) -> bool:
         return False
     if p.ndim != 2 or place.tensor not in ("weight", "weight_v") or isinstance(module, RECURRENT):
         return False
-    return module is None or isinstance(module, nn.Linear) or is_transposed(place) or "Linear" in type(module).__name__
+    return module is None or isinstance(module, nn.Linear) or is_transposed(place) or "Linear" in place.kind
 
 
 def _is_tied(places: Sequence[Place]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -63,6 +64,11 @@ class Place:
         return unwrapped(self.name).split(".")
 
     @property
+    def kind(self) -> str:
+        """The class of the module; "" if no more than the name is known."""
+        return "" if self.module is None else _kind(self.module)
+
+    @property
     def tensor(self) -> str:
         """What its module calls the parameter; in a ParameterList, what the list is called."""
         return _last_word(self.parts)
@@ -103,15 +109,20 @@ def places(net: nn.Module) -> list[Place]:
     return found
 
 
-PLAIN = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+PLAIN = ("Sequential", "ModuleList", "ModuleDict")
 
 
 def _is_one_of_several(outer: nn.Module, inner: nn.Module) -> bool:
     if not any(True for _ in inner.children()):
         return False
-    if isinstance(outer, nn.ModuleList):
+    if isinstance(outer, nn.ModuleList) or _kind(outer) == "ModuleList":
         return True
-    return type(inner) not in PLAIN and sum(type(each) is type(inner) for each in outer.children()) > 1
+    return _kind(inner) not in PLAIN and sum(_kind(each) == _kind(inner) for each in outer.children()) > 1
+
+
+def _kind(module: nn.Module) -> str:
+    """Return the name of a module's class, of TorchScript's that of the module that was scripted."""
+    return module.original_name if isinstance(module, torch.jit.ScriptModule) else type(module).__name__
 
 
 def _last_word(parts: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from torch import nn
 
 from muonlab.optim.forms import form
 from muonlab.optim.layout import layout
-from muonlab.optim.names import CONVOLUTIONS, ELEMENTWISE, KNOWN, is_called, is_table
+from muonlab.optim.names import CONVOLUTIONS, ELEMENTWISE, KNOWN, NO_FACTORS, is_called, is_table
 from muonlab.optim.places import Place
 
 Role = Literal["embedding", "head", "hidden", "vector"]
@@ -49,13 +49,13 @@ def adamw_reason(place: Place, heads: set[Place]) -> str | None:
     module = place.module
     if place.parameter.ndim < 2:
         return "vector"
-    if not isinstance(module, KNOWN) and "Norm" in type(module).__name__:
+    if not isinstance(module, KNOWN) and "Norm" in place.kind:
         return "norm"
     if place in heads:
         return "output head"
     if is_table(place):
         return "embedding"
-    if is_called(place.tensor, ELEMENTWISE):
+    if is_called(place.tensor, ELEMENTWISE) or any(is_called(part, NO_FACTORS) for part in place.parts[-3:]):
         return "elementwise"
     if isinstance(module, nn.Bilinear):
         return "bilinear form"
