@@ -14,7 +14,8 @@ does, so its rule is its own. It is inconclusive where
 - the arm that is behind had fewer settings to choose from.
 
 It depends on the task where, with p adjusted by Holm over the tasks, the first arm is sooner on one and later on
-another. It does not last where fewer than half of the runs of the arm that is ahead stayed at the threshold. Further findings, and what weakens the answer, are in remarks.py.
+another. It does not last where fewer than half of the runs of the arm that is ahead stayed at the threshold.
+Further findings, and what weakens the answer, are in remarks.py.
 """
 
 from collections.abc import Iterable, Sequence
