@@ -99,7 +99,7 @@ def _on_claim(found: FeaturesFound, both: Both) -> str:
     if not equal.comparisons:
         return f"{head}."
     by_case = f"By case: {votes(equal)}. {differences(found, equal.comparisons)}"
-    return f"{head}. {means(found, equal)} {by_case} {_at_matched_loss(found, at_loss)}"
+    return " ".join(filter(None, (f"{head}.", means(found, equal), by_case, _at_matched_loss(found, at_loss))))
 
 
 def _at_matched_loss(found: FeaturesFound, judged: Judged) -> str:
