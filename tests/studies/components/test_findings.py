@@ -377,6 +377,11 @@ def test_an_arm_half_of_whose_runs_never_reached_the_loss_is_out_of_the_verdict(
     said = verdict_of(synthetic.found(planted=synthetic.Planted(shift=up, censored=censored)))
     assert said.answer == "inconclusive"
     assert "Out of the verdict: Muon on 8 problems reached the loss in 3 of 6 runs." in said.sentence
+    assert "no comparison is left (Muon reached the loss in 3 of 6 runs, in 8 cases)" in said.sentence
+    never = synthetic.Planted(shift=up, censored=lambda case, name, *_: "diverged" if name == "adamw" else None)
+    said = verdict_of(synthetic.found(planted=never))
+    assert said.answer == "inconclusive"
+    assert said.sentence.endswith("Out of the verdict: AdamW on 8 problems diverged at every learning rate.")
     found = synthetic.found(planted=synthetic.Planted(shift=up))
     assert (out_of_the_verdict(found), verdict_of(found).answer) == ({}, "yes")
 

@@ -36,7 +36,9 @@ def out_of_the_verdict(found: ComponentsFound) -> dict[tuple[str, str], str]:
     place, said = found.runs.asked.main, dict(found.aside)
     for key, own in found.runs.own.items():
         number, missed = len(own.compared(place)), own.missed(place).total()
-        if key not in said and number and missed >= LOST * number:
+        if own.search(place).scores and own.best(place) is None:
+            said[key] = "diverged at every learning rate"
+        elif key not in said and number and missed >= LOST * number:
             said[key] = f"reached the loss in {number - missed} of {number} runs"
     return said
 
