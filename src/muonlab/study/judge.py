@@ -6,6 +6,7 @@ one that is lost or not measured yet. A study whose rule pools is answered by th
 are votes beneath it; in other studies, whose cases are many points of one map, the votes are the answer.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -180,7 +181,7 @@ def why_inconclusive(found: Found, judged: Judged) -> str:
     if not found.rivals:
         return "there is nothing to compare with"
     if not comparisons:
-        aside = "; ".join(dict.fromkeys(f"{each.case.name}: {each.aside}" for each in judged.aside))
+        aside = _aside(judged.aside)
         return f"no comparison is left ({aside})" if aside else "no case has measured runs of both"
     if max(min(each.effect.n) for each in comparisons) < found.rule.min_runs:
         runs = "pairs of runs" if comparisons[0].test == "paired" else "runs of each"
@@ -195,7 +196,20 @@ def why_inconclusive(found: Found, judged: Judged) -> str:
         return f"none of {num_asked} comparisons is decided (p > {ALPHA:g}, adjusted for their number)"
     undecided = [rival.name for rival in found.rivals if all(each.rival != rival.label for each in decided)]
     against = f", none of them against {' or '.join(undecided)}" if undecided else ""
-    return f"only {len(decided)} of {num_asked} comparisons are decided{against}"
+    few = len(decided) < num_asked
+    words = f"only {len(decided)} of {num_asked} comparisons are" if few else f"all {num_asked} comparisons left are"
+    return f"{words} decided{against}"
+
+
+MOST_CASES = 3  # that are named one by one
+
+
+def _aside(comparisons: Sequence[Comparison]) -> str:
+    """Return why comparisons are set aside: case by case, or, of many, how many cases there are for each reason."""
+    places = dict.fromkeys((each.case.name, each.aside) for each in comparisons)
+    if len(places) <= MOST_CASES:
+        return "; ".join(f"{case}: {why}" for case, why in places)
+    return "; ".join(f"{why}, in {number} cases" for why, number in Counter(why for _, why in places).items())
 
 
 def _why_open(found: Found, judged: Judged) -> str:

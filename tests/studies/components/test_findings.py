@@ -13,7 +13,7 @@ from muonlab.studies.components.jobs import steps
 from muonlab.studies.components.readings import FIELDS, value_of
 from muonlab.studies.components.remarks import remarks
 from muonlab.studies.components.tuning import spreads, tuning
-from muonlab.studies.components.verdict import cautions, judge_all, verdict
+from muonlab.studies.components.verdict import cautions, judge_all, out_of_the_verdict, verdict
 from muonlab.studies.components.work import job
 from muonlab.study.controls import ERROR, failed
 
@@ -360,3 +360,38 @@ def test_what_variations_and_accuracy_say():
     accuracy = about(more, "A larger margin and a better")
     assert "in the 8 cells" in accuracy
     assert "is higher in 8, lower in 0 and undecided in 0" in accuracy
+
+
+# -- answers that a hostile reader would turn round -------------------------------------------------
+
+
+def up(field, case, name):
+    return 0.3 * (name == "muon")
+
+
+# Bug: "yes" on the half of Muon's runs that reached the loss: those that never get there were dropped.
+def test_an_arm_half_of_whose_runs_never_reached_the_loss_is_out_of_the_verdict():
+    def censored(case, name, rate, seed, place):
+        return "not reached" if name == "muon" and seed % 2 else None
+
+    said = verdict_of(synthetic.found(planted=synthetic.Planted(shift=up, censored=censored)))
+    assert said.answer == "inconclusive"
+    assert "Out of the verdict: Muon on 8 problems reached the loss in 3 of 6 runs." in said.sentence
+    assert "no comparison is left (Muon reached the loss in 3 of 6 runs, in 8 cases)" in said.sentence
+    never = synthetic.Planted(shift=up, censored=lambda case, name, *_: "diverged" if name == "adamw" else None)
+    said = verdict_of(synthetic.found(planted=never))
+    assert said.answer == "inconclusive"
+    assert said.sentence.endswith("Out of the verdict: AdamW on 8 problems diverged at every learning rate.")
+    found = synthetic.found(planted=synthetic.Planted(shift=up))
+    assert (out_of_the_verdict(found), verdict_of(found).answer) == ({}, "yes")
+
+
+# Bug: "none of 16 comparisons is decided", and in the next sentence "higher at depth 0 and depth 1".
+def test_a_mean_over_a_map_that_is_sure_and_tiny_is_open():
+    def tiny(field, case, name):
+        return 0.001 * (name == "muon")
+
+    said = verdict_of(synthetic.found(planted=synthetic.Planted(shift=tiny, noise=1e-6)))
+    assert said.sentence.endswith(
+        "Worst-class margin: open at depth 0 and depth 1. Effective rank: open at depth 0 and depth 1."
+    )

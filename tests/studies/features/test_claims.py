@@ -407,3 +407,38 @@ def test_horizons_of_one_net_count_as_one_case_and_each_is_compared():
     names = [pair.case.name for pair in judged.comparisons]
     assert names == [f"cnn on digits, width {width}, {steps} steps" for width in (8, 16) for steps in (12, 24)]
     assert (judged.pooled["adamw"].num_cases, judged.pooled["adamw"].here.n) == (1, (16, 16))
+
+
+# Bug: "yes" of two nets, in one of which there is nothing, without a word.
+def test_an_answer_that_rests_on_one_net_says_so():
+    only = synthetic.Planted(shift=lambda what, net, name: 0.3 * ((what, net, name) == ("corrupted", "cnn", "muon")))
+    said = verdict_of(planted=only)
+    assert said.label.startswith("Yes, here: robustness.")
+    words = "(a) rests on one net and its data: the mean is without cnn on digits minus AdamW 0.000 ["
+    assert any(each.startswith(words) for each in said.cautions)
+    both = synthetic.Planted(shift=lambda what, net, name: 0.3 * ((what, name) == ("corrupted", "muon")))
+    assert not any("rests on one net" in each for each in verdict_of(planted=both).cautions)
+
+
+# Bug: the sentence said "each with its own tuned learning rate" of an optimizer that diverged at every one.
+def test_an_optimizer_that_diverged_everywhere_is_in_the_sentence():
+    def loss(optimizer, rate, seed, part):
+        return None if optimizer == "muon" and part > 0.5 else 2 - part
+
+    said = verdict_of(planted=synthetic.Planted(loss=loss))
+    words = "Muon diverged at every learning rate tried on cnn on digits and gpt on sources."
+    assert (said.answer, said.sentence.endswith(words)) == ("inconclusive", True)
+
+    def final(optimizer, rate, seed, part):
+        return None if optimizer == "adamw" and seed > 0 and part > 0.5 else 2 - part
+
+    asked = synthetic.study(families=["cnn"], search_seeds=1, seeds=3)
+    found = synthetic.found(asked, synthetic.Planted(loss=final))
+    assert "diverged in 2 of 3 final runs" in verdict(found, judge_all(found)).sentence
+
+
+# Bug: grids of two and of four rates were "searches that went on beyond an edge".
+def test_unequal_grids_are_not_called_extensions():
+    said = verdict_of(synthetic.study(families=["cnn"], **{"adamw.rates": [0.001, 0.01, 0.1]}))
+    assert not any("went on beyond an edge" in each for each in said.cautions)
+    assert any("Rivals had more settings to choose from" in each for each in said.cautions)

@@ -270,3 +270,32 @@ def test_runs_in_which_not_all_varies_tell_where_the_spread_comes_from_and_are_n
     assert found["Muon", "order"] == 0
     logs = {each: np.log([275 + widths[each] * (seed % 4) for seed in range(8)]) for each in widths}
     assert found["Muon", "init"] == pytest.approx(logs["init"].var() / logs["all"].var())
+
+
+# -- answers that a hostile reader would turn round -------------------------------------------------
+
+
+# Bug: "yes, Sooner" of an optimizer none of whose runs stayed where it had crossed.
+def test_an_optimizer_that_is_sooner_and_does_not_stay_there_is_no_yes(tmp_path):
+    def collapses(config, seed, number=8):
+        if config.optimizer.name == "adamw":
+            return 900 + 50 * (seed % 4)
+        return (300 + 50 * (seed % 4), 0.3 if seed < number else 0.96)
+
+    cells = of("muon", "adamw", seeds=range(8), protocol__follow="budget")
+    _, verdict = judged(tmp_path / "a", cells, collapses)
+    assert (verdict.answer, verdict.label) == ("mixed", "Sooner, but it does not last")
+    assert "Muon crossed sooner than AdamW, but 0 of 8 Muon runs stayed there (AdamW 8 of 8)" in verdict.sentence
+    _, verdict = judged(tmp_path / "b", cells, lambda config, seed: collapses(config, seed, 2))
+    assert (verdict.answer, verdict.label) == ("yes", "Sooner")
+
+
+# Bug: "nothing is known of its times: Muon needed 2.58 times AdamW's steps".
+def test_of_an_optimizer_that_diverged_throughout_no_number_is_given(tmp_path):
+    def fate(config, seed):
+        return "diverged" if config.optimizer.name == "muon" else 700 + 50 * seed
+
+    _, verdict = judged(tmp_path, of("muon", "adamw"), fate)
+    assert verdict.interval is None
+    assert "needed" not in " ".join([verdict.sentence, *verdict.more, *verdict.cautions])
+    assert not any("ratio is" in each for each in (*verdict.more, *verdict.cautions))

@@ -62,32 +62,35 @@ def over_maps(found: ComponentsFound, judged: Sequence[Judged]) -> dict[Key, For
     Problems share their seeds, so a seed counts once: it gives the mean over the problems that every seed has reached.
     p is adjusted over all of them (Holm).
     """
-    effects: dict[Key, tuple[Effect, str]] = {}
+    effects: dict[Key, tuple[Effect, float, str]] = {}
     for each in judged:
         for name in found.runs.asked.maps:
             for rival, own in per_rival(found, _on_map(each, name)):
-                effects[each.claim.quantities[0].key, name, rival.label] = _mean(found, own), f"minus {rival.name}"
-    p = holm({str(key): effect.p if effect.n[0] >= MIN_RUNS else None for key, (effect, _) in effects.items()})
+                effects[each.claim.quantities[0].key, name, rival.label] = *_mean(found, own), f"minus {rival.name}"
+    p = holm({str(key): effect.p if effect.n[0] >= MIN_RUNS else None for key, (effect, _, _) in effects.items()})
     rows = {}
-    for key, (effect, label) in effects.items():
+    for key, (effect, size, label) in effects.items():
         adjusted, estimate = p[str(key)], effect.estimate
-        is_decided = adjusted is not None and adjusted <= ALPHA
+        is_negligible = abs(estimate.value or 0.0) < found.rule.negligible * size
+        is_decided = adjusted is not None and adjusted <= ALPHA and not is_negligible
         if not is_decided and excludes(estimate, 0.0):
-            why = f"Undecided: the interval stands for itself, and p is adjusted for {len(effects)} means"
-            estimate = replace(estimate, reason=why)
+            why = f"the interval stands for itself, and p is adjusted for {len(effects)} means"
+            if is_negligible:
+                why = f"less than {found.rule.negligible:.0%} of the larger mean"
+            estimate = replace(estimate, reason=f"Undecided: {why}")
         rows[key] = ForestRow(label, estimate, f"{effect.n[0]} seeds", decided=is_decided)
     return rows
 
 
-def _mean(found: ComponentsFound, pairs: Sequence[Comparison]) -> Effect:
-    """Return the mean difference over problems, in pairs of one seed."""
+def _mean(found: ComponentsFound, pairs: Sequence[Comparison]) -> tuple[Effect, float]:
+    """Return the mean difference over problems, in pairs of one seed, and the size of the larger mean."""
     both = [(_values(found, pair, found.first.label), _values(found, pair, pair.rival)) for pair in pairs]
     shared = [own.keys() & other.keys() for own, other in both]
     most = max(map(len, shared))
     whole = [values for values, seeds in zip(both, shared, strict=True) if len(seeds) == most]
     seeds = sorted(set.intersection(*(set(own) & set(other) for own, other in whole)))
     first, second = ([fmean(values[side][seed] for values in whole) for seed in seeds] for side in (0, 1))
-    return paired(first, second)
+    return paired(first, second), max((abs(fmean(own)) for own in (first, second) if own), default=0.0)
 
 
 def _values(found: ComponentsFound, pair: Comparison, arm: str) -> Mapping[int, float]:

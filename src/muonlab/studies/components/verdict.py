@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import median
 
 from muonlab.report.findings import Verdict, as_text
@@ -16,12 +17,30 @@ from muonlab.study.fairness import transferred
 from muonlab.study.judge import LABELS, Judged, in_counts, judge, whole
 from muonlab.study.words import missing_jobs, on_edges, several
 
+LOST = 0.5  # share of the compared runs that never reached the loss from which the others do not speak for all
 NOTABLE = 0.1  # share of compared runs that are censored
 
 
 def judge_all(found: ComponentsFound) -> list[Judged]:
-    """Return the answer for every quantity of the claim, on the map at the main loss."""
-    return [judge(found, claim, found.runs.asked.main) for claim in CLAIMS]
+    """Return the answer for every quantity of the claim, on the map at the main loss.
+
+    Comparisons with runs half of which never reached that loss are out of it: the others are too lucky to speak for
+    all. At other losses the same runs may be whole, so this is about the verdict alone.
+    """
+    judged = replace(found, aside=out_of_the_verdict(found), compared={})
+    return [judge(judged, claim, found.runs.asked.main) for claim in CLAIMS]
+
+
+def out_of_the_verdict(found: ComponentsFound) -> dict[tuple[str, str], str]:
+    """Return (name of a problem, label of an arm) -> why its runs there are no fair side of a comparison."""
+    place, said = found.runs.asked.main, dict(found.aside)
+    for key, own in found.runs.own.items():
+        number, missed = len(own.compared(place)), own.missed(place).total()
+        if own.search(place).scores and own.best(place) is None:
+            said[key] = "diverged at every learning rate"
+        elif key not in said and number and missed >= LOST * number:
+            said[key] = f"reached the loss in {number - missed} of {number} runs"
+    return said
 
 
 def verdict(
@@ -38,8 +57,19 @@ def verdict(
     sentence += f": inconclusive, because {_why(judged)}." if answer == "inconclusive" else "."
     if said := in_words(found, judged):
         sentence += f" {said}"
+    if out := _aside(found):
+        sentence += f" Out of the verdict: {out}."
     more, weak = [*_one_by_one(found, judged), *remarks(found, judged, flows)], cautions(found, spreads)
     return Verdict(answer, LABELS[answer], sentence, None, tuple(more), scope(found), tuple(weak))
+
+
+def _aside(found: ComponentsFound) -> str:
+    """Return whose runs are out of the verdict, on how many problems of the map, and why."""
+    on_map = {case.name for case in found.runs.asked.mapped}
+    held = Counter((arm, why) for (case, arm), why in out_of_the_verdict(found).items() if case in on_map)
+    return "; ".join(
+        f"{found.name(arm)} on {number} problem{'s' * (number > 1)} {why}" for (arm, why), number in held.items()
+    )
 
 
 def _size(found: ComponentsFound) -> str:

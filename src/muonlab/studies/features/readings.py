@@ -273,8 +273,8 @@ def _by_setting(
 
 def best_of(searches: Sequence[Searched]) -> Searched:
     """Return the search with the best rate of all, the first of equals; of none that has one, the first."""
-    known = [each for each in searches if each.best is not None]
-    return min(known, key=lambda each: each.scores[each.best], default=searches[0])
+    known = [(each.scores[best], each) for each in searches if (best := each.best) is not None]
+    return min(known, key=lambda each: each[0])[1] if known else searches[0]
 
 
 def _transferred(result: Mapping[str, Any], tried: Sequence[Tried] | None) -> Transferred:

@@ -15,9 +15,10 @@ from muonlab.studies.features.flaws import settings_tried
 from muonlab.studies.features.jobs import FINAL, LINEAR, UNTRAINED
 from muonlab.studies.features.matching import WITHIN
 from muonlab.studies.features.readings import EQUAL, MATCHED, FamilyRuns, FeaturesFound
+from muonlab.study.compare import pool
 from muonlab.study.fairness import Inclusion, inclusions, transferred
 from muonlab.study.fairness import cautions as fairness
-from muonlab.study.judge import LABELS, Judged, judge, together, votes
+from muonlab.study.judge import LABELS, Judged, judge, side_of, together, votes
 from muonlab.study.optimizers import differing
 from muonlab.study.words import differences, means, missing_jobs, on_claim, on_edges, several, uncontrolled
 
@@ -34,15 +35,28 @@ def verdict(found: FeaturesFound, judged: Sequence[Both]) -> Verdict:
     answer, label = together([equal for equal, _ in judged])
     where = _where(found)
     on_edge = {label for family in found.runs.families.values() for label, own in family.searches.items() if own.edge}
-    edge = f" (on an edge: {found.names(arm.label for arm in found.arms if arm.label in on_edge)})" if on_edge else ""
+    names = several(arm.name for arm in found.arms if arm.label in on_edge)
+    edge = f" (on an edge: {names})" if names else ""
     sentence = f"{found.first.name} against {found.names()}{where}, each with its own tuned learning rate{edge}."
     if at_matched := [at_loss for _, at_loss in judged if at_loss.comparisons]:
         how = " (at checkpoints of unfinished schedules)" if found.runs.asked.matched == "checkpoints" else ""
         sentence += f" At matched loss{how}: {together(at_matched)[1].removesuffix('.')}."
+    for words, names in _diverged_everywhere(found).items():
+        sentence += f" {words} {several(names)}."
     if out := in_words(found, in_short=True):
         sentence += f" Out of the verdict: {out}."
     more = tuple(_on_claim(found, both) for both in judged)
     return Verdict(answer, label, sentence, None, more, scope(found), tuple(cautions(found, judged)))
+
+
+def _diverged_everywhere(found: FeaturesFound) -> dict[str, list[str]]:
+    """Return "Muon diverged at every learning rate tried on" -> the names of the nets and data."""
+    said: dict[str, list[str]] = {}
+    for family in found.runs.families.values():
+        for label, search in family.searches.items():
+            if label not in family.finals and search.scores and search.best is None:
+                said.setdefault(f"{found.name(label)} diverged at every learning rate tried on", []).append(family.name)
+    return said
 
 
 MOST_PLACES = 3  # that a sentence names
@@ -85,7 +99,7 @@ def _on_claim(found: FeaturesFound, both: Both) -> str:
     if not equal.comparisons:
         return f"{head}."
     by_case = f"By case: {votes(equal)}. {differences(found, equal.comparisons)}"
-    return f"{head}. {means(found, equal)} {by_case} {_at_matched_loss(found, at_loss)}"
+    return " ".join(filter(None, (f"{head}.", means(found, equal), by_case, _at_matched_loss(found, at_loss))))
 
 
 def _at_matched_loss(found: FeaturesFound, judged: Judged) -> str:
@@ -153,7 +167,7 @@ def cautions(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
                 f"({equal.claim.letter}) is {LABELS[equal.answer].lower()} at equal budget and "
                 f"{LABELS[at_loss.answer].lower()} at matched loss: how far a net is trained explains part of it."
             )
-        said += [*_parts(found, equal), *_other_counts(found, equal)]
+        said += [*_parts(found, equal), *_other_counts(found, equal), *_rests_on_one(found, equal)]
     said += _ceilings(found, judged)
     compared = dict.fromkeys(pair.case.name for equal, _ in judged for pair in equal.comparisons)
     controlled = {control.place for control in found.controls}
@@ -222,8 +236,9 @@ def _ceilings(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
 
 
 def _unequal(found: FeaturesFound, family: FamilyRuns) -> Places:
-    counts = {label: number for label in family.arms if (number := family.num_tried(label))}
-    if len(set(counts.values())) > 1:
+    asked, counts = found.runs.asked, {label: n for label in family.arms if (n := family.num_tried(label))}
+    tried = settings_tried(asked)
+    if any(number > tried[label] * asked.search_seeds for label, number in counts.items()):
         yield f"{family.name} ({', '.join(f'{found.name(label)} {number}' for label, number in counts.items())})"
 
 
@@ -340,6 +355,23 @@ def _other_counts(found: FeaturesFound, equal: Judged) -> list[str]:
         return []
     own = f"“{equal.label.lower()}” is by {equal.claim.quantities[0].name}"
     return [f"({equal.claim.letter}) depends on how it is counted: {own}; {'; '.join(said)}."]
+
+
+def _rests_on_one(found: FeaturesFound, equal: Judged) -> list[str]:
+    """Return a sentence where an answer would not stand without one of its nets and data."""
+    cases = dict.fromkeys(pair.case.cluster for pair in equal.comparisons)
+    if equal.answer not in ("yes", "no") or len(cases) < 2:
+        return []
+    places = []
+    for case in cases:
+        rest = [pair for pair in equal.comparisons if pair.case.cluster != case]
+        for rival, each in pool(found, equal.claim.quantities, EQUAL, rest).items():
+            here = each.here.estimate
+            if rival in equal.pooled and here.value is not None and side_of(here) == "undecided":
+                places.append(f"without {case} minus {found.name(rival)} {as_text(here, equal.comparisons[0].kind)}")
+    if not places:
+        return []
+    return [f"({equal.claim.letter}) rests on one net and its data: the mean is {'; '.join(places)}."]
 
 
 def _parts(found: FeaturesFound, equal: Judged) -> list[str]:

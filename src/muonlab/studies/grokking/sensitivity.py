@@ -6,16 +6,18 @@ of the search where there was one, else the judged ones. The verdict rests on on
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from muonlab.report.findings import Axis, Figure, Grid, GridCell, as_text
 from muonlab.stats.results import Estimate
-from muonlab.studies.grokking.comparison import Pair, Part, parts
+from muonlab.studies.grokking.comparison import Pair, Part, Side, parts
 from muonlab.studies.grokking.conditions import Condition
 from muonlab.studies.grokking.config import values_of
 from muonlab.study.study import ALPHA, MIN_RUNS
 
+OfGrid = Literal["higher", "lower", "undecided"]
 AXIS = "lr"  # along the columns, where it has several values
-SIDES = {"sooner": "lower", "later": "higher", "undecided": "undecided"}  # of the steps
+SIDES: dict[Side, OfGrid] = {"sooner": "lower", "later": "higher", "undecided": "undecided"}  # of the steps
 Settings = dict[str, object]
 
 
@@ -99,9 +101,9 @@ def _panel(pair: Pair, side: int) -> tuple[Grid, ...]:
 
 def _cell(part: Part) -> GridCell:
     ratio = part.pair.ratio if part.pair.blocks else Estimate(None, None, None)
-    bounds = (None if each is None else each - 1 for each in (ratio.value, ratio.lower, ratio.upper))
+    value, lower, upper = (None if each is None else each - 1 for each in (ratio.value, ratio.lower, ratio.upper))
     n = " + ".join(map(str, part.pair.num_runs)) if part.pair.blocks else "0"
-    return GridCell(Estimate(*bounds, ratio.level, ratio.n), SIDES[part.side], n)
+    return GridCell(Estimate(value, lower, upper, ratio.level, ratio.n), SIDES[part.side], n)
 
 
 def _short(key: str) -> str:

@@ -96,9 +96,13 @@ of the control.
 Inconclusive: No block holds {min_runs} runs of both, or fewer than half of the planned blocks do; a control rose above
 chance; all runs of an optimizer diverged; runs that should differ are one run; no run crossed; the permutation p is
 above {alpha:g}; ranks tell the two apart the other way round than means do, as where most runs are sooner but some
-never cross; or the best learning rate of the optimizer that is behind lies on the edge of those that were tried.
+never cross; the best learning rate of the optimizer that is behind lies on the edge of those that were tried; or it had
+fewer settings to choose from.
 
 Depends on the task: With p adjusted by Holm over the tasks, sooner on some and later on others.
+
+It does not last: Of the optimizer that is ahead, fewer than half of the runs that could be followed stayed at or above
+the threshold.
 
 No difference: The interval of the ratio contains 1 and lies within {low:.2f} and {high:g}, and most runs of every
 condition crossed.

@@ -14,7 +14,8 @@ does, so its rule is its own. It is inconclusive where
 - the arm that is behind had fewer settings to choose from.
 
 It depends on the task where, with p adjusted by Holm over the tasks, the first arm is sooner on one and later on
-another. Further findings, and what weakens the answer, are in remarks.py.
+another. It does not last where fewer than half of the runs of the arm that is ahead stayed at the threshold.
+Further findings, and what weakens the answer, are in remarks.py.
 """
 
 from collections.abc import Iterable, Sequence
@@ -45,11 +46,13 @@ def judge(found: GrokkingFound, pairs: Sequence[Pair]) -> Verdict:
     if pair is None:
         return _without_comparison(found, next(iter(pairs), None), further)
     answer, label, claim = decide(found, pair)
-    sentence = f"{claim}, {scope_in_words(pair)}."
+    sentence, scope = f"{claim}, {scope_in_words(pair)}.", scope_of(found.runs, pair)
+    if _lost(pair):  # of runs that all diverged no number says anything
+        weakness = no_control(found.controls)
+        return Verdict(answer, label, sentence, None, tuple(further), scope, (weakness,) * bool(weakness))
     shown = pair.ratio if pair.ratio.value is not None else None
-    scope, weak = scope_of(found.runs, pair), tuple(cautions(found, pair))
     more = (*in_full(pair), *remarks(pair), *further)
-    return Verdict(answer, label, sentence, shown, more, scope, weak)
+    return Verdict(answer, label, sentence, shown, more, scope, tuple(cautions(found, pair)))
 
 
 def in_full(pair: Pair) -> list[str]:
@@ -66,7 +69,7 @@ def decide(found: GrokkingFound, pair: Pair) -> tuple[Answer, str, str]:
     if not reasons:
         return _claim(pair, tasks)
     claim = f"Inconclusive, because {'; and '.join(reasons)}"
-    if pair.ratio.value is not None:
+    if pair.ratio.value is not None and not _lost(pair):
         claim += f": {in_short(pair, pair.names[0])}"
     return "inconclusive", "Inconclusive", claim
 
@@ -117,13 +120,18 @@ def _reasons(found: GrokkingFound, pair: Pair, tasks: Tasks) -> list[str]:
     return reasons
 
 
-def _no_runs(pair: Pair) -> list[str]:
-    """Why there is nothing to compare although there are results: runs that diverged, or copies."""
-    said = [
+def _lost(pair: Pair) -> list[str]:
+    """Which arms have no run that did not diverge, in words."""
+    return [
         f"all {number} {name} runs diverged, so that nothing is known of its times"
         for lost, number, name in zip(pair.num_diverged, pair.num_runs, pair.names, strict=True)
         if lost == number
     ]
+
+
+def _no_runs(pair: Pair) -> list[str]:
+    """Why there is nothing to compare although there are results: runs that diverged, or copies."""
+    said = _lost(pair)
     copies = [f"{c.variant} on {c.block}, seeds {a} and {b}" for c in pair.conditions for a, b in c.copies]
     if copies:
         said.append(f"runs that should differ are one run, bit by bit ({'; '.join(copies[:3])})")
@@ -193,9 +201,27 @@ def _claim(pair: Pair, tasks: Tasks) -> tuple[Answer, str, str]:
         return "mixed", "Depends on the task", f"{claim}{several(later)}; over all, {in_short(pair, 'it')}"
     if _is_equal(pair):
         return "no", "No difference", f"No difference of {EQUIVALENCE - 1:.0%} or more: {in_short(pair, first)}"
-    if pair.ratio.value is not None and pair.ratio.value < 1:
-        return "yes", "Sooner", f"{first} crossed sooner than {second}: {in_short(pair, 'it')}"
-    return "no", "Later", f"{first} crossed later than {second}: {in_short(pair, 'it')}"
+    is_sooner = pair.ratio.value is not None and pair.ratio.value < 1
+    ahead = first if is_sooner else second
+    side = "sooner" if is_sooner else "later"
+    if left := _does_not_stay(pair, ahead):
+        label = f"{side.capitalize()}, but it does not last"
+        return "mixed", label, f"{first} crossed {side} than {second}, but {left}: {in_short(pair, first)}"
+    claim = f"{first} crossed {side} than {second}: {in_short(pair, 'it')}"
+    return ("yes", "Sooner", claim) if is_sooner else ("no", "Later", claim)
+
+
+def _does_not_stay(pair: Pair, ahead: str) -> str:
+    """Return how few of the runs that are ahead stayed where they had crossed; nothing where half of them did."""
+    counts = {
+        name: (sum(len(c.sustained) for c in conditions), sum(len(c.followed) for c in conditions))
+        for name, conditions in zip(pair.names, pair.sides, strict=True)
+    }
+    stayed, followed = counts.pop(ahead)
+    if not followed or 2 * stayed >= followed:
+        return ""
+    other, (its, of) = counts.popitem()
+    return f"{stayed} of {followed} {ahead} runs stayed there ({other} {its} of {of})"
 
 
 def _tasks_by_side(pair: Pair) -> Tasks:
