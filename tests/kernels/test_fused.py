@@ -58,8 +58,8 @@ def test_before_leaves_all_as_it_is_where_the_gradient_is_not_finite():
 @with_shapes
 def test_after_shrinks_and_updates(shape, dtype, tolerance):
     ps, O = draw(shape, 0), torch.cat(draw(shape, 1)).to(dtype)
-    expected = 0.75 * torch.cat(ps).double() - 0.02 * O.double()
-    fused.after_(ps, O, torch.tensor([0.75, -0.02]))
+    expected = 0.75 * torch.cat(ps).double() - 0.02 * 1.5 * O.double()
+    fused.after_(ps, O, torch.tensor([0.75, 0.02]), 1.5)
     torch.testing.assert_close(torch.cat(ps).double(), expected, rtol=0, atol=1e-6)
 
 
@@ -91,7 +91,7 @@ def test_steps_of_muon_with_them_are_those_without(monkeypatch):
 @pytest.mark.parametrize("name", ["before", "after"])
 def test_their_machine_code_reads_four_numbers_at_once_and_spills_nothing(tmp_path, name, capability, dtype):
     types = {"momenta": "*i64", "grads": "*i64", "ps": "*i64", "X": f"*{dtype}", "O": f"*{dtype}", "peaks": "*fp32"}
-    types |= {"finite": "*i8", "sizes": "*fp32", "size": "i32", "kept": "fp32"}
+    types |= {"finite": "*u8", "sizes": "*fp32", "size": "i32", "kept": "fp32", "factor": "fp32"}
     constants = {"BLOCK": fused.BLOCK, "ALIGNED": True} | ({"NESTEROV": True} if name == "before" else {})
     multiples = ("X" if name == "before" else "O", "size")
     kernel = compiled(getattr(fused, name), types, constants, multiples, capability, fused.WARPS)

@@ -23,10 +23,10 @@ class InTorch:
         X.copy_(direction)
         return direction.abs().flatten(1)
 
-    def after_(self, ps, O, sizes):
+    def after_(self, ps, O, sizes, factor):
         self.calls.append("after")
         for p, o in zip(ps, O.split([len(p) for p in ps]), strict=True):
-            p.mul_(sizes[0]).add_(o * sizes[1])
+            p.mul_(sizes[0]).sub_(o * sizes[1] * factor)
 
 
 def step(kernels, monkeypatch, *, dtype=torch.float32, scale=1.0, finite=True, **hyper):

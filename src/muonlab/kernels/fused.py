@@ -45,8 +45,8 @@ def before(
 
 
 @triton.jit
-def after(ps, O, sizes, size, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
-    """Shrink a block of a parameter and add its update."""
+def after(ps, O, sizes, factor, size, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+    """Shrink a block of a parameter and subtract its update."""
     block, matrix = tl.program_id(0), tl.program_id(1).to(tl.int64)
     p = tl.load(ps + matrix).to(tl.pointer_type(tl.float32))
     O += matrix * size
@@ -56,7 +56,7 @@ def after(ps, O, sizes, size, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
     is_inside = here < size
     update = tl.load(O + here, mask=is_inside, other=0.0).to(tl.float32)
     value = tl.load(p + here, mask=is_inside, other=0.0)
-    tl.store(p + here, value * tl.load(sizes) + update * tl.load(sizes + 1), mask=is_inside)
+    tl.store(p + here, value * tl.load(sizes) - update * (tl.load(sizes + 1) * factor), mask=is_inside)
 
 
 def before_(
@@ -78,21 +78,22 @@ def before_(
     tables = _table(_pointers(momenta), X.device), _table(_pointers(grads), X.device)
     peaks = X.new_empty(grid[1], grid[0], dtype=torch.float32)
     options = {"BLOCK": BLOCK, "NESTEROV": nesterov, "ALIGNED": _are_aligned(size, momenta, grads)}
-    before[grid](*tables, X, peaks, finite.to(torch.int8), size, momentum, **options, num_warps=WARPS)
+    before[grid](*tables, X, peaks, finite.view(torch.uint8), size, momentum, **options, num_warps=WARPS)
     return peaks
 
 
-def after_(ps: Sequence[Tensor], O: Tensor, sizes: Tensor) -> None:
-    """Multiply parameters by sizes[0] and add sizes[1] O.
+def after_(ps: Sequence[Tensor], O: Tensor, sizes: Tensor, factor: float) -> None:
+    """Multiply parameters by sizes[0] and subtract sizes[1] * factor * O.
 
     Args:
         ps: (k_i, rows, columns) each, float32 and contiguous; they sum to k matrices.
         O: (k, rows, columns), contiguous.
         sizes: (2,), float32.
+        factor: of this shape.
     """
     size, grid = _grid(O)
     table = _table(_pointers(ps), O.device)
-    after[grid](table, O, sizes, size, BLOCK=BLOCK, ALIGNED=_are_aligned(size, ps), num_warps=WARPS)
+    after[grid](table, O, sizes, factor, size, BLOCK=BLOCK, ALIGNED=_are_aligned(size, ps), num_warps=WARPS)
 
 
 def _grid(stack: Tensor) -> tuple[int, tuple[int, int]]:

@@ -23,14 +23,13 @@ def are_given(batch: Sequence[Sequence[Matrices]], dtype: torch.dtype) -> bool:
 
 
 def average_(batch: Sequence[Sequence[Matrices]], stacks: Sequence[Tensor], *, momentum: float, nesterov: bool) -> None:
-    """Bring momenta up to date and put directions, scaled to largest entries between 1 and 2, into stacks."""
+    """Bring momenta up to date and put directions, scaled to largest entries between 1/2 and 1, into stacks."""
     for stack, alike in zip(stacks, batch, strict=True):
         finite = _flag(alike)
         momenta, grads = [piece.momentum for piece in alike], [piece.grad for piece in alike]
         peaks = KERNELS.before_(momenta, grads, stack, momentum=momentum, nesterov=nesterov, finite=finite)
-        largest = peaks.amax(dim=1).clamp_min_(torch.finfo(torch.float32).tiny)
-        scale = largest.log2_().floor_().neg_().exp2_()  # a power of two, as the directions are rounded already
-        stack.mul_(scale.to(stack.dtype).view(-1, 1, 1))
+        _, exponent = torch.frexp(peaks.amax(dim=1).view(-1, 1, 1))
+        stack.mul_(torch.pow(0.5, exponent))  # a power of two, as the directions are rounded already
 
 
 def apply_(
@@ -42,10 +41,11 @@ def apply_(
     weight_decay: float | Tensor,
 ) -> None:
     """Decay parameters and subtract lr * factor * update from each; the factors are those of the shapes."""
+    p = batch[0][0].p
+    size = _flag(batch[0]).to(torch.float32) * operand(lr, p)
+    sizes = torch.stack([1 - size * operand(weight_decay, p), size])
     for stack, alike, factor in zip(found, batch, factors, strict=True):
-        size = _flag(alike).to(torch.float32) * operand(lr, alike[0].p)
-        sizes = torch.stack([1 - size * operand(weight_decay, alike[0].p), size * -factor])
-        KERNELS.after_([piece.p for piece in alike], stack.contiguous(), sizes)
+        KERNELS.after_([piece.p for piece in alike], stack.contiguous(), sizes, factor)
 
 
 def _flag(alike: Sequence[Matrices]) -> Tensor:
