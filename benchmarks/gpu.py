@@ -5,11 +5,12 @@
 - optimizer: a step on GPT-2-small's hidden matrices beside torch, timm, pytorch_optimizer, heavyball, dion and compiled
 - engine: populations of 1, 16, 64 and 256 members beside a plain loop
 - paper: the preset of grokking's paper, as much of it as is done in so many minutes
-- kernels: the Triton kernel for symmetric products beside torch's product, where Triton is installed
+- kernels: the Triton kernels, for symmetric products beside torch's product and for the passes around the iteration
+  beside those of the step, where Triton is installed
 - nccl: a sharded step of one process beside a step of whole parameters
 
 Each writes a file of its own, with the device named; what fails says why and does not stop the others. `--device cpu`
-is a rehearsal with small sizes.
+is a rehearsal with small sizes; its kernels run in Triton's interpreter.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +28,10 @@ import torch.distributed as dist
 from optimizer.machine import machine
 from torch import nn
 
-PEERS = "timm,pytorch_optimizer,heavyball,dion,torch_compiled,muonlab_compiled,muonlab_graphed"
+PEERS = (
+    "timm,pytorch_optimizer,heavyball,dion,torch_compiled,muonlab_compiled,muonlab_graphed,muonlab_fused,"
+    "muonlab_fused_graphed"
+)
 LIMITS = {
     "optimizer": 150.0,
     "engine": 90.0,
@@ -47,9 +52,8 @@ def commands(device: str, folder: Path, seconds: float) -> dict[str, tuple[list[
     ]
     engine = ["engine.py", "--device", device, "--engines", "eager", "--threads", "1", "--no-memory"]
     engine += ["--members", "1,4", "--depths", "1", "--rounds", "2"] if is_small else ["--members", "1,16,64,256"]
-    of_python = {"optimizer": optimizer, "engine": engine, "nccl": ["gpu.py", "--only", "nccl", "--device", device]}
-    if not is_small:
-        of_python["kernels"] = ["gpu.py", "--only", "kernels"]
+    of_python = {"optimizer": optimizer, "engine": engine}
+    of_python |= {name: ["gpu.py", "--only", name, "--device", device] for name in ("nccl", "kernels")}
     paper = ["-m", "muonlab", "run", "grokking", "preset=paper", f"device={device}", f"out={folder / 'paper'}"]
     paper += ["tasks=add", "losses=softmax", "seeds=1", "budget=20", "workers=1"] if is_small else []
     found = {
@@ -108,23 +112,67 @@ def sharded_beside_whole(device: str) -> dict:
     }
 
 
-def kernels_beside_torch() -> list[dict]:
-    """Return the milliseconds of symmetric products of GPT-2-small's stacks, by the kernel and by torch."""
-    from triton.testing import do_bench
+def milliseconds(function: Callable[[], object], device: str) -> float:
+    """Return the milliseconds of a call; of a rehearsal those of a single one."""
+    if device == "cuda":
+        from triton.testing import do_bench
 
+        return do_bench(function)
+    start = time.perf_counter()
+    function()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def kernels_beside_torch(device: str) -> dict[str, list[dict]]:
+    """Return what the Triton kernels take beside torch on GPT-2-small's stacks, and their largest relative error."""
+    if device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported; its products in bfloat16 are wrong
+    shapes = [(72, 768, 768), (12, 768, 3072)] if device == "cuda" else [(2, 64, 64), (1, 64, 96)]
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    return {
+        "symmetric": [symmetric_beside_torch(shape, dtype, device) for shape in shapes],
+        "passes": [passes_beside_torch(shape, dtype, device) for shape in shapes],
+    }
+
+
+def symmetric_beside_torch(shape: tuple[int, int, int], dtype: torch.dtype, device: str) -> dict:
     from muonlab.kernels.symmetric import symmetric_product
 
-    found = []
-    for shape in ((72, 768, 768), (12, 768, 3072)):
-        X = torch.randn(shape, device="cuda").bfloat16()
-        out, expected = X.new_empty(shape[0], shape[1], shape[1]), torch.bmm(X, X.mT)
-        error = float((symmetric_product(X, out) - expected).abs().max() / expected.abs().max())
-        ms = {
-            "kernel_ms": do_bench(partial(symmetric_product, X, out)),
-            "torch_ms": do_bench(partial(torch.bmm, X, X.mT)),
-        }
-        found.append({"shape": shape, "error": error, **ms})
-    return found
+    X = torch.randn(shape, device=device).to(dtype)
+    out, expected = X.new_empty(shape[0], shape[1], shape[1]), torch.bmm(X, X.mT)
+    error = float((symmetric_product(X, out) - expected).abs().max() / expected.abs().max())
+    ms = {
+        "kernel_ms": milliseconds(partial(symmetric_product, X, out), device),
+        "torch_ms": milliseconds(partial(torch.bmm, X, X.mT), device),
+    }
+    return {"shape": shape, "error": error, **ms}
+
+
+def passes_beside_torch(shape: tuple[int, int, int], dtype: torch.dtype, device: str) -> dict:
+    """Return what the passes around the iteration take, by kernels and by foreach calls, without the iteration."""
+    from muonlab.kernels import fused
+    from muonlab.rules import muon, passes
+    from muonlab.rules.operands import Workspace
+
+    ends, ms = [], {}
+    for name, kernels in (("torch_ms", None), ("kernel_ms", fused)):
+        torch.manual_seed(0)
+        drawn = [[torch.randn(shape[1:], device=device) for _ in range(shape[0])] for _ in range(3)]
+        ps, grads, momenta = drawn
+        states, workspace = [{"momentum": each} for each in momenta], Workspace()
+        hyper = {"lr": 0.02, "weight_decay": 0.1, "method": "polar_express", "polar_dtype": dtype}
+        flag = torch.ones((), dtype=torch.bool, device=device)
+        passes.KERNELS, iterated = kernels, muon.orthogonalize_
+        muon.orthogonalize_ = lambda stacks, *_, **__: list(stacks)
+        try:
+            step = partial(muon.update_, grads, states, ps, workspace, **hyper, finite=flag)
+            step()
+            ends.append(torch.stack(momenta))  # what is subtracted is at another scale, as nothing is orthogonalized
+            ms[name] = milliseconds(step, device)
+        finally:
+            passes.KERNELS, muon.orthogonalize_ = None, iterated
+    error = float((ends[0] - ends[1]).abs().max() / ends[0].abs().max())
+    return {"shape": shape, "error": error, **ms}
 
 
 def main() -> None:
@@ -140,7 +188,8 @@ def main() -> None:
             "with one and a torch that is built for it, or a rehearsal: python benchmarks/gpu.py --device cpu"
         )
     if options.only:
-        found = sharded_beside_whole(options.device) if options.only == "nccl" else kernels_beside_torch()
+        measure = sharded_beside_whole if options.only == "nccl" else kernels_beside_torch
+        found = measure(options.device)
         options.save.write_text(json.dumps(found, indent=1) + "\n")
         return
     options.save.mkdir(parents=True, exist_ok=True)

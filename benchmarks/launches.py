@@ -10,6 +10,7 @@ take on a GPU by the data sheets of its maker, expected and not measured.
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from torch.nn import Parameter
 
 from muonlab import Muon, MuonAdamW
 from muonlab.nets.gpt import GPT
+from muonlab.rules import passes
 from muonlab.testing import Call, list_calls
 
 VOCABULARY = 50257  # of GPT-2
@@ -47,13 +49,44 @@ def of_a_later_step(make, parameters) -> list[Call]:
 
 
 def hidden_matrices(contender: Contender) -> list[Call]:
-    return of_a_later_step(lambda parameters: contender.build(parameters, Hyper()), on_meta(shapes("gpt2", 12)))
+    return of_a_later_step(lambda parameters: contender.build(parameters, Hyper()), on_meta(shapes("gpt2")))
 
 
 def whole_model(options: dict) -> list[Call]:
     with torch.device("meta"):
         model = GPT(VOCABULARY)
     return of_a_later_step(lambda _: MuonAdamW(model, **options), list(model.parameters()))
+
+
+class Counted:
+    """What `muonlab.kernels.fused` starts and moves, in its place: device "meta" runs no kernel."""
+
+    ENTRIES = 2048  # of a block: `muonlab.kernels.fused.BLOCK`, which needs Triton
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    def _count(self, name: str, *tensors) -> None:
+        self.calls.append(Call(name, 1, 0, sum(each.numel() * each.element_size() for each in tensors)))
+
+    def before_(self, momenta, grads, X, **_) -> torch.Tensor:
+        peaks = X.new_empty(len(X), -(-X[0].numel() // self.ENTRIES), dtype=torch.float32)
+        self._count("before", *momenta, *momenta, *grads, X, peaks)  # a momentum is read and written
+        return peaks
+
+    def after_(self, ps, O, sizes, factor) -> None:
+        self._count("after", *ps, *ps, O, sizes)
+
+
+def with_fused_passes(count: Callable[[], list[Call]]) -> list[Call]:
+    """Return the calls of a step whose passes around the iteration are kernels."""
+    passes.KERNELS = kernels = Counted()
+    try:
+        calls = count()
+    finally:
+        passes.KERNELS = None
+    num_steps = 3  # of which the last is counted
+    return calls + kernels.calls[-len(kernels.calls) // num_steps :]
 
 
 class Both:
@@ -78,13 +111,15 @@ def counted(peers: list[str]) -> dict[str, dict[str, dict | str]]:
         sizes = [p.shape for p in GPT(VOCABULARY).parameters()]
     of_hidden = {
         "muonlab": lambda: hidden_matrices(muonlab("auto", "bfloat16")),
-        "muonlab, capturable": lambda: of_a_later_step(lambda ps: Muon(ps, **CAPTURABLE), on_meta(shapes("gpt2", 12))),
+        "muonlab, capturable": lambda: of_a_later_step(lambda ps: Muon(ps, **CAPTURABLE), on_meta(shapes("gpt2"))),
+        "muonlab, fused passes": lambda: with_fused_passes(lambda: hidden_matrices(muonlab("auto", "bfloat16"))),
         "torch.optim.Muon": lambda: hidden_matrices(TORCH),
         **{name: lambda name=name: hidden_matrices(PEERS[name]) for name in peers},
     }
     of_model = {
         "muonlab": lambda: whole_model({}),
         "muonlab, capturable": lambda: whole_model(CAPTURABLE),
+        "muonlab, fused passes": lambda: with_fused_passes(lambda: whole_model({})),
         "torch.optim: Muon, and AdamW(foreach=True)": lambda: of_a_later_step(Both, on_meta(sizes)),
     }
     found: dict[str, dict[str, dict | str]] = {}
@@ -100,7 +135,7 @@ def counted(peers: list[str]) -> dict[str, dict[str, dict | str]]:
 
 def summed(calls: list[Call]) -> dict:
     """Return what is counted of a step and what is expected of it."""
-    quintic = quintic_operations(shapes("gpt2", 12))
+    quintic = quintic_operations(shapes("gpt2"))
     return {
         "calls": len(calls),
         "kernels": sum(call.kernels for call in calls),
@@ -135,7 +170,8 @@ def text(report: dict) -> str:
         parts.append(aligned(head, cells))
     parts.append(
         "Expected: each call at the peak or at full bandwidth, whichever is longer, or 4 us for each kernel if that\n"
-        "is longer. Of peak: the FLOPs of torch's quintic on the hidden matrices over that time."
+        "is longer. Of peak: the FLOPs of torch's quintic on the hidden matrices over that time. Fused passes: the\n"
+        "Triton kernels around the iteration, which no step uses yet, counted by what they are given."
     )
     parts += [f"{gpu.name}: {gpu.about}" for gpu in GPUS]
     return "\n\n".join(parts)

@@ -60,6 +60,29 @@ def as_a_graph(optimizer: Optimizer) -> Stepped:
     return Stepped(graphed(optimizer), optimizer.state)
 
 
+def with_fused_passes(step: Callable[[], None]) -> Callable[[], None]:
+    """Return a step whose passes around the iteration are the Triton kernels of muonlab."""
+    from muonlab.kernels import fused
+    from muonlab.rules import passes
+
+    def fused_step() -> None:
+        passes.KERNELS = fused
+        try:
+            step()
+        finally:
+            passes.KERNELS = None
+
+    return fused_step
+
+
+def with_fused(optimizer: Optimizer) -> Stepped:
+    return Stepped(with_fused_passes(optimizer.step), optimizer.state)
+
+
+def with_fused_as_a_graph(optimizer: Optimizer) -> Stepped:
+    return Stepped(with_fused_passes(as_a_graph(optimizer).step), optimizer.state)
+
+
 @dataclass(frozen=True)
 class Contender:
     """An optimizer and how it is called. Functions are of a module, so that it can be sent to another process."""
@@ -257,6 +280,8 @@ WRAPPED = (
         for name, about, by in (
             ("muonlab_compiled", "capturable, torch.compile(step)", compiled),
             ("muonlab_graphed", "capturable, graphed(optimizer)", as_a_graph),
+            ("muonlab_fused", "capturable, Triton kernels around the iteration", with_fused),
+            ("muonlab_fused_graphed", "the same, graphed(optimizer)", with_fused_as_a_graph),
         )
     ),
 )

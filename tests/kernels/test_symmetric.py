@@ -4,15 +4,14 @@
 """
 
 import os
-import re
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 
-triton = pytest.importorskip("triton")
-from muonlab.kernels import symmetric  # noqa: E402  # needs Triton
+from cubins import compiled, usage
+
+pytest.importorskip("triton")
+from muonlab.kernels import symmetric  # needs Triton
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -30,29 +29,15 @@ def test_it_is_the_product_with_its_transpose(shape, dtype, tolerance):
     assert torch.equal(upper.mT, out.tril(-symmetric.BLOCK))
 
 
-def usage(cubin):
-    """Bytes of stack, and of local memory that the compiler spilled to, of a compiled kernel."""
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    found = subprocess.run([tool, "-res-usage", cubin], capture_output=True, text=True, check=True)
-    return {name: int(value) for name, value in re.findall(r"(STACK|LOCAL):(\d+)", found.stdout + found.stderr)}
-
-
 @pytest.mark.skipif(IS_INTERPRETED, reason="the interpreter compiles nothing")
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 @pytest.mark.parametrize(("capability", "instruction"), [(80, "mma.sync"), (90, "wgmma"), (100, "tcgen05.mma")])
 def test_its_machine_code_uses_tensor_cores_and_spills_nothing(tmp_path, dtype, capability, instruction):
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    types = {"X": f"*{dtype}", "out": f"*{dtype}", "rows": "i32", "columns": "i32", "BLOCK": "constexpr"}
-    types |= {"stride_matrix": "i64", "stride_row": "i32", "out_matrix": "i64", "out_row": "i32", "DEPTH": "constexpr"}
-    names = symmetric.kernel.arg_names
+    types = {"X": f"*{dtype}", "out": f"*{dtype}", "rows": "i32", "columns": "i32"}
+    types |= {"stride_matrix": "i64", "stride_row": "i32", "out_matrix": "i64", "out_row": "i32"}
     constants = {"BLOCK": symmetric.BLOCK, "DEPTH": symmetric.DEPTH}
-    multiples = {(names.index(name),): [["tt.divisibility", 16]] for name in ("X", "out", "stride_row", "out_row")}
-    source = ASTSource(symmetric.kernel, {name: types[name] for name in names}, constants, multiples)
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": symmetric.WARPS})
-    assert instruction in compiled.asm["ptx"]
-    cubin = tmp_path / "kernel.cubin"
-    cubin.write_bytes(compiled.asm["cubin"])
-    assert usage(cubin) == {"STACK": 0, "LOCAL": 0}
+    multiples = ("X", "out", "stride_row", "out_row")
+    kernel = compiled(symmetric.kernel, types, constants, multiples, capability, symmetric.WARPS)
+    assert instruction in kernel.asm["ptx"]
+    assert usage(kernel, tmp_path) == {"STACK": 0, "LOCAL": 0}

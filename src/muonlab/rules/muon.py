@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muonlab.rules import parts
+from muonlab.rules import parts, passes
 from muonlab.rules.matrices import Matrices, Narrow, as_stack, batches, in_few_calls, is_plain, memory, split, tiles
 from muonlab.rules.operands import Workspace, by_kind, is_by_member, operand
 from muonlab.rules.polar import divide_by_largest_entry_, normalize, orthogonalize, orthogonalize_, product_dtype
@@ -216,6 +216,14 @@ def update_(
     for batch in batches(pieces, mixes=mixes):
         kept = list(chain.from_iterable(batch))
         like, flag, is_few = kept[0].momentum, kept[0].finite, in_few_calls(kept[0]) and hyper is None
+        kind = product_dtype(like, method, polar_dtype)
+        if is_few and is_plainest and not cautious and passes.are_given(batch, kind):
+            stacks, _ = memory(batch, kind, workspace)
+            passes.average_(batch, stacks, momentum=momentum, nesterov=nesterov)
+            found = orthogonalize_(stacks, method, **{**polar, "dtype": kind}, is_scaled=True)
+            factors = [adjustment(*alike[0].shape, adjust_lr_fn) for alike in batch]
+            passes.apply_(batch, found, factors, lr=lr, weight_decay=weight_decay)
+            continue
         is_tiled = is_simple and not is_by_member(momentum) and all(is_plain(piece) for piece in kept)
         members = kept if is_tiled else [piece.widened() for piece in kept]
         directions, slots = memory(batch, (polar_dtype if is_tiled else None) or like.dtype, workspace)
@@ -232,7 +240,7 @@ def update_(
                 stack.copy_(parts.equilibrate(stack, equilibrate))
         factors = [adjustment(*piece.shape, adjust_lr_fn) for piece in members]
         if is_few:
-            scaled = _scaled(directions, product_dtype(like, method, polar_dtype), workspace)
+            scaled = _scaled(directions, kind, workspace)
             found = orthogonalize_(scaled, method, **{**polar, "dtype": scaled[0].dtype}, is_scaled=True)
             if is_plainest:
                 _apply_in_few_calls(batch, found, directions, slots, adjust_lr_fn=adjust_lr_fn, **last)
