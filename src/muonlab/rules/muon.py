@@ -315,8 +315,9 @@ def _by_member(ps: Sequence[Tensor], *given: float | Tensor) -> dict[str, Tensor
 
 def _of_shape(hyper: Mapping[str, Tensor], p: Tensor, adjust_lr_fn: AdjustLR) -> dict[str, Tensor]:
     """Return what `_by_member` returned and the size of a step of p, in p's dtype: rounded once, as numbers are."""
-    size, each_has = hyper["lr"] * -adjustment(*p.shape[-2:], adjust_lr_fn), math.prod(p.shape[1:-2])
-    return {name: each.repeat_interleave(each_has, 0).to(p.dtype) for name, each in {**hyper, "size": size}.items()}
+    size = hyper["lr"] * -adjustment(p.shape[-2], p.shape[-1], adjust_lr_fn)
+    times = math.prod(p.shape[1:-2])  # matrices of a member
+    return {name: each.repeat_interleave(times, 0).to(p.dtype) for name, each in {**hyper, "size": size}.items()}
 
 
 def _average_each(members: list[Matrices], slots: list[Tensor], nesterov: bool, variant: str | None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-SETTING = torch.backends.mkldnn.matmul
+SETTING = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]  # torch puts it there itself
 DEFAULTS = ("none", "ieee")  # of the setting: nobody has asked for anything else
 
 
