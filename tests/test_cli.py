@@ -172,6 +172,7 @@ def test_a_second_command_adds_to_the_first_and_a_torn_result_is_said_and_comput
         (["run", "grokking", "muon.lr=fast"], "muon.lr=fast is not valid; expected a number"),
         (["run", "grokking", "muon.lr=-0.1"], "muon.lr=-0.1 is not valid; expected at least 0"),
         (["run", "grokking", "tasks=div", "modulus=60"], "modulus=60 is not prime"),
+        (["run", "grokking", "=3"], "'=3' is not a setting; expected key=value"),
         (["run", "grokking", "seeds=0"], "seeds=0 is not valid; expected one whole number from 1 to 10000"),
         (["run", "grokking", "workers=0"], "workers=0 is not valid; expected one whole number from 1 to 1024"),
         (["run", "grokking", "device=cuda:77"], "device=cuda:77 is not on this machine; there is cpu"),
