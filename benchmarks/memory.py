@@ -4,6 +4,7 @@ python benchmarks/memory.py --save records/optimizer/memory.txt    # a minute or
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import torch

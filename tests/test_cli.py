@@ -10,9 +10,10 @@ import sys
 import time
 
 import pytest
+import torch
 
 import growing_study
-from muonlab import __version__
+from muonlab import __version__, running
 from muonlab.cli import main
 
 TINY = ("run", "grokking", "preset=tiny", "seeds=2", "budget=60")
@@ -172,6 +173,7 @@ def test_a_second_command_adds_to_the_first_and_a_torn_result_is_said_and_comput
         (["run", "grokking", "muon.lr=fast"], "muon.lr=fast is not valid; expected a number"),
         (["run", "grokking", "muon.lr=-0.1"], "muon.lr=-0.1 is not valid; expected at least 0"),
         (["run", "grokking", "tasks=div", "modulus=60"], "modulus=60 is not prime"),
+        (["run", "grokking", "=3"], "'=3' is not a setting; expected key=value"),
         (["run", "grokking", "seeds=0"], "seeds=0 is not valid; expected one whole number from 1 to 10000"),
         (["run", "grokking", "workers=0"], "workers=0 is not valid; expected one whole number from 1 to 1024"),
         (["run", "grokking", "device=cuda:77"], "device=cuda:77 is not on this machine; there is cpu"),
@@ -287,6 +289,51 @@ def test_a_study_of_jobs_runs_to_its_end_and_the_same_command_again_does_nothing
     assert status == 0
     assert "3 jobs done already, none to do" in output
     assert "square of" not in output
+
+
+def test_open_shows_the_page_while_a_study_runs_and_its_report_at_the_end(squares, muonlab, tmp_path, monkeypatch):
+    pytest.importorskip("uvicorn")
+    browser, seen = tmp_path / "browser", tmp_path / "seen"
+    browser.write_text(f'#!/bin/sh\necho "$1" >> {seen}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    words, folder = squares
+    pages = []
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **how: pages.append(each := start(words, **how)) or each)
+    assert muonlab(*words, "workers=1", "--open")[0] == 0
+    assert seen.read_text().splitlines()[-1] == (folder / "report.html").resolve().as_uri()
+    (page,) = [each for each in pages if "serve" in each.args]
+    assert page.args[-3:] == ["serve", str(folder), "--open"]
+    assert page.returncode is not None, "it ends with the study"
+
+
+# Bug: --open was dropped with a study's file, and compare and inspect did not know it.
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "grokking", "preset=tiny"],
+        ["run", "study.toml"],
+        ["run", "compared.toml"],
+        ["compare", "mine.py:task"],
+        ["inspect", "a.pt", "net=mine.py:net", "data=digits", "measures=rank"],
+    ],
+)
+def test_every_verb_that_runs_takes_open(words, muonlab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = "nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 10))"
+    (tmp_path / "mine.py").write_text(
+        f"from torch import nn\n\ndef net():\n    return {net}\n\ndef task(seed):\n    raise NotImplementedError\n"
+    )
+    (tmp_path / "study.toml").write_text('study = "grokking"\npreset = "tiny"\n')
+    (tmp_path / "compared.toml").write_text('study = "compare"\ntask = "mine.py:task"\n')
+    exec(f"from torch import nn\nnet = {net}", scope := {})
+    torch.save(scope["net"].state_dict(), tmp_path / "a.pt")
+    opened = []
+    monkeypatch.setattr(running, "run", lambda package, asked, folder, how: opened.append(how.is_opened) or 0)
+    for also in ([], ["--open"]):
+        assert muonlab(*words, *also)[0] == 0
+    assert opened == [False, True]
 
 
 def test_a_job_that_fails_has_status_1_and_the_report_still_comes(squares, muonlab):

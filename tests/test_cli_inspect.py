@@ -44,6 +44,9 @@ def inspected(tmp_path_factory):
     torch.manual_seed(0)
     save_file(scope["build"]().state_dict(), folder / "first.safetensors")
     torch.save(scope["build"]().state_dict(), folder / "second.pt")
+    weights = scope["build"]().state_dict()
+    torch.save({name: torch.full_like(weight, torch.nan) for name, weight in weights.items()}, folder / "nan.pt")
+    torch.save({name: weight.to(torch.complex64) for name, weight in weights.items()}, folder / "complex.pt")
     save_file(scope["of_three"]().state_dict(), folder / "three.safetensors")
     (folder / "words.txt").write_text("To be, or not to be, that is the question. " * 200)
     images = np.random.default_rng(0).integers(0, 256, (200, 8, 8), dtype=np.uint8)
@@ -122,6 +125,10 @@ def test_a_dry_run_says_what_would_be_measured_and_writes_nothing(place):
         (["first.safetensors", "net=some_nets:of_three", *FEW[1:]], "first.safetensors: "),
         (["three.safetensors", "net=some_nets:of_three", FEW[1]], "three: the net has 3 outputs and the data 10 cl"),
         (["first.safetensors", FEW[0], "data=words.txt"], "first: the net does not take token ids"),
+        (["nan.pt", *FEW], "nan.pt has weights that are not finite, and nan no other checkpoint"),
+        (["complex.pt", *FEW], "complex.pt: 1.weight is complex64 in the file and float32 in the net; complex weights"),
+        (["first.safetensors", "second.pt", *FEW[:2], "measures=rank,cka", "measure.examples=9"], "cka needs 20 test"),
+        (["first.safetensors", *FEW, "mean=1", "deviation=0"], "deviation=0 is not valid; expected greater than 0\n"),
     ],
 )
 def test_a_mistake_has_status_2_before_anything_is_written(words, message, also, place):

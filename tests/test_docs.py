@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import nn
 
 from image_files import write, zipped
 from inline import InlinePool
-from muonlab import inspect
+from muonlab import __version__, inspect
 from muonlab.cli import app, main
 from muonlab.jobs import local, store
 from muonlab.jobs.clock import Clock
@@ -281,3 +282,21 @@ def test_a_link_that_leads_nowhere_stops_the_build_of_the_site():
 def test_no_page_names_a_place_of_one_machine():
     for page in PAGES:
         assert not re.search(r"(^|[\s`(])/(home|root|work|Users|tmp)/", page)
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CITATION = (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_version_is_one_and_the_address_stands_everywhere_or_nowhere():
+    assert re.search(r"^version: (.+)$", CITATION, re.MULTILINE)[1] == PROJECT["version"] == __version__
+    has_address = ["urls" in PROJECT, "repository-code:" in CITATION, "git+ADDRESS" not in README]
+    assert len(set(has_address)) == 1, has_address
+
+
+def test_every_extra_that_a_message_or_a_page_names_is_there():
+    texts = [*PAGES, *(path.read_text() for path in (ROOT / "src").rglob("*.py"))]
+    named = {
+        extra for text in texts for found in re.findall(r"muonlab\[([\w,]+)\]", text) for extra in found.split(",")
+    }
+    assert {"ray", "slurm", "serve", "trackio", "wandb"} <= named <= {*PROJECT["optional-dependencies"]}

@@ -75,7 +75,7 @@ def run(
     dry_run
         Print the jobs, their number and the estimated time, and run nothing.
     is_opened
-        Show the study in a browser while it runs (`muonlab serve`).
+        Show the study in a browser while it runs (`muonlab serve`), and then its report.
     """
     from muonlab.studies import find, of_file
     from muonlab.study import from_file
@@ -86,11 +86,8 @@ def run(
         given = from_file.read(Path(study))
         with given.located():
             words = given.with_words(settings)
-            return (
-                compare(*words, dry_run=dry_run)
-                if given.study == "compare"
-                else run(given.study, *words, dry_run=dry_run)
-            )
+            how = {"dry_run": dry_run, "is_opened": is_opened}
+            return compare(*words, **how) if given.study == "compare" else run(given.study, *words, **how)
     is_file = study.endswith(".py")
     if not is_file:
         check_name("study", study, STUDIES, "or a file that defines a study, such as my_study.py")
@@ -113,6 +110,7 @@ def inspect(
     *models: str,
     taps: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
+    is_opened: Annotated[bool, Parameter(name="--open", negative="")] = False,
 ) -> int:
     """Measure models that you have as the feature study does: robustness, probe margins, ranks, transfer.
 
@@ -134,6 +132,8 @@ def inspect(
         Print the modules whose outputs may be measured, with their shapes, and measure nothing.
     dry_run
         Print what would be measured, and measure nothing.
+    is_opened
+        Show the inspection in a browser while it runs (`muonlab serve`), and then its report.
     """
     from dataclasses import replace
 
@@ -143,7 +143,7 @@ def inspect(
 
     asked, execution = package.ask(models, ("out", "device", "launcher"))
     folder = Path(",".join(execution.get("out", [str(package.OUT)])))
-    how = replace(running.execution(execution), workers=1)
+    how = replace(running.execution(execution, is_opened=is_opened), workers=1)
     store.check(folder, "inspect")
     if taps:
         terminal.print_taps(package.taps(asked))
@@ -156,7 +156,11 @@ def inspect(
 
 
 @app.command
-def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = False) -> int:
+def compare(
+    *words: str,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    is_opened: Annotated[bool, Parameter(name="--open", negative="")] = False,
+) -> int:
     """Compare optimizers on your own training: should you switch, and with which settings?
 
     Every optimizer is tuned by as many trials, then runs with further seeds; the report ends in a verdict with an
@@ -180,13 +184,15 @@ def compare(*words: str, dry_run: Annotated[bool, Parameter(negative="")] = Fals
         runs/compare-FILE-TASK), device, workers. All keys: docs/compare.md.
     dry_run
         Print the jobs, what each optimizer would be tried with and the estimated time, and run nothing.
+    is_opened
+        Show the comparison in a browser while it runs (`muonlab serve`), and then its report.
     """
     from muonlab.studies.compare.ask import ask, default_folder, first_command, notes
     from muonlab.studies.compare.resolution import foreseen
 
     study, asked, beside = ask(words)
     folder = Path(",".join(beside.get("out", [str(DEFAULT_ROOT / default_folder(asked))])))
-    how = running.execution(beside)
+    how = running.execution(beside, is_opened=is_opened)
     for note in notes(asked, folder):
         print(f"note: {note}", file=sys.stderr)
     if dry_run:

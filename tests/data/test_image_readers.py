@@ -345,7 +345,8 @@ def test_every_kind_of_source_gives_the_same_images_and_takes_the_same_choices(s
     found = {(pixels.numpy().tobytes(), some.classes[label]) for pixels, label in pairs}
     assert found < known
     assert len(found) == 8
-    both = load(sources["npz"], test=sources[kind], per_class=3, test_per_class=2)
+    other = "folder" if kind == "npz" else "npz"
+    both = load(sources[other], test=sources[kind], per_class=3, test_per_class=2)
     assert both.is_test.tolist() == [False] * 9 + [True] * 6
     assert both.labels.bincount().tolist() == [5, 5, 5]
     assert len(split(both).test) == 6

@@ -62,7 +62,7 @@ def test_records_without_a_text_are_skipped_and_named(tmp_path):
     ("content", "message"),
     [
         (lines(RECORDS) + '{"text": ', "is not JSON from line 13"),
-        ("[1, 2]\n", "line 1 is a list; expected a JSON object"),
+        ("[1, 2]\n", r"line 1 is '\[1, 2\]'; expected a JSON object"),
         (" \n", "holds no record"),
     ],
 )

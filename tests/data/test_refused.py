@@ -278,11 +278,26 @@ def test_folders_and_zips(tmp_path):
     refused(r"1 files, the first of them train\.zip, but no image.*by its own path", read, tmp_path / "other")
 
 
+def test_a_class_that_few_images_are_left_of_says_which_were_left_out(tmp_path):
+    root = write(tmp_path / "root", [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(3)])
+    for name in ("1.png", "2.png"):
+        (root / "dog" / name).write_text("no image")
+    message = "class 'dog' has 1 example, 2 left out, the first dog/1.png: no image that can be read; a split needs 3"
+    refused(message, split, read(root))
+
+
 def test_sources_of_images(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     refused(r"a\.txt is not a source of images; expected a folder or \.zip", load, tmp_path / "a.txt")
     refused(r"no file or folder 'digit'; did you mean 'digits'\?", load, "digit")
     refused(r"class_names is for IDX and \.npz", load, write(tmp_path / "root", CATS_AND_DOGS), class_names=["x"])
+    # Bug: the same images were trained and tested on.
+    refused(r"test=.*root/\. is the source itself", load, tmp_path / "root", test=f"{tmp_path}/root/.")
+    refused("test=digits is the source itself", load, "digits", test="digits")
+    # Bug: any .gz was taken for IDX, "it begins with 68 65 6c 6c; expected 00 00".
+    for name in ("a.tar.gz", "a.TAR", "a.txt.gz", "a.7z"):
+        (tmp_path / name).write_bytes(b"x")
+        refused(r"is packed in a form that is not read; unpack it", load, tmp_path / name)
     refused("unknown class '10'", load, classes=[1, 10])
     refused("other has a test set of its own", join, made(), made(num_test=1, source="other"))
     refused(r"unknown class 'bea'; did you mean 'bee'\?", join, made(), made(classes=("ant", "bea")))

@@ -56,6 +56,22 @@ def test_jobs_show_their_seconds_and_their_reason(capsys):
     assert lines[-1] == f"{'1' * 16} failed: its worker died"
 
 
+# Bug: a result that was JSON of another shape ended `muonlab show` with a traceback.
+def test_a_result_of_another_shape_leaves_its_columns_unread(capsys):
+    def crossing(result):
+        return {"crossing": ", ".join(str(member["step"]) for member in result.get("members", []))}
+
+    jobs = [record(number, "a", "done", result={"members": own}) for number, own in enumerate(([{"step": 20}], 3, [5]))]
+    terminal.print_records(jobs, study({}), crossing)
+    lines = [line.split()[3:] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [" ".join(words) for words in lines] == ["20", "cannot be read", "cannot be read"]
+
+
+def test_a_study_without_jobs_says_so(capsys):
+    terminal.print_records([], study({}), lambda result: {"crossing": ""})
+    assert capsys.readouterr().out == "no job has begun; the command that began the study goes on with it\n"
+
+
 def test_jobs_show_who_asked_for_them_where_several_did_and_what_their_study_says_of_them(capsys):
     records = [record(0, "a", "done", requests=(1, 2), result={"steps": 20}), record(1, "b", "waiting", requests=(2,))]
     asked = study({}, {"seeds": ["2", "3"]})

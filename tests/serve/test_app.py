@@ -160,7 +160,9 @@ def digest(root):
     [
         (["--host", "0.0.0.0"], 2, "--host 0.0.0.0 lets other machines read; give a --token"),
         (["--host", "0.0.0.0", "--token", "short"], 2, "at least eight characters"),
-        (["--port", "70000"], 2, "cannot listen at 127.0.0.1, port 70000"),
+        (["--port", "70000"], 2, "port must be 0-65535; give another --port"),
+        (["--host", "300.1.2.3", "--token", "long-enough"], 2, "; give another --host, an address of this machine"),
+        (["--host", "192.0.2.1", "--token", "long-enough"], 2, "; give another --host, an address of this machine"),
     ],
 )
 def test_mistakes_of_the_verb(root, words, status, said, capsys):

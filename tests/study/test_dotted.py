@@ -77,7 +77,7 @@ def test_a_function_that_is_given_itself_has_the_name_by_which_a_worker_finds_it
         ("no.such:make", r"^net: no.such cannot be imported \(ModuleNotFoundError: No module named 'no'\); start in"),
         ("broken.py:x", r"^net: broken.py cannot be imported \(ZeroDivisionError: division by zero\); mend it$"),
         ("tools.py:mak", r"^net=tools.py:mak: there is no 'mak' in tools.py; did you mean 'make'\?"),
-        ("tools.py:NUMBER", "^net=tools.py:NUMBER is a int, which cannot be called; expected a net$"),
+        ("tools.py:NUMBER", "^net=tools.py:NUMBER is 3, which cannot be called; expected a net$"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_the_cause_and_near_names(here, name, message):

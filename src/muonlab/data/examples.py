@@ -219,10 +219,14 @@ def split(data: Labelled, *, validation: float = 0.1, test: float = 0.2, seed: i
         _, unit, sizes = own.unique(return_inverse=True, return_counts=True)  # a unit: an example, or a group of them
         size, left = sizes.tolist(), torch.randperm(len(sizes), generator=generator).tolist()
         if len(left) <= len(shares):
-            units = "examples" if data.groups is None else f"examples in {len(size)} groups"
+            units = "example" if len(members) == 1 else "examples"
+            units += "" if data.groups is None else f" in {len(size)} groups"
+            outside = " outside the test set" if data.has_test else ""
+            lost = [each for each in data.skipped if each.name.startswith(f"{name}/")]
+            left_out = f", {len(lost)} left out, the first {lost[0].name}: {lost[0].reason}" if lost else ""
             raise DataError(
-                f"class {name!r} has {len(members)} {units}{' outside the test set' if data.has_test else ''}; a split "
-                f"needs {len(shares) + 1}, to train on and for {' and '.join(shares)}: give more, or leave it out"
+                f"class {name!r} has {len(members)} {units}{outside}{left_out}; a split needs {len(shares) + 1}, to "
+                f"train on and for {' and '.join(shares)}: give more, or leave it out"
             )
         part_of = ["train"] * len(size)
         for place, (key, share) in enumerate(shares.items()):

@@ -14,7 +14,7 @@ import torch
 from muonlab.data import image_arrays, image_folders
 from muonlab.data.examples import Choice, split, subset
 from muonlab.data.image_set import Images, Size, join, resize
-from muonlab.data.sources import DataError, existing, package
+from muonlab.data.sources import DataError, existing, package, refuse_archive
 
 __all__ = ["Images", "digits", "load", "split", "subset"]
 
@@ -48,6 +48,8 @@ def load(
         choice["classes"] = tuple(classes)  # read more than once
     if test is None:
         return subset(_read(source, size, class_names, choice), **choice)
+    if str(test) == str(source) or (str(source) != DIGITS and existing(test).samefile(existing(source))):
+        raise DataError(f"test={test} is the source itself, whose images would be trained and tested on; leave it out")
     of_train: Choice = {**choice, "test_per_class": None}
     of_test: Choice = {**of_train, "per_class": choice.get("test_per_class")}
     images = _read(source, size, class_names, of_train)
@@ -68,6 +70,7 @@ def _read(source: str | Path, size: Size | None, class_names: Sequence[str] | No
         return image_folders.read(path, size=size, **choice)
     if path.suffix.lower() == ".npz":
         return _sized(image_arrays.read_npz(path, class_names), size)
+    refuse_archive(path)
     if is_idx or path.suffix.lower() == ".gz" or "idx" in path.name.lower():
         return _sized(image_arrays.read_idx(path, class_names), size)
     raise DataError(

@@ -60,7 +60,7 @@ def _lines(text: str, path: Path) -> list[dict[str, Any]]:
                 f"{path} is not JSON from line {number} ({error.msg}); expected an object per line"
             ) from None
         if not isinstance(record, dict):
-            raise DataError(f"{path}: line {number} is a {type(record).__name__}; expected a JSON object per line")
+            raise DataError(f"{path}: line {number} is {line.strip()!r:.60}; expected a JSON object per line")
         records.append(record)
     return records
 

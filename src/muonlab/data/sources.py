@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,17 @@ def existing(path: str | Path, others: Iterable[str] = ()) -> Path:
     raise DataError(f"there is no file or folder {str(path)!r}; {near}expected a path{either}")
 
 
+# Names of what no reader unpacks; a .gz of IDX images is read.
+TEXTS = "(txt|md|csv|tsv|jsonl?|ndjson)"
+ARCHIVE = re.compile(rf"\.(tar|tar\.\w+|tgz|tbz2?|txz|7z|rar|{TEXTS}\.(gz|bz2|xz|zst))$", re.IGNORECASE)
+
+
+def refuse_archive(path: Path) -> None:
+    """Raise DataError for a packed file that no reader unpacks, by its name."""
+    if ARCHIVE.search(path.name):
+        raise DataError(f"{path} is packed in a form that is not read; unpack it, and give the file or folder within")
+
+
 def is_datasets(path: Path) -> bool:
     """Return whether a path is a folder that the package datasets has saved."""
     return any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json", "state.json"))
@@ -67,6 +79,7 @@ def read_bytes(path: str | Path) -> bytes:
     place = existing(path)
     if place.is_dir():
         raise DataError(f"{path} is a folder; expected a file")
+    refuse_archive(place)
     try:
         data = place.read_bytes()
     except OSError as error:

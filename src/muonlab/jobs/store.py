@@ -105,7 +105,12 @@ def read(folder: Path) -> StudyFile:
             f"{folder} holds no study (no study.json); `muonlab ls` lists the studies in a folder"
         ) from error
     except ValidationError as error:
-        raise StudyError(f"{path} is not a plan this version of muonlab reads: {error.errors()[0]['msg']}") from error
+        first = error.errors()[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise StudyError(
+            f"{path} is not a plan this version of muonlab reads ({why}); move it away and run again: jobs that are "
+            "done are kept"
+        ) from error
     except OSError as error:
         raise StudyError(f"cannot read {path}: {error.strerror}") from error
 

@@ -103,9 +103,15 @@ def print_records(
     for record in records:
         seconds = "" if record.seconds is None else f"{record.seconds:.1f}"
         asked = [" ".join(f"[{number}]" for number in record.requests) or "-"] if several else []
-        seen = columns(record.result or {})
+        try:
+            seen = columns(record.result or {})
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError):  # JSON, but not what a job writes
+            seen = dict.fromkeys(own, "cannot be read")
         table.add_row(record.id, record.name, record.status, seconds, *asked, *(seen[key] for key in own))
-    _print(table)
+    if records:
+        _print(table)
+    else:
+        print("no job has begun; the command that began the study goes on with it")
     for number, request in enumerate(file.requests if several else (), start=1):
         print(f"[{number}] {request.command(file.study)}")
     for record in records:

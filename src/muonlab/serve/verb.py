@@ -1,5 +1,6 @@
 """The verb `muonlab serve`."""
 
+import errno
 import socket
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def _listener(host: str, port: int | None) -> socket.socket:
     from muonlab.study.settings import UsageError
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    reason = ""
+    reason = mend = ""
     for number in [PORT, 0] if port is None else [port]:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -85,5 +86,7 @@ def _listener(host: str, port: int | None) -> socket.socket:
             return listener
         except (OSError, OverflowError) as error:
             listener.close()
-            reason = getattr(error, "strerror", None) or str(error)
-    raise UsageError(f"cannot listen at {host}, port {PORT if port is None else port}: {reason}; give another --port")
+            reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
+            is_name = isinstance(error, socket.gaierror) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL
+            mend = "--host, an address of this machine" if is_name else "--port"
+    raise UsageError(f"cannot listen at {host}, port {PORT if port is None else port}: {reason}; give another {mend}")

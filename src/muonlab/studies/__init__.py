@@ -54,7 +54,12 @@ def of_file(path: str) -> Any:
     Raises:
         UsageError: the file is not there or raises, or has no such study.
     """
-    found = dotted.load("study", f"{path}:study")
+    try:
+        found = dotted.load("study", f"{path}:study")
+    except UsageError as error:
+        if "there is no 'study'" not in str(error):
+            raise
+        raise UsageError(f"{error}; expected study = compare_optimizers(...), as in docs/own-study.md") from error
     if missing := [name for name in PROTOCOL if not hasattr(found, name)]:
         raise UsageError(
             f"study in {path} is a {type(found).__name__} without {', '.join(missing)}; expected what "

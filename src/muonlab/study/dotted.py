@@ -115,7 +115,7 @@ def find(key: str, name: str, like: str = "") -> Dotted:
     """
     value = load(key, name)
     if not callable(value):
-        raise UsageError(f"{key}={name} is a {type(value).__name__}, which cannot be called; expected {like or FORM}")
+        raise UsageError(f"{key}={name} is {value!r:.60}, which cannot be called; expected {like or FORM}")
     return Dotted(name=name, sha256=_sha256(name, value))
 
 

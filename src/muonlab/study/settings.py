@@ -35,7 +35,7 @@ def parse(words: Sequence[str], known: Iterable[str], presets: Mapping[str, Sett
     settings: Settings = {}
     for word in words:
         key, equals, text = word.partition("=")
-        if not equals:
+        if not equals or not key:
             raise UsageError(f"{word!r} is not a setting; expected key=value, such as tasks=add,mul")
         if key in settings:
             raise UsageError(f"{key} is given twice; give it once, as {word} or {key}={','.join(settings[key])}")
@@ -210,7 +210,9 @@ def make(model: type[Model], values: Mapping[str, Any], prefix: str = "") -> Mod
         if not first["loc"]:
             raise UsageError(str(first["msg"]).removeprefix("Value error, ")) from None
         field = first["loc"][0]
-        expected = dict.fromkeys(_expectation(e) for e in error.errors() if e["loc"][0] == field)
+        of_field = [e for e in error.errors() if e["loc"][0] == field]
+        # Of a list without its bad item pydantic says also that it is too short.
+        expected = dict.fromkeys(_expectation(e) for e in of_field if len(of_field) == 1 or e["type"] != "too_short")
         raise UsageError(f"{prefix}{field}={first['input']} is not valid; expected {' or '.join(expected)}") from None
 
 

@@ -224,7 +224,7 @@ def test_a_study_of_one_arm_reports_itself_and_a_run_that_diverges_is_a_result(o
 def test_a_file_without_a_study_says_what_was_expected(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("empty.py").write_text("studdy = 1\n")
-    with pytest.raises(UsageError, match=r"there is no 'study' in empty.py; did you mean 'studdy'"):
+    with pytest.raises(UsageError, match=r"no 'study' in empty.py; did you mean 'studdy'\?; expected study = "):
         of_file("empty.py")
     Path("other.py").write_text("study = 1\n")
     with pytest.raises(UsageError, match=r"study in other.py is a int without STUDY, KEYS, plan"):

@@ -17,6 +17,7 @@ from muonlab.studies.checkpoints.work import checkpoints, huggingface, nets
 from muonlab.studies.checkpoints.work.candidates import Candidates, Member, plain_call, ready
 from muonlab.studies.checkpoints.work.material import open_data
 from muonlab.studies.checkpoints.work.measuring import inspect
+from muonlab.studies.checkpoints.work.similarity import check_examples
 from muonlab.studies.features.work import material
 from muonlab.studies.features.work.material import Material
 from muonlab.train.jobs import Context, finish
@@ -69,7 +70,13 @@ def tap_table(job: Inspect) -> list[tuple[str, str, tuple[int, ...], bool]]:
     """
     found = []
     for each in candidates(job, []):
-        subject = ready(each, each.members[0].load(), "cpu")
+        net = each.members[0].load()
+        if len(each.members) == 1 and not nets.is_finite(net):
+            raise DataError(
+                f"{each.members[0].place} has weights that are not finite, and {each.name} no other checkpoint; "
+                "give one from before it diverged"
+            )
+        subject = ready(each, net, "cpu")
         shapes = taps.tap_shapes(subject.net, each.given.judged.test.inputs[:1], subject.call)
         found += [(each.name, name, shape, name in subject.taps) for name, shape in shapes]
     return found
@@ -100,6 +107,8 @@ def candidates(job: Inspect, notes: list[str]) -> list[Candidates]:
             notes.append(f"{group.name}: images have {number} channels, as its net takes them")
         if isinstance(data, Texts) and data.tokenizer is None and tokenizer is None:
             made = replace(made, assumes_bytes=True)
+        if "cka" in job.measures:
+            check_examples(made.given, job.measuring.examples)
         groups.append(made)
     return groups
 

@@ -37,8 +37,12 @@ def fitted(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tuple[di
             found[name] = tensor
         if name in found and tensor.is_floating_point() and not found[name].is_floating_point():
             raise DataError(
-                f"{source}: {name} is {_type(found[name])} in the file and {_type(tensor)} in the net; whole numbers "
-                "without a scale are not weights: save them dequantised"
+                f"{source}: {name} is {_type(found[name])} in the file and {_type(tensor)} in the net; "
+                + (
+                    "complex weights are not read: save them as the net has them"
+                    if found[name].is_complex()
+                    else "whole numbers without a scale are not weights: save them dequantised"
+                )
             )
     return found, notes
 

@@ -35,7 +35,7 @@ def builder(name: str, given: Mapping[str, Any] | None = None) -> Build:
     except UsageError as error:
         raise DataError(f"{error}; expected {EXAMPLE}") from error
     if isinstance(function, nn.Module) or not callable(function):
-        raise DataError(f"net={name} is a {type(function).__name__}; expected {EXAMPLE}")
+        raise DataError(f"net={name} is {function!r:.60}, which cannot be called; expected {EXAMPLE}")
     if missing := [each for each in dotted.needed(function) or () if each not in arguments]:
         raise DataError(f"net={name} needs {', '.join(missing)}; expected {EXAMPLE}")
     for argument in arguments:

@@ -9,6 +9,7 @@ from torch import Tensor
 from muonlab.data.sources import DataError
 from muonlab.measure.cka import PARTS, similarity
 from muonlab.studies.checkpoints.work.candidates import Candidates, Member
+from muonlab.studies.features.work.material import Material
 from muonlab.studies.features.work.states import Subject, hidden_states
 
 EXAMPLES = 500  # at most: a Gram of the examples is kept for every layer
@@ -22,6 +23,16 @@ class Seen:
     place: str
     inputs: Tensor
     states: dict[str, Tensor]  # by tap, (N, D)
+
+
+def check_examples(given: Material, num_examples: int) -> None:
+    """Raise DataError where there are too few test examples for intervals."""
+    number = min(num_examples, len(given.measured.test.labels))
+    if number < PARTS:
+        raise DataError(
+            f"cka needs {PARTS} test examples or more, and there are {number}; raise measure.examples, give more data, "
+            "or leave cka out of measures"
+        )
 
 
 class Similarities:
@@ -52,8 +63,6 @@ class Similarities:
 
 
 def _row(first: Seen, other: Seen) -> dict[str, Any]:
-    if (number := len(first.inputs)) < PARTS:
-        raise DataError(f"cka needs {PARTS} test examples or more, and there are {number}; raise measure.examples")
     if not torch.equal(first.inputs, other.inputs):
         raise DataError(f"{first.place} and {other.place} did not see the same examples, which cka compares")
     try:
