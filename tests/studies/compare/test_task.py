@@ -135,6 +135,12 @@ def sizes(seed): return nn.Linear(4, 2 + seed % 2), *PARTS, ce
 def probabilities(seed):
     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1), nn.Sigmoid())
     return model, *((x, y[:, None].float()) for x, y in PARTS), nn.BCELoss()
+class Refusing(nn.Linear):
+    def forward(self, x):
+        out = super().forward(x)
+        if not out.isfinite().all(): raise RuntimeError("not finite")
+        return out
+def refusing(seed): return nn.Sequential(nn.Linear(4, 8), Refusing(8, 2)), *PARTS, ce
 def half(seed): return net().bfloat16(), *PARTS, ce
 def meta(seed): return net().to("meta"), *PARTS, ce
 def whole(seed): return net(), (X.long(), Y), PARTS[1], ce
@@ -264,6 +270,20 @@ def test_a_loss_that_refuses_what_a_diverged_run_puts_out_spares_the_others_of_i
     (same,) = run(config=alone.model_dump(mode="json"), folder="alone")["members"]
     assert (good["diverged_at"], bad["diverged_at"] is not None) == (None, True)
     assert good["validation_loss"] == pytest.approx(same["validation_loss"], rel=1e-5)
+
+
+# Bug: a net that refuses NaN failed the job of all trials where one of them diverged.
+def test_a_net_that_raises_where_a_run_diverges_is_a_run_that_diverged_and_says_why():
+    job = job_of("refusing", points=({"lr": 0.01}, {"lr": 1e30}))
+    good, bad = run(config=job.model_dump(mode="json"), folder="both")["members"]
+    alone = job.model_copy(update={"points": job.points[:1]})
+    (same,) = run(config=alone.model_dump(mode="json"), folder="one")["members"]
+    assert good == same
+    assert (bad["diverged_at"], bad["failure"]) == (3, "RuntimeError: not finite")
+    assert bad["validation_loss"][1:] == [None, None]
+    hopeless = job.model_copy(update={"points": job.points[1:]})
+    with pytest.raises(RuntimeError, match="not finite"):
+        run(config=hopeless.model_dump(mode="json"), folder="none")
 
 
 # Bug: torch's error about stacks of unequal sizes.

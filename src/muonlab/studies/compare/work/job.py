@@ -4,6 +4,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from muonlab.studies.compare.work.command import Program
 from muonlab.studies.compare.work.frameworks import Framework
 from muonlab.studies.compare.work.material import Material, load
 from muonlab.studies.compare.work.task import TaskMaterial
+from muonlab.study.dotted import one_line
 from muonlab.study.optimizers import Custom
 from muonlab.study.study import Arm
 from muonlab.train import loop, optimizers
@@ -29,6 +31,8 @@ from muonlab.train.schedule import pace
 
 SHARED = 4  # jobs of an arm that share a compiled program: search, again, final runs, another horizon
 TIMED_STEPS = 5  # that a forecast measures
+# What a net or an optimizer raises that refuses what a run that diverges has come to.
+LOST = (RuntimeError, ArithmeticError, AssertionError)
 CURVES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
 
@@ -46,7 +50,12 @@ def _work(job: Train, context: Context) -> dict[str, Any]:
     material = _material(job.trained, job.training.batch)
     if isinstance(material, Program | Framework):
         return program.train(job, material, context)
-    return train(job, material, context)
+    try:
+        return train(job, material, context)
+    except LOST as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        return _each_alone(job, material, context, error)
 
 
 def check(*, trained: dict[str, Any], optimizers: Mapping[str, dict[str, Any]], batch: int = 32) -> None:
@@ -86,8 +95,33 @@ def check_custom(own: Custom, material: Material | TaskMaterial | Framework, lab
     optimizers.check(own.call.load("optimizers"), own.arguments, net, called)
 
 
-def train(job: Train, material: Material | TaskMaterial, context: Context) -> dict[str, Any]:
-    """Train the members of a job, a member per point and seed, and return what result.json holds."""
+def _each_alone(job: Train, material: Material | TaskMaterial, context: Context, error: Exception) -> dict[str, Any]:
+    """Train every run of a job by itself, as one of them has raised: those that raise again have diverged.
+
+    Raises:
+        Exception: what was raised, where every run raises.
+    """
+    context.clock.log(f"{one_line(error)}: each run is trained alone")
+    found = []
+    for point, seed in itertools.product(range(len(job.points)), job.seeds):
+        own = job.model_copy(update={"points": (job.points[point],), "seeds": (seed,)})
+        place = context.folder / "alone" / f"{point}-{seed}"
+        place.mkdir(parents=True, exist_ok=True)
+        result = train(own, material, replace(context, folder=place), is_alone=True)
+        found.append({**result, "members": [{**result["members"][0], "point": point}]})
+    well = [result for result in found if not result["members"][0].get("failure")]
+    if not well:
+        raise error
+    return {**well[0], "points": list(job.points), "members": [result["members"][0] for result in found]}
+
+
+def train(
+    job: Train, material: Material | TaskMaterial, context: Context, *, is_alone: bool = False
+) -> dict[str, Any]:
+    """Train the members of a job, a member per point and seed, and return what result.json holds.
+
+    With `is_alone` the only member may raise: it has diverged then.
+    """
     # -- the members: every point with every seed --------------------------------------------------
     who = list(itertools.product(range(len(job.points)), job.seeds))
     trained, draw, reader = material.members(
@@ -106,23 +140,30 @@ def train(job: Train, material: Material | TaskMaterial, context: Context) -> di
         is_finite = values["train_loss"].isfinite() & values["validation_loss"].isfinite()
         return [place for place in range(len(alive)) if is_finite[place]]
 
-    training = job.training
+    training, failure = job.training, ""
     flops = training.budget * len(who) * trained.flops(*draw(0))
-    loop.train(
-        trained,
-        draw,
-        evaluate,
-        training.steps,
-        context,
-        pace=lambda step: pace(step, training.budget, warmup=training.warmup, kind=training.schedule),
-        compile=reader.reason is None and loop.pays(context, flops, num_jobs=SHARED),
-        num_jobs=SHARED,
-        metrics=metrics,
-    )
+    try:
+        loop.train(
+            trained,
+            draw,
+            evaluate,
+            training.steps,
+            context,
+            pace=lambda step: pace(step, training.budget, warmup=training.warmup, kind=training.schedule),
+            compile=reader.reason is None and loop.pays(context, flops, num_jobs=SHARED),
+            num_jobs=SHARED,
+            metrics=metrics,
+        )
+    except LOST as error:
+        if not is_alone or isinstance(error, torch.OutOfMemoryError):
+            raise
+        failure = one_line(error)
 
     # -- the result ----------------------------------------------------------------------------------
-    curves = [{name: metrics.curve(name, member) for name in CURVES} for member in range(len(who))]
-    left = [_diverged(metrics.steps, own) for own in curves]
+    steps = list(training.steps) if is_alone else metrics.steps
+    after = [None] * (len(steps) - len(metrics.steps))
+    curves = [{name: metrics.curve(name, member) + after for name in CURVES} for member in range(len(who))]
+    left = [_diverged(steps, own) for own in curves]
     ended = [member for member, step in enumerate(left) if step is None]
     is_read = job.is_final and ended
     test = dict(zip(ended, _plain(reader.test(trained)), strict=True)) if is_read else {}
@@ -130,7 +171,7 @@ def train(job: Train, material: Material | TaskMaterial, context: Context) -> di
         **reader.sizes,
         "why_sequential": reader.reason,
         **({"flops_per_step": count_flops(job, material, context.device)} if job.is_final else {}),
-        "steps": metrics.steps,
+        "steps": steps,
         "points": list(job.points),
         "members": [
             {
@@ -139,6 +180,7 @@ def train(job: Train, material: Material | TaskMaterial, context: Context) -> di
                 "diverged_at": left[member],
                 **curves[member],
                 **dict(zip(("test_loss", "test_accuracy"), test.get(member, (None, None)), strict=True)),
+                **({"failure": failure} if failure else {}),
             }
             for member, (point, seed) in enumerate(who)
         ],
