@@ -219,7 +219,7 @@ def update_(
         kind = product_dtype(like, method, polar_dtype)
         if is_few and is_plainest and not cautious and passes.are_given(batch, kind):
             stacks, _ = memory(batch, kind, workspace)
-            passes.average_(batch, stacks, momentum=momentum, nesterov=nesterov)
+            passes.average_(batch, stacks, momentum=float(momentum), nesterov=nesterov)
             found = orthogonalize_(stacks, method, **{**polar, "dtype": kind}, is_scaled=True)
             factors = [adjustment(*alike[0].shape, adjust_lr_fn) for alike in batch]
             passes.apply_(batch, found, factors, lr=lr, weight_decay=weight_decay)
