@@ -23,7 +23,7 @@ from optimizer.machine import clock, machine, matrix_peak, synchronize
 from training.plain import PlainLoop
 from training.populations import Variant, cell, flops
 
-from muonlab.train.products import fast_products
+from muonlab.rules.products import fast_products
 
 CADENCE = 50  # steps between two evaluations, as in the study
 WARM_UP = 2

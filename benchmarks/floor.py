@@ -5,7 +5,7 @@
 The net and the batch of the paper (one layer, width 128, batch 512). Milliseconds of the processor per member and step,
 one thread, everything in one process and in random order, medians over the rounds; ratios are medians of the ratios of
 a round. "torch's products" are those that torch makes by itself, by MKL; all else has the faster of its libraries
-(`muonlab.train.products`), and so has the floor. The products alone are the calls of a step with operands of the same
+(`muonlab.rules.products`), and so has the floor. The products alone are the calls of a step with operands of the same
 layout: one member's forward and backward, as often as there are members, and those of Muon's iteration.
 """
 
@@ -24,8 +24,7 @@ from training.plain import PlainLoop
 from training.populations import Variant, cell
 from training.products import Recorder
 
-from muonlab.rules import adamw, muon
-from muonlab.train import products
+from muonlab.rules import adamw, muon, products
 from muonlab.train.by_rule import Treatment
 from muonlab.train.optimizers import by_member
 

@@ -24,7 +24,7 @@ from muonlab.rules import muon
 from muonlab.rules.iterations import newton_schulz_
 from muonlab.rules.operands import Workspace
 from muonlab.rules.polynomials import JORDAN
-from muonlab.train.products import fast_products
+from muonlab.rules.products import fast_products
 
 SHAPES = {(128, 128): 4, (512, 128): 2, (128, 512): 1}
 STEPS = 5

@@ -17,7 +17,7 @@ import torch
 from optimizer.machine import machine
 from torch import Tensor
 
-from muonlab.train import products
+from muonlab.rules import products
 
 # name: rows, sums, columns, whether the first and the second matrix are transposed, how many at once
 KINDS = {

@@ -16,7 +16,7 @@ from optimizer.machine import machine, matrix_peak
 from torch.profiler import ProfilerActivity, profile
 from training.populations import Variant, cell, flops
 
-from muonlab.train.products import fast_products
+from muonlab.rules.products import fast_products
 
 NUM_STEPS = 20
 NUM_SHOWN = 14

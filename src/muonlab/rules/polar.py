@@ -10,6 +10,7 @@ from muonlab.rules.exact import exact
 from muonlab.rules.iterations import bounded, newton_schulz, newton_schulz_
 from muonlab.rules.operands import Workspace, is_number, on_host
 from muonlab.rules.polynomials import JORDAN, Polynomial, cubic, polar_express
+from muonlab.rules.products import fast_products
 
 METHODS = ("auto", "quintic", "polar_express", "cubic", "gram", "aol", "exact")
 STEPS = {"quintic": 5, "polar_express": 5, "cubic": 7, "gram": 5, "aol": 4}
@@ -119,6 +120,7 @@ def orthogonalize(
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(G.shape)
 
 
+@fast_products()
 def orthogonalize_(
     stacks: Sequence[Tensor],
     method: str = "auto",

@@ -12,7 +12,6 @@ from muonlab.rules import in_place
 from muonlab.rules.in_place import State
 from muonlab.rules.operands import Workspace, is_by_member
 from muonlab.rules.wrapped import Ahead, Independent
-from muonlab.train.products import fast_products
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,6 @@ class ByRule:
         self.states: dict[str, State] = {name: treatments[name].initial(p) for name, p in stacks.items()}
         self._workspace = Workspace()
 
-    @fast_products()
     def step_stacked(
         self, stacks: Mapping[str, Tensor], gradients: Mapping[str, Tensor], step: int, pace: float = 1.0
     ) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from muonlab.train.products import fast_products
+from muonlab.rules.products import fast_products
 from muonlab.train.program import compiled
 
 Parameters = dict[str, Tensor]

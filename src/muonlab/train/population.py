@@ -9,12 +9,12 @@ from torch.func import functional_call, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from muonlab.nets.dropout import mix
+from muonlab.rules.products import fast_products
 from muonlab.train.by_rule import ByRule, Treatment
 from muonlab.train.evaluations import Evaluations, Programs, kind_of
 from muonlab.train.gradients import Gradients
 from muonlab.train.instances import Instances, OptimizerFactory, views
 from muonlab.train.modules import Net, drawn, takes_key
-from muonlab.train.products import fast_products
 from muonlab.train.program import Function
 from muonlab.train.seeds import fold_in
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from muonlab.nets.dropout import mix
 from muonlab.rules import in_place
 from muonlab.rules.operands import Workspace
+from muonlab.rules.products import fast_products
 from muonlab.train.by_rule import Treatment
 from muonlab.train.evaluations import ROWS
 from muonlab.train.instances import Instances, Named, OptimizerFactory
 from muonlab.train.modules import Net, drawn, takes_key
 from muonlab.train.population import ByMember, Loss
-from muonlab.train.products import fast_products
 from muonlab.train.seeds import fold_in, forked
 
 
@@ -189,7 +189,6 @@ class _ByRule(torch.optim.Optimizer):
         self._groups, self._workspace = list(groups.values()), Workspace()
 
     @torch.no_grad()
-    @fast_products()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Update every parameter; one that has no part in the loss has a gradient of zeros, as in a population."""
         pace = self.param_groups[0]["lr"]

@@ -115,9 +115,7 @@ def _each_alone(job: Train, material: Material | TaskMaterial, context: Context,
     return {**well[0], "points": list(job.points), "members": [result["members"][0] for result in found]}
 
 
-def train(
-    job: Train, material: Material | TaskMaterial, context: Context, *, is_alone: bool = False
-) -> dict[str, Any]:
+def train(job: Train, material: Material | TaskMaterial, context: Context, *, is_alone: bool = False) -> dict[str, Any]:
     """Train the members of a job, a member per point and seed, and return what result.json holds.
 
     With `is_alone` the only member may raise: it has diverged then.

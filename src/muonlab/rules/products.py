@@ -20,10 +20,10 @@ DEFAULTS = ("none", "ieee")  # of the setting: nobody has asked for anything els
 def fast_products() -> Iterator[None]:
     """Let oneDNN do the float32 products on the CPU in this block, where that is faster and equal to rounding.
 
-    The processor decides, not a clock (docs/design/same-bytes.md). A precision that the user has set is left alone.
+    The processor decides, not a clock (docs/design/same-bytes.md). A precision that the user has set is left alone, and
+    torch.compile, which could not trace the setting, has torch's own.
     """
-    before = SETTING.fp32_precision
-    if before not in DEFAULTS or not pays():
+    if torch.compiler.is_compiling() or (before := SETTING.fp32_precision) not in DEFAULTS or not pays():
         yield
         return
     SETTING.fp32_precision = "bf16"

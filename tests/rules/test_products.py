@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from muonlab.train import products
-from muonlab.train.products import SETTING, fast_products, is_left_alone_by_mkl
+from muonlab.rules import products
+from muonlab.rules.products import SETTING, fast_products, is_left_alone_by_mkl
 from muonlab.train.sequential import Sequential
 
 ZEN5 = "vendor_id\t: AuthenticAMD\nmodel\t\t: 2\nflags\t\t: fpu avx2 avx512f avx512_bf16"
