@@ -50,6 +50,7 @@ GUARDS: dict[int, tuple[str, ...]] = {
     4: (
         f"{OF_GROKKING}::test_who_is_behind_with_its_best_rate_on_an_edge_might_overtake",
         f"{HERE}::test_04_a_best_rate_on_an_edge_is_in_the_sentence",
+        f"{HERE}::test_04_a_best_decay_on_an_edge_is_named_and_none_at_all_is_no_edge",
         f"{OF_COMPARE}::test_a_loser_whose_best_rate_lies_near_an_edge_is_not_said_to_be_worse",
     ),
     5: (
@@ -260,6 +261,17 @@ def test_04_a_best_rate_on_an_edge_is_in_the_sentence():
     _, said = said_of({**inside, "adamw.rates": ["0.01", "0.03", "0.1"]})
     assert "each with its own tuned learning rate (on an edge: AdamW)." in said.sentence
     assert any(each.startswith("A best learning rate lies on the edge") for each in said.cautions)
+
+
+def test_04_a_best_decay_on_an_edge_is_named_and_none_at_all_is_no_edge():
+    def said(*decays):
+        asked = features.study(**CNN, **{"adamw.weight_decay": list(decays)})
+        found = features.found(asked, known=run_with(asked, decayed))
+        return [each for each in verdict(found, judge_all(found)).cautions if each.startswith("A best setting is")]
+
+    (words,) = said("0.01", "0.05", "0.1")
+    assert words.endswith("may lie beyond: AdamW on cnn on digits (weight decay 0.1, the largest of 3).")
+    assert said("0.05", "0.1", "0.2") == said("0.05", "0.1") == []
 
 
 DECAYS = {**CNN, "adamw.weight_decay": ["0", "0.1"], "muon.weight_decay": ["0.05", "0.2"]}

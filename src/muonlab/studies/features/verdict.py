@@ -19,7 +19,7 @@ from muonlab.study.compare import pool
 from muonlab.study.fairness import Inclusion, inclusions, transferred
 from muonlab.study.fairness import cautions as fairness
 from muonlab.study.judge import LABELS, Judged, judge, side_of, together, votes
-from muonlab.study.optimizers import differing
+from muonlab.study.optimizers import differing, settings_of
 from muonlab.study.words import differences, means, missing_jobs, on_claim, on_edges, several, uncontrolled
 
 Both = tuple[Judged, Judged]  # a claim at equal budget and at matched loss
@@ -154,6 +154,9 @@ Places = Iterator[str]
 def cautions(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
     """Return what weakens the answers."""
     said = [*missing_jobs(found.records, found.expected), *on_edges(_of_all(found, _edges))]
+    if beyond := "; ".join(_of_all(found, _outer_settings)):
+        words = "A best setting is the smallest or largest of those tried, so a better one may lie beyond"
+        said.append(f"{words}: {beyond}.")
     if out := in_words(found):
         said.append(
             f"Out of the verdict, though in the tables: {out}. A search with more search_seeds may find better."
@@ -198,6 +201,24 @@ def _edges(found: FeaturesFound, family: FamilyRuns) -> Places:
     for label, search in family.searches.items():
         if search.edge is not None:
             yield f"{found.name(label)} on {family.name} ({search.edge}, {search.best:g})"
+
+
+FEWEST_VALUES = 3  # of a setting, of which an outer one can be told from an inner one
+
+
+def _outer_settings(found: FeaturesFound, family: FamilyRuns) -> Places:
+    """Yield chosen settings that are the smallest or largest of three or more that were tried; 0 is no edge."""
+    for arm in found.arms:
+        tried = [settings_of(each) for each in found.runs.asked.tried(arm)]
+        chosen = settings_of(family.chosen(arm.label)) if family.searches[arm.label].best is not None else {}
+        for field in differing(found.runs.asked.tried(arm)):
+            values, own = (
+                sorted({each[field] for each in tried if isinstance(each.get(field), float)}),
+                chosen.get(field),
+            )
+            if len(values) >= FEWEST_VALUES and own and own in (values[0], values[-1]):
+                side = "smallest" if own == values[0] else "largest"
+                yield f"{arm.name} on {family.name} ({field.replace('_', ' ')} {own:g}, the {side} of {len(values)})"
 
 
 def _diverged(found: FeaturesFound, family: FamilyRuns) -> Places:
