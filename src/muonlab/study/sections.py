@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -135,9 +135,10 @@ def forest(found: Found, title: str, rows: Sequence[tuple[str, Comparison]], emp
 # -- settings and jobs -----------------------------------------------------------------------------
 
 
-def optimizer_settings(arms: Iterable[Arm], note: str) -> Table:
-    """Return the settings of every arm's optimizer that are not searched."""
-    held = {arm.name: shown(arm.optimizer) for arm in arms}
+def optimizer_settings(arms: Iterable[Arm], note: str, ranges: Mapping[str, Iterable[str]] | None = None) -> Table:
+    """Return the settings of every arm's optimizer but the learning rate; of an arm's label in ranges, the searched."""
+    tried = ranges or {}
+    held = {arm.name: shown(arm.optimizer) | dict.fromkeys(tried.get(arm.label, ()), "searched") for arm in arms}
     keys = list(dict.fromkeys(key for values in held.values() for key in values))
     columns = (
         Column("optimizer", "Optimizer"),

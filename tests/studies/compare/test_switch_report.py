@@ -22,13 +22,14 @@ from muonlab.studies.compare.jobs import steps
 from muonlab.studies.compare.pace import cost, pace, sharing
 from muonlab.studies.compare.programs import call
 from muonlab.studies.compare.resolution import foreseen, on_regions, on_trials, regions
-from muonlab.studies.compare.sections import curves
+from muonlab.studies.compare.sections import SEARCHED, curves, searched
 from muonlab.studies.compare.sentences import verdict
 from muonlab.studies.compare.switch import Switch
 from muonlab.studies.compare.work.job import count_flops
 from muonlab.studies.compare.work.task import TaskMaterial
 from muonlab.study import dotted
 from muonlab.study.constructor import constructor
+from muonlab.study.sections import optimizer_settings
 from muonlab.study.settings import UsageError
 
 OWN = """
@@ -318,3 +319,10 @@ def test_a_best_rate_at_the_edge_of_its_range_weakens_the_answer():
 
 def noise_of(arm, seed):
     return np.random.default_rng([seed, arm == "muon"]).normal()
+
+
+def test_what_trials_search_has_no_single_value_among_the_settings_of_the_optimizers():
+    asked = asked_of("muon.momentum=0.9")
+    table = optimizer_settings(switch_of(asked, lambda arm, point, seed: AT).found.arms, SEARCHED, searched(asked))
+    row = dict(zip([column.key for column in table.columns], {r[0]: r for r in table.rows}["Muon"], strict=True))
+    assert (row["weight_decay"], row["momentum"]) == ("searched", 0.9)

@@ -17,6 +17,7 @@ from muonlab.study.sections import (
     optimizer_settings,
     over_runs,
 )
+from muonlab.study.space import Space
 from muonlab.study.study import ALPHA, Arm, Comparison, Found, Quantity
 from muonlab.study.words import differences, missing_jobs, on_claim, on_edges
 
@@ -144,6 +145,14 @@ def _line(found: Found, arm: Arm, key: str) -> Line:
     return line_of(arm.series, len(known[0][1]), [step for step, _ in known], points)
 
 
+SEARCHED = "What is searched is under Tuning; of all else each has one value."
+
+
+def searched(asked: Any) -> dict[str, tuple[str, ...]]:
+    """Return by arm the settings that trials search; of a grid that is the learning rate, which is not among these."""
+    return {label: tuple(own.ranges) for label, own in asked.searches.items() if isinstance(own, Space)}
+
+
 def settings(found: Found) -> tuple[Element, ...]:
     """Return the data, the settings, the jobs and the config in full."""
     asked, sizes = found.runs.asked, found.runs.sizes
@@ -156,7 +165,7 @@ def settings(found: Found) -> tuple[Element, ...]:
     head = columns("what: Setting; value: Value [exact]")
     return (
         Table("settings", "What is trained", head, tuple(what.items())),
-        optimizer_settings(found.arms, "One value each, not tuned; the learning rate is searched (see Tuning)."),
+        optimizer_settings(found.arms, SEARCHED, searched(asked)),
         every_job(found.records),
         *in_full("compare", asked, found.records),
     )

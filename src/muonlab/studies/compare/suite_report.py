@@ -23,7 +23,7 @@ from muonlab.report.findings import (
 from muonlab.stats.profile import LARGEST, Profile
 from muonlab.studies.compare import answer as answers
 from muonlab.studies.compare.config import CompareStudy
-from muonlab.studies.compare.sections import curves, settings
+from muonlab.studies.compare.sections import SEARCHED, curves, searched, settings
 from muonlab.studies.compare.sentences import on_present
 from muonlab.studies.compare.suite import Suite, of, verdict
 from muonlab.studies.compare.switch import Candidate, Outcome, Switch, any_lost
@@ -241,6 +241,6 @@ def _settings(suite: Suite, asked: CompareStudy, records: Sequence[JobRecord]) -
         yield replace(own, name=f"settings-{number}", title=one.found.runs.asked.name, folded=True)
     rows = tuple((arm.name, own.words) for arm in suite.arms if isinstance(own := asked.searches[arm.label], Space))
     yield Table("ranges", "What was tried", columns("optimizer: Optimizer; tried: Ranges"), rows)
-    yield optimizer_settings(suite.arms, "One value each, not tuned.")
+    yield optimizer_settings(suite.arms, SEARCHED, searched(asked))
     yield every_job(records)
     yield from in_full("compare", asked, records)
