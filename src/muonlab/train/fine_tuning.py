@@ -51,6 +51,7 @@ def fine_tune(
     patience: int | None = None,
     pace: Callable[[int], float] = lambda step: 1.0,
     compile: bool = False,
+    num_jobs: int = 1,
     rows: int = 256,
 ) -> FineTuned:
     """Train all members, and leave each with its weights of the evaluation at which its validation loss was smallest.
@@ -60,7 +61,7 @@ def fine_tune(
 
     Args:
         engine: the members, changed.
-        draw: as of `muonlab.train.loop.train`, as are steps, context, pace and compile.
+        draw: as of `muonlab.train.loop.train`, as are steps, context, pace, compile and num_jobs.
         validation: shared by the members, on the engine's device.
         test: likewise; None reads none, as where a learning rate is being chosen.
         steps: after which to evaluate on validation.
@@ -68,6 +69,7 @@ def fine_tune(
         patience: end when for so many evaluations no member has improved; never by default.
         pace: see above.
         compile: see above.
+        num_jobs: see above.
         rows: of a set that are evaluated at once, which bounds the memory.
     """
     weights, made, seen, num_idle = _weights(engine), [], [], 0
@@ -87,7 +89,7 @@ def fine_tune(
             weights[name][chosen] = now[chosen]
         return [] if patience is not None and num_idle >= patience else alive
 
-    loop.train(engine, draw, evaluate, steps, context, pace=pace, compile=compile)
+    loop.train(engine, draw, evaluate, steps, context, pace=pace, compile=compile, num_jobs=num_jobs)
     engine.load({**engine.tensors(), **weights})
     read = (torch.full_like(best_loss, torch.nan),) * 2 if test is None else scores(engine, test, rows)
     test_loss, test_accuracy = (each.where(best_step != NONE, torch.nan) for each in read)
