@@ -67,7 +67,7 @@ def test_the_singular_values_above_rounding_become_one_and_the_others_zero(data,
     expected, s = by_gesvd(X, rank)
     answer = exact(X[None])
     assert (answer.shape, answer.dtype) == ((1, m, n), dtype)
-    assert distance(answer[0], expected) <= bound(s[:rank], dtype) <= (1e-10 if dtype not in WIDE else 2e-6)
+    assert distance(answer[0], expected) <= bound(s[:rank], dtype) <= (3e-10 if dtype not in WIDE else 2e-6)
     assert torch.linalg.matrix_rank(answer[0]).item() == rank
 
 
