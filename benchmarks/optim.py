@@ -9,8 +9,8 @@ contender. A peer that is missing or fails has a line that says why. Further pee
 timm_polar_express, pytorch_optimizer_gram, heavyball_compiled; products and torch_products, which are not optimizers:
 the matrix products of a step of muonlab and of torch alone, the floor of its time.
 
-At scale (records/optimizer/scale.txt), under 8 GB: --sets llama,many10,many100,many1000,many10000 --layers 4
---peers products --skip accuracy --repeats 20 --seconds 20
+At scale (records/optimizer): --sets many10,many100,many1000,many10000 --peers products --skip accuracy,probe
+--seconds 10, and --sets llama --layers 1 --peers products --skip accuracy --seconds 1.
 """
 
 import argparse

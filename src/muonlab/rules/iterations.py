@@ -119,7 +119,7 @@ def _gram_(X: Tensor, out: Tensor) -> None:
 # has to pay for smaller products and for mirroring, so there are least operations (rows^2 columns), by measurement
 # (records/optimizer). Units for matrices (AMX) multiply three times as fast: there, long wide matrices alone.
 STRIP, STRIP_OF_LONG = 256, 128  # rows; the second where a row is longer than two columns
-LEAST, LEAST_BFLOAT16 = 2**24, 2**27 + 1
+LEAST, LEAST_BFLOAT16 = 2**26, 2**27 + 1
 HAS_MATRIX_UNITS = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
