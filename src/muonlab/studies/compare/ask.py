@@ -56,12 +56,18 @@ def ask(words: Sequence[str]) -> tuple[OwnStudy, CompareStudy, Settings]:
         given["task"] = tasks
     elif not any(key in given for key in WHAT):
         raise UsageError("nothing to train; give a task, such as muonlab compare my_project.py:task (docs/compare.md)")
-    if STEPS in given:
+    has_steps = STEPS in given
+    if has_steps:
         if "budget" in given:
             raise UsageError("steps and budget are one setting; give one of them")
         given["budget"] = given.pop(STEPS)
     beside = {key: given.pop(key) for key in EXECUTION_KEYS if key in given}
-    study = study_of(labels, given)
+    try:
+        study = study_of(labels, given)
+    except UsageError as error:
+        if not has_steps or not str(error).startswith("budget="):
+            raise
+        raise UsageError(str(error).replace("budget=", f"{STEPS}=", 1)) from error
     # The request is kept as its words, so that a report can say which command asked for it.
     asked = study.asked.model_copy(update={"preset": "none", "settings": {"models": tasks, **_words(settings)}})
     return study, asked, beside
