@@ -125,6 +125,10 @@ def test_a_dry_run_says_what_would_be_measured_and_writes_nothing(place):
         (["first.safetensors", "net=some_nets:of_three", *FEW[1:]], "first.safetensors: "),
         (["three.safetensors", "net=some_nets:of_three", FEW[1]], "three: the net has 3 outputs and the data 10 cl"),
         (["first.safetensors", FEW[0], "data=words.txt"], "first: the net does not take token ids"),
+        (
+            ["first.safetensors", "Muon=sedes", *FEW],
+            "unknown setting 'Muon'; there is no 'sedes', should Muon be a group",
+        ),
         (["nan.pt", *FEW], "nan.pt has weights that are not finite, and nan no other checkpoint"),
         (["complex.pt", *FEW], "complex.pt: 1.weight is complex64 in the file and float32 in the net; complex weights"),
         (["first.safetensors", "second.pt", *FEW[:2], "measures=rank,cka", "measure.examples=9"], "cka needs 20 test"),

@@ -94,7 +94,9 @@ def _rows(text: str, source: str) -> tuple[list[str], list[list[str]]]:
             f"{source} has {len(names)} column; expected columns that commas part, the last of them the target"
         )
     if len(rows) < 10:
-        raise DataError(f"{source} has {len(rows)} rows below its names; expected at least 10, one per example")
+        raise DataError(
+            f"{source} has too few rows below its names, {len(rows)}; expected at least 10, one per example"
+        )
     for number, row in enumerate(rows, start=2):
         if len(row) != len(names) or not all(field.strip() for field in row):
             empty = [name for name, field in zip(names, row, strict=False) if not field.strip()]

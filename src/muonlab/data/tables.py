@@ -70,7 +70,8 @@ def columns(
     rows = _parsed(text, source, delimiter, tabs)
     header = [name.strip() for name in rows[0][1]] if rows else []
     if len(rows) < 2:
-        raise DataError(f"{source} has {len(rows)} rows; expected one that names the columns, and one per example")
+        has = "one row" if rows else "no row"
+        raise DataError(f"{source} has {has}; expected one that names the columns, and one per example")
     names = {"text_column": text_column or TEXT_COLUMN, "label_column": label_column or LABEL_COLUMN}
     if not {*names.values()} & {*header} and (unnamed := _without_names([row for _, row in rows])):
         rows = [(0, header), *rows]

@@ -35,7 +35,8 @@ def linear_cka(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     have none, NaN.
 
     Args:
-        first, second: of L and of M layers, (N, width) of any floating dtype, the same examples in the same order.
+        first: hidden states of L layers, (N, width) of any floating dtype.
+        second: those of M layers of the other model, of the same examples in the same order.
 
     Raises:
         ValueError: other shapes, another number of examples, or values that are not finite.

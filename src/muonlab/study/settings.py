@@ -17,6 +17,9 @@ Settings = dict[str, list[str]]
 Model = TypeVar("Model", bound=BaseModel)
 
 
+BUILT_IN = {"muon", "adamw", "sgd"}  # optimizers whose settings every study knows
+
+
 class UsageError(ValueError):
     """A setting that cannot be: the message names the value, what was expected and, for names, the nearest match."""
 
@@ -116,12 +119,18 @@ def check_keys(settings: Settings, known: Iterable[str], optimizers: Sequence[st
     names = list(known)
     given = settings.get("optimizers", optimizers)
     owners = {name.partition(".")[0] for name in names if "." in name} - set(given)
-    foreign = owners & {"muon", "adamw", "sgd"} if given else set()
+    foreign = owners & BUILT_IN if given else set()
     own = {label_of(text) for text in given if "=" in text or ":" in text}
     own |= {"net"} if any(":" in text for text in settings.get("net", ())) else set()
     for key in settings:
         if key not in names and key.partition(".")[0] not in own:
-            near = _near(key, [name for name in names if name.partition(".")[0] not in foreign])
+            there = [name for name in names if name.partition(".")[0] not in foreign]
+            owner, dot, _ = key.partition(".")
+            if dot and owner in BUILT_IN and not any(name.startswith(f"{owner}.") for name in there):
+                raise UsageError(
+                    f"{key} has no effect: {owner} is not in the study; add it to optimizers=, or leave {key} out"
+                )
+            near = _near(key, there)
             raise UsageError(f"unknown setting {key!r}; {_meant(key, near)}{where} lists every setting")
 
 

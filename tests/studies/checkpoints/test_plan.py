@@ -156,12 +156,12 @@ def test_a_folder_without_tokenizer_is_refused_unless_bytes_are_asked_for(tmp_pa
         ({"measures": ["rank", "rank"]}, r"measures=rank,rank names rank twice"),
         ({"net.b": "m:f"}, r"unknown group 'b'; expected one of a"),
         ({"colors": ["red"]}, r"colors=red is not valid; expected #rrggbb or one of muon, adamw"),
-        ({"names": ["A", "B"]}, r"names has 2 values for 1 groups"),
+        ({"names": ["A", "B"]}, r"names=A,B is not one for each group, whose number is 1"),
         ({"measure.examples": 0}, r"measure\.examples=0 is not valid"),
         ({"size": 4}, r"size=4 is not valid; expected at least 8"),
         ({"pool": "max"}, r"pool=max is not valid"),
         ({"mean": 0.5}, r"mean and deviation go together"),
-        ({"mean": 0.5, "deviation": [1, 1, 1]}, r"mean has 1 numbers and deviation 3"),
+        ({"mean": 0.5, "deviation": [1, 1, 1]}, r"go together, and 1 and 3 numbers are given"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(settings, message):

@@ -133,7 +133,11 @@ def test_images_and_a_text_of_the_user_are_read_and_are_in_the_config():
         (["cnn", "data=data.txt"], "hello", r"data\.txt is not a source of images; expected a folder or \.zip"),
         (["vit", "data=folder"], None, "folder"),
         (["mlp", "data=data.csv"], "a\n1\n2", r"data\.csv has 1 column; expected columns that commas part"),
-        (["mlp", "data=data.csv"], "a,b\n1,2\n", r"data\.csv has 1 rows below its names; expected at least 10"),
+        (
+            ["mlp", "data=data.csv"],
+            "a,b\n1,2\n",
+            r"data\.csv has too few rows below its names, 1; expected at least 10",
+        ),
         (["mlp", "data=data.csv"], "a,b\n" + "1,x\n" * 12, "the target b is x in every row; expected two values"),
         (["mlp", "data=data.csv"], "a,b\n" + "1,x\n" * 9 + "1,\n", r"row 11 has nothing in b; expected 2 fields"),
         (["mlp", "data=data.csv"], "a,b\n" + "nan,x\nnan,y\n" * 6, "row 2 has nan in a; expected finite numbers"),

@@ -428,6 +428,11 @@ def test_what_a_task_may_get_wrong_is_named_before_anything_runs(task, message):
         (["own.py:task", "own.py:normed"], "2 tasks are given; expected one"),
         (["own.py:task", "trials=1"], "trials=1 is not valid; expected one whole number from 2"),
         (["own.py:task", "seeds=0"], "seeds=0 is not valid"),
+        (["own.py:task", "steps=0"], "^steps=0 is not valid; expected at least 1"),
+        (
+            ["own.py:task", "sgd.lr=0.1"],
+            "sgd.lr has no effect: sgd is not in the study; add it to optimizers=, or leave",
+        ),
         (["own.py:task", "steps=5", "budget=6"], "steps and budget are one setting"),
         (["own.py:task", "steps=0"], "^steps=0 is not valid; expected at least 1"),
         (["own.py:task", "adamw.lr=1e-2..1e-4"], "adamw.lr=1e-2..1e-4 is not valid; expected a range that rises"),

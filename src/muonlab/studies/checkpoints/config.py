@@ -69,8 +69,8 @@ class Images(Growing):
         numbers = len(self.mean or ()), len(self.deviation or ())
         if numbers[0] != numbers[1]:
             raise ValueError(
-                f"mean has {numbers[0]} numbers and deviation {numbers[1]}: mean and deviation go together; give both, "
-                "one number for each channel, or neither"
+                f"mean and deviation go together, and {numbers[0]} and {numbers[1]} numbers are given; give both, one "
+                "number for each channel, or neither"
             )
         return self
 

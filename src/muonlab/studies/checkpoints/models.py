@@ -268,7 +268,8 @@ def split(words: Sequence[str], also: Iterable[str] = ()) -> tuple[list[Named], 
             groups.append(Named(key, expanded(as_texts(key, text.split(",")))))
         else:
             names = (*also, *KEYS, *(f"{owner}.GROUP" for owner in OF_GROUPS))
-            check_keys({key: []}, names, where="docs/inspect.md")
+            where = f"there is no {text!r}, should {key} be a group of checkpoints; docs/inspect.md"
+            check_keys({key: []}, names, where="docs/inspect.md" if "." in key else where)
     return groups, settings
 
 

@@ -225,7 +225,8 @@ def _one_each(key: str, groups: Sequence[Named], chosen: Chosen) -> list[str]:
     """Return the values of a setting that has one for each group; none where it is not given."""
     values = chosen.given.get(key, [])
     if key in chosen.given and len(values) != len(groups):
-        raise UsageError(f"{key} has {len(values)} values for {len(groups)} groups; expected one for each")
+        given = ",".join(values)
+        raise UsageError(f"{key}={given} is not one for each group, whose number is {len(groups)}; give as many")
     return values
 
 

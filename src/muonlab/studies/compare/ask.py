@@ -67,15 +67,18 @@ def _asked(given: Settings, said: Settings) -> tuple[OwnStudy, CompareStudy, Set
     _check(given, labels)
     if not any(key in given for key in WHAT):
         raise UsageError("nothing to train; give a task, such as muonlab compare my_project.py:task (docs/compare.md)")
-    if STEPS in given:
+    has_steps = STEPS in given
+    if has_steps:
         if "budget" in given:
             raise UsageError("steps and budget are one setting; give one of them")
         given["budget"] = given.pop(STEPS)
     beside = {key: given.pop(key) for key in EXECUTION_KEYS if key in given}
     try:
         study = study_of(labels, given)
-    except UsageError as error:  # by the word that was given
-        raise UsageError(re.sub("^budget=", f"{STEPS}=", str(error))) from None
+    except UsageError as error:
+        if not has_steps:
+            raise
+        raise UsageError(re.sub("^budget=", f"{STEPS}=", str(error))) from None  # by the word that was given
     return study, study.asked.model_copy(update={"preset": "none", "settings": said}), beside
 
 

@@ -137,7 +137,7 @@ class ProtocolConfig(Growing):
     def _budget_is_looked_at(self):
         if self.budget % self.cadence:
             raise ValueError(
-                f"budget={self.budget} is not a multiple of cadence={self.cadence}; the last step needs a look"
+                f"budget={self.budget} is not a multiple of cadence={self.cadence}; the last step needs an evaluation"
             )
         return self
 

@@ -46,7 +46,7 @@ def test_images_are_in_the_order_of_classes_and_standardised_as_asked(images, tm
     given = open_data(images.model_copy(update={"mean": (0.5,), "deviation": (0.25,)}))
     assert (given.judged.test.inputs.min(), given.judged.test.inputs.max()) == (-2, 2)
     assert "mean 0.5 and deviation 0.25, as given" in given.notes[1]
-    with pytest.raises(DataError, match="mean has 2 numbers; expected one for each of 1 channels"):
+    with pytest.raises(DataError, match="mean has 2, expected one number for each of 1 channels"):
         open_data(images.model_copy(update={"mean": (0.5,) * 2, "deviation": (0.25,) * 2}))
 
 

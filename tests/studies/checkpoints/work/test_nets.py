@@ -30,7 +30,7 @@ def test_a_function_of_a_users_module_makes_the_net(nets, net):
     [
         ("users_nets:bild", "there is no 'bild' in users_nets.*did you mean 'build'"),
         ("users_nets:needs", "needs width, depth; expected a function that returns"),
-        ("torch:pi", "net=torch:pi is a float; expected a function"),
+        ("torch:pi", "net=torch:pi is 3.14159[0-9]*, which cannot be called; expected a function"),
         ("users_nets:fails", "raised RuntimeError: no such width; expected a function"),
         ("users_nets:nothing", "returned a int, not a torch.nn.Module"),
     ],

@@ -45,7 +45,7 @@ def _images(data: Images) -> Material:
     scaling, whose = None, STANDARDISED
     if data.mean is not None and data.deviation is not None:
         if len(data.mean) not in (1, channels):
-            raise DataError(f"mean has {len(data.mean)} numbers; expected one for each of {channels} channels")
+            raise DataError(f"mean has {len(data.mean)}, expected one number for each of {channels} channels")
         mean, deviation = (torch.tensor(levels).view(1, -1, 1, 1) for levels in (data.mean, data.deviation))
         scaling, whose = (mean, deviation), "as given"
     dataset = partial(ImageDataset, validation=data.validation, test_share=data.test_share)
