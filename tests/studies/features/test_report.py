@@ -159,6 +159,12 @@ def test_a_failed_control_comes_first(tmp_path):
     assert texts(findings)[0].startswith("A CONTROL FAILED: shuffled labels of cnn on digits")
 
 
+# Bug: budgets share the jobs that new weights have, which were counted for each, and a whole study was "not finished".
+def test_a_whole_study_of_two_horizons_is_finished(tmp_path):
+    findings = check(synthetic.write(tmp_path, synthetic.study(**ONE, budget=[12, 24])))
+    assert not any("not finished" in text for text in (*texts(findings), *findings.verdict.cautions))
+
+
 def test_no_study(tmp_path):
     with pytest.raises(StudyError):
         analyse(tmp_path)

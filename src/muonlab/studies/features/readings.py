@@ -170,7 +170,7 @@ def read(folder: Path, request: int = -1) -> tuple[FeatureRuns, list[folders.Job
         StudyError: there is no study of features in the folder.
     """
     asked, known, results, records = folders.read(FeatureStudy, steps, folder, RESULTS_VERSION, request)
-    return gather(asked, known, results), records, len(known)
+    return gather(asked, known, results), records, len({step.job.id for step in known})
 
 
 def gather(asked: FeatureStudy, known: Sequence[Step], results: Results) -> FeatureRuns:
