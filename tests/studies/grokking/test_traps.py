@@ -105,6 +105,27 @@ def test_what_was_chosen_on_other_seeds_is_judged_as_it_stands_and_what_was_not_
     assert any("very runs that are judged" in each for each in verdict.cautions)
 
 
+# Bug: where no run of a search crossed, the rate that was listed first was judged, though another did far better.
+def test_of_rates_at_which_no_run_crosses_the_most_accurate_is_judged_and_it_is_said(tmp_path):
+    searched = plan("tiny", {"adamw.lr": ["0.001", "0.003", "0.01"], "seeds": ["3"], "search_seeds": ["2"]})
+    results = {}
+    for own in searched.search:
+        result = synthetic.result_of(own, {1000: None, 1001: None}, 0.0)
+        accuracy = 0.9 if own.optimizer.lr == 0.003 else 0.3
+        members = [each.model_copy(update={"best_validation_accuracy": accuracy}) for each in result.members]
+        results[own.id] = result.model_copy(update={"members": tuple(members)}).model_dump(mode="json")
+    (best,) = (job for job in jobs_of(searched, results) if job.role == "run" and job.arm == "adamw")
+    assert best.id in {own.id for own in searched.cells if own.optimizer.lr == 0.003}
+
+    def fate(config, seed):
+        return 300 + 50 * (seed % 5) if config.optimizer.name == "muon" else None
+
+    cells, search = [*of("muon"), *rates("adamw", 0.001, 0.003)], rates("adamw", 0.001, 0.003, seeds=(1000, 1001))
+    _, verdict = judged(tmp_path, cells, fate, search=search)
+    words = "No run of any setting of AdamW crossed within the budget, so the one with the highest validation accuracy"
+    assert any(each.startswith(words) for each in verdict.cautions)
+
+
 def test_who_is_behind_with_its_best_rate_on_an_edge_might_overtake(tmp_path):
     def fate(config, seed):
         return {"muon": 300, "adamw": 700 - 100 * (config.optimizer.lr == 0.01)}[config.optimizer.name] + 50 * seed

@@ -20,7 +20,9 @@ from muonlab.study.settings import UsageError
 
 POLICY = Policy(clear=0.01)  # a rate on an edge that is better by less than 1% is no reason to go on
 
-Score = tuple[int, float]  # the smaller, the better: minus the number of blocks, then the mean log share of the budget
+# The smaller, the better: minus the number of blocks, the mean log share of the budget, minus the mean of the best
+# validation accuracies, by which settings are told apart of which no run crossed.
+Score = tuple[int, float, float]
 
 
 # -- scores ----------------------------------------------------------------------------------------
@@ -32,11 +34,14 @@ def middle_times(members: Iterable[MemberResult], budget: int) -> NDArray[np.flo
     return np.array([(each.step + each.after_step) / 2 if each else budget for each in crossings], dtype=float)
 
 
-def score(blocks: Sequence[tuple[NDArray[np.float64], int]]) -> Score:
-    """Return the score of a setting from the times and the budget of each block that it has runs in."""
+def score(blocks: Sequence[tuple[Sequence[MemberResult], int]]) -> Score:
+    """Return the score of a setting from the runs and the budget of each block that it has runs in."""
+    if not blocks:
+        return 0, 0.0, 0.0
     with np.errstate(divide="ignore"):  # where all crossed at step 0: minus infinity, and none is sooner
-        logs = [np.log(times.mean() / budget) for times, budget in blocks]
-    return -len(blocks), float(np.mean(logs)) if logs else 0.0
+        logs = [np.log(middle_times(members, budget).mean() / budget) for members, budget in blocks]
+    accuracies = [np.mean([member.best_validation_accuracy or 0.0 for member in members]) for members, _ in blocks]
+    return -len(blocks), float(np.mean(logs)), -float(np.mean(accuracies))
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,12 @@ class Choice:
 
     @property
     def _shares(self) -> dict[float, tuple[int, float]]:
-        return {rate: (blocks, float(np.exp(log))) for rate, (blocks, log) in self.rates.items()}
+        return {rate: (blocks, float(np.exp(log))) for rate, (blocks, log, _) in self.rates.items()}
+
+    @property
+    def is_by_accuracy(self) -> bool:
+        """Whether no run of any setting crossed within the budget, so that accuracies chose."""
+        return len(self.scores) > 1 and all(blocks < 0 and log == 0 for blocks, log, _ in self.scores.values())
 
 
 def choice(variants: Mapping[str, tuple[dict[str, Any], Score]], *, on_other_seeds: bool) -> Choice:
@@ -127,12 +137,11 @@ def _best(cells: Sequence[CellConfig], results: Mapping[str, Any]) -> Any:
         members[repr(cell.optimizer)][block].extend(read.members)
         budgets[block] = cell.protocol.budget
     variants = {
-        name: (values_of(next(c.optimizer for c in cells if repr(c.optimizer) == name)), score(_times(blocks, budgets)))
+        name: (
+            values_of(next(c.optimizer for c in cells if repr(c.optimizer) == name)),
+            score([(own, budgets[block]) for block, own in blocks.items()]),
+        )
         for name, blocks in members.items()
     }
     best = choice(variants, on_other_seeds=True).variant
     return next(cell.optimizer for cell in cells if repr(cell.optimizer) == best)
-
-
-def _times(blocks: Mapping[str, list[MemberResult]], budgets: Mapping[str, int]):
-    return [(middle_times(members, budgets[block]), budgets[block]) for block, members in blocks.items()]

@@ -320,7 +320,7 @@ def choose(runs: GrokkingRuns, arm: Arm) -> Choice | None:
     variants = {
         name: (
             values_of(held[0].config.optimizer),
-            score([(c.middles, c.budget) for c in held if len(c.members) >= least]),
+            score([(c.members, c.budget) for c in held if len(c.members) >= least]),
         )
         for name, held in tried.items()
     }

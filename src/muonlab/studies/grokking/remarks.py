@@ -38,7 +38,8 @@ def against(pair: Pair) -> str:
 def cautions(found: GrokkingFound, pair: Pair) -> list[str]:
     """Return what weakens the answer."""
     said = [_missing_blocks(pair), _horizon(pair), _does_not_last(pair), _turned_by_cost(pair)]
-    said += [_chosen_on_judged(pair), *_edges(pair), *fairness.cautions(included(found.runs), "ratio")]
+    said += [_chosen_on_judged(pair), _chosen_by_accuracy(pair), *_edges(pair)]
+    said += fairness.cautions(included(found.runs), "ratio")
     if pair.tried[0] != pair.tried[1]:
         said.append("The optimizers did not have equally many settings to choose from; more settings, better luck.")
     said.append(no_control(found.controls))
@@ -323,6 +324,19 @@ def _chosen_on_judged(pair: Pair) -> str:
     return (
         "The settings were chosen on the very runs that are judged. Interval and p allow for it, and are wider "
         "than they need be: search_seeds=3 chooses them on other runs."
+    )
+
+
+def _chosen_by_accuracy(pair: Pair) -> str:
+    """What is said where no setting of an optimizer crossed at all."""
+    named = [
+        name for name, each in zip(pair.names, pair.choices or (), strict=bool(pair.choices)) if each.is_by_accuracy
+    ]
+    if not named:
+        return ""
+    return (
+        f"No run of any setting of {several(named)} crossed within the budget, so the one with the highest validation "
+        "accuracy was chosen: a longer budget, or other settings, may change the answer."
     )
 
 

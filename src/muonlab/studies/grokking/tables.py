@@ -250,15 +250,15 @@ def choices(pair: Pair) -> Table:
     )
     rows = []
     for name, each in zip(pair.names, pair.choices or (), strict=bool(pair.choices)):
-        for variant, (blocks, log) in each.scores.items():
+        for variant, (blocks, log, _) in each.scores.items():
             on = "other seeds" if each.on_other_seeds else "the judged runs"
             is_chosen = variant == each.variant
             edge = (each.edge or "no") if is_chosen else ""
             rows.append((name, variant, -blocks, float(np.exp(log)), is_chosen, on, edge))
     note = (
         "The setting with the smallest geometric mean, over the blocks, of the restricted mean steps to the first "
-        "crossing, as a share of the budget. On an edge: the best learning rate is the smallest or the largest of "
-        "those that were tried, so a better one may lie beyond."
+        "crossing, as a share of the budget; of equal ones that with the highest validation accuracy. On an edge: the "
+        "best learning rate is the smallest or the largest of those that were tried, so a better one may lie beyond."
     )
     return Table(f"choices-{pair.name}", "Which settings were tried", of_choices, tuple(rows), note)
 
