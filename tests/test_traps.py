@@ -260,7 +260,7 @@ def test_04_a_best_rate_on_an_edge_is_in_the_sentence():
     assert "on an edge" not in said_of(inside)[1].sentence
     _, said = said_of({**inside, "adamw.rates": ["0.01", "0.03", "0.1"]})
     assert "each with its own tuned learning rate (on an edge: AdamW)." in said.sentence
-    assert any(each.startswith("A best learning rate lies on the edge") for each in said.cautions)
+    assert any(each.startswith("A best learning rate lies at the edge") for each in said.cautions)
 
 
 def test_04_a_best_decay_on_an_edge_is_named_and_none_at_all_is_no_edge():
