@@ -292,7 +292,7 @@ def show(
 
 @app.command
 def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
-    """Write a study's report.html again where results have come since, and say where it is.
+    """Write a study's report.html again, by the results that are there and as this version writes it.
 
     For example:
 
@@ -303,14 +303,9 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
     folder
         The study's folder.
     """
-    from muonlab.jobs import catalogue
     from muonlab.studies import package_of
 
-    package = package_of(folder)
-    if catalogue.report_is_current(folder):
-        print(f"Report: {folder / 'report.html'}")
-    else:
-        running.write_report(folder, package)
+    running.write_report(folder, package_of(folder))
     return 0
 
 
