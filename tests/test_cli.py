@@ -104,6 +104,16 @@ def test_report_is_written_again_whenever_it_is_asked_for(study, muonlab):
     assert "as another version wrote it" not in report.read_text()
 
 
+def test_a_report_whose_results_were_removed_is_kept(tmp_path, study, muonlab):
+    folder = shutil.copytree(study[0], tmp_path / "bare")
+    for result in folder.rglob("result.json"):
+        result.unlink()
+    (folder / "report.html").write_text("all that is left")
+    status, _, errors = muonlab("report", folder)
+    assert (status, (folder / "report.html").read_text()) == (0, "all that is left")
+    assert "holds no results of its jobs any more" in errors
+
+
 def test_a_dry_run_prints_the_cells_and_writes_nothing(tmp_path, muonlab):
     status, output, _ = muonlab(*TINY, f"out={tmp_path / 'study'}", "--dry-run")
     assert status == 0

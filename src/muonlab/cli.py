@@ -303,9 +303,15 @@ def report(folder: Path = DEFAULT_ROOT / "grokking") -> int:
     folder
         The study's folder.
     """
+    from muonlab.jobs import store
     from muonlab.studies import package_of
 
-    running.write_report(folder, package_of(folder))
+    package, page = package_of(folder), folder / "report.html"
+    if page.exists() and not store.Results(folder):
+        print(f"note: {folder} holds no results of its jobs any more, so its report stays as it is", file=sys.stderr)
+        print(f"Report: {page}")
+    else:
+        running.write_report(folder, package)
     return 0
 
 
