@@ -127,20 +127,19 @@ def _answers(rules: Sequence[Rule]) -> Table:
     narrow, wide = rules[0].widths[0], rules[0].widths[-1]
     columns = (
         Column("rule", "Rule"),
-        Column("best_narrow", f"Best rate, width {narrow}", "exact"),
-        Column("best_wide", f"Width {wide}", "exact"),
+        Column("answer", "Transfers"),
         Column("shift", "Octaves per doubling", "ratio"),
         Column("regret", "Regret, %", "number"),
+        Column("best_narrow", f"Best rate, width {narrow}", "exact"),
+        Column("best_wide", f"Width {wide}", "exact"),
         Column("hidden", "Change of hidden states", "ratio"),
         Column("logits", "Change of logits", "ratio"),
-        Column("answer", "Transfers"),
     )
     rows = tuple(
         (
-            rule.arm.name,
+            *(rule.arm.name, WORDS[rule.judged[0]].lower(), rule.shift, rule.regret),
             *(_best(rule, width) for width in (narrow, wide)),
-            *(rule.shift, rule.regret, *map(rule.coordinate, (f"blocks.{rule.asked.nets[0].depth - 1}", "head"))),
-            WORDS[rule.judged[0]].lower(),
+            *map(rule.coordinate, (f"blocks.{rule.asked.nets[0].depth - 1}", "head")),
         )
         for rule in rules
     )
