@@ -54,7 +54,7 @@ bare:
 triton:
 	$(PYTHON) -m venv --clear $(VENV)-triton
 	$(VENV)-triton/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(VENV)-triton/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pytest numpy '.[cuda]'
+	$(VENV)-triton/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pytest hypothesis '.[cuda,lab]'
 	TRITON_INTERPRET=1 $(VENV)-triton/bin/python -m pytest tests/kernels
 	$(VENV)-triton/bin/python -m pytest tests/kernels
 
