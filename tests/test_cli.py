@@ -324,18 +324,18 @@ def test_open_shows_the_page_while_a_study_runs_and_its_report_at_the_end(square
         ["run", "grokking", "preset=tiny"],
         ["run", "study.toml"],
         ["run", "compared.toml"],
-        ["compare", "mine.py:task"],
-        ["inspect", "a.pt", "net=mine.py:net", "data=digits", "measures=rank"],
+        ["compare", "opened.py:task"],
+        ["inspect", "a.pt", "net=opened.py:net", "data=digits", "measures=rank"],
     ],
 )
 def test_every_verb_that_runs_takes_open(words, muonlab, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     net = "nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 10))"
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "opened.py").write_text(
         f"from torch import nn\n\ndef net():\n    return {net}\n\ndef task(seed):\n    raise NotImplementedError\n"
     )
     (tmp_path / "study.toml").write_text('study = "grokking"\npreset = "tiny"\n')
-    (tmp_path / "compared.toml").write_text('study = "compare"\ntask = "mine.py:task"\n')
+    (tmp_path / "compared.toml").write_text('study = "compare"\ntask = "opened.py:task"\n')
     exec(f"from torch import nn\nnet = {net}", scope := {})
     torch.save(scope["net"].state_dict(), tmp_path / "a.pt")
     opened = []

@@ -53,7 +53,7 @@ def _of_lines(path: Path) -> Tables:
         lines = read_lines(path, whole=True)
     except StudyError:  # the last line may be half-written
         lines = read_lines(path)
-    if not lines or not all(isinstance(line.get("step"), int) for line in lines):
+    if not lines or not all(type(line.get("step")) is int for line in lines):
         raise StudyError(f"{path} has no evaluations; expected a study's folder, or JSON lines with a step each")
     who = {"job": path.stem, "run": None}
     rows = [who | flat(line) for line in lines]

@@ -320,6 +320,8 @@ def _check_labels(logits: Tensor, labels: Tensor | None) -> None:
         raise ValueError(f"labels {shape} for logits {tuple(logits.shape)}: expected one label for each row of logits")
     if labels is not None and (labels.dtype != torch.int64 or int(labels.max()) >= logits.shape[-1]):
         raise ValueError(f"labels are {labels.dtype} up to {labels.max()}: expected int64 below {logits.shape[-1]}")
+    if labels is not None and int(labels.max()) < 0:
+        raise ValueError(f"labels are {labels.max()} at most, so every one is left out: expected some of 0 or more")
 
 
 # -- the model, left as it was ---------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 SETTING = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]  # torch puts it there itself
-DEFAULTS = ("none", "ieee")  # of the setting: nobody has asked for anything else
+DEFAULT = "none"  # of the setting: nobody has asked for anything, here or for all of oneDNN
 
 
 @contextmanager
@@ -23,14 +23,14 @@ def fast_products() -> Iterator[None]:
     The processor decides, not a clock (docs/design/same-bytes.md). A precision that the user has set is left alone, and
     torch.compile, which could not trace the setting, has torch's own.
     """
-    if torch.compiler.is_compiling() or (before := SETTING.fp32_precision) not in DEFAULTS or not pays():
+    if torch.compiler.is_compiling() or SETTING.fp32_precision != DEFAULT or not pays():
         yield
         return
     SETTING.fp32_precision = "bf16"
     try:
         yield
     finally:
-        SETTING.fp32_precision = before
+        SETTING.fp32_precision = DEFAULT
 
 
 @cache

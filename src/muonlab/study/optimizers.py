@@ -317,11 +317,13 @@ def variants(chosen: Chosen, label: str, name: str, known: Mapping[str, type[Bas
     owners = dict.fromkeys((name, label))  # what LABEL.field says goes before NAME.field
     keys = {key.partition(".")[2]: key for owner in owners for key in chosen.merged if key.startswith(f"{owner}.")}
     several = [key for field, key in keys.items() if _sweeps(name, field) and len(chosen.once(key)) > 1]
-    points = list(combinations(chosen.merged, several))
+    overruled = {f"{name}.{field}" for field in keys} - set(keys.values())
+    own = {key: values for key, values in chosen.merged.items() if key not in overruled}
+    points = list(combinations(own, several))
     if len(points) > MOST_VARIANTS:
         words = f"{label} has {len(points)} combinations of settings ({', '.join(several)})"
         raise UsageError(f"{words}; expected at most {MOST_VARIANTS}")
-    merged = [{**chosen.merged, **{key: [value] for key, value in point.items()}} for point in points]
+    merged = [{**own, **{key: [value] for key, value in point.items()}} for point in points]
     return tuple(build(replace(chosen, merged=each), label, name, known) for each in merged)
 
 

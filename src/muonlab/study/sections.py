@@ -135,10 +135,11 @@ def forest(found: Found, title: str, rows: Sequence[tuple[str, Comparison]], emp
 # -- settings and jobs -----------------------------------------------------------------------------
 
 
-def optimizer_settings(arms: Iterable[Arm], note: str, ranges: Mapping[str, Iterable[str]] | None = None) -> Table:
-    """Return the settings of every arm's optimizer but the learning rate; of an arm's label in ranges, the searched."""
-    tried = ranges or {}
-    held = {arm.name: shown(arm.optimizer) | dict.fromkeys(tried.get(arm.label, ()), "searched") for arm in arms}
+def optimizer_settings(
+    arms: Iterable[Arm], note: str, trials: Mapping[str, Mapping[str, float | str]] | None = None
+) -> Table:
+    """Return the settings of every arm's optimizer but the learning rate; those of trials, by label, go before."""
+    held = {arm.name: {**shown(arm.optimizer), **(trials or {}).get(arm.label, {})} for arm in arms}
     keys = list(dict.fromkeys(key for values in held.values() for key in values))
     columns = (
         Column("optimizer", "Optimizer"),

@@ -127,9 +127,8 @@ def check_keys(settings: Settings, known: Iterable[str], optimizers: Sequence[st
             there = [name for name in names if name.partition(".")[0] not in foreign]
             owner, dot, _ = key.partition(".")
             if dot and owner in BUILT_IN and not any(name.startswith(f"{owner}.") for name in there):
-                raise UsageError(
-                    f"{key} has no effect: {owner} is not in the study; add it to optimizers=, or leave {key} out"
-                )
+                add = "add it to optimizers=, or " if "optimizers" in names else ""
+                raise UsageError(f"{key} has no effect: {owner} is not in the study; {add}leave {key} out")
             near = _near(key, there)
             raise UsageError(f"unknown setting {key!r}; {_meant(key, near)}{where} lists every setting")
 
@@ -335,7 +334,7 @@ class Chosen:
             if not used.get(owner, True):
                 asked = [
                     f"{name}={','.join(self.merged[name])}"
-                    for name in ("families", "net", "optimizers")
+                    for name in ("families", "net", "optimizers", "rules")
                     if self.merged.get(name)
                 ]
                 raise UsageError(f"{key} has no effect: the study has {' and '.join(asked)}; leave it out")

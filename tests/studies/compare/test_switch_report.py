@@ -325,4 +325,4 @@ def test_what_trials_search_has_no_single_value_among_the_settings_of_the_optimi
     asked = asked_of("muon.momentum=0.9")
     table = optimizer_settings(switch_of(asked, lambda arm, point, seed: AT).found.arms, SEARCHED, searched(asked))
     row = dict(zip([column.key for column in table.columns], {r[0]: r for r in table.rows}["Muon"], strict=True))
-    assert (row["weight_decay"], row["momentum"]) == ("searched", 0.9)
+    assert (row["weight_decay"], row["momentum"], row["beta2"]) == ("searched", 0.9, 0.999)  # beta2 of every trial

@@ -148,9 +148,10 @@ def _line(found: Found, arm: Arm, key: str) -> Line:
 SEARCHED = "What is searched is under Tuning; of all else each has one value."
 
 
-def searched(asked: Any) -> dict[str, tuple[str, ...]]:
-    """Return by arm the settings that trials search; of a grid that is the learning rate, which is not among these."""
-    return {label: tuple(own.ranges) for label, own in asked.searches.items() if isinstance(own, Space)}
+def searched(asked: Any) -> dict[str, dict[str, float | str]]:
+    """Return by arm the settings of its trials, those with a range in a word; of a grid, which has one, none."""
+    spaces = {label: own for label, own in asked.searches.items() if isinstance(own, Space)}
+    return {label: {**own.defaults, **dict.fromkeys(own.ranges, "searched")} for label, own in spaces.items()}
 
 
 def settings(found: Found) -> tuple[Element, ...]:

@@ -260,13 +260,13 @@ class Switch:
             return f"{self._lower(lost[:1])}."
         if min(effect.n) < MIN_RUNS:
             return f"Run at least {MIN_RUNS} seeds (seeds={MIN_RUNS})."
-        if self._near_zero:
-            return "Compare where losses still differ, with fewer steps or a harder task; or give a wider margin=."
         if lost := [each for each in (arm, self.baseline) if self.lost(each.label)[0]]:
             return f"{self._lower(lost)}, or more seeds, such as seeds={2 * effect.n[0]}."
         if edges := self.may_gain(arm, effect.estimate.value or 0.0):
             further = self.found.runs.asked.extensions + 1
             return f"Search further (extensions={further}), or give another range, {edges[0].label}.lr=LOW..HIGH."
+        if self._near_zero:
+            return "Compare where losses still differ, with fewer steps or a harder task; or give a wider margin=."
         ours, theirs = self.tuned(arm.label), self.tuned(self.baseline.label)
         if effect.estimate.value is None or effect.estimate.lower is None or not ours or not theirs:
             return ""

@@ -74,6 +74,8 @@ class Choice:
 
     @property
     def _shares(self) -> dict[float, tuple[int, float]]:
+        if self.is_by_accuracy:  # errors in place of shares, which are all 1
+            return {rate: (blocks, 1.0 + score) for rate, (blocks, _, score) in self.rates.items()}
         return {rate: (blocks, float(np.exp(log))) for rate, (blocks, log, _) in self.rates.items()}
 
     @property

@@ -169,7 +169,7 @@ def _cost(pair: Pair) -> str:
             )
     if seconds and pair.ratio.value is not None:
         number = as_text(pair.ratio.value * seconds, "ratio")
-        parts.append(f"{number} in seconds on this machine (without an interval: the timing has an error of its own)")
+        parts.append(f"{number} in seconds on this machine (without an interval, as the error of timing was not measured)")
     return f"A step does not cost the same with both: the ratio is {several(parts)}." if parts else ""
 
 
@@ -301,7 +301,9 @@ def _other_answer(ratio: Estimate, longer: Estimate) -> str:
 
 
 def _does_not_last(pair: Pair) -> str:
-    if not any(c.sustained for c in pair.conditions) or pair.side in ("undecided", outside(pair.lasting)):
+    if not any(c.sustained for c in pair.conditions) or pair.lasting.lower is None:
+        return ""  # without an interval it says neither that the answer stands nor that it does not
+    if pair.side in ("undecided", outside(pair.lasting)):
         return ""
     return (
         "Counting only crossings that are known to last the answer would not stand: the ratio is "

@@ -46,7 +46,7 @@ seeds of weights and batches; the data are the same. That of the best rate is ma
 most, for what the grid leaves open: a parabola may miss the minimum by an eighth of the ratio of two rates.
 
 The best rate transfers: It moves by less than {tolerance:g} octaves per doubling, a factor of {factor:.2f}. Yes: the
-whole interval says so. No: the whole interval says the contrary. Inconclusive: all else, and wherever a best rate lies
+whole interval says so. No: the whole interval lies beyond that. Inconclusive: all else, and wherever a best rate lies
 on an edge of what was tried.
 
 Regret: By how many percent the loss of the widest net is larger at the narrowest one’s best rate than at its own best
@@ -118,7 +118,7 @@ def _on_rule(rule: Rule) -> str:
         return f"{head}."
     narrow, wide = rule.widths[0], rule.widths[-1]
     if rule.regret.value == 0:  # in every seed
-        return f"{head}. Widths {narrow} and {wide} have the same best rate of the grid."
+        return f"{head}. Widths {narrow} and {wide} share the best rate of the grid."
     costs = f"costs {as_text(rule.regret)} percent of the loss"
     return f"{head}. Keeping the best rate of width {narrow} at width {wide} {costs}."
 
