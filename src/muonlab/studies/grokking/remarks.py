@@ -169,7 +169,7 @@ def _cost(pair: Pair) -> str:
             )
     if seconds and pair.ratio.value is not None:
         number = as_text(pair.ratio.value * seconds, "ratio")
-        parts.append(f"{number} in seconds on this machine (without an interval, as the error of timing was not measured)")
+        parts.append(f"{number} in seconds on this machine (no interval, as the error of timing was not measured)")
     return f"A step does not cost the same with both: the ratio is {several(parts)}." if parts else ""
 
 
