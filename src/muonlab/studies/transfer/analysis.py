@@ -93,6 +93,8 @@ def _verdict(asked: TransferStudy, rules: Sequence[Rule], missing: list[str]) ->
     sentence = (
         f"Per doubling of the width the best rate moves by {'; '.join(parts)} (octaves, 95% over {asked.seeds} seeds)."
         if parts
+        else "Under every rule some best rate lies on an edge of what was tried: how far it moves is not known."
+        if all(rule.edges for rule in rules)
         else "No rule has a best rate at every width yet."
     )
     edges = on_edges(f"{rule.arm.name}: {'; '.join(rule.edges)}" for rule in rules if rule.edges)

@@ -65,6 +65,8 @@ class Rule:
         """
         if len(self.octaves) < len(self.widths):
             return Estimate(None, None, None, reason="not every width has a best rate yet")
+        if self.edges:  # a vertex beyond what was tried is not known
+            return Estimate(None, None, None, reason=self.edges[0])
         return per_doubling(self.widths, [self.octaves[width] for width in self.widths], self.missed)
 
     @cached_property
@@ -118,10 +120,10 @@ class Rule:
         if lost := [width for width in self.searches if width not in self.octaves]:
             lower = f"give lower {self.arm.label}.rates, or more extensions"
             return "inconclusive", f"at width {lost[0]} a seed diverged at every rate: {lower}"
-        if found.value is None:
-            return "inconclusive", f"{found.reason}; the same command goes on"
         if self.edges:
             return "inconclusive", f"{self.edges[0]}: give {self.arm.label}.rates beyond it, or more extensions"
+        if found.value is None:
+            return "inconclusive", f"{found.reason}; the same command goes on"
         if found.lower is None or found.upper is None:
             more = "rates with smaller ratios" if self.asked.seeds > 1 else "seeds=3 or more"
             return "inconclusive", f"{found.reason}; give {more}"
