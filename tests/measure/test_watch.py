@@ -244,6 +244,10 @@ def test_rows_are_lines_of_a_file_that_a_resumed_training_goes_on_with(tmp_path)
         ({"inputs": DATA, "taps": ["block"]}, "taps='block' matches no module"),
         ({"inputs": DATA, "labels": LABELS[:3]}, r"labels \(3,\) for logits \(64, 4\)"),
         ({"inputs": DATA, "labels": LABELS + 1}, "labels are torch.int64 up to 4: expected int64 below 4"),
+        (
+            {"inputs": DATA, "labels": torch.full_like(LABELS, -100)},
+            "labels are -100 at most, so every one is left out",
+        ),
         ({"path": __file__}, "expected a new file, or JSON lines with a step each"),
     ],
 )

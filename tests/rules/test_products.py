@@ -46,6 +46,21 @@ def test_the_setting_is_given_back_and_a_users_own_is_left_alone(monkeypatch):
         SETTING.fp32_precision = before
 
 
+# Bug: the setting that the block had inherited was written down as its own, and outlived a later change of oneDNN's.
+def test_a_setting_for_all_of_onednn_is_left_alone_and_later_ones_count(monkeypatch):
+    monkeypatch.setattr(products, "pays", lambda: True)
+    whole = torch.backends.mkldnn
+    before = whole.fp32_precision
+    try:
+        whole.fp32_precision = "ieee"
+        with fast_products():
+            assert SETTING.fp32_precision == "ieee"
+        whole.fp32_precision = "bf16"
+        assert SETTING.fp32_precision == "bf16"
+    finally:
+        whole.fp32_precision = before
+
+
 def test_products_in_a_block_have_the_digits_of_float32():
     generator = torch.Generator().manual_seed(1)
     A, B = torch.randn(2, 3, 96, 96, generator=generator)

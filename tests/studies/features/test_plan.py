@@ -337,3 +337,11 @@ def test_what_one_option_needs_the_other_does_not():
     assert side is None  # only the files know
     with pytest.raises(ValueError, match=r"images.size=30 is not a multiple of vit.patch=4"):
         Family(net=ViTConfig(patch=4), data=ImageData(name="x", source="x", size=30))
+
+
+# Bug: muon's two decays were read for A, which has one of its own, and refused as two values of one setting.
+def test_what_a_label_says_goes_before_several_values_of_its_name():
+    asked = {"optimizers": ["A=muon", "B=muon", "adamw"], "muon.weight_decay": ["0", "0.1"], "A.weight_decay": ["0.3"]}
+    arms = {arm.label: arm for arm in plan("tiny", asked).arms}
+    tried = {label: [each.weight_decay for each in plan("tiny", asked).tried(arms[label])] for label in ("A", "B")}
+    assert tried == {"A": [0.3], "B": [0.0, 0.1]}

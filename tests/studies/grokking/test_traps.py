@@ -15,6 +15,7 @@ from muonlab.report.findings import Table, Text
 from muonlab.studies import grokking
 from muonlab.studies.grokking.analysis import analyse, find
 from muonlab.studies.grokking.cells import jobs_of, outline, plan
+from muonlab.studies.grokking.choosing import Choice
 from muonlab.studies.grokking.comparison import every_pair, pairs_of
 from muonlab.studies.grokking.conditions import read
 from muonlab.studies.grokking.costs import needed_share
@@ -124,6 +125,12 @@ def test_of_rates_at_which_no_run_crosses_the_most_accurate_is_judged_and_it_is_
     _, verdict = judged(tmp_path, cells, fate, search=search)
     words = "No run of any setting of AdamW crossed within the budget, so the one with the highest validation accuracy"
     assert any(each.startswith(words) for each in verdict.cautions)
+
+
+def test_the_most_accurate_of_rates_at_which_no_run_crosses_may_lie_on_an_edge():
+    scores = {rate: (-1, 0.0, -accuracy) for rate, accuracy in ((0.01, 0.2), (0.02, 0.3), (0.04, 0.9))}
+    own = Choice("c", {str(rate): score for rate, score in scores.items()}, True, scores, 0.04)
+    assert (own.is_by_accuracy, own.edge, own.further[0] > 0.04) == (True, "high", True)
 
 
 def test_who_is_behind_with_its_best_rate_on_an_edge_might_overtake(tmp_path):
