@@ -203,8 +203,9 @@ def test_a_verb_or_flag_that_is_not_there_has_status_2(words, muonlab):
     assert "Traceback" not in output + errors
 
 
-def test_a_setting_given_as_a_flag_is_told_to_have_no_dashes(muonlab):
-    status, _, errors = muonlab("compare", "task=modular", "--trials=4")
+@pytest.mark.parametrize("words", [["--trials=4"], ["--trials", "4"]])
+def test_a_setting_given_as_a_flag_is_told_to_have_no_dashes(words, muonlab):
+    status, _, errors = muonlab("compare", "task=modular", *words)
     assert (status, "settings have no dashes; write trials=4" in errors) == (2, True)
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 try:
-    from cyclopts import App, CycloptsError, Parameter
+    from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 except ImportError:  # the package alone, without its laboratory
     sys.exit("muonlab: the command line needs the laboratory's packages; install them with: pip install 'muonlab[lab]'")
+
+import itertools
 
 from muonlab import __version__, running
 from muonlab.export.verb import export
@@ -386,9 +388,12 @@ def main(arguments: list[str] | None = None) -> None:
                 from muonlab.studies import keys_of
 
                 print(keys_of(words[1], DESCRIBED))
-    except CycloptsError:  # it has printed what was wrong
-        meant = " ".join(word[2:] for word in words if word[:2] == "--" and "=" in word)
-        running.stop(f"settings have no dashes; write {meant}", 2) if meant else sys.exit(2)
+    except CycloptsError as error:  # it has printed what was wrong
+        meant = [word[2:] for word in words if word[:2] == "--" and "=" in word]
+        if isinstance(error, UnknownOptionError):  # --trials 4
+            both = itertools.pairwise(words)
+            meant += [f"{key[2:]}={value}" for key, value in both if key == error.token.value and value[:1] != "-"]
+        running.stop(f"settings have no dashes; write {' '.join(meant)}", 2) if meant else sys.exit(2)
     except StudyError as error:
         running.stop(error, 2 if isinstance(error, UnfitError) else 1)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
