@@ -1,24 +1,20 @@
 """The command line: verbs only. Each imports its room when it is called, so that the reading verbs stay light."""
 
+import itertools
 import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 try:
     from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 except ImportError:  # the package alone, without its laboratory
     sys.exit("muonlab: the command line needs the laboratory's packages; install them with: pip install 'muonlab[lab]'")
 
-import itertools
-
 from muonlab import __version__, running
 from muonlab.export.verb import export
 from muonlab.serve.verb import serve
-
-if TYPE_CHECKING:
-    pass
 
 DEFAULT_ROOT = Path("runs")
 STUDIES = ("grokking", "features", "components", "transfer")  # those that `run` runs
