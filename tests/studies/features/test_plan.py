@@ -1,5 +1,6 @@
 """What is asked, from settings and presets; and the configs that it consists of."""
 
+import sys
 from itertools import pairwise
 
 import pytest
@@ -95,6 +96,7 @@ def mine(tmp_path, monkeypatch):
     """A file mine.py in the current folder, with nets of a user's own."""
     (tmp_path / "mine.py").write_text(NET)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # that of another test
 
 
 def test_several_widths_and_budgets_are_cases_of_one_net():

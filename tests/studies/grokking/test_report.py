@@ -471,7 +471,7 @@ SWEEP = [*of("muon", optimizer__lr=0.01), *of("muon", optimizer__lr=0.02), *of("
             {},
             [
                 "1.08 [1.06, 1.10] in FLOPs of matrix products at all positions (later), ",
-                "that the prediction depends on (later) and 1.11 in seconds on this machine (without an",
+                "that the prediction depends on (later) and 1.11 in seconds on this machine (no interval",
             ],
             ["Counted in FLOPs of matrix products at all positions, the answer is the opposite"],
         ),

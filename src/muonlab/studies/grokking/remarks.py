@@ -301,10 +301,10 @@ def _other_answer(ratio: Estimate, longer: Estimate) -> str:
 
 
 def _does_not_last(pair: Pair) -> str:
-    if not any(c.sustained for c in pair.conditions) or pair.lasting.lower is None:
-        return ""  # without an interval it says neither that the answer stands nor that it does not
-    if pair.side in ("undecided", outside(pair.lasting)):
+    if not any(c.sustained for c in pair.conditions) or pair.side in ("undecided", outside(pair.lasting)):
         return ""
+    if pair.ratio.lower is None and pair.lasting.lower is None:
+        return ""  # the answer is by p alone, which has no like for crossings that last
     return (
         "Counting only crossings that are known to last the answer would not stand: the ratio is "
         f"{as_text(pair.lasting, 'ratio')}."
