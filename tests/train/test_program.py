@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from muonlab.train import program
 from muonlab.train.program import compiled
 
+pytestmark = pytest.mark.xdist_group("compiled")  # two processes that compile one function write the same files
+
 SCALE = torch.tensor([1.0, 2.0, 3.0])
 
 

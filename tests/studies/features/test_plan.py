@@ -93,10 +93,10 @@ def test_optimizers_and_rates():
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """A file mine.py in the current folder, with nets of a user's own."""
-    (tmp_path / "mine.py").write_text(NET)
+    """A file minenet.py in the current folder, with nets of a user's own."""
+    (tmp_path / "minenet.py").write_text(NET)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "mine", raising=False)  # that of another test
+    monkeypatch.delitem(sys.modules, "minenet", raising=False)  # that of another test
 
 
 def test_several_widths_and_budgets_are_cases_of_one_net():
@@ -114,13 +114,13 @@ def test_several_widths_and_budgets_are_cases_of_one_net():
 
 @pytest.mark.usefixtures("mine")
 def test_a_net_of_ones_own_stands_in_place_of_the_families_or_next_to_them():
-    alone = plan("tiny", {"net": "mine.py:build", "net.width": 6, "budget": 9})
+    alone = plan("tiny", {"net": "minenet.py:build", "net.width": 6, "budget": 9})
     (family,) = alone.families
     assert (family.name, family.training.budget, family.family.data.kind) == ("build on digits", 9, "images")
     assert isinstance(family.family.net, OwnNet)
-    assert (family.family.net.call.name, family.family.net.arguments) == ("mine.py:build", {"width": 6})
+    assert (family.family.net.call.name, family.family.net.arguments) == ("minenet.py:build", {"width": 6})
     assert len(family.family.net.call.sha256 or "") == 64
-    both = plan("tiny", {"net": "mine.py:language", "families": "cnn"})
+    both = plan("tiny", {"net": "minenet.py:language", "families": "cnn"})
     assert [each.name for each in both.families] == ["cnn on digits", "language on sources"]  # it takes a vocabulary
 
 
@@ -134,10 +134,10 @@ def test_a_net_of_ones_own_may_be_given_as_the_function():
     ("settings", "message"),
     [
         ({"net": "cnn"}, "net=cnn is not valid; expected package.module:attribute .* are families=cnn,vit,gpt"),
-        ({"net": "mine.py:biuld"}, "there is no 'biuld' in mine.py; did you mean 'build'"),
-        ({"net": "mine.py:build", "net.widht": 3}, "net.widht has no effect: net=mine.py:build does not take it"),
-        ({"net": "mine.py:build", "cnn.width": 8}, "cnn.width has no effect: the study has net=mine.py:build and"),
-        ({"net": ["mine.py:build", "mine:build"]}, "two nets with their data are called 'build on digits'"),
+        ({"net": "minenet.py:biuld"}, "there is no 'biuld' in minenet.py; did you mean 'build'"),
+        ({"net": "minenet.py:build", "net.widht": 3}, "net.widht has no effect: net=minenet.py:build does not take it"),
+        ({"net": "minenet.py:build", "cnn.width": 8}, "cnn.width has no effect: the study has net=minenet.py:build and"),
+        ({"net": ["minenet.py:build", "minenet:build"]}, "two nets with their data are called 'build on digits'"),
         ({"net.width": 3}, "unknown setting 'net.width'"),
     ],
 )
