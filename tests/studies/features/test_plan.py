@@ -136,7 +136,7 @@ def test_a_net_of_ones_own_may_be_given_as_the_function():
         ({"net": "cnn"}, "net=cnn is not valid; expected package.module:attribute .* are families=cnn,vit,gpt"),
         ({"net": "minenet.py:biuld"}, "there is no 'biuld' in minenet.py; did you mean 'build'"),
         ({"net": "minenet.py:build", "net.widht": 3}, "net.widht has no effect: net=minenet.py:build does not take it"),
-        ({"net": "minenet.py:build", "cnn.width": 8}, "cnn.width has no effect: the study has net=minenet.py:build and"),
+        ({"net": "minenet.py:build", "cnn.width": 8}, "cnn.width has no effect: the study has net=minenet.py:build"),
         ({"net": ["minenet.py:build", "minenet:build"]}, "two nets with their data are called 'build on digits'"),
         ({"net.width": 3}, "unknown setting 'net.width'"),
     ],
