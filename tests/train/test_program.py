@@ -117,8 +117,8 @@ def test_what_cannot_be_compiled_stays_eager_with_one_line_of_warning(tmp_path, 
 def test_without_a_compiler_it_stays_eager(built, tmp_path, monkeypatch):  # built: torch asks for its processor once
     monkeypatch.setenv("MUONLAB_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nowhere/c++",))
-    with pytest.warns(UserWarning, match="not compiled, and so slower"):
+    without = torch._inductor.config.patch({"cpp.cxx": ("/nowhere/c++",)})  # monkeypatch would leave no cxx behind
+    with without, pytest.warns(UserWarning, match="not compiled, and so slower"):
         assert compiled(lambda x: [x.cosh() + 1], [torch.ones(3)]) is None
     assert list(tmp_path.glob("*.pt2")) == []
 
