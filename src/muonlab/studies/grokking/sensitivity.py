@@ -69,7 +69,7 @@ def figure(pair: Pair) -> tuple[Figure, ...]:
     )
     return (
         Figure(
-            f"sensitivity-{pair.name}", "How the answer depends on the settings", caption, Axis(""), Axis(""), panels
+            f"sensitivity-{pair.name}", "Each setting against the other’s best", caption, Axis(""), Axis(""), panels
         ),
     )
 
