@@ -82,7 +82,7 @@ def _forests(found: FeaturesFound, both: tuple[Judged, Judged]) -> list[Figure]:
         title = f"({claim.letter}) {claim.title}" + ("" if is_one else f", {quantity.short}")
         caption = f"Difference of {quantity.name}, {found.first.name} minus each rival, with its 95% interval (Welch)."
         if not quantity.is_asked(found.cases[0], MATCHED):
-            caption += " Mean over fine-tuning optimizers; only weights of the end are fine-tuned."
+            caption += " Mean over fine-tuning optimizers; only the final weights are fine-tuned."
         axis = Axis(f"difference of {quantity.unit}")
         figures.append(Figure(name, title, caption, axis, Axis(""), tuple(panels)))
     return figures

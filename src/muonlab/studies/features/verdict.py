@@ -159,7 +159,7 @@ def cautions(found: FeaturesFound, judged: Sequence[Both]) -> list[str]:
         said.append(f"{words}: {beyond}.")
     if out := in_words(found):
         said.append(
-            f"Out of the verdict, though in the tables: {out}. A search with more search_seeds may find better."
+            f"Left out of the verdict, but shown in the tables: {out}. A search with more search_seeds may find better."
         )
     said += [*fairness(included(found)), *_more_settings(found)]
     said += [*_unfinished(found, judged), *_said(found, OF_RUNS)]
