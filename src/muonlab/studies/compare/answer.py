@@ -129,7 +129,7 @@ def _differences(switch: Switch) -> tuple[Figure, ...]:
 def table(switch: Switch, key: str = "") -> Table:
     """Return a row for each optimizer; the key tells tables of one report apart."""
     rows = tuple(tuple(_row(switch, arm)) for arm in _tried(switch))
-    note = "Settings: those that were tuned. Losses: means of final runs, 95% intervals over seeds. More under “In detail”."
+    note = "Settings: those that were tuned. Losses: means of final runs, 95% intervals over seeds. More: “In detail”."
     title = f"Every optimizer at its best setting, {switch.found.runs.asked.training.budget:,} steps"
     head = COMPARED.format(goal=switch.goal.removesuffix(" final loss"))
     return Table(f"optimizers-compared{key}", title, columns(head), rows, note)
